@@ -1,0 +1,1 @@
+"""Video corpora: sources in, clean clips and shards out; readers, camera motion, simulation."""

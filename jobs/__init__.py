@@ -1,0 +1,1 @@
+"""What one runs: each module is one job of the `giza` command, a frozen config and a `run(config) -> summary`."""

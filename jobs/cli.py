@@ -1,0 +1,73 @@
+"""The `giza` command: picks a job by name, parses its frozen config with tyro, and turns a user's error into one line.
+
+A job module has a docstring (its first line is the help text) and `main(argv)`. Jobs are imported only when they are
+called, so that `giza --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from typing import TypeVar
+
+JOBS = {
+    "demo": ("jobs.demo", "run everything on the sample corpus and write report.html"),
+    "simulate": ("jobs.simulate", "Meta-World video whose actions are known, as a LeRobot v3.0 dataset"),
+    "ingest": ("jobs.ingest", "any video to clean clips: shards, manifest, reasons"),
+    "train-lam": ("jobs.train_lam", "train a latent action model on an ingested corpus"),
+    "extract": ("jobs.extract", "latent actions of a corpus, as Parquet"),
+    "report": ("jobs.report", "may I trust these latents? report.json and report.html"),
+    "bench": ("jobs.bench", "throughput as a ratio to its limit, measured in one run"),
+}
+
+Config = TypeVar("Config")
+
+
+def closest(name: str, known: Sequence[str]) -> str:
+    """`"Did you mean 'x'? "` for the known name nearest to `name`, or an empty string; then the known names."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return (f"Did you mean '{near[0]}'? " if near else "") + "Known: " + ", ".join(known) + "."
+
+
+def parse(config_type: type[Config], argv: Sequence[str], *, job: str, default: Config | None = None) -> Config:
+    """Parse `argv` into `config_type`; exits with status 2 and a usage message on a wrong flag."""
+    import tyro
+
+    if default is None:
+        return tyro.cli(config_type, args=list(argv), prog=f"giza {job}")
+    return tyro.cli(config_type, args=list(argv), prog=f"giza {job}", default=default)
+
+
+def usage() -> str:
+    lines = ["usage: giza JOB [flags]      (giza JOB --help lists a job's flags)", ""]
+    lines += [f"  {name:<10} {text}" for name, (_, text) in JOBS.items()]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the `giza` command; returns the exit status (2: the user's error, in one line)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in {"-h", "--help", "help"}:
+        print(usage())
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name not in JOBS:
+        print(f"giza: no job '{name}'. {closest(name, list(JOBS))}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        importlib.import_module(JOBS[name][0]).main(rest)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"giza {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"giza {name}: stopped; run the same command again to resume", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
