@@ -1,0 +1,212 @@
+"""Camera motion between two frames: tracked corners, a robust homography, and the warp that undoes it.
+
+Coordinates are normalised to [-1, 1] over width and height (x right, y down, pixel centres as in torch's grid_sample
+with align_corners=False), so a homography measured at one resolution holds at every other. `h` maps a point of the
+first frame to where the static world appears in the second: x2 ~ h @ [x1, y1, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+MIN_TRACKS = 12
+"""Fewer surviving tracks than this say nothing about the camera."""
+MIN_INLIER_RATIO = 0.3
+"""Below this share of tracks agreeing with one homography the motion is called unknown."""
+MAX_CORNERS = 200
+STILL_PX = 0.35
+"""Tracks that move less than this (pixels at a short side of 240) are consistent with a camera that stands still."""
+STILL_ADVANTAGE = 1.5
+"""A moving hypothesis must explain this many times the tracks of a still camera: a still camera fits by no accident,
+while an arm that fills much of the picture offers many tracks that agree with one another."""
+HOMOGRAPHY_ADVANTAGE = 0.8
+"""A homography is preferred to a similarity (4 parameters) only where it leaves less than this share of the residual:
+with parameters to spare it follows noise, and goes astray where the picture has no tracks."""
+MAX_CORNER_SHIFT = 1.5
+"""Corners that move further than this (normalised, so three quarters of the picture) make a motion implausible."""
+
+_LK = {
+    "winSize": (11, 11),
+    "maxLevel": 3,
+    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03),
+}
+
+
+@dataclass(frozen=True)
+class CameraMotion:
+    """What the camera did between two frames."""
+
+    h: NDArray[np.float64]
+    """[3, 3], normalised coordinates, first to second; the identity where `ok` is False."""
+    inlier_ratio: float
+    """Share of the tracks that follow `h`; 0 where `ok` is False."""
+    tracks: int
+    """Corners followed from the first frame to the second and back."""
+    ok: bool
+    """False where too few corners could be followed or no motion explains enough of them."""
+
+
+class TrackedFrame:
+    """A frame made ready to be compared with several others: its corners are found once, when first asked for."""
+
+    def __init__(self, rgb: NDArray[np.uint8]) -> None:
+        """`rgb`: uint8 [H, W, 3], or [H, W] luma."""
+        gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) if rgb.ndim == 3 else rgb
+        self.height, self.width = gray.shape
+        self.gray = np.ascontiguousarray(gray, np.uint8)
+        self._corners: NDArray[np.float32] | None = None
+
+    @property
+    def corners(self) -> NDArray[np.float32]:
+        """float32 [N, 1, 2] pixel positions, spread over the picture."""
+        if self._corners is None:
+            spacing = max(3.0, min(self.height, self.width) / 24)
+            found = cv2.goodFeaturesToTrack(self.gray, MAX_CORNERS, 0.005, spacing, blockSize=5)
+            self._corners = np.zeros((0, 1, 2), np.float32) if found is None else found
+        return self._corners
+
+
+def measure_camera_motion(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> CameraMotion:
+    """Motion of the camera from `first` to `second` (uint8 [H, W, 3] RGB or [H, W] luma, of one size).
+
+    Raises ValueError where the sizes differ.
+    """
+    if first.shape[:2] != second.shape[:2]:
+        raise ValueError(f"frames of {first.shape[:2]} and {second.shape[:2]} pixels; resize them to one size first")
+    return measure_tracked(TrackedFrame(first), TrackedFrame(second))
+
+
+def measure_tracked(first: TrackedFrame, second: TrackedFrame) -> CameraMotion:
+    """As `measure_camera_motion`, for prepared frames."""
+    start, end = _follow(first, second)
+    tracks = len(start)
+    unknown = CameraMotion(np.eye(3), 0.0, tracks, False)
+    if tracks < MIN_TRACKS:
+        return unknown
+    unit = min(first.height, first.width) / 240
+    tolerance = max(0.5, 1.5 * unit)
+    still = int((np.linalg.norm(end - start, axis=1) < max(0.25, STILL_PX * unit)).sum())
+    h, inliers = _fit(start, end, tolerance)
+    if h is None or still * STILL_ADVANTAGE >= inliers:
+        if still / tracks < MIN_INLIER_RATIO:
+            return unknown
+        return CameraMotion(np.eye(3), still / tracks, tracks, True)
+    normalised = _normalise(h, first.width, first.height)
+    if inliers / tracks < MIN_INLIER_RATIO or not _plausible(normalised):
+        return unknown
+    return CameraMotion(normalised, inliers / tracks, tracks, True)
+
+
+def warp_first_to_second(
+    first: NDArray[np.uint8], h: NDArray[np.floating]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """`first` (uint8 [H, W, 3]) as the camera of the second frame would see it, and where that is known (bool [H, W])."""
+    height, width = first.shape[:2]
+    to_pixels = np.linalg.inv(_to_normalised(width, height))
+    pixels = to_pixels @ np.asarray(h, np.float64) @ _to_normalised(width, height)
+    warped = cv2.warpPerspective(first, pixels, (width, height), flags=cv2.INTER_LINEAR)
+    # What lies behind the second camera has a negative depth; it must not be mirrored into view.
+    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
+    source = np.linalg.inv(pixels) @ np.stack([columns.ravel(), rows.ravel(), np.ones(width * height)])
+    depth = source[2] * np.sign(np.linalg.inv(pixels)[2, 2])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        x, y = source[0] / source[2], source[1] / source[2]
+    edge = 0.02  # rounding of a still camera must not mask the border
+    inside = (depth > 1e-9) & (x >= -edge) & (x <= width - 1 + edge) & (y >= -edge) & (y <= height - 1 + edge)
+    return np.asarray(warped, np.uint8), inside.reshape(height, width)
+
+
+def motion_at_centre(h: NDArray[np.floating], aspect: float) -> tuple[float, float, float, float]:
+    """(dx, dy, rotation in degrees, scale) of the picture's centre under `h`.
+
+    dx and dy are in half-widths and half-heights; `aspect` (width / height) makes the rotation one of real angles.
+    """
+    h = np.asarray(h, np.float64)
+    x, y, w = h[:, 2]
+    dx, dy = x / w, y / w
+    jacobian = (h[:2, :2] - np.outer([dx, dy], h[2, :2])) / w
+    square = np.diag([aspect, 1.0]) @ jacobian @ np.diag([1 / aspect, 1.0])
+    rotation = math.degrees(math.atan2(square[1, 0] - square[0, 1], square[0, 0] + square[1, 1]))
+    scale = math.sqrt(max(0.0, float(np.linalg.det(square))))
+    return float(dx), float(dy), rotation, scale
+
+
+def median_motion(motions: Sequence[NDArray[np.floating]], aspect: float) -> tuple[float, float, float, float]:
+    """Medians over pairs of |dx|, |dy|, |rotation in degrees| and |scale - 1|; zeros without a pair."""
+    if len(motions) == 0:
+        return 0.0, 0.0, 0.0, 0.0
+    values = np.array([motion_at_centre(h, aspect) for h in motions])
+    values[:, 3] -= 1.0
+    dx, dy, rotation, scale = np.median(np.abs(values), axis=0)
+    return float(dx), float(dy), float(rotation), float(scale)
+
+
+def _follow(first: TrackedFrame, second: TrackedFrame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Corners of `first` and where they went, float32 [N, 2] each, kept only where the way back leads home."""
+    corners = first.corners
+    if len(corners) < MIN_TRACKS:
+        return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
+    there, found, _ = cv2.calcOpticalFlowPyrLK(first.gray, second.gray, corners, None, **_LK)
+    back, home, _ = cv2.calcOpticalFlowPyrLK(second.gray, first.gray, there, None, **_LK)
+    error = np.linalg.norm((corners - back).reshape(-1, 2), axis=1)
+    end = there.reshape(-1, 2)
+    inside = (end >= 0).all(1) & (end[:, 0] <= second.width - 1) & (end[:, 1] <= second.height - 1)
+    tolerance = max(0.5, min(first.height, first.width) / 240)
+    good = (found.ravel() == 1) & (home.ravel() == 1) & (error < tolerance) & inside
+    return corners.reshape(-1, 2)[good], end[good]
+
+
+def _fit(
+    start: NDArray[np.float32], end: NDArray[np.float32], tolerance: float
+) -> tuple[NDArray[np.float64] | None, int]:
+    """The simplest of similarity and homography that explains the tracks, and how many it explains."""
+    similarity, _ = cv2.estimateAffinePartial2D(
+        start, end, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=500, confidence=0.995
+    )
+    homography, _ = cv2.findHomography(start, end, cv2.RANSAC, tolerance, maxIters=500, confidence=0.995)
+    simple = None if similarity is None else np.vstack([similarity, [0.0, 0.0, 1.0]])
+    simple_cost, simple_inliers = _cost(simple, start, end, tolerance)
+    cost, inliers = _cost(homography, start, end, tolerance)
+    if homography is not None and cost < HOMOGRAPHY_ADVANTAGE * simple_cost:
+        return np.asarray(homography, np.float64), inliers
+    return simple, simple_inliers
+
+
+def _cost(
+    h: NDArray[np.floating] | None, start: NDArray[np.float32], end: NDArray[np.float32], tolerance: float
+) -> tuple[float, int]:
+    """Sum of squared residuals, each at most tolerance squared (MSAC), and the number of tracks within tolerance."""
+    if h is None or not np.isfinite(h).all():
+        return float("inf"), 0
+    moved = np.column_stack([start, np.ones(len(start))]) @ np.asarray(h, np.float64).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        squared = ((moved[:, :2] / moved[:, 2:] - end) ** 2).sum(1)
+    squared = np.where(np.isfinite(squared), squared, np.inf)
+    return float(np.minimum(squared, tolerance**2).sum()), int((squared < tolerance**2).sum())
+
+
+def _to_normalised(width: int, height: int) -> NDArray[np.float64]:
+    """[3, 3]: pixel positions (centres at whole numbers) to [-1, 1]."""
+    return np.array([[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1], [0, 0, 1]], np.float64)
+
+
+def _normalise(h: NDArray[np.float64], width: int, height: int) -> NDArray[np.float64]:
+    to = _to_normalised(width, height)
+    result = to @ h @ np.linalg.inv(to)
+    return result / result[2, 2]
+
+
+def _plausible(h: NDArray[np.float64]) -> bool:
+    """Whether no corner leaves by more than MAX_CORNER_SHIFT, nothing is mirrored, and nothing passes the horizon."""
+    corners = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], np.float64).T
+    moved = h @ corners
+    if not np.isfinite(h).all() or (moved[2] <= 0.2).any():
+        return False
+    shift = np.abs(moved[:2] / moved[2] - corners[:2]).max()
+    return bool(np.linalg.det(h) > 0.05 and shift < MAX_CORNER_SHIFT)

@@ -1,0 +1,218 @@
+"""LeRobot datasets v2.0, v2.1 and v3.0: episodes as video sources, their states and actions as ground truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from corpora.video_source import Source, stamp_of
+
+_BOOKKEEPING = frozenset({"timestamp", "frame_index", "episode_index", "index", "task_index"})
+_EDGE_S = 1e-4
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    root: Path
+    name: str
+    info: dict[str, Any]
+    cameras: tuple[str, ...]
+
+    @property
+    def chunk_size(self) -> int:
+        return int(self.info.get("chunks_size") or 1000)
+
+    @property
+    def tier(self) -> str:
+        return "robot" if "action" in self.info.get("features", {}) else "human"
+
+    @property
+    def embodiment(self) -> str:
+        return str(self.info.get("robot_type") or "")
+
+
+@dataclass(frozen=True)
+class _Episode:
+    index: int
+    text: str
+    data: str
+    """Path of the Parquet file below the root."""
+    videos: dict[str, tuple[str, float, float | None]]
+    """Camera -> (path below the root, from, to in seconds of that file)."""
+
+
+def read_lerobot(root: Path, name: str, *, cameras: Sequence[str] = ()) -> Iterator[Source]:
+    """One source for each episode and camera, in that order. Raises ValueError for a camera the dataset lacks.
+
+    What is wrong with the dataset itself (unreadable metadata, files that are missing) is a source with a fault.
+    """
+    stamp = stamp_of(root / "meta" / "info.json")
+
+    def fault(suffix: str, reason: str, detail: str) -> Source:
+        title = f"{name}/{suffix}" if suffix else name
+        return Source(name=title, group=name, path=str(root), stamp=stamp, fault=reason, fault_detail=detail)
+
+    try:
+        info = json.loads((root / "meta" / "info.json").read_text("utf-8"))
+        features = info["features"]
+        known = [key for key, feature in features.items() if feature.get("dtype") == "video"]
+        version = str(info.get("codebase_version", "")).lstrip("v")
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        yield fault("", "unreadable", f"meta/info.json: {type(error).__name__}: {error}")
+        return
+    chosen = _choose(known, cameras, name)
+    if not chosen:
+        yield fault("", "no_video_stream", "the dataset has no feature of type video")
+        return
+    if version[:1] not in ("2", "3"):
+        yield fault(
+            "", "unsupported", f"LeRobot codebase_version '{info.get('codebase_version')}'; 2.0, 2.1 and 3.0 are read"
+        )
+        return
+    present = []
+    for camera in chosen:
+        if _has_videos(root, camera):
+            present.append(camera)
+        else:
+            yield fault(camera, "missing_file", "the dataset names this camera but holds no video of it")
+    dataset = _Dataset(root, name, info, tuple(present))
+    try:
+        episodes = _episodes_v2(dataset) if version.startswith("2") else _episodes_v3(dataset)
+        for episode in episodes:
+            yield from _sources(dataset, episode)
+    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
+        yield fault("", "unreadable", f"meta: {type(error).__name__}: {error}")
+
+
+def _choose(known: Sequence[str], wanted: Sequence[str], name: str) -> list[str]:
+    """The cameras asked for, by full name ("observation.images.top") or last part ("top"); all where none is named."""
+    if not wanted:
+        return list(known)
+    chosen = [camera for camera in known if camera in wanted or camera.rpartition(".")[2] in wanted]
+    if not chosen:
+        raise ValueError(f"cameras {list(wanted)}: dataset '{name}' has none of them; it has {list(known)}")
+    return chosen
+
+
+def _has_videos(root: Path, camera: str) -> bool:
+    folders = [*root.glob(f"videos/{camera}"), *root.glob(f"videos/chunk-*/{camera}")]
+    return any(next(folder.rglob("*"), None) is not None for folder in folders)
+
+
+def _episodes_v2(dataset: _Dataset) -> Iterator[_Episode]:
+    info = dataset.info
+    with (dataset.root / "meta" / "episodes.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            if not line.strip():
+                continue
+            record = json.loads(line)
+            index = int(record["episode_index"])
+            place = {"episode_chunk": index // dataset.chunk_size, "episode_index": index}
+            videos: dict[str, tuple[str, float, float | None]] = {
+                camera: (info["video_path"].format(video_key=camera, **place), 0.0, None) for camera in dataset.cameras
+            }
+            yield _Episode(index, _first_task(record), info["data_path"].format(**place), videos)
+
+
+def _episodes_v3(dataset: _Dataset) -> Iterator[_Episode]:
+    info = dataset.info
+    wanted = ["episode_index", "tasks", "data/chunk_index", "data/file_index"]
+    for camera in dataset.cameras:
+        wanted += [
+            f"videos/{camera}/{part}" for part in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+        ]
+    for path in sorted((dataset.root / "meta" / "episodes").glob("chunk-*/file-*.parquet")):
+        with pq.ParquetFile(path) as file:
+            columns = [column for column in wanted if column in file.schema_arrow.names]
+            for batch in file.iter_batches(batch_size=512, columns=columns):
+                for record in batch.to_pylist():
+                    yield _episode_v3(record, info, dataset.cameras)
+
+
+def _episode_v3(record: dict[str, Any], info: dict[str, Any], cameras: Sequence[str]) -> _Episode:
+    videos: dict[str, tuple[str, float, float | None]] = {}
+    for camera in cameras:
+        part = {name: record[f"videos/{camera}/{name}"] for name in ("chunk_index", "file_index")}
+        span = record[f"videos/{camera}/from_timestamp"], record[f"videos/{camera}/to_timestamp"]
+        videos[camera] = (info["video_path"].format(video_key=camera, **part), float(span[0]), float(span[1]))
+    place = {"chunk_index": record["data/chunk_index"], "file_index": record["data/file_index"]}
+    return _Episode(int(record["episode_index"]), _first_task(record), info["data_path"].format(**place), videos)
+
+
+def _first_task(record: dict[str, Any]) -> str:
+    tasks = record.get("tasks")
+    if isinstance(tasks, str):
+        return tasks
+    return str(tasks[0]) if tasks else ""
+
+
+def _sources(dataset: _Dataset, episode: _Episode) -> Iterator[Source]:
+    group = f"{dataset.name}/episode_{episode.index:06d}"
+    data = dataset.root / episode.data
+    for camera, (relative, start, end) in episode.videos.items():
+        path = dataset.root / relative
+        missing = not path.exists()
+        yield Source(
+            name=f"{group}/{camera}",
+            group=group,
+            path=str(path),
+            stamp=stamp_of(path),
+            selector=f"{camera}/{episode.index}",
+            start_s=start,
+            end_s=end,
+            origin_s=start,
+            text=episode.text,
+            tier=dataset.tier,
+            embodiment=dataset.embodiment,
+            truth_path=str(data) if data.exists() else "",
+            truth_episode=episode.index,
+            fault="missing_file" if missing else "",
+            fault_detail=relative if missing else "",
+        )
+
+
+def read_truth(path: str, episode: int) -> dict[str, NDArray[Any]]:
+    """t_s float64 [N] (from the episode's beginning) and float32 [N, D] for each numeric feature of one episode.
+
+    Raises ValueError where the file has no such episode or no timestamps.
+    """
+    with pq.ParquetFile(path) as file:
+        names = [name for name in file.schema_arrow.names if _is_numeric(file.schema_arrow.field(name).type)]
+        if "timestamp" not in names:
+            raise ValueError(f"{path} has no column 'timestamp'")
+        filters = [("episode_index", "=", episode)] if "episode_index" in names else None
+    table = pq.read_table(path, columns=names, filters=filters)
+    if table.num_rows == 0:
+        raise ValueError(f"{path} holds no row of episode {episode}")
+    truth: dict[str, NDArray[Any]] = {"t_s": _array(table.column("timestamp"), np.float64)[:, 0]}
+    for name in names:
+        if name not in _BOOKKEEPING:
+            truth[name] = _array(table.column(name), np.float32)
+    order = np.argsort(truth["t_s"], kind="stable")
+    return {name: values[order] for name, values in truth.items()}
+
+
+def cut_truth(truth: dict[str, NDArray[Any]], start_s: float, end_s: float) -> dict[str, NDArray[Any]]:
+    """The rows in [start_s, end_s)."""
+    inside = (truth["t_s"] >= start_s - _EDGE_S) & (truth["t_s"] < end_s - _EDGE_S)
+    return {name: values[inside] for name, values in truth.items()}
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+
+
+def _array(column: pa.ChunkedArray, dtype: type) -> NDArray[Any]:
+    """[N, D], whatever the nesting of the column's lists."""
+    rows = column.to_pylist()
+    return np.asarray([np.asarray(row, dtype).ravel() for row in rows], dtype).reshape(len(rows), -1)

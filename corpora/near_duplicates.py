@@ -1,0 +1,117 @@
+"""Near-duplicates over a whole corpus: a small embedding of what a clip shows and how it changes, and faiss.
+
+Half of the embedding is appearance (the clip's mean picture), half is time (how each moment departs from that mean), so
+that two episodes in the same scene with different motion stay apart, while a re-encoded or rescaled copy does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+MOMENTS = 8
+GRID = 8
+DIMENSIONS = GRID * GRID + MOMENTS * GRID * GRID
+FLAT_LIMIT = 16_384
+"""Up to this many clips the search is exact; beyond it a graph (HNSW) keeps the time per clip nearly constant."""
+CANDIDATES = 8
+NOISE_FLOOR = 0.25
+"""Luma (0-255, root mean square): movement below it counts for proportionally less, or noise would be compared."""
+
+
+@dataclass(frozen=True)
+class DuplicateSettings:
+    """How alike two clips must be for the later one to be dropped."""
+
+    similarity: float = 0.97
+    """Cosine that both halves of the embedding must reach; above 1 nothing is dropped but exact copies."""
+
+
+def embed_clip(frames: NDArray[np.uint8], t_s: NDArray[np.float64]) -> NDArray[np.float32]:
+    """float32 [DIMENSIONS] of unit length, from uint8 [T, H, W, 3] shown at `t_s`; both halves weigh the same."""
+    moments = np.linspace(t_s[0], t_s[-1], MOMENTS)
+    thumbs = np.empty((MOMENTS, GRID, GRID), np.float32)
+    for slot, moment in enumerate(moments):
+        # Between two frames the thumbnail is interpolated, so that another frame rate gives the same moments.
+        after = min(int(np.searchsorted(t_s, moment)), len(t_s) - 1)
+        before = max(0, after - 1)
+        span = t_s[after] - t_s[before]
+        weight = float(np.clip((moment - t_s[before]) / span, 0, 1)) if span > 0 else 1.0
+        thumbs[slot] = (1 - weight) * _thumb(frames[before]) + weight * _thumb(frames[after])
+    mean = thumbs.mean(0)
+    appearance = _unit(mean - mean.mean(), NOISE_FLOOR)
+    time = _unit(thumbs - mean, NOISE_FLOOR)
+    return np.concatenate([appearance.ravel(), time.ravel()]).astype(np.float32) / np.float32(np.sqrt(2))
+
+
+def _thumb(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.resize(gray.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _unit(values: NDArray[np.float32], floor: float) -> NDArray[np.float32]:
+    """Unit length, unless the root mean square is below `floor`."""
+    return values / max(float(np.linalg.norm(values)), floor * np.sqrt(values.size))
+
+
+@dataclass(frozen=True)
+class _Kept:
+    clip_id: str
+    group: str
+    start_s: float
+    end_s: float
+
+
+class DuplicateIndex:
+    """Clips kept so far. It holds about 3 kB for each (the embedding and what names the clip); the result depends
+    only on the order in which clips are offered."""
+
+    def __init__(self, settings: DuplicateSettings) -> None:
+        self._settings = settings
+        self._index: faiss.Index = faiss.IndexFlatIP(DIMENSIONS)
+        self._kept: list[_Kept] = []
+        self._ids: set[str] = set()
+        faiss.omp_set_num_threads(1)
+
+    def find(
+        self, clip_id: str, group: str, start_s: float, end_s: float, embedding: NDArray[np.float32]
+    ) -> tuple[str, float] | None:
+        """(clip_id, similarity) of an earlier kept clip that shows the same, or None.
+
+        Clips of one group that overlap in time (the cameras of an episode) are different views, not duplicates.
+        """
+        if clip_id in self._ids:
+            return clip_id, 1.0
+        if not self._kept:
+            return None
+        scores, numbers = self._index.search(embedding[None], min(CANDIDATES, len(self._kept)))
+        for score, number in zip(scores[0], numbers[0], strict=True):
+            if number < 0 or score < self._settings.similarity:
+                continue
+            other = self._kept[number]
+            overlaps = other.group == group and other.start_s < end_s and start_s < other.end_s
+            if not overlaps and self._both_halves(embedding, self._index.reconstruct(int(number))):
+                return other.clip_id, float(score)
+        return None
+
+    def add(self, clip_id: str, group: str, start_s: float, end_s: float, embedding: NDArray[np.float32]) -> None:
+        """Remembers a kept clip."""
+        if len(self._kept) == FLAT_LIMIT:
+            graph = faiss.IndexHNSWFlat(DIMENSIONS, 32, faiss.METRIC_INNER_PRODUCT)
+            graph.hnsw.efSearch = 64
+            graph.add(self._index.reconstruct_n(0, len(self._kept)))
+            self._index = graph
+        self._index.add(embedding[None])
+        self._kept.append(_Kept(clip_id, group, start_s, end_s))
+        self._ids.add(clip_id)
+
+    def _both_halves(self, one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+        cells = GRID * GRID
+        return all(
+            float(one[part] @ other[part]) * 2 >= self._settings.similarity
+            for part in (slice(0, cells), slice(cells, None))
+        )
