@@ -1,0 +1,33 @@
+# giza: one command to see it work, one to test it. Both set up the machine first.
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.setup-stamp
+
+.PHONY: demo test setup sim lint clean help
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/	/'
+
+setup: $(STAMP)  ## a virtual environment with the tested set of packages
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,sim]'
+	touch $(STAMP)
+
+demo: setup  ## ingest, train, extract and report on the sample corpus
+	$(BIN)/giza demo --out out/demo
+
+lint: setup  ## style, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## style, types, import rules and the tests
+	$(BIN)/python -m pytest
+
+clean:  ## remove the environment and the demo's output
+	rm -rf $(VENV) out/demo
