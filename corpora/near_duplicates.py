@@ -6,12 +6,16 @@ that two episodes in the same scene with different motion stay apart, while a re
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import cv2
-import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import faiss
 
 MOMENTS = 8
 GRID = 8
@@ -66,16 +70,25 @@ class _Kept:
     end_s: float
 
 
+def _load_faiss() -> Any:
+    """Not imported with this module: the workers, which only embed, start sooner without it."""
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells which instruction set it tries
+    import faiss
+
+    return faiss
+
+
 class DuplicateIndex:
     """Clips kept so far. It holds about 3 kB for each (the embedding and what names the clip); the result depends
     only on the order in which clips are offered."""
 
     def __init__(self, settings: DuplicateSettings) -> None:
         self._settings = settings
-        self._index: faiss.Index = faiss.IndexFlatIP(DIMENSIONS)
+        self._faiss = _load_faiss()
+        self._index: faiss.Index = self._faiss.IndexFlatIP(DIMENSIONS)
         self._kept: list[_Kept] = []
         self._ids: set[str] = set()
-        faiss.omp_set_num_threads(1)
+        self._faiss.omp_set_num_threads(1)
 
     def find(
         self, clip_id: str, group: str, start_s: float, end_s: float, embedding: NDArray[np.float32]
@@ -101,7 +114,7 @@ class DuplicateIndex:
     def add(self, clip_id: str, group: str, start_s: float, end_s: float, embedding: NDArray[np.float32]) -> None:
         """Remembers a kept clip."""
         if len(self._kept) == FLAT_LIMIT:
-            graph = faiss.IndexHNSWFlat(DIMENSIONS, 32, faiss.METRIC_INNER_PRODUCT)
+            graph = self._faiss.IndexHNSWFlat(DIMENSIONS, 32, self._faiss.METRIC_INNER_PRODUCT)
             graph.hnsw.efSearch = 64
             graph.add(self._index.reconstruct_n(0, len(self._kept)))
             self._index = graph

@@ -28,7 +28,7 @@ class IngestSettings:
     camera_gap_s: float = 0.5
     """Time between the two frames of a pair for which the camera's motion is measured."""
     decoder: Literal["auto", "pyav", "decord"] = "auto"
-    """auto: decord where it is checked to agree with PyAV and is not slower; decord: wherever it agrees."""
+    """auto: decord up to 480 lines where it is checked to agree with PyAV, else PyAV; decord: wherever it agrees."""
     crf: int = 16
     """Quality of the stored H.264; smaller is better."""
     gop: int = 16

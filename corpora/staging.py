@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from corpora.camera import median_motion
 from corpora.clip_writer import codec_facts, encode_clip, pack_arrays
+from corpora.fast_decoder import Disagreement, read_with_decord, unsuited
 from corpora.isolation import Heartbeat
 from corpora.lerobot_reader import cut_truth, read_truth
 from corpora.manifest import ClipRow
@@ -172,8 +173,14 @@ def _stage(source: Source, settings: IngestSettings, stager: _Stager, heartbeat:
         heartbeat()
         content_hash = _content_hash(str(path), stamp_of(path))
         heartbeat()
-        rows = list(_rows(source, settings, stager, heartbeat, path, facts, content_hash))
-    return rows
+        note = unsuited(facts, settings.decoder, source.start_s, math.inf if source.end_s is None else source.end_s)
+        if not note:
+            try:
+                return list(_rows(source, settings, stager, heartbeat, path, facts, content_hash, "decord", ""))
+            except Disagreement as difference:
+                note = str(difference)
+                stager.start_again()
+        return list(_rows(source, settings, stager, heartbeat, path, facts, content_hash, "pyav", note))
 
 
 @contextlib.contextmanager
@@ -208,6 +215,8 @@ def _rows(
     path: Path,
     facts: VideoFacts,
     content_hash: str,
+    decoder: str,
+    note: str,
 ) -> Iterator[ClipRow]:
     """Yields each row after it was added to the stager."""
     end_s = math.inf if source.end_s is None else source.end_s
@@ -220,7 +229,8 @@ def _rows(
         height=height,
         size=settings.size,
         codec=facts.codec,
-        decoder="pyav",
+        decoder=decoder,
+        decoder_note=note,
     )
     offset = source.start_s - source.origin_s
     if min(width, height) < settings.quality.min_side:
@@ -235,7 +245,7 @@ def _rows(
     truth = read_truth(source.truth_path, source.truth_episode) if source.truth_path else None
     last_s = offset
     used = 0
-    for window in _windows(source, settings, path, facts, report, heartbeat, end_s):
+    for window in _windows(source, settings, path, facts, report, heartbeat, decoder):
         row, members, extra = _finish(window, source, settings, common, truth, report)
         stager.add(row, members, extra)
         yield row
@@ -260,22 +270,24 @@ def _windows(
     facts: VideoFacts,
     report: DecodingReport,
     heartbeat: Heartbeat,
-    end_s: float,
+    decoder: str,
 ) -> Iterator[Window]:
-    frames = read_frames(
-        path,
-        facts,
-        side=max(settings.size, MEASURE_SIDE),
-        sampler=FrameSampler(facts, settings.max_fps),
-        report=report,
-        start_s=source.start_s,
-        end_s=end_s,
-    )
+    side = max(settings.size, MEASURE_SIDE)
+    sampler = FrameSampler(facts, settings.max_fps)
+    if decoder == "decord":
+        frames = read_with_decord(path, facts, side=side, sampler=sampler, report=report)
+    else:
+        end_s = math.inf if source.end_s is None else source.end_s
+        frames = read_frames(
+            path, facts, side=side, sampler=sampler, report=report, start_s=source.start_s, end_s=end_s
+        )
     window_settings = WindowSettings(
         settings.size, settings.fit, settings.clip_s, settings.camera_gap_s, settings.quality
     )
     timed = ((t_s - source.origin_s, rgb) for t_s, rgb in _beating(frames, heartbeat))
-    return cut_windows(label_shots(timed, settings.shots), window_settings)
+    known_s = facts.duration_s if facts.times_exact else math.inf
+    end_s = known_s if source.end_s is None else min(source.end_s, known_s)
+    return cut_windows(label_shots(timed, settings.shots), window_settings, end_s - source.origin_s)
 
 
 def _beating(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,6 +14,8 @@ from corpora.isolation import IsolatedWorker, TaskFailed, WorkerAborted, WorkerD
 from corpora.settings import IngestSettings
 from corpora.staging import stage_fault
 from corpora.video_source import Source
+
+log = logging.getLogger(__name__)
 
 STAGE_FUNCTION = "corpora.staging:stage_source"
 ATTEMPTS = 2
@@ -52,6 +55,7 @@ class StagingJob:
                 break
             except TaskFailed as error:
                 reason, detail = "failed", str(error)
+                log.warning("%s: %s", source.name, error)  # no known fault of a video: perhaps one of this program
                 break
         stage_fault(source, self.staging, reason, detail)
         return {"rows": 1, "seconds": 0.0}

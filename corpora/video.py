@@ -265,29 +265,53 @@ def decoded_frames(
     with container:
         stream = video_stream(container)
         stream.codec_context.options = _OPTIONS
-        base = float(stream.time_base) if stream.time_base else 1.0
         origin: float | None = facts.first_pts_s if facts.times_exact else None
-        if start_s > 0 and facts.times_exact:
-            # A little early: containers index by decoding time, which precedes presentation.
-            target = facts.times[max(0, int(np.searchsorted(facts.times, start_s + 1e-6)) - 1)]
-            container.seek(math.floor((facts.first_pts_s + float(target)) / base), stream=stream, backward=True)
-        last, counted = -math.inf, 0
-        for frame in _tolerant(container, stream, report):
-            stamp = frame.time
-            if stamp is None:
-                stamp = counted * (facts.interval_s or 1 / 25)
-            counted += 1
+        interval = facts.interval_s or 1 / 25
+        last = -math.inf
+        for counted, frame in enumerate(_from(container, stream, facts, start_s, report)):
+            stamp = frame.time if frame.time is not None else counted * interval
             if origin is None:
                 origin = stamp
-            t_s = max(0.0, stamp - origin) if stamp - origin > -1e-4 else stamp - origin
-            if t_s < 0 or t_s <= last:
+            t_s = stamp - origin
+            if t_s < -1e-4 or t_s <= last:
                 continue  # before the first frame to be shown, or a second frame with the same time
+            t_s = max(0.0, t_s)
             if t_s >= end_s - 1e-6:
                 return
             last = t_s
             report.frames += 1
             report.last_t_s = t_s
             yield t_s, frame
+
+
+def _from(
+    container: av.container.InputContainer,
+    stream: VideoStream,
+    facts: VideoFacts,
+    start_s: float,
+    report: DecodingReport,
+) -> Iterator[VideoFrame]:
+    """Decoded frames from the keyframe at or before `start_s` on.
+
+    Containers seek by decoding time and may land on a later keyframe than asked; then an earlier one is tried.
+    """
+    if start_s <= 0 or not facts.times_exact or not stream.time_base:
+        yield from _tolerant(container, stream, report)
+        return
+    before = int(np.searchsorted(facts.times[facts.keyframes], start_s + 1e-6)) - 1
+    for step in (0, 1, 4):
+        if before - step <= 0:
+            break
+        key_s = facts.first_pts_s + float(facts.times[facts.keyframes[before - step]])
+        container.seek(math.floor(key_s / float(stream.time_base) + 1e-3), stream=stream, backward=True)
+        frames = _tolerant(container, stream, report)
+        first = next(frames, None)
+        if first is not None and first.time is not None and first.time - facts.first_pts_s <= start_s + 1e-6:
+            yield first
+            yield from frames
+            return
+    container.seek(0)
+    yield from _tolerant(container, stream, report)
 
 
 def _tolerant(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -63,12 +64,17 @@ class WindowSettings:
     quality: QualitySettings
 
 
-def cut_windows(labelled: Iterable[tuple[int, float, NDArray[np.uint8]]], settings: WindowSettings) -> Iterator[Window]:
-    """From (shot, time, RGB picture) in order. Holds the stored frames of one window, and half a second of pictures."""
+def cut_windows(
+    labelled: Iterable[tuple[int, float, NDArray[np.uint8]]], settings: WindowSettings, source_end_s: float = math.inf
+) -> Iterator[Window]:
+    """From (shot, time, RGB picture) in order. Holds the stored frames of one window, and half a second of pictures.
+
+    A window ends where the next one begins, the last of a shot one frame after its last frame, none after `source_end_s`.
+    """
     window: _Open | None = None
     for shot, t_s, rgb in labelled:
         if window is not None and (shot != window.shot or t_s - window.t_s[0] >= settings.clip_s - _CUT_TOLERANCE_S):
-            yield _finish(window, settings, following_s=t_s)
+            yield _finish(window, t_s)
             window = None
         if window is None:
             window = _Open(shot, QualityMeter(settings.quality))
@@ -78,7 +84,7 @@ def cut_windows(labelled: Iterable[tuple[int, float, NDArray[np.uint8]]], settin
         window.t_s.append(t_s)
         _pair(window, TrackedFrame(luma), settings.camera_gap_s)
     if window is not None:
-        yield _finish(window, settings, following_s=None)
+        yield _finish(window, source_end_s)
 
 
 def _pair(window: _Open, frame: TrackedFrame, gap_s: float) -> None:
@@ -100,12 +106,12 @@ def _pair(window: _Open, frame: TrackedFrame, gap_s: float) -> None:
         window.tracked.popleft()
 
 
-def _finish(window: _Open, settings: WindowSettings, following_s: float | None) -> Window:
+def _finish(window: _Open, following_s: float) -> Window:
     t_s = np.array(window.t_s, np.float64)
-    interval = float(np.median(np.diff(t_s))) if len(t_s) > 1 else 0.0
-    end = float(t_s[-1]) + interval
-    if following_s is not None:
-        end = following_s if len(t_s) == 1 else min(following_s, end + interval)
+    interval = float(np.median(np.diff(t_s))) if len(t_s) > 1 else math.inf
+    end = min(following_s, float(t_s[-1]) + interval)
+    if not math.isfinite(end):
+        end = float(t_s[-1])
     pairs = window.pairs
     return Window(
         shot=window.shot,
