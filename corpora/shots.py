@@ -33,22 +33,32 @@ def label_shots(
 ) -> Iterator[tuple[int, float, NDArray[np.uint8]]]:
     """Yields (shot index, time, frame) in order; holds back the few frames that the detector must see first."""
     detector = AdaptiveDetector(adaptive_threshold=settings.ratio, min_scene_len=0, min_content_val=settings.change)
+    ahead = detector.event_buffer_length
     waiting: deque[tuple[int, float, NDArray[np.uint8]]] = deque()
     shot, number = 0, -1
     cuts: set[int] = set()
+
+    def show(moment: int, small: NDArray[np.uint8]) -> None:
+        found = detector.process_frame(FrameTimecode(moment + ahead, 25.0), small)
+        cuts.update(cut.frame_num - ahead for cut in found)
+
     for number, (t_s, rgb) in enumerate(frames):
         waiting.append((number, t_s, rgb))
-        cuts.update(cut.frame_num for cut in detector.process_frame(FrameTimecode(number, 25.0), _small(rgb)))
-        while waiting and waiting[0][0] <= number - detector.event_buffer_length:
+        small = _small(rgb)
+        # The detector wants frames on both sides of a cut: the first and the last are repeated, so that a cut right
+        # beside them is seen as well.
+        for early in range(-ahead if number == 0 else 0, 0):
+            show(early, small)
+        show(number, small)
+        while waiting and waiting[0][0] <= number - ahead:
             index, shown, picture = waiting.popleft()
             shot += index in cuts
             cuts.discard(index)
             yield shot, shown, picture
-    # The detector wants frames on both sides: the end is repeated, so that a cut just before it is seen as well.
     if waiting:
         last = _small(waiting[-1][2])
-        for extra in range(1, detector.event_buffer_length + 1):
-            cuts.update(cut.frame_num for cut in detector.process_frame(FrameTimecode(number + extra, 25.0), last))
+        for extra in range(1, ahead + 1):
+            show(number + extra, last)
     for index, shown, picture in waiting:
         shot += index in cuts
         yield shot, shown, picture

@@ -195,7 +195,7 @@ def _scan(container: av.container.InputContainer, stream: VideoStream) -> VideoF
         height=context.height,
         rotation=rotation,
         first_pts_s=float(times[0]),
-        times=times - times[0],
+        times=np.round(times - times[0], 7),
         times_exact=exact,
         keyframes=keyframes,
         missing_s=missing,
@@ -275,7 +275,7 @@ def decoded_frames(
             t_s = stamp - origin
             if t_s < -1e-4 or t_s <= last:
                 continue  # before the first frame to be shown, or a second frame with the same time
-            t_s = max(0.0, t_s)
+            t_s = round(max(0.0, t_s), 7)  # equal times stay equal, however they were computed
             if t_s >= end_s - 1e-6:
                 return
             last = t_s
