@@ -1,0 +1,136 @@
+"""Small videos made on the fly, whose frames carry their own number."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+WIDTH, HEIGHT = 160, 96
+BITS = 8
+
+
+def textured(width: int, height: int, seed: int) -> np.ndarray:
+    """uint8 [height, width, 3] with detail everywhere, of moderate contrast, the same for the same seed."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.float32)
+    soft = cv2.GaussianBlur(noise, (0, 0), 2.0)
+    soft = (soft - soft.mean()) / soft.std()
+    return np.clip(128 + 35 * soft, 0, 255).astype(np.uint8)
+
+
+def numbered_frame(index: int, *, seed: int = 0, width: int = WIDTH, height: int = HEIGHT, still: bool = False) -> np.ndarray:
+    """A textured scene in which a bright block wanders; the top row of cells is the frame's number in binary."""
+    picture = textured(width, height, seed)
+    if not still:
+        side = height // 4
+        rng = np.random.default_rng(1000 + seed)
+        x = round((0.5 + 0.4 * np.sin(index / rng.uniform(6, 14) + rng.uniform(0, 6))) * (width - side))
+        y = round((0.6 + 0.3 * np.cos(index / rng.uniform(6, 14) + rng.uniform(0, 6))) * (height - side))
+        picture[y : y + side, x : x + side] = (230, 200, 60)
+    cell = width // BITS
+    for bit in range(BITS):
+        picture[: height // 8, bit * cell : (bit + 1) * cell] = 235 if index >> bit & 1 else 20
+    return picture
+
+
+def number_of(picture: np.ndarray) -> int:
+    """The number that `numbered_frame` wrote, after any resizing."""
+    height, width = picture.shape[:2]
+    cell = width / BITS
+    row = picture[: max(1, height // 10)].mean(axis=(0, 2))
+    return sum(int(row[int((bit + 0.3) * cell) : int((bit + 0.7) * cell)].mean() > 127) << bit for bit in range(BITS))
+
+
+def write_video(
+    path: Path,
+    frames: Sequence[np.ndarray],
+    *,
+    codec: str = "libx264",
+    pixel_format: str = "yuv420p",
+    fps: float = 15.0,
+    times: Sequence[float] | None = None,
+    options: dict[str, str] | None = None,
+    audio: bool = False,
+    start_s: float = 0.0,
+    gop: int = 12,
+) -> Path:
+    """Writes `frames` shown at `times` (seconds; default: at `fps`), shifted by `start_s`."""
+    rate = Fraction(fps).limit_denominator(1001)
+    base = Fraction(1, 100) if codec == "gif" else Fraction(1, 12000)
+    shown = [index / rate for index in range(len(frames))] if times is None else list(times)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pixel_format
+        if path.suffix != ".avi":
+            stream.codec_context.time_base = base
+            stream.time_base = base
+        else:
+            base = 1 / rate
+        stream.codec_context.gop_size = gop
+        quiet = {"libx265": {"x265-params": "log-level=none"}, "libsvtav1": {"preset": "10"}, "libvpx-vp9": {"cpu-used": "8"}}
+        stream.options = {**quiet.get(codec, {}), **(options or {})}
+        sound = container.add_stream("aac", rate=16000) if audio else None
+        for picture, second in zip(frames, shown, strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = round((float(second) + start_s) / base)
+            frame.time_base = base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if sound is not None:
+            samples = np.random.default_rng(0).normal(0, 0.1, (1, 16000)).astype(np.float32)
+            noise = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+            noise.sample_rate = 16000
+            noise.pts = 0
+            container.mux(sound.encode(noise))
+            container.mux(sound.encode(None))
+    return path
+
+
+def numbered_video(path: Path, count: int = 30, *, seed: int = 0, width: int = WIDTH, height: int = HEIGHT, **how) -> Path:
+    """`write_video` with `count` numbered frames."""
+    return write_video(path, [numbered_frame(i, seed=seed, width=width, height=height) for i in range(count)], **how)
+
+
+def audio_only(path: Path) -> Path:
+    """An mp4 that holds a second of noise and no picture."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        samples = np.random.default_rng(0).normal(0, 0.1, (1, 16000)).astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 16000, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def without_frames(path: Path) -> Path:
+    """An mp4 with a video track that holds not a single frame."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4", options={"movflags": "frag_keyframe+empty_moov"}) as container:
+        stream = container.add_stream("libx264", rate=15)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(numbered_frame(0), format="rgb24")
+        frame.pts = 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    data = buffer.getvalue()
+    path.write_bytes(data[: data.index(b"moof") - 4])  # the header alone
+    return path
+
+
+def turn_clockwise(path: Path, quarter_turns: int) -> Path:
+    """Writes the display matrix that phones write, into an mp4 or mov."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 4 + 40
+    cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarter_turns % 4]
+    one = 1 << 16
+    data[place : place + 36] = struct.pack(">9i", cosine * one, sine * one, 0, -sine * one, cosine * one, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
