@@ -1,0 +1,61 @@
+"""The statistics that LeRobot keeps of every feature: min, max, mean, std, count and five quantiles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Stats = dict[str, Any]
+"""Statistic -> nested lists, ready for JSON and Parquet."""
+
+QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
+
+
+def vector_stats(values: NDArray[Any]) -> Stats:
+    """Of [N, D], exactly; each statistic a list of D, `count` a list of one."""
+    numbers = values.astype(np.float64)
+    stats: Stats = {
+        "min": numbers.min(0).tolist(),
+        "max": numbers.max(0).tolist(),
+        "mean": numbers.mean(0).tolist(),
+        "std": numbers.std(0).tolist(),
+        "count": [len(numbers)],
+    }
+    for name, row in zip(QUANTILES, np.quantile(numbers, [*QUANTILES.values()], axis=0), strict=True):
+        stats[name] = row.tolist()
+    return stats
+
+
+def picture_stats(pictures: NDArray[np.uint8]) -> Stats:
+    """Of uint8 [N, H, W, 3], for each channel in [0, 1], shaped [3, 1, 1]; `count` is the number of pictures."""
+    stats = vector_stats(pictures.reshape(-1, 3))
+    shaped: Stats = {name: _shaped(np.array(value) / 255) for name, value in stats.items() if name != "count"}
+    return {**shaped, "count": [len(pictures)]}
+
+
+def merge_picture_stats(parts: Sequence[Stats]) -> Stats:
+    """Of all pictures together: exact but for the quantiles, which are the mean of the parts' weighted by count."""
+    count = np.array([part["count"][0] for part in parts], np.float64)
+    weight = (count / count.sum())[:, None]
+
+    def column(name: str) -> NDArray[np.float64]:
+        return np.array([part[name] for part in parts]).reshape(len(parts), 3)
+
+    mean = (weight * column("mean")).sum(0)
+    variance = (weight * (column("std") ** 2 + (column("mean") - mean) ** 2)).sum(0)
+    merged: Stats = {
+        "min": _shaped(column("min").min(0)),
+        "max": _shaped(column("max").max(0)),
+        "mean": _shaped(mean),
+        "std": _shaped(np.sqrt(variance)),
+        "count": [math.floor(count.sum())],
+    }
+    return merged | {name: _shaped((weight * column(name)).sum(0)) for name in QUANTILES}
+
+
+def _shaped(channels: NDArray[np.float64]) -> list[list[list[float]]]:
+    return [[[float(value)]] for value in channels]

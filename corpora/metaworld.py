@@ -1,0 +1,237 @@
+"""Meta-World to look at and to act in: one task, seeded resets, off-screen pictures, the scripted expert and its noise.
+
+Nothing here writes a dataset: the same class serves the simulation of episodes and the closed-loop evaluation of a
+policy.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+import zlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corpora.head_camera import CameraPose, looking_at
+from corpora.metaworld_tasks import INSTRUCTIONS, task_name
+from corpora.offscreen_gl import require_offscreen_gl
+
+CONTROL_HZ = 80
+"""Meta-World's control rate: 5 physics steps of 2.5 ms for each action."""
+MAX_STEPS = 500
+"""Meta-World's own limit for an episode."""
+ACTION_NAMES = ("x", "y", "z", "gripper")
+"""Each in [-1, 1]: x, y, z move the hand's target by up to 10 mm a step, gripper opens (-1) or closes (+1)."""
+STATE_NAMES = (
+    *("hand_x_m", "hand_y_m", "hand_z_m", "gripper_opening"),
+    *(f"joint_{number}_rad" for number in range(7)),
+)
+"""What the robot itself can know: no pose of an object, no goal."""
+
+HEAD_CAMERA = "head"
+CAMERAS = (HEAD_CAMERA, "corner", "corner2", "corner3", "corner4", "topview", "behindGripper")
+"""`head` is ours: upright, from where a person's head would be. The rest are Meta-World's (its corner cameras hang
+upside down); gripperPOV, which rides on the gripper, is not a camera that can stand still."""
+HEAD_POSE = looking_at((0.62, 0.12, 0.68), (0.0, 0.68, 0.2), fovy_deg=50.0)
+VIEW_DISTANCE_M = 0.95
+"""From the head camera to the things that move."""
+
+Appearance = Literal["robot", "hand"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How pictures are taken."""
+
+    size: int = 96
+    """Height and width in pixels."""
+    camera: str = HEAD_CAMERA
+    """One of CAMERAS."""
+    appearance: Appearance = "robot"
+    """robot: as Meta-World is; hand: another room, and a person's hand in the place of the arm."""
+    show_goal: bool = False
+    """Draw the goal markers, which give the task away."""
+
+    def __post_init__(self) -> None:
+        if not 16 <= self.size <= 1024 or self.size % 2:
+            raise ValueError(f"size {self.size}: must be even and within 16 to 1024 pixels; choose e.g. 96")
+        if self.camera not in CAMERAS:
+            raise ValueError(f"camera '{self.camera}': must be one of {', '.join(CAMERAS)}")
+
+
+def episode_generator(seed: int, task: str, episode: int, stream: str) -> np.random.Generator:
+    """A generator that depends on these four alone, so that an episode does not depend on those before it."""
+    words = [seed, zlib.crc32(task_name(task).encode()), episode, zlib.crc32(stream.encode())]
+    return np.random.default_rng(np.random.SeedSequence(words))
+
+
+def smooth_noise(
+    rng: np.random.Generator, steps: int, level: float, *, smoothing_s: float, hz: float = CONTROL_HZ
+) -> NDArray[np.float64]:
+    """float64 [steps, 4]: Gaussian noise of standard deviation `level`, smoothed over time by a Gaussian window of
+    standard deviation `smoothing_s`, independent for each coordinate of the action."""
+    width = max(smoothing_s * hz, 1e-6)
+    reach = math.ceil(4 * width)
+    window = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+    window /= math.sqrt(float((window**2).sum()))
+    white = rng.standard_normal((steps + 2 * reach, 4))
+    return level * np.stack([np.convolve(white[:, axis], window, mode="valid") for axis in range(4)], axis=1)
+
+
+class MetaWorldEnv:
+    """One Meta-World task with its expert and a camera.
+
+        env = MetaWorldEnv("drawer-open", Look(size=96))
+        state = env.reset(seed=3)                      # float32 [11], see STATE_NAMES
+        while not env.success and env.steps < 250:
+            picture = env.render()                     # uint8 [96, 96, 3]
+            state = env.step(policy(picture, env.instruction, state))
+        env.close()
+
+    The same seed gives the same episode whatever the environment did before. The goal is drawn anew at each reset.
+    Raises ValueError for an unknown task and where the simulator or its GL library is missing.
+    """
+
+    def __init__(self, task: str, look: Look | None = None) -> None:
+        self.task = task_name(task)
+        self.look = look or Look()
+        self.instruction = INSTRUCTIONS[self.task]
+        require_offscreen_gl()
+        import mujoco
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+        from metaworld.policies import ENV_POLICY_MAP
+
+        env: Any = ALL_V3_ENVIRONMENTS[f"{self.task}-v3"]()
+        # What Meta-World's benchmarks do by set_task, without its pickles: a random start for each reset, and an expert
+        # that is told the goal whether or not it is drawn. The cached bounds would clip the goal to zero.
+        env._set_task_called = True
+        env._freeze_rand_vec = False
+        env.seeded_rand_vec = True
+        env._partially_observable = False
+        del env.sawyer_observation_space
+        self._env = env
+        expert: Any = ENV_POLICY_MAP[f"{self.task}-v3"]
+        self._expert = expert()
+        self._observation: NDArray[np.float64] | None = None
+        self._joints = [env.model.joint(f"right_j{number}").qposadr[0] for number in range(7)]
+        self.steps = 0
+        self.success = False
+        """Whether the last action reached Meta-World's own criterion."""
+        self._renderer: mujoco.Renderer | None = None
+        self._pose: CameraPose | None = None
+        self._prepare_model()
+
+    def _prepare_model(self) -> None:
+        import mujoco
+
+        from corpora.metaworld_appearance import hide_robot, repaint_room
+
+        model = self._env.model
+        model.vis.quality.offsamples = 0
+        model.vis.quality.shadowsize = 0
+        model.vis.global_.offwidth = model.vis.global_.offheight = self.look.size
+        self._camera_id = model.camera("corner2" if self.look.camera == HEAD_CAMERA else self.look.camera).id
+        if self.look.camera == HEAD_CAMERA:
+            model.cam_fovy[self._camera_id] = HEAD_POSE.fovy_deg
+        if self.look.appearance == "hand":
+            hide_robot(model)
+            repaint_room(model)
+        self._options = mujoco.MjvOption()
+        if not self.look.show_goal:
+            self._options.sitegroup[:] = 0  # every marker of a goal in Meta-World is a site
+
+    @property
+    def pose(self) -> CameraPose:
+        """Where the camera is when it stands still."""
+        if self.look.camera == HEAD_CAMERA:
+            return HEAD_POSE
+        if self._pose is None:
+            data, model = self._env.data, self._env.model
+            x, y, z = (float(value) for value in data.cam_xpos[self._camera_id])
+            rows = data.cam_xmat[self._camera_id].reshape(3, 3)
+            rotation = tuple((float(a), float(b), float(c)) for a, b, c in rows)
+            self._pose = CameraPose((x, y, z), rotation, float(model.cam_fovy[self._camera_id]))
+        return self._pose
+
+    def reset(self, seed: int) -> NDArray[np.float32]:
+        """Starts the episode that belongs to `seed`; returns the state, float32 [11]."""
+        self._env.seed(seed)
+        self._observation, _ = self._env.reset()
+        self.steps = 0
+        self.success = False
+        return self.state()
+
+    def state(self) -> NDArray[np.float32]:
+        """float32 [11], see STATE_NAMES."""
+        observation = self._observed()
+        return np.concatenate([observation[:4], self._env.data.qpos[self._joints]]).astype(np.float32)
+
+    def expert_action(self) -> NDArray[np.float64]:
+        """float64 [4]: what Meta-World's script would do here, clipped to [-1, 1]."""
+        with warnings.catch_warnings():
+            # The scripts ask for more than the actuators give, and say so at every step.
+            warnings.filterwarnings("ignore", message=r"Constant\(s\) may be too high", category=UserWarning)
+            action = self._expert.get_action(self._observed())
+        return np.clip(np.asarray(action, np.float64), -1, 1)
+
+    def step(self, action: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Takes an action [4] (clipped to [-1, 1]) for one control step of 12.5 ms; returns the state after it.
+
+        Raises ValueError for an action of another shape or with NaN, and past MAX_STEPS.
+        """
+        taken = np.asarray(action, np.float32)
+        if taken.shape != (4,) or not np.isfinite(taken).all():
+            raise ValueError(f"action {taken}: must be 4 finite numbers, see corpora.metaworld.ACTION_NAMES")
+        if self.steps >= MAX_STEPS:
+            raise ValueError(f"step {self.steps}: Meta-World ends an episode after {MAX_STEPS} steps; call reset")
+        self._observed()
+        self._observation, _, _, _, info = self._env.step(np.clip(taken, -1, 1))
+        self.steps += 1
+        self.success = bool(info["success"])
+        return self.state()
+
+    def render(self, motion: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
+        """The picture, uint8 [size, size, 3] RGB, with the camera moved by `motion` [6] (see corpora.head_camera)."""
+        import mujoco
+
+        from corpora.metaworld_appearance import draw_hand
+
+        if self._renderer is None:
+            self._renderer = mujoco.Renderer(self._env.model, self.look.size, self.look.size)
+        data = self._env.data
+        position, rotation = self.pose.moved(np.zeros(6) if motion is None else motion)
+        data.cam_xpos[self._camera_id] = position
+        data.cam_xmat[self._camera_id] = rotation.ravel()
+        renderer = self._renderer
+        renderer.update_scene(data, self._camera_id, self._options)
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        if self.look.appearance == "hand":
+            draw_hand(renderer.scene, data, self.pose)
+        return renderer.render()
+
+    def close(self) -> None:
+        """Frees the GL context; a second call does nothing."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+        self._env.close()
+
+    def _observed(self) -> NDArray[np.float64]:
+        if self._observation is None:
+            raise ValueError(f"the environment '{self.task}' has not been reset; call reset(seed) first")
+        return self._observation
+
+
+def still_pose(camera: str) -> CameraPose:
+    """Where one of CAMERAS stands; the same in every task."""
+    if camera == HEAD_CAMERA:
+        return HEAD_POSE
+    env = MetaWorldEnv("reach", Look(camera=camera))
+    try:
+        return env.pose
+    finally:
+        env.close()

@@ -1,0 +1,59 @@
+"""Off-screen OpenGL for MuJoCo: chooses the software renderer, and says what to install where it is missing."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import importlib.util
+import os
+import sys
+
+_LIBRARIES = {
+    "osmesa": ("OSMesa", ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"), "apt-get install libosmesa6"),
+    "egl": ("EGL", ("libEGL.so.1", "libEGL.so"), "apt-get install libegl1"),
+}
+"""MUJOCO_GL -> the library's short name, its usual file names, and the command that installs it."""
+
+
+def require_offscreen_gl() -> None:
+    """Makes `import mujoco` render off screen. Call it before anything imports mujoco.
+
+    Sets MUJOCO_GL=osmesa on Linux unless the user has chosen. Raises ValueError that names the missing GL library, or
+    the missing packages, and the command that installs them.
+    """
+    if sys.platform.startswith("linux"):
+        choice = os.environ.setdefault("MUJOCO_GL", "osmesa").strip().lower()
+        if choice in _LIBRARIES:
+            name, files, command = _LIBRARIES[choice]
+            if not _loads(name, files):
+                raise ValueError(
+                    f"MUJOCO_GL={choice}: the GL library lib{name} is not on this machine, and MuJoCo cannot draw "
+                    f"without it. Install it with: {command}"
+                )
+    missing = [package for package in ("mujoco", "metaworld") if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ValueError(
+            f"the simulator ({', '.join(missing)}) is not installed. Install it with: pip install 'giza[sim]'"
+        )
+
+
+def offscreen_gl_available() -> bool:
+    """Whether `require_offscreen_gl` would succeed."""
+    try:
+        require_offscreen_gl()
+    except ValueError:
+        return False
+    return True
+
+
+def _loads(name: str, files: tuple[str, ...]) -> bool:
+    found = ctypes.util.find_library(name)
+    for candidate in (found, *files):
+        if candidate is None:
+            continue
+        try:
+            ctypes.CDLL(candidate)
+        except OSError:
+            continue
+        return True
+    return False
