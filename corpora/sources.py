@@ -25,7 +25,7 @@ GLOB_CHARACTERS = frozenset("*?[")
 
 @dataclass(frozen=True)
 class SourceDefaults:
-    """What applies to sources that do not say it themselves."""
+    """What applies to sources of which no list says otherwise."""
 
     tier: str = ""
     embodiment: str = ""
@@ -113,7 +113,13 @@ def _folder(
             continue
         if is_lerobot(here):
             subfolders.clear()
-            yield from read_lerobot(here, name_of(here) or root.name, cameras=defaults.cameras)
+            for source in read_lerobot(here, name_of(here) or root.name, cameras=defaults.cameras):
+                # What the dataset suggests gives way to what was asked for, unlike the lines of a list.
+                yield replace(
+                    source,
+                    tier=defaults.tier or source.tier,
+                    embodiment=defaults.embodiment or source.embodiment,
+                )
             continue
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for file in sorted(files):

@@ -29,9 +29,9 @@ class IngestConfig:
     """Folder of the corpus; the same command again resumes."""
     settings: Annotated[IngestSettings, tyro.conf.arg(name="")] = field(default_factory=IngestSettings)
     tier: Literal["", "human", "synthetic", "neural", "robot"] = ""
-    """For sources that do not say: by default robot for datasets with actions, else human."""
+    """For all sources but those of which a list says otherwise; by default robot for datasets with actions, else human."""
     embodiment: str = ""
-    """For sources that do not say; LeRobot datasets name their robot."""
+    """For all sources but those of which a list says otherwise; by default the robot that a LeRobot dataset names."""
     text: str = ""
     """Instruction for sources that have none."""
     cameras: tuple[str, ...] = ()
