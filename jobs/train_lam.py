@@ -1,0 +1,384 @@
+"""`giza train-lam`: train a latent action model on an ingested corpus."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs.cli import closest, parse
+from lapa.frame_store import LabelSpec
+from lapa.lam_config import LamConfig
+from lapa.recipes import RECIPES, SMALL
+from lapa.training import TrainingConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    from lightning import Trainer
+    from torch import Tensor
+    from torch.utils.data import DataLoader
+
+    from corpora.corpus import Corpus
+    from corpora.manifest import ClipRow
+    from lapa.frame_store import FrameStore
+    from lapa.latent_action_model import LatentActionModel
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainLamConfig:
+    """Train a latent action model. Any field of the recipe can be overridden: --model.quantiser.kind nsvq."""
+
+    corpus: Path
+    """Folder written by giza ingest."""
+    out: Path
+    """Run folder; run the same command again to resume."""
+    recipe: str = "small"
+    """small, debug, lapa, univla or groot: the model and training that the other flags override."""
+    seed: int = 0
+    """Of weights, pairs and the held-out split."""
+    steps: int | None = None
+    """Optimiser steps, instead of the recipe's budget."""
+    minutes: float | None = None
+    """Wall-clock minutes, instead of the recipe's budget."""
+    holdout: tuple[str, ...] = ()
+    """Globs over the manifest's `group`: these videos are kept from training. Default: `val_share` of each embodiment."""
+    val_share: float = 0.15
+    """Share of the source videos that is held out where `holdout` names none."""
+    labels: LabelSpec = dataclasses.field(default_factory=LabelSpec)
+    """Few known actions in the loss (LAOM)."""
+    init_from: Path | None = None
+    """Run folder to start from; for stage 2 of univla, the run of stage 1."""
+    model: LamConfig = SMALL
+    """The model."""
+    training: TrainingConfig = RECIPES["small"].training
+    """The training."""
+
+    def __post_init__(self) -> None:
+        if self.model.stage == 2 and self.init_from is None:
+            raise ValueError("--model.stage 2 continues a stage 1 run: give its folder with --init-from")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"--steps {self.steps}: at least 1")
+        if self.minutes is not None and self.minutes <= 0:
+            raise ValueError(f"--minutes {self.minutes}: more than 0")
+
+    def budget(self) -> TrainingConfig:
+        """The training with `steps` and `minutes` put in: giving one drops the recipe's other."""
+        if self.steps is None and self.minutes is None:
+            return self.training
+        return dataclasses.replace(self.training, steps=self.steps or 0, minutes=self.minutes or 0.0)
+
+
+def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
+    """Trains (or resumes) and writes model.safetensors, config.json, run.json and TensorBoard logs to `config.out`.
+
+    Returns what run.json holds. Raises ValueError for a corpus that is none, or a folder that holds another run.
+    """
+    import lightning
+    import torch
+
+    from corpora.corpus import Corpus
+    from lapa.held_out import split_groups
+    from lapa.latent_action_model import LatentActionModel, model_hash
+    from lapa.pairs import chosen_share
+    from lapa.training import LamTraining
+
+    training = config.budget()
+    corpus = Corpus(config.corpus)
+    if config.model.pixels and config.model.image_size > int(corpus.clips[0].size if corpus.clips else 0):
+        raise ValueError(
+            f"model.image_size {config.model.image_size} is larger than the corpus' {corpus.clips[0].size if corpus.clips else 0} px: "
+            f"ingest again with --size {config.model.image_size}, or choose a smaller model.image_size"
+        )
+    train_groups, held_groups = split_groups(corpus.clips, share=config.val_share, patterns=config.holdout, seed=config.seed)
+    if not held_groups:
+        log.warning("only one source video: nothing is held out, so nothing says whether the model generalises")
+    _claim(config)
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    model_config = _with_labels(config, corpus)
+    held = set(held_groups)
+    train_rows = [row for row in corpus.clips if row.group not in held]
+    val_rows = [row for row in corpus.clips if row.group in held]
+    labelled = {row.clip_id for row in train_rows if config.labels.feature and chosen_share(row.clip_id, config.labels.share, config.seed)}
+    featurise = None
+    if not model_config.pixels:
+        from lapa.frozen_features import frozen_vision
+
+        vision = frozen_vision(model_config.target)
+        probe = vision.of_frames(_black(model_config.image_size))
+        model_config = dataclasses.replace(model_config, feature_patches=probe.shape[1], feature_dim=probe.shape[2])
+        featurise = vision.of_frames
+    texts = None
+    if model_config.text_model:
+        from lapa.frozen_features import embed_texts
+
+        texts = embed_texts(model_config.text_model, [row.text for row in train_rows])
+        model_config = dataclasses.replace(model_config, text_dim=texts.shape[-1])
+    data = _Data(corpus, train_rows, val_rows, model_config, training, config, labelled, featurise)
+    model = LatentActionModel(model_config)
+    if config.init_from is not None:
+        from lapa.latent_action_model import initialise_from
+
+        initialise_from(model, config.init_from)
+    module = LamTraining(model, training, label_scale=data.label_scale(), texts=texts)
+    trainer, meter = _trainer(config, training, quiet)
+    checkpoint = config.out / "checkpoints" / "last.ckpt"
+    resumed = checkpoint if checkpoint.is_file() else None
+    batches_done = 0
+    if resumed is not None:
+        batches_done = int(torch.load(resumed, weights_only=True, map_location="cpu")["global_step"]) * training.accumulate
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*Precision bf16-mixed is not supported by the model summary.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated.*")
+        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        trainer.fit(module, data.train_loader(batches_done), data.val_loader(), ckpt_path=str(resumed) if resumed else None, weights_only=True)
+    interrupted = trainer.interrupted if hasattr(trainer, "interrupted") else False
+    if interrupted:
+        raise KeyboardInterrupt
+    summary: dict[str, Any] = {
+        "recipe": config.recipe,
+        "seed": config.seed,
+        "corpus": str(config.corpus),
+        "steps": trainer.global_step,
+        "minutes": round(module.elapsed_s / 60, 3),
+        "pairs_seen": trainer.global_step * training.batch_size * training.accumulate * trainer.world_size,
+        "pairs_per_s": round(meter.pairs_per_s, 1),
+        "data_wait_share": round(meter.wait_share, 4),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "train_groups": train_groups,
+        "held_out_groups": held_groups,
+        "train_clips": len(train_rows),
+        "labelled_clips": len(labelled),
+        "labels": dataclasses.asdict(config.labels),
+        "streamed": data.streamed,
+        "collapsed": module.collapsed,
+        "validation": {k: round(float(v), 5) for k, v in trainer.callback_metrics.items() if k.startswith("val/")},
+    }
+    if trainer.is_global_zero:
+        model.save(config.out)
+        summary["model_hash"] = model_hash(config.out)
+        _write_json(config.out / "run.json", summary)
+        if not quiet:
+            _print(summary, config)
+    return summary
+
+
+class _Data:
+    """Stores and loaders of one run."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        train_rows: list[ClipRow],
+        val_rows: list[ClipRow],
+        model: LamConfig,
+        training: TrainingConfig,
+        config: TrainLamConfig,
+        labelled: set[str],
+        featurise: Any,
+    ) -> None:
+        from lapa.frame_store import open_store, store_bytes
+
+        self.corpus, self.train_rows, self.model, self.training = corpus, train_rows, model, training
+        self.seed, self.labels, self.labelled = config.seed, config.labels, labelled
+        cache = Path(os.environ.get("GIZA_CACHE", config.corpus / "cache"))
+        self.streamed = store_bytes(train_rows, model) > training.cache_gb * 1e9
+        if self.streamed and not model.pixels:
+            raise ValueError(
+                f"features of {len(train_rows)} clips take {store_bytes(train_rows, model) / 1e9:.0f} GB, more than "
+                f"--training.cache-gb {training.cache_gb:g}: raise it (a frozen model is never run twice on a frame)"
+            )
+        self.store: FrameStore | None = None
+        with _store_progress() as progress:
+            if not self.streamed:
+                self.store = open_store(
+                    corpus, train_rows, model, self.labels, labelled, cache=cache, featurise=featurise, progress=progress
+                )
+            val_model = dataclasses.replace(model, gap_s=(model.extract_gap_s,))
+            # held-out videos give at most a few hundred pairs to a validation: no need for all of a large corpus
+            self.val_store = open_store(
+                corpus, val_rows[:2000], val_model, LabelSpec(), set(), cache=cache, featurise=featurise, progress=progress
+            ) if val_rows else None
+        self.val_model = val_model
+
+    def label_scale(self) -> Tensor | None:
+        import numpy as np
+        import torch
+
+        if not self.model.label_dim or self.store is None:
+            return None
+        label = self.store.pairs.label
+        known = label[np.isfinite(label).all(1)]
+        if len(known) < 2:
+            raise ValueError(
+                f"--labels.share {self.labels.share} leaves {len(known)} labelled pairs of '{self.labels.feature}': raise it"
+            )
+        return torch.from_numpy(np.maximum(known.std(0), 1e-6))
+
+    def train_loader(self, start: int) -> DataLoader[Any]:
+        from torch.utils.data import DataLoader
+
+        from lapa.pair_batches import StoredBatches, StreamedBatches, loader_workers
+
+        rank, ranks = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))), int(os.environ.get("WORLD_SIZE", 1))
+        dataset: StoredBatches | StreamedBatches
+        if self.store is not None:
+            dataset = StoredBatches(self.store, self.model, self.training.batch_size, seed=self.seed, rank=rank, start=start)
+        else:
+            dataset = StreamedBatches(
+                self.corpus, self.train_rows, self.model, self.labels, self.labelled, self.training.batch_size,
+                seed=self.seed, rank=rank, ranks=ranks, start=start,
+            )  # fmt: skip
+        workers = loader_workers(self.training.workers)
+        return DataLoader(dataset, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
+
+    def val_loader(self) -> DataLoader[Any] | None:
+        import numpy as np
+        from torch.utils.data import DataLoader
+
+        from lapa.pair_batches import gather
+
+        if self.val_store is None or len(self.val_store.pairs.first) == 0:
+            return None
+        count = len(self.val_store.pairs.first)
+        chosen: np.ndarray[Any, Any] = np.random.default_rng(0).permutation(count)[: self.training.val_pairs]
+        parts = np.array_split(chosen, math.ceil(len(chosen) / self.training.batch_size))
+        return DataLoader([gather(self.val_store, self.val_model, part) for part in parts], batch_size=None)  # type: ignore[arg-type]
+
+
+def _trainer(config: TrainLamConfig, training: TrainingConfig, quiet: bool) -> tuple[Trainer, Any]:
+    import lightning
+    import torch
+    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from jobs.training_progress import TrainingProgress
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    keeper = ModelCheckpoint(
+        dirpath=config.out / "checkpoints", save_last=True, save_top_k=0, every_n_train_steps=max(1, training.val_every_steps // 2)
+    )
+    meter = TrainingProgress(training, show=not quiet)
+    trainer = lightning.Trainer(
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
+        devices=training.devices,
+        strategy="ddp" if training.devices > 1 else "auto",
+        precision=training.precision,  # type: ignore[arg-type]
+        max_steps=training.steps or -1,
+        max_epochs=-1,
+        accumulate_grad_batches=training.accumulate,
+        gradient_clip_val=1.0,
+        val_check_interval=training.val_every_steps * training.accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=20,
+        logger=TensorBoardLogger(str(config.out), name="tensorboard", version=""),
+        callbacks=[keeper, meter],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    return trainer, meter
+
+
+def _with_labels(config: TrainLamConfig, corpus: Corpus) -> LamConfig:
+    """The model's configuration with the width of the few-label head."""
+    labels = config.labels
+    if not labels.feature:
+        return config.model
+    if labels.feature not in corpus.truth_features:
+        raise ValueError(f"--labels.feature '{labels.feature}': {closest(labels.feature, sorted(corpus.truth_features))}")
+    width = corpus.truth_features[labels.feature]
+    if labels.dims and max(labels.dims) >= width:
+        raise ValueError(f"--labels.dims {labels.dims}: '{labels.feature}' has dimensions 0 to {width - 1}")
+    return dataclasses.replace(config.model, label_dim=len(labels.dims) or width)
+
+
+def _claim(config: TrainLamConfig) -> None:
+    """A run folder belongs to one configuration; another one stops here."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    path = config.out / "train.json"
+    mine = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    for moved in ("out", "corpus", "init_from"):  # the same run may be called by another path
+        mine.pop(moved)
+    if path.is_file():
+        theirs = json.loads(path.read_text("utf-8"))
+        # a longer budget continues a run; anything else makes it another one
+        budget = {"steps", "minutes"}
+        differ = sorted(k for k in mine if k not in budget and mine[k] != theirs.get(k))
+        if differ:
+            raise ValueError(
+                f"'{config.out}' holds a run with other settings ({', '.join(differ)}): resume with the same flags, or give "
+                "another --out"
+            )
+    _write_json(path, mine)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1, default=str), "utf-8")
+    os.replace(temporary, path)
+
+
+def _black(size: int) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    return np.zeros((1, size, size, 3), np.uint8)
+
+
+def _store_progress() -> Any:
+    """A context whose value reports (done, total) clips on a rich bar."""
+    from contextlib import contextmanager
+
+    from rich.progress import Progress
+
+    @contextmanager
+    def bar() -> Any:
+        with Progress(transient=True) as progress:
+            task = progress.add_task("decoding clips", total=None)
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+
+    return bar()
+
+
+def _print(summary: dict[str, Any], config: TrainLamConfig) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"latent action model: {config.out}", show_header=False)
+    for name in ("recipe", "parameters", "steps", "minutes", "pairs_seen", "pairs_per_s", "data_wait_share", "train_clips", "collapsed"):
+        table.add_row(name, str(summary[name]))
+    table.add_row("held-out videos", str(len(summary["held_out_groups"])))
+    for name, value in summary["validation"].items():
+        table.add_row(name, str(value))
+    Console().print(table)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parses the recipe first: its fields are the defaults that the other flags override."""
+    argv = list(argv)
+    name = "small"
+    for i, word in enumerate(argv):
+        if word == "--recipe" and i + 1 < len(argv):
+            name = argv[i + 1]
+        elif word.startswith("--recipe="):
+            name = word.split("=", 1)[1]
+    if name not in RECIPES:
+        raise ValueError(f"--recipe '{name}': {closest(name, list(RECIPES))}")
+    recipe = RECIPES[name]
+    import tyro
+
+    default = TrainLamConfig(
+        corpus=tyro.MISSING, out=tyro.MISSING, recipe=name, model=recipe.model, training=recipe.training
+    )
+    run(parse(TrainLamConfig, argv, job="train-lam", default=default))

@@ -1,0 +1,127 @@
+"""The encoder: from a pair of frames to latent tokens, by one of four ways to put a pair into a network."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lapa.blocks import Attention, ConvStem, PatchStem, RelativePositionBias, Transformer
+from lapa.lam_config import LamConfig
+
+CHANGE_SCALE = 3.0
+"""Brings the difference of two pictures (deviation about 0.1) near unit size."""
+FLOW_SCALE = 0.2
+"""Brings flow in per cent of the picture (a few) near unit size."""
+FLATTEN_WIDTH = 16
+"""Channels per patch before the one linear map of pool 'flatten'."""
+
+
+def make_stem(config: LamConfig, channels: int) -> nn.Module:
+    """Frames to patches: [B, channels, S, S] -> [B, N, D]; or a linear map of frozen features [B, N, F] -> [B, N, D]."""
+    if not config.pixels:
+        return nn.Linear(config.feature_dim, config.dim)
+    if config.stem == "patch":
+        return PatchStem(channels, config.patch, config.dim)
+    return ConvStem(channels, config.patch, config.dim, width=max(16, config.dim // 8))
+
+
+class PairEncoder(nn.Module):
+    """See `LamConfig.input` for the ways; all end in `config.tokens` latent tokens."""
+
+    def __init__(self, config: LamConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, peg = config.dim, config.position == "peg"
+        channels = (5 if config.flow_input else 3) if config.input == "change" else 3
+        self.stem = make_stem(config, channels)
+        frames = 1 if config.input == "change" else 2
+        self.position = None if peg else nn.Parameter(0.02 * torch.randn(1, frames, config.patches, dim))
+        side = math.isqrt(config.patches)
+        self.bias = RelativePositionBias(side, config.heads, dim) if peg else None
+        self.spatial = Transformer(dim, config.spatial_depth, config.heads, axis="space", peg=peg)
+        self.temporal = Transformer(dim, config.temporal_depth, config.heads, axis="time", peg=peg)
+        self.pool = make_pool(config)
+
+    def forward(self, first: Tensor, second: Tensor, valid: Tensor | None, flow: Tensor | None) -> Tensor:
+        """Latents [B, tokens, latent_dim] of pictures [B, 3, S, S] (or features [B, N, F]); `valid` [B, 1, S, S]."""
+        return self.pool(self.grid(first, second, valid, flow))
+
+    def grid(self, first: Tensor, second: Tensor, valid: Tensor | None, flow: Tensor | None) -> Tensor:
+        """What the encoder knows of the pair, patch by patch: [B, N, D]."""
+        way = self.config.input
+        if valid is not None and self.config.pixels:
+            first, second = first * valid, second * valid
+        if way == "change":
+            change = (second - first) * CHANGE_SCALE
+            if flow is not None:
+                if valid is not None:
+                    flow = flow * F.interpolate(valid, size=flow.shape[-2:], mode="area")
+                up = F.interpolate(flow, size=change.shape[-2:], mode="bilinear") * FLOW_SCALE
+                change = torch.cat([change, up], 1)
+            x = self.stem(change)[:, None]
+        else:
+            e1, e2 = self.stem(first), self.stem(second)
+            x = torch.stack([e1, e2 - e1 if way == "como" else e2], 1)
+        if self.position is not None:
+            x = x + self.position
+        x = self.spatial(x, bias=None if self.bias is None else self.bias())
+        x = self.temporal(x)
+        return x[:, 1] - x[:, 0] if way == "difference" else x[:, -1]
+
+
+def make_pool(config: LamConfig) -> nn.Module:
+    """The pool of `config`: [B, N, D] -> [B, tokens, latent_dim]."""
+    if config.pool == "flatten":
+        return FlattenPool(config)
+    if config.pool == "conv":
+        return ConvPool(config)
+    return QueryPool(config)
+
+
+class FlattenPool(nn.Module):
+    """One linear map of all patches: keeps where things happened, and is quick to learn."""
+
+    def __init__(self, config: LamConfig) -> None:
+        super().__init__()
+        self.shape = (config.tokens, config.latent_dim)
+        self.narrow = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, FLATTEN_WIDTH))
+        self.out = nn.Linear(FLATTEN_WIDTH * config.patches, config.latent_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.narrow(x).flatten(1)).unflatten(1, self.shape)
+
+
+class ConvPool(nn.Module):
+    """LAPA's: project to the latent's width, then halve the grid with convolutions until one cell is one token."""
+
+    def __init__(self, config: LamConfig) -> None:
+        super().__init__()
+        side, goal, dim = math.isqrt(config.patches), math.isqrt(config.tokens), config.latent_dim
+        self.project = nn.Linear(config.dim, dim)
+        layers: list[nn.Module] = []
+        while side > goal:
+            layers += [nn.Conv2d(dim, dim, 3, 2, 1), nn.ReLU()]
+            side = (side + 1) // 2
+        self.halve = nn.Sequential(*layers[:-1], nn.AdaptiveAvgPool2d(goal))
+
+    def forward(self, x: Tensor) -> Tensor:
+        side = math.isqrt(x.shape[1])
+        grid = self.project(x).transpose(1, 2).unflatten(2, (side, side))
+        return self.halve(grid).flatten(2).transpose(1, 2)
+
+
+class QueryPool(nn.Module):
+    """Learned queries that attend to the patches (UniVLA, GR00T)."""
+
+    def __init__(self, config: LamConfig) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(0.02 * torch.randn(1, config.tokens, config.dim))
+        self.attention = Attention(config.dim, config.heads, context_dim=config.dim)
+        self.out = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, config.latent_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        queries = self.queries.expand(len(x), -1, -1)
+        return self.out(queries + self.attention(queries, x))

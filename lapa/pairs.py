@@ -1,0 +1,147 @@
+"""Pairs of frames a gap apart, in seconds; what the model is fed for each of them."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from corpora.camera import measure_camera_motion, warp_first_to_second
+from corpora.corpus import Clip
+from lapa.lam_config import LamConfig
+from lapa.optical_flow import pair_flow
+
+STILL_SHIFT = 0.008
+"""Corners that move less than this (of half the picture: half a pixel at 128) in nearly all measured pairs: a still camera."""
+
+
+def pair_indices(
+    t_s: NDArray[np.float64], gap_s: float, *, tolerance: float = 0.1
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices (first, second), int64 [P] each, of the frames of one clip that lie `gap_s` seconds apart.
+
+    The second frame is the one nearest to t + gap_s. A pair is left out where that is off by more than `tolerance` of the
+    gap and by more than half a frame interval (so a clip's end never stands in for a later frame), or where both are the
+    same frame. Raises ValueError for a gap that is not positive.
+    """
+    if gap_s <= 0:
+        raise ValueError(f"gap_s {gap_s}: a gap is a positive number of seconds")
+    t_s = np.asarray(t_s, np.float64)
+    if len(t_s) < 2:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    wanted = t_s + gap_s
+    right = np.searchsorted(t_s, wanted).clip(1, len(t_s) - 1)
+    # the epsilon makes a tie (two frames equally near) fall on the later one whatever the rounding
+    second = np.where(t_s[right] - wanted <= wanted - t_s[right - 1] + 1e-6, right, right - 1)
+    allowed = max(tolerance * gap_s, 0.5 * float(np.median(np.diff(t_s)))) + 1e-6
+    first = np.arange(len(t_s))
+    good = (np.abs(t_s[second] - wanted) <= allowed) & (second > first)
+    return first[good], second[good]
+
+
+@dataclass(frozen=True)
+class ClipPairs:
+    """The pairs of one clip at one gap."""
+
+    first: NDArray[np.int64]
+    """[P], indices of frames within the clip."""
+    second: NDArray[np.int64]
+    """[P]."""
+    h: NDArray[np.float32]
+    """[P, 3, 3] camera motion, first to second, normalised coordinates; the identity where it is unknown."""
+    inlier_ratio: NDArray[np.float32]
+    """[P]; 0 where the camera's motion is unknown."""
+
+
+def clip_pairs(clip: Clip, gap_s: float) -> ClipPairs:
+    """Pairs of `clip` at `gap_s` with the camera's motion: as ingest stored it where it measured the same pair, the
+    identity where the camera stands still throughout, measured here otherwise."""
+    first, second = pair_indices(clip.t_s, gap_s)
+    stored = {(int(i), int(j)): k for k, (i, j) in enumerate(zip(clip.camera["first"], clip.camera["second"], strict=True))}
+    still = is_still(clip.camera)
+    h = np.tile(np.eye(3, dtype=np.float32), (len(first), 1, 1))
+    ratio = np.zeros(len(first), np.float32)
+    for p, (i, j) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
+        k = stored.get((i, j))
+        if k is not None:
+            h[p], ratio[p] = clip.camera["h"][k], clip.camera["inlier_ratio"][k]
+        elif still:
+            ratio[p] = float(np.median(clip.camera["inlier_ratio"]))
+        else:
+            motion = measure_camera_motion(clip.frames[i], clip.frames[j])
+            h[p], ratio[p] = motion.h, motion.inlier_ratio
+    return ClipPairs(first, second, h, ratio)
+
+
+def is_still(camera: dict[str, NDArray[Any]]) -> bool:
+    """Whether the camera of a clip stood still in at least 95% of the measured pairs, and was measured at all."""
+    h = np.asarray(camera["h"], np.float64)
+    known = np.asarray(camera["inlier_ratio"]) > 0
+    if len(h) == 0 or not known.any():
+        return False
+    corners = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], np.float64)
+    moved = corners @ h[known].transpose(0, 2, 1)
+    shift = np.abs(moved[..., :2] / moved[..., 2:] - corners[:, :2]).max((1, 2))
+    return bool(np.mean(shift < STILL_SHIFT) >= 0.95)
+
+
+def resize_frames(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """[T, H, W, 3] -> [T, size, size, 3], by area."""
+    if frames.shape[1:3] == (size, size):
+        return frames
+    return np.stack([cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA) for frame in frames])
+
+
+def stabilise(
+    first: NDArray[np.uint8], h: NDArray[np.floating], *, compensate: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The first frame [S, S, 3] in the second's coordinates and where it is known [S, S]; unchanged without compensation."""
+    if not compensate or np.array_equal(h, np.eye(3)):
+        return first, np.ones(first.shape[:2], bool)
+    return warp_first_to_second(first, h)
+
+
+@dataclass(frozen=True)
+class PairInput:
+    """What the model is fed for one pair, as `LamConfig` wants it."""
+
+    first: NDArray[np.uint8]
+    """[S, S, 3], stabilised where the camera is compensated."""
+    second: NDArray[np.uint8]
+    """[S, S, 3]."""
+    valid: NDArray[np.bool_]
+    """[S, S]: where the stabilised first frame is known."""
+    flow: NDArray[np.float32] | None
+    """[2, S/4, S/4] per cent of the picture, or None where the model has no use for it."""
+
+
+def pair_input(
+    config: LamConfig, first: NDArray[np.uint8], second: NDArray[np.uint8], h: NDArray[np.floating]
+) -> PairInput:
+    """Input of the pair of frames [S, S, 3] whose camera moved by `h`."""
+    stable, valid = stabilise(first, h, compensate=config.camera_compensation)
+    wants_flow = config.flow_weight > 0 or (config.flow_input and config.input == "change")
+    return PairInput(stable, second, valid, pair_flow(stable, second) if wants_flow else None)
+
+
+def truth_change(
+    truth: dict[str, NDArray[Any]], feature: str, from_s: NDArray[np.float64], to_s: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Change of a known feature between two times, [P, D], linearly interpolated in the truth's own times.
+
+    Raises ValueError where the feature is unknown.
+    """
+    if feature not in truth:
+        raise ValueError(f"no ground truth '{feature}': known are {sorted(set(truth) - {'t_s'})}")
+    times, values = truth["t_s"], np.asarray(truth[feature], np.float64)
+    columns = [np.interp(to_s, times, v) - np.interp(from_s, times, v) for v in values.T]
+    return np.stack(columns, 1)
+
+
+def chosen_share(key: str, share: float, seed: int) -> bool:
+    """Whether `key` is among the `share` of keys that a seed chooses: the same on every machine, whatever the other keys."""
+    return zlib.crc32(f"{seed}:{key}".encode()) / 2**32 < share

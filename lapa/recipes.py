@@ -1,0 +1,116 @@
+"""Named models: the published ones, and what giza trains in minutes on a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lapa.lam_config import LamConfig
+from lapa.quantisers import QuantiserConfig
+from lapa.training import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model and how it is trained."""
+
+    model: LamConfig
+    training: TrainingConfig
+
+DINOV2 = "facebook/dinov2-with-registers-base"
+T5 = "google-t5/t5-base"
+
+SMALL = LamConfig()
+
+LAPA = LamConfig(
+    image_size=256,
+    patch=32,
+    dim=1024,
+    heads=16,
+    stem="patch",
+    input="difference",
+    flow_input=False,
+    spatial_depth=8,
+    temporal_depth=8,
+    position="peg",
+    pool="conv",
+    tokens=4,
+    latent_dim=32,
+    quantiser=QuantiserConfig(kind="nsvq", codebook_size=8),
+    quantised_share=1.0,
+    decoder_depth=8,
+    condition="cross",
+    residual=False,
+    flow_weight=0.0,
+    camera_compensation=False,
+    gap_s=(0.6, 1.0, 2.4),
+    extract_gap_s=1.0,
+)
+
+UNIVLA = LamConfig(
+    image_size=224,
+    patch=14,
+    dim=768,
+    heads=12,
+    input="both",
+    flow_input=False,
+    spatial_depth=12,
+    temporal_depth=12,
+    pool="queries",
+    tokens=4,
+    latent_dim=128,
+    quantiser=QuantiserConfig(kind="vq", codebook_size=16, commitment=0.25),
+    quantised_share=1.0,
+    decoder_depth=12,
+    condition="prepend",
+    residual=False,
+    target=DINOV2,
+    flow_weight=0.0,
+    camera_compensation=False,
+    text_model=T5,
+    gap_s=(1.0,),
+    extract_gap_s=1.0,
+)
+
+GROOT = LamConfig(
+    image_size=224,
+    patch=16,
+    dim=1024,
+    heads=16,
+    stem="patch",
+    input="both",
+    flow_input=False,
+    spatial_depth=8,
+    temporal_depth=8,
+    pool="queries",
+    tokens=16,
+    latent_dim=32,
+    quantiser=QuantiserConfig(kind="vq", codebook_size=8),
+    quantised_share=1.0,
+    decoder_depth=8,
+    condition="cross",
+    residual=False,
+    flow_weight=0.0,
+    camera_compensation=False,
+    gap_s=(1.0,),
+    extract_gap_s=1.0,
+)
+
+DEBUG = LamConfig(
+    image_size=32,
+    dim=32,
+    heads=2,
+    spatial_depth=1,
+    decoder_depth=1,
+    tokens=2,
+    latent_dim=8,
+    quantiser=QuantiserConfig(codebook_size=8),
+)
+
+RECIPES: dict[str, Recipe] = {
+    "small": Recipe(SMALL, TrainingConfig(minutes=8.0)),
+    "lapa": Recipe(LAPA, TrainingConfig(steps=100_000, batch_size=64, lr=1e-4, val_every_steps=2000)),
+    "univla": Recipe(UNIVLA, TrainingConfig(steps=100_000, batch_size=64, accumulate=8, lr=1e-4, val_every_steps=2000)),
+    "groot": Recipe(GROOT, TrainingConfig(steps=100_000, batch_size=64, accumulate=16, lr=1e-4, val_every_steps=2000)),
+    "debug": Recipe(DEBUG, TrainingConfig(steps=30, batch_size=16, workers=0, val_every_steps=20, val_pairs=64)),
+}
+"""Published models keep their published batch on one device by accumulation: divide `accumulate` by the devices."""

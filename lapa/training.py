@@ -1,0 +1,246 @@
+"""Training of the latent action model as a Lightning module: losses, schedule, health of the codes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lapa.code_health import perplexity
+from lapa.lam_config import LamConfig
+from lapa.latent_action_model import LatentActionModel
+from lapa.pair_batches import Batch
+
+log = logging.getLogger(__name__)
+
+PIXEL_SCALE = 100.0
+"""Brings the mean square error of pictures in [0, 1] (about 0.01 for a copy) to the size of the other losses."""
+LABEL_WEIGHT = 1.0
+COLLAPSED = 0.1
+"""Alarm where the perplexity falls below this share of the code book."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long and how a model is trained."""
+
+    steps: int = 0
+    """Optimiser steps; 0: as many as `minutes` allow."""
+    minutes: float = 0.0
+    """Wall-clock budget of training, resumed sessions counted together; 0: no limit but `steps`."""
+    batch_size: int = 64
+    """Pairs per step and device."""
+    accumulate: int = 1
+    """Batches per optimiser step."""
+    lr: float = 1e-3
+    """Peak learning rate (AdamW)."""
+    warmup_steps: int = 50
+    """Steps of linear warm-up; then cosine to 3% at the end of the budget."""
+    weight_decay: float = 0.02
+    """Of AdamW."""
+    precision: str = "bf16-mixed"
+    """Lightning's name: bf16-mixed or 32-true."""
+    devices: int = 1
+    """Devices; more than one trains with DDP."""
+    val_every_steps: int = 200
+    """Steps between validations."""
+    val_pairs: int = 512
+    """Held-out pairs per validation, the same at each."""
+    workers: int | None = None
+    """Loader processes; default: one per core beside the first, at most 8."""
+    cache_gb: float = 20.0
+    """Disk for decoded frames; a larger corpus is streamed from its shards."""
+
+    def __post_init__(self) -> None:
+        if self.steps <= 0 and self.minutes <= 0:
+            raise ValueError("no budget: give --training.steps or --training.minutes (or --steps, --minutes)")
+        for name in ("batch_size", "accumulate", "devices", "val_every_steps", "val_pairs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: at least 1")
+        if self.precision not in {"bf16-mixed", "32-true"}:
+            raise ValueError(f"precision '{self.precision}': bf16-mixed or 32-true")
+
+
+class LamTraining(lightning.LightningModule):
+    """Losses of LAPA and its relatives: target, flow, quantiser, few labels; the schedule; what validation says."""
+
+    def __init__(
+        self, model: LatentActionModel, training: TrainingConfig, *, label_scale: Tensor | None = None, texts: Tensor | None = None
+    ) -> None:
+        """`label_scale` [A]: deviation of each labelled dimension; `texts` [clips, L, D]: text embedding per clip."""
+        super().__init__()
+        self.model = model
+        self.training_config = training
+        self.register_buffer("label_scale", label_scale if label_scale is not None else torch.ones(max(1, model.config.label_dim)))
+        self.texts = texts
+        self.elapsed_s = 0.0
+        self.collapsed = False
+        self._clock: float | None = None
+        self._codes: list[Tensor] = []
+        self._latents: list[Tensor] = []
+
+    @property
+    def config(self) -> LamConfig:
+        return self.model.config
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is spent, in [0, 1]."""
+        budget = self.training_config
+        by_steps = self.global_step / budget.steps if budget.steps else 0.0
+        by_time = self.elapsed_s / (60 * budget.minutes) if budget.minutes else 0.0
+        return min(1.0, max(by_steps, by_time))
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
+        """Parts of the training loss (each a scalar), latents [B, tokens, dim], codes."""
+        config = self.config
+        valid = batch.get("valid")
+        encoding = self.model.encode(batch["first"], batch["second"], valid, flow=batch.get("flow"))
+        seen = encoding.quantized
+        if config.quantiser.discrete and config.quantised_share < 1 and self.training:
+            coded = torch.rand(len(seen), 1, 1, device=seen.device) < config.quantised_share
+            seen = torch.where(coded, seen, encoding.latent)
+        elif not self.training and config.quantised_share < 1:
+            seen = encoding.latent
+        if config.latent_noise and self.training:
+            seen = seen + config.latent_noise * torch.randn_like(seen)
+        text = None if self.texts is None else self.texts.to(seen.device)[batch["clip"]]
+        predicted = self.model.predict(batch["first"], seen, valid, text=text)
+        parts = {"target": target_loss(predicted.target.float(), batch["second"], valid if config.pixels else None, config)}
+        if predicted.flow is not None:
+            parts["flow"] = config.flow_weight * flow_loss(predicted.flow.float(), batch["flow"], valid)
+        if config.quantiser.discrete or config.quantiser.kind == "kl":
+            parts["quantiser"] = encoding.loss
+        if config.latent_noise:
+            # without a price on size, latents would grow until the noise no longer matters
+            parts["size"] = 1e-2 * encoding.latent.pow(2).mean()
+        if self.model.action_head is not None and "label" in batch:
+            parts["label"] = LABEL_WEIGHT * self._label_loss(encoding.latent, batch["label"])
+        return parts, encoding.latent, encoding.codes
+
+    def _label_loss(self, latent: Tensor, label: Tensor) -> Tensor:
+        assert self.model.action_head is not None
+        known = torch.isfinite(label)
+        wanted = torch.where(known, label / self.label_scale, torch.zeros_like(label))
+        error = (self.model.action_head(latent.flatten(1)) - wanted).pow(2) * known
+        return error.sum() / known.sum().clamp_min(1)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        parts, latent, _ = self.losses(batch)
+        loss = torch.stack(list(parts.values())).sum()
+        self._track_latents(latent)
+        self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()})
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    @torch.no_grad()
+    def _track_latents(self, latent: Tensor) -> None:
+        """Running mean and deviation, kept with the model for draws of random latents."""
+        latent = latent.detach().float()
+        self.model.latent_mean.lerp_(latent.mean(0), 0.02)
+        self.model.latent_std.lerp_(latent.std(0, unbiased=False), 0.02)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        now = time.monotonic()
+        if self._clock is not None:
+            self.elapsed_s += now - self._clock
+        self._clock = now
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        spent = bool(self.training_config.minutes) and self.elapsed_s >= 60 * self.training_config.minutes
+        if self.trainer.world_size > 1:  # clocks of ranks differ; all must stop at the same step
+            spent = self.trainer.strategy.reduce_boolean_decision(spent, all=False)
+        if spent:
+            self.trainer.should_stop = True
+
+    def configure_optimizers(self) -> Any:
+        training = self.training_config
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        optimiser = torch.optim.AdamW(parameters, lr=training.lr, betas=(0.9, 0.98), weight_decay=training.weight_decay)
+        return optimiser
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        warm = min(1.0, (self.global_step + 1) / max(1, self.training_config.warmup_steps))
+        cosine = 0.03 + 0.97 * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * self.progress))))
+        for group in optimizer.param_groups:
+            group["lr"] = self.training_config.lr * warm * cosine
+        self.log("train/lr", self.training_config.lr * warm * cosine)
+
+    # Validation: held-out videos only.
+
+    def on_validation_epoch_start(self) -> None:
+        self._codes, self._latents = [], []
+        self._clock = None if self.trainer.sanity_checking else self._clock
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        parts, latent, codes = self.losses(batch)
+        self._latents.append(latent.flatten(1))
+        if codes is not None:
+            self._codes.append(codes)
+        copy = target_loss(batch["first"], batch["second"], batch.get("valid") if self.config.pixels else None, self.config)
+        self.log("val/target", parts["target"], batch_size=len(latent), sync_dist=True)
+        self.log("val/copy", copy, batch_size=len(latent), sync_dist=True)
+        if "flow" in parts:
+            self.log("val/flow", parts["flow"], batch_size=len(latent), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val/effective_rank", effective_rank(torch.cat(self._latents)), sync_dist=True)
+        if not self._codes:
+            return
+        codes = torch.cat(self._codes)
+        size = codebook_size(self.model)
+        value = perplexity(torch.bincount(codes.flatten().cpu(), minlength=size).numpy())
+        self.log("val/perplexity", value, prog_bar=True, sync_dist=True)
+        self.collapsed = value < COLLAPSED * size
+        if self.collapsed and not self.trainer.sanity_checking:
+            log.warning(
+                "collapse alarm: perplexity %.1f of %d codes on held-out pairs; codes carry almost nothing. Try a smaller "
+                "code book, quantiser kind fsq, or a longer gap.",
+                value,
+                size,
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["elapsed_s"] = self.elapsed_s
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.elapsed_s = float(checkpoint["elapsed_s"])
+
+
+def target_loss(predicted: Tensor, wanted: Tensor, valid: Tensor | None, config: LamConfig) -> Tensor:
+    """Mean square error over what is known: pixels times PIXEL_SCALE, features as they are."""
+    error = (predicted - wanted).pow(2)
+    scale = PIXEL_SCALE if config.pixels else 1.0
+    if valid is None:
+        return scale * error.mean()
+    return scale * (error * valid).sum() / (valid.sum() * error.shape[1]).clamp_min(1)
+
+
+def flow_loss(predicted: Tensor, wanted: Tensor, valid: Tensor | None) -> Tensor:
+    """Smooth L1 (per cent of the picture), over what is known; robust to the outliers that measured flow has."""
+    error = F.smooth_l1_loss(predicted, wanted, reduction="none")
+    if valid is None:
+        return error.mean()
+    weight = F.interpolate(valid, size=error.shape[-2:], mode="area")
+    return (error * weight).sum() / (weight.sum() * error.shape[1]).clamp_min(1)
+
+
+def effective_rank(latents: Tensor) -> Tensor:
+    """exp of the entropy of the normalised spectrum of the covariance (Roy and Vetterli 2007); [M, D] -> scalar."""
+    centred = latents.float() - latents.float().mean(0)
+    spectrum = torch.linalg.svdvals(centred).pow(2)
+    share = spectrum / spectrum.sum().clamp_min(1e-12)
+    return torch.exp(-(share * share.clamp_min(1e-12).log()).sum())
+
+
+def codebook_size(model: LatentActionModel) -> int:
+    """Codes that a token can take: for fsq the product of the levels, not the size asked for."""
+    if model.config.quantiser.kind == "fsq":
+        return int(model.quantiser.net.codebook_size)  # type: ignore[union-attr]
+    return model.config.quantiser.codebook_size
