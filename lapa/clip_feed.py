@@ -1,0 +1,179 @@
+"""From shards to what the model is fed: threads decode clips and prepare their pairs ahead of the model.
+
+Threads, not processes: PyAV, OpenCV and NumPy let go of the interpreter while they work (two threads decode 1.9 times as
+fast as one, two processes 1.9 times as well), and pictures need not be copied between processes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zipfile
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from corpora.corpus import SHARDS, Clip, decode_clip, iterate_shard
+from corpora.manifest import ClipRow
+from lapa.lam_config import LamConfig
+from lapa.latent_parts import PairColumns, Part
+from lapa.pairs import clip_pairs, pair_input, resize_frames
+
+_MEMBERS = ("mp4", "json", "camera.npz")
+_DAMAGE = (FFmpegError, OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
+"""What reading a damaged clip raises; anything else is a fault of ours and ends the job."""
+
+
+@dataclass(frozen=True)
+class PreparedClip:
+    """One clip's pairs, ready for the model. F frames that are part of a pair, P pairs, S the model's picture size."""
+
+    columns: PairColumns
+    frames: NDArray[np.uint8]
+    """[F, S, S, 3]: each frame once."""
+    first: NDArray[np.int64]
+    """[P], rows of `frames`."""
+    second: NDArray[np.int64]
+    """[P]."""
+    stable: NDArray[np.uint8] | None
+    """[P, S, S, 3]: first frames as the second's camera would see them; None where none had to be moved."""
+    valid: NDArray[np.bool_] | None
+    """[P, S, S]; None where all is known."""
+    flow: NDArray[np.float32] | None
+    """[P, 2, S/4, S/4]; None where the model has no use for it."""
+
+
+@dataclass(frozen=True)
+class SkippedClip:
+    """A clip without rows."""
+
+    row: ClipRow
+    reason: str
+    """missing_in_shard, shard_unreadable, clip_damaged or shorter_than_gap."""
+    detail: str
+
+    def to_json(self) -> dict[str, str]:
+        return {
+            "clip_id": self.row.clip_id,
+            "source": self.row.source,
+            "reason": self.reason,
+            "detail": self.detail.split("\n")[0][:200],
+        }
+
+
+def every_stride(t_s: NDArray[np.float64], first: NDArray[np.int64], stride_s: float) -> NDArray[np.bool_]:
+    """Which of the pairs that begin at `t_s[first]` (ascending) to keep, so that they begin at least `stride_s` apart."""
+    keep = np.zeros(len(first), bool)
+    last = -np.inf
+    for k, t in enumerate(t_s[first].tolist()):
+        if t - last >= stride_s - 1e-6:
+            keep[k], last = True, t
+    return keep
+
+
+@dataclass(frozen=True)
+class ClipPreparer:
+    """Decodes a clip and makes its pairs."""
+
+    config: LamConfig
+    gap_s: float
+    stride_s: float
+
+    def __call__(self, row: ClipRow, members: dict[str, bytes]) -> PreparedClip | SkippedClip:
+        try:
+            clip = _decode(row, members)
+        except _DAMAGE as error:
+            return SkippedClip(row, "clip_damaged", f"{type(error).__name__}: {error}")
+        pairs = clip_pairs(clip, self.gap_s)
+        keep = every_stride(clip.t_s, pairs.first, self.stride_s)
+        first, second, h = pairs.first[keep], pairs.second[keep], pairs.h[keep]
+        if len(first) == 0:
+            held = f"{clip.t_s[-1] - clip.t_s[0]:.3f} s" if len(clip.t_s) else "no frame"
+            return SkippedClip(row, "shorter_than_gap", f"{held}, no two frames {self.gap_s:g} s apart")
+        used, where = np.unique(np.concatenate([first, second]), return_inverse=True)
+        luma = {i: cv2.cvtColor(clip.frames[i], cv2.COLOR_RGB2GRAY) for i in used.tolist()}
+        motion = [cv2.absdiff(luma[i], luma[j]).mean() for i, j in zip(first.tolist(), second.tolist(), strict=True)]
+        columns = PairColumns(
+            row=row,
+            t_s=clip.t_s[first],
+            gap_s=clip.t_s[second] - clip.t_s[first],
+            motion=np.asarray(motion, np.float32),
+            camera=h.reshape(len(first), 9).astype(np.float32),
+            camera_inlier_ratio=pairs.inlier_ratio[keep].astype(np.float32),
+        )
+        frames = resize_frames(clip.frames[used], self.config.image_size)
+        first, second = where[: len(first)], where[len(first) :]
+        if not self.config.pixels:
+            return PreparedClip(columns, frames, first, second, None, None, None)
+        made = [pair_input(self.config, frames[i], frames[j], m) for i, j, m in zip(first, second, h, strict=True)]
+        moved = any(pair.first is not frames[i] and not np.array_equal(m, np.eye(3)) for pair, i, m in zip(made, first, h, strict=True))
+        flows = [pair.flow for pair in made if pair.flow is not None]
+        return PreparedClip(
+            columns,
+            frames,
+            first,
+            second,
+            stable=np.stack([pair.first for pair in made]) if moved else None,
+            valid=np.stack([pair.valid for pair in made]) if moved else None,
+            flow=np.stack(flows) if flows else None,
+        )
+
+
+Fed = tuple[Part, PreparedClip | SkippedClip]
+
+
+def feed(root: Path, parts: Sequence[Part], prepare: ClipPreparer, workers: int) -> Iterator[Fed]:
+    """Yields the clips of `parts` in their order, prepared by `workers` threads at most 2 * workers + 2 clips ahead.
+
+    Every clip of a part is yielded, as SkippedClip where it cannot be read; a part's missing ones come last.
+    """
+    ahead: deque[tuple[Part, Future[PreparedClip | SkippedClip] | SkippedClip]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="feed") as pool:
+        try:
+            for part in parts:
+                for row, found in _read_part(root, part):
+                    ahead.append((part, found if isinstance(found, SkippedClip) else pool.submit(prepare, row, found)))
+                    if len(ahead) > 2 * workers + 2:
+                        yield _next(ahead)
+            while ahead:
+                yield _next(ahead)
+        finally:
+            for _, waiting in ahead:
+                if isinstance(waiting, Future):
+                    waiting.cancel()
+
+
+def _next(ahead: deque[tuple[Part, Future[PreparedClip | SkippedClip] | SkippedClip]]) -> Fed:
+    part, item = ahead.popleft()
+    return part, item.result() if isinstance(item, Future) else item
+
+
+def _read_part(root: Path, part: Part) -> Iterator[tuple[ClipRow, dict[str, bytes] | SkippedClip]]:
+    """The stored bytes of each clip of a part, sequentially; what a damaged shard no longer gives comes last."""
+    left = {row.clip_id: row for row in part.rows}
+    reason, detail = "missing_in_shard", f"{part.shard} does not hold it"
+    try:
+        for clip_id, members in iterate_shard(root / SHARDS / part.shard, set(left), set(_MEMBERS)):
+            yield left.pop(clip_id), members
+    except (OSError, tarfile.TarError, EOFError) as error:
+        reason, detail = "shard_unreadable", f"{part.shard}: {type(error).__name__}: {error}"
+    for row in left.values():
+        yield row, SkippedClip(row, reason, detail)
+
+
+def _decode(row: ClipRow, members: dict[str, bytes]) -> Clip:
+    t_s = np.asarray(json.loads(members["json"])["t_s"], np.float64)
+    with np.load(io.BytesIO(members["camera.npz"]), allow_pickle=False) as file:
+        camera = {name: file[name] for name in file.files}
+    frames = decode_clip(members["mp4"])
+    if len(frames) != len(t_s):
+        raise ValueError(f"{len(frames)} frames decode, {len(t_s)} were stored")
+    return Clip(row, frames, t_s, camera, None)

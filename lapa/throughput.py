@@ -1,0 +1,84 @@
+"""How fast each stage of an extraction is by itself, in the process and with the threads it has when all run together."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lapa.clip_feed import PreparedClip, feed
+from lapa.extraction_settings import Machinery
+from lapa.latent_parts import Part
+
+SAMPLE_PAIRS = 512
+"""Prepared pairs that the model is timed on, again and again."""
+
+
+@dataclass(frozen=True)
+class StageSpeeds:
+    """Pairs a second of each stage with nothing else running."""
+
+    decode_pairs_per_s: float
+    """Reading, decoding and preparing pairs (resize, camera warp, optical flow): all that the feeding threads do."""
+    model_pairs_per_s: float
+    """Upload, network and download of the result: all that the main thread does but writing."""
+
+
+def measure_stages(machinery: Machinery, root: Path, parts: Sequence[Part], seconds: float) -> StageSpeeds | None:
+    """Each stage alone for at least `seconds`, over the corpus again and again where it is short.
+
+    None where the corpus holds no pair.
+    """
+    sample = _sample(machinery, root, parts)
+    if not sample:
+        return None
+    return StageSpeeds(_feed_alone(machinery, root, parts, seconds), _model_alone(machinery, sample, seconds))
+
+
+def _sample(machinery: Machinery, root: Path, parts: Sequence[Part]) -> list[PreparedClip]:
+    sample: list[PreparedClip] = []
+    for _, item in feed(root, parts, machinery.prepare, machinery.workers):
+        if isinstance(item, PreparedClip):
+            sample.append(item)
+            if sum(len(clip.columns) for clip in sample) >= SAMPLE_PAIRS:
+                break
+    return sample
+
+
+def _feed_alone(machinery: Machinery, root: Path, parts: Sequence[Part], seconds: float) -> float:
+    """Clips are handed over one by one, so the clock starts and stops with a clip and none is counted in part."""
+    pairs, start, now = 0, time.perf_counter(), 0.0
+    while now < seconds:
+        for _, item in feed(root, parts, machinery.prepare, machinery.workers):
+            pairs += len(item.columns) if isinstance(item, PreparedClip) else 0
+            now = time.perf_counter() - start
+            if now >= seconds:
+                break
+    return pairs / now
+
+
+def _model_alone(machinery: Machinery, sample: Sequence[PreparedClip], seconds: float) -> float:
+    runner = machinery.runner()
+    for clip in sample[:1]:  # the first batch also pays for what PyTorch sets up
+        runner.add(clip)
+    runner.finish()
+    _wait(machinery)
+    pairs, start, now = 0, time.perf_counter(), 0.0
+    for number, clip in enumerate(itertools.cycle(sample), 1):
+        runner.add(clip)
+        pairs += len(clip.columns)
+        if number % len(sample) == 0:
+            runner.finish()
+            now = time.perf_counter() - start
+            if now >= seconds:
+                break
+    return pairs / now
+
+
+def _wait(machinery: Machinery) -> None:
+    if next(machinery.model.parameters()).is_cuda:
+        torch.cuda.synchronize()
