@@ -23,6 +23,12 @@ from jobs.ingest import run as run_job
 SMALL = IngestSettings(size=64, clip_s=2.0, camera_gap_s=0.2)
 
 
+def luma_difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean over the picture, 0-255. Colour is stored at half the resolution, and these scenes are full of it."""
+    one, other = (cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (one, other))
+    return float(cv2.absdiff(one, other).mean())
+
+
 def make(out: Path, *inputs: Path, settings: IngestSettings = SMALL, defaults: SourceDefaults | None = None, **how) -> Corpus:
     ingest([str(path) for path in inputs], settings, defaults or SourceDefaults(), IngestRun(out, **how))
     return Corpus(out)
@@ -107,7 +113,7 @@ def test_pixels_survive_storage(corpus):
     (clip,) = corpus.read_clips([row])
     for index in (0, 7, 20):
         expected = cv2.resize(numbered_frame(index, seed=0), (64, 64), interpolation=cv2.INTER_AREA)
-        assert cv2.absdiff(clip.frames[index], expected).mean() < 8
+        assert luma_difference(clip.frames[index], expected) < 5
 
 
 def test_the_camera_is_stored_with_the_clip(corpus):
@@ -119,7 +125,9 @@ def test_the_camera_is_stored_with_the_clip(corpus):
         assert camera["h"].dtype == np.float32
         assert (camera["first"] < camera["second"]).all()
         assert camera["second"].max() < len(clip.frames)
-        np.testing.assert_allclose(camera["h"], np.broadcast_to(np.eye(3), (pairs, 3, 3)), atol=1e-6)  # nobody moved it
+        # Nobody moved it: less than a pixel of the source.
+        np.testing.assert_allclose(camera["h"], np.broadcast_to(np.eye(3), (pairs, 3, 3)), atol=0.02)
+        assert clip.row.camera_dx < 0.002
         assert clip.row.camera_inliers > 0.5
 
 
@@ -188,7 +196,7 @@ def test_actions_and_states_travel_along(tmp_path, build):
             np.testing.assert_array_equal(clip.truth[name], values[first:last])
         assert [number_of(frame) for frame in clip.frames] == list(range(first, last))
         expected = cv2.resize(numbered_frame(first, seed=10 * episode + camera), (64, 64), interpolation=cv2.INTER_AREA)
-        assert cv2.absdiff(clip.frames[0], expected).mean() < 8
+        assert luma_difference(clip.frames[0], expected) < 5
 
 
 def test_both_layouts_of_one_dataset_give_the_same_clips(tmp_path):
@@ -226,6 +234,7 @@ def test_the_bytes_do_not_depend_on_workers(corpus, videos, tmp_path):
     assert contents(other.root) == contents(corpus.root)
 
 
+@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning:ray")
 def test_ray_gives_the_same_bytes(corpus, videos, tmp_path):
     import ray
 
@@ -250,6 +259,7 @@ def test_shards_are_closed_at_their_size(videos, tmp_path):
     assert len(list(corpus.read_clips())) == len(corpus.clips)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves closing tars to the collector
 def test_webdataset_reads_the_shards(corpus):
     import webdataset
 
