@@ -25,8 +25,8 @@ def pair_indices(
     """Indices (first, second), int64 [P] each, of the frames of one clip that lie `gap_s` seconds apart.
 
     The second frame is the one nearest to t + gap_s. A pair is left out where that is off by more than `tolerance` of the
-    gap and by more than half a frame interval (so a clip's end never stands in for a later frame), or where both are the
-    same frame. Raises ValueError for a gap that is not positive.
+    gap and by more than half a frame interval, where the clip has ended before (its last frame never stands in for a later
+    one), or where both are the same frame. Raises ValueError for a gap that is not positive.
     """
     if gap_s <= 0:
         raise ValueError(f"gap_s {gap_s}: a gap is a positive number of seconds")
@@ -37,9 +37,11 @@ def pair_indices(
     right = np.searchsorted(t_s, wanted).clip(1, len(t_s) - 1)
     # the epsilon makes a tie (two frames equally near) fall on the later one whatever the rounding
     second = np.where(t_s[right] - wanted <= wanted - t_s[right - 1] + 1e-6, right, right - 1)
-    allowed = max(tolerance * gap_s, 0.5 * float(np.median(np.diff(t_s)))) + 1e-6
+    half_interval = 0.5 * float(np.median(np.diff(t_s)))
+    allowed = max(tolerance * gap_s, half_interval) + 1e-6
     first = np.arange(len(t_s))
-    good = (np.abs(t_s[second] - wanted) <= allowed) & (second > first)
+    ended = wanted > t_s[-1] + half_interval + 1e-6
+    good = (np.abs(t_s[second] - wanted) <= allowed) & (second > first) & ~ended
     return first[good], second[good]
 
 

@@ -61,8 +61,8 @@ class Quantised:
 
 
 def fsq_levels(codebook_size: int) -> list[int]:
-    """Levels whose product is nearest to the wanted size (arXiv 2309.15505, table 1, and below it small ones)."""
-    known = ([2, 2], [2, 3], [2, 2, 2], [3, 3], [3, 4], [4, 4], [4, 5], [3, 3, 3], [8, 4], [8, 8], [8, 4, 4], [8, 6, 5])
+    """Levels, each at least 3, whose product is nearest to the wanted size (arXiv 2309.15505, table 1, and smaller)."""
+    known = ([3, 3], [3, 4], [4, 4], [4, 5], [3, 3, 3], [8, 4], [8, 8], [8, 4, 4], [8, 6, 5])
     bigger = ([8, 5, 5, 5], [7, 5, 5, 5, 5])
     return min([*known, *bigger], key=lambda levels: abs(int(torch.tensor(levels).prod()) - codebook_size))
 
