@@ -104,8 +104,8 @@ def plane_homography(
 ) -> NDArray[np.float64]:
     """[3, 3] in picture coordinates [-1, 1] (x right, y down): where points of a world plane move in the picture.
 
-    From camera motion `first` [6] to camera motion `second` [6]. The plane is {p: normal . p = offset_m}; the default is
-    Meta-World's table top.
+    From camera motion `first` [6] to camera motion `second` [6]. The plane is {p: normal . p = offset_m}; by default
+    it is Meta-World's table top.
     """
     position_1, rotation_1 = pose.moved(first)
     position_2, rotation_2 = pose.moved(second)

@@ -39,6 +39,9 @@ HEAD_POSE = looking_at((0.62, 0.12, 0.68), (0.0, 0.68, 0.2), fovy_deg=50.0)
 VIEW_DISTANCE_M = 0.95
 """From the head camera to the things that move."""
 
+_NOT_DRAWN = 5
+"""A geom group of MuJoCo's that Meta-World leaves empty."""
+
 Appearance = Literal["robot", "hand"]
 
 
@@ -140,6 +143,7 @@ class MetaWorldEnv:
             hide_robot(model)
             repaint_room(model)
         self._options = mujoco.MjvOption()
+        self._groups = model.geom_group.copy()
         if not self.look.show_goal:
             self._options.sitegroup[:] = 0  # every marker of a goal in Meta-World is a site
 
@@ -201,10 +205,12 @@ class MetaWorldEnv:
 
         if self._renderer is None:
             self._renderer = mujoco.Renderer(self._env.model, self.look.size, self.look.size)
-        data = self._env.data
+            self._options.geomgroup[_NOT_DRAWN] = 0
+        data, model = self._env.data, self._env.model
         position, rotation = self.pose.moved(np.zeros(6) if motion is None else motion)
         data.cam_xpos[self._camera_id] = position
         data.cam_xmat[self._camera_id] = rotation.ravel()
+        model.geom_group[:] = np.where(self._out_of_view(position, rotation), _NOT_DRAWN, self._groups)
         renderer = self._renderer
         renderer.update_scene(data, self._camera_id, self._options)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
@@ -212,6 +218,16 @@ class MetaWorldEnv:
         if self.look.appearance == "hand":
             draw_hand(renderer.scene, data, self.pose)
         return renderer.render()
+
+    def _out_of_view(self, position: NDArray[np.float64], rotation: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """bool [geoms]: whose bounding sphere lies wholly outside of the picture. MuJoCo would send them all to OpenGL,
+        and the robot's base and shoulder, mostly unseen, are half of the scene's triangles."""
+        data, model = self._env.data, self._env.model
+        x, y, z = ((data.geom_xpos - position) @ rotation).T
+        half = math.radians(self.pose.fovy_deg) / 2
+        beyond = np.maximum(np.abs(x), np.abs(y)) * math.cos(half) + z * math.sin(half)
+        radius = model.geom_rbound
+        return (radius > 0) & ((beyond > radius) | (z > radius))  # a plane has no radius
 
     def close(self) -> None:
         """Frees the GL context; a second call does nothing."""
