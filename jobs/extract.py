@@ -73,8 +73,8 @@ class ExtractConfig:
 def run(config: ExtractConfig) -> dict[str, Any]:
     """Extracts and returns the summary (extract.json).
 
-    Does nothing where all is there. Raises ValueError where `lam` or `corpus` is not one, or `out` holds other latents or
-    is being written to.
+    Does nothing where all is there. Raises ValueError where `lam` or `corpus` is not one, or `out` holds other latents
+    or is being written to.
     """
     corpus = Corpus(config.corpus)
     model = load_lam(config.lam)
@@ -246,4 +246,6 @@ def main(argv: Sequence[str]) -> None:
     console.print(table(summary))
     if summary.get("already_finished"):
         console.print(f"{config.out} was already finished: nothing to do")
-    console.print(f"{summary['pairs']} pairs of {summary['clips']} clips, model {summary['model_hash']} -> {config.out}")
+    console.print(
+        f"{summary['pairs']} pairs of {summary['clips']} clips, model {summary['model_hash']} -> {config.out}"
+    )

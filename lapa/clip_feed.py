@@ -1,7 +1,7 @@
 """From shards to what the model is fed: threads decode clips and prepare their pairs ahead of the model.
 
-Threads, not processes: PyAV, OpenCV and NumPy let go of the interpreter while they work (two threads decode 1.9 times as
-fast as one, two processes 1.9 times as well), and pictures need not be copied between processes.
+Threads, not processes: PyAV, OpenCV and NumPy let go of the interpreter while they work (two threads decode 1.9 times
+as fast as one, two processes 1.9 times as well), and pictures need not be copied between processes.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 from av.error import FFmpegError
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from corpora.corpus import SHARDS, Clip, decode_clip, iterate_shard
+from corpora.corpus import SHARDS, iterate_shard
 from corpora.manifest import ClipRow
 from lapa.lam_config import LamConfig
 from lapa.latent_parts import PairColumns, Part
-from lapa.pairs import clip_pairs, pair_input, resize_frames
+from lapa.pair_camera import camera_of_pairs
+from lapa.pairs import pair_indices, pair_input, resize_frames
 
 _MEMBERS = ("mp4", "json", "camera.npz")
 _DAMAGE = (FFmpegError, OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
@@ -70,7 +73,7 @@ class SkippedClip:
 
 
 def every_stride(t_s: NDArray[np.float64], first: NDArray[np.int64], stride_s: float) -> NDArray[np.bool_]:
-    """Which of the pairs that begin at `t_s[first]` (ascending) to keep, so that they begin at least `stride_s` apart."""
+    """Which of the pairs that begin at `t_s[first]` (ascending) to keep, at least `stride_s` apart."""
     keep = np.zeros(len(first), bool)
     last = -np.inf
     for k, t in enumerate(t_s[first].tolist()):
@@ -89,32 +92,36 @@ class ClipPreparer:
 
     def __call__(self, row: ClipRow, members: dict[str, bytes]) -> PreparedClip | SkippedClip:
         try:
-            clip = _decode(row, members)
+            t_s = np.asarray(json.loads(members["json"])["t_s"], np.float64)
+            first, second = pair_indices(t_s, self.gap_s)
+            keep = every_stride(t_s, first, self.stride_s)
+            first, second = first[keep], second[keep]
+            used, where = np.unique(np.concatenate([first, second]), return_inverse=True)
+            with np.load(io.BytesIO(members["camera.npz"]), allow_pickle=False) as file:
+                camera = {name: file[name] for name in file.files}
+            pictures = decode_frames(members["mp4"], set(used.tolist()), len(t_s)) if len(used) else {}
+            h, inlier_ratio = camera_of_pairs(camera, pictures, first, second)
         except _DAMAGE as error:
             return SkippedClip(row, "clip_damaged", f"{type(error).__name__}: {error}")
-        pairs = clip_pairs(clip, self.gap_s)
-        keep = every_stride(clip.t_s, pairs.first, self.stride_s)
-        first, second, h = pairs.first[keep], pairs.second[keep], pairs.h[keep]
         if len(first) == 0:
-            held = f"{clip.t_s[-1] - clip.t_s[0]:.3f} s" if len(clip.t_s) else "no frame"
+            held = f"{t_s[-1] - t_s[0]:.3f} s" if len(t_s) else "no frame"
             return SkippedClip(row, "shorter_than_gap", f"{held}, no two frames {self.gap_s:g} s apart")
-        used, where = np.unique(np.concatenate([first, second]), return_inverse=True)
-        luma = {i: cv2.cvtColor(clip.frames[i], cv2.COLOR_RGB2GRAY) for i in used.tolist()}
+        luma = {i: cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for i, picture in pictures.items()}
         motion = [cv2.absdiff(luma[i], luma[j]).mean() for i, j in zip(first.tolist(), second.tolist(), strict=True)]
         columns = PairColumns(
             row=row,
-            t_s=clip.t_s[first],
-            gap_s=clip.t_s[second] - clip.t_s[first],
+            t_s=t_s[first],
+            gap_s=t_s[second] - t_s[first],
             motion=np.asarray(motion, np.float32),
-            camera=h.reshape(len(first), 9).astype(np.float32),
-            camera_inlier_ratio=pairs.inlier_ratio[keep].astype(np.float32),
+            camera=h.reshape(len(first), 9),
+            camera_inlier_ratio=inlier_ratio,
         )
-        frames = resize_frames(clip.frames[used], self.config.image_size)
+        frames = resize_frames(np.stack([pictures[i] for i in used.tolist()]), self.config.image_size)
         first, second = where[: len(first)], where[len(first) :]
         if not self.config.pixels:
             return PreparedClip(columns, frames, first, second, None, None, None)
         made = [pair_input(self.config, frames[i], frames[j], m) for i, j, m in zip(first, second, h, strict=True)]
-        moved = any(pair.first is not frames[i] and not np.array_equal(m, np.eye(3)) for pair, i, m in zip(made, first, h, strict=True))
+        moved = self.config.camera_compensation and not (h == np.eye(3)).all()
         flows = [pair.flow for pair in made if pair.flow is not None]
         return PreparedClip(
             columns,
@@ -169,11 +176,21 @@ def _read_part(root: Path, part: Part) -> Iterator[tuple[ClipRow, dict[str, byte
         yield row, SkippedClip(row, reason, detail)
 
 
-def _decode(row: ClipRow, members: dict[str, bytes]) -> Clip:
-    t_s = np.asarray(json.loads(members["json"])["t_s"], np.float64)
-    with np.load(io.BytesIO(members["camera.npz"]), allow_pickle=False) as file:
-        camera = {name: file[name] for name in file.files}
-    frames = decode_clip(members["mp4"])
-    if len(frames) != len(t_s):
-        raise ValueError(f"{len(frames)} frames decode, {len(t_s)} were stored")
-    return Clip(row, frames, t_s, camera, None)
+def decode_frames(mp4: bytes, wanted: set[int], count: int) -> dict[int, NDArray[np.uint8]]:
+    """The frames `wanted` of a stored clip, index -> uint8 [H, W, 3] RGB, the same as `corpora.corpus.decode_clip`.
+
+    Every frame is decoded, once; only those wanted are turned into RGB. Raises ValueError where the clip does not hold
+    `count` frames.
+    """
+    pictures: dict[int, NDArray[np.uint8]] = {}
+    number = -1
+    reformatter = VideoReformatter()  # shared by the frames: setting one up takes longer than converting a small frame
+    with av.open(io.BytesIO(mp4), "r") as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        for number, frame in enumerate(container.decode(stream)):
+            if number in wanted:
+                pictures[number] = np.asarray(reformatter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
+    if number + 1 != count:
+        raise ValueError(f"{number + 1} frames decode, {count} were stored")
+    return pictures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +44,8 @@ class PairRunner:
             self._run(self._batch_size)
 
     def finish(self) -> dict[str, NDArray[np.generic]]:
-        """Runs what is left; latent, quantized float32 [N, D] and codes int32 [N, C] of all pairs since the last time, in
-        the order they were added."""
+        """Runs what is left; latent, quantized float32 [N, D] and codes int32 [N, C] of all pairs since the last time,
+        in the order they were added."""
         if self._count:
             self._run(self._count)
         results, self._results = self._results, []
@@ -85,7 +85,9 @@ class PairRunner:
         first = torch.cat([pairs.firsts() for pairs in taken])
         second = torch.cat([pairs.seconds() for pairs in taken])
         valid = torch.cat([pairs.valids() for pairs in taken]) if any(p.valid is not None for p in taken) else None
-        flow = torch.cat([pairs.flow for pairs in taken if pairs.flow is not None]) if taken[0].flow is not None else None
+        flow = (
+            torch.cat([pairs.flow for pairs in taken if pairs.flow is not None]) if taken[0].flow is not None else None
+        )
         encoding = self._model.encode(first, second, valid, flow=flow)
         self._results.append((encoding.latent, encoding.quantized, encoding.codes))
 
@@ -155,5 +157,5 @@ def _inputs(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2).float() / 255 if x.dtype == torch.uint8 else x
 
 
-def _stack(arrays: list[NDArray[np.generic]], dtype: type) -> NDArray[np.generic]:
+def _stack(arrays: Sequence[NDArray[np.generic]], dtype: type) -> NDArray[np.generic]:
     return np.concatenate(arrays) if arrays else np.zeros((0, 0), dtype)

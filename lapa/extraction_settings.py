@@ -33,9 +33,13 @@ class ExtractionSettings:
 
     def __post_init__(self) -> None:
         if not self.gap_s > 0:
-            raise ValueError(f"gap_s {self.gap_s}: the gap between the frames of a pair must be above 0 seconds; try 0.5")
+            raise ValueError(
+                f"gap_s {self.gap_s}: the gap between the frames of a pair must be above 0 seconds; try 0.5"
+            )
         if not self.stride_s >= 0:
-            raise ValueError(f"stride_s {self.stride_s}: must be 0 (every frame begins a pair) or more seconds; try 0.1")
+            raise ValueError(
+                f"stride_s {self.stride_s}: must be 0 (every frame begins a pair) or more seconds; try 0.1"
+            )
         if self.part_frames < 1:
             raise ValueError(f"part_frames {self.part_frames}: must be at least 1; try 4096")
 
@@ -86,7 +90,13 @@ def choose_device(device: Literal["auto", "cpu", "cuda"]) -> str:
 
 
 def build_machinery(
-    settings: ExtractionSettings, *, device: str, batch_size: int, workers: int | None, cores: int | None = None, seed: int = 0
+    settings: ExtractionSettings,
+    *,
+    device: str,
+    batch_size: int,
+    workers: int | None,
+    cores: int | None = None,
+    seed: int = 0,
 ) -> Machinery:
     """Loads the model and divides the cores: on a CPU half of them feed and half run the model, so that neither takes
     from the other; with a GPU all but one feed. Sets the threads of PyTorch and OpenCV in this process."""

@@ -47,9 +47,9 @@ SCHEMA = pa.schema(
         pa.field("model_hash", pa.string(), nullable=False),
     ]
 )
-"""One row per pair. t_s: source time of the first frame; gap_s: the pair's actual gap; codes: empty for continuous models;
-latent: before quantisation, flattened; motion: mean absolute difference of luma, 0-255; camera: homography from first to
-second, row-major."""
+"""One row per pair. t_s: source time of the first frame; gap_s: the pair's actual gap; codes: empty for continuous
+models; latent: before quantisation, flattened; motion: mean absolute difference of luma, 0-255; camera: homography from
+first to second, row-major."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,10 @@ def write_part(
     latents: Mapping[str, NDArray[Any]],
     skipped: Sequence[dict[str, str]],
 ) -> PartSummary:
-    """Writes `part` under its name once it is complete. `latents`: codes, latent, quantized, [rows of all pairs, D] each."""
+    """Writes `part` under its name once it is complete.
+
+    `latents`: codes, latent, quantized, [rows of all pairs, D] each.
+    """
     count = sum(len(columns) for columns in pairs)
     summary = PartSummary(part.index, len(pairs), count, tuple(skipped))
     repeated = {
@@ -170,8 +173,8 @@ def write_part(
 def finished_parts(out: Path, plan: Sequence[Part], key: LatentKey) -> dict[int, PartSummary]:
     """Summaries of the parts of `plan` that are there.
 
-    Raises ValueError where the folder holds latents of another model, gap, stride or corpus, or a part that giza did not
-    write.
+    Raises ValueError where the folder holds latents of another model, gap, stride or corpus, or a part that giza did
+    not write.
     """
     by_name = {part.name: part for part in plan}
     done: dict[int, PartSummary] = {}
@@ -182,11 +185,14 @@ def finished_parts(out: Path, plan: Sequence[Part], key: LatentKey) -> dict[int,
         differing = [name for name in here if there.get(name) != here[name]]
         if differing:
             values = ", ".join(f"{name} {there.get(name)!r} there, {here[name]!r} asked for" for name in differing)
-            raise ValueError(f"--out {out} holds other latents ({values}); choose another --out, or remove it to start anew")
+            raise ValueError(
+                f"--out {out} holds other latents ({values}); choose another --out, or remove it to start anew"
+            )
         part = by_name.get(path.name)
         if part is None or record["digest"] != part.digest:
             raise ValueError(
-                f"{path} was made from other clips than the corpus has now; choose another --out, or remove it to start anew"
+                f"{path} was made from other clips than the corpus has now; choose another --out, or remove it to "
+                "start anew"
             )
         summary = record["summary"]
         done[part.index] = PartSummary(part.index, summary["clips"], summary["pairs"], tuple(summary["skipped"]))
@@ -216,7 +222,9 @@ def _read_record(path: Path) -> dict[str, Any]:
     try:
         metadata = pq.read_schema(path).metadata or {}
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a whole Parquet file ({error}); remove it and run the same command again") from error
+        raise ValueError(
+            f"{path} is not a whole Parquet file ({error}); remove it and run the same command again"
+        ) from error
     if _METADATA not in metadata:
         raise ValueError(f"{path} was not written by giza extract; choose another --out")
     return dict(json.loads(metadata[_METADATA]))

@@ -1,4 +1,4 @@
-"""How fast each stage of an extraction is by itself, in the process and with the threads it has when all run together."""
+"""How fast each stage of an extraction is by itself, in one process, with the threads it has when all run together."""
 
 from __future__ import annotations
 
