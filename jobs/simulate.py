@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -222,12 +223,15 @@ def table(summary: Mapping[str, Any]) -> Table:
 def main(argv: Sequence[str]) -> None:
     """The job's command line."""
     config = parse(SimulateConfig, argv, job="simulate")
+    for chatty in ("OpenGL", "numexpr"):  # they tell at INFO which accelerators they lack
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     summary = run(config)
     console = Console()
     console.print(table(summary))
     if summary.get("already_finished"):
-        console.print(f"{config.out} was already finished: nothing to do")
+        console.print(f"{config.out} was already finished: nothing to do", soft_wrap=True)
     console.print(
         f"{summary['episodes']} episodes, {summary['frames']} frames ({summary['seconds']:.0f} s of video); "
-        f"frames_per_s {summary['frames_per_s']:.1f}, {summary['wall_s']:.1f} s -> {config.out}"
+        f"frames_per_s {summary['frames_per_s']:.1f}, {summary['wall_s']:.1f} s -> {config.out}",
+        soft_wrap=True,
     )
