@@ -72,10 +72,9 @@ def assemble(
     Killed on the way it is simply done again: nothing in staging is changed.
     """
     shutil.rmtree(out / SHARDS, ignore_errors=True)
-    writer = ShardWriter(out / SHARDS, settings.shard_mb)
     index = DuplicateIndex(settings.duplicates)
     tally = Tally()
-    with ManifestWriter(out / MANIFEST) as manifest:
+    with ManifestWriter(out / MANIFEST) as manifest, ShardWriter(out / SHARDS, settings.shard_mb) as writer:
         for source in sources:
             tally.sources += 1
             for staged in read_staged(staged_path(staging, source)):
@@ -85,7 +84,6 @@ def assemble(
                 if row.kept:
                     tally.truth_features.update(staged.extra.get("truth_features", {}))
             on_source()
-        writer.close()
     summary = {**header, **tally.to_json()}
     write_json(out / SUMMARY, summary)
     return summary

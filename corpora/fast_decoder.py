@@ -7,9 +7,11 @@ compared with these. A difference sends the whole file to PyAV.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
@@ -59,30 +61,53 @@ def read_with_decord(
     path: str | os.PathLike[str], facts: VideoFacts, *, side: int, sampler: FrameSampler, report: DecodingReport
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """As `corpora.video.read_frames` for a whole file. Raises Disagreement, possibly after some frames."""
-    reader, error_type = _open(path)
-    _compare_times(reader, facts)
-    expected = _reference(path, facts)
-    size = analysis_size(facts.width, facts.height, side)
-    skipped = 0
-    for index, t_s in enumerate(facts.times):
-        time_s = float(t_s)
-        wanted = sampler.wants(time_s)
-        report.frames += 1
-        report.last_t_s = time_s
-        if not wanted and index not in expected:
-            skipped += 1
-            continue
-        try:
-            if skipped:
-                reader.skip_frames(skipped)
-            picture = reader.next().asnumpy()
-        except (error_type, StopIteration) as error:
-            raise Disagreement(f"decord stops at {time_s:.2f} s: {_line(error)}") from error
+    with _listening() as heard:
+        reader, error_type = _open(path)
+        _compare_times(reader, facts)
+        expected = _reference(path, facts)
+        size = analysis_size(facts.width, facts.height, side)
         skipped = 0
-        if index in expected:
-            _compare_pictures(picture, expected.pop(index), time_s)
-        if wanted:
-            yield time_s, _shrink(picture, size)
+        for index, t_s in enumerate(facts.times):
+            time_s = float(t_s)
+            wanted = sampler.wants(time_s)
+            report.frames += 1
+            report.last_t_s = time_s
+            if not wanted and index not in expected:
+                skipped += 1
+                continue
+            try:
+                if skipped:
+                    reader.skip_frames(skipped)
+                picture = reader.next().asnumpy()
+            except (error_type, StopIteration) as error:
+                raise Disagreement(f"decord stops at {time_s:.2f} s: {_line(error)}") from error
+            skipped = 0
+            if index in expected:
+                _compare_pictures(picture, expected.pop(index), time_s)
+            if wanted:
+                yield time_s, _shrink(picture, size)
+        complaint = heard()
+        if complaint:
+            raise Disagreement(f"decord goes on after: {complaint}")
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[Callable[[], str]]:
+    """Catches what native code writes to standard error meanwhile: decord patches damaged pictures up from their
+    neighbours, and tells nobody but the terminal. Yields a function that returns the first line so far."""
+    with tempfile.TemporaryFile() as said:
+        saved = os.dup(2)
+        os.dup2(said.fileno(), 2)
+
+        def first_line() -> str:
+            line = os.pread(said.fileno(), 200, 0).decode(errors="replace").partition("\n")[0]
+            return line.partition("]")[2].strip() or line
+
+        try:
+            yield first_line
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
 
 
 def _open(path: str | os.PathLike[str]) -> tuple[Any, type[Exception]]:
@@ -90,7 +115,7 @@ def _open(path: str | os.PathLike[str]) -> tuple[Any, type[Exception]]:
         import decord
     except (ImportError, OSError) as error:  # its wheels do not exist for every machine
         raise Disagreement(f"decord cannot be imported: {_line(error)}") from error
-    decord.logging.set_level(decord.logging.QUIET)
+    decord.logging.set_level(decord.logging.ERROR)
     try:
         return decord.VideoReader(os.fspath(path), num_threads=1), decord.DECORDError
     except (decord.DECORDError, RuntimeError) as error:

@@ -13,6 +13,8 @@ MEASURE_SIDE = 192
 """Short side of the pictures measured, so that thresholds mean the same for every source."""
 CELL = 6
 """Side of the cells over which changes are averaged: sensor noise goes, a moving finger stays."""
+SAME = 0.5
+"""Luma by which cells of one and the same picture may differ after another encoding; a sensor's noise is more."""
 SHARPNESS_INTERVAL_S = 0.25
 
 
@@ -70,6 +72,7 @@ class QualityMeter:
         self._sharpness: list[float] = []
         self._differences: list[float] = []
         self._changes: list[float] = []
+        self._total_changes: list[float] = []
         self._next_sharpness_s = -np.inf
 
     def add(self, t_s: float, luma: NDArray[np.uint8]) -> None:
@@ -93,6 +96,7 @@ class QualityMeter:
         if t_s - then >= self.GAP_S - 1e-6:
             self._differences.append(float(np.abs(half - old_half).mean()))
             change = cells - old_cells
+            self._total_changes.append(float(np.quantile(np.abs(change), 0.99)))
             change = np.abs(change - np.median(change))  # exposure that drifts is no motion
             self._changes.append(float(np.quantile(change, 0.99)))
 
@@ -105,7 +109,7 @@ class QualityMeter:
             blur=float(np.quantile(self._sharpness, 0.75)) if self._sharpness else 0.0,
             motion=float(np.mean(self._differences)) if self._differences else 0.0,
             moving_share=share,
-            frozen_share=float((changes < 0.05).mean()) if len(changes) else 0.0,
+            frozen_share=float((np.array(self._total_changes) < SAME).mean()) if len(changes) else 0.0,
         )
 
 

@@ -52,6 +52,15 @@ class ShardWriter:
             self._bytes += len(data) + 1024
         self._index += 1
 
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is None:
+            self.close()
+        elif self._tar is not None:
+            self._tar.close()  # stays under its temporary name
+
     def close(self) -> None:
         if self._tar is not None:
             self._tar.close()

@@ -23,6 +23,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from corpora.camera import median_motion
@@ -37,7 +38,7 @@ from corpora.settings import IngestSettings
 from corpora.shards import add_member, open_for_writing
 from corpora.shots import label_shots
 from corpora.video_source import Source, stamp_of
-from corpora.video import DecodingReport, FrameSampler, Unusable, VideoFacts, probe, read_frames
+from corpora.video import DecodingReport, FrameSampler, Unusable, VideoFacts, describe, probe, read_frames
 from corpora.windows import Window, WindowSettings, cut_windows
 
 ROWS = "rows.jsonl"
@@ -242,11 +243,13 @@ def _rows(
         raise Unusable("no_frames", f"starts at {source.start_s:g} s, the video is {facts.duration_s:g} s long")
 
     report = DecodingReport()
-    truth = read_truth(source.truth_path, source.truth_episode) if source.truth_path else None
+    truth, without = _truth(source)
     last_s = offset
     used = 0
     for window in _windows(source, settings, path, facts, report, heartbeat, decoder):
         row, members, extra = _finish(window, source, settings, common, truth, report)
+        if without:
+            row = dataclasses.replace(row, detail="; ".join(part for part in (row.detail, without) if part))
         stager.add(row, members, extra)
         yield row
         used += 1
@@ -261,6 +264,16 @@ def _rows(
         row = _named(common, source, last_s, promised, "truncated", detail)
         stager.add(row)
         yield row
+
+
+def _truth(source: Source) -> tuple[dict[str, NDArray[Any]] | None, str]:
+    """(ground truth, or None; why there is none although there should be). The video is of use without it."""
+    if not source.truth_path:
+        return None, ""
+    try:
+        return read_truth(source.truth_path, source.truth_episode), ""
+    except (ValueError, OSError, pa.ArrowException) as error:
+        return None, f"no ground truth: {describe(error)}"
 
 
 def _windows(

@@ -340,6 +340,8 @@ def _tolerant(
             if not isinstance(frame, VideoFrame):
                 continue
             damaged = (damaged and not frame.key_frame) or frame.is_corrupt
+            if frame.is_corrupt:
+                report.first_error = report.first_error or "a frame that the decoder marks as corrupt"
             if damaged:
                 report.lost += 1
             else:

@@ -30,7 +30,9 @@ def frames_of(episode: int, camera: int) -> list[np.ndarray]:
 
 
 def _table(episodes: list[int]) -> pa.Table:
-    columns: dict[str, list] = {name: [] for name in ("timestamp", "frame_index", "episode_index", "index", "task_index")}
+    columns: dict[str, list] = {
+        name: [] for name in ("timestamp", "frame_index", "episode_index", "index", "task_index")
+    }
     features: dict[str, list] = {"observation.state": [], "action": []}
     for episode in episodes:
         start = sum(LENGTHS[:episode])
@@ -49,7 +51,13 @@ def _info(version: str, actions: bool) -> dict:
     features["observation.state"] = {"dtype": "float32", "shape": [3]}
     if actions:
         features["action"] = {"dtype": "float32", "shape": [2]}
-    return {"codebase_version": version, "fps": FPS, "robot_type": "two_link", "chunks_size": 1000, "features": features}
+    return {
+        "codebase_version": version,
+        "fps": FPS,
+        "robot_type": "two_link",
+        "chunks_size": 1000,
+        "features": features,
+    }
 
 
 def lerobot_v2(root: Path, version: str = "v2.1", *, actions: bool = True) -> Path:
@@ -90,7 +98,9 @@ def lerobot_v3(root: Path) -> Path:
         for camera in CAMERAS:
             start = sum(LENGTHS[:episode]) / FPS
             span = {"from_timestamp": start, "to_timestamp": start + length / FPS}
-            row |= {f"videos/{camera}/{name}": value for name, value in {"chunk_index": 0, "file_index": 0, **span}.items()}
+            row |= {
+                f"videos/{camera}/{name}": value for name, value in {"chunk_index": 0, "file_index": 0, **span}.items()
+            }
         rows.append(row)
     pq.write_table(pa.Table.from_pylist(rows), root / "meta" / "episodes" / "chunk-000" / "file-000.parquet")
     for number, camera in enumerate(CAMERAS):

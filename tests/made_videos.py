@@ -24,7 +24,9 @@ def textured(width: int, height: int, seed: int) -> np.ndarray:
     return np.clip(128 + 35 * soft, 0, 255).astype(np.uint8)
 
 
-def numbered_frame(index: int, *, seed: int = 0, width: int = WIDTH, height: int = HEIGHT, still: bool = False) -> np.ndarray:
+def numbered_frame(
+    index: int, *, seed: int = 0, width: int = WIDTH, height: int = HEIGHT, still: bool = False
+) -> np.ndarray:
     """A textured scene in which a bright block wanders; the top row of cells is the frame's number in binary."""
     picture = textured(width, height, seed)
     if not still:
@@ -74,7 +76,11 @@ def write_video(
         else:
             base = 1 / rate
         stream.codec_context.gop_size = gop
-        quiet = {"libx265": {"x265-params": "log-level=none"}, "libsvtav1": {"preset": "10"}, "libvpx-vp9": {"cpu-used": "8"}}
+        quiet = {
+            "libx265": {"x265-params": "log-level=none"},
+            "libsvtav1": {"preset": "10"},
+            "libvpx-vp9": {"cpu-used": "8"},
+        }
         stream.options = {**quiet.get(codec, {}), **(options or {})}
         sound = container.add_stream("aac", rate=16000) if audio else None
         for picture, second in zip(frames, shown, strict=True):
@@ -93,7 +99,9 @@ def write_video(
     return path
 
 
-def numbered_video(path: Path, count: int = 30, *, seed: int = 0, width: int = WIDTH, height: int = HEIGHT, **how) -> Path:
+def numbered_video(
+    path: Path, count: int = 30, *, seed: int = 0, width: int = WIDTH, height: int = HEIGHT, **how
+) -> Path:
     """`write_video` with `count` numbered frames."""
     return write_video(path, [numbered_frame(i, seed=seed, width=width, height=height) for i in range(count)], **how)
 
@@ -131,6 +139,8 @@ def turn_clockwise(path: Path, quarter_turns: int) -> Path:
     place = data.index(b"tkhd") + 4 + 40
     cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarter_turns % 4]
     one = 1 << 16
-    data[place : place + 36] = struct.pack(">9i", cosine * one, sine * one, 0, -sine * one, cosine * one, 0, 0, 0, 1 << 30)
+    data[place : place + 36] = struct.pack(
+        ">9i", cosine * one, sine * one, 0, -sine * one, cosine * one, 0, 0, 0, 1 << 30
+    )
     path.write_bytes(data)
     return path

@@ -29,7 +29,9 @@ def luma_difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(cv2.absdiff(one, other).mean())
 
 
-def make(out: Path, *inputs: Path, settings: IngestSettings = SMALL, defaults: SourceDefaults | None = None, **how) -> Corpus:
+def make(
+    out: Path, *inputs: Path, settings: IngestSettings = SMALL, defaults: SourceDefaults | None = None, **how
+) -> Corpus:
     ingest([str(path) for path in inputs], settings, defaults or SourceDefaults(), IngestRun(out, **how))
     return Corpus(out)
 
@@ -78,7 +80,12 @@ def test_every_kind_of_video_becomes_clips(corpus, videos):
     rows = {row.source: row for row in corpus.clips}
     assert (rows["phone.mp4"].width, rows["phone.mp4"].height) == (96, 160)
     assert rows["odd.webm"].width == 161
-    assert {rows[name].codec for name in ("hevc.mkv", "av1.mp4", "mjpeg.avi", "gif.gif")} == {"hevc", "av1", "mjpeg", "gif"}
+    assert {rows[name].codec for name in ("hevc.mkv", "av1.mp4", "mjpeg.avi", "gif.gif")} == {
+        "hevc",
+        "av1",
+        "mjpeg",
+        "gif",
+    }
 
 
 def test_the_manifest_says_which_decoder_and_why(corpus):
@@ -259,7 +266,9 @@ def test_shards_are_closed_at_their_size(videos, tmp_path):
     assert len(list(corpus.read_clips())) == len(corpus.clips)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves closing tars to the collector
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # it leaves closing tars to the collector
 def test_webdataset_reads_the_shards(corpus):
     import webdataset
 

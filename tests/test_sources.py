@@ -78,7 +78,13 @@ def test_lists_carry_times_text_tier_and_embodiment(tmp_path):
     path = tmp_path / "list.jsonl"
     path.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
     first, second, third = found(path, tier="neural", text="default")
-    assert (first.start_s, first.end_s, first.text, first.tier, first.embodiment) == (1.0, 2.5, "pour", "synthetic", "hand")
+    assert (first.start_s, first.end_s, first.text, first.tier, first.embodiment) == (
+        1.0,
+        2.5,
+        "pour",
+        "synthetic",
+        "hand",
+    )
     assert (second.start_s, second.end_s, second.text, second.tier) == (0.0, None, "default", "neural")
     assert third.fault == "missing_file"
 
@@ -104,7 +110,13 @@ def test_a_wrong_list_says_where_and_why(tmp_path, line, message):
 def test_tars_of_videos_with_captions(tmp_path):
     video = numbered_video(tmp_path / "v.mp4", 5).read_bytes()
     caption = json.dumps({"caption": "from json", "video_metadata": {}}).encode()
-    members = {"0001.mp4": video, "0001.txt": b"from txt", "0001.json": caption, "0002.json": caption, "0002.webm": video}
+    members = {
+        "0001.mp4": video,
+        "0001.txt": b"from txt",
+        "0001.json": caption,
+        "0002.json": caption,
+        "0002.webm": video,
+    }
     members |= {"0003.json": b"{}", "sub/0004.mp4": video, "sub/0004.json": b"not json"}
     first, second, fourth = found(webdataset(tmp_path / "w.tar", members))
     assert (first.name, first.text) == ("w.tar/0001", "from txt")

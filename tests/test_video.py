@@ -194,7 +194,9 @@ def test_decord_is_not_asked_where_it_is_known_to_fail(tmp_path):
     videos = {
         "decord is not used for av1": numbered_video(tmp_path / "a.mp4", 8, codec="libsvtav1"),
         "decord is not used for gif": numbered_video(tmp_path / "g.gif", 8, codec="gif", pixel_format="rgb8"),
-        "decord is not used for 10 bits": numbered_video(tmp_path / "t.mp4", 8, codec="libx265", pixel_format="yuv420p10le"),
+        "decord is not used for 10 bits": numbered_video(
+            tmp_path / "t.mp4", 8, codec="libx265", pixel_format="yuv420p10le"
+        ),
         "decord is not used for rotated video": turn_clockwise(numbered_video(tmp_path / "r.mp4", 8), 1),
     }
     for why, path in videos.items():

@@ -105,7 +105,10 @@ def test_reasons():
 
 def test_drifting_exposure_is_not_movement():
     still = textured(320, 192, 5).astype(np.float32)
-    assert quality_of([np.clip(noisy(still, i, 2.0) + 20 * np.sin(i / 8), 0, 255).astype(np.uint8) for i in range(45)]) == "static"
+    assert (
+        quality_of([np.clip(noisy(still, i, 2.0) + 20 * np.sin(i / 8), 0, 255).astype(np.uint8) for i in range(45)])
+        == "static"
+    )
 
 
 def test_a_small_hand_before_a_fixed_camera_is_movement():
