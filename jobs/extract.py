@@ -105,7 +105,18 @@ def run(config: ExtractConfig) -> dict[str, Any]:
             if config.engine == "ray":
                 from jobs.extract_on_ray import extract_on_ray
 
-                written, facts = extract_on_ray(settings, key, todo, out, config, device, show)
+                written, facts = extract_on_ray(
+                    settings,
+                    key,
+                    todo,
+                    out,
+                    device,
+                    batch_size=config.batch_size,
+                    workers=config.workers,
+                    measure_s=config.measure_s,
+                    seed=config.seed,
+                    show=show,
+                )
             else:
                 written, facts = extract_locally(settings, key, todo, out, config, device, show)
         summary = _summary(config, settings, key, plan, done, written, facts)

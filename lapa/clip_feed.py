@@ -11,7 +11,7 @@ import json
 import tarfile
 import zipfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +137,7 @@ class ClipPreparer:
 Fed = tuple[Part, PreparedClip | SkippedClip]
 
 
-def feed(root: Path, parts: Sequence[Part], prepare: ClipPreparer, workers: int) -> Iterator[Fed]:
+def feed(root: Path, parts: Iterable[Part], prepare: ClipPreparer, workers: int) -> Iterator[Fed]:
     """Yields the clips of `parts` in their order, prepared by `workers` threads at most 2 * workers + 2 clips ahead.
 
     Every clip of a part is yielded, as SkippedClip where it cannot be read; a part's missing ones come last.

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from lapa.clip_feed import PreparedClip, feed
+from lapa.extraction import extract_parts
 from lapa.extraction_settings import Machinery
-from lapa.latent_parts import Part
+from lapa.latent_parts import LatentKey, Part
 
 SAMPLE_PAIRS = 512
 """Prepared pairs that the model is timed on, again and again."""
@@ -33,13 +35,36 @@ def measure_stages(machinery: Machinery, root: Path, parts: Sequence[Part], seco
 
     None where the corpus holds no pair.
     """
-    sample = _sample(machinery, root, parts)
+    sample = prepared_sample(machinery, root, parts)
     if not sample:
         return None
-    return StageSpeeds(_feed_alone(machinery, root, parts, seconds), _model_alone(machinery, sample, seconds))
+    return StageSpeeds(feed_alone(machinery, root, parts, seconds), model_alone(machinery, sample, seconds))
 
 
-def _sample(machinery: Machinery, root: Path, parts: Sequence[Part]) -> list[PreparedClip]:
+def end_to_end(
+    machinery: Machinery, root: Path, parts: Sequence[Part], key: LatentKey, out: Path, pairs_wanted: int
+) -> float:
+    """Pairs a second of a whole extraction to `out`, from the first byte read to the last part written.
+
+    The corpus is gone through as often as makes at least `pairs_wanted` pairs; parts are named by how manieth they are.
+    """
+    pairs, start = 0, time.perf_counter()
+
+    def again_and_again() -> Iterator[Part]:
+        for number, part in enumerate(itertools.cycle(parts)):
+            if number >= len(parts) and pairs >= pairs_wanted:
+                return
+            yield dataclasses.replace(part, index=number)
+
+    for event in extract_parts(
+        feed(root, again_and_again(), machinery.prepare, machinery.workers), machinery.runner(), key, out
+    ):
+        pairs += event if isinstance(event, int) else 0
+    return pairs / (time.perf_counter() - start)
+
+
+def prepared_sample(machinery: Machinery, root: Path, parts: Sequence[Part]) -> list[PreparedClip]:
+    """Prepared clips of about SAMPLE_PAIRS pairs; empty where the corpus holds no pair."""
     sample: list[PreparedClip] = []
     for _, item in feed(root, parts, machinery.prepare, machinery.workers):
         if isinstance(item, PreparedClip):
@@ -49,8 +74,8 @@ def _sample(machinery: Machinery, root: Path, parts: Sequence[Part]) -> list[Pre
     return sample
 
 
-def _feed_alone(machinery: Machinery, root: Path, parts: Sequence[Part], seconds: float) -> float:
-    """Clips are handed over one by one, so the clock starts and stops with a clip and none is counted in part."""
+def feed_alone(machinery: Machinery, root: Path, parts: Sequence[Part], seconds: float) -> float:
+    """Pairs a second of the feeding threads, with nothing to wait for."""
     pairs, start, now = 0, time.perf_counter(), 0.0
     while now < seconds:
         for _, item in feed(root, parts, machinery.prepare, machinery.workers):
@@ -61,7 +86,8 @@ def _feed_alone(machinery: Machinery, root: Path, parts: Sequence[Part], seconds
     return pairs / now
 
 
-def _model_alone(machinery: Machinery, sample: Sequence[PreparedClip], seconds: float) -> float:
+def model_alone(machinery: Machinery, sample: Sequence[PreparedClip], seconds: float) -> float:
+    """Pairs a second of the model, its input ready in memory."""
     runner = machinery.runner()
     for clip in sample[:1]:  # the first batch also pays for what PyTorch sets up
         runner.add(clip)
