@@ -1,5 +1,5 @@
-"""From staged sources to the corpus: one sequential pass in the order of the sources, so that the bytes do not depend on
-who staged what when."""
+"""From staged sources to the corpus: one sequential pass in the order of the sources, so that the bytes do not
+depend on who staged what when."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from corpora.manifest import ClipRow, ManifestWriter
 from corpora.near_duplicates import DuplicateIndex
 from corpora.settings import IngestSettings
 from corpora.shards import ShardWriter
-from corpora.video_source import Source
 from corpora.staging import StagedClip, read_staged, staged_path
+from corpora.video_source import Source
 
 
 class Tally:

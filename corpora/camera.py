@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,11 +32,14 @@ with parameters to spare it follows noise, and goes astray where the picture has
 MAX_CORNER_SHIFT = 1.5
 """Corners that move further than this (normalised, so three quarters of the picture) make a motion implausible."""
 
-_LK = {
+_LK: dict[str, Any] = {
     "winSize": (11, 11),
     "maxLevel": 3,
     "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03),
 }
+
+_ANYWHERE: Any = None
+"""No guess where the corners have gone; OpenCV's type hints do not know that it may be left out."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,8 @@ class TrackedFrame:
         """float32 [N, 1, 2] pixel positions, spread over the picture."""
         if self._corners is None:
             spacing = max(3.0, min(self.height, self.width) / 24)
-            found = cv2.goodFeaturesToTrack(self.gray, MAX_CORNERS, 0.005, spacing, blockSize=5)
-            self._corners = np.zeros((0, 1, 2), np.float32) if found is None else found
+            found: Any = cv2.goodFeaturesToTrack(self.gray, MAX_CORNERS, 0.005, spacing, blockSize=5)
+            self._corners = np.zeros((0, 1, 2), np.float32) if found is None else np.asarray(found, np.float32)
         return self._corners
 
 
@@ -106,7 +110,7 @@ def measure_tracked(first: TrackedFrame, second: TrackedFrame) -> CameraMotion:
 def warp_first_to_second(
     first: NDArray[np.uint8], h: NDArray[np.floating]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """`first` (uint8 [H, W, 3]) as the camera of the second frame would see it, and where that is known (bool [H, W])."""
+    """`first` (uint8 [H, W, 3]) as the second frame's camera would see it, and where that is known (bool [H, W])."""
     height, width = first.shape[:2]
     to_pixels = np.linalg.inv(_to_normalised(width, height))
     pixels = to_pixels @ np.asarray(h, np.float64) @ _to_normalised(width, height)
@@ -152,8 +156,8 @@ def _follow(first: TrackedFrame, second: TrackedFrame) -> tuple[NDArray[np.float
     corners = first.corners
     if len(corners) < MIN_TRACKS:
         return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
-    there, found, _ = cv2.calcOpticalFlowPyrLK(first.gray, second.gray, corners, None, **_LK)
-    back, home, _ = cv2.calcOpticalFlowPyrLK(second.gray, first.gray, there, None, **_LK)
+    there, found, _ = cv2.calcOpticalFlowPyrLK(first.gray, second.gray, corners, _ANYWHERE, **_LK)
+    back, home, _ = cv2.calcOpticalFlowPyrLK(second.gray, first.gray, there, _ANYWHERE, **_LK)
     error = np.linalg.norm((corners - back).reshape(-1, 2), axis=1)
     end = there.reshape(-1, 2)
     inside = (end >= 0).all(1) & (end[:, 0] <= second.width - 1) & (end[:, 1] <= second.height - 1)
@@ -169,12 +173,13 @@ def _fit(
     similarity, _ = cv2.estimateAffinePartial2D(
         start, end, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=500, confidence=0.995
     )
-    homography, _ = cv2.findHomography(start, end, cv2.RANSAC, tolerance, maxIters=500, confidence=0.995)
+    found, _ = cv2.findHomography(start, end, cv2.RANSAC, tolerance, maxIters=500, confidence=0.995)
+    homography = None if found is None else np.asarray(found, np.float64)
     simple = None if similarity is None else np.vstack([similarity, [0.0, 0.0, 1.0]])
     simple_cost, simple_inliers = _cost(simple, start, end, tolerance)
     cost, inliers = _cost(homography, start, end, tolerance)
     if homography is not None and cost < HOMOGRAPHY_ADVANTAGE * simple_cost:
-        return np.asarray(homography, np.float64), inliers
+        return homography, inliers
     return simple, simple_inliers
 
 

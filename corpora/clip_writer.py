@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -24,7 +25,7 @@ def encode_clip(frames: Sequence[NDArray[np.uint8]], t_s: Sequence[float], *, cr
     height, width = frames[0].shape[:2]
     buffer = io.BytesIO()
     ticks = [round(t * TICKS_PER_S) for t in t_s]
-    assert all(a < b for a, b in zip(ticks, ticks[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(ticks))
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(30))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.manifest import ClipRow, read_manifest
+from corpora.shards import forget_members
 
 MANIFEST = "manifest.parquet"
 SUMMARY = "ingest.json"
@@ -36,7 +37,7 @@ class Clip:
     """first, second: int [P], indices into `frames`; h: float32 [P, 3, 3], first to second; inlier_ratio float32 [P] (0
     where the camera's motion is unknown and h the identity); tracks int32 [P]."""
     truth: dict[str, NDArray[Any]] | None
-    """t_s float64 [N] at the source's own rate and float32 [N, D] for each known feature; None where nothing is known."""
+    """t_s float64 [N] at the source's own rate and float32 [N, D] for each feature; None where nothing is known."""
 
 
 class Corpus:
@@ -108,7 +109,7 @@ def iterate_shard(path: Path, clip_ids: set[str] | None, wanted: set[str]) -> It
     members: dict[str, bytes] = {}
     with tarfile.open(path, "r:") as tar:
         for info in tar:
-            tar.members = []  # tarfile remembers every header it has passed; a shard may hold many
+            forget_members(tar)
             key, _, suffix = info.name.partition(".")
             if key != current:
                 if current and (remaining is None or current in remaining):
@@ -128,7 +129,7 @@ def iterate_shard(path: Path, clip_ids: set[str] | None, wanted: set[str]) -> It
 
 def decode_clip(mp4: bytes) -> NDArray[np.uint8]:
     """uint8 [T, H, W, 3] RGB."""
-    with av.open(io.BytesIO(mp4)) as container:
+    with av.open(io.BytesIO(mp4), "r") as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]

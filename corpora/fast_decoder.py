@@ -1,8 +1,8 @@
 """decord beside PyAV: used where it was checked to give the same frames at the same times.
 
-Before the file is read, the number of frames and their times are compared with those PyAV finds in the packets. PyAV then
-decodes a few frames (the first ones, those after some keyframes, the last), and while decord's frames stream by they are
-compared with these. A difference sends the whole file to PyAV.
+Before the file is read, the number of frames and their times are compared with those PyAV finds in the packets. PyAV
+then decodes a few frames (the first ones, those after some keyframes, the last), and while decord's frames stream by
+they are compared with these. A difference, or a complaint of decord's own FFmpeg, sends the whole file to PyAV.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _reference(path: str | os.PathLike[str], facts: VideoFacts) -> dict[int, NDA
         ):
             index = int(np.argmin(np.abs(facts.times - t_s)))
             if first <= index < end:
-                expected[index] = frame.to_ndarray(format="rgb24")
+                expected[index] = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
     if not expected:
         raise Disagreement("PyAV decodes no frame to compare with")
     return expected

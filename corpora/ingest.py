@@ -1,7 +1,7 @@
 """From any video to clean clips: finds the sources, stages each on its own, and assembles the corpus in their order.
 
-Killed at any moment and started again with the same settings, it goes on with the sources that are not staged yet, and the
-corpus has the same bytes as that of an uninterrupted run.
+Killed at any moment and started again with the same settings, it goes on with the sources that are not staged yet, and
+the corpus has the same bytes as that of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ def _check_out(out: Path, header: dict[str, Any]) -> None:
         if there.get("fingerprint") != header["fingerprint"]:
             differing = ", ".join(_differences(there.get("config", {}), header["config"])) or "format"
             raise ValueError(
-                f"--out {out} holds a corpus made with other settings ({differing}); choose another --out, or remove it "
-                "to start anew"
+                f"--out {out} holds a corpus made with other settings ({differing}); choose another --out, or "
+                "remove it to start anew"
             )
         return
     if out.is_dir() and any(entry.name not in (STAGING, LOCK) for entry in out.iterdir()):
@@ -170,8 +170,8 @@ def _finished(out: Path, header: dict[str, Any]) -> dict[str, Any] | None:
     there = dict(json.loads(path.read_text("utf-8")))
     if there.get("sources_digest") != header["sources_digest"]:
         raise ValueError(
-            f"--out {out} is a finished corpus, but its inputs have changed since; choose another --out, or remove it to "
-            "start anew"
+            f"--out {out} is a finished corpus, but its inputs have changed since; choose another --out, or "
+            "remove it to start anew"
         )
     timing = out / TIMING
     return {**there, **(json.loads(timing.read_text("utf-8")) if timing.exists() else {}), "already_finished": True}

@@ -1,7 +1,7 @@
 """A worker process that may die or hang: tasks go in and results come out as lines of JSON.
 
-FFmpeg can crash or never return on a damaged file. The worker runs in a process of its own; a task that shows no sign of
-life for the time limit is ended with it, and the next task gets a fresh one.
+FFmpeg can crash or never return on a damaged file. The worker runs in a process of its own; a task that shows no sign
+of life for the time limit is ended with it, and the next task gets a fresh one.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class IsolatedWorker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                start_new_session=True,  # a signal to the caller's group must not look like a crash of the file's decoder
+                start_new_session=True,  # a signal to the caller's group must not look like a crash of a decoder
                 env={**os.environ, "PYTHONPATH": path},
             )
             self._reply(max(START_S, self._timeout_s))  # imports are no part of a task's time

@@ -88,7 +88,7 @@ ROWS_PER_GROUP = 1024
 
 
 class ManifestWriter:
-    """Writes rows as they come, never holding more than one row group; the file appears under its name when complete."""
+    """Writes rows as they come, at most one row group in memory; the file appears under its name when complete."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

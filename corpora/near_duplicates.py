@@ -107,7 +107,7 @@ class DuplicateIndex:
                 continue
             other = self._kept[number]
             overlaps = other.group == group and other.start_s < end_s and start_s < other.end_s
-            if not overlaps and self._both_halves(embedding, self._index.reconstruct(int(number))):
+            if not overlaps and self._both_halves(embedding, np.asarray(self._index.reconstruct(int(number)))):
                 return other.clip_id, float(score)
         return None
 

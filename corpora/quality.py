@@ -29,7 +29,7 @@ class QualitySettings:
     min_blur: float = 12.0
     """Variance of the Laplacian of the window's sharper frames at a short side of 192 pixels; below it is blurred."""
     min_change: float = 4.0
-    """Luma (0-255) by which the most changed hundredth of the picture must change in half a second; else it is static."""
+    """Luma (0-255) by which the most changed hundredth of the picture must change in half a second to be moving."""
     min_moving_share: float = 0.05
     """Share of the window in which something must change, so that a short movement in a long still is kept."""
 

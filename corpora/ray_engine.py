@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 
@@ -47,7 +47,7 @@ def stage_on_ray(job: StagingJob, sources: Iterator[Source], workers: int) -> It
         # Small blocks, so that outcomes (and with them the progress) come while the batch is under way.
         blocks = min(len(rows), 8 * workers)
         staged = ray.data.from_items(rows, override_num_blocks=blocks).map(
-            _Stage,
+            cast(Any, _Stage),
             fn_constructor_args=(_job_to_json(job),),
             num_cpus=1,
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),

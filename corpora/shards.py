@@ -15,7 +15,12 @@ def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     info.size = len(data)
     info.mode = 0o644
     tar.addfile(info, io.BytesIO(data))
-    tar.members = []  # tarfile remembers every header otherwise
+    forget_members(tar)
+
+
+def forget_members(tar: tarfile.TarFile) -> None:
+    """tarfile remembers every header it has written or passed; what is streamed needs none of them."""
+    tar.members = []  # type: ignore[attr-defined]
 
 
 def open_for_writing(path: Path) -> tarfile.TarFile:

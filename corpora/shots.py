@@ -23,7 +23,7 @@ class ShotSettings:
     """When two neighbouring frames belong to different shots."""
 
     ratio: float = 3.0
-    """The change must be this many times the mean change of the two frames before and after, so that a turning head is no cut."""
+    """The change must be this many times the mean change of the two frames on either side: a turning head is no cut."""
     change: float = 15.0
     """And at least this large (mean difference of hue, saturation and value, 0-255)."""
 

@@ -1,6 +1,6 @@
 """What there is to ingest: files, folders, globs and JSONL lists, as a stream of sources in a fixed order.
 
-WebDataset tars and LeRobot datasets are recognised on the way (`corpora/webdataset_source.py`, `corpora/lerobot_reader.py`).
+WebDataset tars and LeRobot datasets are recognised on the way (`webdataset_source.py`, `lerobot_reader.py`).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def expand_inputs(inputs: Sequence[str]) -> list[Path]:
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
-    """A prefix for the names from each folder: none for a single one, else the shortest tails of the paths that differ."""
+    """A prefix for the names from each folder: none for a single one, else the shortest tails that differ."""
     folders = [path for path in paths if path.is_dir() and not is_lerobot(path)]
     if len(folders) < 2:
         return [""] * len(paths)

@@ -1,7 +1,7 @@
 """One source from file to staged clips: everything that can be done without looking at other sources.
 
-The result is a tar under the source's key, written to a temporary name and moved into place: a source is staged whole or
-not at all, and staging it again gives the same bytes.
+The result is a tar under the source's key, written to a temporary name and moved into place: a source is staged whole
+or not at all, and staging it again gives the same bytes.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from corpora.quality import MEASURE_SIDE
 from corpora.settings import IngestSettings
 from corpora.shards import add_member, open_for_writing
 from corpora.shots import label_shots
-from corpora.video_source import Source, stamp_of
 from corpora.video import DecodingReport, FrameSampler, Unusable, VideoFacts, describe, probe, read_frames
+from corpora.video_source import Source, stamp_of
 from corpora.windows import Window, WindowSettings, cut_windows
 
 ROWS = "rows.jsonl"
@@ -66,7 +66,7 @@ def staged_path(staging: Path, source: Source) -> Path:
 
 
 def stage_source(task: dict[str, Any], heartbeat: Heartbeat) -> dict[str, Any]:
-    """Runs in the isolated worker. task: source, settings, staging (folder), seed; returns the counts of rows and seconds."""
+    """Runs in the isolated worker. task: source, settings, staging, seed; returns counts of rows and seconds."""
     source = Source.from_json(task["source"])
     settings = IngestSettings.from_json(task["settings"])
     cv2.setNumThreads(1)  # sources are worked on side by side

@@ -177,7 +177,7 @@ def _scan(container: av.container.InputContainer, stream: VideoStream) -> VideoF
     bits = max((part.bits for part in context.format.components), default=8) if context.format else 8
     if not context.width or not context.height or not pixel_format:
         raise Unusable("unreadable", "the header gives no picture size or pixel format")
-    # An edit list may rightly show less than the stream holds; packets that the index names and the file lacks are lost.
+    # An edit list may rightly show less than the stream holds. Packets in the index but not in the file are lost.
     missing = 0.0
     if broken or stream.frames == 0 or seen < stream.frames:
         declared = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
@@ -246,7 +246,7 @@ def read_frames(
         if t_s < start_s - 1e-6 or not sampler.wants(t_s):
             continue
         small = reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.AREA)
-        yield t_s, upright(small.to_ndarray(), facts.rotation)
+        yield t_s, upright(np.asarray(small.to_ndarray(), np.uint8), facts.rotation)
 
 
 def decoded_frames(
@@ -354,7 +354,7 @@ def upright(rgb: NDArray[np.uint8], rotation: int) -> NDArray[np.uint8]:
 
 
 def fit_square(rgb: NDArray[np.uint8], size: int, fit: str) -> NDArray[np.uint8]:
-    """uint8 [size, size, 3]: the whole picture without keeping its aspect ("stretch"), or its middle square ("crop")."""
+    """uint8 [size, size, 3]: the whole picture whatever its aspect ("stretch"), or its middle square ("crop")."""
     if fit == "crop":
         height, width = rgb.shape[:2]
         side = min(height, width)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .gif .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .y4m .h264 .h265 .hevc .ivf".split()
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"}
+    | {".3gp", ".ogv", ".y4m", ".h264", ".h265", ".hevc", ".ivf"}
 )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from corpora.shards import forget_members
 from corpora.video_source import VIDEO_SUFFIXES, Source, stamp_of
 
 _NOTES_LIMIT = 1 << 20
@@ -33,7 +34,7 @@ def read_tar(path: Path, name: str) -> Iterator[Source]:
     try:
         with tarfile.open(path, "r:") as tar:
             for info in tar:
-                tar.members = []  # tarfile remembers every header it has passed
+                forget_members(tar)
                 if not info.isfile():
                     continue
                 folder, _, file = info.name.rpartition("/")

@@ -1,4 +1,4 @@
-"""Windows of set length that never cross a shot, each with its stored frames and what was measured while they streamed by."""
+"""Windows of set length that never cross a shot, with their stored frames and what was measured as they went by."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def cut_windows(
 ) -> Iterator[Window]:
     """From (shot, time, RGB picture) in order. Holds the stored frames of one window, and half a second of pictures.
 
-    A window ends where the next one begins, the last of a shot one frame after its last frame, none after `source_end_s`.
+    A window ends where the next one begins, the last of a shot one frame after its last frame, none after the source.
     """
     window: _Open | None = None
     for shot, t_s, rgb in labelled:

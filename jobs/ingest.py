@@ -29,9 +29,9 @@ class IngestConfig:
     """Folder of the corpus; the same command again resumes."""
     settings: Annotated[IngestSettings, tyro.conf.arg(name="")] = field(default_factory=IngestSettings)
     tier: Literal["", "human", "synthetic", "neural", "robot"] = ""
-    """For all sources but those of which a list says otherwise; by default robot for datasets with actions, else human."""
+    """Of all sources of which no list says otherwise; by default robot for datasets with actions, else human."""
     embodiment: str = ""
-    """For all sources but those of which a list says otherwise; by default the robot that a LeRobot dataset names."""
+    """Of all sources of which no list says otherwise; by default the robot that a LeRobot dataset names."""
     text: str = ""
     """Instruction for sources that have none."""
     cameras: tuple[str, ...] = ()
@@ -96,6 +96,7 @@ def main(argv: Sequence[str]) -> None:
     if summary.get("already_finished"):
         console.print(f"{config.out} was already finished: nothing to do")
     console.print(
-        f"{summary['sources']} sources, {summary['clips']} clips, {summary['hours']:.4f} h kept of {summary['hours_seen']:.4f} h; "
-        f"{summary.get('wall_s', 0):.1f} s, {summary.get('video_hours_per_hour', 0):.1f} h of video an hour -> {config.out}"
+        f"{summary['sources']} sources, {summary['clips']} clips, {summary['hours']:.4f} h kept of "
+        f"{summary['hours_seen']:.4f} h; {summary.get('wall_s', 0):.1f} s, "
+        f"{summary.get('video_hours_per_hour', 0):.1f} h of video an hour -> {config.out}"
     )

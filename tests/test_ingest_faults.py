@@ -1,4 +1,4 @@
-"""Faults are data: whatever is wrong with a file gets a reason in the manifest, and the others are not touched by it."""
+"""Faults are data: whatever is wrong with a file gets a reason in the manifest, and no other file suffers."""
 
 from __future__ import annotations
 

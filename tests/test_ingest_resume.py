@@ -72,8 +72,8 @@ def reference(videos: Path, out: Path) -> tuple[dict[str, bytes], float]:
 
 
 def check_kills(videos: Path, tmp_path: Path, kills: int, seed: int) -> None:
-    """Kills runs of one ingest at random moments until `kills` have hit; then lets it finish. A run that finishes before
-    its kill is counted, compared, and started anew."""
+    """Kills `kills` runs of one ingest at random moments; then lets it finish. One that finishes before its kill is
+    compared at once, and started anew."""
     expected, seconds = reference(videos, tmp_path / "whole")
     rng = np.random.default_rng(seed)
     out = tmp_path / "killed"

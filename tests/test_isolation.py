@@ -11,7 +11,7 @@ import pytest
 
 from corpora.isolation import IsolatedWorker, TaskFailed, WorkerAborted, WorkerDied, WorkerTimeout
 
-BEHAVIOUR = '''
+BEHAVIOUR = """
 import ctypes, os, sys, time
 
 def act(task, heartbeat):
@@ -32,7 +32,7 @@ def act(task, heartbeat):
     if how == "pid":
         return os.getpid()
     return {"echo": task["value"]}
-'''
+"""
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_what_goes_wrong_is_told_apart_and_the_next_task_goes_on(worker):
         worker.call({"how": "segfault"})
     assert echoes(worker)
     began = time.monotonic()
-    with pytest.raises(WorkerTimeout, match="0.8 s"):
+    with pytest.raises(WorkerTimeout, match=r"0\.8 s"):
         worker.call({"how": "hang"})
     assert time.monotonic() - began < 3
     assert echoes(worker)

@@ -159,7 +159,7 @@ def test_truncated_matroska_gives_what_is_there_and_knows_what_is_missing(tmp_pa
 def test_after_damage_it_goes_on_at_the_next_keyframe(tmp_path):
     frames = [numbered_frame(i) for i in range(60)]
     path = write_video(tmp_path / "d.mp4", frames, gop=10, options={"x264-params": "bframes=0:scenecut=0"})
-    clean = {t_s: rgb for t_s, rgb in read(path)[1]}
+    clean = dict(read(path)[1])
     data = bytearray(path.read_bytes())
     place = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 3
     data[place : place + 400] = bytes(400)
