@@ -92,23 +92,23 @@ def extract_on_ray(
         )
 
     written: list[PartSummary] = []
-    peak, began = 0.0, time.perf_counter()
-    for start in range(0, len(todo), BATCH):
+    speeds: StageSpeeds | None = None
+    peak, seconds, began = 0.0, 0.0, time.perf_counter()
+    for start in range(0, max(1, len(todo)), BATCH):
         rows = [{"index": part.index, "measure_s": 0.0} for part in todo[start : start + BATCH]]
-        for row in pipeline(rows, actors):
+        if measure_s and start + BATCH >= len(todo):
+            rows.append({"index": todo[0].index if todo else 0, "measure_s": measure_s})  # once an actor is free
+        for row in pipeline(rows, min(actors, len(rows))) if rows else ():
             reply = json.loads(row["reply"])
+            if "part" not in reply:
+                alone = reply["speeds"]
+                speeds = alone and StageSpeeds(**{name: value * actors for name, value in alone.items()})
+                continue
             record = reply["part"]
             summary = PartSummary(record["index"], record["clips"], record["pairs"], tuple(record["skipped"]))
             written.append(summary)
-            peak = max(peak, reply["peak_memory_mb"])
+            peak, seconds = max(peak, reply["peak_memory_mb"]), time.perf_counter() - began
             show(summary.clips + len(summary.skipped), summary.pairs)
-    seconds = time.perf_counter() - began
-    speeds: StageSpeeds | None = None
-    if measure_s:
-        (row,) = pipeline([{"index": todo[0].index if todo else 0, "measure_s": measure_s}], 1)
-        alone = json.loads(row["reply"])["speeds"]
-        if alone is not None:
-            speeds = StageSpeeds(**{name: value * actors for name, value in alone.items()})
     return written, {
         "device": device,
         "workers": threads,

@@ -156,7 +156,7 @@ def write_part(
             "latent": _lists(latents["latent"], np.float32),
             "quantized": _lists(latents["quantized"], np.float32),
             "motion": _joined([columns.motion for columns in pairs], np.float32),
-            "camera": _lists(_joined([columns.camera for columns in pairs], np.float32).reshape(count, -1), np.float32),
+            "camera": _lists(_joined([columns.camera for columns in pairs], np.float32).reshape(count, 9), np.float32),
             "camera_inlier_ratio": _joined([columns.camera_inlier_ratio for columns in pairs], np.float32),
             "model_hash": [key.model_hash] * count,
         },
