@@ -128,7 +128,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         from lapa.latent_action_model import initialise_from
 
         initialise_from(model, config.init_from)
-    module = LamTraining(model, training, label_scale=data.label_scale(), texts=texts)
+    module = LamTraining(model, training, seed=config.seed, label_scale=data.label_scale(), texts=texts)
     trainer, meter = _trainer(config, training, quiet)
     checkpoint = config.out / "checkpoints" / "last.ckpt"
     resumed = checkpoint if checkpoint.is_file() else None

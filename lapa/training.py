@@ -71,12 +71,19 @@ class LamTraining(lightning.LightningModule):
     """Losses of LAPA and its relatives: target, flow, quantiser, few labels; the schedule; what validation says."""
 
     def __init__(
-        self, model: LatentActionModel, training: TrainingConfig, *, label_scale: Tensor | None = None, texts: Tensor | None = None
+        self,
+        model: LatentActionModel,
+        training: TrainingConfig,
+        *,
+        seed: int = 0,
+        label_scale: Tensor | None = None,
+        texts: Tensor | None = None,
     ) -> None:
         """`label_scale` [A]: deviation of each labelled dimension; `texts` [clips, L, D]: text embedding per clip."""
         super().__init__()
         self.model = model
         self.training_config = training
+        self.seed = seed
         self.register_buffer("label_scale", label_scale if label_scale is not None else torch.ones(max(1, model.config.label_dim)))
         self.texts = texts
         self.elapsed_s = 0.0
@@ -147,6 +154,8 @@ class LamTraining(lightning.LightningModule):
         self.model.latent_std.lerp_(latent.std(0, unbiased=False), 0.02)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # noise and code draws depend on the batch's number alone, so a resumed run repeats an uninterrupted one
+        torch.manual_seed((self.seed * 1_000_003 + batch_idx_of(self)) * 4096 + self.global_rank)
         now = time.monotonic()
         if self._clock is not None:
             self.elapsed_s += now - self._clock
@@ -211,6 +220,11 @@ class LamTraining(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.elapsed_s = float(checkpoint["elapsed_s"])
+
+
+def batch_idx_of(module: LamTraining) -> int:
+    """Batches that the whole run has seen, sessions before a resume included."""
+    return int(module.trainer.fit_loop.total_batch_idx)
 
 
 def target_loss(predicted: Tensor, wanted: Tensor, valid: Tensor | None, config: LamConfig) -> Tensor:
