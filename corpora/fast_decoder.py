@@ -32,8 +32,16 @@ SHORT_GROUP = 48
 """The last frame is compared only if it is at most this many frames from a keyframe."""
 
 
+WHILE_DECODING = "decord fails on some of its frames, or differs from PyAV"
+
+
 class Disagreement(Exception):
     """decord fails on this file or differs from PyAV; the message says how."""
+
+    def __init__(self, message: str, note: str = "") -> None:
+        super().__init__(message)
+        self.note = note or message
+        """For the manifest: decord decodes in a thread of its own; where it notices a fault differs from run to run."""
 
 
 def unsuited(facts: VideoFacts, choice: str, start_s: float, end_s: float) -> str:
@@ -80,7 +88,7 @@ def read_with_decord(
                     reader.skip_frames(skipped)
                 picture = reader.next().asnumpy()
             except (error_type, StopIteration) as error:
-                raise Disagreement(f"decord stops at {time_s:.2f} s: {_line(error)}") from error
+                raise Disagreement(f"decord stops at {time_s:.2f} s: {_line(error)}", WHILE_DECODING) from error
             skipped = 0
             if index in expected:
                 _compare_pictures(picture, expected.pop(index), time_s)
@@ -88,7 +96,7 @@ def read_with_decord(
                 yield time_s, _shrink(picture, size)
         complaint = heard()
         if complaint:
-            raise Disagreement(f"decord goes on after: {complaint}")
+            raise Disagreement(f"decord goes on after: {complaint}", WHILE_DECODING)
 
 
 @contextlib.contextmanager
@@ -155,10 +163,11 @@ def _reference(path: str | os.PathLike[str], facts: VideoFacts) -> dict[int, NDA
 
 def _compare_pictures(picture: NDArray[np.uint8], expected: NDArray[np.uint8], t_s: float) -> None:
     if picture.shape != expected.shape:
-        raise Disagreement(f"decord's pictures are {picture.shape}, PyAV's {expected.shape}")
+        raise Disagreement(f"decord's pictures are {picture.shape}, PyAV's {expected.shape}", WHILE_DECODING)
     difference = float(cv2.absdiff(picture, expected).mean())
     if difference > MEAN_TOLERANCE:
-        raise Disagreement(f"decord's frame at {t_s:.2f} s differs from PyAV's by {difference:.1f} of 255")
+        message = f"decord's frame at {t_s:.2f} s differs from PyAV's by {difference:.1f} of 255"
+        raise Disagreement(message, WHILE_DECODING)
 
 
 def _shrink(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -175,6 +184,6 @@ def _shrink(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
 
 
 def _line(error: BaseException) -> str:
-    """The first line of a message that may hold a C++ stack trace, without paths and addresses."""
+    """What a message says, without the place in decord's source and the stack that may come with it."""
     text = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {text.rpartition(']')[2].strip()}"[:120]
+    return f"{type(error).__name__}: {text.rpartition('Check failed: ')[2]}"[:120]

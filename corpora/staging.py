@@ -179,7 +179,7 @@ def _stage(source: Source, settings: IngestSettings, stager: _Stager, heartbeat:
             try:
                 return list(_rows(source, settings, stager, heartbeat, path, facts, content_hash, "decord", ""))
             except Disagreement as difference:
-                note = str(difference)
+                note = difference.note
                 stager.start_again()
         return list(_rows(source, settings, stager, heartbeat, path, facts, content_hash, "pyav", note))
 

@@ -98,5 +98,6 @@ def main(argv: Sequence[str]) -> None:
     console.print(
         f"{summary['sources']} sources, {summary['clips']} clips, {summary['hours']:.4f} h kept of "
         f"{summary['hours_seen']:.4f} h; {summary.get('wall_s', 0):.1f} s, "
-        f"{summary.get('video_hours_per_hour', 0):.1f} h of video an hour -> {config.out}"
+        f"{summary.get('video_hours_per_hour', 0):.1f} h of video an hour -> {config.out}",
+        soft_wrap=True,
     )

@@ -198,6 +198,7 @@ def check_broken_copies(tmp_path: Path, good: list[bytes], count: int) -> None:
     rows = make(tmp_path / "c", folder, workers=2, file_timeout_s=20.0)
     assert len({row.source for row in rows}) == count
     assert "failed" not in {row.reason for row in rows}
+    assert make(tmp_path / "again", folder, workers=1, file_timeout_s=20.0) == rows
     for clip in Corpus(tmp_path / "c").read_clips():  # what is used can be read
         assert len(clip.frames) == len(clip.t_s) == clip.row.frames
 
