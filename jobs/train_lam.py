@@ -8,7 +8,8 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from corpora.corpus import Corpus
     from corpora.manifest import ClipRow
     from lapa.frame_store import FrameStore
-    from lapa.latent_action_model import LatentActionModel
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,9 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
             f"model.image_size {config.model.image_size} is larger than the corpus' {corpus.clips[0].size if corpus.clips else 0} px: "
             f"ingest again with --size {config.model.image_size}, or choose a smaller model.image_size"
         )
-    train_groups, held_groups = split_groups(corpus.clips, share=config.val_share, patterns=config.holdout, seed=config.seed)
+    train_groups, held_groups = split_groups(
+        corpus.clips, share=config.val_share, patterns=config.holdout, seed=config.seed
+    )
     if not held_groups:
         log.warning("only one source video: nothing is held out, so nothing says whether the model generalises")
     _claim(config)
@@ -107,7 +109,11 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     held = set(held_groups)
     train_rows = [row for row in corpus.clips if row.group not in held]
     val_rows = [row for row in corpus.clips if row.group in held]
-    labelled = {row.clip_id for row in train_rows if config.labels.feature and chosen_share(row.clip_id, config.labels.share, config.seed)}
+    labelled = {
+        row.clip_id
+        for row in train_rows
+        if config.labels.feature and chosen_share(row.clip_id, config.labels.share, config.seed)
+    }
     featurise = None
     if not model_config.pixels:
         from lapa.frozen_features import frozen_vision
@@ -134,24 +140,27 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     resumed = checkpoint if checkpoint.is_file() else None
     batches_done = 0
     if resumed is not None:
-        batches_done = int(torch.load(resumed, weights_only=True, map_location="cpu")["global_step"]) * training.accumulate
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*Precision bf16-mixed is not supported by the model summary.*")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated.*")
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
-        trainer.fit(module, data.train_loader(batches_done), data.val_loader(), ckpt_path=str(resumed) if resumed else None, weights_only=True)
-    interrupted = trainer.interrupted if hasattr(trainer, "interrupted") else False
-    if interrupted:
+        batches_done = (
+            int(torch.load(resumed, weights_only=True, map_location="cpu")["global_step"]) * training.accumulate
+        )
+    start = str(resumed) if resumed else None
+    with _quiet_lightning():
+        trainer.fit(module, data.train_loader(batches_done), data.val_loader(), ckpt_path=start, weights_only=True)
+    if trainer.interrupted:  # Ctrl-C: Lightning has kept a checkpoint's worth of work, the run is not finished
         raise KeyboardInterrupt
+    steps = trainer.global_step
+    validation = data.val_loader()
+    measured: dict[str, float] = {}
+    if validation is not None:  # of the final weights, wherever the last validation in training fell
+        with _quiet_lightning():
+            measured = dict(trainer.validate(module, validation, verbose=False)[0])
     summary: dict[str, Any] = {
         "recipe": config.recipe,
         "seed": config.seed,
         "corpus": str(config.corpus),
-        "steps": trainer.global_step,
+        "steps": steps,
         "minutes": round(module.elapsed_s / 60, 3),
-        "pairs_seen": trainer.global_step * training.batch_size * training.accumulate * trainer.world_size,
+        "pairs_seen": steps * training.batch_size * training.accumulate * trainer.world_size,
         "pairs_per_s": round(meter.pairs_per_s, 1),
         "data_wait_share": round(meter.wait_share, 4),
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -162,7 +171,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         "labels": dataclasses.asdict(config.labels),
         "streamed": data.streamed,
         "collapsed": module.collapsed,
-        "validation": {k: round(float(v), 5) for k, v in trainer.callback_metrics.items() if k.startswith("val/")},
+        "validation": {k: round(float(v), 5) for k, v in measured.items()},
     }
     if trainer.is_global_zero:
         model.save(config.out)
@@ -202,13 +211,31 @@ class _Data:
         with _store_progress() as progress:
             if not self.streamed:
                 self.store = open_store(
-                    corpus, train_rows, model, self.labels, labelled, cache=cache, featurise=featurise, progress=progress
+                    corpus,
+                    train_rows,
+                    model,
+                    self.labels,
+                    labelled,
+                    cache=cache,
+                    featurise=featurise,
+                    progress=progress,
                 )
             val_model = dataclasses.replace(model, gap_s=(model.extract_gap_s,))
             # held-out videos give at most a few hundred pairs to a validation: no need for all of a large corpus
-            self.val_store = open_store(
-                corpus, val_rows[:2000], val_model, LabelSpec(), set(), cache=cache, featurise=featurise, progress=progress
-            ) if val_rows else None
+            self.val_store = (
+                open_store(
+                    corpus,
+                    val_rows[:2000],
+                    val_model,
+                    LabelSpec(),
+                    set(),
+                    cache=cache,
+                    featurise=featurise,
+                    progress=progress,
+                )
+                if val_rows
+                else None
+            )
         self.val_model = val_model
 
     def label_scale(self) -> Tensor | None:
@@ -233,7 +260,9 @@ class _Data:
         rank, ranks = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))), int(os.environ.get("WORLD_SIZE", 1))
         dataset: StoredBatches | StreamedBatches
         if self.store is not None:
-            dataset = StoredBatches(self.store, self.model, self.training.batch_size, seed=self.seed, rank=rank, start=start)
+            dataset = StoredBatches(
+                self.store, self.model, self.training.batch_size, seed=self.seed, rank=rank, start=start
+            )
         else:
             dataset = StreamedBatches(
                 self.corpus, self.train_rows, self.model, self.labels, self.labelled, self.training.batch_size,
@@ -266,7 +295,10 @@ def _trainer(config: TrainLamConfig, training: TrainingConfig, quiet: bool) -> t
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     keeper = ModelCheckpoint(
-        dirpath=config.out / "checkpoints", save_last=True, save_top_k=0, every_n_train_steps=max(1, training.val_every_steps // 2)
+        dirpath=config.out / "checkpoints",
+        save_last=True,
+        save_top_k=0,
+        every_n_train_steps=max(1, training.val_every_steps // 2),
     )
     meter = TrainingProgress(training, show=not quiet)
     trainer = lightning.Trainer(
@@ -291,13 +323,29 @@ def _trainer(config: TrainLamConfig, training: TrainingConfig, quiet: bool) -> t
     return trainer, meter
 
 
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without what Lightning says of choices that were made here on purpose, and of its own use of torch."""
+    with warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers.*",
+            ".*LeafSpec.*deprecated.*",
+            ".*Checkpoint directory .* exists and is not empty.*",
+            ".*GPU available but not used.*",
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
 def _with_labels(config: TrainLamConfig, corpus: Corpus) -> LamConfig:
     """The model's configuration with the width of the few-label head."""
     labels = config.labels
     if not labels.feature:
         return config.model
     if labels.feature not in corpus.truth_features:
-        raise ValueError(f"--labels.feature '{labels.feature}': {closest(labels.feature, sorted(corpus.truth_features))}")
+        raise ValueError(
+            f"--labels.feature '{labels.feature}': {closest(labels.feature, sorted(corpus.truth_features))}"
+        )
     width = corpus.truth_features[labels.feature]
     if labels.dims and max(labels.dims) >= width:
         raise ValueError(f"--labels.dims {labels.dims}: '{labels.feature}' has dimensions 0 to {width - 1}")
@@ -338,12 +386,10 @@ def _black(size: int) -> np.ndarray[Any, Any]:
 
 def _store_progress() -> Any:
     """A context whose value reports (done, total) clips on a rich bar."""
-    from contextlib import contextmanager
-
     from rich.progress import Progress
 
     @contextmanager
-    def bar() -> Any:
+    def bar() -> Iterator[Any]:
         with Progress(transient=True) as progress:
             task = progress.add_task("decoding clips", total=None)
             yield lambda done, total: progress.update(task, completed=done, total=total)
@@ -356,7 +402,17 @@ def _print(summary: dict[str, Any], config: TrainLamConfig) -> None:
     from rich.table import Table
 
     table = Table(title=f"latent action model: {config.out}", show_header=False)
-    for name in ("recipe", "parameters", "steps", "minutes", "pairs_seen", "pairs_per_s", "data_wait_share", "train_clips", "collapsed"):
+    for name in (
+        "recipe",
+        "parameters",
+        "steps",
+        "minutes",
+        "pairs_seen",
+        "pairs_per_s",
+        "data_wait_share",
+        "train_clips",
+        "collapsed",
+    ):
         table.add_row(name, str(summary[name]))
     table.add_row("held-out videos", str(len(summary["held_out_groups"])))
     for name, value in summary["validation"].items():

@@ -43,7 +43,12 @@ class TrainingProgress(Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if self.show and trainer.is_global_zero:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TimeElapsedColumn(),
+            )
             self._progress = Progress(*columns)
             self._progress.start()
             self._task = self._progress.add_task("training", total=1.0)

@@ -179,7 +179,7 @@ def _build(
             if progress is not None:
                 progress(done, len(rows))
     table = {name: np.concatenate([part[name] for part in parts]) for name in PairTable.__dataclass_fields__}
-    np.savez(folder / "pairs.npz", **table)
+    np.savez(folder / "pairs.npz", **table)  # type: ignore[arg-type]
     side = config.image_size // 4
     meta = {
         "frames": [frame_count, config.image_size, config.image_size, 3],

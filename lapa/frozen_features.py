@@ -116,7 +116,9 @@ def embed_texts(name: str, texts: list[str], *, length: int = 16) -> Tensor:
         kind = T5EncoderModel if config.model_type == "t5" else AutoModel
         model = kind.from_pretrained(name, trust_remote_code=False).eval()
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"text model '{name}' cannot be loaded: give a hub name or a folder, and check the network") from error
+        raise ValueError(
+            f"text model '{name}' cannot be loaded: give a hub name or a folder, and check the network"
+        ) from error
     rows = []
     for start in range(0, len(texts), 64):
         tokens = tokenizer(

@@ -95,7 +95,9 @@ class LamConfig:
         if self.pool == "conv" and 4 ** round(math.log(self.tokens, 4)) != self.tokens:
             raise ValueError(f"pool 'conv' makes 1, 4 or 16 tokens, not {self.tokens}: use pool 'queries'")
         if self.stage == 2 and (self.tokens % 2 or self.pool != "queries"):
-            raise ValueError(f"stage 2 with tokens {self.tokens} and pool '{self.pool}': it needs queries, an even number")
+            raise ValueError(
+                f"stage 2 with tokens {self.tokens} and pool '{self.pool}': it needs queries, an even number"
+            )
         if math.isqrt(self.patches) ** 2 != self.patches:
             raise ValueError(f"{self.patches} patches are no square grid: choose another model or image_size")
 

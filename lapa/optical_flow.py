@@ -21,14 +21,15 @@ FLOW_STRIDE = 4
 
 @lru_cache(maxsize=1)
 def _dis() -> cv2.DISOpticalFlow:
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
 
 def pair_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Flow from `first` to `second`, uint8 [H, W, 3] RGB -> float32 [2, H/4, W/4] in per cent (x of the width, y of the
     height)."""
     height, width = first.shape[:2]
-    flow = _dis().calc(cv2.cvtColor(first, cv2.COLOR_RGB2GRAY), cv2.cvtColor(second, cv2.COLOR_RGB2GRAY), None)
+    before, after = (cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in (first, second))
+    flow = _dis().calc(before, after, None)  # type: ignore[call-overload]
     small = cv2.resize(flow, (width // FLOW_STRIDE, height // FLOW_STRIDE), interpolation=cv2.INTER_AREA)
     percent = np.array([100 / width, 100 / height], np.float32)
     return np.ascontiguousarray((small * percent).transpose(2, 0, 1))
@@ -36,6 +37,8 @@ def pair_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np
 
 def batch_flow(first: Tensor, second: Tensor) -> Tensor:
     """Flow of float pictures in [0, 1], [B, 3, S, S] each -> float32 [B, 2, S/4, S/4] in per cent, on their device."""
-    pictures = [(x.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy() for x in (first, second)]
+    pictures = [
+        (x.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy() for x in (first, second)
+    ]
     flows = [pair_flow(a, b) for a, b in zip(*pictures, strict=True)]
     return torch.from_numpy(np.stack(flows)).to(first.device)

@@ -53,9 +53,15 @@ def gather(store: FrameStore, config: LamConfig, chosen: NDArray[np.int64]) -> B
     table = store.pairs
     i, j = table.first[chosen], table.second[chosen]
     if store.features is not None:
-        batch = {"first": torch.from_numpy(store.features[i]).float(), "second": torch.from_numpy(store.features[j]).float()}
+        batch = {
+            "first": torch.from_numpy(store.features[i]).float(),
+            "second": torch.from_numpy(store.features[j]).float(),
+        }
     else:
-        stable = [stabilise(store.frames[a], table.h[p], compensate=config.camera_compensation) for a, p in zip(i, chosen, strict=True)]
+        stable = [
+            stabilise(store.frames[a], table.h[p], compensate=config.camera_compensation)
+            for a, p in zip(i, chosen, strict=True)
+        ]
         batch = {
             "first": to_pictures(np.stack([frame for frame, _ in stable])),
             "second": to_pictures(store.frames[j]),

@@ -63,7 +63,9 @@ def clip_pairs(clip: Clip, gap_s: float) -> ClipPairs:
     """Pairs of `clip` at `gap_s` with the camera's motion: as ingest stored it where it measured the same pair, the
     identity where the camera stands still throughout, measured here otherwise."""
     first, second = pair_indices(clip.t_s, gap_s)
-    stored = {(int(i), int(j)): k for k, (i, j) in enumerate(zip(clip.camera["first"], clip.camera["second"], strict=True))}
+    stored = {
+        (int(i), int(j)): k for k, (i, j) in enumerate(zip(clip.camera["first"], clip.camera["second"], strict=True))
+    }
     still = is_still(clip.camera)
     h = np.tile(np.eye(3, dtype=np.float32), (len(first), 1, 1))
     ratio = np.zeros(len(first), np.float32)

@@ -186,7 +186,7 @@ class LibraryQuantiser(nn.Module):
         for module in self.net.modules():
             if hasattr(module, "reset_cluster_size"):  # the library's code books
                 module.threshold_ema_dead_code = self.config.expire_below * fair  # type: ignore[assignment]
-                module.reset_cluster_size = fair
+                module.reset_cluster_size = fair  # type: ignore[assignment]
 
 
 class ContinuousQuantiser(nn.Module):

@@ -16,6 +16,7 @@ class Recipe:
     model: LamConfig
     training: TrainingConfig
 
+
 DINOV2 = "facebook/dinov2-with-registers-base"
 T5 = "google-t5/t5-base"
 

@@ -70,6 +70,8 @@ class TrainingConfig:
 class LamTraining(lightning.LightningModule):
     """Losses of LAPA and its relatives: target, flow, quantiser, few labels; the schedule; what validation says."""
 
+    label_scale: Tensor
+
     def __init__(
         self,
         model: LatentActionModel,
@@ -84,7 +86,9 @@ class LamTraining(lightning.LightningModule):
         self.model = model
         self.training_config = training
         self.seed = seed
-        self.register_buffer("label_scale", label_scale if label_scale is not None else torch.ones(max(1, model.config.label_dim)))
+        self.register_buffer(
+            "label_scale", label_scale if label_scale is not None else torch.ones(max(1, model.config.label_dim))
+        )
         self.texts = texts
         self.elapsed_s = 0.0
         self.collapsed = False
@@ -119,7 +123,9 @@ class LamTraining(lightning.LightningModule):
             seen = seen + config.latent_noise * torch.randn_like(seen)
         text = None if self.texts is None else self.texts.to(seen.device)[batch["clip"]]
         predicted = self.model.predict(batch["first"], seen, valid, text=text)
-        parts = {"target": target_loss(predicted.target.float(), batch["second"], valid if config.pixels else None, config)}
+        parts = {
+            "target": target_loss(predicted.target.float(), batch["second"], valid if config.pixels else None, config)
+        }
         if predicted.flow is not None:
             parts["flow"] = config.flow_weight * flow_loss(predicted.flow.float(), batch["flow"], valid)
         if config.quantiser.discrete or config.quantiser.kind == "kl":
@@ -192,7 +198,9 @@ class LamTraining(lightning.LightningModule):
         self._latents.append(latent.flatten(1))
         if codes is not None:
             self._codes.append(codes)
-        copy = target_loss(batch["first"], batch["second"], batch.get("valid") if self.config.pixels else None, self.config)
+        copy = target_loss(
+            batch["first"], batch["second"], batch.get("valid") if self.config.pixels else None, self.config
+        )
         self.log("val/target", parts["target"], batch_size=len(latent), sync_dist=True)
         self.log("val/copy", copy, batch_size=len(latent), sync_dist=True)
         if "flow" in parts:
@@ -256,5 +264,5 @@ def effective_rank(latents: Tensor) -> Tensor:
 def codebook_size(model: LatentActionModel) -> int:
     """Codes that a token can take: for fsq the product of the levels, not the size asked for."""
     if model.config.quantiser.kind == "fsq":
-        return int(model.quantiser.net.codebook_size)  # type: ignore[union-attr]
+        return int(model.quantiser.net.codebook_size)  # type: ignore[union-attr, arg-type]
     return model.config.quantiser.codebook_size

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from lapa.lam_config import LamConfig
 from lapa.latent_action_model import LatentActionModel, initialise_from, load_lam, model_hash
 from lapa.quantisers import QuantiserConfig
 from lapa.recipes import DEBUG, RECIPES
@@ -58,7 +57,9 @@ def test_como_never_sees_the_future_frame_alone() -> None:
     scene remains."""
     model = LatentActionModel(dataclasses.replace(PLAIN, input="como", temporal_depth=0)).eval()
     first, second = pictures()
-    model.encoder.stem = torch.nn.Sequential(torch.nn.PixelUnshuffle(8), torch.nn.Flatten(2), Transposed(), torch.nn.Linear(192, 32))
+    model.encoder.stem = torch.nn.Sequential(
+        torch.nn.PixelUnshuffle(8), torch.nn.Flatten(2), Transposed(), torch.nn.Linear(192, 32)
+    )
     base = model.encode(first, second).latent
     shifted = model.encode(first + 0.1, second + 0.1).latent
     torch.testing.assert_close(base, shifted, atol=1e-4, rtol=1e-4)
@@ -184,7 +185,9 @@ def test_effective_rank_counts_directions() -> None:
 
 def squares(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """A bright square that moves by (dx, dy) over a random background: pictures, and the motion."""
-    background = torch.nn.functional.interpolate(torch.rand(count, 3, 4, 4, generator=generator), size=(32, 32), mode="bilinear")
+    background = torch.nn.functional.interpolate(
+        torch.rand(count, 3, 4, 4, generator=generator), size=(32, 32), mode="bilinear"
+    )
     start = torch.randint(8, 16, (count, 2), generator=generator)
     move = torch.randint(-5, 6, (count, 2), generator=generator)
     first, second = 0.5 * background, 0.5 * background.clone()

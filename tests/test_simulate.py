@@ -406,4 +406,4 @@ def test_command_line_prints_its_table(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.slow
 def test_a_hundred_frames_a_second_on_one_core(tmp_path: Path) -> None:
     summary = run(config(tmp_path / "sim", size=96, episodes=6, episode=EpisodeSettings()))
-    assert summary["frames_per_s"] > 100
+    assert summary["frames_per_cpu_s"] > 100  # by the CPU's clock: others may use the core as well

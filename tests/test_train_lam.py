@@ -26,7 +26,9 @@ MODEL = dataclasses.replace(DEBUG, gap_s=(0.3, 0.5))
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The robot with the still camera of the sample corpus."""
     out = tmp_path_factory.mktemp("corpus")
-    dataset = sorted(path for path in SAMPLE.iterdir() if path.is_dir() and "robot" in path.name and "still" in path.name)
+    dataset = sorted(
+        path for path in SAMPLE.iterdir() if path.is_dir() and "robot" in path.name and "still" in path.name
+    )
     ingest.run(ingest.IngestConfig(inputs=(str(dataset[0]),), out=out, workers=1))
     return out
 
@@ -176,7 +178,21 @@ def test_the_command_line_overrides_a_recipes_fields(monkeypatch: pytest.MonkeyP
     seen: list[train_lam.TrainLamConfig] = []
     monkeypatch.setattr(train_lam, "run", seen.append)
     train_lam.main(
-        ["--recipe", "lapa", "--corpus", "c", "--out", "o", "--model.quantiser.kind", "vq", "--model.gap-s", "0.6", "1.0", "--steps", "7"]
+        [
+            "--recipe",
+            "lapa",
+            "--corpus",
+            "c",
+            "--out",
+            "o",
+            "--model.quantiser.kind",
+            "vq",
+            "--model.gap-s",
+            "0.6",
+            "1.0",
+            "--steps",
+            "7",
+        ]
     )
     assert seen[0].model == dataclasses.replace(
         RECIPES["lapa"].model,
