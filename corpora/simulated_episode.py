@@ -43,6 +43,9 @@ class EpisodeSettings:
     """Control steps (of 12.5 ms) after which an episode ends without success."""
     steps_after_success: int = 10
     """Control steps that an episode goes on for after its success."""
+    min_steps: int = 100
+    """An episode lasts this many control steps (100 are 1.25 s) even where success comes sooner, so that a clip of it
+    holds pairs of frames half a second apart."""
     frame_every: int = 1
     """Store every k-th control step: 1 is 80 frames a second, 4 is 20."""
 
@@ -57,6 +60,8 @@ class EpisodeSettings:
             raise ValueError(f"max_steps {self.max_steps}: must be within 1 to {MAX_STEPS}, Meta-World's own limit")
         if self.steps_after_success < 0:
             raise ValueError(f"steps_after_success {self.steps_after_success}: must be at least 0")
+        if self.min_steps < 0:
+            raise ValueError(f"min_steps {self.min_steps}: must be at least 0")
         if self.frame_every < 1 or CONTROL_HZ % self.frame_every:
             divisors = [k for k in range(1, CONTROL_HZ + 1) if CONTROL_HZ % k == 0]
             raise ValueError(f"frame_every {self.frame_every}: must divide {CONTROL_HZ} Hz; choose one of {divisors}")
@@ -121,5 +126,5 @@ def record_episode(env: MetaWorldEnv, settings: EpisodeSettings, episode: int, r
         record.add(picture, {**row, "action": np.mean(actions, axis=0), "next.success": reached})
         if reached and not succeeded:
             succeeded = True
-            last_step = min(last_step, env.steps + settings.steps_after_success)
+            last_step = min(last_step, max(env.steps + settings.steps_after_success, settings.min_steps))
     record.facts = {"task": env.task, "episode": episode, "noise": level, "success": succeeded, "steps": env.steps}

@@ -22,6 +22,7 @@ from corpora.episode_video import VideoEncoding
 from corpora.lerobot_writer import LeRobotFormat, LeRobotWriter
 from corpora.metaworld import HEAD_CAMERA, Look, MetaWorldEnv, still_pose
 from corpora.metaworld_tasks import DEFAULT_TASKS, task_names
+from corpora.offscreen_gl import require_offscreen_gl
 from corpora.simulated_episode import EpisodeSettings, episode_features, record_episode
 from jobs.cli import parse
 
@@ -68,12 +69,11 @@ class SimulateConfig:
         return Look(self.size, self.camera, self.appearance, self.show_goal)
 
     def settings(self) -> dict[str, Any]:
-        """All that the files depend on, as JSON has it."""
+        """All flags that the files depend on, as JSON has them."""
         fields = dataclasses.asdict(self)
         fields |= {"tasks": list(task_names(self.tasks)), "truth": self.truth is not None}
         del fields["out"]
-        versions = {name: importlib.metadata.version(name) for name in ("metaworld", "mujoco", "av", "numpy")}
-        return json.loads(json.dumps({**fields, "versions": versions}))
+        return json.loads(json.dumps(fields))
 
 
 def run(config: SimulateConfig) -> dict[str, Any]:
@@ -81,8 +81,8 @@ def run(config: SimulateConfig) -> dict[str, Any]:
 
     Raises ValueError where `out` holds something else, and where the simulator or its GL library is missing.
     """
-    started = time.perf_counter()
-    settings = config.settings()
+    started, started_cpu = time.perf_counter(), time.process_time()
+    settings = {**config.settings(), "versions": _versions()}
     done = _finished(config, settings)
     writer = LeRobotWriter(config.out, _format(config))
     if done is not None:
@@ -112,14 +112,23 @@ def run(config: SimulateConfig) -> dict[str, Any]:
     if config.truth is not None:
         writer.write_truth(total, config.truth)
     facts = [writer.staged_facts(number) for number in range(total)]
-    wall_s = time.perf_counter() - started
-    summary = _summary(config, settings, facts, frames, wall_s)
+    spent = {"wall_s": time.perf_counter() - started, "cpu_s": time.process_time() - started_cpu}
+    summary = _summary(config, settings, facts, frames, spent)
     temporary = config.out / f"{SUMMARY}.part"
     temporary.write_text(json.dumps(summary, indent=2))
     os.replace(temporary, config.out / SUMMARY)
     (config.out / _SETTINGS).unlink()
     writer.clear_staging()
     return summary
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that the bytes depend on; without the simulator, none of them."""
+    try:
+        return {name: importlib.metadata.version(name) for name in ("metaworld", "mujoco", "av", "numpy")}
+    except importlib.metadata.PackageNotFoundError:
+        require_offscreen_gl()  # says what to install
+        raise
 
 
 def _finished(config: SimulateConfig, settings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -174,7 +183,11 @@ def _simulate_task(
 
 
 def _summary(
-    config: SimulateConfig, settings: Mapping[str, Any], facts: Sequence[Mapping[str, Any]], frames: int, wall_s: float
+    config: SimulateConfig,
+    settings: Mapping[str, Any],
+    facts: Sequence[Mapping[str, Any]],
+    frames: int,
+    spent: Mapping[str, float],
 ) -> dict[str, Any]:
     total = sum(fact["steps"] // config.episode.frame_every for fact in facts)
     summary: dict[str, Any] = {
@@ -182,8 +195,9 @@ def _summary(
         "frames": total,
         "seconds": total / config.episode.fps,
         "frames_this_run": frames,
-        "wall_s": wall_s,
-        "frames_per_s": frames / wall_s,
+        **spent,
+        "frames_per_s": frames / spent["wall_s"],
+        "frames_per_cpu_s": frames / spent["cpu_s"],  # what one core does when nothing else wants it
         "settings": dict(settings),
     }
     if not config.action_free:  # whether it went well is not for those who have the video alone
@@ -232,6 +246,7 @@ def main(argv: Sequence[str]) -> None:
         console.print(f"{config.out} was already finished: nothing to do", soft_wrap=True)
     console.print(
         f"{summary['episodes']} episodes, {summary['frames']} frames ({summary['seconds']:.0f} s of video); "
-        f"frames_per_s {summary['frames_per_s']:.1f}, {summary['wall_s']:.1f} s -> {config.out}",
+        f"frames_per_s {summary['frames_per_s']:.1f} ({summary['frames_per_cpu_s']:.1f} a second of CPU), "
+        f"{summary['wall_s']:.1f} s -> {config.out}",
         soft_wrap=True,
     )
