@@ -27,6 +27,7 @@ class LatentSample:
     group: NDArray[np.str_]
     tier: NDArray[np.str_]
     embodiment: NDArray[np.str_]
+    """The tier where no embodiment is named."""
     t_s: NDArray[np.float64]
     """Source time of the first frame."""
     gap_s: NDArray[np.float64]
@@ -176,7 +177,7 @@ def _read_rows(root: str | Path, chosen: NDArray[np.bool_], pairs: int) -> Laten
         clip_id=text("clip_id"),
         group=text("group"),
         tier=text("tier"),
-        embodiment=text("embodiment"),
+        embodiment=np.where(text("embodiment") == "", text("tier"), text("embodiment")),
         t_s=number("t_s"),
         gap_s=number("gap_s"),
         codes=codes if codes.shape[1] else None,

@@ -1,0 +1,206 @@
+"""From figures to words: may these latents be trusted, and why.
+
+The rules, in this order:
+1. Collapsed codes or a collapsed latent: do not trust.
+2. The decoder does as well with random codes, or no better than a copied first frame: do not trust where no actions are known
+   that say otherwise; a concern where they do.
+3. Actions known: the probe decides.
+   - Its interval reaches down to 0.05 or less, or shuffled latents do as well: do not trust.
+   - The first frame, an untrained network or PCA is better with all labels by an interval, and the latent beats it at no
+     label budget: do not trust; what is better for nothing should be used instead.
+   - Above first frame, untrained network and PCA, each interval above zero, with an R2 of at least 0.5 and without concerns:
+     trust.
+   - Otherwise: trust with care, and the concerns are named.
+4. Actions unknown: cannot tell. What else was measured is said, and what would settle it.
+Concerns: test videos that the model was trained on; much of the camera's motion in the latent; a latent that rebuilds pictures
+across a cut; a code book that is mostly idle; latents of another model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Level = Literal["trust", "trust with care", "do not trust", "cannot tell"]
+TITLES = {
+    "trust": "Trust",
+    "trust with care": "Trust with care",
+    "do not trust": "Do not trust",
+    "cannot tell": "Cannot tell: no actions known",
+}
+LEAST_R2 = 0.05
+GOOD_R2 = 0.5
+CAMERA_R2 = 0.5
+CUT_EXPLAINED = 0.7
+"""Share of a cut's difference that a code may rebuild before it counts as a copy of the second frame."""
+DECODER_GAIN = 0.02
+"""Share of the copy's error that the own code must take away beyond a random one."""
+RIVALS = {"first_frame": "the first frame alone", "untrained": "the same network untrained", "pca": "PCA of the difference"}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One sentence for or against."""
+
+    kind: Literal["good", "concern", "bad"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    level: Level
+    reasons: tuple[Reason, ...]
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.level]
+
+    @property
+    def text(self) -> str:
+        """Title and sentences, worst first."""
+        return " ".join([self.title + ".", *(reason.text for reason in self.reasons)])
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "level": self.level,
+            "title": self.title,
+            "reasons": [{"kind": reason.kind, "text": reason.text} for reason in self.reasons],
+        }
+
+
+def judge(report: dict[str, Any]) -> Verdict:
+    """The verdict on a report card; reads codes, latent, reconstruction, probe, camera, cuts and warnings."""
+    collapse = _collapse(report)
+    decoder = _decoder(report)
+    concerns = _concerns(report)
+    probe = report.get("probe")
+    if probe is None:
+        why = str(report.get("probe_reason") or "no clip of the corpus has ground truth")
+        untold = Reason(
+            "concern",
+            f"No known actions to compare with ({why}), so nothing here shows that the latents are actions; a few dozen "
+            "labelled clips, ingested with the rest, would settle it.",
+        )
+        reasons = [*collapse, *decoder, untold, *concerns]
+        broken = any(reason.kind == "bad" for reason in reasons)
+        return _sorted("do not trust" if broken else "cannot tell", reasons)
+    told, sound, useless = _probe(probe)
+    # Where actions are known, they say more than the decoder does.
+    decoder = [Reason("concern", reason.text) if reason.kind == "bad" else reason for reason in decoder]
+    reasons = [*collapse, *told, *decoder, *concerns]
+    if useless or any(reason.kind == "bad" for reason in collapse):
+        return _sorted("do not trust", reasons)
+    if sound and not any(reason.kind == "concern" for reason in reasons):
+        return _sorted("trust", reasons)
+    return _sorted("trust with care", reasons)
+
+
+def _sorted(level: Level, reasons: list[Reason]) -> Verdict:
+    order = {"bad": 0, "concern": 1, "good": 2}
+    return Verdict(level, tuple(sorted(reasons, key=lambda reason: order[reason.kind])))
+
+
+def _collapse(report: dict[str, Any]) -> list[Reason]:
+    codes, latent = report.get("codes"), report.get("latent") or {}
+    reasons = []
+    if latent.get("collapsed"):
+        reasons.append(
+            Reason(
+                "bad",
+                f"The continuous latent has collapsed: its variance lies in {latent['effective_dims']:.1f} of "
+                f"{latent['dim']} dimensions.",
+            )
+        )
+    if codes is None:
+        return reasons
+    usage = f"{codes['used']} of {codes['size']} codes are used, with a perplexity of {codes['perplexity']:.1f}"
+    if codes["collapsed"]:
+        reasons.append(Reason("bad", f"The codes have collapsed: {usage}."))
+    elif codes["thin"]:
+        reasons.append(Reason("concern", f"Much of the code book is idle: {usage}."))
+    else:
+        reasons.append(Reason("good", f"The code book is alive: {usage}."))
+    return reasons
+
+
+def _decoder(report: dict[str, Any]) -> list[Reason]:
+    found = report.get("reconstruction")
+    if not found or found.get("explained") is None:
+        return []
+    own, random = found["explained"], found["random_code_explained"]
+    if found.get("psnr_db") is not None:
+        figures = (
+            f"{found['psnr_db']:.1f} dB on {found['on']}, {found['copy_psnr_db']:.1f} by copying the first frame, "
+            f"{found['random_code_psnr_db']:.1f} with a random code"
+        )
+    else:
+        figures = f"{100 * own:.0f}% of the change explained on {found['on']}, {100 * random:.0f}% with a random code"
+    if own < DECODER_GAIN:
+        return [Reason("bad", f"The code predicts the second frame no better than a copy of the first ({figures}).")]
+    if own - random < DECODER_GAIN:
+        return [Reason("bad", f"The decoder does not heed the code ({figures}).")]
+    return [Reason("good", f"The code predicts the second frame ({figures}).")]
+
+
+def _concerns(report: dict[str, Any]) -> list[Reason]:
+    reasons = [Reason("concern", text) for text in report.get("warnings", [])]
+    camera = report.get("camera") or {}
+    r2 = camera.get("r2_mean")
+    if r2 is not None:
+        figure = f"R2 {r2:.2f} from the latent to the measured motion of the camera"
+        kind: Literal["good", "concern"] = "concern" if r2 > CAMERA_R2 else "good"
+        text = (
+            f"The latent carries the camera's movement ({figure})."
+            if r2 > CAMERA_R2
+            else f"Little of the camera's movement is in the latent ({figure})."
+        )
+        reasons.append(Reason(kind, text))
+    cuts = report.get("cuts") or {}
+    explained = cuts.get("explained")
+    if explained is not None and explained > CUT_EXPLAINED:
+        reasons.append(
+            Reason(
+                "concern",
+                f"Across a cut, where there is no action, the code still rebuilds {100 * explained:.0f}% of the "
+                "difference: it copies the second frame.",
+            )
+        )
+    elif explained is not None:
+        reasons.append(
+            Reason("good", f"Across a cut the code rebuilds {100 * max(0.0, explained):.0f}% of the difference.")
+        )
+    return reasons
+
+
+def _probe(probe: dict[str, Any]) -> tuple[list[Reason], bool, bool]:
+    """(reasons, above all rivals and good, worth nothing)."""
+    latent = probe["latent"]
+    r2, (low, high) = latent["r2_mean"], latent["ci95"]
+    figure = f"R2 {r2:.2f} [{low:.2f}, {high:.2f}]"
+    if low <= LEAST_R2 or probe["difference"]["shuffled"]["ci95"][0] <= 0:
+        text = f"A linear probe finds no dependable relation between latents and {probe['target']} ({figure})."
+        return [Reason("bad", text)], False, True
+    reasons: list[Reason] = []
+    good = r2 >= GOOD_R2
+    text = f"A linear probe of held-out episodes reads {probe['target']} over {probe['gap_s']:.2f} s with {figure}"
+    reasons.append(Reason("good" if good else "concern", text + ("." if good else "; that is weak.")))
+    sound, useless = good, False
+    for name, title in RIVALS.items():
+        difference = probe["difference"][name]
+        low, high = difference["ci95"]
+        beaten_at = [
+            cell["labels"] for cell in probe["budgets"].values() if cell["difference"][name]["ci95"][0] > 0
+        ]
+        figures = f"{difference['mean']:+.2f} [{low:+.2f}, {high:+.2f}]"
+        if low > 0:
+            reasons.append(Reason("good", f"It is above {title} ({figures})."))
+            continue
+        sound = False
+        few = f" with all labels, but above it with {', '.join(map(str, beaten_at))} labelled pairs" if beaten_at else ""
+        if high < 0:
+            useless |= not beaten_at
+            kind: Literal["concern", "bad"] = "concern" if beaten_at else "bad"
+            reasons.append(Reason(kind, f"It is below {title}{few} ({figures})."))
+        else:
+            reasons.append(Reason("concern", f"It is no better than {title}{few or ' beyond doubt'} ({figures})."))
+    return reasons, sound, useless
