@@ -94,12 +94,13 @@ def _place(staged: StagedClip, writer: ShardWriter, index: DuplicateIndex) -> Cl
     row = staged.row
     if not row.kept or staged.embedding is None:
         return row
-    twin = index.find(row.clip_id, row.group, row.start_s, row.end_s, staged.embedding)
+    digest = str(staged.extra.get("truth_digest", ""))
+    twin = index.find(row.clip_id, row.group, row.start_s, row.end_s, staged.embedding, digest)
     if twin is not None:
         detail = f"of {twin[0]}, similarity {twin[1]:.3f}"
         return dataclasses.replace(row, kept=False, reason="near_duplicate", detail=detail)
-    index.add(row.clip_id, row.group, row.start_s, row.end_s, staged.embedding)
-    extra = {name: value for name, value in staged.extra.items() if name != "truth_features"}
+    index.add(row.clip_id, row.group, row.start_s, row.end_s, staged.embedding, digest)
+    extra = {name: value for name, value in staged.extra.items() if not name.startswith("truth_")}
     members = {"mp4": staged.members["mp4"], "json": b"", "camera.npz": staged.members["camera.npz"]}
     if "truth.npz" in staged.members:
         members["truth.npz"] = staged.members["truth.npz"]

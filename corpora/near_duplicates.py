@@ -68,6 +68,7 @@ class _Kept:
     group: str
     start_s: float
     end_s: float
+    truth_digest: str
 
 
 def _load_faiss() -> Any:
@@ -91,11 +92,18 @@ class DuplicateIndex:
         self._faiss.omp_set_num_threads(1)
 
     def find(
-        self, clip_id: str, group: str, start_s: float, end_s: float, embedding: NDArray[np.float32]
+        self,
+        clip_id: str,
+        group: str,
+        start_s: float,
+        end_s: float,
+        embedding: NDArray[np.float32],
+        truth_digest: str = "",
     ) -> tuple[str, float] | None:
         """(clip_id, similarity) of an earlier kept clip that shows the same, or None.
 
-        Clips of one group that overlap in time (the cameras of an episode) are different views, not duplicates.
+        Clips of one group that overlap in time (the cameras of an episode) are different views, not duplicates. Nor are
+        two clips whose known actions differ, however alike they look: a machine may do nearly the same twice.
         """
         if clip_id in self._ids:
             return clip_id, 1.0
@@ -107,11 +115,24 @@ class DuplicateIndex:
                 continue
             other = self._kept[number]
             overlaps = other.group == group and other.start_s < end_s and start_s < other.end_s
-            if not overlaps and self._both_halves(embedding, np.asarray(self._index.reconstruct(int(number)))):
+            differs = bool(truth_digest and other.truth_digest) and truth_digest != other.truth_digest
+            if (
+                not overlaps
+                and not differs
+                and self._both_halves(embedding, np.asarray(self._index.reconstruct(int(number))))
+            ):
                 return other.clip_id, float(score)
         return None
 
-    def add(self, clip_id: str, group: str, start_s: float, end_s: float, embedding: NDArray[np.float32]) -> None:
+    def add(
+        self,
+        clip_id: str,
+        group: str,
+        start_s: float,
+        end_s: float,
+        embedding: NDArray[np.float32],
+        truth_digest: str = "",
+    ) -> None:
         """Remembers a kept clip."""
         if len(self._kept) == FLAT_LIMIT:
             graph = self._faiss.IndexHNSWFlat(DIMENSIONS, 32, self._faiss.METRIC_INNER_PRODUCT)
@@ -119,7 +140,7 @@ class DuplicateIndex:
             graph.add(self._index.reconstruct_n(0, len(self._kept)))
             self._index = graph
         self._index.add(embedding[None])
-        self._kept.append(_Kept(clip_id, group, start_s, end_s))
+        self._kept.append(_Kept(clip_id, group, start_s, end_s, truth_digest))
         self._ids.add(clip_id)
 
     def _both_halves(self, one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:

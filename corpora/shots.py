@@ -6,7 +6,7 @@ Only frames that will be stored are looked at: a cut lies between two of them, a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -32,36 +32,49 @@ def label_shots(
     frames: Iterator[tuple[float, NDArray[np.uint8]]], settings: ShotSettings
 ) -> Iterator[tuple[int, float, NDArray[np.uint8]]]:
     """Yields (shot index, time, frame) in order; holds back the few frames that the detector must see first."""
-    detector = AdaptiveDetector(adaptive_threshold=settings.ratio, min_scene_len=0, min_content_val=settings.change)
+    detector = _detector(settings, 1.0)
     ahead = detector.event_buffer_length
     waiting: deque[tuple[int, float, NDArray[np.uint8]]] = deque()
+    recent: deque[NDArray[np.uint8]] = deque(maxlen=2 * ahead + 2)
     shot, number = 0, -1
     cuts: set[int] = set()
-
-    def show(moment: int, small: NDArray[np.uint8]) -> None:
-        found = detector.process_frame(FrameTimecode(moment + ahead, 25.0), small)
-        cuts.update(cut.frame_num - ahead for cut in found)
-
     for number, (t_s, rgb) in enumerate(frames):
         waiting.append((number, t_s, rgb))
-        small = _small(rgb)
-        # The detector wants frames on both sides of a cut: the first and the last are repeated, so that a cut right
-        # beside them is seen as well.
-        for early in range(-ahead if number == 0 else 0, 0):
-            show(early, small)
-        show(number, small)
+        recent.append(_small(rgb))
+        cuts.update(cut.frame_num for cut in detector.process_frame(FrameTimecode(number, 25.0), recent[-1]))
+        if number == 2 * ahead - 1:
+            cuts.update(cut for cut in _edge_cuts(recent, settings) if cut < ahead)
         while waiting and waiting[0][0] <= number - ahead:
             index, shown, picture = waiting.popleft()
             shot += index in cuts
             cuts.discard(index)
             yield shot, shown, picture
-    if waiting:
-        last = _small(waiting[-1][2])
-        for extra in range(1, ahead + 1):
-            show(number + extra, last)
+    begin = number + 1 - len(recent)
+    cuts.update(begin + cut for cut in _edge_cuts(recent, settings) if begin == 0 or cut >= len(recent) - ahead)
     for index, shown, picture in waiting:
         shot += index in cuts
         yield shot, shown, picture
+
+
+def _detector(settings: ShotSettings, strictness: float) -> AdaptiveDetector:
+    return AdaptiveDetector(
+        adaptive_threshold=settings.ratio * strictness, min_scene_len=0, min_content_val=settings.change
+    )
+
+
+def _edge_cuts(pictures: Sequence[NDArray[np.uint8]], settings: ShotSettings) -> list[int]:
+    """Cuts in a few pictures from the beginning or the end, as indices into them.
+
+    The detector compares a change with those on either side, and beyond the edge there are none: the first and the last
+    picture are repeated. That halves the mean it compares with, so that the ratio asked for is doubled.
+    """
+    if not pictures:
+        return []
+    detector = _detector(settings, 2.0)
+    ahead = detector.event_buffer_length
+    padded = [pictures[0]] * ahead + list(pictures) + [pictures[-1]] * ahead
+    found = [detector.process_frame(FrameTimecode(index, 25.0), small) for index, small in enumerate(padded)]
+    return [cut.frame_num - ahead for cuts in found for cut in cuts]
 
 
 def _small(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

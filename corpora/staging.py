@@ -30,7 +30,7 @@ from corpora.camera import median_motion
 from corpora.clip_writer import codec_facts, encode_clip, pack_arrays
 from corpora.fast_decoder import Disagreement, read_with_decord, unsuited
 from corpora.isolation import Heartbeat
-from corpora.lerobot_reader import cut_truth, read_truth
+from corpora.lerobot_reader import cut_truth, read_truth, truth_digest
 from corpora.manifest import ClipRow
 from corpora.near_duplicates import embed_clip
 from corpora.quality import MEASURE_SIDE
@@ -380,6 +380,7 @@ def _finish(
     if truth is not None:
         known = cut_truth(truth, window.start_s, window.end_s)
         members["truth.npz"] = pack_arrays(known)
+        extra["truth_digest"] = truth_digest(known)
         extra["truth_features"] = {name: values.shape[1] for name, values in known.items() if name != "t_s"}
     return row, members, extra
 

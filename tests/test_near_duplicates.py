@@ -83,6 +83,15 @@ def test_cameras_of_one_episode_are_not_each_others_duplicates():
     assert index.find("left", "episode", 0.0, 4.0, embedding) == ("left", 1.0)
 
 
+def test_what_acted_differently_is_kept_however_alike_it_looks():
+    embedding = embed_clip(*clip(0))
+    index = DuplicateIndex(DuplicateSettings())
+    index.add("a", "one", 0.0, 4.0, embedding, "these actions")
+    assert index.find("b", "two", 0.0, 4.0, embedding, "other actions") is None
+    assert index.find("b", "two", 0.0, 4.0, embedding, "these actions") is not None
+    assert index.find("b", "two", 0.0, 4.0, embedding) is not None  # a copy without its actions
+
+
 def test_large_corpora_are_searched_as_small_ones(monkeypatch):
     """The graph that replaces the exact search finds what a search through everything finds."""
     monkeypatch.setattr(near_duplicates, "FLAT_LIMIT", 64)

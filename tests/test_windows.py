@@ -41,6 +41,15 @@ def test_a_turning_head_is_no_cut():
     assert set(shots_of([wide[:, x : x + 200] for x in places])) == {0}
 
 
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 6, 9])
+def test_movement_that_begins_or_ends_with_the_video_is_no_cut(count):
+    """Beyond the first and the last frame there is no movement to compare with."""
+    wide = textured(1200, 160, 3)
+    places = [int(300 + 5 * index**1.7) for index in range(count)]
+    assert set(shots_of([wide[:, x : x + 200] for x in places])) == {0}
+    assert set(shots_of([wide[:, x : x + 200] for x in reversed(places)])) == {0}
+
+
 def test_order_and_times_are_those_of_the_input():
     times = [0.0, 0.1, 0.15, 0.4, 0.9, 1.0, 1.3]
     out = list(label_shots(((t, numbered_frame(i)) for i, t in enumerate(times)), ShotSettings()))
