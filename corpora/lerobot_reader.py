@@ -195,7 +195,7 @@ def read_truth(path: str, episode: int) -> dict[str, NDArray[Any]]:
         raise ValueError(f"{path} holds no row of episode {episode}")
     truth: dict[str, NDArray[Any]] = {"t_s": _array(table.column("timestamp"), np.float64)[:, 0]}
     for name in names:
-        if name not in _BOOKKEEPING:
+        if name not in _BOOKKEEPING and not name.startswith("annotation."):
             truth[name] = _array(table.column(name), np.float32)
     order = np.argsort(truth["t_s"], kind="stable")
     return {name: values[order] for name, values in truth.items()}
