@@ -43,11 +43,14 @@ class LamConfig:
     """Latent tokens of a pair; in stage 2 the first half holds stage 1's codes, the second the task-centric ones."""
     latent_dim: int = 32
     """Dimensions of a latent token."""
-    quantiser: QuantiserConfig = field(default_factory=QuantiserConfig)
+    quantiser: QuantiserConfig = field(default_factory=lambda: QuantiserConfig(compand=True))
     """How latents become codes."""
     quantised_share: float = 0.5
     """Share of a training batch whose decoder sees codes; the rest sees the continuous latent, which keeps what codes
     cannot hold. 1.0 for LAPA and UniVLA."""
+    code_gradient: bool = False
+    """Whether the code book's choice shapes the encoder (LAPA, UniVLA: yes). Without, codes are read off the continuous latent
+    and leave it alone."""
     latent_noise: float = 0.0
     """Standard deviation of noise on the continuous latent in training; keeps it smooth and of bounded size."""
     decoder_depth: int = 2

@@ -23,7 +23,7 @@ from lapa.decoder import FrameDecoder, Prediction
 from lapa.encoder import PairEncoder
 from lapa.lam_config import LamConfig
 from lapa.optical_flow import batch_flow
-from lapa.quantisers import NoiseSubstitutionQuantiser, TwoStageQuantiser, build_quantiser
+from lapa.quantisers import CompandedQuantiser, NoiseSubstitutionQuantiser, TwoStageQuantiser, build_quantiser
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -72,7 +72,7 @@ class LatentActionModel(nn.Module):
         if flow is None and self.config.flow_input and self.config.input == "change":
             flow = batch_flow(first, second)
         latent = self.encoder(first, second, valid, flow).float()
-        quantised = self.quantiser(latent)
+        quantised = self.quantiser(latent if self.config.code_gradient else latent.detach())
         return Encoding(latent, quantised.quantized, quantised.codes, quantised.loss)
 
     def predict(
@@ -105,11 +105,16 @@ class LatentActionModel(nn.Module):
 
     def _code_book(self, drawn: Tensor) -> Tensor:
         """[codes, latent_dim]: every code of nsvq and vq; of rvq and fsq those that many random latents fall on."""
-        if isinstance(self.quantiser, NoiseSubstitutionQuantiser):
-            return self.quantiser.codebook
-        if self.config.quantiser.kind == "vq":
-            book = self.quantiser.net.codebook  # type: ignore[union-attr]
-            return book  # type: ignore[return-value]
+        quantiser: nn.Module = self.quantiser
+        outer = quantiser if isinstance(quantiser, CompandedQuantiser) else None
+        inner = quantiser if outer is None else outer.inner
+        book: Tensor | None = None
+        if isinstance(inner, NoiseSubstitutionQuantiser):
+            book = inner.codebook
+        elif self.config.quantiser.kind == "vq" and not isinstance(inner, TwoStageQuantiser):
+            book = inner.net.codebook  # type: ignore[union-attr, assignment]
+        if book is not None:
+            return book if outer is None else outer.expand(book)
         return self.quantiser(drawn).quantized.flatten(0, 1)
 
     def save(self, folder: str | Path) -> None:

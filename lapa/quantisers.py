@@ -31,6 +31,9 @@ class QuantiserConfig:
     """Weight of the pull of encodings to their codes (vq, rvq)."""
     kl_weight: float = 1e-4
     """Weight of the Kullback-Leibler term (kl); AdaWorld uses 2e-4."""
+    compand: bool = False
+    """Quantise centred latents whose length is compressed to log(1 + length): motion is heavy-tailed, and without it most
+    codes go to the few largest motions."""
     expire_below: float = 0.1
     """A code used less than this share of its fair share (1 / codebook_size), on a running mean, is replaced."""
     decay: float = 0.99
@@ -69,11 +72,10 @@ def fsq_levels(codebook_size: int) -> list[int]:
 
 def build_quantiser(config: QuantiserConfig, dim: int) -> nn.Module:
     """The quantiser of `config` for latents of `dim` dimensions; its forward maps [B, tokens, dim] to `Quantised`."""
-    if config.kind == "nsvq":
-        return NoiseSubstitutionQuantiser(config, dim)
-    if config.kind in {"vq", "rvq", "fsq"}:
-        return LibraryQuantiser(config, dim)
-    return ContinuousQuantiser(config, dim)
+    if not config.discrete:
+        return ContinuousQuantiser(config, dim)
+    inner: nn.Module = NoiseSubstitutionQuantiser(config, dim) if config.kind == "nsvq" else LibraryQuantiser(config, dim)
+    return CompandedQuantiser(inner, dim) if config.compand else inner
 
 
 class NoiseSubstitutionQuantiser(nn.Module):
@@ -125,6 +127,56 @@ class NoiseSubstitutionQuantiser(nn.Module):
         if dead.any():
             self.codebook[dead] = random_encodings(flat, int(dead.sum()))
             self.usage[dead] = 1 / self.config.codebook_size
+
+
+class CompandedQuantiser(nn.Module):
+    """`inner` sees u = (z - mean) / scale with its length r compressed to log(1 + r); what it returns is expanded again.
+
+    mean and scale are running statistics of the training latents.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    started: Tensor
+
+    def __init__(self, inner: nn.Module, dim: int, *, momentum: float = 0.02) -> None:
+        super().__init__()
+        self.inner = inner
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, z: Tensor) -> Quantised:
+        z = z.float()
+        if self.training:
+            self._track(z.detach())
+        out = self.inner(self.compress(z))
+        return Quantised(self.expand(out.quantized), out.codes, out.loss)
+
+    def compress(self, z: Tensor) -> Tensor:
+        """z [..., dim] -> u."""
+        u = (z - self.mean) / self.scale
+        r = u.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+        return u * torch.log1p(r) / r
+
+    def expand(self, u: Tensor) -> Tensor:
+        """u [..., dim] -> z, the inverse of `compress`."""
+        r = u.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+        return u * torch.expm1(r.clamp_max(8.0)) / r * self.scale + self.mean
+
+    @torch.no_grad()
+    def _track(self, z: Tensor) -> None:
+        flat = z.flatten(0, -2)
+        mean, scale = flat.mean(0), flat.std(0).mean().clamp_min(1e-6)
+        if dist.is_available() and dist.is_initialized():
+            for value in (mean, scale):
+                dist.all_reduce(value, op=dist.ReduceOp.SUM)
+                value /= dist.get_world_size()
+        share = self.momentum if self.started else 1.0
+        self.mean.lerp_(mean, share)
+        self.scale.lerp_(scale, share)
+        self.started.fill_(True)
 
 
 @torch.no_grad()

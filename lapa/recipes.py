@@ -38,6 +38,7 @@ LAPA = LamConfig(
     latent_dim=32,
     quantiser=QuantiserConfig(kind="nsvq", codebook_size=8),
     quantised_share=1.0,
+    code_gradient=True,
     decoder_depth=8,
     condition="cross",
     residual=False,
@@ -61,6 +62,7 @@ UNIVLA = LamConfig(
     latent_dim=128,
     quantiser=QuantiserConfig(kind="vq", codebook_size=16, commitment=0.25),
     quantised_share=1.0,
+    code_gradient=True,
     decoder_depth=12,
     condition="prepend",
     residual=False,
@@ -87,6 +89,7 @@ GROOT = LamConfig(
     latent_dim=32,
     quantiser=QuantiserConfig(kind="vq", codebook_size=8),
     quantised_share=1.0,
+    code_gradient=True,
     decoder_depth=8,
     condition="cross",
     residual=False,
@@ -104,7 +107,7 @@ DEBUG = LamConfig(
     decoder_depth=1,
     tokens=2,
     latent_dim=8,
-    quantiser=QuantiserConfig(codebook_size=8),
+    quantiser=QuantiserConfig(codebook_size=8, compand=True),
 )
 
 RECIPES: dict[str, Recipe] = {

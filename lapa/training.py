@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from lapa.code_health import perplexity
 from lapa.lam_config import LamConfig
 from lapa.latent_action_model import LatentActionModel
 from lapa.pair_batches import Batch
+from lapa.quantisers import fsq_levels
 
 log = logging.getLogger(__name__)
 
@@ -264,5 +266,5 @@ def effective_rank(latents: Tensor) -> Tensor:
 def codebook_size(model: LatentActionModel) -> int:
     """Codes that a token can take: for fsq the product of the levels, not the size asked for."""
     if model.config.quantiser.kind == "fsq":
-        return int(model.quantiser.net.codebook_size)  # type: ignore[union-attr, arg-type]
+        return math.prod(fsq_levels(model.config.quantiser.codebook_size))
     return model.config.quantiser.codebook_size
