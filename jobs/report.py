@@ -15,7 +15,8 @@ from typing import Annotated, Any
 import tyro
 
 from jobs.cli import parse
-from lapa.report_card import ReportSettings, RunFacts, make_report_card
+from lapa.report_card import make_report_card
+from lapa.report_settings import ReportSettings, RunFacts
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def print_card(card: dict[str, Any], out: Path) -> None:
     from rich.table import Table
 
     from lapa.report_page import TITLES
+    from lapa.verdict import figure, span
 
     console = Console()
     table = Table(title="giza report", title_justify="left")
@@ -121,10 +123,18 @@ def print_card(card: dict[str, Any], out: Path) -> None:
     else:
         table.add_row("codes", "used", f"{codes['used']} of {codes['size']}", "COLLAPSED" if codes["collapsed"] else "")
         table.add_row("", "perplexity", f"{codes['perplexity']:.1f}", f"over {codes['pairs']} pairs")
-    table.add_row("latent", "effective dimensions", f"{latent['effective_dims']:.1f}", f"of {latent['dim']}", end_section=True)
+    table.add_row(
+        "latent", "effective dimensions", f"{latent['effective_dims']:.1f}", f"of {latent['dim']}", end_section=True
+    )
     found = card["reconstruction"]
     if found["psnr_db"] is None:
-        table.add_row("reconstruction", "change explained", f"{100 * found['explained']:.0f}%", f"of {found['unit']}", end_section=True)
+        table.add_row(
+            "reconstruction",
+            "change explained",
+            f"{100 * found['explained']:.0f}%",
+            f"of {found['unit']}",
+            end_section=True,
+        )
     else:
         beside = f"copy {found['copy_psnr_db']:.1f}, random code {found['random_code_psnr_db']:.1f}"
         table.add_row("reconstruction", "PSNR", f"{found['psnr_db']:.1f} dB", beside, end_section=True)
@@ -133,12 +143,11 @@ def print_card(card: dict[str, Any], out: Path) -> None:
     else:
         names = [name for name in TITLES if name in probe]
         for name in names:
-            low, high = probe[name]["ci95"]
-            few = ", ".join(f"{step['labels']}: {step[name]['r2_mean']:.2f}" for step in probe["budgets"].values())
+            few = ", ".join(f"{step['labels']}: {figure(step[name]['r2_mean'])}" for step in probe["budgets"].values())
             table.add_row(
                 f"probe {probe['gap_s']:.2f} s" if name == "latent" else "",
                 TITLES[name],
-                f"{probe[name]['r2_mean']:.2f} [{low:.2f}, {high:.2f}]",
+                f"{figure(probe[name]['r2_mean'])} {span(probe[name]['ci95'])}",
                 f"with few labels {few}" if few and name == "latent" else few,
                 end_section=name == names[-1],
             )
@@ -146,10 +155,20 @@ def print_card(card: dict[str, Any], out: Path) -> None:
     if camera["r2_mean"] is None:
         table.add_row("camera", "", "-", camera["reason"])
     else:
-        table.add_row("camera", "R2 to its motion", f"{camera['r2_mean']:.2f}", f"shuffled {camera['baselines']['shuffled']['r2_mean']:.2f}")
+        table.add_row(
+            "camera",
+            "R2 to its motion",
+            figure(camera["r2_mean"]),
+            f"shuffled {figure(camera['baselines']['shuffled']['r2_mean'])}",
+        )
     if card["cuts"] is not None:
         cuts = card["cuts"]
-        table.add_row("cuts", "change rebuilt", f"{100 * cuts['explained']:.0f}%", f"real pairs {100 * cuts['real_explained']:.0f}%")
+        table.add_row(
+            "cuts",
+            "change rebuilt",
+            f"{100 * cuts['explained']:.0f}%",
+            f"real pairs {100 * cuts['real_explained']:.0f}%",
+        )
     console.print(table)
     marks = {"good": "[green]+[/]", "concern": "[yellow]![/]", "bad": "[red]x[/]"}
     console.print(f"[bold]{card['verdict_detail']['title']}[/]")

@@ -96,9 +96,7 @@ def transfer_strips(
 
 
 @torch.inference_mode()
-def transfer_agreement(
-    model: LatentActionModel, pairs: ModelPairs, other: NDArray[np.integer]
-) -> dict[str, float]:
+def transfer_agreement(model: LatentActionModel, pairs: ModelPairs, other: NDArray[np.integer]) -> dict[str, float]:
     """Latents decoded on another clip's first frame and read again from the prediction.
 
     Returns {same_latent, chance}: the mean cosine between the latent read again and the one put in, about the mean latent;

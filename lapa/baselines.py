@@ -1,5 +1,5 @@
-"""What a latent must beat: the first frame alone, the difference image's principal components, the same network untrained,
-and the latents of other pairs.
+"""What a latent must beat: the first frame alone, the difference image's principal components, the same network
+untrained, and the latents of other pairs.
 
 Each is a `lapa.probe.Feature`: what it learns from data it learns from the split's training pairs, without labels.
 """
@@ -18,7 +18,7 @@ from lapa.latent_action_model import LatentActionModel
 from lapa.pair_frames import BATCH, ModelPairs
 from lapa.probe import Feature, Split
 
-PCA_PAIRS = 6000
+PCA_PAIRS = 4000
 """Training pairs that principal components are computed from; more change them little."""
 
 
@@ -33,29 +33,30 @@ class Components:
 
     def project(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
         """[N, P] -> [N, D]."""
-        return (x - self.mean) @ self.axes.T
+        return np.asarray((x - self.mean) @ self.axes.T, np.float32)
 
     def rebuild(self, x: NDArray[np.floating]) -> NDArray[np.float32]:
         """What the components keep of x [N, P]."""
-        return self.project(x) @ self.axes + self.mean
+        return np.asarray(self.project(x) @ self.axes + self.mean, np.float32)
 
 
 def fit_components(x: NDArray[np.floating], dimension: int, seed: int) -> Components:
     """The leading `dimension` components of x [N, P]; fewer where N or P is smaller."""
     count = max(1, min(dimension, len(x) - 1, x.shape[1]))
-    solver = "randomized" if count < 0.8 * min(x.shape) else "full"
-    pca = PCA(count, svd_solver=solver, random_state=seed).fit(x)
+    solver = "randomized" if count < 0.5 * min(x.shape) else "full"
+    # Three power iterations: the energy kept is within 0.1% of an exact decomposition's on difference images.
+    pca = PCA(count, svd_solver=solver, iterated_power=3, random_state=seed).fit(x)
     return Components(np.asarray(pca.mean_, np.float32), np.asarray(pca.components_, np.float32))
 
 
 def change_images(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[N, 2, S, S, 3] -> second minus first, flattened, in [-1, 1]."""
-    return (thumbs[:, 1].astype(np.float32) - thumbs[:, 0]).reshape(len(thumbs), -1) / 255
+    return np.asarray((thumbs[:, 1].astype(np.float32) - thumbs[:, 0]).reshape(len(thumbs), -1) / 255, np.float32)
 
 
 def first_images(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[N, 2, S, S, 3] -> first frame, flattened, in [0, 1]."""
-    return thumbs[:, 0].astype(np.float32).reshape(len(thumbs), -1) / 255
+    return np.asarray(thumbs[:, 0].astype(np.float32).reshape(len(thumbs), -1) / 255, np.float32)
 
 
 class PictureComponents:
@@ -72,10 +73,13 @@ class PictureComponents:
             chosen = chosen[np.linspace(0, len(chosen) - 1, PCA_PAIRS).round().astype(np.int64)]
         return fit_components(self._of(self._thumbs[chosen]), self._dimension, self._seed)
 
-    def __call__(self, split: Split) -> list[NDArray[np.floating]]:
-        found = self.components(split.train)
+    def project(self, found: Components) -> NDArray[np.float32]:
+        """All pairs [N, D]."""
         parts = [found.project(self._of(self._thumbs[k : k + 1024])) for k in range(0, len(self._thumbs), 1024)]
-        return [np.concatenate(parts)]
+        return np.concatenate(parts)
+
+    def __call__(self, split: Split) -> list[NDArray[np.floating]]:
+        return [self.project(self.components(split.train))]
 
 
 def fixed(*variants: NDArray[np.floating]) -> Feature:

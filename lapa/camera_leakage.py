@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.camera import motion_at_centre
-from lapa.probe import Feature, ProbeSettings, Split, run_probe
+from lapa.baselines import fixed, shuffled
+from lapa.known_motion import Truth
+from lapa.latent_sample import LatentSample
+from lapa.probe import Feature, ProbeSettings, Split, k_fold_splits, run_probe
+from lapa.probe_target import relative_motion
+
+KNOWN = "camera.motion"
+"""Feature of the ground truth that holds the camera's own motion."""
 
 QUANTITIES = ("dx", "dy", "rotation_deg", "log_scale")
 """Shift of the picture's centre in half-widths and half-heights, rotation, logarithm of the scale."""
@@ -64,3 +71,64 @@ def camera_probe(
         },
         "difference": found["difference"],
     }
+
+
+def check_camera(
+    sample: LatentSample, truth: Truth, pca: NDArray[np.float32], settings: ProbeSettings
+) -> dict[str, Any]:
+    """{r2_mean, ...} as `camera_probe`, or r2_mean None and the reason; `truth` the same for known camera motion.
+
+    `pca` [N, D]: the difference images' principal components, beside which the latent is set.
+    """
+    measured = np.flatnonzero(sample.camera_inlier_ratio > 0)
+    result = _camera_from(
+        sample, pca, measured, camera_motion(sample.camera[measured]), QUANTITIES, LEAST_SPREAD, settings
+    )
+    result["source"] = "measured by tracking"
+    has = [row for row, clip in enumerate(sample.clip_id.tolist()) if KNOWN in truth.get(clip, {})]
+    if has:
+        rows = np.array(has, np.int64)
+        values = np.concatenate(
+            [
+                relative_motion(truth[str(sample.clip_id[row])], KNOWN, sample.t_s[[row]], sample.gap_s[[row]])
+                for row in has
+            ]
+        )
+        fine = np.isfinite(values).all(1)
+        names = [f"camera.motion[{k}]" for k in range(values.shape[1])]
+        least = [1e-3] * values.shape[1]  # a millimetre, a milliradian
+        result["truth"] = _camera_from(sample, pca, rows[fine], values[fine], names, least, settings)
+    return result
+
+
+def _camera_from(
+    sample: LatentSample,
+    pca: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    values: NDArray[np.float64],
+    names: Sequence[str],
+    least: Sequence[float],
+    settings: ProbeSettings,
+) -> dict[str, Any]:
+    if len(rows) > 8000:
+        some = np.linspace(0, len(rows) - 1, 8000).round().astype(np.int64)
+        rows, values = rows[some], values[some]
+    nothing: dict[str, Any] = {"r2_mean": None, "ci95": None}
+    groups = sample.group[rows]
+    if len(rows) < MIN_PAIRS or len(np.unique(groups)) < 2:
+        return nothing | {
+            "reason": f"the camera's motion is known for {len(rows)} pairs of {len(np.unique(groups))} videos"
+        }
+    columns = moving_columns(values, least)
+    if not columns:
+        return nothing | {"reason": "the camera stands still"}
+    # Each video in turn: those held out of training are few, and their camera may stand still.
+    splits = k_fold_splits(groups, settings.folds, settings.seed)
+    latent = sample.latent[rows]
+    features = {
+        "latent": fixed(latent),
+        "pca": fixed(pca[rows]),
+        "shuffled": shuffled(latent, settings.seed, 1),
+    }
+    chosen = [names[k] for k in columns]
+    return camera_probe(features, values[:, columns], chosen, groups, splits, settings)

@@ -67,12 +67,21 @@ def label_pairs(sample: LatentSample, seed: int) -> tuple[NDArray[np.int64], lis
     if sample.codes is None:
         clusters = min(MAX_CODES, len(sample))
         kmeans = faiss.Kmeans(
-            sample.latent.shape[1], clusters, niter=20, seed=seed, min_points_per_centroid=1, max_points_per_centroid=10**6
+            sample.latent.shape[1],
+            clusters,
+            niter=20,
+            seed=seed,
+            min_points_per_centroid=1,
+            max_points_per_centroid=10**6,
         )
         latent = np.ascontiguousarray(sample.latent, np.float32)
         kmeans.train(latent)
         _, found = kmeans.index.search(latent, 1)
-        return found[:, 0].astype(np.int64), [str(k) for k in range(clusters)], "k-means clusters of the continuous latent"
+        return (
+            found[:, 0].astype(np.int64),
+            [str(k) for k in range(clusters)],
+            "k-means clusters of the continuous latent",
+        )
     sequences, inverse = np.unique(sample.codes, axis=0, return_inverse=True)
     if sample.codes.shape[1] > 1 and len(sequences) * REPEATS <= len(sample):
         names = [" ".join(str(code) for code in row) for row in sequences]

@@ -148,9 +148,7 @@ def books_of_positions(kind: str, tokens: int, levels: int, stage: int) -> tuple
 def codes_collapsed(size: int, used: int, value: float) -> bool:
     """The alarm: too few codes in use, or nearly all pairs on a few of them."""
     return (
-        value <= COLLAPSED_PERPLEXITY
-        or value < COLLAPSED_PERPLEXITY_SHARE * size
-        or used < COLLAPSED_USED_SHARE * size
+        value <= COLLAPSED_PERPLEXITY or value < COLLAPSED_PERPLEXITY_SHARE * size or used < COLLAPSED_USED_SHARE * size
     )
 
 

@@ -72,7 +72,9 @@ def find_known_motion(
             continue
         groups = len(np.unique(sample.group[rows]))
         if len(rows) < MIN_PAIRS or groups < 2:
-            notes.append(f"{embodiment}: {len(rows)} pairs of {groups} episodes with known actions are too few to probe")
+            notes.append(
+                f"{embodiment}: {len(rows)} pairs of {groups} episodes with known actions are too few to probe"
+            )
             continue
         y = motion[:, chosen]
         if len(chosen) == 0 or (y.std(0) <= 1e-12).any():

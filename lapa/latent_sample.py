@@ -131,7 +131,9 @@ def choose_rows(
 ) -> NDArray[np.bool_]:
     """Mask [rows] of the sample: whole clips in the order of a hash of their names, then thinned evenly."""
     truth_rows, other_rows = usable & has_truth, usable & ~has_truth
-    truth_quota = min(int(truth_rows.sum()), max_pairs - min(int(other_rows.sum()), round((1 - TRUTH_SHARE) * max_pairs)))
+    truth_quota = min(
+        int(truth_rows.sum()), max_pairs - min(int(other_rows.sum()), round((1 - TRUTH_SHARE) * max_pairs))
+    )
     rank = np.argsort(
         np.argsort([hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).hexdigest() for name in names])
     )

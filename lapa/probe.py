@@ -144,8 +144,8 @@ def fit_ridge(
             path = ridge_path(z[kept] - z_mean, y[kept] - y_mean, alphas)
             residual = (z[~kept] - z_mean) @ path + y_mean - y[~kept]
             errors[row] += ((residual**2) * weight).sum((1, 2))
-    row, column = np.unravel_index(int(errors.argmin()), errors.shape)
-    scaling, alpha = SCALINGS[row], float(alphas[column])
+    best, column = np.unravel_index(int(errors.argmin()), errors.shape)
+    scaling, alpha = SCALINGS[best], float(alphas[column])
     z = (x - shift) / scales[scaling]
     z_mean, y_mean = z.mean(0), y.mean(0)
     weights = ridge_path(z - z_mean, y - y_mean, np.array([alpha]))[0]
@@ -308,7 +308,9 @@ def _compare(
     for name, by_budget in errors.items():
         table = by_budget[budget]  # [draws, variants, G, K]
         point[name] = np.mean([[bank.r2(cell, once)[0] for cell in row] for row in table], axis=(0, 1))
-        of_draw = np.stack([np.mean([bank.r2(cell, weights) for cell in row], axis=0) for row in table])  # [draws, B, K]
+        of_draw = np.stack(
+            [np.mean([bank.r2(cell, weights) for cell in row], axis=0) for row in table]
+        )  # [draws, B, K]
         sampled[name] = of_draw[draws, np.arange(len(weights))[:, None]].mean(1)  # [B, K]
     result: dict[str, Any] = {}
     for name in errors:

@@ -22,7 +22,9 @@ def choose_feature(features: Sequence[str], wanted: str | None) -> str:
     known = sorted(set(features))
     if wanted is not None:
         if wanted not in known:
-            raise ValueError(f"target '{wanted}': the corpus knows {', '.join(known) or 'no feature'}; name one of these")
+            raise ValueError(
+                f"target '{wanted}': the corpus knows {', '.join(known) or 'no feature'}; name one of these"
+            )
         return wanted
     for name in (STATE, ACTION):
         if name in known:

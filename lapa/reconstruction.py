@@ -1,14 +1,13 @@
 """Does the decoder follow the code, and is the code more than a copy of the second frame?
 
-Squared errors are averaged over the pixels that the stabilised first frame shows (all, without camera compensation) and over
-pairs before a decibel is taken. All pairs are of groups held out of training where there are such groups.
+Squared errors are averaged over the pixels that the stabilised first frame shows (all, without camera compensation) and
+over pairs before a decibel is taken. All pairs are of groups held out of training where there are such groups.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,8 @@ from corpora.manifest import ClipRow
 from lapa.extraction import Featurise
 from lapa.latent_action_model import LatentActionModel
 from lapa.pair_frames import BATCH, ModelPairs, model_pairs
+
+NEIGHBOURS = "neighbouring shots"
 
 
 def psnr(mse: float) -> float:
@@ -38,12 +39,12 @@ def masked_error(predicted: Tensor, wanted: Tensor, valid: Tensor | None) -> Ten
 @torch.inference_mode()
 def reconstruction_errors(
     model: LatentActionModel, pairs: ModelPairs, other: NDArray[np.integer], seed: int
-) -> dict[str, NDArray[np.float64]]:
-    """Mean square error of each pair [P] by what is decoded on its first frame.
+) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float32]]:
+    """(mean square error of each pair [P] by what is decoded on its first frame, the pairs' continuous latents [P, D]).
 
     own: its quantised code; continuous: its latent before quantisation; shuffled: the quantised code of pair `other` [P];
-    random: a random code; copy: nothing is decoded, the (stabilised) first frame stands in; plain_copy: the first frame as it
-    was.
+    random: a random code; copy: nothing is decoded, the (stabilised) first frame stands in; plain_copy: the first
+    frame as it was.
     """
     generator = torch.Generator().manual_seed(seed)
     quantized: list[Tensor] = []
@@ -70,7 +71,7 @@ def reconstruction_errors(
             decoded["plain_copy"] = plain
         for name, prediction in decoded.items():
             errors.setdefault(name, []).append(masked_error(prediction, second, valid))
-    return {name: torch.cat(values).double().numpy() for name, values in errors.items()}
+    return {name: torch.cat(values).double().numpy() for name, values in errors.items()}, continuous.flatten(1).numpy()
 
 
 def summarise(errors: dict[str, NDArray[np.float64]], *, pixels: bool) -> dict[str, Any]:
@@ -113,9 +114,7 @@ def other_pairs(groups: NDArray[Any], rng: np.random.Generator) -> NDArray[np.in
     return other
 
 
-def cut_pairs(
-    rows: Sequence[ClipRow], rng: np.random.Generator, most: int
-) -> tuple[list[tuple[int, int]], str]:
+def cut_pairs(rows: Sequence[ClipRow], rng: np.random.Generator, most: int) -> tuple[list[tuple[int, int]], str]:
     """Pairs of clips (index of the one whose last frame, of the one whose first frame is taken) and what they are.
 
     Shots that follow one another in a source where there are at least 8 such, else clips of different groups.
@@ -135,7 +134,7 @@ def cut_pairs(
     ]
     if len(neighbours) >= 8:
         order = rng.permutation(len(neighbours))[:most]
-        return [neighbours[k] for k in order], "neighbouring shots"
+        return [neighbours[k] for k in order], NEIGHBOURS
     groups = np.array([row.group for row in rows])
     pairs: list[tuple[int, int]] = []
     for index in rng.permutation(np.repeat(np.arange(len(rows)), 4)).tolist():

@@ -41,7 +41,9 @@ def change_picture(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArr
     return (128 + change).clip(0, 255).astype(np.uint8)
 
 
-def bar(value: float, ci: Sequence[float] | None, low: float, high: float, *, strong: bool = False, width: int = 210) -> str:
+def bar(
+    value: float, ci: Sequence[float] | None, low: float, high: float, *, strong: bool = False, width: int = 210
+) -> str:
     """A bar from zero to `value` on an axis from `low` to `high`, with its interval as a whisker."""
     height, middle = 18, 9
 
@@ -51,11 +53,15 @@ def bar(value: float, ci: Sequence[float] | None, low: float, high: float, *, st
     left, right = sorted((x(0.0), x(value)))
     parts = [f'<line class="axis" x1="{x(0):.1f}" y1="1" x2="{x(0):.1f}" y2="{height - 1}"/>']
     kind = "strong" if strong else "plain"
-    parts.append(f'<rect class="bar {kind}" x="{left:.1f}" y="4" width="{max(right - left, 0.5):.1f}" height="10" rx="2"/>')
+    parts.append(
+        f'<rect class="bar {kind}" x="{left:.1f}" y="4" width="{max(right - left, 0.5):.1f}" height="10" rx="2"/>'
+    )
     if ci is not None:
         a, b = x(ci[0]), x(ci[1])
         parts.append(f'<path class="whisker" d="M{a:.1f} {middle}H{b:.1f}M{a:.1f} 5v8M{b:.1f} 5v8"/>')
-    return f'<svg class="inline" width="{width}" height="{height}" viewBox="0 0 {width} {height}">{"".join(parts)}</svg>'
+    return (
+        f'<svg class="inline" width="{width}" height="{height}" viewBox="0 0 {width} {height}">{"".join(parts)}</svg>'
+    )
 
 
 def usage_bars(counts: Sequence[int], *, width: int = 640, height: int = 120) -> str:
@@ -110,7 +116,9 @@ def label_curves(
         parts.append(f'<text x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick + 0.0:.1f}</text>')
     for count in labels:
         parts.append(f'<text x="{x(count):.1f}" y="{height - 16}" text-anchor="middle">{count}</text>')
-    parts.append(f'<text x="{(left + width - right) / 2:.0f}" y="{height - 1}" text-anchor="middle">labelled pairs</text>')
+    parts.append(
+        f'<text x="{(left + width - right) / 2:.0f}" y="{height - 1}" text-anchor="middle">labelled pairs</text>'
+    )
     spots = sorted(((y(curve[-1][1]), name) for name, curve in curves.items() if curve), key=lambda spot: spot[0])
     placed = -1e9
     for wanted, name in spots:
@@ -124,5 +132,7 @@ def label_curves(
                 f'<circle class="dot c-{name}" cx="{x(count):.1f}" cy="{y(value):.1f}" r="3">'
                 f"<title>{escape(titles[name])}: R2 {value:.2f} with {count} labelled pairs</title></circle>"
             )
-        parts.append(f'<text class="label t-{name}" x="{width - right + 10}" y="{placed + 4:.1f}">{escape(titles[name])}</text>')
+        parts.append(
+            f'<text class="label t-{name}" x="{width - right + 10}" y="{placed + 4:.1f}">{escape(titles[name])}</text>'
+        )
     return f'<svg class="chart" viewBox="0 0 {width} {height}" role="img">{"".join(parts)}</svg>'

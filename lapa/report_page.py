@@ -11,6 +11,7 @@ from typing import Any
 from lapa.report_card import Pictures
 from lapa.report_figures import bar, change_picture, label_curves, strip, usage_bars
 from lapa.report_style import STYLE
+from lapa.verdict import figure, span
 
 TITLES = {
     "latent": "latent",
@@ -29,7 +30,7 @@ EXPLAINED = {
     "shuffled": "latents of other pairs: what chance gives",
 }
 MARKS = {"good": ("✓", "good"), "concern": ("!", "concern"), "bad": ("✗", "bad")}
-SHOWN = 88
+SHOWN = 80
 """Side of a frame in the strips."""
 
 
@@ -72,7 +73,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -
 
 
 def _range(ci: Sequence[float], sign: str = "") -> str:
-    return f'<span class="range">[{ci[0]:{sign}.2f}, {ci[1]:{sign}.2f}]</span>'
+    return f'<span class="range">{span(ci, sign)}</span>'
 
 
 def _verdict(card: dict[str, Any]) -> str:
@@ -98,7 +99,7 @@ def _probe(card: dict[str, Any]) -> str:
     if probe is None:
         return _section(title, _say(f"Not measured: {card['probe_reason']}."))
     parts = [_probe_of(probe)]
-    others = [found for found in card["probes"].values() if found is not probe]
+    others = [found for name, found in card["probes"].items() if name != probe["embodiment"]]
     parts += [f"<h3>{escape(found['embodiment'])}</h3>" + _probe_of(found) for found in others]
     return _section(title, *parts)
 
@@ -126,14 +127,16 @@ def _probe_of(probe: dict[str, Any]) -> str:
             [
                 f'<b>{TITLES[name]}</b><br><span class="small">{EXPLAINED[name]}</span>',
                 bar(cell["r2_mean"], cell["ci95"], low, 1.0, strong=name == "latent"),
-                f'<span class="figure">{cell["r2_mean"]:.2f}</span> {_range(cell["ci95"])}',
-                "" if difference is None else f'<span class="figure">{difference["mean"]:+.2f}</span> {_range(difference["ci95"], "+")}',
+                f'<span class="figure">{figure(cell["r2_mean"])}</span> {_range(cell["ci95"])}',
+                ""
+                if difference is None
+                else f'<span class="figure">{figure(difference["mean"], "+")}</span> {_range(difference["ci95"], "+")}',
             ]
         )
     parts = [_say(intro), _table(["", "", "R2, all labels", "latent minus this"], rows, "probe")]
     parts.append(_budgets(probe, names))
     head = ["R2 of dimension", *(str(dim) for dim in probe["dims"])]
-    per_dim = [[TITLES[name], *(f"{value:.2f}" for value in probe[name]["r2"])] for name in names]
+    per_dim = [[TITLES[name], *(f"{figure(value)}" for value in probe[name]["r2"])] for name in names]
     parts.append(f"<details><summary>Each dimension</summary>{_table(head, per_dim, 'figures')}</details>")
     agreement = probe.get("neighbour_agreement")
     if agreement is not None:
@@ -152,21 +155,26 @@ def _budgets(probe: dict[str, Any], names: Sequence[str]) -> str:
         return _say("There are too few labelled pairs for smaller label budgets.", "small")
     steps = [*probe["budgets"].values(), probe | {"labels": probe["train_pairs"]}]
     shown = [name for name in names if name != "shuffled"]
-    curves = {
-        name: [(step["labels"], step[name]["r2_mean"], step[name]["ci95"]) for step in steps] for name in shown
-    }
+    curves = {name: [(step["labels"], step[name]["r2_mean"], step[name]["ci95"]) for step in steps] for name in shown}
     head = ["labelled pairs", "latent", "minus first frame", "minus untrained", "minus PCA"]
     rows = []
     for step in steps:
-        cells = [f"{step['labels']:,}", f'<span class="figure">{step["latent"]["r2_mean"]:.2f}</span> {_range(step["latent"]["ci95"])}']
+        cells = [
+            f"{step['labels']:,}",
+            f'<span class="figure">{figure(step["latent"]["r2_mean"])}</span> {_range(step["latent"]["ci95"])}',
+        ]
         for name in ("first_frame", "untrained", "pca"):
             found = step["difference"][name]
             kind = "good" if found["ci95"][0] > 0 else "bad" if found["ci95"][1] < 0 else "even"
-            cells.append(f'<span class="figure {kind}">{found["mean"]:+.2f}</span> {_range(found["ci95"], "+")}')
+            cells.append(
+                f'<span class="figure {kind}">{figure(found["mean"], "+")}</span> {_range(found["ci95"], "+")}'
+            )
         rows.append(cells)
     return (
         "<h3>How many labels does it take?</h3>"
-        + _say("The same read-out fitted on a few labelled pairs, averaged over random choices of them: a good latent needs few.")
+        + _say(
+            "The same read-out fitted on a few labelled pairs, averaged over random choices of them: a good latent needs few."
+        )
         + label_curves(curves, TITLES)
         + _table(head, rows, "figures")
     )
@@ -177,7 +185,11 @@ def _codes(card: dict[str, Any]) -> str:
     share = latent["between_video_share"]
     rank = (
         f"The continuous latent spreads over {latent['effective_dims']:.1f} of {latent['dim']} dimensions (participation ratio)."
-        + ("" if share is None else f" {100 * share:.0f}% of its variance tells which video a pair is from, not what happens in it.")
+        + (
+            ""
+            if share is None
+            else f" {100 * share:.0f}% of its variance tells which video a pair is from, not what happens in it."
+        )
     )
     title = "Are the codes alive?"
     if codes is None:
@@ -228,21 +240,29 @@ def _reconstruction(card: dict[str, Any], pictures: Pictures) -> str:
                 f"{100 * share:.0f}%",
             ]
         )
-    rows.append(["PCA of the difference, rebuilt (linear)", "", bar(found["pca_explained"], None, -0.5, 1.0), f"{100 * found['pca_explained']:.0f}%"])
+    rows.append(
+        [
+            "PCA of the difference, rebuilt (linear)",
+            "",
+            bar(found["pca_explained"], None, -0.5, 1.0),
+            f"{100 * found['pca_explained']:.0f}%",
+        ]
+    )
     parts = [_say(intro), _table(["decoded from", "PSNR", "share of the change explained", ""], rows, "figures")]
     if found["unit"] != "pixels":
         parts.append(_say(f"The model predicts {found['unit']}, so there is neither a PSNR nor a picture."))
     elif pictures.reconstructions:
-        parts.append(_say("Left to right: first frame, second frame; predicted from the code, from the continuous latent, from a random code.", "small"))
         strips = [
-            strip([[*columns[:2], change_picture(columns[0], columns[1])], columns[2:]], side=SHOWN, alt="reconstruction", scale=1.0)
+            strip(
+                [[*columns[:2], change_picture(columns[0], columns[1])], columns[2:]], side=SHOWN, alt="reconstruction"
+            )
             for columns in pictures.reconstructions
         ]
-        parts[-1] = _say(
-            "Left: first frame, second frame, their difference. Right: the second frame as predicted from the code, from the continuous "
-            "latent, from a random code.",
-            "small",
+        legend = (
+            "Left: first frame, second frame, their difference. Right: the second frame as predicted from the code, from the "
+            "continuous latent, from a random code."
         )
+        parts.append(_say(legend, "small"))
         parts.append(f'<div class="grid">{"".join(strips)}</div>')
     return _section("Does the decoder follow the code?", *parts)
 
@@ -258,14 +278,18 @@ def _camera(card: dict[str, Any]) -> str:
             continue
         names = {"latent": found, **found["baselines"]}
         rows = [
-            [TITLES[name], bar(cell["r2_mean"], cell["ci95"], -0.1, 1.0, strong=name == "latent"), f'<span class="figure">{cell["r2_mean"]:.2f}</span> {_range(cell["ci95"])}']
+            [
+                TITLES[name],
+                bar(cell["r2_mean"], cell["ci95"], -0.1, 1.0, strong=name == "latent"),
+                f'<span class="figure">{figure(cell["r2_mean"])}</span> {_range(cell["ci95"])}',
+            ]
             for name, cell in names.items()
         ]
-        each = ", ".join(f"{name} {value:.2f}" for name, value in found["r2"].items())
+        each = ", ".join(f"{name} {figure(value)}" for name, value in found["r2"].items())
         parts.append(
             _say(
-                f"R2 from the latent to the camera's motion over the gap, {what}, on {found['pairs']:,} pairs of {found['groups']} videos, each "
-                f"video held out in turn ({each}). Low is good: what a code spends on the head's movement is lost to the hands."
+                f"R2 from the latent to the camera's motion over the gap, {what}, on {found['pairs']:,} pairs of {found['groups']} videos, "
+                f"each video held out in turn ({each}). Low is good: what a code spends on the head's movement is lost to the hands."
             )
         )
         parts.append(_table(["", "", "R2"], rows, "probe"))
@@ -280,13 +304,17 @@ def _cuts(card: dict[str, Any], pictures: Pictures) -> str:
     text = (
         f"Last frame of one clip, first of another ({cuts['pairs']} pairs, {cuts['kind']}). No action leads from one to the other, so a "
         f"latent that is an action cannot rebuild the second. Share of the difference that the code rebuilds: "
-        f"{100 * cuts['explained']:.0f}% across cuts, {100 * cuts['real_explained']:.0f}% on real pairs; PCA of the same dimension rebuilds "
-        f"{100 * cuts['pca_explained']:.0f}% across cuts, a random code {100 * cuts['random_code_explained']:.0f}%."
+        f"{100 * cuts['explained']:.0f}% across cuts, {100 * cuts['real_explained']:.0f}% on real pairs; PCA of the same dimension "
+        f"rebuilds {100 * cuts['pca_explained']:.0f}% across cuts, a random code {100 * cuts['random_code_explained']:.0f}%."
     )
     parts = [_say(text)]
     if pictures.cuts:
         parts.append(_say("Each: last frame before, first frame after, and the prediction from the code.", "small"))
-        parts.append('<div class="grid">' + "".join(strip([columns], side=SHOWN, alt="across a cut") for columns in pictures.cuts) + "</div>")
+        parts.append(
+            '<div class="grid">'
+            + "".join(strip([columns], side=SHOWN, alt="across a cut") for columns in pictures.cuts)
+            + "</div>"
+        )
     return _section(title, *parts)
 
 
@@ -296,12 +324,12 @@ def _transfer(card: dict[str, Any], pictures: Pictures) -> str:
     if "reason" in found:
         return _section(title, _say(f"Not shown: {found['reason']}."))
     text = (
-        "The latent of one pair, decoded on a frame of another video. Read again from the prediction, it agrees with the latent put in by a "
-        f"cosine of {found['same_latent']:.2f}; with a latent that was not put in, {found['chance']:.2f}."
+        "The latent of one pair, decoded on a frame of another video. Read again from the prediction, it agrees with the latent put in "
+        f"by a cosine of {figure(found['same_latent'])}; with a latent that was not put in, {figure(found['chance'])}."
     )
     across = found.get("across_embodiments")
     if across:
-        text += f" Between embodiments: {across['same_latent']:.2f}, chance {across['chance']:.2f}."
+        text += f" Between embodiments: {figure(across['same_latent'])}, chance {figure(across['chance'])}."
     rows = []
     for one in pictures.transfers:
         change = change_picture(one.onto, one.continuous)
@@ -311,10 +339,12 @@ def _transfer(card: dict[str, Any], pictures: Pictures) -> str:
             alt=f"latent of {one.source} on {one.target}",
         )
         note = " (another embodiment)" if one.across else ""
-        rows.append(f"<figure>{picture}<figcaption>{escape(one.source)} → {escape(one.target)}{note}</figcaption></figure>")
+        rows.append(
+            f"<figure>{picture}<figcaption>{escape(one.source)} → {escape(one.target)}{note}</figcaption></figure>"
+        )
     legend = (
-        "Left: the pair that the latent is from. Right: another clip's frame, the prediction from the code, from the continuous latent, and "
-        "what that changed."
+        "Left: the pair that the latent is from. Right: another clip's frame, the prediction from the code, from the continuous latent, "
+        "and what that changed."
     )
     return _section(title, _say(text), _say(legend, "small"), f'<div class="grid">{"".join(rows)}</div>')
 
@@ -324,7 +354,9 @@ def _atlas(pictures: Pictures) -> str:
     blocks = []
     for entry in atlas.entries:
         groups = [
-            [*pictures.frames[row], change_picture(*pictures.frames[row])] for row in entry.rows if row in pictures.frames
+            [*pictures.frames[row], change_picture(*pictures.frames[row])]
+            for row in entry.rows
+            if row in pictures.frames
         ]
         places = "; ".join(pictures.labels[row] for row in entry.rows)
         caption = (
@@ -332,7 +364,9 @@ def _atlas(pictures: Pictures) -> str:
             f"embodiment{'s' if entry.embodiments != 1 else ''}, mean change {entry.motion:.1f} of 255"
         )
         picture = strip(groups, side=64, alt=places)
-        blocks.append(f'<figure class="row"><figcaption title="{escape(places, quote=True)}">{caption}</figcaption>{picture}</figure>')
+        blocks.append(
+            f'<figure class="row"><figcaption title="{escape(places, quote=True)}">{caption}</figcaption>{picture}</figure>'
+        )
     text = (
         f"Entries are {atlas.kind}, the most used first. Their pairs are drawn at random, from different videos where there are enough: "
         "first frame, second frame, difference. Pairs of one code should show one kind of motion, whoever makes it."
@@ -347,10 +381,12 @@ def _neighbours(card: dict[str, Any], pictures: Pictures) -> str:
     for found in pictures.atlas.neighbours:
         groups = [list(pictures.frames[row]) for row in (found.query, *found.rows)]
         caption = f"{escape(pictures.labels[found.query])} → nearest in {escape(found.kind)}"
-        blocks.append(f'<figure class="row"><figcaption>{caption}</figcaption>{strip(groups, side=72, alt=found.kind)}</figure>')
+        blocks.append(
+            f'<figure class="row"><figcaption>{caption}</figcaption>{strip(groups, side=72, alt=found.kind)}</figure>'
+        )
     text = (
-        "The first pair of each row is the query; then the pairs whose continuous latents lie nearest to it, one of each other video, and of "
-        "each other embodiment. They should move alike, not look alike."
+        "The first pair of each row is the query; then the pairs whose continuous latents lie nearest to it, one of each other video, and "
+        "of each other embodiment. They should move alike, not look alike."
     )
     return _section("Nearest clips by latent", _say(text), *blocks)
 
@@ -359,7 +395,7 @@ def _method(card: dict[str, Any]) -> str:
     notes = [*card["probe_notes"]]
     text = (
         "Videos (episodes) are held out whole, never frames of them. The ridge penalty and scaling are chosen by cross-validation over the "
-        "training episodes. Intervals resample test episodes 1,000 times unless told otherwise; those of differences use the same resamples "
-        "for both. All figures are in report.json beside this page."
+        "training episodes. Intervals resample test episodes 1,000 times unless told otherwise; those of differences use the same "
+        "resamples for both. All figures are in report.json beside this page."
     )
     return _section("How this was measured", _say(text), *(_say(note, "small") for note in notes))

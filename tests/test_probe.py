@@ -98,7 +98,9 @@ def test_r2_and_its_resamples_are_those_of_the_pairs_themselves() -> None:
     np.testing.assert_allclose(r_squared(fit.predict(x[split.test]), y[split.test]), want)
     weights = resample_groups(3, 5, np.random.default_rng(1))
     for drawn, ours in zip(weights, bank.r2(sums, weights), strict=True):
-        rows = np.concatenate([np.flatnonzero(names == n) for n, k in zip(bank.names, drawn, strict=True) for _ in range(int(k))])
+        rows = np.concatenate(
+            [np.flatnonzero(names == n) for n, k in zip(bank.names, drawn, strict=True) for _ in range(int(k))]
+        )
         np.testing.assert_allclose(ours, r2_score(y[rows], fit.predict(x[rows]), multioutput="raw_values"))
 
 
