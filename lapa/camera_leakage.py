@@ -18,6 +18,8 @@ from lapa.probe_target import relative_motion
 KNOWN = "camera.motion"
 """Feature of the ground truth that holds the camera's own motion."""
 
+POSE = ("x", "y", "z", "turn about x", "turn about y", "turn about z")
+"""What giza simulate stores."""
 QUANTITIES = ("dx", "dy", "rotation_deg", "log_scale")
 """Shift of the picture's centre in half-widths and half-heights, rotation, logarithm of the scale."""
 LEAST_SPREAD = (0.006, 0.006, 0.15, 0.004)
@@ -95,7 +97,7 @@ def check_camera(
             ]
         )
         fine = np.isfinite(values).all(1)
-        names = [f"camera.motion[{k}]" for k in range(values.shape[1])]
+        names = list(POSE) if values.shape[1] == len(POSE) else [f"{KNOWN}[{k}]" for k in range(values.shape[1])]
         least = [1e-3] * values.shape[1]  # a millimetre, a milliradian
         result["truth"] = _camera_from(sample, pca, rows[fine], values[fine], names, least, settings)
     return result

@@ -44,7 +44,7 @@ def check_reconstruction(
     errors, again = reconstruction_errors(model, pairs, other_pairs(groups, rng), settings.seed)
     result = summarise(errors, pixels=model.config.pixels)
     result["groups"] = len(np.unique(groups))
-    result["on"] = "held-out videos" if prefer.any() else "videos it was trained on (none were held out)"
+    result["on"] = "held-out videos" if prefer.any() else "videos it may have been trained on (none were held out)"
     result["unit"] = "pixels" if model.config.pixels else f"features of {model.config.target}"
     error = float(np.sqrt(((again - sample.latent[rows]) ** 2).mean()))
     if error > 0.05 * max(float(sample.latent[rows].std()), 1e-6):

@@ -74,8 +74,7 @@ def make_report_card(
         seed=settings.seed,
         gap_s=settings.gap_s,
     )
-    held_out = set(run.held_out_groups)
-    prefer = np.isin(sample.group, sorted(held_out))
+    prefer = run.unseen(sample.group)
     rng = np.random.default_rng([settings.seed, 3])
     clock = _Clock()
     seen = survey_clips(corpus, sample, model, prefer, truth, settings, featurise, rng, tell)

@@ -35,10 +35,10 @@ def strip(frames: Sequence[Sequence[NDArray[np.uint8]]], *, side: int, alt: str,
     return f'<img src="data:image/png;base64,{encoded}" width="{width}" alt="{escape(alt, quote=True)}">'
 
 
-def change_picture(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Second minus first about grey, doubled: grey is where nothing changed."""
+def change_picture(first: NDArray[np.uint8], second: NDArray[np.uint8], *, gain: int = 1) -> NDArray[np.uint8]:
+    """Second minus first about grey, times `gain`: grey is where nothing changed."""
     change = second.astype(np.int16) - first
-    return (128 + change).clip(0, 255).astype(np.uint8)
+    return (128 + gain * change).clip(0, 255).astype(np.uint8)
 
 
 def bar(
@@ -70,7 +70,8 @@ def usage_bars(counts: Sequence[int], *, width: int = 640, height: int = 120) ->
     shares = [count / total for count in counts]
     even = 1 / len(counts)
     top = max(*shares, even, 1e-9) * 1.1
-    step = width / len(counts)
+    chart = width - 70  # what is right of it says what the line means
+    step = chart / len(counts)
     body = height - 18
     parts = []
     for number, share in enumerate(shares):
@@ -83,8 +84,8 @@ def usage_bars(counts: Sequence[int], *, width: int = 640, height: int = 120) ->
         if len(counts) <= 32:
             parts.append(f'<text x="{(number + 0.5) * step:.1f}" y="{height - 4}" text-anchor="middle">{number}</text>')
     line = body - even / top * body
-    parts.append(f'<line class="even" x1="0" y1="{line:.1f}" x2="{width}" y2="{line:.1f}"/>')
-    parts.append(f'<text x="{width - 2}" y="{line - 4:.1f}" text-anchor="end">{100 * even:.1f}% each</text>')
+    parts.append(f'<line class="even" x1="0" y1="{line:.1f}" x2="{chart}" y2="{line:.1f}"/>')
+    parts.append(f'<text x="{chart + 6}" y="{line + 4:.1f}">{100 * even:.1f}% each</text>')
     return f'<svg class="chart" viewBox="0 0 {width} {height}" role="img">{"".join(parts)}</svg>'
 
 

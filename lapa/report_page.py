@@ -30,7 +30,7 @@ EXPLAINED = {
     "shuffled": "latents of other pairs: what chance gives",
 }
 MARKS = {"good": ("✓", "good"), "concern": ("!", "concern"), "bad": ("✗", "bad")}
-SHOWN = 80
+SHOWN = 78
 """Side of a frame in the strips."""
 
 
@@ -332,7 +332,7 @@ def _transfer(card: dict[str, Any], pictures: Pictures) -> str:
         text += f" Between embodiments: {figure(across['same_latent'])}, chance {figure(across['chance'])}."
     rows = []
     for one in pictures.transfers:
-        change = change_picture(one.onto, one.continuous)
+        change = change_picture(one.onto, one.continuous, gain=2)
         picture = strip(
             [list(one.taken_from), [one.onto, one.quantized, one.continuous, change]],
             side=SHOWN,
@@ -344,7 +344,7 @@ def _transfer(card: dict[str, Any], pictures: Pictures) -> str:
         )
     legend = (
         "Left: the pair that the latent is from. Right: another clip's frame, the prediction from the code, from the continuous latent, "
-        "and what that changed."
+        "and what that changed, twice as strong."
     )
     return _section(title, _say(text), _say(legend, "small"), f'<div class="grid">{"".join(rows)}</div>')
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
+from numpy.typing import NDArray
 
 from lapa.probe import ProbeSettings
 
@@ -59,6 +61,12 @@ class RunFacts:
     held_out_groups: tuple[str, ...] = ()
     labelled_clips: int = 0
     model_hash: str = ""
+
+    def unseen(self, groups: NDArray[np.str_]) -> NDArray[np.bool_]:
+        """Which of `groups` [N] the model was not trained on; none where nothing is known of its training."""
+        if self.train_groups:
+            return ~np.isin(groups, self.train_groups)
+        return np.isin(groups, self.held_out_groups)
 
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> RunFacts:

@@ -249,6 +249,33 @@ def test_a_continuous_model_has_clusters_instead_of_codes(corpus: Path, tmp_path
     assert card["reconstruction"]["random_code_psnr_db"] is not None
 
 
+def test_a_model_of_features_has_no_pictures_but_all_else(corpus: Path, tmp_path: Path) -> None:
+    from lapa.report_card import make_report_card
+    from lapa.report_page import render
+    from lapa.report_settings import RunFacts
+
+    config = replace(
+        CONFIG, target="made features", input="both", flow_input=False, flow_weight=0.0, camera_compensation=False,
+        feature_patches=16, feature_dim=8,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LatentActionModel(config).eval()
+    latents = make_latents(tmp_path / "latents", corpus, make_run(tmp_path / "lam"), "motion")
+
+    def featurise(frames: np.ndarray) -> np.ndarray:
+        """Mean colour and contrast of 16 patches."""
+        patches = frames.reshape(len(frames), 4, 8, 4, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(len(frames), 16, 64, 3)
+        values = np.concatenate([patches.mean(2), patches.std(2), patches.max(2)[..., :2]], -1) / 255
+        return values.astype(np.float16)
+
+    facts = RunFacts(held_out_groups=tuple(f"robot/episode_{k:06d}" for k in (5, 6, 7)))
+    card, pictures = make_report_card(Corpus(corpus), model, facts, latents, QUICK, featurise)
+    assert card["reconstruction"]["psnr_db"] is None and 0 < card["reconstruction"]["pca_explained"] <= 1
+    assert card["probe"]["latent"]["r2_mean"] > 0.9
+    assert "reason" in card["transfer"] and not pictures.reconstructions
+    assert "features of made features" in render(card, pictures)
+
+
 def test_named_test_groups_and_a_warning_where_they_were_trained_on() -> None:
     groups = np.repeat([f"set/episode_{k}" for k in range(6)], 5)
     names = set(groups)
