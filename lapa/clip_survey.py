@@ -19,6 +19,10 @@ from lapa.pair_frames import THUMB, ModelPairs, read_pairs
 from lapa.report_settings import ReportSettings
 
 
+MAX_ENDS = 400
+"""Clips whose first and last frames are kept to stand for cuts; bounds memory."""
+
+
 @dataclass
 class Survey:
     """What one reading of the clips leaves behind."""
@@ -32,7 +36,7 @@ class Survey:
     gallery: list[tuple[NDArray[np.int64], ModelPairs]] = field(default_factory=list)
     """Some moving pairs of each embodiment, for transfers."""
     rows: list[ClipRow] = field(default_factory=list)
-    """Of the clips read."""
+    """Of the first MAX_ENDS clips read."""
     ends: list[NDArray[np.uint8]] = field(default_factory=list)
     """[2, S, S, 3] of each: its first and its last frame."""
 
@@ -75,6 +79,7 @@ def survey_clips(
             some = np.flatnonzero(mask[clip.rows])
             if len(some):
                 kept.append((clip.rows[some], clip.pairs.take(some)))
-        seen.rows.append(clip.clip.row)
-        seen.ends.append(clip.ends)
+        if len(seen.rows) < MAX_ENDS:
+            seen.rows.append(clip.clip.row)
+            seen.ends.append(clip.ends)
     return seen

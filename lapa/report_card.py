@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from collections.abc import Sequence
@@ -86,6 +87,7 @@ def make_report_card(
     clock.lap("principal components")
     warnings = _warnings(sample, run, model)
     card: dict[str, Any] = {
+        "settings": dataclasses.asdict(settings),
         "pairs": sample.pairs,
         "sampled_pairs": len(sample),
         "clips": len(np.unique(sample.clip_id)),

@@ -395,7 +395,7 @@ def _method(card: dict[str, Any]) -> str:
     notes = [*card["probe_notes"]]
     text = (
         "Videos (episodes) are held out whole, never frames of them. The ridge penalty and scaling are chosen by cross-validation over the "
-        "training episodes. Intervals resample test episodes 1,000 times unless told otherwise; those of differences use the same "
+        f"training episodes. Intervals resample test episodes {card['settings']['bootstrap']:,} times; those of differences use the same "
         "resamples for both. All figures are in report.json beside this page."
     )
     return _section("How this was measured", _say(text), *(_say(note, "small") for note in notes))
