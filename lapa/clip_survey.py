@@ -18,7 +18,6 @@ from lapa.latent_sample import LatentSample, Progress
 from lapa.pair_frames import THUMB, ModelPairs, read_pairs
 from lapa.report_settings import ReportSettings
 
-
 MAX_ENDS = 400
 """Clips whose first and last frames are kept to stand for cuts; bounds memory."""
 
