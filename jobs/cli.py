@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import TypeVar
@@ -57,7 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in JOBS:
         print(f"giza: no job '{name}'. {closest(name, list(JOBS))}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    for package in ("corpora", "lapa", "jobs"):
+        logging.getLogger(package).setLevel(logging.INFO)
+    # OpenMP threads that spin while they wait starve the loaders beside them; read when torch is first imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         importlib.import_module(JOBS[name][0]).main(rest)
     except (ValueError, FileNotFoundError) as error:
