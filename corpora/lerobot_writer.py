@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from corpora.episode_video import EpisodeVideo, VideoEncoding, join_videos
 from corpora.lerobot_stats import Stats, merge_picture_stats, picture_stats, vector_stats
+from corpora.lerobot_tables import arrow_type, flat, table, tasks_table
 
 BOOKKEEPING = {
     "timestamp": "float32",
@@ -188,7 +189,7 @@ class LeRobotWriter:
             for number in range(episodes):
                 episode = self._staged(number)
                 rows = {**episode.rows(), **self._bookkeeping(episode, 0, 0)}
-                out.write_table(_table(rows, schema))
+                out.write_table(table(rows, schema))
 
     @contextmanager
     def episode(self, episode: int, task: str) -> Iterator[EpisodeRecord]:
@@ -248,7 +249,7 @@ class LeRobotWriter:
                     episode = staged[number]
                     rows = {name: values for name, values in episode.rows().items() if name in kept}
                     rows |= self._bookkeeping(episode, tasks[episode.task], first)
-                    out.write_table(_table(rows, schema))
+                    out.write_table(table(rows, schema))
                     records[number] = {
                         "episode_index": number,
                         "tasks": [episode.task],
@@ -265,8 +266,8 @@ class LeRobotWriter:
         return {name: np.concatenate(values) for name, values in all_rows.items()}
 
     def _schema(self, features: Mapping[str, Feature], bookkeeping: Sequence[str]) -> pa.Schema:
-        fields = [(name, _arrow_type(feature.dtype, len(feature.names))) for name, feature in features.items()]
-        return pa.schema([*fields, *((name, _arrow_type(BOOKKEEPING[name], 1)) for name in bookkeeping)])
+        fields = [(name, arrow_type(feature.dtype, len(feature.names))) for name, feature in features.items()]
+        return pa.schema([*fields, *((name, arrow_type(BOOKKEEPING[name], 1)) for name in bookkeeping)])
 
     def _bookkeeping(self, episode: _Staged, task_index: int, first: int) -> dict[str, NDArray[Any]]:
         frame = np.arange(episode.length)
@@ -306,11 +307,11 @@ class LeRobotWriter:
         with _replacing(self.root / "meta" / "stats.json") as path:
             path.write_text(json.dumps(stats, indent=2))
         with _replacing(self.root / "meta" / "tasks.parquet") as path:
-            pq.write_table(_tasks_table(tasks), path)
+            pq.write_table(tasks_table(tasks), path)
         place = {"chunk_index": 0, "file_index": 0}
         with _replacing(self.root / EPISODES_PATH.format(**place)) as path:
-            flat = [_flat({**record, **{f"meta/episodes/{k}": v for k, v in place.items()}}) for record in records]
-            pq.write_table(pa.Table.from_pylist(flat), path)
+            records = [flat({**record, **{f"meta/episodes/{k}": v for k, v in place.items()}}) for record in records]
+            pq.write_table(pa.Table.from_pylist(records), path)
         with _replacing(self.root / "meta" / "info.json") as path:
             path.write_text(json.dumps(self._info(staged, kept, len(tasks)), indent=2))
 
@@ -372,49 +373,3 @@ def _files(sizes: Sequence[int], limit_mb: int) -> list[list[int]]:
         files[-1].append(number)
         used += size
     return files
-
-
-def _arrow_type(dtype: str, dimensions: int) -> pa.DataType:
-    scalar = {"float32": pa.float32(), "int64": pa.int64(), "bool": pa.bool_()}[dtype]
-    return scalar if dimensions == 1 else pa.list_(scalar, dimensions)
-
-
-def _arrow_column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
-    if pa.types.is_fixed_size_list(kind):
-        return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel(), kind.value_type), type=kind)
-    return pa.array(values[:, 0], kind)
-
-
-def _table(rows: Mapping[str, NDArray[Any]], schema: pa.Schema) -> pa.Table:
-    columns = [_arrow_column(rows[name], schema.field(name).type) for name in schema.names]
-    return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """{"stats/action": {"min": ...}} -> {"stats/action/min": ...}; other entries stay."""
-    flat: dict[str, Any] = {}
-    for key, value in record.items():
-        if isinstance(value, dict):
-            flat |= {f"{key}/{inner}": item for inner, item in value.items()}
-        else:
-            flat[key] = value
-    return flat
-
-
-def _tasks_table(tasks: Mapping[str, int]) -> pa.Table:
-    """Column task_index, and the task itself as what pandas takes for the index."""
-    index = "__index_level_0__"
-    table = pa.table({"task_index": pa.array([*tasks.values()], pa.int64()), index: pa.array([*tasks], pa.string())})
-    column = {"metadata": None, "pandas_type": "int64", "numpy_type": "int64"}
-    words = {"metadata": None, "pandas_type": "unicode", "numpy_type": "object"}
-    pandas = {
-        "index_columns": [index],
-        "column_indexes": [{"name": None, "field_name": None, **words}],
-        "columns": [
-            {"name": "task_index", "field_name": "task_index", **column},
-            {"name": None, "field_name": index, **words},
-        ],
-        "creator": {"library": "pyarrow", "version": pa.__version__},
-        "pandas_version": "2.2.0",
-    }
-    return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
