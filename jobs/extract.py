@@ -17,7 +17,6 @@ from rich.table import Table
 
 from corpora.corpus import Corpus
 from jobs.cli import parse
-from lapa.clip_feed import feed
 from lapa.extraction import extract_parts, peak_memory_mb
 from lapa.extraction_settings import ExtractionSettings, Machinery, build_machinery, choose_device
 from lapa.latent_action_model import load_lam
@@ -160,7 +159,7 @@ def write_parts(
 ) -> list[PartSummary]:
     """Decoding threads feed the model, which runs in this one."""
     written: list[PartSummary] = []
-    for event in extract_parts(feed(corpus, todo, machinery.prepare, machinery.workers), machinery.runner(), key, out):
+    for event in extract_parts(machinery.feed(corpus, todo), machinery.runner(), key, out):
         if isinstance(event, PartSummary):
             written.append(event)
         else:

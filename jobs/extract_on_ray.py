@@ -13,7 +13,6 @@ from typing import Any
 import ray
 
 from corpora.corpus import Corpus
-from lapa.clip_feed import feed
 from lapa.extraction import extract_parts, peak_memory_mb
 from lapa.extraction_settings import ExtractionSettings, build_machinery
 from lapa.latent_parts import LatentKey, Part, PartSummary, plan_parts
@@ -38,7 +37,7 @@ class _Extractor:
         if row["measure_s"]:
             speeds = measure_stages(self._machinery, self._settings.corpus, parts, float(row["measure_s"]))
             return {"reply": json.dumps({"speeds": None if speeds is None else dataclasses.asdict(speeds)})}
-        fed = feed(self._settings.corpus, parts, self._machinery.prepare, self._machinery.workers)
+        fed = self._machinery.feed(self._settings.corpus, parts)
         events = extract_parts(fed, self._machinery.runner(), self._key, self._out)
         (summary,) = [event for event in events if isinstance(event, PartSummary)]
         reply = {"part": dataclasses.asdict(summary), "peak_memory_mb": peak_memory_mb()}

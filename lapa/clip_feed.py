@@ -143,30 +143,45 @@ class ClipPreparer:
 Fed = tuple[Part, PreparedClip | SkippedClip]
 
 
-def feed(root: Path, parts: Iterable[Part], prepare: ClipPreparer, workers: int) -> Iterator[Fed]:
-    """Yields the clips of `parts` in their order, prepared by `workers` threads at most 2 * workers + 2 clips ahead.
+@dataclass(frozen=True)
+class Ahead:
+    """A clip that is being prepared, or is ready."""
 
-    Every clip of a part is yielded, as SkippedClip where it cannot be read; a part's missing ones come last.
+    part: Part
+    row: ClipRow
+    waiting: Future[PreparedClip | SkippedClip] | SkippedClip
+
+    def result(self) -> Fed:
+        return self.part, self.waiting.result() if isinstance(self.waiting, Future) else self.waiting
+
+
+def feed(
+    root: Path, parts: Iterable[Part], prepare: ClipPreparer, workers: int, ahead_frames: int = 0
+) -> Iterator[Fed]:
+    """Yields the clips of `parts` in their order, prepared by `workers` threads ahead of whoever takes them.
+
+    Ahead are 2 * workers + 2 clips, or as many more as hold `ahead_frames` stored frames: short clips must not run out
+    while the model is busy with one batch. Every clip of a part is yielded, as SkippedClip where it cannot be read; a
+    part's missing ones come last.
     """
-    ahead: deque[tuple[Part, Future[PreparedClip | SkippedClip] | SkippedClip]] = deque()
+    ahead: deque[Ahead] = deque()
+    frames = 0
     with ThreadPoolExecutor(workers, thread_name_prefix="feed") as pool:
         try:
             for part in parts:
                 for row, found in _read_part(root, part):
-                    ahead.append((part, found if isinstance(found, SkippedClip) else pool.submit(prepare, row, found)))
-                    if len(ahead) > 2 * workers + 2:
-                        yield _next(ahead)
+                    waiting = found if isinstance(found, SkippedClip) else pool.submit(prepare, row, found)
+                    ahead.append(Ahead(part, row, waiting))
+                    frames += row.frames
+                    while len(ahead) > 2 * workers + 2 and frames - ahead[0].row.frames >= ahead_frames:
+                        frames -= ahead[0].row.frames
+                        yield ahead.popleft().result()
             while ahead:
-                yield _next(ahead)
+                yield ahead.popleft().result()
         finally:
-            for _, waiting in ahead:
-                if isinstance(waiting, Future):
-                    waiting.cancel()
-
-
-def _next(ahead: deque[tuple[Part, Future[PreparedClip | SkippedClip] | SkippedClip]]) -> Fed:
-    part, item = ahead.popleft()
-    return part, item.result() if isinstance(item, Future) else item
+            for clip in ahead:
+                if isinstance(clip.waiting, Future):
+                    clip.waiting.cancel()
 
 
 def _read_part(root: Path, part: Part) -> Iterator[tuple[ClipRow, dict[str, bytes] | SkippedClip]]:

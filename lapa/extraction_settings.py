@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +13,15 @@ import cv2
 import torch
 
 from corpora.corpus import Corpus
-from lapa.clip_feed import ClipPreparer
+from lapa.clip_feed import ClipPreparer, Fed, feed
 from lapa.extraction import Featurise, PairRunner
 from lapa.latent_action_model import LatentActionModel, load_lam, model_hash
-from lapa.latent_parts import LatentKey
+from lapa.latent_parts import LatentKey, Part
 
 HEAVY_PARAMETERS = 20_000_000
 """A model above this keeps every core busy by itself; decoding for it is no more than a side job."""
+AHEAD_BATCHES = 8
+"""Stored frames that are prepared ahead of the model, in batches; about half as many make pairs."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,10 @@ class Machinery:
     torch_threads: int
     """Threads of the model, where it runs on the CPU."""
     featurise: Featurise | None
+
+    def feed(self, root: Path, parts: Iterable[Part]) -> Iterator[Fed]:
+        """Prepared clips of `parts`, far enough ahead that a batch of the model does not empty the queue."""
+        return feed(root, parts, self.prepare, self.workers, AHEAD_BATCHES * self.batch_size)
 
     def runner(self) -> PairRunner:
         return PairRunner(self.model, self.batch_size, self.featurise)

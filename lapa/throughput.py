@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lapa.clip_feed import PreparedClip, feed
+from lapa.clip_feed import PreparedClip
 from lapa.extraction import extract_parts
 from lapa.extraction_settings import Machinery
 from lapa.latent_parts import LatentKey, Part
@@ -56,9 +56,7 @@ def end_to_end(
                 return
             yield dataclasses.replace(part, index=number)
 
-    for event in extract_parts(
-        feed(root, again_and_again(), machinery.prepare, machinery.workers), machinery.runner(), key, out
-    ):
+    for event in extract_parts(machinery.feed(root, again_and_again()), machinery.runner(), key, out):
         pairs += event if isinstance(event, int) else 0
     return pairs / (time.perf_counter() - start)
 
@@ -66,7 +64,7 @@ def end_to_end(
 def prepared_sample(machinery: Machinery, root: Path, parts: Sequence[Part]) -> list[PreparedClip]:
     """Prepared clips of about SAMPLE_PAIRS pairs; empty where the corpus holds no pair."""
     sample: list[PreparedClip] = []
-    for _, item in feed(root, parts, machinery.prepare, machinery.workers):
+    for _, item in machinery.feed(root, parts):
         if isinstance(item, PreparedClip):
             sample.append(item)
             if sum(len(clip.columns) for clip in sample) >= SAMPLE_PAIRS:
@@ -78,7 +76,7 @@ def feed_alone(machinery: Machinery, root: Path, parts: Sequence[Part], seconds:
     """Pairs a second of the feeding threads, with nothing to wait for."""
     pairs, start, now = 0, time.perf_counter(), 0.0
     while now < seconds:
-        for _, item in feed(root, parts, machinery.prepare, machinery.workers):
+        for _, item in machinery.feed(root, parts):
             pairs += len(item.columns) if isinstance(item, PreparedClip) else 0
             now = time.perf_counter() - start
             if now >= seconds:

@@ -39,7 +39,7 @@ def test_bench_writes_its_numbers(lam, corpus, tmp_path):
     summary = run(config)
     assert json.loads((tmp_path / "bench.json").read_text())["ratio"] == summary["ratio"]
     assert min(summary[name] for name in ("pairs_per_s", "decode_pairs_per_s", "model_pairs_per_s")) > 0
-    assert len(summary["ratios"]) == 2
+    assert len(summary["rounds"]) == 2 and all(0 <= entry["others_share"] <= 1 for entry in summary["rounds"])
     assert not (tmp_path / "latents").exists()
     assert table(summary).row_count == 4
 
