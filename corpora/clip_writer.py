@@ -36,7 +36,7 @@ def encode_clip(frames: Sequence[NDArray[np.uint8]], t_s: Sequence[float], *, cr
         stream.options = {
             "crf": str(crf),
             "preset": "veryfast",
-            "x264-params": f"keyint={gop}:min-keyint=1:bframes=0:threads=1:scenecut=0",
+            "x264-params": f"keyint={gop}:min-keyint=1:bframes=0:threads=1:scenecut=0:mbtree=0",
         }
         for picture, tick in zip(frames, ticks, strict=True):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -33,43 +34,63 @@ class PairEncoder(nn.Module):
 
     def __init__(self, config: LamConfig) -> None:
         super().__init__()
-        self.config = config
-        dim, peg = config.dim, config.position == "peg"
-        channels = (5 if config.flow_input else 3) if config.input == "change" else 3
-        self.stem = make_stem(config, channels)
-        frames = 1 if config.input == "change" else 2
-        self.position = None if peg else nn.Parameter(0.02 * torch.randn(1, frames, config.patches, dim))
-        side = math.isqrt(config.patches)
-        self.bias = RelativePositionBias(side, config.heads, dim) if peg else None
-        self.spatial = Transformer(dim, config.spatial_depth, config.heads, axis="space", peg=peg)
-        self.temporal = Transformer(dim, config.temporal_depth, config.heads, axis="time", peg=peg)
-        self.pool = make_pool(config)
+        way = config.input
+        if way == "motion":
+            half = replace(config, tokens=config.tokens // 2)
+            rest = replace(config, tokens=config.tokens - half.tokens)
+            branches = [_Branch(half, way="change"), _Branch(rest, way="additive")]
+        else:
+            branches = [_Branch(config, way=way)]
+        self.branches = nn.ModuleList(branches)
 
     def forward(self, first: Tensor, second: Tensor, valid: Tensor | None, flow: Tensor | None) -> Tensor:
         """Latents [B, tokens, latent_dim] of pictures [B, 3, S, S] (or features [B, N, F]); `valid` [B, 1, S, S]."""
-        return self.pool(self.grid(first, second, valid, flow))
-
-    def grid(self, first: Tensor, second: Tensor, valid: Tensor | None, flow: Tensor | None) -> Tensor:
-        """What the encoder knows of the pair, patch by patch: [B, N, D]."""
-        way = self.config.input
-        if valid is not None and self.config.pixels:
+        if valid is not None and first.ndim == 4:
             first, second = first * valid, second * valid
-        if way == "change":
+            if flow is not None:
+                flow = flow * F.interpolate(valid, size=flow.shape[-2:], mode="area")
+        return torch.cat([branch(first, second, flow) for branch in self.branches], 1)
+
+
+class _Branch(nn.Module):
+    """One way from a pair to latent tokens: stem, blocks over space and time, pool."""
+
+    def __init__(self, config: LamConfig, *, way: str) -> None:
+        super().__init__()
+        self.way = way
+        dim, peg = config.dim, config.position == "peg"
+        self.stem = make_stem(config, 5 if way == "change" and config.flow_input else 3)
+        frames = 1 if way in {"change", "additive"} else 2
+        self.position = None if peg else nn.Parameter(0.02 * torch.randn(1, frames, config.patches, dim))
+        self.bias = RelativePositionBias(math.isqrt(config.patches), config.heads, dim) if peg else None
+        self.spatial = Transformer(dim, config.spatial_depth, config.heads, axis="space", peg=peg)
+        depth = 0 if frames == 1 else config.temporal_depth
+        self.temporal = Transformer(dim, depth, config.heads, axis="time", peg=peg)
+        self.pool = make_pool(config)
+
+    def forward(self, first: Tensor, second: Tensor, flow: Tensor | None) -> Tensor:
+        """[B, tokens, latent_dim]."""
+        if self.way == "additive":
+            # one pass over both frames; the same function of each, so g(c) - g(a) = (g(c) - g(b)) + (g(b) - g(a))
+            states = self.pool(self._blocks(self.stem(torch.cat([second, first]))[:, None])[:, 0])
+            after, before = states.chunk(2)
+            return after - before
+        if self.way == "change":
             change = (second - first) * CHANGE_SCALE
             if flow is not None:
-                if valid is not None:
-                    flow = flow * F.interpolate(valid, size=flow.shape[-2:], mode="area")
                 up = F.interpolate(flow, size=change.shape[-2:], mode="bilinear") * FLOW_SCALE
                 change = torch.cat([change, up], 1)
-            x = self.stem(change)[:, None]
-        else:
-            e1, e2 = self.stem(first), self.stem(second)
-            x = torch.stack([e1, e2 - e1 if way == "como" else e2], 1)
+            return self.pool(self._blocks(self.stem(change)[:, None])[:, 0])
+        e1, e2 = self.stem(first), self.stem(second)
+        x = self._blocks(torch.stack([e1, e2 - e1 if self.way == "como" else e2], 1))
+        return self.pool(x[:, 1] - x[:, 0] if self.way == "difference" else x[:, -1])
+
+    def _blocks(self, x: Tensor) -> Tensor:
+        """[B, T, N, D] -> the same shape."""
         if self.position is not None:
             x = x + self.position
         x = self.spatial(x, bias=None if self.bias is None else self.bias())
-        x = self.temporal(x)
-        return x[:, 1] - x[:, 0] if way == "difference" else x[:, -1]
+        return self.temporal(x)
 
 
 def make_pool(config: LamConfig) -> nn.Module:

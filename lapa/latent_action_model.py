@@ -69,7 +69,7 @@ class LatentActionModel(nn.Module):
         `valid` [B, 1, S, S] in {0, 1} masks what the stabilised first frame does not show; `flow` is computed where the
         configuration wants it and the caller has none.
         """
-        if flow is None and self.config.flow_input and self.config.input == "change":
+        if flow is None and self.config.sees_flow:
             flow = batch_flow(first, second)
         latent = self.encoder(first, second, valid, flow).float()
         quantised = self.quantiser(latent if self.config.code_gradient else latent.detach())
@@ -162,7 +162,7 @@ def initialise_from(model: LatentActionModel, folder: str | Path) -> list[str]:
             continue
         if own[target].shape == value.shape:
             own[target] = value
-        elif target == "encoder.pool.queries" and model.config.stage == 2:
+        elif target == "encoder.branches.0.pool.queries" and model.config.stage == 2:
             own[target] = torch.cat([value, own[target][:, value.shape[1] :]], 1)
         else:
             continue

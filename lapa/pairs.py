@@ -128,7 +128,7 @@ def pair_input(
 ) -> PairInput:
     """Input of the pair of frames [S, S, 3] whose camera moved by `h`."""
     stable, valid = stabilise(first, h, compensate=config.camera_compensation)
-    wants_flow = config.flow_weight > 0 or (config.flow_input and config.input == "change")
+    wants_flow = config.flow_weight > 0 or config.sees_flow
     return PairInput(stable, second, valid, pair_flow(stable, second) if wants_flow else None)
 
 

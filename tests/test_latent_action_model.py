@@ -22,7 +22,7 @@ def pictures(count: int = 4, size: int = 32, seed: int = 0) -> tuple[Tensor, Ten
     return torch.rand(count, 3, size, size, generator=generator), torch.rand(count, 3, size, size, generator=generator)
 
 
-@pytest.mark.parametrize("way", ["both", "difference", "como", "change"])
+@pytest.mark.parametrize("way", ["both", "difference", "como", "change", "additive", "motion"])
 @pytest.mark.parametrize(("pool", "tokens"), [("flatten", 3), ("conv", 4), ("queries", 2)])
 @pytest.mark.parametrize(("condition", "position"), [("add", "learned"), ("cross", "peg"), ("prepend", "learned")])
 def test_every_combination_encodes_and_decodes(way: str, pool: str, tokens: int, condition: str, position: str) -> None:
@@ -52,12 +52,21 @@ def test_nothing_happened_is_the_same_latent_whatever_the_scene(way: str) -> Non
     assert (still - still_too).abs().max() <= (1e-5 if way == "change" else (moved - still).abs().max())
 
 
+def test_additive_steps_add_up_and_run_backwards() -> None:
+    model = LatentActionModel(dataclasses.replace(PLAIN, input="additive")).eval()
+    a, b = pictures()
+    c, _ = pictures(seed=1)
+    steps = model.encode(a, b).latent + model.encode(b, c).latent
+    torch.testing.assert_close(steps, model.encode(a, c).latent, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(model.encode(b, a).latent, -model.encode(a, b).latent, atol=1e-6, rtol=1e-5)
+
+
 def test_como_never_sees_the_future_frame_alone() -> None:
     """Adding the same constant to both frames' features leaves the difference: with zeroed first-frame tokens nothing of the
     scene remains."""
     model = LatentActionModel(dataclasses.replace(PLAIN, input="como", temporal_depth=0)).eval()
     first, second = pictures()
-    model.encoder.stem = torch.nn.Sequential(
+    model.encoder.branches[0].stem = torch.nn.Sequential(
         torch.nn.PixelUnshuffle(8), torch.nn.Flatten(2), Transposed(), torch.nn.Linear(192, 32)
     )
     base = model.encode(first, second).latent
@@ -131,8 +140,8 @@ def test_stage_two_starts_from_stage_one(tmp_path) -> None:  # type: ignore[no-u
     two = LatentActionModel(dataclasses.replace(one, tokens=4, stage=2))
     taken = initialise_from(two, tmp_path)
     source = load_lam(tmp_path)
-    assert "encoder.pool.queries" in taken
-    torch.testing.assert_close(two.encoder.pool.queries[:, :2], source.encoder.pool.queries)
+    assert "encoder.branches.0.pool.queries" in taken
+    torch.testing.assert_close(two.encoder.branches[0].pool.queries[:, :2], source.encoder.branches[0].pool.queries)
     torch.testing.assert_close(two.quantiser.frozen.net.codebook, source.quantiser.net.codebook)
     assert not any(p.requires_grad for p in two.quantiser.frozen.parameters())
     first, second = pictures()
