@@ -97,7 +97,8 @@ def _pair(window: _Open, frame: TrackedFrame, gap_s: float) -> None:
         if now < then + gap_s - 1e-6:
             break
         candidates = [entry for entry in (window.tracked[-2], window.tracked[-1]) if entry[0] > first]
-        second, shown, later = min(candidates, key=lambda entry: abs(entry[1] - then - gap_s))
+        # of two equally near (15 frames a second, half a second) the later one, whatever the rounding, as pairs are made
+        second, shown, later = min(candidates, key=lambda entry: (round(1e5 * abs(entry[1] - then - gap_s)), -entry[0]))
         if abs(shown - then - gap_s) <= gap_s / 2 + 1e-6:
             motion = measure_tracked(earlier, later)
             window.pairs.append((first, second, motion.h, motion.inlier_ratio, motion.tracks))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-import threading
 import zipfile
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -34,10 +33,6 @@ from lapa.pairs import pair_indices, pair_input, resize_frames
 _MEMBERS = ("mp4", "json", "camera.npz")
 _DAMAGE = (FFmpegError, OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
 """What reading a damaged clip raises; anything else is a fault of ours and ends the job."""
-
-_ONE_FLOW = threading.Lock()
-"""OpenCV's DIS flow keeps its pyramids between calls, and `lapa.optical_flow` has one for the process: two threads in
-it at once give wrong flow without a word."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +120,7 @@ class ClipPreparer:
         first, second = where[: len(first)], where[len(first) :]
         if not self.config.pixels:
             return PreparedClip(columns, frames, first, second, None, None, None)
-        with _ONE_FLOW:
-            made = [pair_input(self.config, frames[i], frames[j], m) for i, j, m in zip(first, second, h, strict=True)]
+        made = [pair_input(self.config, frames[i], frames[j], m) for i, j, m in zip(first, second, h, strict=True)]
         moved = self.config.camera_compensation and not (h == np.eye(3)).all()
         flows = [pair.flow for pair in made if pair.flow is not None]
         return PreparedClip(

@@ -36,8 +36,8 @@ class PairEncoder(nn.Module):
         super().__init__()
         way = config.input
         if way == "motion":
-            half = replace(config, tokens=config.tokens // 2)
-            rest = replace(config, tokens=config.tokens - half.tokens)
+            half = replace(config, input="change", tokens=config.tokens // 2)
+            rest = replace(config, input="additive", tokens=config.tokens - half.tokens)
             branches = [_Branch(half, way="change"), _Branch(rest, way="additive")]
         else:
             branches = [_Branch(config, way=way)]

@@ -162,7 +162,7 @@ def _build(
             frames, pairs = clip_records(clip, config, labels, labelled=clip.row.clip_id in labelled)
             frames_file.write(frames.tobytes())
             for i, j, h in zip(pairs["first"], pairs["second"], pairs["h"], strict=True):
-                flow = pair_input(config, frames[i], frames[j], h).flow
+                flow = pair_input(config, frames[i], frames[j], h, training=True).flow
                 if flow is None:
                     break
                 flow_file.write(flow.astype(np.float16).tobytes())

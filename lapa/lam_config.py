@@ -26,11 +26,11 @@ class LamConfig:
     """Attention heads."""
     stem: Literal["conv", "patch"] = "conv"
     """conv: overlapping strided convolutions; patch: LAPA's linear patches."""
-    input: Literal["both", "difference", "como", "change", "additive", "motion"] = "motion"
+    input: Literal["both", "difference", "como", "change", "additive", "motion"] = "additive"
     """both: two frames, the second's tokens are read; difference: LAPA's e2 - e1; como: first frame and feature difference,
     the future frame itself removed; change: the difference of the pictures (and `flow_input`), nothing else; additive:
     g(second) - g(first), so that two steps add up to one; motion: half of the tokens by change, half by additive."""
-    flow_input: bool = True
+    flow_input: bool = False
     """With `change` and `motion`: optical flow of the pair beside the difference."""
     spatial_depth: int = 1
     """Transformer layers over space in the encoder."""
@@ -91,15 +91,20 @@ class LamConfig:
         if self.tokens < 1 or self.latent_dim < 1:
             raise ValueError(f"tokens {self.tokens} x latent_dim {self.latent_dim}: both must be at least 1")
         if self.input == "motion" and self.tokens < 2:
-            raise ValueError(f"input 'motion' with tokens {self.tokens}: it needs one for each of its halves, so at least 2")
+            raise ValueError(
+                f"input 'motion' with tokens {self.tokens}: it needs one for each of its halves, so at least 2"
+            )
         if not self.gap_s or min(self.gap_s) <= 0 or self.extract_gap_s <= 0:
             raise ValueError(f"gap_s {self.gap_s}, extract_gap_s {self.extract_gap_s}: gaps are positive seconds")
         if not 0 < self.quantised_share <= 1:
             raise ValueError(f"quantised_share {self.quantised_share}: a share in (0, 1]")
         if not self.pixels and (self.flow_weight or self.flow_input or self.input in {"change", "motion"}):
             raise ValueError(f"target '{self.target}': optical flow and input 'change' need pixels; set flow_weight 0")
-        if self.pool == "conv" and 4 ** round(math.log(self.tokens, 4)) != self.tokens:
-            raise ValueError(f"pool 'conv' makes 1, 4 or 16 tokens, not {self.tokens}: use pool 'queries'")
+        pooled = self.tokens / 2 if self.input == "motion" else self.tokens
+        if self.pool == "conv" and pooled not in {1, 4, 16, 64}:
+            raise ValueError(
+                f"pool 'conv' makes 1, 4, 16 or 64 tokens (twice that with input 'motion'), not {self.tokens}: use pool 'queries'"
+            )
         if self.stage == 2 and (self.tokens % 2 or self.pool != "queries"):
             raise ValueError(
                 f"stage 2 with tokens {self.tokens} and pool '{self.pool}': it needs queries, an even number"

@@ -7,7 +7,7 @@ in what moved them, while the change of a pixel is not.
 
 from __future__ import annotations
 
-from functools import lru_cache
+import threading
 
 import cv2
 import numpy as np
@@ -19,9 +19,14 @@ FLOW_STRIDE = 4
 """Flow is kept at 1/4 of the picture's resolution."""
 
 
-@lru_cache(maxsize=1)
+_LOCAL = threading.local()
+
+
 def _dis() -> cv2.DISOpticalFlow:
-    return cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    """One per thread: it keeps buffers between calls, and two threads in one object get each other's."""
+    if not hasattr(_LOCAL, "dis"):
+        _LOCAL.dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return _LOCAL.dis
 
 
 def pair_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:

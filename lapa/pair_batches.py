@@ -223,7 +223,8 @@ class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
     def _pair(self, item: tuple[NDArray[np.uint8], dict[str, NDArray[Any]], int], rng: np.random.Generator) -> Batch:
         frames, pairs, clip = item
         p = int(rng.integers(len(pairs["first"])))
-        made = pair_input(self.config, frames[pairs["first"][p]], frames[pairs["second"][p]], pairs["h"][p])
+        i, j = pairs["first"][p], pairs["second"][p]
+        made = pair_input(self.config, frames[i], frames[j], pairs["h"][p], training=True)
         batch = {
             "first": to_pictures(made.first[None]),
             "second": to_pictures(made.second[None]),

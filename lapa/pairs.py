@@ -124,11 +124,16 @@ class PairInput:
 
 
 def pair_input(
-    config: LamConfig, first: NDArray[np.uint8], second: NDArray[np.uint8], h: NDArray[np.floating]
+    config: LamConfig,
+    first: NDArray[np.uint8],
+    second: NDArray[np.uint8],
+    h: NDArray[np.floating],
+    *,
+    training: bool = False,
 ) -> PairInput:
-    """Input of the pair of frames [S, S, 3] whose camera moved by `h`."""
+    """Input of the pair of frames [S, S, 3] whose camera moved by `h`; in training flow is a target as well."""
     stable, valid = stabilise(first, h, compensate=config.camera_compensation)
-    wants_flow = config.flow_weight > 0 or config.sees_flow
+    wants_flow = config.sees_flow or (training and config.flow_weight > 0)
     return PairInput(stable, second, valid, pair_flow(stable, second) if wants_flow else None)
 
 

@@ -74,7 +74,9 @@ def build_quantiser(config: QuantiserConfig, dim: int) -> nn.Module:
     """The quantiser of `config` for latents of `dim` dimensions; its forward maps [B, tokens, dim] to `Quantised`."""
     if not config.discrete:
         return ContinuousQuantiser(config, dim)
-    inner: nn.Module = NoiseSubstitutionQuantiser(config, dim) if config.kind == "nsvq" else LibraryQuantiser(config, dim)
+    inner: nn.Module = (
+        NoiseSubstitutionQuantiser(config, dim) if config.kind == "nsvq" else LibraryQuantiser(config, dim)
+    )
     return CompandedQuantiser(inner, dim) if config.compand else inner
 
 

@@ -61,8 +61,16 @@ def test_each_kind_gives_a_square_grid_of_patches(kind: str, tmp_path: Path) -> 
 def test_a_model_of_features_encodes_and_predicts_features(tmp_path: Path) -> None:
     vision = FrozenVision(str(save("dinov2", tmp_path)))
     config = dataclasses.replace(
-        DEBUG, target=str(tmp_path), input="both", flow_input=False, flow_weight=0.0, image_size=28, patch=7, feature_patches=16, feature_dim=16
-    )  # fmt: skip
+        DEBUG,
+        target=str(tmp_path),
+        input="both",
+        flow_input=False,
+        flow_weight=0.0,
+        image_size=28,
+        patch=7,
+        feature_patches=16,
+        feature_dim=16,
+    )
     model = LatentActionModel(config).eval()
     pictures = torch.rand(4, 3, 28, 28)
     first, second = vision(pictures), vision(pictures.flip(0))
@@ -83,7 +91,9 @@ def test_texts_are_embedded_with_their_padding_at_zero(tmp_path: Path) -> None:
     words = {"<pad>": 0, "<unk>": 1, "open": 2, "the": 3, "drawer": 4}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>").save_pretrained(tmp_path)
+    hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>").save_pretrained(
+        tmp_path
+    )
     config = hf.T5Config(vocab_size=8, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
     hf.T5EncoderModel(config).save_pretrained(tmp_path)
     rows = embed_texts(str(tmp_path), ["open the drawer", "open"], length=5)
