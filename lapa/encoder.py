@@ -99,7 +99,32 @@ def make_pool(config: LamConfig) -> nn.Module:
         return FlattenPool(config)
     if config.pool == "conv":
         return ConvPool(config)
+    if config.pool == "keypoints":
+        return KeypointPool(config)
     return QueryPool(config)
+
+
+class KeypointPool(nn.Module):
+    """Expected position of each of `latent_size / 2` features under a softmax over the patches (Finn et al., arXiv
+    1509.06113), and one linear map: what moves on a curve in "which patch is lit" moves on a line here."""
+
+    grid: Tensor
+
+    def __init__(self, config: LamConfig) -> None:
+        super().__init__()
+        self.shape = (config.tokens, config.latent_dim)
+        points = max(8, config.latent_size // 2)
+        self.where = nn.Sequential(nn.LayerNorm(config.dim), nn.Linear(config.dim, points))
+        self.sharpness = nn.Parameter(torch.full((points,), 3.0))
+        self.out = nn.Linear(2 * points, config.latent_size)
+        line = torch.linspace(-1, 1, math.isqrt(config.patches))
+        grid = torch.stack(torch.meshgrid(line, line, indexing="ij"), -1).flatten(0, 1)
+        self.register_buffer("grid", grid, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        share = (self.where(x).float() * self.sharpness).softmax(1)
+        position = torch.einsum("bnk,nc->bkc", share, self.grid)
+        return self.out(position.flatten(1)).unflatten(1, self.shape)
 
 
 class FlattenPool(nn.Module):

@@ -38,8 +38,9 @@ class LamConfig:
     """Transformer layers over time (causal) in the encoder."""
     position: Literal["learned", "peg"] = "learned"
     """learned embeddings; peg: LAPA's depthwise convolutions and relative bias."""
-    pool: Literal["flatten", "conv", "queries"] = "flatten"
-    """From patches to latent tokens: one linear map of all; LAPA's strided convolutions; learned queries."""
+    pool: Literal["flatten", "conv", "queries", "keypoints"] = "keypoints"
+    """From patches to latent tokens: one linear map of all; LAPA's strided convolutions; learned queries; keypoints:
+    where each of many learned features is (spatial softmax), so that latents are linear in positions."""
     tokens: int = 4
     """Latent tokens of a pair; in stage 2 the first half holds stage 1's codes, the second the task-centric ones."""
     latent_dim: int = 32

@@ -103,6 +103,7 @@ DEBUG = LamConfig(
     image_size=32,
     input="motion",
     flow_input=True,
+    pool="flatten",
     dim=32,
     heads=2,
     spatial_depth=1,

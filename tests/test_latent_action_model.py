@@ -23,7 +23,7 @@ def pictures(count: int = 4, size: int = 32, seed: int = 0) -> tuple[Tensor, Ten
 
 
 @pytest.mark.parametrize("way", ["both", "difference", "como", "change", "additive", "motion"])
-@pytest.mark.parametrize(("pool", "tokens"), [("flatten", 3), ("conv", 4), ("queries", 2)])
+@pytest.mark.parametrize(("pool", "tokens"), [("flatten", 3), ("conv", 4), ("queries", 2), ("keypoints", 2)])
 @pytest.mark.parametrize(("condition", "position"), [("add", "learned"), ("cross", "peg"), ("prepend", "learned")])
 def test_every_combination_encodes_and_decodes(way: str, pool: str, tokens: int, condition: str, position: str) -> None:
     tokens = 2 if (way, pool) == ("motion", "conv") else tokens  # each half makes a square number
