@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from made_datasets import lerobot_v2
 from made_videos import numbered_video
 
-from corpora.corpus import Corpus
+from corpora.corpus import SHARDS, Corpus, decode_clip, iterate_shard
 from corpora.ingest import IngestRun, ingest
 from corpora.manifest import ManifestWriter, read_manifest
 from corpora.settings import IngestSettings
@@ -43,6 +45,14 @@ def test_some_clips_are_the_same_as_among_all(corpus):
         np.testing.assert_array_equal(clip.frames, whole[clip.row.clip_id].frames)
         np.testing.assert_array_equal(clip.t_s, whole[clip.row.clip_id].t_s)
     assert list(corpus.read_clips([])) == []
+
+
+def test_a_clip_decodes_to_the_pixels_that_each_frame_alone_has(corpus):
+    members = dict(iterate_shard(corpus.root / SHARDS / corpus.clips[0].shard, None, {"mp4"}))
+    for mp4 in (members[row.clip_id]["mp4"] for row in corpus.clips if row.clip_id in members):
+        with av.open(io.BytesIO(mp4)) as container:
+            alone = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        np.testing.assert_array_equal(decode_clip(mp4), alone)
 
 
 def test_truth_without_video_is_that_of_the_clips(corpus):
