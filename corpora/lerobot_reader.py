@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -21,33 +22,48 @@ _EDGE_S = 1e-4
 
 
 @dataclass(frozen=True)
-class _Dataset:
+class LeRobotDataset:
+    """A dataset's metadata and the cameras that are read of it."""
+
     root: Path
     name: str
+    """As shown to people, and the beginning of each episode's group."""
     info: dict[str, Any]
+    """meta/info.json."""
     cameras: tuple[str, ...]
+    """Features of type video, for instance "observation.images.top"."""
 
     @property
     def chunk_size(self) -> int:
+        """Episodes in a chunk (v2)."""
         return int(self.info.get("chunks_size") or 1000)
 
     @property
     def tier(self) -> str:
+        """Tier "robot" where there are actions, else "human"."""
         return "robot" if "action" in self.info.get("features", {}) else "human"
 
     @property
     def embodiment(self) -> str:
+        """The robot's type, as the dataset calls it."""
         return str(self.info.get("robot_type") or "")
+
+    def group(self, episode: int) -> str:
+        """The unit of hold-out."""
+        return f"{self.name}/episode_{episode:06d}"
 
 
 @dataclass(frozen=True)
-class _Episode:
+class LeRobotEpisode:
+    """Where an episode lies."""
+
     index: int
     text: str
+    """The first of its tasks."""
     data: str
     """Path of the Parquet file below the root."""
     videos: dict[str, tuple[str, float, float | None]]
-    """Camera -> (path below the root, from, to in seconds of that file)."""
+    """Camera -> (path below the root, from, to in seconds of that file; to None: its end)."""
 
 
 def read_lerobot(root: Path, name: str, *, cameras: Sequence[str] = ()) -> Iterator[Source]:
@@ -80,14 +96,13 @@ def read_lerobot(root: Path, name: str, *, cameras: Sequence[str] = ()) -> Itera
         return
     present = []
     for camera in chosen:
-        if _has_videos(root, camera):
+        if has_videos(root, camera):
             present.append(camera)
         else:
             yield fault(camera, "missing_file", "the dataset names this camera but holds no video of it")
-    dataset = _Dataset(root, name, info, tuple(present))
+    dataset = LeRobotDataset(root, name, info, tuple(present))
     try:
-        episodes = _episodes_v2(dataset) if version.startswith("2") else _episodes_v3(dataset)
-        for episode in episodes:
+        for episode in list_episodes(dataset):
             yield from _sources(dataset, episode)
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
         yield fault("", "unreadable", f"meta: {type(error).__name__}: {error}")
@@ -103,12 +118,20 @@ def _choose(known: Sequence[str], wanted: Sequence[str], name: str) -> list[str]
     return chosen
 
 
-def _has_videos(root: Path, camera: str) -> bool:
+def has_videos(root: Path, camera: str) -> bool:
+    """Whether a dataset holds any file of this camera; info.json may name one that it does not ship."""
     folders = [*root.glob(f"videos/{camera}"), *root.glob(f"videos/chunk-*/{camera}")]
     return any(next(folder.rglob("*"), None) is not None for folder in folders)
 
 
-def _episodes_v2(dataset: _Dataset) -> Iterator[_Episode]:
+def list_episodes(dataset: LeRobotDataset) -> Iterator[LeRobotEpisode]:
+    """Episodes in the order of the metadata. Raises OSError, KeyError, ValueError, TypeError or pa.ArrowException where
+    the metadata is damaged."""
+    version = str(dataset.info.get("codebase_version", "")).lstrip("v")
+    return _episodes_v2(dataset) if version.startswith("2") else _episodes_v3(dataset)
+
+
+def _episodes_v2(dataset: LeRobotDataset) -> Iterator[LeRobotEpisode]:
     info = dataset.info
     with (dataset.root / "meta" / "episodes.jsonl").open(encoding="utf-8") as lines:
         for line in lines:
@@ -120,10 +143,10 @@ def _episodes_v2(dataset: _Dataset) -> Iterator[_Episode]:
             videos: dict[str, tuple[str, float, float | None]] = {
                 camera: (info["video_path"].format(video_key=camera, **place), 0.0, None) for camera in dataset.cameras
             }
-            yield _Episode(index, _first_task(record), info["data_path"].format(**place), videos)
+            yield LeRobotEpisode(index, _first_task(record), info["data_path"].format(**place), videos)
 
 
-def _episodes_v3(dataset: _Dataset) -> Iterator[_Episode]:
+def _episodes_v3(dataset: LeRobotDataset) -> Iterator[LeRobotEpisode]:
     info = dataset.info
     wanted = ["episode_index", "tasks", "data/chunk_index", "data/file_index"]
     for camera in dataset.cameras:
@@ -138,14 +161,14 @@ def _episodes_v3(dataset: _Dataset) -> Iterator[_Episode]:
                     yield _episode_v3(record, info, dataset.cameras)
 
 
-def _episode_v3(record: dict[str, Any], info: dict[str, Any], cameras: Sequence[str]) -> _Episode:
+def _episode_v3(record: dict[str, Any], info: dict[str, Any], cameras: Sequence[str]) -> LeRobotEpisode:
     videos: dict[str, tuple[str, float, float | None]] = {}
     for camera in cameras:
         part = {name: record[f"videos/{camera}/{name}"] for name in ("chunk_index", "file_index")}
         span = record[f"videos/{camera}/from_timestamp"], record[f"videos/{camera}/to_timestamp"]
         videos[camera] = (info["video_path"].format(video_key=camera, **part), float(span[0]), float(span[1]))
     place = {"chunk_index": record["data/chunk_index"], "file_index": record["data/file_index"]}
-    return _Episode(int(record["episode_index"]), _first_task(record), info["data_path"].format(**place), videos)
+    return LeRobotEpisode(int(record["episode_index"]), _first_task(record), info["data_path"].format(**place), videos)
 
 
 def _first_task(record: dict[str, Any]) -> str:
@@ -155,8 +178,8 @@ def _first_task(record: dict[str, Any]) -> str:
     return str(tasks[0]) if tasks else ""
 
 
-def _sources(dataset: _Dataset, episode: _Episode) -> Iterator[Source]:
-    group = f"{dataset.name}/episode_{episode.index:06d}"
+def _sources(dataset: LeRobotDataset, episode: LeRobotEpisode) -> Iterator[Source]:
+    group = dataset.group(episode.index)
     data = dataset.root / episode.data
     for camera, (relative, start, end) in episode.videos.items():
         path = dataset.root / relative
@@ -193,10 +216,10 @@ def read_truth(path: str, episode: int) -> dict[str, NDArray[Any]]:
     table = pq.read_table(path, columns=names, filters=filters)
     if table.num_rows == 0:
         raise ValueError(f"{path} holds no row of episode {episode}")
-    truth: dict[str, NDArray[Any]] = {"t_s": _array(table.column("timestamp"), np.float64)[:, 0]}
+    truth: dict[str, NDArray[Any]] = {"t_s": column_array(table.column("timestamp"), np.float64)[:, 0]}
     for name in names:
         if name not in _BOOKKEEPING and not name.startswith("annotation."):
-            truth[name] = _array(table.column(name), np.float32)
+            truth[name] = column_array(table.column(name), np.float32)
     order = np.argsort(truth["t_s"], kind="stable")
     return {name: values[order] for name, values in truth.items()}
 
@@ -225,7 +248,17 @@ def _is_numeric(kind: pa.DataType) -> bool:
     return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
 
 
-def _array(column: pa.ChunkedArray, dtype: type) -> NDArray[Any]:
-    """[N, D], whatever the nesting of the column's lists."""
-    rows = column.to_pylist()
-    return np.asarray([np.asarray(row, dtype).ravel() for row in rows], dtype).reshape(len(rows), -1)
+def column_array(column: pa.ChunkedArray, dtype: type) -> NDArray[Any]:
+    """[N, D], whatever the nesting of the column's lists. Raises ValueError for rows of different lengths or without a
+    list; a missing number is NaN."""
+    values = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    while pa.types.is_list(values.type) or pa.types.is_large_list(values.type) or _is_fixed(values.type):
+        lengths = pc.unique(pc.list_value_length(values))
+        if values.null_count or len(lengths) > 1:
+            raise ValueError(f"rows of different lengths: {lengths.to_pylist()[:4]}")
+        values = values.flatten()
+    return np.asarray(values.to_numpy(zero_copy_only=False)).astype(dtype).reshape(len(column), -1)
+
+
+def _is_fixed(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_fixed_size_list(kind))
