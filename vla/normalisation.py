@@ -1,0 +1,248 @@
+"""Normalisation of states and actions, per dimension or per step and dimension, inverted exactly.
+
+min_max and q01_q99 map their range to [-1, 1], mean_std to zero mean and unit variance. Statistics are float64 from fit to
+checkpoint. Dimensions that never move are mapped to 0, and back to their constant: a robot's unused joint neither divides by
+zero nor turns measurement noise into a signal of full size. What moves so rarely that q01 = q99 (a gripper that closes once
+in an episode) keeps its motion: such a dimension is scaled by its largest departure instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Normalisation = Literal["min_max", "mean_std", "q01_q99", "none"]
+"""min_max and q01_q99: the range to [-1, 1]; mean_std: (x - mean) / std; none: unchanged."""
+Floats = NDArray[np.float64]
+
+_FLOAT32_STEPS = 2
+"""A dimension whose spread is within this many float32 roundings of its largest value counts as constant."""
+_STATISTICS = ("min", "max", "mean", "std", "q01", "q99")
+
+
+def check_normalisation(kind: str) -> None:
+    """Raises ValueError for a kind that is none of `Normalisation`."""
+    if kind not in get_args(Normalisation):
+        raise ValueError(f"normalisation '{kind}': choose one of {', '.join(get_args(Normalisation))}")
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Of each dimension, float64 [D], or of each step and dimension, float64 [H, D]; all of one shape."""
+
+    min: Floats
+    """Smallest value seen."""
+    max: Floats
+    """Largest value seen."""
+    mean: Floats
+    """Mean."""
+    std: Floats
+    """Standard deviation (of the population: divided by count)."""
+    q01: Floats
+    """1st percentile, interpolated linearly."""
+    q99: Floats
+    """99th percentile, interpolated linearly."""
+    count: NDArray[np.int64]
+    """Values seen: not masked, not NaN, not infinite."""
+
+    @classmethod
+    def of(cls, values: NDArray[Any], mask: NDArray[np.bool_] | None = None, *, per_step: bool = False) -> Statistics:
+        """Of values [..., D] over all leading axes, or with `per_step` of [..., H, D] over all but the last two.
+
+        mask bool [...] (without D) is False where a row is unknown. NaN and infinite numbers are left out too, each for its
+        own dimension. Raises ValueError where a dimension (of a step) has no value at all.
+        """
+        kept = 2 if per_step else 1
+        if values.ndim < kept + 1:
+            raise ValueError(
+                f"values of shape {values.shape}: statistics {'per step ' if per_step else ''}want at least {kept + 1} axes"
+            )
+        if mask is not None and mask.shape != values.shape[:-1]:
+            raise ValueError(f"mask of shape {mask.shape}: values {values.shape} want a mask of {values.shape[:-1]}")
+        shape = values.shape[-kept:]
+        rows = values.reshape(-1, *shape)
+        known = None if mask is None else mask.reshape(-1, *shape[:-1])
+        result = np.empty((len(_STATISTICS), *shape), np.float64)
+        count = np.empty(shape, np.int64)
+        for place in np.ndindex(*shape):
+            column = rows[(slice(None), *place)]
+            if known is not None:
+                column = column[known[(slice(None), *place[:-1])]]
+            column = column[np.isfinite(column)].astype(np.float64)
+            if not len(column):
+                where = f"step {place[0]}, dimension {place[1]}" if per_step else f"dimension {place[0]}"
+                raise ValueError(
+                    f"{where}: all {len(rows)} values are masked or NaN, so it has no statistics; "
+                    + ("shorten the horizon, or do without statistics per step" if per_step else "leave it out")
+                )
+            count[place] = len(column)
+            low, high = np.quantile(column, [0.01, 0.99])
+            result[(slice(None), *place)] = (column.min(), column.max(), column.mean(), column.std(), low, high)
+        return cls(*result, count=count)
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested lists; Python writes floats so that they read back to the same bits."""
+        return {name: getattr(self, name).tolist() for name in (*_STATISTICS, "count")}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Statistics:
+        """Inverse of `to_json`. Raises ValueError for what is missing, not finite or of another shape."""
+        if missing := [name for name in (*_STATISTICS, "count") if name not in values]:
+            raise ValueError(
+                f"statistics without {', '.join(missing)}: the file was not written by this version of giza"
+            )
+        arrays = {name: np.asarray(values[name], np.float64) for name in _STATISTICS}
+        count = np.asarray(values["count"], np.int64)
+        for name, array in arrays.items():
+            if array.shape != count.shape or not np.isfinite(array).all():
+                raise ValueError(
+                    f"statistic '{name}' of shape {array.shape}: finite numbers of shape {count.shape} are wanted"
+                )
+        return cls(**arrays, count=count)
+
+
+@dataclass(frozen=True, eq=False)
+class Normaliser:
+    """y = (x - offset) / scale, and x = offset + scale * y. Applies to [..., D], or [..., H, D] if fitted per step."""
+
+    statistics: Statistics
+    """What offset and scale follow from; all of it is kept, whatever the kind."""
+    kind: Normalisation = "q01_q99"
+    """Which statistics make offset and scale."""
+    clip: float | None = None
+    """Normalised values are cut to [-clip, clip]. None: they are not, and `decode` inverts `encode` for every number."""
+    resolution: float | Floats = 0.0
+    """Spreads up to this size, in the data's unit, count as constant; [D] or one for all."""
+
+    def __post_init__(self) -> None:
+        check_normalisation(self.kind)
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip {self.clip}: a bound above 0 (1 for ranges, about 5 for mean_std), or None")
+        if np.any(np.asarray(self.resolution) < 0):
+            raise ValueError(f"resolution {self.resolution}: a spread of at least 0")
+
+    @classmethod
+    def fit(
+        cls,
+        values: NDArray[Any],
+        kind: Normalisation = "q01_q99",
+        *,
+        mask: NDArray[np.bool_] | None = None,
+        per_step: bool = False,
+        clip: float | None = None,
+        resolution: float | Floats = 0.0,
+    ) -> Normaliser:
+        """From values [..., D]; with `per_step` from [..., H, D], each step by its own statistics (GR00T N1.7's relative
+        actions). mask bool [...] is False where a row is unknown; NaN are left out. Raises ValueError as `Statistics.of`."""
+        return cls(Statistics.of(values, mask, per_step=per_step), kind, clip, resolution)
+
+    @property
+    def per_step(self) -> bool:
+        """Whether each step of a chunk has statistics of its own."""
+        return self.statistics.count.ndim == 2
+
+    @property
+    def horizon(self) -> int | None:
+        """Steps of the chunks it was fitted on; None if it is not per step."""
+        return self.statistics.count.shape[0] if self.per_step else None
+
+    @property
+    def dim(self) -> int:
+        """Dimensions, D."""
+        return self.statistics.count.shape[-1]
+
+    @cached_property
+    def still(self) -> NDArray[np.bool_]:
+        """bool [D] or [H, D]: True where the fitted values do not move, so that normalised values are 0."""
+        if self.kind == "none":
+            return np.zeros(self.statistics.count.shape, np.bool_)
+        return self.statistics.max - self.statistics.min <= self._floor
+
+    @property
+    def constant(self) -> tuple[int, ...]:
+        """Dimensions that do not move at any step: the policy learns nothing of them, and they decode to their constant."""
+        return _dims(self.still)
+
+    @property
+    def rare(self) -> tuple[int, ...]:
+        """Dimensions with q01 = q99 that still move now and then (at every step, if per step); scaled by the departure."""
+        return _dims(self._rare)
+
+    @cached_property
+    def offset(self) -> Floats:
+        """float64 [D] or [H, D]: what is mapped to 0."""
+        s = self.statistics
+        middle = {"min_max": (s.min + s.max) / 2, "mean_std": s.mean, "q01_q99": (s.q01 + s.q99) / 2}
+        # the middle of a constant is the constant itself, its mean only nearly
+        return np.where(self.still, (s.min + s.max) / 2, middle.get(self.kind, np.zeros_like(s.min)))
+
+    @cached_property
+    def scale(self) -> Floats:
+        """float64 [D] or [H, D]: what is mapped to 1 above the offset; 0 where nothing moves."""
+        s = self.statistics
+        span = {"min_max": (s.max - s.min) / 2, "mean_std": s.std, "q01_q99": (s.q99 - s.q01) / 2}
+        scale = span.get(self.kind, np.ones_like(s.min))
+        departure = np.maximum(s.max - self.offset, self.offset - s.min)
+        return np.where(self.still, 0.0, np.where(self._rare, departure, scale))
+
+    def encode(self, values: NDArray[Any]) -> Floats:
+        """Normalised [..., D] (or [..., H, D]), float64; NaN stays NaN. Raises ValueError for another D or H."""
+        self._check(values)
+        moves = self.scale > 0
+        normalised = (values - self.offset) / np.where(moves, self.scale, 1.0) * moves
+        return normalised if self.clip is None else np.clip(normalised, -self.clip, self.clip)
+
+    def decode(self, normalised: NDArray[Any]) -> Floats:
+        """The inverse of `encode` where nothing was clipped: float64 [..., D] (or [..., H, D])."""
+        self._check(normalised)
+        return self.offset + self.scale * normalised.astype(np.float64)
+
+    def to_json(self) -> dict[str, Any]:
+        """For a checkpoint; `from_json` restores the same bits."""
+        resolution = np.asarray(self.resolution, np.float64).tolist()
+        return {"kind": self.kind, "clip": self.clip, "resolution": resolution, "statistics": self.statistics.to_json()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Normaliser:
+        """Inverse of `to_json`. Raises ValueError for what is missing or wrong."""
+        if missing := [name for name in ("kind", "clip", "resolution", "statistics") if name not in values]:
+            raise ValueError(
+                f"normaliser without {', '.join(missing)}: the file was not written by this version of giza"
+            )
+        resolution = np.asarray(values["resolution"], np.float64)
+        return cls(
+            Statistics.from_json(values["statistics"]),
+            values["kind"],
+            values["clip"],
+            resolution if resolution.ndim else float(resolution),
+        )
+
+    @property
+    def _floor(self) -> Floats:
+        largest = np.maximum(np.abs(self.statistics.min), np.abs(self.statistics.max))
+        return np.maximum(_FLOAT32_STEPS * float(np.finfo(np.float32).eps) * largest, self.resolution)
+
+    @cached_property
+    def _rare(self) -> NDArray[np.bool_]:
+        if self.kind != "q01_q99":
+            return np.zeros(self.statistics.count.shape, np.bool_)
+        return ~self.still & (self.statistics.q99 - self.statistics.q01 <= self._floor)
+
+    def _check(self, values: NDArray[Any]) -> None:
+        shape = self.statistics.count.shape
+        if values.shape[-len(shape) :] != shape:
+            wanted = f"[..., {', '.join(str(size) for size in shape)}]"
+            raise ValueError(
+                f"values of shape {list(values.shape)}: this normaliser was fitted on {wanted}"
+                + ("; statistics per step hold for that horizon alone, fit again for another" if self.per_step else "")
+            )
+
+
+def _dims(flags: NDArray[np.bool_]) -> tuple[int, ...]:
+    everywhere = flags.all(0) if flags.ndim == 2 else flags
+    return tuple(int(dim) for dim in np.flatnonzero(everywhere))
