@@ -1,0 +1,192 @@
+"""System 2: what turns pictures and an instruction into tokens. The contract, and the `small` one trained from scratch."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Vision-language tokens of B samples."""
+
+    features: Tensor
+    """[B, N, D]."""
+    mask: Tensor
+    """bool [B, N]; True for a real token, False for padding."""
+    is_image: Tensor
+    """bool [B, N]; True for a token of a picture."""
+
+    def __post_init__(self) -> None:
+        for name in ("mask", "is_image"):
+            value = getattr(self, name)
+            if value.shape != self.features.shape[:2] or value.dtype != torch.bool:
+                raise ValueError(
+                    f"{name} {value.dtype} {list(value.shape)}: must be bool {list(self.features.shape[:2])}, as features"
+                )
+
+
+class Backbone(nn.Module, ABC):
+    """A vision-language model that is read as tokens."""
+
+    dim: int
+    """Width of a token."""
+
+    @abstractmethod
+    def forward(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> Tokens:
+        """`pictures` uint8 [B, V, T, 3, S, S], `picture_mask` bool [B, V, T], B instructions."""
+
+
+@dataclass(frozen=True)
+class SmallBackboneConfig:
+    """A convolutional picture encoder and word embeddings, small enough to train in minutes on a CPU."""
+
+    dim: int = 128
+    """Width of a token."""
+    channels: tuple[int, ...] = (32, 64, 128)
+    """Of the stages; each halves the picture."""
+    crop: float = 6 / 7
+    """Side of the part of the picture that is seen: at a random place in training, the middle otherwise."""
+    keypoints: int = 32
+    """Spatial softmax coordinates (Levine et al. 2016) that one more token of each picture carries."""
+    words: int = 4096
+    """Buckets that words are hashed into; no vocabulary has to be kept."""
+    max_words: int = 24
+    """Longer instructions are cut."""
+    cameras: int = 4
+    """Most cameras."""
+    history: int = 4
+    """Most frames of history."""
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.crop <= 1:
+            raise ValueError(f"crop {self.crop}: must be within 0.5 and 1, a share of the picture's side")
+        if not self.channels or min(self.channels) < 8:
+            raise ValueError(f"channels {self.channels}: one stage or more, each of at least 8")
+
+
+class _Stage(nn.Module):
+    """Halves the picture, then one residual block that the instruction modulates (FiLM, Perez et al. 2018)."""
+
+    def __init__(self, inputs: int, outputs: int, text_dim: int, residual: bool) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+        self.norm = nn.GroupNorm(8, outputs)
+        self.film = nn.Linear(text_dim, 2 * outputs)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+        self.residual = residual
+        if residual:
+            self.conv1 = nn.Conv2d(outputs, outputs, 3, padding=1)
+            self.norm1 = nn.GroupNorm(8, outputs)
+            self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        scale, shift = self.film(text)[:, :, None, None].chunk(2, 1)
+        x = F.relu(self.norm(self.down(x)) * (1 + scale) + shift)
+        if not self.residual:
+            return x
+        return F.relu(x + self.conv2(F.relu(self.norm1(self.conv1(x)))))
+
+
+class SmallBackbone(Backbone):
+    """Per picture a grid of tokens and one token of keypoints, per instruction a token a word; language modulates the
+    pictures' features on the way."""
+
+    def __init__(self, config: SmallBackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dim = config.dim
+        dim = config.dim
+        self.words = nn.Embedding(config.words, dim)
+        self.word_position = nn.Parameter(0.02 * torch.randn(config.max_words, dim))
+        self.text = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
+        widths = (3, *config.channels)
+        self.stages = nn.ModuleList(
+            _Stage(widths[k], widths[k + 1], dim, residual=k > 0) for k in range(len(config.channels))
+        )
+        self.grid = nn.Conv2d(widths[-1], dim, 1)
+        self.position = nn.Parameter(0.02 * torch.randn(1, dim, 12, 12))
+        self.place = nn.Parameter(0.02 * torch.randn(config.cameras, config.history, dim))
+        self.heat = nn.Conv2d(widths[-1], config.keypoints, 1)
+        self.keypoints = nn.Sequential(nn.Linear(2 * config.keypoints, dim), nn.GELU(), nn.Linear(dim, dim))
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> Tokens:
+        batch, cameras, history = pictures.shape[:3]
+        if cameras > self.config.cameras or history > self.config.history:
+            raise ValueError(
+                f"{cameras} cameras and {history} frames of history: this backbone has places for {self.config.cameras} "
+                f"and {self.config.history}"
+            )
+        words, word_mask = self.embed(instruction, pictures.device)
+        pooled = (words * word_mask[..., None]).sum(1) / word_mask.sum(1, keepdim=True)
+        seen = crop_pictures(pictures.flatten(1, 2), self.config.crop, self.training).flatten(0, 1)
+        per_picture = pooled.repeat_interleave(cameras * history, 0)
+        image = self.picture_tokens(seen, per_picture)
+        image = image.unflatten(0, (batch, cameras, history))
+        image = image + self.place[None, :cameras, :history, None]
+        image_mask = picture_mask[..., None].expand(image.shape[:-1]).flatten(1)
+        features = self.norm(torch.cat([words, image.flatten(1, 3)], 1))
+        mask = torch.cat([word_mask, image_mask], 1)
+        is_image = torch.zeros_like(mask)
+        is_image[:, words.shape[1] :] = True
+        return Tokens(features, mask, is_image)
+
+    def embed(self, instruction: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Word features [B, L, D] and bool mask [B, L]; an empty instruction is one token of its own."""
+        rows = [word_buckets(text, self.config.words)[: self.config.max_words] for text in instruction]
+        length = max(len(row) for row in rows)
+        ids = torch.zeros(len(rows), length, dtype=torch.long)
+        mask = torch.zeros(len(rows), length, dtype=torch.bool)
+        for k, row in enumerate(rows):
+            ids[k, : len(row)] = torch.tensor(row)
+            mask[k, : len(row)] = True
+        ids, mask = ids.to(device), mask.to(device)
+        return self.text(self.words(ids) + self.word_position[:length]), mask
+
+    def picture_tokens(self, pictures: Tensor, text: Tensor) -> Tensor:
+        """uint8 [P, 3, S, S] with text features [P, D] -> [P, grid + 1, D]; the last token carries the keypoints."""
+        x = pictures.float() / 127.5 - 1
+        x = x.contiguous(memory_format=torch.channels_last)
+        for stage in self.stages:
+            x = stage(x, text)
+        position = F.interpolate(self.position, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        grid = (self.grid(x) + position).flatten(2).transpose(1, 2)
+        return torch.cat([grid, self.keypoints(soft_argmax(self.heat(x)).flatten(1))[:, None]], 1)
+
+
+def crop_pictures(pictures: Tensor, share: float, training: bool) -> Tensor:
+    """[B, P, 3, S, S] -> [B, P, 3, s, s], s = share x S: at a random place in training (one place for all P pictures of a
+    sample), the middle otherwise."""
+    size = pictures.shape[-1]
+    side = max(8, round(size * share))
+    if side >= size:
+        return pictures
+    if not training:
+        middle = (size - side) // 2
+        return pictures[..., middle : middle + side, middle : middle + side]
+    places = torch.randint(0, size - side + 1, (len(pictures), 2)).tolist()
+    return torch.stack([p[..., y : y + side, x : x + side] for p, (y, x) in zip(pictures, places, strict=True)])
+
+
+def word_buckets(text: str, buckets: int) -> list[int]:
+    """Word -> bucket 1 ... buckets - 1 by its CRC; 0 stands for a text without words."""
+    words = re.findall(r"\w+", text.lower())
+    return [1 + zlib.crc32(word.encode()) % (buckets - 1) for word in words] or [0]
+
+
+def soft_argmax(heat: Tensor) -> Tensor:
+    """[P, K, H, W] -> [P, K, 2]: expected (x, y) in [-1, 1] under the softmax over the picture."""
+    height, width = heat.shape[-2:]
+    share = heat.float().flatten(2).softmax(-1).unflatten(-1, (height, width))
+    x = torch.linspace(-1, 1, width, device=heat.device)
+    y = torch.linspace(-1, 1, height, device=heat.device)
+    return torch.stack([(share.sum(2) * x).sum(-1), (share.sum(3) * y).sum(-1)], -1).to(heat.dtype)

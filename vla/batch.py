@@ -1,0 +1,80 @@
+"""What one training step sees, and how samples of different robots come to lie in one batch: padding and masks."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+
+class PolicyBatch(TypedDict, total=False):
+    """B samples, V cameras, T frames of history (oldest first), S pixels, H steps, Ds and Da padded widths."""
+
+    pictures: Tensor
+    """uint8 [B, V, T, 3, S, S]."""
+    picture_mask: Tensor
+    """bool [B, V, T]; False where a camera or a frame is missing."""
+    instruction: list[str]
+    """B texts, "" where there is none."""
+    state: Tensor
+    """float32 [B, Ds], encoded by the embodiment's codec, 0 where padded."""
+    state_mask: Tensor
+    """bool [B, Ds]; False throughout for a sample without a state."""
+    action: Tensor
+    """float32 [B, H, Da], encoded, 0 where padded."""
+    action_mask: Tensor
+    """bool [B, H, Da]; False for padded dimensions, for steps past the end, and throughout for a sample without actions."""
+    embodiment: Tensor
+    """int64 [B], slot numbers."""
+    future: Tensor
+    """uint8 [B, V, 3, S, S], the observation a horizon later."""
+    has_future: Tensor
+    """bool [B]."""
+    tier: Tensor
+    """int64 [B]."""
+    member: Tensor
+    """int64 [B]."""
+
+
+def check_batch(batch: PolicyBatch, *, horizon: int, state_dim: int, action_dim: int) -> None:
+    """Raises ValueError where the shapes of a batch do not fit each other or the policy."""
+    pictures = batch["pictures"]
+    size = len(pictures)
+    wanted: dict[str, tuple[int, ...]] = {
+        "picture_mask": tuple(pictures.shape[:3]),
+        "state": (size, state_dim),
+        "state_mask": (size, state_dim),
+        "action": (size, horizon, action_dim),
+        "action_mask": (size, horizon, action_dim),
+        "embodiment": (size,),
+    }
+    if pictures.ndim != 6 or pictures.shape[3] != 3 or pictures.dtype != torch.uint8:
+        raise ValueError(f"pictures {pictures.dtype} {list(pictures.shape)}: must be uint8 [B, V, T, 3, S, S]")
+    for name, shape in wanted.items():
+        found = tuple(batch[name].shape)  # type: ignore[literal-required]
+        if found != shape:
+            raise ValueError(f"{name} {list(found)}: must be {list(shape)} for this policy and this batch")
+    if len(batch["instruction"]) != size:
+        raise ValueError(f"{len(batch['instruction'])} instructions for {size} samples")
+
+
+def pad_last(values: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """[..., D] -> ([..., width] with zeros after D, bool mask of the same shape). Raises ValueError where D > width."""
+    dim = values.shape[-1]
+    if dim > width:
+        raise ValueError(f"{dim} dimensions: more than the policy's {width}; choose a recipe with wider states and actions")
+    padded = values.new_zeros(*values.shape[:-1], width)
+    padded[..., :dim] = values
+    mask = torch.zeros(padded.shape, dtype=torch.bool, device=values.device)
+    mask[..., :dim] = True
+    return padded, mask
+
+
+def to_device(batch: PolicyBatch, device: torch.device) -> PolicyBatch:
+    """The batch with its tensors on `device`."""
+    moved: dict[str, Any] = {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+    }
+    return moved  # type: ignore[return-value]

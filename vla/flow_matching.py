@@ -1,0 +1,104 @@
+"""Flow matching of action chunks: times, interpolation, the masked loss and the Euler sampler.
+
+Notation of GR00T N1 (2503.14734, equation 1) with noise e, actions a and time t in [0, 1]:
+
+    x_t = (1 - t) e + t a          the noised chunk
+    u   = a - e                    its velocity, what the network predicts
+    x_{t + dt} = x_t + dt v(x_t, t)  from t = 0 (noise) to t = 1 (action)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+TIME_SCALE = 0.999
+"""s of both published forms; it keeps t off its far end."""
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """How times are drawn in training, and how many steps sampling takes."""
+
+    time: Literal["n1", "n1_6"] = "n1"
+    """n1: t = (s - b) / s, of GR00T N1 and N1.5; n1_6: t = (1 - b) s, of N1.6; b from Beta(alpha, beta), s = 0.999."""
+    alpha: float = 1.5
+    """Of the Beta distribution: above 1 more of the training falls on noisy chunks (small t)."""
+    beta: float = 1.0
+    """Of the Beta distribution."""
+    buckets: int = 1000
+    """The network is told int(t x buckets)."""
+    steps: int = 4
+    """Euler steps of sampling."""
+    draws: int = 1
+    """Times and noises drawn for each sample of a batch: System 2 runs once for all of them, which is cheap training
+    where it costs more than the DiT."""
+
+    def __post_init__(self) -> None:
+        if self.alpha <= 0 or self.beta <= 0:
+            raise ValueError(f"alpha {self.alpha}, beta {self.beta}: both must be above 0")
+        for name in ("buckets", "steps", "draws"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")
+
+
+def sample_time(count: int, config: FlowConfig, generator: torch.Generator | None = None) -> Tensor:
+    """float32 [count], each in [0, 1)."""
+    beta = _sample_beta(count, config.alpha, config.beta, generator)
+    time = (TIME_SCALE - beta) / TIME_SCALE if config.time == "n1" else (1 - beta) * TIME_SCALE
+    return time.clamp(0.0, TIME_SCALE)  # the N1 form falls to -0.001 where b is nearly 1
+
+
+def _sample_beta(count: int, alpha: float, beta: float, generator: torch.Generator | None) -> Tensor:
+    """Beta(alpha, beta) from a generator of our own, which torch.distributions does not take."""
+    if beta == 1.0:  # the distribution function is b^alpha
+        return torch.rand(count, generator=generator).pow(1 / alpha)
+    if alpha == 1.0:
+        return 1 - torch.rand(count, generator=generator).pow(1 / beta)
+    concentration = torch.tensor([alpha, beta], dtype=torch.float32).expand(count, 2).contiguous()
+    return torch._sample_dirichlet(concentration, generator=generator)[:, 0]
+
+
+def bucket(time: Tensor, config: FlowConfig) -> Tensor:
+    """int64, what the network is told of the time."""
+    return (time * config.buckets).long().clamp(0, config.buckets - 1)
+
+
+def noised(action: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """x_t and the velocity u, both [B, H, D], for times [B]."""
+    t = time.view(-1, *[1] * (action.ndim - 1)).to(action.dtype)
+    return (1 - t) * noise + t * action, action - noise
+
+
+def masked_mean(error: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `error` where `mask` is True; exactly 0 with zero (finite) gradients where it is True nowhere."""
+    weight = mask.to(error.dtype)
+    return (error * weight).sum() / weight.sum().clamp_min(1.0)
+
+
+def flow_loss(predicted: Tensor, velocity: Tensor, mask: Tensor) -> Tensor:
+    """Mean square error of the velocity over the known entries, a scalar; see `masked_mean`."""
+    # torch.where and not a product: what is not known may be infinite, and 0 x inf is not 0
+    error = torch.where(mask, predicted - velocity, torch.zeros_like(predicted))
+    return masked_mean(error.pow(2), mask)
+
+
+def flow_loss_per_sample(predicted: Tensor, velocity: Tensor, mask: Tensor) -> Tensor:
+    """float [B]: as `flow_loss`, for each sample; 0 for a sample without actions."""
+    error = torch.where(mask, predicted - velocity, torch.zeros_like(predicted)).pow(2)
+    return error.flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1)
+
+
+def euler(velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int) -> Tensor:
+    """Integrates from noise [B, H, D] at t = 0 to actions at t = 1; `velocity(x, t [B])` is called `steps` times."""
+    if steps < 1:
+        raise ValueError(f"steps {steps}: must be at least 1")
+    x = noise
+    for step in range(steps):
+        time = torch.full((len(x),), step / steps, device=x.device)
+        x = x + velocity(x, time) / steps
+    return x
