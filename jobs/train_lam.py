@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,12 +22,8 @@ from lapa.training import TrainingConfig
 if TYPE_CHECKING:
     import numpy as np
     from lightning import Trainer
-    from torch import Tensor
-    from torch.utils.data import DataLoader
 
     from corpora.corpus import Corpus
-    from corpora.manifest import ClipRow
-    from lapa.frame_store import FrameStore
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +81,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     import torch
 
     from corpora.corpus import Corpus
+    from jobs.training_data import TrainingData
     from lapa.held_out import split_groups
     from lapa.latent_action_model import LatentActionModel, model_hash
     from lapa.pairs import chosen_share
@@ -128,7 +124,17 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
 
         texts = embed_texts(model_config.text_model, [row.text for row in train_rows])
         model_config = dataclasses.replace(model_config, text_dim=texts.shape[-1])
-    data = _Data(corpus, train_rows, val_rows, model_config, training, config, labelled, featurise)
+    data = TrainingData(
+        corpus,
+        train_rows,
+        val_rows,
+        model_config,
+        training,
+        seed=config.seed,
+        labels=config.labels,
+        labelled=labelled,
+        featurise=featurise,
+    )
     model = LatentActionModel(model_config)
     if config.init_from is not None:
         from lapa.latent_action_model import initialise_from
@@ -180,109 +186,6 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         if not quiet:
             _print(summary, config)
     return summary
-
-
-class _Data:
-    """Stores and loaders of one run."""
-
-    def __init__(
-        self,
-        corpus: Corpus,
-        train_rows: list[ClipRow],
-        val_rows: list[ClipRow],
-        model: LamConfig,
-        training: TrainingConfig,
-        config: TrainLamConfig,
-        labelled: set[str],
-        featurise: Any,
-    ) -> None:
-        from lapa.frame_store import open_store, store_bytes
-
-        self.corpus, self.train_rows, self.model, self.training = corpus, train_rows, model, training
-        self.seed, self.labels, self.labelled = config.seed, config.labels, labelled
-        cache = Path(os.environ.get("GIZA_CACHE", config.corpus / "cache"))
-        self.streamed = store_bytes(train_rows, model) > training.cache_gb * 1e9
-        if self.streamed and not model.pixels:
-            raise ValueError(
-                f"features of {len(train_rows)} clips take {store_bytes(train_rows, model) / 1e9:.0f} GB, more than "
-                f"--training.cache-gb {training.cache_gb:g}: raise it (a frozen model is never run twice on a frame)"
-            )
-        self.store: FrameStore | None = None
-        with _store_progress() as progress:
-            if not self.streamed:
-                self.store = open_store(
-                    corpus,
-                    train_rows,
-                    model,
-                    self.labels,
-                    labelled,
-                    cache=cache,
-                    featurise=featurise,
-                    progress=progress,
-                )
-            val_model = dataclasses.replace(model, gap_s=(model.extract_gap_s,))
-            # held-out videos give at most a few hundred pairs to a validation: no need for all of a large corpus
-            self.val_store = (
-                open_store(
-                    corpus,
-                    val_rows[:2000],
-                    val_model,
-                    LabelSpec(),
-                    set(),
-                    cache=cache,
-                    featurise=featurise,
-                    progress=progress,
-                )
-                if val_rows
-                else None
-            )
-        self.val_model = val_model
-
-    def label_scale(self) -> Tensor | None:
-        import numpy as np
-        import torch
-
-        if not self.model.label_dim or self.store is None:
-            return None
-        label = self.store.pairs.label
-        known = label[np.isfinite(label).all(1)]
-        if len(known) < 2:
-            raise ValueError(
-                f"--labels.share {self.labels.share} leaves {len(known)} labelled pairs of '{self.labels.feature}': raise it"
-            )
-        return torch.from_numpy(np.maximum(known.std(0), 1e-6))
-
-    def train_loader(self, start: int) -> DataLoader[Any]:
-        from torch.utils.data import DataLoader
-
-        from lapa.pair_batches import StoredBatches, StreamedBatches, loader_workers
-
-        rank, ranks = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))), int(os.environ.get("WORLD_SIZE", 1))
-        dataset: StoredBatches | StreamedBatches
-        if self.store is not None:
-            dataset = StoredBatches(
-                self.store, self.model, self.training.batch_size, seed=self.seed, rank=rank, start=start
-            )
-        else:
-            dataset = StreamedBatches(
-                self.corpus, self.train_rows, self.model, self.labels, self.labelled, self.training.batch_size,
-                seed=self.seed, rank=rank, ranks=ranks, start=start,
-            )  # fmt: skip
-        workers = loader_workers(self.training.workers)
-        return DataLoader(dataset, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
-
-    def val_loader(self) -> DataLoader[Any] | None:
-        import numpy as np
-        from torch.utils.data import DataLoader
-
-        from lapa.pair_batches import gather
-
-        if self.val_store is None or len(self.val_store.pairs.first) == 0:
-            return None
-        count = len(self.val_store.pairs.first)
-        chosen: np.ndarray[Any, Any] = np.random.default_rng(0).permutation(count)[: self.training.val_pairs]
-        parts = np.array_split(chosen, math.ceil(len(chosen) / self.training.batch_size))
-        return DataLoader([gather(self.val_store, self.val_model, part) for part in parts], batch_size=None)  # type: ignore[arg-type]
 
 
 def _trainer(config: TrainLamConfig, training: TrainingConfig, quiet: bool) -> tuple[Trainer, Any]:
@@ -382,19 +285,6 @@ def _black(size: int) -> np.ndarray[Any, Any]:
     import numpy as np
 
     return np.zeros((1, size, size, 3), np.uint8)
-
-
-def _store_progress() -> Any:
-    """A context whose value reports (done, total) clips on a rich bar."""
-    from rich.progress import Progress
-
-    @contextmanager
-    def bar() -> Iterator[Any]:
-        with Progress(transient=True) as progress:
-            task = progress.add_task("decoding clips", total=None)
-            yield lambda done, total: progress.update(task, completed=done, total=total)
-
-    return bar()
 
 
 def _print(summary: dict[str, Any], config: TrainLamConfig) -> None:
