@@ -1,0 +1,262 @@
+"""FLARE's objective against slow loops, its faults as errors, and the moving average against its closed form."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from flare.ema import ExponentialMovingAverage
+from flare.objective import AlignmentHead, FlareConfig, alignment_loss
+
+
+def slow_loss(predicted: Tensor, target: Tensor, has_future: Tensor, token_mask: Tensor | None = None) -> float:
+    per_sample = []
+    for b in range(len(predicted)):
+        distances = []
+        for m in range(predicted.shape[1]):
+            if not has_future[b] or (token_mask is not None and not token_mask[b, m]):
+                continue
+            p, t = predicted[b, m].double().tolist(), target[b, m].double().tolist()
+            dot = sum(x * y for x, y in zip(p, t, strict=True))
+            distances.append(1 - dot / math.sqrt(sum(x * x for x in p)) / math.sqrt(sum(y * y for y in t)))
+        if distances:
+            per_sample.append(sum(distances) / len(distances))
+    return sum(per_sample) / len(per_sample) if per_sample else 0.0
+
+
+@pytest.fixture
+def pair() -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(5, 4, 7, requires_grad=True), torch.randn(5, 4, 7)
+
+
+@pytest.mark.parametrize("present", [[1, 1, 1, 1, 1], [1, 0, 0, 1, 0], [0, 0, 0, 0, 1]])
+def test_the_loss_is_that_of_slow_loops(pair: tuple[Tensor, Tensor], present: list[int]) -> None:
+    has_future = torch.tensor(present).bool()
+    torch.testing.assert_close(alignment_loss(*pair, has_future).item(), slow_loss(*pair, has_future))
+    token_mask = torch.rand(5, 4, generator=torch.Generator().manual_seed(1)) < 0.6
+    masked = alignment_loss(*pair, has_future, token_mask=token_mask)
+    torch.testing.assert_close(masked.item(), slow_loss(*pair, has_future, token_mask))
+
+
+def test_the_cosine_is_over_features_not_tokens() -> None:
+    torch.manual_seed(0)
+    target = torch.randn(3, 6, 6)  # as many tokens as features: a wrong axis would not be seen by shapes
+    predicted = target * torch.tensor([0.1, 1, 2, 5, 10, 30])[None, :, None]  # each token keeps its direction
+    everyone = torch.ones(3, dtype=torch.bool)
+    assert alignment_loss(predicted, target, everyone).item() == pytest.approx(0, abs=1e-6)
+    over_tokens = 1 - torch.cosine_similarity(predicted, target, dim=1).mean()
+    assert over_tokens > 0.1
+    assert alignment_loss(-predicted, target, everyone).item() == pytest.approx(2, abs=1e-6)
+
+
+def test_a_batch_without_futures_is_exactly_zero_with_finite_gradients() -> None:
+    torch.manual_seed(0)
+    head = AlignmentHead(8, 6, tokens=4)
+    loss = alignment_loss(head(torch.randn(3, 4, 8)), torch.full((3, 4, 6), math.nan), torch.zeros(3).bool())
+    loss.backward()
+    assert loss.item() == 0.0
+    gradients = [p.grad for p in head.parameters()]
+    assert all(g is not None and torch.equal(g, torch.zeros_like(g)) for g in gradients)
+
+
+def test_a_sample_without_future_changes_nothing_at_all(pair: tuple[Tensor, Tensor]) -> None:
+    predicted, target = pair
+    has_future = torch.tensor([True, False, True, True, False])
+    loss = alignment_loss(predicted, target, has_future)
+    (gradient,) = torch.autograd.grad(loss, predicted)
+    other = target.clone()
+    other[1], other[4] = math.nan, -1e30
+    again = alignment_loss(predicted, other, has_future)
+    (gradient_again,) = torch.autograd.grad(again, predicted)
+    assert torch.equal(loss, again)
+    assert torch.equal(gradient, gradient_again)
+    assert gradient[[1, 4]].abs().max() == 0
+    assert gradient[[0, 2, 3]].abs().amax((1, 2)).min() > 0
+
+
+def test_no_gradient_reaches_the_target(pair: tuple[Tensor, Tensor]) -> None:
+    predicted, target = pair
+    target.requires_grad_()
+    alignment_loss(predicted, target, torch.ones(5).bool()).backward()
+    assert target.grad is None
+    assert predicted.grad is not None and predicted.grad.abs().sum() > 0
+
+
+def test_half_precision_states_give_a_float32_loss(pair: tuple[Tensor, Tensor]) -> None:
+    everyone = torch.ones(5).bool()
+    loss = alignment_loss(pair[0].bfloat16(), pair[1], everyone)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(slow_loss(*pair, everyone), abs=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "target", "has_future", "match"),
+    [
+        ((2, 4, 7), (2, 4, 8), (2,), r"predicted \[2, 4, 7\] against target \[2, 4, 8\]"),
+        ((2, 4, 7), (2, 1, 7), (2,), r"predicted \[2, 4, 7\] against target \[2, 1, 7\]"),
+        ((2, 4, 7), (1, 4, 7), (2,), r"predicted \[2, 4, 7\] against target \[1, 4, 7\]"),
+        ((2, 7), (2, 7), (2,), r"predicted \[2, 7\] against target \[2, 7\]"),
+        ((2, 4, 7), (2, 4, 7), (2, 1), r"has_future torch.bool \[2, 1\] for predicted \[2, 4, 7\]"),
+        ((2, 4, 7), (2, 4, 7), (3,), r"has_future torch.bool \[3\] for predicted \[2, 4, 7\]"),
+    ],
+)
+def test_a_wrong_shape_is_an_error_with_both_shapes(
+    predicted: tuple[int, ...], target: tuple[int, ...], has_future: tuple[int, ...], match: str
+) -> None:
+    with pytest.raises(ValueError, match=match):
+        alignment_loss(torch.randn(predicted), torch.randn(target), torch.ones(has_future).bool())
+
+
+def test_sentinels_and_broken_targets_are_errors(pair: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(ValueError, match="has_future torch.float32"):
+        alignment_loss(*pair, torch.ones(5))
+    with pytest.raises(ValueError, match=r"token_mask torch.bool \[5\]"):
+        alignment_loss(*pair, torch.ones(5).bool(), token_mask=torch.ones(5).bool())
+    pair[1][3, 0, 0] = math.nan
+    with pytest.raises(ValueError, match=r"targets of samples \[3\] hold NaN"):
+        alignment_loss(*pair, torch.ones(5).bool())
+
+
+def test_the_head_wants_the_future_tokens_alone() -> None:
+    head = AlignmentHead(8, 6, tokens=4, hidden=16)
+    assert head(torch.randn(2, 4, 8)).shape == (2, 4, 6)
+    with pytest.raises(ValueError, match=r"states \[2, 21, 8\] for a head of \[B, 4, 8\]"):
+        head(torch.randn(2, 21, 8))
+
+
+def test_the_head_learns_to_align() -> None:
+    torch.manual_seed(0)
+    states, mix = torch.randn(64, 4, 8), torch.randn(8, 6)
+    head = AlignmentHead(8, 6, tokens=4, hidden=32)
+    optimiser = torch.optim.Adam(head.parameters(), 3e-3)
+    has_future = torch.rand(64) < 0.5
+    target = torch.tanh(states @ mix)
+    before = alignment_loss(head(states), target, has_future).item()
+    for _ in range(150):
+        optimiser.zero_grad()
+        alignment_loss(head(states), target, has_future).backward()
+        optimiser.step()
+    assert before > 0.5
+    assert alignment_loss(head(states), target, has_future).item() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"tokens": 0}, "tokens 0"),
+        ({"coefficient": -1.0}, "coefficient -1.0"),
+        ({"future_s": 0.0}, "future_s 0.0"),
+        ({"target": "frozen"}, "without target_name"),
+        ({"target": "mean"}, "target 'mean': choose frozen, action_aware or ema"),
+        ({"ema": 1.5}, "ema 1.5"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(fields: dict, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        FlareConfig(**fields)
+
+
+def test_the_layer_lies_within_the_transformer() -> None:
+    FlareConfig().check_depth(6)
+    with pytest.raises(ValueError, match="layer 6 of a DiT of 4 layers: choose 1 to 4; FLARE's place is 3"):
+        FlareConfig().check_depth(4)
+
+
+def moved(module: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for value in module.parameters():
+        value.data = torch.randn(value.shape, generator=generator).to(value.dtype)
+
+
+def test_the_average_equals_its_closed_form() -> None:
+    online = nn.Linear(3, 2)
+    history = [online.weight.detach().clone()]
+    average = ExponentialMovingAverage(online, decay=0.9)
+    for seed in range(20):
+        moved(online, seed)
+        history.append(online.weight.detach().clone())
+        average.update(online)
+    # e_n = d^n x_0 + (1 - d) sum_i d^(n - i) x_i
+    expected = 0.9**20 * history[0] + 0.1 * sum(0.9 ** (20 - i) * history[i] for i in range(1, 21))
+    torch.testing.assert_close(average.module.weight, expected)
+    assert not average.module.weight.requires_grad
+    torch.testing.assert_close(average(torch.eye(3)), expected.T + average.module.bias)
+
+
+def test_warm_up_leaves_the_start_behind_and_ends_at_the_decay() -> None:
+    online = nn.Linear(3, 2)
+    average = ExponentialMovingAverage(online, decay=0.995, warm_up=True)
+    expected = average.module.weight.clone()
+    for k in range(1, 31):
+        moved(online, k)
+        average.update(online)
+        decay = min(0.995, k / (k + 9))
+        expected = decay * expected + (1 - decay) * online.weight.detach()
+    torch.testing.assert_close(average.module.weight, expected)
+    assert average.decay_at(1) == pytest.approx(0.1)
+    assert average.decay_at(10_000) == 0.995
+    frozen = ExponentialMovingAverage(online, decay=1, warm_up=True)
+    start = frozen.module.weight.clone()
+    moved(online, 99)
+    frozen.update(online)
+    assert torch.equal(frozen.module.weight, start)
+
+
+def test_buffers_and_frozen_parts_are_copied() -> None:
+    online = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3))
+    online[0].requires_grad_(False)
+    average = ExponentialMovingAverage(online, decay=0.995)
+    moved(online, 0)
+    online.train()(torch.randn(16, 3))
+    average.train().update(online)
+    assert torch.equal(average.module[0].weight, online[0].weight)
+    assert torch.equal(average.module[1].running_mean, online[1].running_mean)
+    assert average.module[1].num_batches_tracked == 1
+    assert not torch.equal(average.module[2].weight, online[2].weight)
+    assert not average.module[1].training
+
+
+def test_an_average_of_bfloat16_weights_does_not_stand_still() -> None:
+    online = nn.Linear(2, 2, bias=False).bfloat16()
+    online.weight.data.fill_(1.0)
+    average = ExponentialMovingAverage(online, decay=0.995)
+    online.weight.data.fill_(1.25)
+    for _ in range(400):
+        average.update(online)
+    torch.testing.assert_close(average.module.weight, torch.full((2, 2), 1.25 - 0.25 * 0.995**400))
+    average.copy_to(online)
+    assert online.weight.dtype == torch.bfloat16
+    torch.testing.assert_close(online.weight.float(), average.module.weight, atol=5e-3, rtol=0)
+
+
+def test_the_average_goes_through_safetensors_and_goes_on_the_same(tmp_path: Path) -> None:
+    online = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    average = ExponentialMovingAverage(online, decay=0.99, warm_up=True)
+    for seed in range(3):
+        moved(online, seed)
+        average.update(online)
+    save_file(average.state_dict(), tmp_path / "ema.safetensors")
+    again = ExponentialMovingAverage(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), decay=0.99, warm_up=True)
+    again.load_state_dict(load_file(tmp_path / "ema.safetensors"))
+    moved(online, 9)
+    for copy in (average, again):
+        copy.update(online)
+    for name, value in average.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    assert again.updates == 4
+
+
+def test_another_module_cannot_be_followed() -> None:
+    average = ExponentialMovingAverage(nn.Linear(3, 2))
+    with pytest.raises(ValueError, match=r"'weight' is \[2, 3\] in the average and \[2, 4\] in the module"):
+        average.update(nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=r"'bias' is \[2\] in the average and missing in the module"):
+        average.copy_to(nn.Linear(3, 2, bias=False))
+    with pytest.raises(ValueError, match="EMA decay 1.01"):
+        ExponentialMovingAverage(nn.Linear(1, 1), decay=1.01)
