@@ -42,6 +42,15 @@ VIEW_DISTANCE_M = 0.95
 _NOT_DRAWN = 5
 """A geom group of MuJoCo's that Meta-World leaves empty."""
 
+_FAUCET_HANDLE_M = 0.175
+_FAUCET_RADIUS_M = 0.07
+_FAUCET_WAYS: tuple[tuple[Literal["open", "close"], int, str, tuple[float, float, float]], ...] = (
+    ("open", +1, "handleStartOpen", (-0.04, 0.0, 0.02)),
+    ("close", -1, "handleStartClose", (0.0, 0.0, -0.01)),
+)
+"""Meta-World's success criteria of faucet-open and faucet-close (their `compute_reward`): way, side of the goal, the site on
+the handle and the offset from it of the point that must come to the goal."""
+
 Appearance = Literal["robot", "hand"]
 
 
@@ -172,6 +181,22 @@ class MetaWorldEnv:
         """float32 [11], see STATE_NAMES."""
         observation = self._observed()
         return np.concatenate([observation[:4], self._env.data.qpos[self._joints]]).astype(np.float32)
+
+    def faucet_turned(self) -> Literal["open", "close"] | None:
+        """Which way the faucet is turned by now; None in between and in scenes without a faucet.
+
+        faucet-open and faucet-close hold the same faucet, and each asks that its side of the handle come within
+        `_FAUCET_RADIUS_M` of a point a quarter turn away; here both criteria are asked in either scene.
+        """
+        model, data = self._env.model, self._env.data
+        if not self.task.startswith("faucet-"):
+            return None
+        base = model.body("faucetBase").pos
+        for way, side, site, offset in _FAUCET_WAYS:
+            handle = data.site(site).xpos + np.asarray(offset)
+            if np.linalg.norm(handle - base - (side * _FAUCET_HANDLE_M, 0.0, 0.125)) <= _FAUCET_RADIUS_M:
+                return way
+        return None
 
     def expert_action(self) -> NDArray[np.float64]:
         """float64 [4]: what Meta-World's script would do here, clipped to [-1, 1]."""
