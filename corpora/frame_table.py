@@ -1,0 +1,144 @@
+"""Decoded pictures in a memory-mapped file: made once, shared read-only by all processes that load samples.
+
+    <cache>/frames-64px-<key>/pictures.u8      uint8 [F, V, S, S, 3], row after row
+                              valid.npy        bool [F, V]
+                              table.json       shape, cameras, what could not be decoded
+
+A table is written under another name and renamed when it is whole; a second process that wants the same one waits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Fit = Literal["squash", "crop"]
+"""squash: the whole picture whatever its aspect; crop: its middle square."""
+Progress = Callable[[int, int], None]
+"""Told (done, total)."""
+
+_META = "table.json"
+_PICTURES = "pictures.u8"
+_VALID = "valid.npy"
+_FORMAT = 1
+"""Raised when the same identity would give other pictures."""
+
+
+@dataclass(frozen=True)
+class FrameFault:
+    """Rows that have no picture, and why."""
+
+    source: str
+    """Episode or clip."""
+    camera: str
+    reason: str
+    rows: int
+    """How many."""
+
+
+class FrameTable:
+    """F rows of pictures of V cameras, S pixels wide and high. Pickles as its path, so workers share the pages."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        meta = json.loads((self.folder / _META).read_text("utf-8"))
+        self.cameras = tuple(meta["cameras"])
+        self.size = int(meta["shape"][2])
+        self.faults = tuple(FrameFault(**fault) for fault in meta["faults"])
+        mapped = np.memmap(self.folder / _PICTURES, np.uint8, "r", shape=tuple(meta["shape"]))
+        self.pictures: NDArray[np.uint8] = mapped.view(np.ndarray)
+        """[F, V, S, S, 3] RGB; zeros where there is no picture. Not writable."""
+        self.valid: NDArray[np.bool_] = np.load(self.folder / _VALID, allow_pickle=False)
+        """[F, V]: whether there is a picture."""
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrameTable, (self.folder,)
+
+
+def default_cache() -> Path:
+    """$GIZA_CACHE, or ~/.cache/giza."""
+    return Path(os.environ.get("GIZA_CACHE") or "~/.cache/giza").expanduser()
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_frame_table(
+    fill: Callable[[NDArray[np.uint8], NDArray[np.bool_]], list[FrameFault]],
+    *,
+    identity: object,
+    rows: int,
+    size: int,
+    cameras: tuple[str, ...],
+    cache: Path | None = None,
+) -> FrameTable:
+    """The table of this identity (anything with a `repr` that tells tables apart), from the cache or made by `fill`, which
+    gets pictures [F, V, S, S, 3] and valid [F, V], both zero, and returns what went wrong.
+
+    Raises ValueError for a size below 8 pixels, for no rows, and where the disk has no room.
+    """
+    if size < 8:
+        raise ValueError(f"size {size}: pictures must be at least 8 pixels wide; try 64")
+    if rows < 1:
+        raise ValueError("no row to decode a picture for; choose episodes or clips that hold some")
+    cache = default_cache() if cache is None else cache.expanduser()
+    key = hashlib.sha256(repr((_FORMAT, identity, rows, size, cameras)).encode()).hexdigest()[:16]
+    folder, partial = cache / f"frames-{size}px-{key}", cache / f".partial-{key}"
+    with _sole_maker(cache, key):
+        if not (folder / _META).is_file():
+            shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+            _make(partial, fill, (rows, len(cameras), size, size, 3), cameras)
+            os.replace(partial, folder)
+    return FrameTable(folder)
+
+
+@contextmanager
+def _sole_maker(cache: Path, key: str) -> Iterator[None]:
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / f".lock-{key}", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make(
+    partial: Path,
+    fill: Callable[[NDArray[np.uint8], NDArray[np.bool_]], list[FrameFault]],
+    shape: tuple[int, ...],
+    cameras: tuple[str, ...],
+) -> None:
+    needed, free = math.prod(shape), shutil.disk_usage(partial.parent).free
+    if needed > free:
+        raise ValueError(
+            f"the pictures take {needed / 1e9:.1f} GB, '{partial.parent}' has {free / 1e9:.1f} GB left; choose smaller "
+            "pictures, fewer episodes, or another cache ($GIZA_CACHE)"
+        )
+    partial.mkdir()
+    try:
+        pictures = np.memmap(partial / _PICTURES, np.uint8, "w+", shape=shape)
+        valid = np.zeros(shape[:2], np.bool_)
+        faults = fill(pictures.view(np.ndarray), valid)
+        pictures.flush()
+        np.save(partial / _VALID, valid, allow_pickle=False)
+        meta = {"shape": shape, "cameras": cameras, "faults": [dataclasses.asdict(fault) for fault in faults]}
+        (partial / _META).write_text(json.dumps(meta, indent=1), "utf-8")
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise

@@ -1,0 +1,33 @@
+"""Rows by time in seconds: which row of a table lies nearest to a moment."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_TIE_S = 1e-6
+
+
+def nearest_rows(
+    t_s: NDArray[np.float64], wanted_s: NDArray[np.float64], tolerance_s: float
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Rows (int64, as `wanted_s`) whose times (float64 [N], ascending, N >= 1) are nearest to those wanted, and which of
+    them are near: within `tolerance_s`.
+
+    Of two rows equally near, the later one, whatever the rounding. A row is given even where it is not near.
+    """
+    right = np.searchsorted(t_s, wanted_s)
+    right = np.minimum(right, len(t_s) - 1)
+    left = np.maximum(right - 1, 0)
+    rows = np.where(t_s[right] - wanted_s <= wanted_s - t_s[left] + _TIE_S, right, left)
+    return rows, np.abs(t_s[rows] - wanted_s) <= tolerance_s + _TIE_S
+
+
+def rows_within(
+    t_s: NDArray[np.float64], wanted_s: NDArray[np.float64], interval_s: float
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """As `nearest_rows`, for rows `interval_s` seconds apart: near means no hole in between (at most one interval away),
+    and neither before the first row nor after the last (by more than half of an interval)."""
+    rows, near = nearest_rows(t_s, wanted_s, interval_s)
+    edge = 0.5 * interval_s + _TIE_S
+    return rows, near & (wanted_s >= t_s[0] - edge) & (wanted_s <= t_s[-1] + edge)
