@@ -65,8 +65,9 @@ class Statistics:
         if mask is not None and mask.shape != values.shape[:-1]:
             raise ValueError(f"mask of shape {mask.shape}: values {values.shape} want a mask of {values.shape[:-1]}")
         shape = values.shape[-kept:]
-        rows = values.reshape(-1, *shape)
-        known = None if mask is None else mask.reshape(-1, *shape[:-1])
+        count_rows = int(np.prod(values.shape[:-kept]))  # not -1, which fails where D is 0
+        rows = values.reshape(count_rows, *shape)
+        known = None if mask is None else mask.reshape(count_rows, *shape[:-1])
         result = np.empty((len(_STATISTICS), *shape), np.float64)
         count = np.empty(shape, np.int64)
         for place in np.ndindex(*shape):
@@ -83,7 +84,7 @@ class Statistics:
             count[place] = len(column)
             low, high = np.quantile(column, [0.01, 0.99])
             result[(slice(None), *place)] = (column.min(), column.max(), column.mean(), column.std(), low, high)
-        return cls(*result, count=count)
+        return cls(**dict(zip(_STATISTICS, result, strict=True)), count=count)
 
     def to_json(self) -> dict[str, Any]:
         """Nested lists; Python writes floats so that they read back to the same bits."""
