@@ -1,0 +1,63 @@
+"""A policy without weights whose actions can be computed by hand from what it was given."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+STATE_DIM, ACTION_DIM, HORIZON, SIZE = 5, 4, 3, 6
+MODALITY = {
+    "video": {
+        "ego_view": {"original_key": "observation.images.ego"},
+        "wrist": {"original_key": "observation.images.w"},
+    },
+    "state": {"hand": {"start": 3, "end": 5}, "arm": {"start": 0, "end": 3}},
+    "action": {"arm": {"start": 0, "end": 3}, "gripper": {"start": 3, "end": 4}},
+    "annotation": {"human.validity": {}, "human.action.task_description": {}},
+}
+
+
+def expected(pictures: Any, instruction: list[str], state: Any) -> np.ndarray[Any, Any]:
+    """Actions [B, H, Da]: step + state, the brightness of both cameras, and the instruction's length."""
+    steps = np.arange(HORIZON)[None, :, None]
+    first, last = np.asarray(pictures[:, 0]), np.asarray(pictures[:, -1])
+    columns = [
+        np.asarray(state)[:, 0] + 10 * np.asarray(state)[:, 3],
+        first[:, 0, 0].mean((1, 2)),
+        last[:, -1, 2].mean((1, 2)),
+        np.array([len(text) for text in instruction]),
+    ]
+    return (np.stack(columns, 1)[:, None] + steps).astype(np.float32)
+
+
+class FakePolicy:
+    """Two cameras ("wrist" before "ego_view"), two frames of history, 5 states, 4 actions, chunks of 3 steps of 0.05 s."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, *, modality: dict[str, Any] | None = MODALITY) -> None:
+        self.config = SimpleNamespace(history_s=(0.25, 0.0), image_size=SIZE, horizon=HORIZON)
+        codec = SimpleNamespace(raw_state_dim=STATE_DIM, raw_action_dim=ACTION_DIM, state_dim=8, action_dim=9)
+        cameras = ("observation.images.w", "observation.images.ego")
+        self.facts = SimpleNamespace(codec=codec, cameras=cameras, modality=modality)
+        self.noise: list[float] = []
+
+    def robot(self, embodiment: str) -> Any:
+        if embodiment != "gr1":
+            raise ValueError(f"embodiment '{embodiment}': this policy was trained on gr1")
+        return self.facts
+
+    def step_s(self, embodiment: str) -> float:
+        return 0.05
+
+    def act(
+        self, pictures: Any, picture_mask: Any, instruction: Any, state: Any, embodiment: str, *, generator: Any
+    ) -> Any:
+        assert pictures.dtype == torch.uint8 and pictures.shape[1:] == (2, 2, 3, SIZE, SIZE)
+        assert picture_mask.dtype == torch.bool and picture_mask.shape == pictures.shape[:3] and picture_mask.all()
+        assert isinstance(state, np.ndarray) and state.dtype == np.float32
+        self.noise.append(float(torch.rand((), generator=generator)))
+        return expected(pictures, instruction, state)

@@ -1,0 +1,483 @@
+"""The policy server against clients that speak GR00T's protocol, and against bad ones."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+import zmq
+from fake_policy import HORIZON, MODALITY, SIZE, FakePolicy, expected
+
+from vla.modality_layout import ModalityLayout, layout_of
+from vla.policy_client import PolicyClient, PolicyServerError
+from vla.served_policy import MAX_INSTRUCTION, ServedPolicy
+from vla.server import HARD_LIMIT, PolicyServer, ServerConfig
+from vla.wire import ModalityConfig, from_bytes, to_bytes
+
+LIMIT_MB = 0.2
+KEY = "annotation.human.action.task_description"
+
+
+def served(policy: FakePolicy | None = None, **settings: Any) -> ServedPolicy:
+    return ServedPolicy(policy or FakePolicy(), "gr1", **settings)  # type: ignore[arg-type]
+
+
+def serving(policy: FakePolicy | None = None, **settings: Any) -> PolicyServer:
+    return PolicyServer(served(policy), ServerConfig(port=0, max_message_mb=LIMIT_MB, **settings))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PolicyServer]:
+    with serving() as running:
+        yield running
+
+
+def client_of(server: PolicyServer, **settings: Any) -> PolicyClient:
+    return PolicyClient(port=server.port, **{"timeout_s": 5.0, **settings})
+
+
+def observation(size: int = 2, seed: int = 0) -> dict[str, Any]:
+    draw = np.random.default_rng(seed)
+    pictures = draw.integers(0, 255, (2, size, 2, SIZE, SIZE, 3), np.uint8)
+    return {
+        "video": {"ego_view": pictures[0], "wrist": pictures[1]},
+        "state": {
+            "arm": draw.random((size, 1, 3)).astype(np.float32),
+            "hand": draw.random((size, 1, 2)).astype(np.float32),
+        },
+        "language": {KEY: [["go" * (i + 1)] for i in range(size)]},
+    }
+
+
+def flat(nested: dict[str, Any]) -> dict[str, Any]:
+    names = {f"{kind}.{name}": value for kind in ("video", "state") for name, value in nested[kind].items()}
+    return {**names, KEY: [text[0] for text in nested["language"][KEY]]}
+
+
+def by_hand(nested: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """What the fake policy does with an observation, by the policy's order of cameras (wrist first) and dimensions."""
+    pictures = np.stack([nested["video"]["wrist"], nested["video"]["ego_view"]], 1).transpose(0, 1, 2, 5, 3, 4)
+    state = np.concatenate([nested["state"]["arm"], nested["state"]["hand"]], -1)[:, 0]
+    return expected(pictures, [text[0] for text in nested["language"][KEY]], state)
+
+
+def test_nested_observations_reach_the_policy_in_its_own_order(server: PolicyServer) -> None:
+    asked = observation()
+    with client_of(server) as client:
+        action, info = client.get_action(asked, {"ignored": 1})
+    assert list(action) == ["arm", "gripper"]
+    assert action["arm"].shape == (2, HORIZON, 3) and action["arm"].dtype == np.float32
+    np.testing.assert_allclose(np.concatenate([action["arm"], action["gripper"]], -1), by_hand(asked))
+    assert info["step_s"] == 0.05 and info["inference_s"] >= 0
+
+
+def test_flat_observations_of_a_later_client_get_flat_names(server: PolicyServer) -> None:
+    asked = observation()
+    with client_of(server) as client:
+        action, _ = client.get_action(flat(asked))
+    np.testing.assert_allclose(np.concatenate([action["action.arm"], action["action.gripper"]], -1), by_hand(asked))
+
+
+def test_an_n15_client_is_answered_by_a_map(server: PolicyServer) -> None:
+    asked = observation()
+    with client_of(server, dialect="n1.5") as client:
+        batched, _ = client.get_action(flat(asked))
+        one = flat(observation(1))
+        single, _ = client.get_action({key: value[0] for key, value in one.items()})
+        listed, _ = client.get_action({key: value if key == KEY else value[0] for key, value in one.items()})
+    np.testing.assert_allclose(batched["action.arm"], by_hand(asked)[..., :3])
+    assert batched["action.gripper"].shape == (2, HORIZON, 1)
+    assert single["action.arm"].shape == (HORIZON, 3)
+    assert single["action.gripper"].shape == (HORIZON,)  # as GR00T N1.5 squeezes it
+    np.testing.assert_allclose(single["action.gripper"], by_hand(observation(1))[0, :, 3])
+    np.testing.assert_array_equal(single["action.arm"], listed["action.arm"])
+
+
+def raw_call(server: PolicyServer, message: bytes, *, correlate: bool = False) -> Any:
+    """What comes back over a plain REQ socket, not decoded by our own code."""
+    with zmq.Context() as context, context.socket(zmq.REQ) as req:
+        req.linger, req.rcvtimeo = 0, 5000
+        if correlate:
+            req.setsockopt(zmq.REQ_CORRELATE, 1)
+        req.connect(server.address)
+        req.send(message)
+        return msgpack.unpackb(req.recv())
+
+
+def npy(array: np.ndarray[Any, Any]) -> dict[str, Any]:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return {"__ndarray_class__": True, "as_npy": file.getvalue()}
+
+
+@pytest.mark.parametrize("correlate", [False, True])
+def test_a_client_written_by_hand(server: PolicyServer, correlate: bool) -> None:
+    asked = flat(observation())
+    data = {key: npy(value) if isinstance(value, np.ndarray) else value for key, value in asked.items()}
+    answer = raw_call(server, msgpack.packb({"endpoint": "get_action", "data": data}), correlate=correlate)
+    arm = np.load(io.BytesIO(answer["action.arm"]["as_npy"]), allow_pickle=False)
+    np.testing.assert_allclose(arm, by_hand(observation())[..., :3])
+    default = raw_call(server, msgpack.packb({"data": data}))  # GR00T's default endpoint
+    assert default == answer
+
+
+def test_arrays_are_answered_in_the_form_they_came_in(server: PolicyServer) -> None:
+    request = {"endpoint": "get_action", "data": {"observation": observation(), "options": None}}
+    action, _ = raw_call(server, to_bytes(request, dialect="n1.7"))
+    assert action["arm"][b"nd"] is True and action["arm"][b"type"] == "<f4"
+    arm = np.frombuffer(action["arm"][b"data"], "<f4").reshape(action["arm"][b"shape"])
+    np.testing.assert_allclose(arm, by_hand(observation())[..., :3])
+
+
+def test_ping_and_reset_answer_as_groots_server_does(server: PolicyServer) -> None:
+    assert raw_call(server, msgpack.packb({"endpoint": "ping"})) == {"status": "ok", "message": "Server is running"}
+    assert raw_call(server, msgpack.packb({"endpoint": "reset", "data": {"options": None}})) == {}
+
+
+def test_reset_with_a_seed_repeats_the_noise() -> None:
+    policy = FakePolicy()
+    with serving(policy) as server, client_of(server) as client:
+        for _ in range(2):
+            client.reset({"seed": 5})
+            client.get_action(observation())
+            client.get_action(observation())
+        client.reset({"seed": 6})
+        client.get_action(observation())
+        with pytest.raises(PolicyServerError, match="seed"):
+            client.reset({"seed": "five"})
+    assert policy.noise[:2] == policy.noise[2:4]
+    assert len(set(policy.noise)) == 3
+
+
+def test_modality_config(server: PolicyServer) -> None:
+    with client_of(server) as client:
+        config = client.get_modality_config()
+    assert config == {
+        "video": ModalityConfig((-5, 0), ("wrist", "ego_view")),
+        "state": ModalityConfig((0,), ("hand", "arm")),
+        "action": ModalityConfig((0, 1, 2), ("arm", "gripper")),
+        "language": ModalityConfig((0,), (KEY,)),
+    }
+
+
+def test_modality_config_for_n15_clients_has_json_text_and_long_names() -> None:
+    adapter = served(dialect="n1.5")
+    message = msgpack.unpackb(to_bytes(adapter.get_modality_config(), dialect="n1.5"))
+    assert json.loads(message["action"]["as_json"])["modality_keys"] == ["action.arm", "action.gripper"]
+    assert json.loads(message["video"]["as_json"]) == {
+        "delta_indices": [-5, 0],
+        "modality_keys": ["video.wrist", "video.ego_view"],
+    }
+
+
+def changed(path: str, value: Any, size: int = 2) -> dict[str, Any]:
+    """An observation with one entry replaced, or removed where the value is None."""
+    asked = observation(size)
+    kind, _, name = path.partition("/")
+    if not name:
+        asked[kind] = value
+    elif value is None:
+        del asked[kind][name]
+    else:
+        asked[kind][name] = value
+    return {"endpoint": "get_action", "data": {"observation": asked, "options": None}}
+
+
+def pixels(*shape: int, dtype: Any = np.uint8) -> np.ndarray[Any, Any]:
+    return np.zeros(shape, dtype)
+
+
+BAD_REQUESTS: dict[str, tuple[Any, str]] = {
+    "empty": (b"", "not a message"),
+    "rubbish": (b"\x00\xff rubbish", "not a message"),
+    "cut off": (to_bytes({"endpoint": "ping"})[:-1], "not a message"),
+    "pickle": (b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x07rubbish\x94.", "not a message"),
+    "a list": ([1, 2], "must be a map"),
+    "a number": (3, "must be a map"),
+    "unknown endpoint": ({"endpoint": "fly"}, "Unknown endpoint: 'fly'; this server has ping"),
+    "endpoint is a map": ({"endpoint": {}}, "Unknown endpoint"),
+    "data is a list": ({"endpoint": "get_action", "data": [1]}, "data of a request must be a map"),
+    "no data": ({"endpoint": "get_action"}, r"video\.wrist is missing; the observation has \[\]"),
+    "observation is text": ({"endpoint": "get_action", "data": {"observation": "x"}}, "must be a map of names"),
+    "options are a list": ({"endpoint": "reset", "data": {"options": [1]}}, "options must be a map"),
+    "kill": ({"endpoint": "kill"}, "not started with --allow-kill"),
+    "no video": (changed("video", {}), r"video\.wrist is missing"),
+    "video is a list": (changed("video", [1]), r"video\.wrist is missing"),
+    "one camera": (changed("video/ego_view", None), r"video\.ego_view is missing.*\['wrist'\]"),
+    "pictures are text": (changed("video/wrist", "png"), r"video\.wrist: a str; must be a numpy array"),
+    "pictures are floats": (changed("video/wrist", pixels(2, 2, 6, 6, 3, dtype=np.float32)), "must be uint8 pictures"),
+    "no batch axis": (changed("video/wrist", pixels(2, 6, 6, 3)), "must be uint8 pictures"),
+    "one frame": (changed("video/wrist", pixels(2, 1, 6, 6, 3)), r"must be uint8 pictures \[2, 2,"),
+    "grey": (changed("video/wrist", pixels(2, 2, 6, 6, 1)), "RGB"),
+    "no pixels": (changed("video/wrist", pixels(2, 2, 0, 6, 3)), "without pixels"),
+    "another size": (changed("video/wrist", pixels(2, 2, 7, 6, 3)), "pictures of 7x6: this policy sees 6x6"),
+    "another batch": (changed("video/ego_view", pixels(3, 2, 6, 6, 3)), r"video\.ego_view: uint8 \[3"),
+    "no batch": (changed("video/wrist", pixels(0, 2, 6, 6, 3)), "0 observations"),
+    "large batch": (changed("video/wrist", pixels(17, 2, 6, 6, 3)), "17 observations; 1 to 16"),
+    "no state": (changed("state", None), r"state\.arm is missing"),
+    "state is a list": (changed("state/arm", [[0.0] * 3]), r"state\.arm: a list"),
+    "wide state": (changed("state/arm", np.zeros((2, 1, 4), np.float32)), r"state\.arm: .*must be float32 \[2, 1, 3\]"),
+    "integer state": (changed("state/arm", np.zeros((2, 1, 3), np.int64)), "must be float32"),
+    "state of texts": (changed("state/arm", np.array([[["a", "b", "c"]]] * 2)), "must be float32"),
+    "state is nan": (changed("state/arm", np.full((2, 1, 3), np.nan, np.float32)), r"state\.arm: not finite"),
+    "state overflows": (changed("state/arm", np.full((2, 1, 3), 1e300)), r"state\.arm: not finite"),
+    "no language": (changed("language", None), "instruction is missing"),
+    "instruction is a number": (changed(f"language/{KEY}", [[1], [2]]), "int in the place of a text"),
+    "instruction is a map": (changed(f"language/{KEY}", {"a": 1}), r"must be 2 text\(s\)"),
+    "one of two instructions": (changed(f"language/{KEY}", [["go"]]), r"must be 2 text\(s\)"),
+    "a book": (changed(f"language/{KEY}", [["x" * (MAX_INSTRUCTION + 1)]] * 2), "characters; at most"),
+    "array of objects": (
+        msgpack.packb(
+            {"endpoint": "get_action", "data": {"x": {b"nd": True, b"type": "|O", b"kind": b"O", b"data": b""}}}
+        ),
+        "objects",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(BAD_REQUESTS))
+def test_a_bad_request_is_told_why_and_the_next_one_is_served(server: PolicyServer, name: str) -> None:
+    request, reason = BAD_REQUESTS[name]
+    answer = raw_call(server, request if isinstance(request, bytes) else to_bytes(request))
+    assert list(answer) == ["error"]
+    with pytest.raises(ValueError, match=reason):
+        raise ValueError(answer["error"])
+    with client_of(server) as client:
+        assert client.get_action(observation())[0]["arm"].shape == (2, HORIZON, 3)
+
+
+def test_a_token_is_asked_of_every_endpoint() -> None:
+    with serving(api_token="s3cret-ü", allow_kill=True) as server:
+        for token in (None, "wrong", "s3cret", ""):
+            with client_of(server, api_token=token) as client:
+                for call in (client.ping, client.kill_server, client.get_modality_config, lambda: client.call("fly")):
+                    with pytest.raises(PolicyServerError, match="Unauthorized"):
+                        call()
+        for token in (5, ["s3cret-ü"], b"s3cret-\xc3\xbc", {}):
+            assert "Unauthorized" in raw_call(server, msgpack.packb({"endpoint": "ping", "api_token": token}))["error"]
+        with client_of(server, api_token="s3cret-ü") as client:
+            assert client.ping()
+            client.kill_server()
+        assert server._thread is not None
+        server._thread.join(5)
+        assert not server._thread.is_alive()
+    assert server.counts["ping"] == 1 and server.counts["kill"] == 1
+
+
+def test_what_is_too_large_is_told_so(server: PolicyServer) -> None:
+    with client_of(server) as client:
+        with pytest.raises(PolicyServerError, match=r"has 0\.3 MB, this server reads at most 0\.2 MB"):
+            client.call("get_action", {"x": np.zeros(300_000, np.uint8)})
+        assert client.ping()  # over the same connection
+
+
+def test_what_is_far_too_large_is_not_read_and_the_next_client_is_served(server: PolicyServer) -> None:
+    with client_of(server, timeout_s=0.5) as client:
+        with pytest.raises(TimeoutError, match=r"is it allowed to read the request's 2\.4 MB"):
+            client.call("get_action", {"x": np.zeros(int(1.5e6 * LIMIT_MB * HARD_LIMIT), np.uint8)})
+        assert client.ping()
+    with client_of(server) as client:
+        assert client.ping()
+
+
+def test_a_message_in_many_frames_is_refused(server: PolicyServer) -> None:
+    with zmq.Context() as context, context.socket(zmq.REQ) as req:
+        req.linger, req.rcvtimeo = 0, 5000
+        req.connect(server.address)
+        for frames in ([b"a"] * 3, [b"x" * 50_000] * 10, [b"", b"", b""], [b"a"] * 1000):
+            req.send_multipart(frames)
+            assert "error" in from_bytes(req.recv())
+    with client_of(server) as client:
+        assert client.ping()
+
+
+def test_a_client_without_reqs_envelope_is_answered_too(server: PolicyServer) -> None:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.linger, dealer.rcvtimeo = 0, 5000
+        dealer.connect(server.address)
+        dealer.send(to_bytes({"endpoint": "ping"}))
+        assert from_bytes(dealer.recv())["status"] == "ok"
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff" + b"\x00" * 8, b"\xff" * 3000])
+def test_who_connects_and_speaks_another_protocol_or_nothing_blocks_nobody(server: PolicyServer, said: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as stranger:
+        stranger.sendall(said)
+        with client_of(server) as client:
+            assert client.ping()
+            assert client.get_action(observation())[0]["arm"].shape == (2, HORIZON, 3)
+
+
+def test_who_connects_by_zmq_and_asks_nothing_blocks_nobody(server: PolicyServer) -> None:
+    with zmq.Context() as context, context.socket(zmq.REQ) as silent:
+        silent.linger = 0
+        silent.connect(server.address)
+        time.sleep(0.1)
+        with client_of(server) as client:
+            assert client.ping()
+
+
+class SlowPolicy(FakePolicy):
+    """Acts only when it is allowed to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.allowed = threading.Event(), threading.Event()
+
+    def act(self, *args: Any, **settings: Any) -> Any:
+        self.asked.set()
+        assert self.allowed.wait(5)
+        return super().act(*args, **settings)
+
+
+def test_who_asks_and_leaves_before_the_answer_blocks_nobody() -> None:
+    policy = SlowPolicy()
+    with serving(policy) as server:
+        gone = zmq.Context()
+        leaving = gone.socket(zmq.REQ)
+        leaving.linger = 0
+        leaving.connect(server.address)
+        leaving.send(to_bytes({"endpoint": "get_action", "data": {"observation": observation()}}))
+        assert policy.asked.wait(5)
+        gone.destroy(linger=0)
+        time.sleep(0.1)
+        policy.allowed.set()
+        with client_of(server) as client:
+            assert client.get_action(observation())[0]["arm"].shape == (2, HORIZON, 3)
+    assert server.counts["gone"] == 1
+
+
+def test_who_asks_much_and_takes_no_answer_blocks_nobody() -> None:
+    with serving() as server, zmq.Context() as context, context.socket(zmq.DEALER) as greedy:
+        greedy.linger, greedy.rcvhwm, greedy.sndtimeo = 0, 1, 0
+        greedy.connect(server.address)
+        asked = to_bytes({"endpoint": "get_action", "data": {"observation": observation(16)}})
+        for _ in range(300):
+            try:
+                greedy.send_multipart([b"", asked])
+            except zmq.Again:
+                time.sleep(0.001)
+        with client_of(server) as client:
+            start = time.perf_counter()
+            assert client.ping()
+            assert time.perf_counter() - start < 2
+
+
+class BrokenPolicy(FakePolicy):
+    """Fails as it is told to."""
+
+    result: Any = None
+
+    def act(self, *args: Any, **settings: Any) -> Any:
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (RuntimeError("CUDA out of memory"), "RuntimeError: CUDA out of memory"),
+        (KeyError("x"), "KeyError"),
+        (np.full((2, HORIZON, 4), np.nan), "not finite"),
+        (np.zeros((2, HORIZON + 1, 4)), "modality layout"),
+        (np.zeros((2, HORIZON, 2)), "modality layout"),
+        (None, "modality layout"),
+    ],
+)
+def test_a_policy_that_fails_is_an_error_and_not_the_end(result: Any, reason: str) -> None:
+    policy = BrokenPolicy()
+    policy.result = result
+    with serving(policy) as server, client_of(server) as client:
+        with pytest.raises(PolicyServerError, match=reason):
+            client.get_action(observation())
+        policy.result = np.zeros((2, HORIZON, 4))
+        assert not client.get_action(observation())[0]["arm"].any()
+
+
+def test_pictures_are_resized_where_a_resize_is_given() -> None:
+    def resize(picture: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+        return picture[:: len(picture) // size, :: picture.shape[1] // size]
+
+    asked, large = observation(), observation()
+    for name, pictures in asked["video"].items():
+        large["video"][name] = pictures.repeat(2, 2).repeat(3, 3)
+    given = served(resize=resize).get_action({"observation": large})[0]
+    np.testing.assert_allclose(given["arm"], by_hand(asked)[..., :3])
+
+
+def test_a_layout_survives_json() -> None:
+    layout = layout_of(FakePolicy(), "gr1")  # type: ignore[arg-type]
+    assert ModalityLayout.from_json(json.loads(json.dumps(layout.to_json()))) == layout
+
+
+def test_without_a_layout_the_vectors_are_whole() -> None:
+    layout = layout_of(FakePolicy(modality=None), "gr1")  # type: ignore[arg-type]
+    assert layout.cameras == ("w", "ego")
+    assert [(part.name, part.start, part.end) for part in layout.state + layout.action] == [
+        ("state", 0, 5),
+        ("action", 0, 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"video": {"ego_view": {}}}, "camera 'observation.images.w'"),
+        ({"video": None}, "cannot be read"),
+        ({"state": {"arm": {"start": 0, "end": 3}}}, "state of 3"),
+        ({"state": {"arm": {"start": 1, "end": 5}}}, "must start at 0"),
+        ({"state": {"arm": {"start": 0}}}, "cannot be read"),
+        ({"action": {"arm": {"start": 0, "end": 5}}}, "action of 5"),
+        ({"action": {"arm": {"start": 2, "end": 2}}}, "range of dimensions"),
+        ({"action": {}}, "at least one camera and one action part"),
+    ],
+)
+def test_a_layout_that_does_not_fit_is_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        layout_of(FakePolicy(), "gr1", {**MODALITY, **change})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"port": 70000}, "port 70000"),
+        ({"max_message_mb": 0}, "max_message_mb 0"),
+        ({"api_token": ""}, "token is empty"),
+        ({"host": "0.0.0.0"}, "other machines"),
+        ({"host": "*"}, "other machines"),
+        ({"host": "192.0.2.1"}, "other machines"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        ServerConfig(**settings)
+
+
+def test_an_open_server_needs_a_token_or_a_word() -> None:
+    for settings in ({"api_token": "x"}, {"open_without_token": True}):
+        with serving(host="0.0.0.0", **settings) as server, client_of(server, api_token="x") as client:
+            assert client.ping()
+
+
+def test_a_port_that_is_taken_is_the_users_error(server: PolicyServer) -> None:
+    with pytest.raises(ValueError, match=f"port {server.port}: .*choose another port"):
+        PolicyServer(served(), ServerConfig(port=server.port))
+
+
+def test_a_client_without_a_server_is_told_so_in_time() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with PolicyClient(port=port, timeout_s=0.2) as client:
+        assert not client.ping()
+        with pytest.raises(TimeoutError, match="is the server up"):
+            client.get_modality_config()
