@@ -167,7 +167,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         "steps": steps,
         "minutes": round(module.elapsed_s / 60, 3),
         "pairs_seen": steps * training.batch_size * training.accumulate * trainer.world_size,
-        "pairs_per_s": round(meter.pairs_per_s, 1),
+        "pairs_per_s": round(meter.samples_per_s, 1),
         "data_wait_share": round(meter.wait_share, 4),
         "parameters": sum(p.numel() for p in model.parameters()),
         "train_groups": train_groups,
@@ -203,7 +203,7 @@ def _trainer(config: TrainLamConfig, training: TrainingConfig, quiet: bool) -> t
         save_top_k=0,
         every_n_train_steps=max(1, training.val_every_steps // 2),
     )
-    meter = TrainingProgress(training, show=not quiet)
+    meter = TrainingProgress(show=not quiet)
     trainer = lightning.Trainer(
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=training.devices,

@@ -1,4 +1,4 @@
-"""The progress bar of a training: share of the budget, pairs per second, and the share of time spent waiting for data."""
+"""The progress bar of a training: share of the budget, samples per second, and the share of time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lapa.training import TrainingConfig
-
 SETTLE_BATCHES = 5
 """The first batches start the loaders and warm the kernels; they would spoil the rate."""
 
 
 class TrainingProgress(Callback):
-    """Measures always, draws where `show`; a run without a terminal prints a line every minute."""
+    """Measures always, draws where `show`; a run without a terminal prints a line every minute.
 
-    def __init__(self, training: TrainingConfig, *, show: bool) -> None:
-        self.training = training
+    `unit`: what a batch is counted in; `key`: the entry of a batch that has one of them each.
+    """
+
+    def __init__(self, *, show: bool, unit: str = "pairs", key: str = "clip") -> None:
         self.show = show
+        self.unit, self.key = unit, key
         self.wait_s = self.busy_s = 0.0
-        self.pairs = 0
+        self.samples = 0
         self._seen = 0
         self._end: float | None = None
         self._start = 0.0
@@ -30,10 +31,10 @@ class TrainingProgress(Callback):
         self._task: Any = None
 
     @property
-    def pairs_per_s(self) -> float:
-        """Pairs trained on per second on this device, waiting included, validation not."""
+    def samples_per_s(self) -> float:
+        """Pairs (or what `unit` says) trained on per second on this device, waiting included, validation not."""
         total = self.wait_s + self.busy_s
-        return self.pairs / total if total else 0.0
+        return self.samples / total if total else 0.0
 
     @property
     def wait_share(self) -> float:
@@ -63,13 +64,13 @@ class TrainingProgress(Callback):
         self._seen += 1
         if self._seen > SETTLE_BATCHES:
             self.busy_s += self._end - self._start
-            self.pairs += len(batch["clip"])
+            self.samples += len(batch[self.key])
         if self._seen % 20 == 0:
-            pl_module.log("speed/pairs_per_s", self.pairs_per_s)
+            pl_module.log(f"speed/{self.unit}_per_s", self.samples_per_s)
             pl_module.log("speed/data_wait_share", self.wait_share)
         if self._progress is not None:
             loss = float(trainer.callback_metrics.get("train/loss", float("nan")))
-            text = f"step {trainer.global_step} loss {loss:.3f} {self.pairs_per_s:.0f} pairs/s, {self.wait_share:.0%} waiting for data"
+            text = f"step {trainer.global_step} loss {loss:.3f} {self.samples_per_s:.0f} {self.unit}/s, {self.wait_share:.0%} waiting for data"
             self._progress.update(self._task, completed=pl_module.progress, description=text)
             if not self._progress.console.is_terminal and self._end - self._line_s > 60:
                 self._line_s = self._end
