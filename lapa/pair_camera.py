@@ -1,4 +1,4 @@
-"""The camera's motion for chosen pairs of a clip: as ingest measured it, measured here only where it was not."""
+"""The camera's motion for pairs of a clip: as ingest measured it, measured here only where it was not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.camera import TrackedFrame, measure_tracked
-from lapa.pairs import is_still
+
+STILL_SHIFT = 0.008
+"""Corners that move less than this (of half the picture: half a pixel at 128) in nearly all measured pairs: a still camera."""
 
 
 def camera_of_pairs(
@@ -18,13 +20,13 @@ def camera_of_pairs(
     first: NDArray[np.int64],
     second: NDArray[np.int64],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(h [P, 3, 3], inlier ratio [P]) of the pairs (first, second), int64 [P] each; the same as `lapa.pairs.clip_pairs`
-    gives, for some of a clip's pairs.
+    """(h [P, 3, 3], inlier ratio [P]) of the pairs (first, second), int64 [P] each: as ingest stored them where it measured
+    the same pair, the identity where the camera stands still throughout, measured here otherwise.
 
     `camera` is what the clip stores; `frames` maps a frame's index to uint8 [H, W, 3]. Identity and 0 where unknown.
     """
     stored = {pair: k for k, pair in enumerate(zip(camera["first"].tolist(), camera["second"].tolist(), strict=True))}
-    still = is_still(dict(camera))
+    still = is_still(camera)
     h = np.tile(np.eye(3, dtype=np.float32), (len(first), 1, 1))
     ratio = np.zeros(len(first), np.float32)
     tracked: dict[int, TrackedFrame] = {}
@@ -44,3 +46,15 @@ def camera_of_pairs(
             motion = measure_tracked(track(i), track(j))
             h[p], ratio[p] = motion.h, motion.inlier_ratio
     return h, ratio
+
+
+def is_still(camera: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether the camera of a clip stood still in at least 95% of the measured pairs, and was measured at all."""
+    h = np.asarray(camera["h"], np.float64)
+    known = np.asarray(camera["inlier_ratio"]) > 0
+    if len(h) == 0 or not known.any():
+        return False
+    corners = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], np.float64)
+    moved = corners @ h[known].transpose(0, 2, 1)
+    shift = np.abs(moved[..., :2] / moved[..., 2:] - corners[:, :2]).max((1, 2))
+    return bool(np.mean(shift < STILL_SHIFT) >= 0.95)

@@ -10,13 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.camera import measure_camera_motion, warp_first_to_second
+from corpora.camera import warp_first_to_second
 from corpora.corpus import Clip
 from lapa.lam_config import LamConfig
 from lapa.optical_flow import pair_flow
-
-STILL_SHIFT = 0.008
-"""Corners that move less than this (of half the picture: half a pixel at 128) in nearly all measured pairs: a still camera."""
+from lapa.pair_camera import camera_of_pairs
 
 
 def pair_indices(
@@ -60,37 +58,10 @@ class ClipPairs:
 
 
 def clip_pairs(clip: Clip, gap_s: float) -> ClipPairs:
-    """Pairs of `clip` at `gap_s` with the camera's motion: as ingest stored it where it measured the same pair, the
-    identity where the camera stands still throughout, measured here otherwise."""
+    """Pairs of `clip` at `gap_s` with the camera's motion (see `camera_of_pairs`)."""
     first, second = pair_indices(clip.t_s, gap_s)
-    stored = {
-        (int(i), int(j)): k for k, (i, j) in enumerate(zip(clip.camera["first"], clip.camera["second"], strict=True))
-    }
-    still = is_still(clip.camera)
-    h = np.tile(np.eye(3, dtype=np.float32), (len(first), 1, 1))
-    ratio = np.zeros(len(first), np.float32)
-    for p, (i, j) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
-        k = stored.get((i, j))
-        if k is not None:
-            h[p], ratio[p] = clip.camera["h"][k], clip.camera["inlier_ratio"][k]
-        elif still:
-            ratio[p] = float(np.median(clip.camera["inlier_ratio"]))
-        else:
-            motion = measure_camera_motion(clip.frames[i], clip.frames[j])
-            h[p], ratio[p] = motion.h, motion.inlier_ratio
+    h, ratio = camera_of_pairs(clip.camera, dict(enumerate(clip.frames)), first, second)
     return ClipPairs(first, second, h, ratio)
-
-
-def is_still(camera: dict[str, NDArray[Any]]) -> bool:
-    """Whether the camera of a clip stood still in at least 95% of the measured pairs, and was measured at all."""
-    h = np.asarray(camera["h"], np.float64)
-    known = np.asarray(camera["inlier_ratio"]) > 0
-    if len(h) == 0 or not known.any():
-        return False
-    corners = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], np.float64)
-    moved = corners @ h[known].transpose(0, 2, 1)
-    shift = np.abs(moved[..., :2] / moved[..., 2:] - corners[:, :2]).max((1, 2))
-    return bool(np.mean(shift < STILL_SHIFT) >= 0.95)
 
 
 def resize_frames(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

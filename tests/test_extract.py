@@ -26,7 +26,6 @@ from lapa.extraction import PairRunner
 from lapa.lam_config import LamConfig
 from lapa.latent_action_model import LatentActionModel, load_lam, model_hash
 from lapa.latent_parts import SCHEMA, plan_parts, sole_writer
-from lapa.pair_camera import camera_of_pairs
 from lapa.pairs import clip_pairs, pair_input, resize_frames
 from lapa.recipes import RECIPES
 
@@ -269,14 +268,6 @@ def test_only_wanted_frames_are_converted_and_they_are_the_readers(corpus):
         assert all((picture == frames[index]).all() for index, picture in some.items())
         with pytest.raises(ValueError, match="were stored"):
             decode_frames(members["mp4"], {0}, len(frames) + 1)
-
-
-def test_the_camera_is_that_of_the_training_pairs(corpus):
-    for clip in Corpus(corpus).read_clips():
-        pairs = clip_pairs(clip, GAP_S)
-        h, ratio = camera_of_pairs(clip.camera, dict(enumerate(clip.frames)), pairs.first, pairs.second)
-        np.testing.assert_array_equal(h, pairs.h)
-        np.testing.assert_array_equal(ratio, pairs.inlier_ratio)
 
 
 def test_stride_keeps_the_first_and_then_the_next_far_enough():
