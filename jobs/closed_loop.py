@@ -179,10 +179,10 @@ def evaluate_metaworld(
                 rollouts.append(_rollout(answer, seed))
                 if done is not None:
                     done(rollouts[-1])
-            chunks = np.zeros((0, execute, 4))
+            chunks = np.zeros((0, execute, 4), np.float32)
             if questions:
                 assert act != "expert"
-                chunks = _checked(act(_observations(questions, number)), len(questions), execute)
+                chunks = checked_chunks(act(_observations(questions, number)), len(questions), execute)
             pool.answer(chunks)
     order = {request[:3]: place for place, request in enumerate(sorted(requests, key=lambda r: names.index(r.task)))}
     return sorted(rollouts, key=lambda rollout: order[rollout.key])
@@ -222,7 +222,8 @@ def _observations(questions: Sequence[Question], number: int) -> Observations:
     )
 
 
-def _checked(chunks: Any, count: int, execute: int) -> NDArray[np.float32]:
+def checked_chunks(chunks: Any, count: int, execute: int) -> NDArray[np.float32]:
+    """A policy's answer as float32 [count, H, 4]. Raises ValueError for another shape, H below `execute`, and NaN."""
     actions = np.asarray(chunks, np.float32)
     if actions.ndim != 3 or actions.shape[0] != count or actions.shape[2] != 4:
         raise ValueError(f"the policy answered {actions.shape}: must be [{count}, H, 4], see corpora.metaworld")
@@ -261,7 +262,7 @@ def success_shares(rollouts: Sequence[Rollout]) -> dict[str, Share]:
 def language_instructions() -> dict[str, tuple[str, ...]]:
     """For `evaluate_metaworld`: both faucet scenes, each told both instructions and nothing."""
     both = tuple(INSTRUCTIONS[task] for task in FAUCET_TASKS)
-    return {task: (*both, "") for task in FAUCET_TASKS}
+    return dict.fromkeys(FAUCET_TASKS, (*both, ""))
 
 
 def language_shares(rollouts: Sequence[Rollout]) -> dict[str, Share]:

@@ -95,12 +95,10 @@ def bootstrap_mean(
 
     The same seed and number of groups draw the same resamples, so that two methods are compared on the same ones.
     """
-    weights = resamples(len(sums), draws, seed)
-    sums = np.asarray(sums, np.float64)
-    counts = np.broadcast_to(
-        np.asarray(counts, np.float64).reshape(*np.shape(counts), *[1] * (sums.ndim - np.ndim(counts))), sums.shape
-    )
-    return bootstrap_ratio(sums, counts, weights, confidence)
+    top = np.asarray(sums, np.float64)
+    bottom = np.asarray(counts, np.float64)
+    bottom = np.broadcast_to(bottom.reshape(bottom.shape + (1,) * (top.ndim - bottom.ndim)), top.shape)
+    return bootstrap_ratio(top, bottom, resamples(len(top), draws, seed), confidence)
 
 
 def bootstrap_ratio(

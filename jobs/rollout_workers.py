@@ -164,27 +164,34 @@ class _Worker:
             self._begin()
 
     def _begin(self) -> None:
-        """Starts one that waits, of a task whose environment is free if there is one: making one costs a second."""
-        while self.waiting:
-            free = {env.task: env for env in self.idle}
-            index = next((i for i, request in enumerate(self.waiting) if request.task in free), 0)
-            request = self.waiting.pop(index)
-            env = free.get(request.task)
-            if env is None:
-                for other in self.idle:
-                    if all(later.task != other.task for later in self.waiting):
-                        other.close()
-                self.idle = [env for env in self.idle if any(later.task == env.task for later in self.waiting)]
-                env = MetaWorldEnv(request.task, self.settings.look)
-            else:
-                self.idle.remove(env)
-            playing = _Playing(env, request, self.settings)
-            if not self.settings.expert:
-                self.playing.append(playing)
-                return
+        """Starts a rollout that waits, if any. The script's rollouts need nobody's answer: they are played at once."""
+        if not self.waiting:
+            return
+        request = self._next_request()
+        env = next((env for env in self.idle if env.task == request.task), None)
+        if env is None:
+            env = MetaWorldEnv(request.task, self.settings.look)
+        else:
+            self.idle.remove(env)
+        playing = _Playing(env, request, self.settings)
+        if self.settings.expert:
             playing.play_expert()
             self._end(playing)
-            return
+        else:
+            self.playing.append(playing)
+
+    def _next_request(self) -> RolloutRequest:
+        """One whose environment is free if there is such a one: making an environment costs a second. Environments of
+        tasks that are through are closed."""
+        free = {env.task for env in self.idle}
+        index = next((place for place, request in enumerate(self.waiting) if request.task in free), 0)
+        request = self.waiting.pop(index)
+        needed = {request.task, *(later.task for later in self.waiting)}
+        for env in self.idle:
+            if env.task not in needed:
+                env.close()
+        self.idle = [env for env in self.idle if env.task in needed]
+        return request
 
     def _end(self, playing: _Playing) -> None:
         self.answers.append(playing.answer())
