@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from lapa.lam_config import LamConfig
 from lapa.quantisers import QuantiserConfig
@@ -22,14 +23,26 @@ T5 = "google-t5/t5-base"
 
 SMALL = LamConfig()
 
-LAPA = LamConfig(
+_published = partial(
+    LamConfig,
+    flow_input=False,
+    quantised_share=1.0,
+    code_gradient=True,
+    residual=False,
+    flow_weight=0.0,
+    camera_compensation=False,
+    extract_gap_s=1.0,
+)
+"""What the published models have in common: the decoder sees codes alone, which shape the encoder, and predicts the second
+frame itself; no optical flow, no compensation; latents a second apart."""
+
+LAPA = _published(
     image_size=256,
     patch=32,
     dim=1024,
     heads=16,
     stem="patch",
     input="difference",
-    flow_input=False,
     spatial_depth=8,
     temporal_depth=8,
     position="peg",
@@ -37,66 +50,46 @@ LAPA = LamConfig(
     tokens=4,
     latent_dim=32,
     quantiser=QuantiserConfig(kind="nsvq", codebook_size=8),
-    quantised_share=1.0,
-    code_gradient=True,
     decoder_depth=8,
     condition="cross",
-    residual=False,
-    flow_weight=0.0,
-    camera_compensation=False,
     gap_s=(0.6, 1.0, 2.4),
-    extract_gap_s=1.0,
 )
 
-UNIVLA = LamConfig(
+UNIVLA = _published(
     image_size=224,
     patch=14,
     dim=768,
     heads=12,
     input="both",
-    flow_input=False,
     spatial_depth=12,
     temporal_depth=12,
     pool="queries",
     tokens=4,
     latent_dim=128,
     quantiser=QuantiserConfig(kind="vq", codebook_size=16, commitment=0.25),
-    quantised_share=1.0,
-    code_gradient=True,
     decoder_depth=12,
     condition="prepend",
-    residual=False,
     target=DINOV2,
-    flow_weight=0.0,
-    camera_compensation=False,
     text_model=T5,
     gap_s=(1.0,),
-    extract_gap_s=1.0,
 )
 
-GROOT = LamConfig(
+GROOT = _published(
     image_size=224,
     patch=16,
     dim=1024,
     heads=16,
     stem="patch",
     input="both",
-    flow_input=False,
     spatial_depth=8,
     temporal_depth=8,
     pool="queries",
     tokens=16,
     latent_dim=32,
     quantiser=QuantiserConfig(kind="vq", codebook_size=8),
-    quantised_share=1.0,
-    code_gradient=True,
     decoder_depth=8,
     condition="cross",
-    residual=False,
-    flow_weight=0.0,
-    camera_compensation=False,
     gap_s=(1.0,),
-    extract_gap_s=1.0,
 )
 
 DEBUG = LamConfig(
