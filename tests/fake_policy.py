@@ -40,7 +40,13 @@ class FakePolicy:
 
     def __init__(self, *, modality: dict[str, Any] | None = MODALITY) -> None:
         self.config = SimpleNamespace(history_s=(0.25, 0.0), image_size=SIZE, horizon=HORIZON)
-        codec = SimpleNamespace(raw_state_dim=STATE_DIM, raw_action_dim=ACTION_DIM, state_dim=8, action_dim=9)
+        parts = [
+            SimpleNamespace(name="claw", dims=(3,), state_dims=(3, 4)),
+            SimpleNamespace(name="body", dims=(0, 1, 2), state_dims=(0, 1, 2)),
+        ]
+        spec = SimpleNamespace(state_dim=STATE_DIM, action_dim=ACTION_DIM, parts=parts)
+        # what the codec makes of them is wider, with rotations as 6D
+        codec = SimpleNamespace(spec=spec, state_dim=8, action_dim=9)
         cameras = ("observation.images.w", "observation.images.ego")
         self.facts = SimpleNamespace(codec=codec, cameras=cameras, modality=modality)
         self.noise: list[float] = []

@@ -16,7 +16,7 @@ import pytest
 import zmq
 from fake_policy import HORIZON, MODALITY, SIZE, FakePolicy, expected
 
-from vla.modality_layout import ModalityLayout, layout_of
+from vla.modality_layout import ModalityLayout, VectorPart, layout_of
 from vla.policy_client import PolicyClient, PolicyServerError
 from vla.served_policy import MAX_INSTRUCTION, ServedPolicy
 from vla.server import HARD_LIMIT, PolicyServer, ServerConfig
@@ -419,13 +419,17 @@ def test_a_layout_survives_json() -> None:
     assert ModalityLayout.from_json(json.loads(json.dumps(layout.to_json()))) == layout
 
 
-def test_without_a_layout_the_vectors_are_whole() -> None:
-    layout = layout_of(FakePolicy(modality=None), "gr1")  # type: ignore[arg-type]
+def test_without_a_layout_the_parts_are_those_of_the_action_spec() -> None:
+    policy = FakePolicy(modality=None)
+    layout = layout_of(policy, "gr1")  # type: ignore[arg-type]
     assert layout.cameras == ("w", "ego")
-    assert [(part.name, part.start, part.end) for part in layout.state + layout.action] == [
-        ("state", 0, 5),
-        ("action", 0, 4),
-    ]
+    assert layout.state == (VectorPart("claw", 3, 5), VectorPart("body", 0, 3))
+    assert layout.action == (VectorPart("claw", 3, 4), VectorPart("body", 0, 3))
+    policy.facts.codec.spec.parts[0].state_dims = None  # the state holds more than what is acted on
+    policy.facts.codec.spec.parts[1].dims = (0, 2, 1)  # in another order
+    layout = layout_of(policy, "gr1")  # type: ignore[arg-type]
+    assert layout.state == (VectorPart("state", 0, 5),)
+    assert layout.action == (VectorPart("action", 0, 4),)
 
 
 @pytest.mark.parametrize(

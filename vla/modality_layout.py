@@ -139,26 +139,36 @@ class ModalityLayout:
 
 
 def layout_of(policy: ChunkPolicy, embodiment: str, record: Mapping[str, Any] | None = None) -> ModalityLayout:
-    """The layout of a policy's robot: of `record` (a modality.json), of the checkpoint's own, or, where there is none,
-    its cameras and the parts "state" and "action", which are the whole vectors.
+    """The layout of a policy's robot: of `record` (a modality.json), of the checkpoint's own (`RobotFacts.modality`), or,
+    where there is none, its cameras and the parts of its `ActionSpec`.
 
-    Raises ValueError for a robot that the policy does not know, and for a record that does not fit it.
+    Parts that do not lie together become one, named "state" or "action". Raises ValueError for a robot that the policy
+    does not know, and for a record that does not fit it.
     """
     facts = policy.robot(embodiment)
-    codec = facts.codec
-    state_dim = int(getattr(codec, "raw_state_dim", codec.state_dim))
-    action_dim = int(getattr(codec, "raw_action_dim", codec.action_dim))
+    spec = facts.codec.spec
     record = record or getattr(facts, "modality", None)
     if not record:
-        state = (VectorPart("state", 0, state_dim),) if state_dim else ()
-        return ModalityLayout(tuple(map(_last, facts.cameras)), state, (VectorPart("action", 0, action_dim),))
+        state = _tiling("state", {part.name: part.state_dims or () for part in spec.parts}, spec.state_dim)
+        action = _tiling("action", {part.name: part.dims for part in spec.parts}, spec.action_dim)
+        return ModalityLayout(tuple(map(_last, facts.cameras)), state, action)
     layout = ModalityLayout.from_json(record, cameras=facts.cameras)
-    if layout.state_dim != state_dim or layout.action_dim > action_dim:
+    if layout.state_dim != spec.state_dim or layout.action_dim > spec.action_dim:
         raise ValueError(
             f"modality: its parts make a state of {layout.state_dim} and an action of {layout.action_dim} dimensions, "
-            f"'{embodiment}' has {state_dim} and {action_dim} in this policy: give parts that fit the policy's vectors"
+            f"'{embodiment}' has {spec.state_dim} and {spec.action_dim} in this policy: give parts that fit the policy's "
+            "vectors"
         )
     return layout
+
+
+def _tiling(kind: str, dims: Mapping[str, Sequence[int]], width: int) -> tuple[VectorPart, ...]:
+    """A part for each name whose dimensions are a range, where these fill the vector; else one part, the whole."""
+    named = {name: list(places) for name, places in dims.items() if places}
+    ranges = all(places == list(range(places[0], places[-1] + 1)) for places in named.values())
+    if ranges and sorted(place for places in named.values() for place in places) == list(range(width)):
+        return tuple(VectorPart(name, places[0], places[-1] + 1) for name, places in named.items())
+    return (VectorPart(kind, 0, width),) if width else ()
 
 
 def _parts(record: Mapping[str, Any]) -> tuple[VectorPart, ...]:
