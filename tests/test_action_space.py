@@ -153,6 +153,25 @@ def test_small_motions_come_back_number_by_number(kind: RotationKind, representa
     np.testing.assert_allclose(codec.decode_action(start, codec.encode_action(start, chunk)), chunk, atol=2e-5)
 
 
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
+@pytest.mark.parametrize("kind", ROTATIONS)
+def test_a_wrist_that_turns_on_and_on_is_not_unwound(kind: RotationKind, representation: Representation) -> None:
+    """A full turn and more within a chunk, in steps of 1.2 rad: each step goes on from the one before, not from the state."""
+    spec = hand_spec(kind, representation)
+    codec = ActionCodec.fit(*hand_data(spec), spec)
+    wrist = spec.part("wrist")
+    angle = 1.0 + 1.2 * np.arange(H + 1)
+    if kind.startswith("quaternion"):
+        half = np.stack([np.cos(angle / 2), 0 * angle, 0 * angle, np.sin(angle / 2)], -1)
+        path = half if kind == "quaternion_wxyz" else half[:, [1, 2, 3, 0]]
+    else:
+        path = angle[:, None] * np.array([0, 0, 1])
+    _, _, (start, chunk, _) = hand_data(spec, seed=9)
+    assert wrist.state_dims is not None
+    start[:, list(wrist.state_dims)], chunk[..., list(wrist.dims)] = path[0], path[1:]
+    np.testing.assert_allclose(codec.decode_action(start, codec.encode_action(start, chunk)), chunk, atol=2e-5)
+
+
 def test_what_the_numbers_mean() -> None:
     """By hand: one joint at 1, commanded to 2, 4, 4."""
     chunk = np.array([[[2.0], [4.0], [4.0]]])
@@ -383,7 +402,9 @@ def test_constants_are_named_and_decode_to_their_value() -> None:
     spec = hand_spec("quaternion_xyzw", "absolute")
     states, actions, chunks = hand_data(spec)
     angle = np.random.default_rng(0).uniform(-1, 1, size=len(actions))
-    actions[:, list(spec.part("wrist").dims)] = ScipyRotation.from_rotvec(angle[:, None] * [0, 0, 1]).as_quat()
+    turns = ScipyRotation.from_rotvec(angle[:, None] * [0, 0, 1]).as_quat()
+    turns[:, :2] += 3e-8 * np.random.default_rng(1).normal(size=(len(turns), 2))
+    actions[:, list(spec.part("wrist").dims)] = turns
     actions[:, 0] = 0.7
     states[:, 3] = 2
     codec = ActionCodec.fit(states, actions, chunks, spec)

@@ -86,13 +86,15 @@ def test_inverted_exactly_beyond_the_fitted_range_too(kind: Normalisation, per_s
 
 @pytest.mark.parametrize("kind", ["min_max", "mean_std", "q01_q99"])
 def test_constants_become_zero_and_come_back_to_the_bit(kind: Normalisation) -> None:
-    values = data(101, 4)
-    values[:, 1] = np.float32(0.1)  # a mean of 101 of these is not 0.1f
+    values = data(101, 4).astype(np.float64)
+    values[:, 1] = 0.1  # the mean of 101 of these is not 0.1
+    assert values[:, 1].mean() != 0.1
     values[:, 3] = 0
     normaliser = Normaliser.fit(values, kind)
     assert normaliser.constant == (1, 3)
     normalised = normaliser.encode(values)
     assert (normalised[:, [1, 3]] == 0).all()
+    assert (normaliser.encode(values + 1)[:, [1, 3]] == 0).all()  # nor does what moves only later leave the range
     np.testing.assert_array_equal(normaliser.decode(normalised)[:, [1, 3]], values[:, [1, 3]])
     wild = np.full((7, 4), 123.0)  # whatever a network says of a constant
     np.testing.assert_array_equal(normaliser.decode(wild)[:, [1, 3]], np.tile(values[:7, [1, 3]], 1))
@@ -104,6 +106,7 @@ def test_rounding_is_no_motion() -> None:
     values[:, 1] = np.float32(100) * (1 + np.float32(2**-23) * rng.integers(0, 2, 200)).astype(np.float32)
     values[:, 2] = 1e-8 * rng.normal(size=200)
     assert Normaliser.fit(values).constant == (1,)
+    assert (Normaliser.fit(values).encode(values)[:, 1] == 0).all()
     assert Normaliser.fit(values, resolution=1e-6).constant == (1, 2)
 
 
