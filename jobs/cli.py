@@ -21,6 +21,11 @@ JOBS = {
     "train-lam": ("jobs.train_lam", "train a latent action model on an ingested corpus"),
     "extract": ("jobs.extract", "latent actions of a corpus, as Parquet"),
     "report": ("jobs.report", "may I trust these latents? report.json and report.html"),
+    "pretrain": ("jobs.pretrain", "a policy on human video, synthetic and robot data in one mixture"),
+    "ground": ("jobs.ground", "few-demonstration post-training of a policy on one robot"),
+    "evaluate": ("jobs.evaluate", "open loop on held-out episodes, closed loop in Meta-World"),
+    "serve": ("jobs.serve", "a policy server in Isaac-GR00T's protocol"),
+    "pyramid": ("jobs.pyramid", "print and draw a pyramid file, and check it"),
     "bench": ("jobs.bench", "throughput as a ratio to its limit, measured in one run"),
 }
 
@@ -59,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"giza: no job '{name}'. {closest(name, list(JOBS))}", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    for package in ("corpora", "lapa", "jobs"):
+    for package in ("corpora", "lapa", "flare", "vla", "jobs"):
         logging.getLogger(package).setLevel(logging.INFO)
     # OpenMP threads that spin while they wait starve the loaders beside them; read when torch is first imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

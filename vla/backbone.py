@@ -96,6 +96,40 @@ class _Stage(nn.Module):
         return F.relu(x + self.conv2(F.relu(self.norm1(self.conv1(x)))))
 
 
+class SmallVision(nn.Module):
+    """The picture encoder of `SmallBackbone`, which can also be used alone (FLARE's target)."""
+
+    def __init__(self, config: SmallBackboneConfig) -> None:
+        super().__init__()
+        self.crop = config.crop
+        self.dim = config.dim
+        widths = (3, *config.channels)
+        self.stages = nn.ModuleList(
+            _Stage(widths[k], widths[k + 1], config.dim, residual=k == len(config.channels) - 1)
+            for k in range(len(config.channels))
+        )
+        self.grid = nn.Conv2d(widths[-1], config.dim, 1)
+        self.position = nn.Parameter(0.02 * torch.randn(1, config.dim, 12, 12))
+
+    def maps(self, pictures: Tensor, text: Tensor) -> Tensor:
+        """uint8 [P, 3, s, s] with text features [P, D] -> features [P, C, h, w] of the last stage."""
+        x = pictures.float() / 127.5 - 1
+        x = x.contiguous(memory_format=torch.channels_last)
+        for stage in self.stages:
+            x = stage(x, text)
+        return x
+
+    def tokens(self, maps: Tensor) -> Tensor:
+        """[P, C, h, w] -> [P, h w, D], row by row."""
+        position = F.interpolate(self.position, size=maps.shape[-2:], mode="bilinear", align_corners=False)
+        return (self.grid(maps) + position).flatten(2).transpose(1, 2)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """uint8 [P, 3, S, S] -> [P, h w, D] of the middle of the picture, without a text."""
+        seen = crop_pictures(pictures[:, None], self.crop, False)[:, 0]
+        return self.tokens(self.maps(seen, torch.zeros(len(seen), self.dim, device=seen.device)))
+
+
 class SmallBackbone(Backbone):
     """Per picture a grid of tokens and one token of keypoints, per instruction a token a word; language modulates the
     pictures' features on the way."""
@@ -103,19 +137,13 @@ class SmallBackbone(Backbone):
     def __init__(self, config: SmallBackboneConfig) -> None:
         super().__init__()
         self.config = config
-        self.dim = config.dim
-        dim = config.dim
+        self.dim = dim = config.dim
         self.words = nn.Embedding(config.words, dim)
         self.word_position = nn.Parameter(0.02 * torch.randn(config.max_words, dim))
         self.text = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
-        widths = (3, *config.channels)
-        self.stages = nn.ModuleList(
-            _Stage(widths[k], widths[k + 1], dim, residual=k > 0) for k in range(len(config.channels))
-        )
-        self.grid = nn.Conv2d(widths[-1], dim, 1)
-        self.position = nn.Parameter(0.02 * torch.randn(1, dim, 12, 12))
+        self.vision = SmallVision(config)
         self.place = nn.Parameter(0.02 * torch.randn(config.cameras, config.history, dim))
-        self.heat = nn.Conv2d(widths[-1], config.keypoints, 1)
+        self.heat = nn.Conv2d(config.channels[-1], config.keypoints, 1)
         self.keypoints = nn.Sequential(nn.Linear(2 * config.keypoints, dim), nn.GELU(), nn.Linear(dim, dim))
         self.norm = nn.LayerNorm(dim)
 
@@ -129,9 +157,9 @@ class SmallBackbone(Backbone):
         words, word_mask = self.embed(instruction, pictures.device)
         pooled = (words * word_mask[..., None]).sum(1) / word_mask.sum(1, keepdim=True)
         seen = crop_pictures(pictures.flatten(1, 2), self.config.crop, self.training).flatten(0, 1)
-        per_picture = pooled.repeat_interleave(cameras * history, 0)
-        image = self.picture_tokens(seen, per_picture)
-        image = image.unflatten(0, (batch, cameras, history))
+        maps = self.vision.maps(seen, pooled.repeat_interleave(cameras * history, 0))
+        keypoints = self.keypoints(soft_argmax(self.heat(maps)).flatten(1))[:, None]
+        image = torch.cat([self.vision.tokens(maps), keypoints], 1).unflatten(0, (batch, cameras, history))
         image = image + self.place[None, :cameras, :history, None]
         image_mask = picture_mask[..., None].expand(image.shape[:-1]).flatten(1)
         features = self.norm(torch.cat([words, image.flatten(1, 3)], 1))
@@ -151,16 +179,6 @@ class SmallBackbone(Backbone):
             mask[k, : len(row)] = True
         ids, mask = ids.to(device), mask.to(device)
         return self.text(self.words(ids) + self.word_position[:length]), mask
-
-    def picture_tokens(self, pictures: Tensor, text: Tensor) -> Tensor:
-        """uint8 [P, 3, S, S] with text features [P, D] -> [P, grid + 1, D]; the last token carries the keypoints."""
-        x = pictures.float() / 127.5 - 1
-        x = x.contiguous(memory_format=torch.channels_last)
-        for stage in self.stages:
-            x = stage(x, text)
-        position = F.interpolate(self.position, size=x.shape[-2:], mode="bilinear", align_corners=False)
-        grid = (self.grid(x) + position).flatten(2).transpose(1, 2)
-        return torch.cat([grid, self.keypoints(soft_argmax(self.heat(x)).flatten(1))[:, None]], 1)
 
 
 def crop_pictures(pictures: Tensor, share: float, training: bool) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ class BehaviourCloning(ChunkPolicy):
         side = max(8, round(config.image_size * config.small.crop))
         widths = (3, 32, 48, 64, 64)
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+        for inputs, outputs in pairwise(widths):
             layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.ReLU()]
             side = (side + 1) // 2
         self.convolutions = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * side * side, 256), nn.ReLU())

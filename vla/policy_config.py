@@ -91,7 +91,9 @@ def _build(kind: type, values: dict[str, Any], path: str) -> Any:
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(values) - set(hints))
     if unknown:
-        raise ValueError(f"policy configuration: unknown field {path}{unknown[0]}; it was written by another version of giza")
+        raise ValueError(
+            f"policy configuration: unknown field {path}{unknown[0]}; it was written by another version of giza"
+        )
     made: dict[str, Any] = {}
     for name, value in values.items():
         hint = hints[name]

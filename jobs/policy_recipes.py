@@ -1,0 +1,62 @@
+"""Named runs: a policy and how it is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from jobs.policy_training import PolicyTrainingConfig
+from vla.policy_config import PolicyConfig
+from vla.recipes import RECIPES as POLICIES
+
+
+@dataclass(frozen=True)
+class PolicyRecipe:
+    """A policy and its training."""
+
+    policy: PolicyConfig
+    training: PolicyTrainingConfig
+
+
+_GROOT = PolicyTrainingConfig(
+    steps=10_000,
+    batch_size=64,
+    lr=1e-4,
+    weight_decay=1e-5,
+    betas=(0.95, 0.999),
+    precision="bf16-mixed",
+    ema=0.0,
+    val_every_steps=1000,
+)
+"""GR00T's fine-tuning defaults (REFERENCE.md, section 2)."""
+
+RECIPES: dict[str, PolicyRecipe] = {
+    "small": PolicyRecipe(POLICIES["small"], PolicyTrainingConfig(minutes=20.0)),
+    "bc": PolicyRecipe(POLICIES["bc"], PolicyTrainingConfig(minutes=5.0)),
+    "debug": PolicyRecipe(
+        POLICIES["debug"],
+        PolicyTrainingConfig(steps=20, batch_size=8, val_every_steps=10, val_samples=16, workers=0, ema=0.9),
+    ),
+    "n1": PolicyRecipe(POLICIES["n1"], _GROOT),
+    "n1_5": PolicyRecipe(POLICIES["n1_5"], _GROOT),
+    "n1_6": PolicyRecipe(POLICIES["n1_6"], dataclasses.replace(_GROOT, batch_size=64)),
+}
+
+
+def recipe_named(name: str) -> PolicyRecipe:
+    """Raises ValueError for an unknown name, with the nearest known one."""
+    if name not in RECIPES:
+        from jobs.cli import closest
+
+        raise ValueError(f"--recipe '{name}': {closest(name, list(RECIPES))}")
+    return RECIPES[name]
+
+
+def recipe_in(argv: list[str], default: str = "small") -> str:
+    """The value of --recipe in a command line."""
+    for place, word in enumerate(argv):
+        if word == "--recipe" and place + 1 < len(argv):
+            return argv[place + 1]
+        if word.startswith("--recipe="):
+            return word.split("=", 1)[1]
+    return default

@@ -1,0 +1,224 @@
+"""One training run of a policy in a folder: claimed by its settings, resumed where it was, saved when it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from flare.target_encoder import TargetEncoder, build_target
+from jobs.policy_data import PolicyBatches, TrainingMember, held_batches
+from jobs.policy_training import PolicyTraining, PolicyTrainingConfig
+from jobs.training_progress import TrainingProgress
+from lapa.pair_batches import loader_workers
+from vla.chunk_policy import ChunkPolicy
+from vla.policy import DualSystemPolicy
+
+log = logging.getLogger(__name__)
+
+SETTINGS = "train.json"
+SUMMARY = "run.json"
+
+
+def claim(folder: Path, settings: dict[str, Any], *, free: Sequence[str] = ()) -> None:
+    """Writes `settings` to the run folder. Raises ValueError where it holds a run with others; those in `free` may change."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / SETTINGS
+    mine = json.loads(json.dumps(settings, default=str))
+    if path.is_file():
+        theirs = json.loads(path.read_text("utf-8"))
+        differ = [name for name in sorted({*mine, *theirs} - set(free)) if mine.get(name) != theirs.get(name)]
+        if differ:
+            raise ValueError(
+                f"'{folder}' holds a run with other settings ({', '.join(differ)}): resume with the same flags, or give "
+                "another --out"
+            )
+    write_json(path, mine)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Under a temporary name, then renamed."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1, default=str), "utf-8")
+    os.replace(temporary, path)
+
+
+def train_policy(
+    policy: ChunkPolicy,
+    members: Sequence[TrainingMember],
+    training: PolicyTrainingConfig,
+    out: Path,
+    *,
+    seed: int,
+    target: TargetEncoder | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Trains (or resumes) and saves the averaged policy to `out`, as `from_pretrained` reads it. Returns the summary.
+
+    Raises ValueError for members that do not fit the policy, KeyboardInterrupt where it was stopped by hand.
+    """
+    if training.flare and target is None:
+        target = flare_target(policy, training, cameras_of(members))
+    lightning.seed_everything(seed, workers=True, verbose=False)
+    names = [member.name for member in members]
+    module = PolicyTraining(policy, training, seed=seed, member_names=names, target=target)
+    checkpoint = out / "checkpoints" / "last.ckpt"
+    resumed = checkpoint if checkpoint.is_file() else None
+    batches_done = 0
+    if resumed is not None:
+        state = torch.load(resumed, weights_only=True, map_location="cpu", mmap=True)
+        batches_done = int(state["global_step"]) * training.accumulate
+        del state
+    trainer, meter = _trainer(training, out, quiet)
+    ranks = training.devices
+    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
+    batches = PolicyBatches(
+        members,
+        policy.config,
+        batch_size=training.batch_size,
+        cameras=cameras_of(members),
+        seed=seed,
+        rank=rank,
+        ranks=ranks,
+        start=batches_done,
+    )
+    workers = loader_workers(training.workers)
+    loader: DataLoader[Any] = DataLoader(batches, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
+    held = held_batches(
+        members,
+        policy.config,
+        batch_size=training.batch_size,
+        cameras=cameras_of(members),
+        samples=training.val_samples,
+    )
+    validation: DataLoader[Any] | None = DataLoader(held, batch_size=None) if held else None  # type: ignore[arg-type]
+    module.train()  # Lightning keeps modes as they are, and a loaded policy is in evaluation mode
+    with quiet_lightning():
+        trainer.fit(module, loader, validation, ckpt_path=str(resumed) if resumed else None, weights_only=True)
+    if trainer.interrupted:  # Ctrl-C: a checkpoint's worth of work is kept, the run is not finished
+        raise KeyboardInterrupt
+    measured: dict[str, float] = {}
+    if validation is not None:
+        with quiet_lightning():
+            measured = dict(trainer.validate(module, validation, verbose=False)[0])
+    summary = {
+        "seed": seed,
+        "steps": trainer.global_step,
+        "minutes": round(module.elapsed_s / 60, 3),
+        "samples_seen": trainer.global_step * training.batch_size * training.accumulate,
+        "samples_per_s": round(meter.samples_per_s, 1),
+        "data_wait_share": round(meter.wait_share, 4),
+        "parameters": sum(p.numel() for p in policy.parameters()),
+        "trained_parameters": sum(p.numel() for p in policy.parameters() if p.requires_grad),
+        "members": [
+            _member_summary(batches, number, trainer.global_step * training.accumulate) for number in range(len(names))
+        ],
+        "held_out": {name: round(float(value), 6) for name, value in measured.items()},
+    }
+    if trainer.is_global_zero:
+        averaged = module.averaged()
+        averaged.measured = {**policy.measured, "training": summary}
+        averaged.save_pretrained(out)
+        write_json(out / SUMMARY, summary)
+    return summary
+
+
+def _member_summary(batches: PolicyBatches, number: int, batch_count: int) -> dict[str, Any]:
+    member = batches.members[number]
+    return {
+        "name": member.name,
+        "tier": member.member.tier,
+        "embodiment": member.member.embodiment,
+        "share": round(batches.order.shares[number], 5),
+        "samples": len(member.train),
+        "held_out_samples": len(member.held),
+        "epochs": round(batches.order.epochs(batch_count)[number], 3),
+    }
+
+
+def cameras_of(members: Sequence[TrainingMember]) -> int:
+    """The most cameras that a member has."""
+    return max(len(member.member.sample(int(member.train[0])).pictures) for member in members)
+
+
+def flare_target(policy: ChunkPolicy, training: PolicyTrainingConfig, cameras: int) -> TargetEncoder:
+    """FLARE's target encoder for this policy. Raises ValueError where the policy has no future tokens, or too many."""
+    alignment = training.alignment
+    if not isinstance(policy, DualSystemPolicy) or not policy.config.future_tokens:
+        raise ValueError(
+            "--training.flare: the policy has no future tokens; give --policy-config.future-tokens, e.g. 9"
+        )
+    if policy.config.future_tokens != alignment.tokens:
+        raise ValueError(
+            f"training.alignment.tokens {alignment.tokens}: the policy has {policy.config.future_tokens} future tokens; "
+            "give both the same"
+        )
+    vision = getattr(policy.backbone, "vision", None)
+    return build_target(alignment, image_size=policy.config.image_size, cameras=cameras, vision=vision)
+
+
+def _trainer(training: PolicyTrainingConfig, out: Path, quiet: bool) -> tuple[lightning.Trainer, TrainingProgress]:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    keeper = ModelCheckpoint(
+        dirpath=out / "checkpoints",
+        save_last=True,
+        save_top_k=0,
+        every_n_train_steps=max(1, training.val_every_steps // 2),
+    )
+    meter = TrainingProgress(show=not quiet, unit="samples", key="embodiment")
+    strategy = training.strategy if training.strategy != "auto" or training.devices == 1 else "ddp"
+    trainer = lightning.Trainer(
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
+        devices=training.devices,
+        strategy=strategy,
+        precision=training.precision,  # type: ignore[arg-type]
+        max_steps=training.steps or -1,
+        max_epochs=-1,
+        accumulate_grad_batches=training.accumulate,
+        gradient_clip_val=training.clip,
+        val_check_interval=training.val_every_steps * training.accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=20,
+        logger=TensorBoardLogger(str(out), name="tensorboard", version=""),
+        callbacks=[keeper, meter],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    return trainer, meter
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Without what Lightning says of choices that were made here on purpose, and of its own use of torch."""
+    with warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers.*",
+            ".*LeafSpec.*deprecated.*",
+            ".*Checkpoint directory .* exists and is not empty.*",
+            ".*GPU available but not used.*",
+            ".*in eval mode at the start of training.*",
+            ".*Trying to infer the `batch_size`.*",
+        ):
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+def budget(training: PolicyTrainingConfig, steps: int | None, minutes: float | None) -> PolicyTrainingConfig:
+    """The training with --steps and --minutes put in: giving one drops the recipe's other."""
+    if steps is None and minutes is None:
+        return training
+    return dataclasses.replace(training, steps=steps or 0, minutes=minutes or 0.0)

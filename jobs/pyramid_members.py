@@ -1,0 +1,248 @@
+"""Opening the members of a pyramid for a policy: episodes and clips, what is held out, and the codec of each robot."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corpora.clip_frames import ClipFrames, open_clip_frames
+from corpora.corpus import Corpus
+from corpora.episode_frames import open_episode_frames
+from corpora.policy_samples import ClipMember, LatentMember, Member, RobotMember
+from corpora.pyramid_file import Pyramid, PyramidMember, chosen_episodes
+from corpora.robot_episodes import RobotEpisodes
+from jobs.policy_data import TrainingMember, held_groups, split_samples
+from vla.action_space import ActionCodec
+from vla.action_spec import ActionSpec
+from vla.chunk_policy import ChunkPolicy, RobotFacts
+
+log = logging.getLogger(__name__)
+
+FIT_CHUNKS = 20_000
+"""Chunks, drawn at random, that statistics are made of."""
+
+Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]]
+"""Title -> a bar."""
+
+
+def open_members(
+    pyramid: Pyramid,
+    policy: ChunkPolicy,
+    *,
+    seed: int,
+    held_share: float = 0.1,
+    held_episodes: str = "",
+    future_s: float | None = None,
+    stride_s: float = 0.0,
+    cache: Path | None = None,
+    start_from: str | None = None,
+    progress: Progress | None = None,
+) -> list[TrainingMember]:
+    """The members with a weight, and the policy's slots and codecs for them.
+
+    `held_share` of each member's episodes or videos is held out; of a dataset whose episodes are chosen, some of the
+    others; `held_episodes` names them instead. A robot that the policy knows keeps its statistics. Raises ValueError for
+    a member that does not fit the policy, naming it.
+    """
+    opened: list[tuple[PyramidMember, Member, NDArray[np.int64], NDArray[np.int64]]] = []
+    for entry in pyramid.members:
+        if entry.weight <= 0:
+            continue
+        with (progress or (lambda _: nullcontext()))(entry.name) as bar:
+            try:
+                if entry.dataset:
+                    member, held = _episodes(
+                        entry, pyramid, policy, seed, held_share, held_episodes, future_s, cache, bar
+                    )
+                else:
+                    member = _clips(entry, pyramid, policy, future_s, stride_s, cache, bar)
+                    held = held_groups(member.groups, held_share, seed)
+            except ValueError as error:
+                raise ValueError(f"member '{entry.name}': {error}") from error
+        train, out = split_samples(member.groups, held)
+        if not len(train):
+            raise ValueError(
+                f"member '{entry.name}': all of its {len(member)} samples are held out; it has one source only"
+            )
+        opened.append((entry, member, train, out))
+    _learn_robots(opened, policy, seed, start_from)
+    return [
+        TrainingMember(
+            member,
+            train,
+            held,
+            entry.weight,
+            policy.slot(entry.slot),
+            policy.robots[entry.slot].codec if entry.label != "none" else None,
+        )
+        for entry, member, train, held in opened
+    ]
+
+
+def _history(policy: ChunkPolicy) -> tuple[float, ...]:
+    return tuple(-age for age in policy.config.history_s)
+
+
+def _episodes(
+    entry: PyramidMember,
+    pyramid: Pyramid,
+    policy: ChunkPolicy,
+    seed: int,
+    held_share: float,
+    held_episodes: str,
+    future_s: float | None,
+    cache: Path | None,
+    bar: Callable[[int, int], None] | None,
+) -> tuple[Member, set[str]]:
+    """The member, with the episodes to hold out among its own."""
+    episodes = RobotEpisodes(pyramid.path(entry.dataset), cameras=entry.cameras, state=entry.state, action=entry.action)
+    for index, reason in episodes.faults:
+        log.warning("member '%s': episode %d is left out: %s", entry.name, index, reason)
+    texts = [episode.instruction for episode in episodes.episodes]
+    chosen = chosen_episodes(episodes.indices, texts, episodes=entry.episodes, demos=entry.demos)
+    group = {episode.index: episode.group for episode in episodes.episodes}
+    if held_episodes:
+        out = chosen_episodes(episodes.indices, texts, episodes=held_episodes)
+        chosen = [index for index in chosen if index not in set(out)]
+    elif len(chosen) < len(episodes.indices):
+        others = [index for index in episodes.indices if index not in set(chosen)]
+        count = max(1, round(held_share * len(episodes.indices))) if held_share else 0
+        out = sorted(np.random.default_rng(seed).permutation(others)[:count].tolist())
+    else:
+        names = held_groups([group[index] for index in chosen], held_share, seed)
+        out = [index for index in chosen if group[index] in names]
+    frames = open_episode_frames(episodes, policy.config.image_size, cache=cache, progress=bar)
+    for fault in frames.faults[:5]:
+        log.warning("member '%s': %s", entry.name, fault)
+    member = RobotMember(
+        episodes,
+        frames,
+        name=entry.name,
+        tier=entry.tier,
+        embodiment=entry.slot,
+        horizon=policy.config.horizon,
+        future_s=future_s,
+        history_s=_history(policy),
+        episode_indices=sorted({*chosen, *out}),
+    )
+    return member, {group[index] for index in out}
+
+
+def _clips(
+    entry: PyramidMember,
+    pyramid: Pyramid,
+    policy: ChunkPolicy,
+    future_s: float | None,
+    stride_s: float,
+    cache: Path | None,
+    bar: Callable[[int, int], None] | None,
+) -> Member:
+    clips: ClipFrames = open_clip_frames(
+        Corpus(pyramid.path(entry.corpus)), policy.config.image_size, cache=cache, progress=bar
+    )
+    if entry.label == "latent":
+        return LatentMember(
+            clips,
+            pyramid.path(entry.latents),
+            name=entry.name,
+            tier=entry.tier,
+            embodiment=entry.slot,
+            horizon=policy.config.horizon,
+            future_s=future_s,
+            history_s=_history(policy),
+            shuffle_latents_seed=entry.shuffle_latents_seed,
+        )
+    if entry.label == "none":
+        if future_s is None:
+            raise ValueError("label 'none' has nothing to learn without FLARE: give --training.flare, or another label")
+        return ClipMember(
+            clips,
+            name=entry.name,
+            tier=entry.tier,
+            embodiment=entry.slot,
+            horizon=policy.config.horizon,
+            future_s=future_s,
+            history_s=_history(policy),
+            stride_s=stride_s,
+        )
+    raise ValueError(f"label '{entry.label}' of a corpus is not supported yet")
+
+
+def _learn_robots(
+    opened: Sequence[tuple[PyramidMember, Member, NDArray[np.int64], NDArray[np.int64]]],
+    policy: ChunkPolicy,
+    seed: int,
+    start_from: str | None,
+) -> None:
+    """Slots and codecs; members of one slot share statistics, made of what they train on."""
+    slots: dict[str, list[tuple[PyramidMember, Member, NDArray[np.int64]]]] = {}
+    for entry, member, train, _ in opened:
+        slots.setdefault(entry.slot, []).append((entry, member, train))
+    for slot, mine in slots.items():
+        policy.add_embodiment(slot, start_from=start_from if slot not in policy.robots else None)
+        acting = [item for item in mine if item[0].label != "none"]
+        if not acting:
+            continue
+        entry, first, _ = acting[0]
+        states, chunks, masks = _numbers(acting, seed)
+        state_dim = 0 if states is None else states.shape[1]
+        known = policy.robots.get(slot)
+        if known is not None:
+            spec = known.codec.spec
+            if (spec.state_dim, spec.action_dim) != (state_dim, chunks.shape[2]):
+                raise ValueError(
+                    f"member '{entry.name}': {state_dim} state and {chunks.shape[2]} action dimensions, but this policy's "
+                    f"'{slot}' has {spec.state_dim} and {spec.action_dim}; give another embodiment"
+                )
+            continue
+        spec = ActionSpec.simple(
+            state_dim,
+            chunks.shape[2],
+            entry.representation,  # type: ignore[arg-type]
+            "mean_std" if entry.label == "latent" else entry.normalisation,  # type: ignore[arg-type]
+            state_names=_names(first, "state", state_dim),
+            action_names=_names(first, "action", chunks.shape[2]),
+        )
+        codec = ActionCodec.fit(states, chunks[masks], (states, chunks, masks), spec)
+        if codec.constant:
+            log.warning("embodiment '%s': these never move in the data: %s", slot, ", ".join(codec.constant))
+        step_s = first.step_s if isinstance(first, RobotMember) else 0.0
+        policy.robots[slot] = RobotFacts(codec, step_s, tuple(first.cameras), slot)
+
+
+def _names(member: Member, what: str, width: int) -> tuple[str, ...]:
+    names = tuple(getattr(member.episodes, f"{what}_names")) if isinstance(member, RobotMember) else ()
+    return names if len(names) == width and len(set(names)) == width else ()
+
+
+def _numbers(
+    acting: Sequence[tuple[PyramidMember, Member, NDArray[np.int64]]], seed: int
+) -> tuple[NDArray[np.float32] | None, NDArray[np.float32], NDArray[np.bool_]]:
+    """States [M, Ds], chunks [M, H, Da], masks [M, H] of samples that are trained on."""
+    rng = np.random.default_rng(seed)
+    states, chunks, masks = [], [], []
+    for _, member, train in acting:
+        some = np.sort(rng.permutation(train)[: FIT_CHUNKS // len(acting)])
+        if isinstance(member, RobotMember):
+            state, chunk, mask = member.chunks(some.tolist())
+            if state is not None:
+                states.append(state)
+        elif isinstance(member, LatentMember):
+            chunk = member.latents()[some]
+            mask = np.ones(chunk.shape[:2], np.bool_)
+        else:
+            continue
+        chunks.append(chunk)
+        masks.append(mask)
+    widths = {chunk.shape[1:] for chunk in chunks}
+    if len(widths) > 1:
+        raise ValueError(
+            f"members {', '.join(entry.name for entry, _, _ in acting)} share an embodiment, but their chunks are "
+            f"{sorted(widths)} (steps, dimensions): give them embodiments of their own"
+        )
+    return (np.concatenate(states) if states else None), np.concatenate(chunks), np.concatenate(masks)

@@ -1,0 +1,152 @@
+"""A policy on disk and on the hub: safetensors and JSON, with a model card that holds what was measured. No pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_model, save_model
+
+from vla.chunk_policy import ChunkPolicy, RobotFacts
+from vla.policy_config import PolicyConfig, from_dict, to_dict
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+CARD = "README.md"
+BACKBONE = "backbone"
+FORMAT = 1
+
+
+def build_policy(config: PolicyConfig, backbone: Any = None) -> ChunkPolicy:
+    """A policy with fresh weights (those of a backbone by name come from the hub)."""
+    if config.head == "regression":
+        from vla.behaviour_cloning import BehaviourCloning
+
+        return BehaviourCloning(config)
+    from vla.policy import DualSystemPolicy
+
+    return DualSystemPolicy(config, backbone)
+
+
+def save_policy(policy: ChunkPolicy, folder: Path) -> None:
+    """Each file is written under a temporary name and renamed; the configuration comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if policy.config.vlm.name:
+        from vla.hf_backbone import HfBackbone
+
+        backbone = getattr(policy, "backbone", None)
+        if isinstance(backbone, HfBackbone):  # configuration and processor; the weights are in WEIGHTS
+            backbone.save_pretrained(folder / BACKBONE, weights=False)
+    temporary = folder / f"{WEIGHTS}.tmp"
+    save_model(policy, str(temporary), metadata={"format": "pt"})
+    os.replace(temporary, folder / WEIGHTS)
+    values = {
+        "giza_policy": FORMAT,
+        "policy": to_dict(policy.config),
+        "slots": _slots(policy),
+        "robots": {name: facts.to_json() for name, facts in policy.robots.items()},
+        "measured": policy.measured,
+    }
+    _write(folder / CARD, model_card(policy))
+    _write(folder / CONFIG, json.dumps(values, indent=1))
+
+
+def load_policy(name: str | Path, *, revision: str | None = None) -> ChunkPolicy:
+    """From a folder, or from the hub where no such folder exists. Raises ValueError where neither has a policy."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder = _download(str(name), revision)
+    path = folder / CONFIG
+    if not path.is_file() or not (folder / WEIGHTS).is_file():
+        raise ValueError(
+            f"'{name}' is no policy: it lacks {CONFIG} or {WEIGHTS}. Make one with giza pretrain or giza ground"
+        )
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        config = from_dict(values["policy"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not the configuration of a policy ({type(error).__name__}: {error})") from error
+    backbone = None
+    if config.vlm.name and (folder / BACKBONE).is_dir():
+        from vla.hf_backbone import HfBackbone
+
+        backbone = HfBackbone.from_pretrained(folder / BACKBONE, weights=False)
+    policy = build_policy(config, backbone)
+    for slot in values["slots"]:
+        policy.add_embodiment(slot)
+    missing, unexpected = load_model(policy, str(folder / WEIGHTS), strict=False)
+    if missing or unexpected:
+        raise ValueError(
+            f"{folder / WEIGHTS}: weights do not fit {CONFIG}; missing {missing[:3]}, unexpected {unexpected[:3]}"
+        )
+    policy.robots = {robot: RobotFacts.from_json(facts) for robot, facts in values["robots"].items()}
+    policy.measured = dict(values.get("measured", {}))
+    return policy.eval()
+
+
+def push_policy(policy: ChunkPolicy, repo_id: str, *, private: bool = True, token: str | None = None) -> str:
+    """Uploads the saved folder; returns its address. Needs a network and a token of the hub."""
+    import tempfile
+
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        save_policy(policy, Path(folder))
+        return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="giza policy"))
+
+
+def model_card(policy: ChunkPolicy) -> str:
+    """Markdown: what the policy is, the robots that it knows, and what was measured, as it came out."""
+    config = policy.config
+    total = sum(p.numel() for p in policy.parameters())
+    lines = [
+        "---",
+        "library_name: giza",
+        "pipeline_tag: robotics",
+        "---",
+        "",
+        "# A policy made by giza",
+        "",
+        f"{total / 1e6:.1f} million parameters; head {config.head}; backbone {config.vlm.name or 'small, from scratch'}; "
+        f"pictures of {config.image_size} px; chunks of {config.horizon} steps.",
+        "",
+        "| robot | slot | cameras | action dimensions | step (s) |",
+        "|---|---|---|---|---|",
+    ]
+    for name, facts in policy.robots.items():
+        cameras = ", ".join(facts.cameras)
+        lines.append(f"| {name} | {facts.slot or name} | {cameras} | {facts.codec.action_dim} | {facts.step_s:.4f} |")
+    lines += ["", "## Measured", ""]
+    if policy.measured:
+        lines += ["```json", json.dumps(policy.measured, indent=1), "```"]
+    else:
+        lines.append("Nothing yet: run giza evaluate.")
+    return "\n".join(lines) + "\n"
+
+
+def _slots(policy: ChunkPolicy) -> list[str]:
+    embodiments = getattr(policy, "embodiments", None)
+    return list(embodiments.names if embodiments is not None else policy.slots)  # type: ignore[arg-type]
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS, f"{BACKBONE}/*"])
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(
+            f"'{name}': no folder of this name, and the hub does not give it ({type(error).__name__}); check the path"
+        ) from error
+    return Path(found)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, "utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,81 @@
+"""Named policies: GR00T's published sizes, what trains in minutes on a CPU, and the baseline."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from vla.backbone import SmallBackboneConfig
+from vla.dit import DitConfig
+from vla.flow_matching import FlowConfig
+from vla.policy_config import PolicyConfig, VlmConfig
+
+SMOLVLM2 = "HuggingFaceTB/SmolVLM2-2.2B-Instruct"
+QWEN3_VL = "Qwen/Qwen3-VL-2B-Instruct"
+
+SMALL = PolicyConfig(
+    image_size=84,
+    horizon=16,
+    max_state_dim=64,
+    max_action_dim=32,
+    hidden=128,
+    small=SmallBackboneConfig(),
+    dit=DitConfig(layers=4, heads=4, head_dim=32, output_dim=128, dropout=0.0),
+    flow=FlowConfig(draws=2),
+)
+"""From scratch on two cores."""
+
+BC = dataclasses.replace(SMALL, head="regression")
+"""Plain convolutional behaviour cloning, the baseline."""
+
+DEBUG = PolicyConfig(
+    image_size=32,
+    horizon=8,
+    max_state_dim=16,
+    max_action_dim=16,
+    future_tokens=4,
+    hidden=32,
+    small=SmallBackboneConfig(dim=32, channels=(16, 16, 32), keypoints=8, words=256),
+    dit=DitConfig(layers=4, heads=2, head_dim=16, output_dim=32, dropout=0.0, future_layer=2),
+)
+"""Seconds, for tests."""
+
+N1 = PolicyConfig(
+    image_size=224,
+    horizon=16,
+    max_state_dim=64,
+    max_action_dim=32,
+    vlm=VlmConfig(name=SMOLVLM2, layer=12, project_to=1536, layer_norm=False),
+    dit=DitConfig(layers=16),
+)
+"""GR00T N1's layout; Eagle-2's nearest native relative as System 2."""
+
+N1_5 = PolicyConfig(
+    image_size=224,
+    horizon=16,
+    max_state_dim=64,
+    max_action_dim=32,
+    future_tokens=32,
+    vlm=VlmConfig(name=SMOLVLM2, layer=12, self_attention_layers=4),
+    dit=DitConfig(layers=16),
+)
+"""GR00T N1.5's layout: self-attention over the vision-language tokens, future tokens."""
+
+N1_6 = PolicyConfig(
+    image_size=224,
+    horizon=16,
+    max_state_dim=128,
+    max_action_dim=128,
+    vlm=VlmConfig(name=QWEN3_VL, layer=16),
+    dit=DitConfig(layers=32, cross="alternate"),
+    flow=FlowConfig(time="n1_6"),
+)
+"""GR00T N1.6's layout: 32 layers, text and image cross-attention in turn; use it with state-relative actions."""
+
+RECIPES: dict[str, PolicyConfig] = {
+    "small": SMALL,
+    "bc": BC,
+    "debug": DEBUG,
+    "n1": N1,
+    "n1_5": N1_5,
+    "n1_6": N1_6,
+}
