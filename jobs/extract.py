@@ -17,6 +17,7 @@ from rich.table import Table
 
 from corpora.corpus import Corpus
 from jobs.cli import parse
+from jobs.ending import print_ending
 from lapa.extraction import extract_parts, peak_memory_mb
 from lapa.extraction_settings import ExtractionSettings, Machinery, build_machinery, choose_device
 from lapa.latent_action_model import load_lam
@@ -252,10 +253,5 @@ def main(argv: Sequence[str]) -> None:
     """The job's command line."""
     config = parse(ExtractConfig, argv, job="extract")
     summary = run(config)
-    console = Console()
-    console.print(table(summary))
-    if summary.get("already_finished"):
-        console.print(f"{config.out} was already finished: nothing to do")
-    console.print(
-        f"{summary['pairs']} pairs of {summary['clips']} clips, model {summary['model_hash']} -> {config.out}"
-    )
+    totals = f"{summary['pairs']} pairs of {summary['clips']} clips, model {summary['model_hash']}"
+    print_ending(table(summary), summary, config.out, totals)

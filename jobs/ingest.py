@@ -17,6 +17,7 @@ from corpora.ingest import IngestRun, ingest
 from corpora.settings import IngestSettings
 from corpora.sources import SourceDefaults
 from jobs.cli import parse
+from jobs.ending import print_ending
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,9 @@ def main(argv: Sequence[str]) -> None:
     """The job's command line."""
     config = parse(IngestConfig, argv, job="ingest")
     summary = run(config)
-    console = Console()
-    console.print(table(summary))
-    if summary.get("already_finished"):
-        console.print(f"{config.out} was already finished: nothing to do")
-    console.print(
+    totals = (
         f"{summary['sources']} sources, {summary['clips']} clips, {summary['hours']:.4f} h kept of "
         f"{summary['hours_seen']:.4f} h; {summary.get('wall_s', 0):.1f} s, "
-        f"{summary.get('video_hours_per_hour', 0):.1f} h of video an hour -> {config.out}",
-        soft_wrap=True,
+        f"{summary.get('video_hours_per_hour', 0):.1f} h of video an hour"
     )
+    print_ending(table(summary), summary, config.out, totals)

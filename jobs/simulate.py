@@ -25,6 +25,7 @@ from corpora.metaworld_tasks import DEFAULT_TASKS, task_names
 from corpora.offscreen_gl import require_offscreen_gl
 from corpora.simulated_episode import EpisodeSettings, episode_features, record_episode
 from jobs.cli import parse
+from jobs.ending import print_ending
 
 SUMMARY = "simulate.json"
 _SETTINGS = ".simulate-settings.json"
@@ -240,13 +241,9 @@ def main(argv: Sequence[str]) -> None:
     for chatty in ("OpenGL", "numexpr"):  # they tell at INFO which accelerators they lack
         logging.getLogger(chatty).setLevel(logging.WARNING)
     summary = run(config)
-    console = Console()
-    console.print(table(summary))
-    if summary.get("already_finished"):
-        console.print(f"{config.out} was already finished: nothing to do", soft_wrap=True)
-    console.print(
+    totals = (
         f"{summary['episodes']} episodes, {summary['frames']} frames ({summary['seconds']:.0f} s of video); "
         f"frames_per_s {summary['frames_per_s']:.1f} ({summary['frames_per_cpu_s']:.1f} a second of CPU), "
-        f"{summary['wall_s']:.1f} s -> {config.out}",
-        soft_wrap=True,
+        f"{summary['wall_s']:.1f} s"
     )
+    print_ending(table(summary), summary, config.out, totals)
