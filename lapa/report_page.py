@@ -10,8 +10,10 @@ from typing import Any
 
 from lapa.report_card import Pictures
 from lapa.report_figures import bar, change_picture, label_curves, strip, usage_bars
+from lapa.report_gallery import SHOWN, atlas_section, neighbours_section, transfer_section
+from lapa.report_html import range_of, say, section, table
 from lapa.report_style import STYLE
-from lapa.verdict import figure, span
+from lapa.verdict import figure
 
 TITLES = {
     "latent": "latent",
@@ -30,8 +32,6 @@ EXPLAINED = {
     "shuffled": "latents of other pairs: what chance gives",
 }
 MARKS = {"good": ("✓", "good"), "concern": ("!", "concern"), "bad": ("✗", "bad")}
-SHOWN = 78
-"""Side of a frame in the strips."""
 
 
 def render(card: dict[str, Any], pictures: Pictures) -> str:
@@ -43,37 +43,18 @@ def render(card: dict[str, Any], pictures: Pictures) -> str:
         _reconstruction(card, pictures),
         _camera(card),
         _cuts(card, pictures),
-        _transfer(card, pictures),
-        _atlas(pictures),
-        _neighbours(card, pictures),
+        transfer_section(card, pictures),
+        atlas_section(pictures),
+        neighbours_section(pictures),
         _method(card),
     ]
-    body = "\n".join(section for section in sections if section)
+    body = "\n".join(part for part in sections if part)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>giza report: {escape(card['verdict_detail']['title'])}</title><style>{STYLE}</style></head>"
         f"<body><main>\n{body}\n</main></body></html>\n"
     )
-
-
-def _section(title: str, *parts: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>\n" + "\n".join(part for part in parts if part) + "</section>"
-
-
-def _say(text: str, kind: str = "") -> str:
-    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
-    """Cells are HTML; those that begin with a digit or sign are set as figures."""
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table class="{kind}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _range(ci: Sequence[float], sign: str = "") -> str:
-    return f'<span class="range">{span(ci, sign)}</span>'
 
 
 def _verdict(card: dict[str, Any]) -> str:
@@ -89,7 +70,7 @@ def _verdict(card: dict[str, Any]) -> str:
     )
     return (
         f'<header class="v-{detail["level"].replace(" ", "-")}"><p class="kicker">May I trust these latent actions?</p>'
-        f"<h1>{escape(detail['title'])}</h1><ul>{''.join(items)}</ul></header>{_say(facts, 'facts')}"
+        f"<h1>{escape(detail['title'])}</h1><ul>{''.join(items)}</ul></header>{say(facts, 'facts')}"
     )
 
 
@@ -97,11 +78,11 @@ def _probe(card: dict[str, Any]) -> str:
     probe = card["probe"]
     title = "Do the latents tell the motion?"
     if probe is None:
-        return _section(title, _say(f"Not measured: {card['probe_reason']}."))
+        return section(title, say(f"Not measured: {card['probe_reason']}."))
     parts = [_probe_of(probe)]
     others = [found for name, found in card["probes"].items() if name != probe["embodiment"]]
     parts += [f"<h3>{escape(found['embodiment'])}</h3>" + _probe_of(found) for found in others]
-    return _section(title, *parts)
+    return section(title, *parts)
 
 
 def _probe_of(probe: dict[str, Any]) -> str:
@@ -127,32 +108,32 @@ def _probe_of(probe: dict[str, Any]) -> str:
             [
                 f'<b>{TITLES[name]}</b><br><span class="small">{EXPLAINED[name]}</span>',
                 bar(cell["r2_mean"], cell["ci95"], low, 1.0, strong=name == "latent"),
-                f'<span class="figure">{figure(cell["r2_mean"])}</span> {_range(cell["ci95"])}',
+                f'<span class="figure">{figure(cell["r2_mean"])}</span> {range_of(cell["ci95"])}',
                 ""
                 if difference is None
-                else f'<span class="figure">{figure(difference["mean"], "+")}</span> {_range(difference["ci95"], "+")}',
+                else f'<span class="figure">{figure(difference["mean"], "+")}</span> {range_of(difference["ci95"], "+")}',
             ]
         )
-    parts = [_say(intro), _table(["", "", "R2, all labels", "latent minus this"], rows, "probe")]
+    parts = [say(intro), table(["", "", "R2, all labels", "latent minus this"], rows, "probe")]
     parts.append(_budgets(probe, names))
     head = ["R2 of dimension", *(str(dim) for dim in probe["dims"])]
     per_dim = [[TITLES[name], *(f"{figure(value)}" for value in probe[name]["r2"])] for name in names]
-    parts.append(f"<details><summary>Each dimension</summary>{_table(head, per_dim, 'figures')}</details>")
+    parts.append(f"<details><summary>Each dimension</summary>{table(head, per_dim, 'figures')}</details>")
     agreement = probe.get("neighbour_agreement")
     if agreement is not None:
         parts.append(
-            _say(
+            say(
                 f"Without any fit: the nearest latent of another episode moves {100 * agreement:.0f}% nearer to a pair's motion than "
                 "a random pair does (100%: the same motion; 0%: chance)."
             )
         )
-    parts += [_say(note, "small") for note in probe["notes"]]
+    parts += [say(note, "small") for note in probe["notes"]]
     return "\n".join(parts)
 
 
 def _budgets(probe: dict[str, Any], names: Sequence[str]) -> str:
     if not probe["budgets"]:
-        return _say("There are too few labelled pairs for smaller label budgets.", "small")
+        return say("There are too few labelled pairs for smaller label budgets.", "small")
     steps = [*probe["budgets"].values(), probe | {"labels": probe["train_pairs"]}]
     shown = [name for name in names if name != "shuffled"]
     curves = {name: [(step["labels"], step[name]["r2_mean"], step[name]["ci95"]) for step in steps] for name in shown}
@@ -161,22 +142,22 @@ def _budgets(probe: dict[str, Any], names: Sequence[str]) -> str:
     for step in steps:
         cells = [
             f"{step['labels']:,}",
-            f'<span class="figure">{figure(step["latent"]["r2_mean"])}</span> {_range(step["latent"]["ci95"])}',
+            f'<span class="figure">{figure(step["latent"]["r2_mean"])}</span> {range_of(step["latent"]["ci95"])}',
         ]
         for name in ("first_frame", "untrained", "pca"):
             found = step["difference"][name]
             kind = "good" if found["ci95"][0] > 0 else "bad" if found["ci95"][1] < 0 else "even"
             cells.append(
-                f'<span class="figure {kind}">{figure(found["mean"], "+")}</span> {_range(found["ci95"], "+")}'
+                f'<span class="figure {kind}">{figure(found["mean"], "+")}</span> {range_of(found["ci95"], "+")}'
             )
         rows.append(cells)
     return (
         "<h3>How many labels does it take?</h3>"
-        + _say(
+        + say(
             "The same read-out fitted on a few labelled pairs, averaged over random choices of them: a good latent needs few."
         )
         + label_curves(curves, TITLES)
-        + _table(head, rows, "figures")
+        + table(head, rows, "figures")
     )
 
 
@@ -193,7 +174,7 @@ def _codes(card: dict[str, Any]) -> str:
     )
     title = "Are the codes alive?"
     if codes is None:
-        return _section(title, _say(f"No codes: {card['codes_reason']}."), _say(rank))
+        return section(title, say(f"No codes: {card['codes_reason']}."), say(rank))
     combinations = codes["combinations"]
     positions = codes["positions"]
     text = (
@@ -204,14 +185,14 @@ def _codes(card: dict[str, Any]) -> str:
     )
     total = [sum(column) for column in zip(*(position["counts"] for position in positions), strict=True)]
     rows = [[str(k), str(p["used"]), f"{p['perplexity']:.1f}"] for k, p in enumerate(positions)]
-    return _section(
+    return section(
         title,
-        _say(text),
+        say(text),
         usage_bars(total),
-        f"<details><summary>Each position</summary>{_table(['position', 'codes used', 'perplexity'], rows, 'figures')}</details>"
+        f"<details><summary>Each position</summary>{table(['position', 'codes used', 'perplexity'], rows, 'figures')}</details>"
         if len(positions) > 1
         else "",
-        _say(rank),
+        say(rank),
     )
 
 
@@ -248,9 +229,9 @@ def _reconstruction(card: dict[str, Any], pictures: Pictures) -> str:
             f"{100 * found['pca_explained']:.0f}%",
         ]
     )
-    parts = [_say(intro), _table(["decoded from", "PSNR", "share of the change explained", ""], rows, "figures")]
+    parts = [say(intro), table(["decoded from", "PSNR", "share of the change explained", ""], rows, "figures")]
     if found["unit"] != "pixels":
-        parts.append(_say(f"The model predicts {found['unit']}, so there is neither a PSNR nor a picture."))
+        parts.append(say(f"The model predicts {found['unit']}, so there is neither a PSNR nor a picture."))
     elif pictures.reconstructions:
         strips = [
             strip(
@@ -262,9 +243,9 @@ def _reconstruction(card: dict[str, Any], pictures: Pictures) -> str:
             "Left: first frame, second frame, their difference. Right: the second frame as predicted from the code, from the "
             "continuous latent, from a random code."
         )
-        parts.append(_say(legend, "small"))
+        parts.append(say(legend, "small"))
         parts.append(f'<div class="grid">{"".join(strips)}</div>')
-    return _section("Does the decoder follow the code?", *parts)
+    return section("Does the decoder follow the code?", *parts)
 
 
 def _camera(card: dict[str, Any]) -> str:
@@ -274,121 +255,48 @@ def _camera(card: dict[str, Any]) -> str:
         if found is None:
             continue
         if found["r2_mean"] is None:
-            parts.append(_say(f"Camera motion {what}: not probed, {found['reason']}."))
+            parts.append(say(f"Camera motion {what}: not probed, {found['reason']}."))
             continue
         names = {"latent": found, **found["baselines"]}
         rows = [
             [
                 TITLES[name],
                 bar(cell["r2_mean"], cell["ci95"], -0.1, 1.0, strong=name == "latent"),
-                f'<span class="figure">{figure(cell["r2_mean"])}</span> {_range(cell["ci95"])}',
+                f'<span class="figure">{figure(cell["r2_mean"])}</span> {range_of(cell["ci95"])}',
             ]
             for name, cell in names.items()
         ]
         each = ", ".join(f"{name} {figure(value)}" for name, value in found["r2"].items())
         parts.append(
-            _say(
+            say(
                 f"R2 from the latent to the camera's motion over the gap, {what}, on {found['pairs']:,} pairs of {found['groups']} videos, "
                 f"each video held out in turn ({each}). Low is good: what a code spends on the head's movement is lost to the hands."
             )
         )
-        parts.append(_table(["", "", "R2"], rows, "probe"))
-    return _section("How much of it is the camera?", *parts)
+        parts.append(table(["", "", "R2"], rows, "probe"))
+    return section("How much of it is the camera?", *parts)
 
 
 def _cuts(card: dict[str, Any], pictures: Pictures) -> str:
     cuts = card["cuts"]
     title = "What does it do across a cut?"
     if cuts is None:
-        return _section(title, _say("Not measured: no two clips differ enough to stand for a cut."))
+        return section(title, say("Not measured: no two clips differ enough to stand for a cut."))
     text = (
         f"Last frame of one clip, first of another ({cuts['pairs']} pairs, {cuts['kind']}). No action leads from one to the other, so a "
         f"latent that is an action cannot rebuild the second. Share of the difference that the code rebuilds: "
         f"{100 * cuts['explained']:.0f}% across cuts, {100 * cuts['real_explained']:.0f}% on real pairs; PCA of the same dimension "
         f"rebuilds {100 * cuts['pca_explained']:.0f}% across cuts, a random code {100 * cuts['random_code_explained']:.0f}%."
     )
-    parts = [_say(text)]
+    parts = [say(text)]
     if pictures.cuts:
-        parts.append(_say("Each: last frame before, first frame after, and the prediction from the code.", "small"))
+        parts.append(say("Each: last frame before, first frame after, and the prediction from the code.", "small"))
         parts.append(
             '<div class="grid">'
             + "".join(strip([columns], side=SHOWN, alt="across a cut") for columns in pictures.cuts)
             + "</div>"
         )
-    return _section(title, *parts)
-
-
-def _transfer(card: dict[str, Any], pictures: Pictures) -> str:
-    found = card["transfer"]
-    title = "Does an action carry over to another clip?"
-    if "reason" in found:
-        return _section(title, _say(f"Not shown: {found['reason']}."))
-    text = (
-        "The latent of one pair, decoded on a frame of another video. Read again from the prediction, it agrees with the latent put in "
-        f"by a cosine of {figure(found['same_latent'])}; with a latent that was not put in, {figure(found['chance'])}."
-    )
-    across = found.get("across_embodiments")
-    if across:
-        text += f" Between embodiments: {figure(across['same_latent'])}, chance {figure(across['chance'])}."
-    rows = []
-    for one in pictures.transfers:
-        change = change_picture(one.onto, one.continuous, gain=2)
-        picture = strip(
-            [list(one.taken_from), [one.onto, one.quantized, one.continuous, change]],
-            side=SHOWN,
-            alt=f"latent of {one.source} on {one.target}",
-        )
-        note = " (another embodiment)" if one.across else ""
-        rows.append(
-            f"<figure>{picture}<figcaption>{escape(one.source)} → {escape(one.target)}{note}</figcaption></figure>"
-        )
-    legend = (
-        "Left: the pair that the latent is from. Right: another clip's frame, the prediction from the code, from the continuous latent, "
-        "and what that changed, twice as strong."
-    )
-    return _section(title, _say(text), _say(legend, "small"), f'<div class="grid">{"".join(rows)}</div>')
-
-
-def _atlas(pictures: Pictures) -> str:
-    atlas = pictures.atlas
-    blocks = []
-    for entry in atlas.entries:
-        groups = [
-            [*pictures.frames[row], change_picture(*pictures.frames[row])]
-            for row in entry.rows
-            if row in pictures.frames
-        ]
-        places = "; ".join(pictures.labels[row] for row in entry.rows)
-        caption = (
-            f"<b>{escape(entry.name)}</b> {100 * entry.share:.1f}% of pairs, {entry.groups} videos, {entry.embodiments} "
-            f"embodiment{'s' if entry.embodiments != 1 else ''}, mean change {entry.motion:.1f} of 255"
-        )
-        picture = strip(groups, side=64, alt=places)
-        blocks.append(
-            f'<figure class="row"><figcaption title="{escape(places, quote=True)}">{caption}</figcaption>{picture}</figure>'
-        )
-    text = (
-        f"Entries are {atlas.kind}, the most used first. Their pairs are drawn at random, from different videos where there are enough: "
-        "first frame, second frame, difference. Pairs of one code should show one kind of motion, whoever makes it."
-    )
-    return _section("Code atlas", _say(text), *blocks)
-
-
-def _neighbours(card: dict[str, Any], pictures: Pictures) -> str:
-    if not pictures.atlas.neighbours:
-        return ""
-    blocks = []
-    for found in pictures.atlas.neighbours:
-        groups = [list(pictures.frames[row]) for row in (found.query, *found.rows)]
-        caption = f"{escape(pictures.labels[found.query])} → nearest in {escape(found.kind)}"
-        blocks.append(
-            f'<figure class="row"><figcaption>{caption}</figcaption>{strip(groups, side=72, alt=found.kind)}</figure>'
-        )
-    text = (
-        "The first pair of each row is the query; then the pairs whose continuous latents lie nearest to it, one of each other video, and "
-        "of each other embodiment. They should move alike, not look alike."
-    )
-    return _section("Nearest clips by latent", _say(text), *blocks)
+    return section(title, *parts)
 
 
 def _method(card: dict[str, Any]) -> str:
@@ -398,4 +306,4 @@ def _method(card: dict[str, Any]) -> str:
         f"training episodes. Intervals resample test episodes {card['settings']['bootstrap']:,} times; those of differences use the same "
         "resamples for both. All figures are in report.json beside this page."
     )
-    return _section("How this was measured", _say(text), *(_say(note, "small") for note in notes))
+    return section("How this was measured", say(text), *(say(note, "small") for note in notes))
