@@ -128,7 +128,7 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path: Path) -> None:
         FeatureCache(tmp_path, backbone, shard_prompts=4).fill(some, batch=2)
     folder = FeatureCache(tmp_path, Counting()).folder
     assert sorted(path.name for path in folder.glob("*.safetensors")) == ["000000.safetensors", "000001.safetensors"]
-    (folder / "000002.safetensors.part").write_bytes(b"half a shard")
+    (folder / "000009.safetensors.part").write_bytes(b"half a shard")
     second = Counting()
     cache = FeatureCache(tmp_path, second, shard_prompts=4)
     assert len(cache) == 8
