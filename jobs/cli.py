@@ -26,6 +26,7 @@ JOBS = {
     "evaluate": ("jobs.evaluate", "open loop on held-out episodes, closed loop in Meta-World"),
     "serve": ("jobs.serve", "a policy server in Isaac-GR00T's protocol"),
     "pyramid": ("jobs.pyramid", "print and draw a pyramid file, and check it"),
+    "ablate": ("jobs.ablate", "which tier buys what, at a matched budget, with seeds and intervals"),
     "bench": ("jobs.bench", "throughput as a ratio to its limit, measured in one run"),
 }
 

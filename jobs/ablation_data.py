@@ -1,0 +1,180 @@
+"""The data of an ablation in Meta-World: robot demonstrations, synthetic episodes, and people's video with its latents."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from corpora.pyramid_file import Pyramid, PyramidMember
+from corpora.settings import IngestSettings
+from jobs.ablation_arms import Arm
+
+EMBODIMENT = "metaworld"
+
+
+@dataclass(frozen=True)
+class TierData:
+    """How much of each tier there is, and how it looks."""
+
+    human_clips: int = 60
+    """Action-free episodes of each task, with the hand's look."""
+    synthetic_episodes: int = 10
+    """Episodes with actions of each task, seen by a moving camera."""
+    size: int = 84
+    """Pixels of all pictures."""
+    human_frame_every: int = 4
+    """Control steps between two frames of people's video: 4 are 20 frames a second."""
+    lam_steps: int = 1500
+    """Optimiser steps of the latent action model."""
+    gap_s: float = 0.5
+    """Between the two frames of a latent."""
+    seed: int = 100
+    """Of all that is simulated; the policies' seeds do not change the data."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Where the tiers lie."""
+
+    robot: Path
+    synthetic: Path
+    human: Path
+    latents: Path
+    pseudo_actions: Path
+
+
+def prepare(out: Path, tasks: tuple[str, ...], demos: int, data: TierData, arms: list[Arm], *, quiet: bool) -> Prepared:
+    """Simulates, ingests, trains the latent action model and extracts, each where it is wanted and not done yet."""
+    from jobs import extract, ingest, simulate, train_lam
+    from jobs.ingest import IngestConfig
+    from lapa.recipes import RECIPES
+
+    places = Prepared(
+        out / "robot", out / "synthetic", out / "human" / "corpus", out / "human" / "latents", out / "human" / "pseudo"
+    )
+    episode = simulate.EpisodeSettings(seed=data.seed)
+    simulate.run(
+        simulate.SimulateConfig(out=places.robot, tasks=tasks, episodes=demos + 1, size=data.size, episode=episode)
+    )
+    if any(arm.synthetic for arm in arms):
+        moving = dataclasses.replace(episode, seed=data.seed + 1, camera_motion=4.0)
+        simulate.run(
+            simulate.SimulateConfig(
+                out=places.synthetic, tasks=tasks, episodes=data.synthetic_episodes, size=data.size, episode=moving
+            )
+        )
+    if not any(arm.human for arm in arms):
+        return places
+    video = out / "human" / "video"
+    seen = dataclasses.replace(episode, seed=data.seed + 2, frame_every=data.human_frame_every)
+    simulate.run(
+        simulate.SimulateConfig(
+            out=video,
+            tasks=tasks,
+            episodes=data.human_clips,
+            size=data.size,
+            appearance="hand",
+            action_free=True,
+            truth=out / "human" / "truth.parquet",
+            episode=seen,
+        )
+    )
+    ingest.run(IngestConfig(inputs=(str(video),), out=places.human, settings=IngestSettings(size=data.size)))
+    if any(arm.human in ("latent", "both") for arm in arms):
+        lam = out / "human" / "lam"
+        if not (lam / "run.json").is_file():
+            recipe = RECIPES["small"]
+            train_lam.run(
+                train_lam.TrainLamConfig(
+                    corpus=places.human,
+                    out=lam,
+                    steps=data.lam_steps,
+                    model=recipe.model,
+                    training=recipe.training,
+                ),
+                quiet=quiet,
+            )
+        extract.run(
+            extract.ExtractConfig(lam=lam, corpus=places.human, out=places.latents, gap_s=data.gap_s, stride_s=0.0)
+        )
+    return places
+
+
+def base_pyramid(arm: Arm, places: Prepared, extra: Pyramid | None) -> Pyramid:
+    """What an arm is pretrained on: everything below the robot tier. People's clips of `extra` join where the arm uses
+    people's video of that label."""
+    members: list[PyramidMember] = []
+    if arm.human in ("latent", "both"):
+        members.append(
+            PyramidMember(
+                "human-latent",
+                "human",
+                "latent",
+                embodiment="latent",
+                corpus=str(places.human.resolve()),
+                latents=str(places.latents.resolve()),
+                shuffle_latents_seed=0 if arm.shuffled else None,
+            )
+        )
+    if arm.human == "flare":
+        members.append(
+            PyramidMember("human-flare", "human", "none", embodiment="latent", corpus=str(places.human.resolve()))
+        )
+    if arm.human == "inverse-dynamics":
+        members.append(
+            PyramidMember(
+                "human-idm",
+                "human",
+                "inverse-dynamics",
+                embodiment=EMBODIMENT,
+                corpus=str(places.human.resolve()),
+                pseudo_actions=str(places.pseudo_actions.resolve()),
+            )
+        )
+    if arm.synthetic:
+        members.append(
+            PyramidMember(
+                "synthetic", "synthetic", "action", embodiment=EMBODIMENT, dataset=str(places.synthetic.resolve())
+            )
+        )
+    if extra is not None:
+        wanted = {"latent": ("latent", "both"), "none": ("flare",)}
+        for member in extra.members:
+            if arm.human and arm.human in wanted.get(member.label, ()):
+                members.append(
+                    dataclasses.replace(
+                        member,
+                        corpus=str(extra.path(member.corpus).resolve()),
+                        latents=str(extra.path(member.latents).resolve()) if member.latents else "",
+                    )
+                )
+    return Pyramid(arm.name, tuple(members), Path())
+
+
+def robot_member(places: Prepared, demos: int, weight: float) -> PyramidMember:
+    """The demonstrations that every arm has."""
+    return PyramidMember(
+        "demonstrations",
+        "robot",
+        "action",
+        weight=weight,
+        embodiment=EMBODIMENT,
+        dataset=str(places.robot.resolve()),
+        demos=demos,
+    )
+
+
+def hours(places: Prepared) -> dict[str, float]:
+    """Hours of each tier, as simulated."""
+    found: dict[str, float] = {}
+    for tier, place in (
+        ("robot", places.robot),
+        ("synthetic", places.synthetic),
+        ("human", places.human.parent / "video"),
+    ):
+        record = place / "simulate.json"
+        if record.is_file():
+            found[tier] = json.loads(record.read_text("utf-8"))["seconds"] / 3600
+    return found
