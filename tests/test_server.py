@@ -254,6 +254,33 @@ def test_a_bad_request_is_told_why_and_the_next_one_is_served(server: PolicyServ
         assert client.get_action(observation())[0]["arm"].shape == (2, HORIZON, 3)
 
 
+JUNK: list[Any] = [None, True, -1, 1.5, "x", b"x", [], [None], [[1]], {}, {b"a": 1}, {"x": []}]
+JUNK += [
+    np.zeros(shape, kind) for kind in (np.uint8, np.float32, "<U2") for shape in ((), (0,), (2,), (2, 0, 1), (1,) * 7)
+]
+
+
+def test_junk_in_any_place_is_a_value_error() -> None:
+    adapter, refused, asked = served(), 0, observation()
+    for form in (asked, flat(asked)):
+        for key, value in form.items():
+            for junk in JUNK:
+                changes: list[dict[Any, Any]] = [{key: junk}, {junk if isinstance(junk, bytes | str) else "y": value}]
+                if isinstance(value, dict):
+                    changes += [{key: {**value, name: junk}} for name in value]
+                for change in changes:
+                    try:
+                        adapter.get_action({"observation": {**form, **change}})
+                    except ValueError:
+                        refused += 1
+    assert refused > 300
+
+
+def test_many_requests_in_a_row_are_all_answered(server: PolicyServer) -> None:
+    with client_of(server) as client:
+        assert all(client.ping() for _ in range(2000))
+
+
 def test_a_token_is_asked_of_every_endpoint() -> None:
     with serving(api_token="s3cret-ü", allow_kill=True) as server:
         for token in (None, "wrong", "s3cret", ""):
@@ -281,7 +308,7 @@ def test_what_is_too_large_is_told_so(server: PolicyServer) -> None:
 
 def test_what_is_far_too_large_is_not_read_and_the_next_client_is_served(server: PolicyServer) -> None:
     with client_of(server, timeout_s=0.5) as client:
-        with pytest.raises(TimeoutError, match=r"is it allowed to read the request's 2\.4 MB"):
+        with pytest.raises(TimeoutError, match=r"is it allowed to read the request's 1\.2 MB"):
             client.call("get_action", {"x": np.zeros(int(1.5e6 * LIMIT_MB * HARD_LIMIT), np.uint8)})
         assert client.ping()
     with client_of(server) as client:

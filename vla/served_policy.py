@@ -181,7 +181,9 @@ class ServedPolicy:
             known = list(place) if isinstance(place, dict) else []
         else:
             place = observation
-            known = [key for key in observation if key == "task" or key.startswith("annotation.")]
+            known = [
+                key for key in observation if isinstance(key, str) and (key == "task" or key.startswith("annotation."))
+            ]
         # the key differs between data sets: one that is alone is meant, whatever its name
         key = wanted if wanted in known else known[0] if len(known) == 1 else None
         if key is None or place is None:

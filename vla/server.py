@@ -29,10 +29,12 @@ from vla.wire import ArrayForm, Dialect, receive, to_bytes
 
 log = logging.getLogger(__name__)
 
-HARD_LIMIT = 8
+HARD_LIMIT = 4
 """A message of this many times the limit is not even read: ZMQ closes its connection. Up to that its sender is told."""
-_QUEUE = 4
-"""Messages that wait for each client: one asks again only when it is answered, so more come from no honest one."""
+_MAX_FRAMES = 4
+"""Of a message: client, request id, empty frame, request."""
+_ANSWERS = 16
+"""Answers that wait for each client to take them; one that takes none gets no more."""
 _POLL_MS = 100
 
 
@@ -100,8 +102,8 @@ class PolicyServer:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.MAXMSGSIZE, HARD_LIMIT * self.config.max_bytes)
-        self._socket.setsockopt(zmq.RCVHWM, _QUEUE)
-        self._socket.setsockopt(zmq.SNDHWM, _QUEUE)
+        self._socket.setsockopt(zmq.RCVHWM, 1)  # who waits for answers asks once at a time
+        self._socket.setsockopt(zmq.SNDHWM, _ANSWERS)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # an answer that nobody takes is an error here, not silence
         self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)  # a robot that lost its network leaves no connection behind
@@ -174,7 +176,7 @@ class PolicyServer:
         while more:
             frame = self._socket.recv(copy=False)
             size, more = size + len(frame.buffer), bool(frame.more)
-            if size <= self.config.max_bytes and len(frames) <= _QUEUE:
+            if size <= self.config.max_bytes and len(frames) <= _MAX_FRAMES:
                 frames.append(frame.bytes)
         # the first frame is ZMQ's name for the client; REQ puts an empty frame before the message
         end = frames.index(b"", 1) + 1 if b"" in frames[1:] else 1
