@@ -98,6 +98,9 @@ def test_a_sample_without_tokens_is_finite_and_says_nothing() -> None:
     assert not torch.allclose(first[0], second[0])
     second.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in reader.parameters())
+    layer = MaskedAttention(8, 2, context_dim=16)
+    nothing = layer(torch.randn(2, 3, 8), torch.randn(2, 4, 16), mask=mask)[1]
+    torch.testing.assert_close(nothing, layer.to_out.bias.expand(3, -1))
     with pytest.raises(ValueError, match=r"mask torch.int64 \[2, 4\] for tokens \[2, 4, 16\]"):
         reader(torch.randn(2, 4, 16), mask.long())
 
@@ -198,17 +201,18 @@ def test_a_hub_model_trains_only_when_asked(tmp_path: Path) -> None:
 
 def test_words_have_a_mask_and_no_text_has_none(tmp_path: Path) -> None:
     import transformers as hf
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    words = {"<pad>": 0, "<unk>": 1, "open": 2, "the": 3, "drawer": 4}
+    words = {"<pad>": 0, "<unk>": 1, "open": 2, "the": 3, "drawer": 4, "<end>": 5}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A <end>", special_tokens=[("<end>", 5)])
     fast = hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>")
     fast.save_pretrained(tmp_path)
     text = HubText(save("siglip", tmp_path), length=32)
     tokens, mask = text(["open the drawer", "", "open"])
     assert tokens.shape == (3, 8, 16)  # the model has 8 positions
-    assert mask.sum(1).tolist() == [3, 0, 1]
+    assert mask.sum(1).tolist() == [4, 0, 2]  # an end is written even after no text
     assert not torch.allclose(tokens[0], tokens[2])
     with pytest.raises(ValueError, match="has no text tower"):
         HubText(save("dinov2", tmp_path / "dino"))
@@ -294,6 +298,7 @@ def test_a_missing_camera_is_not_seen_and_words_are() -> None:
     other[0, 1] = 255 - other[0, 1]
     torch.testing.assert_close(net(other, ["ab", ""], picture_mask=mask)[0], out[0], atol=1e-5, rtol=0)
     assert not torch.allclose(net(other, ["ab", ""])[0], net(shown, ["ab", ""])[0], atol=1e-4)
+    assert (net(shown.flip(1), ["ab", ""]) - net(shown, ["ab", ""])).abs().max() > 1e-4  # so does that of cameras
     swapped = net(shown, ["ba", ""], picture_mask=mask)
     assert (swapped[0] - out[0]).abs().max() > 1e-4  # the order of words counts
     torch.testing.assert_close(swapped[1], out[1])
@@ -315,7 +320,7 @@ def dots(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     return shown, goal[:, None] * torch.tensor([0.5, 1.0, 1.5])[:, None], torch.ones(count, 3, 2).bool()
 
 
-def test_pre_training_on_actions_lowers_the_flow_loss_below_what_blind_tokens_reach() -> None:
+def test_pre_training_on_actions_lowers_the_flow_loss_by_what_pictures_show() -> None:
     training = ActionAwareTraining(encoder(), FlowHead(2, 3, 16, dim=32, depth=2, heads=2))
     optimiser = torch.optim.AdamW(training.parameters(), 3e-3)
     held_out = dots(256, 1)
@@ -369,13 +374,14 @@ def test_the_flow_loss_of_a_known_velocity_is_that_of_its_formula() -> None:
     class Spy(nn.Module):
         def forward(self, noisy: Tensor, time: Tensor, context: Tensor, **_: object) -> Tensor:
             seen.update(noisy=noisy, time=time)
-            return torch.zeros_like(noisy)
+            return noisy
 
     training.head = Spy()  # type: ignore[assignment]
     loss = training(shown, [""] * 6, action, mask, generator=torch.Generator().manual_seed(0))
     at = seen["time"][:, None, None]
     noise = (seen["noisy"] - at * action) / (1 - at)
-    torch.testing.assert_close(loss, (action - noise).pow(2).mean(), atol=1e-4, rtol=1e-4)
+    expected = (seen["noisy"] - (action - noise)).pow(2).mean()
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
     shown, action, mask = dots(4000, 0)
     small = ActionAwareTraining(encoder(), Spy())  # type: ignore[arg-type]
     small.encoder.forward = lambda *_, **__: torch.zeros(4000, 4, 16)  # type: ignore[method-assign, assignment]
