@@ -1,4 +1,4 @@
-"""A client of the policy server, with time limits; it speaks to Isaac-GR00T's own server as well."""
+"""A client of the policy server, with time limits, in the protocol of Isaac-GR00T."""
 
 from __future__ import annotations
 
