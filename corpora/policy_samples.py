@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from corpora.clip_frames import ClipFrames
 from corpora.frame_table import FrameTable
-from corpora.latent_rows import LatentColumn, read_latents, shuffle_over_clips
+from corpora.latent_rows import LatentColumn, LatentRows, read_latents, shuffle_over_clips
+from corpora.picture_views import PictureViews
 from corpora.robot_episodes import RobotEpisodes
 from corpora.time_alignment import rows_within
 
@@ -80,58 +81,6 @@ class MemberSubset:
         return self.member.sample(int(self.indices[index]))
 
 
-class _Views:
-    """Pictures of runs of rows (episodes or clips) around a moment."""
-
-    def __init__(
-        self,
-        table: FrameTable,
-        t_s: NDArray[np.float64],
-        history_s: Sequence[float],
-        future_s: float | None,
-        interval_s: float | None = None,
-    ) -> None:
-        history = np.asarray(history_s, np.float64)
-        if not len(history) or history[-1] != 0 or (np.diff(history) <= 0).any():
-            raise ValueError(
-                f"history_s {tuple(history_s)}: seconds relative to the present, oldest first, 0 the last; for example "
-                "(-0.5, 0.0)"
-            )
-        if future_s is not None and not future_s > 0:
-            raise ValueError(f"future_s {future_s}: must be above 0 seconds, or None for no future")
-        self.table, self.t_s, self.future_s = table, t_s, future_s
-        self._history = history if len(history) > 1 else None
-        self._interval_s = interval_s
-
-    def interval(self, start: int, stop: int) -> float:
-        """Seconds between the rows [start, stop): the median, or what was given."""
-        if self._interval_s is not None:
-            return self._interval_s
-        return float(np.median(np.diff(self.t_s[start:stop]))) if stop - start > 1 else 0.0
-
-    def futures(self, rows: NDArray[np.int64], start: int, stop: int) -> NDArray[np.int64]:
-        """The row of the future of each of these rows of one run; -1 where there is none, or no picture of it."""
-        if self.future_s is None:
-            return np.full(len(rows), -1)
-        found, near = rows_within(self.t_s[start:stop], self.t_s[rows] + self.future_s, self.interval(start, stop))
-        found = found + start
-        near &= (found > rows) & self.table.valid[found].all(1)
-        return np.where(near, found, -1)
-
-    def around(self, row: int, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Pictures [V, T, S, S, 3] and mask [V, T]."""
-        table = self.table
-        if self._history is None:
-            return table.pictures[row][:, None].copy(), table.valid[row][:, None].copy()
-        wanted = self.t_s[row] + self._history
-        found, near = rows_within(self.t_s[start:stop], wanted, self.interval(start, stop))
-        found += start
-        mask = table.valid[found] & near[:, None]
-        pictures = table.pictures[found]
-        pictures[~mask] = 0
-        return np.ascontiguousarray(pictures.swapaxes(0, 1)), np.ascontiguousarray(mask.T)
-
-
 class RobotMember:
     """A sample for each row of the chosen episodes that at least one camera saw.
 
@@ -168,7 +117,7 @@ class RobotMember:
         self.name, self.tier, self.embodiment = name, tier, embodiment
         self.episodes, self.cameras, self.horizon = episodes, episodes.cameras, horizon
         self.step_s = 1 / episodes.fps if step_s is None else float(step_s)
-        self._views = _Views(frames, episodes.t_s, history_s, future_s, 1 / episodes.fps)
+        self._views = PictureViews(frames, episodes.t_s, history_s, future_s, 1 / episodes.fps)
         self._offsets = np.arange(horizon) * self.step_s
         wanted = set(episodes.indices if episode_indices is None else episode_indices)
         lacking = sorted(wanted - set(episodes.indices))
@@ -270,9 +219,9 @@ class ClipMember:
         self.name, self.tier, self.embodiment = name, tier, embodiment
         self.cameras, self.horizon = clips.table.cameras, horizon
         self._clips, self._state_dim = clips, state_dim
-        self._views = _Views(clips.table, clips.t_s, history_s, future_s)
+        self._views = PictureViews(clips.table, clips.t_s, history_s, future_s)
         rows, runs, futures = [], [], []
-        for run in _chosen_clips(clips, groups):
+        for run in chosen_clips(clips, groups):
             start, stop = int(clips.starts[run]), int(clips.starts[run + 1])
             found = start + _spaced(clips.t_s[start:stop], stride_s)
             found = found[clips.table.valid[found].any(1)]
@@ -308,14 +257,66 @@ class ClipMember:
         )
 
 
-class LatentMember(ClipMember):
+class LabelledClipMember(ClipMember):
+    """Clips of which some frames have a label of `found`: a sample for each, its steps those of a chunk.
+
+    Beyond the label's steps, those of the chunk are zero and masked. Without a `future_s`, or past the end, the future is
+    None. Raises ValueError where a label has more steps than the chunk, and where there is none.
+    """
+
+    def __init__(
+        self,
+        clips: ClipFrames,
+        found: LatentRows,
+        *,
+        name: str,
+        embodiment: str,
+        horizon: int,
+        tier: str,
+        future_s: float | None,
+        history_s: Sequence[float],
+        state_dim: int | None = None,
+    ) -> None:
+        _check_horizon(horizon)
+        self.name, self.tier, self.embodiment = name, tier, embodiment
+        self.cameras, self.horizon = clips.table.cameras, horizon
+        self._clips, self._state_dim = clips, state_dim
+        self._views = PictureViews(clips.table, clips.t_s, history_s, future_s)
+        if found.values.shape[1] > horizon:
+            raise ValueError(
+                f"member '{name}': labels of {found.values.shape[1]} tokens do not fit a horizon of {horizon} steps; "
+                "choose a longer horizon, or a model of fewer"
+            )
+        self._rows, self._runs, self._labels = found.rows, found.runs, found.values
+        if not len(self._rows):
+            raise ValueError(f"member '{name}' has no sample: the labels are of none of these clips")
+        self._futures = np.full(len(self._rows), -1)
+        for run in np.unique(self._runs).tolist():
+            of_run = self._runs == run
+            self._futures[of_run] = self._views.futures(
+                self._rows[of_run], int(clips.starts[run]), int(clips.starts[run + 1])
+            )
+        self.groups = [clips.rows[run].group for run in self._runs.tolist()]
+
+    def sample(self, index: int) -> Sample:
+        """Sample `index` of [0, len)."""
+        label = self._labels[index]
+        action = np.zeros((self.horizon, label.shape[1]), np.float32)
+        action[: len(label)] = label
+        return self._seen(index, action, np.arange(self.horizon) < len(label))
+
+    def labels(self) -> NDArray[np.float32]:
+        """[N, steps, dim] of all samples, for statistics."""
+        return self._labels
+
+
+class LatentMember(LabelledClipMember):
     """Clips with the latent actions of `giza extract`: a sample for each latent, its tokens the steps of a chunk.
 
     `latents`: folder of the extraction, of the same corpus. `tokens`: of a latent; None: as the latent action model's
-    configuration says. `column`: "latent" (before quantisation) or "quantized". `shuffle_latents_seed`: control, every
-    frame gets a latent of another clip. Beyond the tokens, steps are zero and masked. Without a `future_s`, or past the
-    end, the future is None. Raises ValueError where latents and clips do not fit each other, or there are more tokens
-    than steps, and as `ClipMember`.
+    configuration says. `column`: "latent" (before quantisation) or "quantized". `groups`: only clips of these sources.
+    `shuffle_latents_seed`: control, every frame gets a latent of another clip. Raises ValueError where latents and clips
+    do not fit each other, and as `LabelledClipMember`.
     """
 
     def __init__(
@@ -335,40 +336,24 @@ class LatentMember(ClipMember):
         state_dim: int | None = None,
         shuffle_latents_seed: int | None = None,
     ) -> None:
-        _check_horizon(horizon)
-        self.name, self.tier, self.embodiment = name, tier, embodiment
-        self.cameras, self.horizon = clips.table.cameras, horizon
-        self._clips, self._state_dim = clips, state_dim
-        self._views = _Views(clips.table, clips.t_s, history_s, future_s)
-        found = read_latents(Path(latents), clips, _chosen_clips(clips, groups), tokens=tokens, column=column)
-        if found.values.shape[1] > horizon:
-            raise ValueError(
-                f"member '{name}': latents of {found.values.shape[1]} tokens do not fit a horizon of {horizon} steps; "
-                "choose a longer horizon or a model of fewer tokens"
-            )
-        if shuffle_latents_seed is not None:
+        found = read_latents(Path(latents), clips, chosen_clips(clips, groups), tokens=tokens, column=column)
+        if shuffle_latents_seed is not None and len(found.rows):
             found = shuffle_over_clips(found, shuffle_latents_seed)
-        self._rows, self._runs, self._latents = found.rows, found.runs, found.values
-        if not len(self._rows):
-            raise ValueError(f"member '{name}' has no sample: the latents in '{latents}' are of none of these clips")
-        self._futures = np.full(len(self._rows), -1)
-        for run in np.unique(self._runs).tolist():
-            of_run = self._runs == run
-            self._futures[of_run] = self._views.futures(
-                self._rows[of_run], int(clips.starts[run]), int(clips.starts[run + 1])
-            )
-        self.groups = [clips.rows[run].group for run in self._runs.tolist()]
-
-    def sample(self, index: int) -> Sample:
-        """Sample `index` of [0, len)."""
-        latent = self._latents[index]
-        action = np.zeros((self.horizon, latent.shape[1]), np.float32)
-        action[: len(latent)] = latent
-        return self._seen(index, action, np.arange(self.horizon) < len(latent))
+        super().__init__(
+            clips,
+            found,
+            name=name,
+            embodiment=embodiment,
+            horizon=horizon,
+            tier=tier,
+            future_s=future_s,
+            history_s=history_s,
+            state_dim=state_dim,
+        )
 
     def latents(self) -> NDArray[np.float32]:
         """[N, tokens, dim] of all samples, for statistics."""
-        return self._latents
+        return self.labels()
 
 
 def _check_horizon(horizon: int) -> None:
@@ -376,7 +361,8 @@ def _check_horizon(horizon: int) -> None:
         raise ValueError(f"horizon {horizon}: a chunk has at least 1 step")
 
 
-def _chosen_clips(clips: ClipFrames, groups: Collection[str] | None) -> list[int]:
+def chosen_clips(clips: ClipFrames, groups: Collection[str] | None) -> list[int]:
+    """The clips of these sources (None: all), indices into `clips.rows`."""
     wanted = None if groups is None else set(groups)
     return [index for index, row in enumerate(clips.rows) if wanted is None or row.group in wanted]
 
