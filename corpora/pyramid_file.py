@@ -26,6 +26,7 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -114,31 +115,59 @@ def read_pyramid(path: str | Path, *, embodiments: tuple[str, ...] = ()) -> Pyra
 
     `embodiments`: the slots that are known; empty: any.
     """
-    path = Path(path).expanduser()
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ValueError(f"pyramid file '{path}': {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"pyramid file '{path}' is no TOML: {error}") from error
-    return pyramid_of(values, path.parent, where=str(path), embodiments=embodiments)
+    values, folder = _parsed(path)
+    return pyramid_of(values, folder, where=str(path), embodiments=embodiments)
+
+
+def read_sound_members(path: str | Path, *, embodiments: tuple[str, ...] = ()) -> tuple[Pyramid, list[str]]:
+    """As `read_pyramid`, for who looks for further faults: the pyramid of the members that are sound so far, and the
+    faults of the others. Raises ValueError for a file that is no TOML or has no member."""
+    values, folder = _parsed(path)
+    return _sound_members(values, folder, str(path), embodiments)
 
 
 def pyramid_of(
     values: dict[str, Any], folder: Path, *, where: str = "pyramid", embodiments: tuple[str, ...] = ()
 ) -> Pyramid:
     """As `read_pyramid`, of values that are parsed already."""
+    pyramid, faults = _sound_members(values, folder, where, embodiments)
+    raise_faults(where, faults)
+    return pyramid
+
+
+def raise_faults(where: str, faults: Sequence[str]) -> None:
+    """Raises ValueError that names all of them, where there are any."""
+    if faults:
+        raise ValueError(f"{where}: {len(faults)} faults:\n  " + "\n  ".join(faults))
+
+
+def _parsed(path: str | Path) -> tuple[dict[str, Any], Path]:
+    path = Path(path).expanduser()
+    try:
+        return tomllib.loads(path.read_text("utf-8")), path.parent
+    except OSError as error:
+        raise ValueError(f"pyramid file '{path}': {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"pyramid file '{path}' is no TOML: {error}") from error
+
+
+def _sound_members(
+    values: dict[str, Any], folder: Path, where: str, embodiments: tuple[str, ...]
+) -> tuple[Pyramid, list[str]]:
     faults = [f"unknown key '{key}'{_near(key, ('name', 'member'))}" for key in values if key not in {"name", "member"}]
     entries = values.get("member", [])
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{where}: no [[member]]; a pyramid has at least one")
     members: list[PyramidMember] = []
+    sound: list[PyramidMember] = []
     for number, entry in enumerate(entries):
         member, wrong = _member(entry, number)
-        faults += wrong
         if member is not None:
-            faults += _faults(member, folder, embodiments)
             members.append(member)
+            wrong += _faults(member, folder, embodiments)
+            if not wrong:
+                sound.append(member)
+        faults += wrong
     names = [member.name for member in members]
     faults += [f"member '{name}': the name is given twice" for name in sorted({n for n in names if names.count(n) > 1})]
     drawn = [member for member in members if member.planned]
@@ -148,9 +177,7 @@ def pyramid_of(
         faults.append(
             f"member '{drawn[0].name}' has hours but no data, others have data: draw or train, not both in one file"
         )
-    if faults:
-        raise ValueError(f"{where}: {len(faults)} faults:\n  " + "\n  ".join(faults))
-    return Pyramid(str(values.get("name", "")), tuple(members), folder)
+    return Pyramid(str(values.get("name", "")), tuple(sound), folder), faults
 
 
 def _member(entry: Any, number: int) -> tuple[PyramidMember | None, list[str]]:
