@@ -158,7 +158,7 @@ def flare_target(policy: ChunkPolicy, training: PolicyTrainingConfig, cameras: i
     alignment = training.alignment
     if not isinstance(policy, DualSystemPolicy) or not policy.config.future_tokens:
         raise ValueError(
-            "--training.flare: the policy has no future tokens; give --policy-config.future-tokens, e.g. 9"
+            "--training.flare: the policy has no future tokens; give --model.future-tokens, e.g. 9"
         )
     if policy.config.future_tokens != alignment.tokens:
         raise ValueError(

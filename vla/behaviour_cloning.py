@@ -73,7 +73,7 @@ class BehaviourCloning(ChunkPolicy):
         config = self.config
         check_batch(batch, horizon=config.horizon, state_dim=config.max_state_dim, action_dim=config.max_action_dim)
         tokens = self.think(batch["pictures"], batch["picture_mask"], batch["instruction"])
-        predicted = self._chunk(tokens, batch["state"] * batch["state_mask"]).float()
+        predicted = self._chunk(tokens, batch["state"].masked_fill(~batch["state_mask"], 0)).float()
         return PolicyOutput(
             action_loss=flow_loss_per_sample(predicted, batch["action"], batch["action_mask"]),
             has_action=batch["action_mask"].flatten(1).any(1),
@@ -91,4 +91,4 @@ class BehaviourCloning(ChunkPolicy):
         action_dim: int,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        return self._chunk(tokens, state * state_mask)
+        return self._chunk(tokens, state.masked_fill(~state_mask, 0))

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
 from vla.chunk_policy import ChunkPolicy, RobotFacts
@@ -54,7 +55,8 @@ def save_policy(policy: ChunkPolicy, folder: Path) -> None:
 
 
 def load_policy(name: str | Path, *, revision: str | None = None) -> ChunkPolicy:
-    """From a folder, or from the hub where no such folder exists. Raises ValueError where neither has a policy."""
+    """From a folder, or from the hub where no such folder exists. Raises ValueError where neither has a policy, and where
+    its files are damaged or of another version."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         folder = _download(str(name), revision)
@@ -65,23 +67,30 @@ def load_policy(name: str | Path, *, revision: str | None = None) -> ChunkPolicy
         )
     try:
         values = json.loads(path.read_text("utf-8"))
-        config = from_dict(values["policy"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        written, config, slots = values["giza_policy"], from_dict(values["policy"]), list(values["slots"])
+        robots = {robot: RobotFacts.from_json(facts) for robot, facts in values["robots"].items()}
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not the configuration of a policy ({type(error).__name__}: {error})") from error
+    if written != FORMAT:
+        raise ValueError(f"{path}: a policy of format {written!r}; this version of giza reads {FORMAT}")
     backbone = None
     if config.vlm.name and (folder / BACKBONE).is_dir():
         from vla.hf_backbone import HfBackbone
 
         backbone = HfBackbone.from_pretrained(folder / BACKBONE, weights=False)
     policy = build_policy(config, backbone)
-    for slot in values["slots"]:
-        policy.add_embodiment(slot)
-    missing, unexpected = load_model(policy, str(folder / WEIGHTS), strict=False)
+    _name_slots(policy, slots)
+    try:
+        missing, unexpected = load_model(policy, str(folder / WEIGHTS), strict=False)
+    except (SafetensorError, RuntimeError) as error:  # cut short or no such file; other shapes
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"{folder / WEIGHTS}: damaged, or not of this {CONFIG} ({reason}); copy it again") from error
     if missing or unexpected:
         raise ValueError(
-            f"{folder / WEIGHTS}: weights do not fit {CONFIG}; missing {missing[:3]}, unexpected {unexpected[:3]}"
+            f"{folder / WEIGHTS}: weights do not fit {CONFIG}; missing {sorted(missing)[:3]}, unexpected "
+            f"{sorted(unexpected)[:3]}"
         )
-    policy.robots = {robot: RobotFacts.from_json(facts) for robot, facts in values["robots"].items()}
+    policy.robots = robots
     policy.measured = dict(values.get("measured", {}))
     return policy.eval()
 
@@ -131,6 +140,17 @@ def model_card(policy: ChunkPolicy) -> str:
 def _slots(policy: ChunkPolicy) -> list[str]:
     embodiments = getattr(policy, "embodiments", None)
     return list(embodiments.names if embodiments is not None else policy.slots)  # type: ignore[arg-type]
+
+
+def _name_slots(policy: ChunkPolicy, names: list[str]) -> None:
+    """As they were when the weights were saved: a slot is a place, and a later version may know other names."""
+    embodiments = getattr(policy, "embodiments", None)
+    if embodiments is None:
+        policy.slots = names  # type: ignore[assignment]
+        return
+    if len(names) > embodiments.capacity:
+        raise ValueError(f"{len(names)} slots: a policy has at most {embodiments.capacity}")
+    embodiments.names = names
 
 
 def _download(name: str, revision: str | None) -> Path:

@@ -151,7 +151,7 @@ class Dit(nn.Module):
         K is the number of flow draws for each context, neighbours in `x`. Returns [B K, L, output_dim] and the states
         [B K, M, W] of the tokens in `future`.
         """
-        condition = self.time(sinusoid(time_bucket, TIME_CHANNELS).to(self.time[0].weight.dtype))
+        condition = self.time(sinusoid(time_bucket, TIME_CHANNELS).to(self.out.weight.dtype))
         draws = len(x) // len(context.features)
         where = self.config.future_layer if self.config.future_layer > 0 else len(self.blocks)
         states: Tensor | None = None

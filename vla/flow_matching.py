@@ -75,21 +75,23 @@ def noised(action: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]
 
 
 def masked_mean(error: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `error` where `mask` is True; exactly 0 with zero (finite) gradients where it is True nowhere."""
-    weight = mask.to(error.dtype)
-    return (error * weight).sum() / weight.sum().clamp_min(1.0)
+    """Mean of `error` where `mask` is True; exactly 0 with zero (finite) gradients where it is True nowhere.
+
+    What stands under the mask does not matter, NaN and infinity included.
+    """
+    # masked_fill and not a product: what is not known may be infinite, and 0 x inf is not 0
+    return error.masked_fill(~mask, 0).sum() / mask.sum().clamp_min(1)
 
 
 def flow_loss(predicted: Tensor, velocity: Tensor, mask: Tensor) -> Tensor:
     """Mean square error of the velocity over the known entries, a scalar; see `masked_mean`."""
-    # torch.where and not a product: what is not known may be infinite, and 0 x inf is not 0
-    error = torch.where(mask, predicted - velocity, torch.zeros_like(predicted))
-    return masked_mean(error.pow(2), mask)
+    # masked before the square: the square of infinity has no gradient that could be masked afterwards
+    return masked_mean((predicted - velocity).masked_fill(~mask, 0).pow(2), mask)
 
 
 def flow_loss_per_sample(predicted: Tensor, velocity: Tensor, mask: Tensor) -> Tensor:
     """float [B]: as `flow_loss`, for each sample; 0 for a sample without actions."""
-    error = torch.where(mask, predicted - velocity, torch.zeros_like(predicted)).pow(2)
+    error = (predicted - velocity).masked_fill(~mask, 0).pow(2)
     return error.flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1)
 
 

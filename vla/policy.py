@@ -111,8 +111,8 @@ class DualSystemPolicy(ChunkPolicy):
         config = self.config
         time_bucket = bucket(time, config.flow)
         # what is padded must not be seen: neither noise in padded dimensions nor the value of a hidden state
-        action_tokens = self.embodiments.action(x * mask, time_bucket, slot) + self.action_position
-        state_token = self.embodiments.state((state * state_mask)[:, None], slot)
+        action_tokens = self.embodiments.action(x.masked_fill(~mask, 0), time_bucket, slot) + self.action_position
+        state_token = self.embodiments.state(state.masked_fill(~state_mask, 0)[:, None], slot)
         future = self.future.to(action_tokens.dtype).expand(len(x), -1, -1)
         sequence = torch.cat([state_token.to(action_tokens.dtype), future, action_tokens], 1)
         there = torch.cat(
@@ -155,5 +155,3 @@ def _backbone(config: PolicyConfig) -> Backbone:
     from vla.hf_backbone import HfBackbone
 
     return HfBackbone.from_pretrained(config.vlm.name, layer=config.vlm.layer)
-
-
