@@ -8,7 +8,10 @@ from collections.abc import Sequence
 
 from jobs.cli import closest
 
-BENCHES = {"extract": ("jobs.bench_extract", "pairs/s of giza extract over its slower stage alone")}
+BENCHES = {
+    "extract": ("jobs.bench_extract", "pairs/s of giza extract over its slower stage alone"),
+    "policy": ("jobs.bench_policy", "milliseconds of an action chunk by part, eager and compiled"),
+}
 
 
 def usage() -> str:

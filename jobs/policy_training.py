@@ -14,7 +14,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from flare.collapse import CollapseMonitor
+from flare.collapse import CollapseAlarm, CollapseMonitor
 from flare.ema import ExponentialMovingAverage
 from flare.objective import AlignmentHead, FlareConfig, alignment_loss
 from flare.target_encoder import TargetEncoder
@@ -102,7 +102,7 @@ class PolicyTraining(lightning.LightningModule):
         if target is not None:
             width = policy.config.dit.width
             self.head = AlignmentHead(width, target.dim, tokens=target.tokens, hidden=training.alignment.hidden)
-        # the whole module's average: the head is needed where alignment is validated
+        # the policy alone: the alignment's head is not saved, and is validated as it is
         self.average = ExponentialMovingAverage(policy, decay=training.ema, warm_up=True) if training.ema else None
         self.elapsed_s = 0.0
         self.monitor = CollapseMonitor()
@@ -196,12 +196,16 @@ class PolicyTraining(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         training = self.training_config
         online = [self.policy, *([self.head] if self.head is not None else [])]
-        decayed, free = [], []
+        decayed: list[torch.nn.Parameter] = []
+        free: list[torch.nn.Parameter] = []
         for module in online:
             for parameter in module.parameters():
                 if parameter.requires_grad:
                     (decayed if parameter.ndim > 1 else free).append(parameter)
-        groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": free, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": training.weight_decay},
+            {"params": free, "weight_decay": 0.0},
+        ]
         return torch.optim.AdamW([g for g in groups if g["params"]], lr=training.lr, betas=training.betas)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
@@ -239,9 +243,16 @@ class PolicyTraining(lightning.LightningModule):
         for name, rows in self._held.items():
             value = sum(loss for loss, _ in rows) / len(rows)
             self.log(f"val/{name}", value, sync_dist=True)
-        if self.target is not None and self.monitor._sums:
-            for name, value in self.monitor.report().scalars().items():
-                self.log(f"val/flare/{name}", value)
+        if self.target is None:
+            return
+        self.monitor.reduce()
+        report = self.monitor.report()
+        if report is None:
+            return
+        for name, value in report.scalars().items():
+            self.log(f"val/flare/{name}", value)
+        for reason in CollapseAlarm().reasons(report):
+            log.warning("FLARE: %s", reason)
 
     def on_validation_start(self) -> None:
         now = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from abc import ABC, abstractmethod
@@ -109,7 +110,7 @@ class SmallVision(nn.Module):
             for k in range(len(config.channels))
         )
         self.grid = nn.Conv2d(widths[-1], config.dim, 1)
-        self.position = nn.Parameter(0.02 * torch.randn(1, config.dim, 12, 12))
+        self.position = nn.Parameter(0.5 * grid_position(config.dim, 12))
 
     def maps(self, pictures: Tensor, text: Tensor) -> Tensor:
         """uint8 [P, 3, s, s] with text features [P, D] -> features [P, C, h, w] of the last stage."""
@@ -193,6 +194,18 @@ def crop_pictures(pictures: Tensor, share: float, training: bool) -> Tensor:
         return pictures[..., middle : middle + side, middle : middle + side]
     places = torch.randint(0, size - side + 1, (len(pictures), 2)).tolist()
     return torch.stack([p[..., y : y + side, x : x + side] for p, (y, x) in zip(pictures, places, strict=True)])
+
+
+def grid_position(dim: int, side: int) -> Tensor:
+    """[1, dim, side, side]: sines and cosines of the row in one half of the features, of the column in the other."""
+    quarter = dim // 4
+    frequency = math.pi * 2.0 ** torch.linspace(0, math.log2(side), quarter)
+    angle = torch.linspace(0, 1, side)[:, None] * frequency
+    waves = torch.cat([angle.sin(), angle.cos(), torch.zeros(side, dim // 2 - 2 * quarter)], 1)
+    rows = waves.T[:, :, None].expand(-1, -1, side)
+    columns = waves.T[:, None, :].expand(-1, side, -1)
+    grid = torch.cat([rows, columns], 0)
+    return torch.cat([grid, torch.zeros(dim - len(grid), side, side)], 0)[None]
 
 
 def word_buckets(text: str, buckets: int) -> list[int]:

@@ -32,6 +32,8 @@ class RobotFacts:
     """Names of its cameras, in the order in which pictures are given."""
     slot: str = ""
     """Embodiment slot whose weights act."""
+    modality: dict[str, Any] | None = None
+    """Named parts of its state and action, as meta/modality.json has them; None: those of the codec."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -39,12 +41,14 @@ class RobotFacts:
             "step_s": self.step_s,
             "cameras": list(self.cameras),
             "slot": self.slot,
+            "modality": self.modality,
         }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RobotFacts:
         codec = ActionCodec.from_json(values["codec"])
-        return cls(codec, float(values["step_s"]), tuple(values["cameras"]), str(values["slot"]))
+        modality = values.get("modality")
+        return cls(codec, float(values["step_s"]), tuple(values["cameras"]), str(values["slot"]), modality)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vla.backbone import Backbone, SmallBackbone, Tokens
 from vla.batch import PolicyBatch, check_batch
 from vla.chunk_policy import ChunkPolicy, PolicyOutput
-from vla.dit import Dit, VisionLanguageBlocks
+from vla.dit import Dit, VisionLanguageBlocks, sinusoid
 from vla.embodiments import Embodiments
 from vla.flow_matching import bucket, euler, flow_loss_per_sample, noised, sample_time
 from vla.policy_config import PolicyConfig
@@ -54,8 +54,9 @@ class DualSystemPolicy(ChunkPolicy):
             width=width,
             output_dim=config.dit.output_dim,
         )
-        self.action_position = nn.Parameter(0.02 * torch.randn(config.horizon, width))
-        self.future = nn.Parameter(0.02 * torch.randn(config.future_tokens, width))
+        # as large as the tokens that they are added to: which step a token is must be seen from the start
+        self.action_position = nn.Parameter(0.5 * sinusoid(torch.arange(config.horizon), width))
+        self.future = nn.Parameter(0.5 * torch.randn(config.future_tokens, width))
 
     def slot(self, name: str) -> int:
         return self.embodiments.slot(name)

@@ -44,7 +44,7 @@ N1 = PolicyConfig(
     horizon=16,
     max_state_dim=64,
     max_action_dim=32,
-    vlm=VlmConfig(name=SMOLVLM2, layer=12, project_to=1536, layer_norm=False),
+    vlm=VlmConfig(name=SMOLVLM2, layer=12, project_to=1536),
     dit=DitConfig(layers=16),
 )
 """GR00T N1's layout; Eagle-2's nearest native relative as System 2."""
