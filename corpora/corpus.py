@@ -60,6 +60,11 @@ class Corpus:
         """All rows of the manifest, the dropped ones too."""
         return read_manifest(self.root / MANIFEST)
 
+    @property
+    def identity(self) -> str:
+        """Of its clips: what was ingested, and how. Whatever is made of a corpus keeps it."""
+        return f"{self.summary.get('fingerprint', '')}-{self.summary.get('sources_digest', '')}"
+
     @cached_property
     def truth_features(self) -> dict[str, int]:
         """Feature -> dimension, over the clips that have ground truth."""

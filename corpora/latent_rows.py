@@ -57,6 +57,14 @@ def read_latents(
     if not summary_path.is_file():
         raise ValueError(f"'{folder}' holds no finished extraction; make one with: giza extract --out {folder}")
     tokens = _tokens(json.loads(summary_path.read_text("utf-8")), folder) if tokens is None else tokens
+    return read_labels(folder, clips, chosen, column=column, steps=tokens, job="extract")
+
+
+def read_labels(
+    folder: Path, clips: ClipFrames, chosen: Sequence[int], *, column: str, steps: int, job: str
+) -> LatentRows:
+    """The lists in `column` of the Parquet parts of a folder that `giza <job>` wrote, each of `steps` steps or tokens, for
+    the clips `chosen` whose frame was decoded. Raises ValueError as `read_latents`."""
     place = {clips.rows[run].clip_id: run for run in chosen}
     found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
     for path in sorted(folder.glob("part-*.parquet")):
@@ -68,12 +76,12 @@ def read_latents(
                 kept = table.filter(pa.array(runs >= 0))
                 t_s = column_array(kept.column("t_s"), np.float64)[:, 0]
                 found.append(
-                    (_join(clips, runs[runs >= 0], t_s, folder), runs[runs >= 0], _values(kept, column, tokens))
+                    (_join(clips, runs[runs >= 0], t_s, folder, job), runs[runs >= 0], _values(kept, column, steps))
                 )
         except (OSError, KeyError, pa.ArrowException) as error:
-            raise ValueError(f"{path} cannot be read ({describe(error)}); extract it again") from error
+            raise ValueError(f"{path} cannot be read ({describe(error)}); write it again with giza {job}") from error
     if not found:
-        return LatentRows(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, tokens, 0), np.float32))
+        return LatentRows(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, steps, 0), np.float32))
     rows, runs, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.argsort(rows, kind="stable")
     order = order[clips.table.valid[rows[order]].any(1)]
@@ -98,7 +106,9 @@ def shuffle_over_clips(latents: LatentRows, seed: int) -> LatentRows:
     return replace(latents, values=values)
 
 
-def _join(clips: ClipFrames, runs: NDArray[np.int64], t_s: NDArray[np.float64], folder: Path) -> NDArray[np.int64]:
+def _join(
+    clips: ClipFrames, runs: NDArray[np.int64], t_s: NDArray[np.float64], folder: Path, job: str
+) -> NDArray[np.int64]:
     """Rows of the clips' table at these times."""
     rows = np.empty(len(runs), np.int64)
     for run in np.unique(runs).tolist():
@@ -108,8 +118,8 @@ def _join(clips: ClipFrames, runs: NDArray[np.int64], t_s: NDArray[np.float64], 
         if not near.all():
             time = float(t_s[of_run][~near][0])
             raise ValueError(
-                f"clip {clips.rows[run].clip_id} has no frame at {time:.3f} s, but '{folder}' holds a latent of it: they "
-                "are of another corpus; extract the latents again"
+                f"clip {clips.rows[run].clip_id} has no frame at {time:.3f} s, but '{folder}' holds a label of it: they "
+                f"are of another corpus; make them again with giza {job}"
             )
         rows[of_run] = start + nearest
     return rows
@@ -118,9 +128,9 @@ def _join(clips: ClipFrames, runs: NDArray[np.int64], t_s: NDArray[np.float64], 
 def _values(table: pa.Table, column: str, tokens: int) -> NDArray[np.float32]:
     flat = column_array(table.column(column), np.float32)
     if tokens < 1 or not flat.shape[1] or flat.shape[1] % tokens:
-        raise ValueError(f"tokens {tokens}: latents of {flat.shape[1]} numbers do not divide into so many")
+        raise ValueError(f"tokens {tokens}: labels of {flat.shape[1]} numbers do not divide into so many")
     if not np.isfinite(flat).all():
-        raise ValueError("latents that are not finite: the model that made them is broken")
+        raise ValueError("numbers that are not finite: the model that made them is broken")
     return flat.reshape(len(flat), tokens, -1)
 
 

@@ -162,6 +162,11 @@ class RobotMember:
             None if future < 0 else self._views.table.pictures[future].copy(),
         )
 
+    @property
+    def moments(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """[N], rows of the episodes' arrays at which samples begin, and which of them have a future."""
+        return self._rows, self._futures >= 0
+
     def rows(self) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
         """States [N, Ds] and actions [N, Da] of all samples' moments, for statistics."""
         state, action = self.episodes.state, self.episodes.action

@@ -48,13 +48,11 @@ class ExtractionSettings:
 
     def key(self, corpus: Corpus) -> LatentKey:
         """Of the rows; see `LatentKey`."""
-        fingerprint = str(corpus.summary.get("fingerprint", ""))
-        digest = str(corpus.summary.get("sources_digest", ""))
         return LatentKey(
             model_hash=model_hash(self.lam),
             gap_s=self.gap_s,
             stride_s=self.stride_s,
-            corpus=f"{fingerprint}-{digest}",
+            corpus=corpus.identity,
             part_frames=self.part_frames,
         )
 
