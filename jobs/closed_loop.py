@@ -33,6 +33,7 @@ from jobs.rollout_workers import (
 )
 
 FAUCET_TASKS = ("faucet-open", "faucet-close")
+_WAYS = {INSTRUCTIONS[task]: task.removeprefix("faucet-") for task in FAUCET_TASKS}
 FILM_HZ = 20
 """Frames a second of the films of rollouts."""
 
@@ -83,6 +84,11 @@ class Rollout:
     @property
     def key(self) -> tuple[str, int, str]:
         return (self.task, self.start, self.instruction)
+
+    @property
+    def as_told(self) -> bool:
+        """Whether what the instruction says was done: the faucet turned that way first, else the task's success."""
+        return self.turned == _WAYS[self.instruction] if self.instruction in _WAYS else self.success
 
     def to_json(self) -> dict[str, Any]:
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
@@ -273,13 +279,12 @@ def language_shares(rollouts: Sequence[Rollout]) -> dict[str, Share]:
     half is chance for a policy that turns at all). `blank_turned`: without an instruction, turned either way.
     """
     faucets = [rollout for rollout in rollouts if rollout.task in FAUCET_TASKS]
-    way = {INSTRUCTIONS[task]: task.removeprefix("faucet-") for task in FAUCET_TASKS}
-    told = [rollout for rollout in faucets if rollout.instruction in way]
+    told = [rollout for rollout in faucets if rollout.instruction in _WAYS]
     blank = [rollout for rollout in faucets if not rollout.instruction]
     trials = {
-        "compliance": [rollout.turned == way[rollout.instruction] for rollout in told],
+        "compliance": [rollout.as_told for rollout in told],
         **{
-            name: [rollout.turned == name for rollout in told if way[rollout.instruction] == name]
+            name: [rollout.as_told for rollout in told if _WAYS[rollout.instruction] == name]
             for name in ("open", "close")
         },
         "blank": [rollout.turned == rollout.task.removeprefix("faucet-") for rollout in blank],

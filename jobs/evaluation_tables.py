@@ -19,12 +19,12 @@ _LANGUAGE = {
 
 
 def open_loop_table(found: Mapping[str, Any]) -> Table:
-    """Errors of the policy and of the baselines; below 1 the policy is better than the baseline."""
-    title = f"Open loop: {found['samples']} chunks of {found['episodes']} held-out episodes"
+    """Squared errors over variances, and the policy's error as a part of the baseline's: below 1 it is better."""
+    title = f"Open loop: {found['samples']} chunks of {found['episodes']} held-out episodes; squared error / variance"
     table = Table(title=title, title_justify="left")
-    table.add_column("")
-    for column in ("squared error / variance", "95%", "policy / baseline", "95%"):
-        table.add_column(column, justify="right")
+    table.add_column("", no_wrap=True)
+    for column in ("error", "95%", "policy /", "95%"):
+        table.add_column(column, justify="right", no_wrap=True)
     for method, error in found["normalised_squared_error"].items():
         ratio = found["policy_over_baseline"].get(method)
         table.add_row(

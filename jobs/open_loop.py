@@ -18,7 +18,7 @@ from jobs.intervals import Interval, bootstrap_ratio, resamples
 
 BASELINES = {
     "hold_still": "hold still",
-    "repeat_last": "repeat the last action",
+    "repeat_last": "repeat last action",
     "mean_chunk": "mean chunk",
     "mean_motion": "mean motion",
 }

@@ -99,8 +99,9 @@ def plot_trajectories(
         axes.spines[["top", "right"]].set_visible(False)
     for axes in grid.ravel()[len(shown) :]:
         axes.set_axis_off()
-    for axes in grid[-1]:
+    for axes in grid.ravel()[max(0, len(shown) - columns) : len(shown)]:
         axes.set_xlabel("s")
+        axes.tick_params(labelbottom=True)
     grid[0, 0].legend(frameon=False, fontsize=8)
     figure.suptitle(f"held-out episode {episode}: chunks of {truth.action.shape[1]} steps ({horizon_s:.2f} s)")
     figure.savefig(path, dpi=100)

@@ -17,6 +17,7 @@ from jobs.closed_loop import FILM_HZ, Rollout
 _WIDTH = 256
 """Pixels of a film's picture, and its caption above."""
 _CAPTION = 36
+_OUTCOME = {True: "did as told", False: "did not"}
 _GOOD, _BAD = (46, 140, 70), (190, 50, 40)
 
 
@@ -44,14 +45,14 @@ def write_film(folder: Path, rollout: Rollout) -> Path:
 def _caption(rollout: Rollout) -> NDArray[np.uint8]:
     """uint8 [_CAPTION, _WIDTH, 3]: task and start, outcome, and the instruction below."""
     canvas = np.full((_CAPTION, _WIDTH, 3), 24, np.uint8)
-    outcome = f"success {rollout.seconds:.2f} s" if rollout.success else f"failed {rollout.seconds:.2f} s"
+    outcome = f"{_OUTCOME[rollout.as_told]} {rollout.seconds:.2f} s"
     if rollout.turned:
         outcome += f", turned {rollout.turned}"
     _write(
         canvas,
         f"{rollout.task} #{rollout.start}: {outcome}",
         14,
-        (130, 220, 150) if rollout.success else (250, 150, 140),
+        (130, 220, 150) if rollout.as_told else (250, 150, 140),
     )
     _write(canvas, f'"{rollout.instruction}"', 29, (225, 225, 225))
     return canvas
@@ -67,8 +68,8 @@ def _write(canvas: NDArray[np.uint8], text: str, y: int, colour: tuple[int, int,
 
 
 def contact_sheet(folder: Path, rollouts: Sequence[Rollout], path: Path, *, columns: int = 8, size: int = 112) -> int:
-    """PNG with a row for each rollout whose film is in `folder`: `columns` moments from the first to the last, framed
-    green where it succeeded, red where not. Returns the number of rows; without any, nothing is written."""
+    """PNG with a row for each rollout whose film is in `folder`: `columns` moments from the first to the last, marked
+    green where it did as told, red where not. Returns the number of rows; without any, nothing is written."""
     rows = []
     for rollout in rollouts:
         film = film_path(folder, rollout)
@@ -91,11 +92,11 @@ def contact_sheet(folder: Path, rollouts: Sequence[Rollout], path: Path, *, colu
             )
             cells.append(np.asarray(cell, np.uint8))
         label = np.full((size, 190, 3), 250, np.uint8)
-        colour = _GOOD if rollout.success else _BAD
+        colour = _GOOD if rollout.as_told else _BAD
         label[:, :5] = colour
         _write(label, f"{rollout.task} #{rollout.start}", 24, (30, 30, 30), x=12)
         _write(label, f'"{rollout.instruction}"', 46, (90, 90, 90), x=12)
-        _write(label, "success" if rollout.success else "failed", 68, colour, x=12)
+        _write(label, _OUTCOME[rollout.as_told], 68, colour, x=12)
         if rollout.turned:
             _write(label, f"turned {rollout.turned}", 90, (30, 30, 30), x=12)
         rows.append(np.concatenate([label, *cells], 1))
