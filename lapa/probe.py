@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lapa.ridge import RidgeFit, assign_folds, coordinates_of, fit_ridge
+
 Array = NDArray[np.float64]
 Feature = Callable[["Split"], Sequence[NDArray[np.floating]]]
 """Given a split, the feature's variants (several seeds of one baseline, for instance), each [N, D]. What a feature learns
 from data (a PCA) it must learn from `split.train` alone."""
-
-ALPHAS = 10.0 ** np.arange(-3.0, 6.5, 0.5)
-SCALINGS = ("global", "per_dimension")
-"""One scale for all dimensions keeps their relative variance; a scale for each makes them equal. Cross-validation picks."""
 
 
 @dataclass(frozen=True)
@@ -68,88 +66,6 @@ def k_fold_splits(groups: NDArray[Any], folds: int, seed: int) -> list[Split]:
     if fold_of.max(initial=0) < 1:
         raise ValueError("one group only: nothing can be held out; ingest more than one episode with known actions")
     return [Split(fold_of != fold, fold_of == fold) for fold in range(int(fold_of.max()) + 1)]
-
-
-def assign_folds(groups: NDArray[Any], folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Fold of each pair [N]: whole groups, the largest first, each to the fold that has fewest pairs."""
-    names, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    order = rng.permutation(len(names))
-    order = order[np.argsort(-counts[order], kind="stable")]
-    filled = np.zeros(min(folds, len(names)), np.int64)
-    fold_of_group = np.zeros(len(names), np.int64)
-    for group in order:
-        fold_of_group[group] = filled.argmin()
-        filled[fold_of_group[group]] += counts[group]
-    return fold_of_group[inverse]
-
-
-@dataclass(frozen=True)
-class RidgeFit:
-    """y = (x - shift) / scale @ weights + offset."""
-
-    shift: Array
-    scale: Array
-    weights: Array
-    offset: Array
-    alpha: float
-    scaling: str
-
-    def predict(self, x: NDArray[np.floating]) -> Array:
-        return ((np.asarray(x, np.float64) - self.shift) / self.scale) @ self.weights + self.offset
-
-
-def ridge_path(x: Array, y: Array, alphas: Array) -> Array:
-    """Ridge weights [len(alphas), D, K] of centred x [N, D] and y [N, K], by one eigendecomposition of the smaller Gram."""
-    if len(x) >= x.shape[1]:
-        values, vectors = np.linalg.eigh(x.T @ x)
-        left, right = vectors, vectors.T @ (x.T @ y)
-    else:
-        values, vectors = np.linalg.eigh(x @ x.T)
-        left, right = x.T @ vectors, vectors.T @ y
-    values = np.maximum(values, 0.0)
-    return np.stack([left @ (right / (values + alpha)[:, None]) for alpha in alphas])
-
-
-def fit_ridge(
-    x: NDArray[np.floating],
-    y: NDArray[np.floating],
-    groups: NDArray[Any],
-    *,
-    folds: int = 5,
-    seed: int = 0,
-    reference: NDArray[np.floating] | None = None,
-    alphas: Array = ALPHAS,
-) -> RidgeFit:
-    """Ridge regression of y [N, K] on x [N, D]; penalty and scaling by cross-validation over `groups`.
-
-    `reference` [M, D]: pairs without labels whose mean and spread standardise x (default x itself); with few labels they
-    are known far better than the labelled pairs tell. With a single group the folds are of pairs.
-    """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    pool = x if reference is None else np.asarray(reference, np.float64)
-    shift, spread = pool.mean(0), pool.std(0)
-    overall = float(np.sqrt((spread**2).mean())) or 1.0
-    scales = {"global": np.full(x.shape[1], overall), "per_dimension": np.maximum(spread, 1e-3 * overall)}
-    units = groups if len(np.unique(groups)) > 1 else np.arange(len(x))
-    fold_of = assign_folds(units, folds, np.random.default_rng(seed))
-    weight = 1.0 / np.maximum(y.var(0), 1e-12 * max(float(y.var(0).max()), 1e-300))
-    errors = np.zeros((len(SCALINGS), len(alphas)))
-    for row, scaling in enumerate(SCALINGS):
-        z = (x - shift) / scales[scaling]
-        for fold in range(int(fold_of.max()) + 1):
-            kept = fold_of != fold
-            if kept.all() or not kept.any():
-                continue
-            z_mean, y_mean = z[kept].mean(0), y[kept].mean(0)
-            path = ridge_path(z[kept] - z_mean, y[kept] - y_mean, alphas)
-            residual = (z[~kept] - z_mean) @ path + y_mean - y[~kept]
-            errors[row] += ((residual**2) * weight).sum((1, 2))
-    best, column = np.unravel_index(int(errors.argmin()), errors.shape)
-    scaling, alpha = SCALINGS[best], float(alphas[column])
-    z = (x - shift) / scales[scaling]
-    z_mean, y_mean = z.mean(0), y.mean(0)
-    weights = ridge_path(z - z_mean, y - y_mean, np.array([alpha]))[0]
-    return RidgeFit(shift, scales[scaling], weights, y_mean - z_mean @ weights, alpha, scaling)
 
 
 def r_squared(prediction: NDArray[np.floating], truth: NDArray[np.floating]) -> Array:
@@ -266,7 +182,7 @@ def _fit_and_test(
     fit: RidgeFit | None = None
     for number, split in enumerate(splits):
         for variant, values in enumerate(feature(split)):
-            reference = values[split.train]
+            coordinates = coordinates_of(values[split.train])
             for budget, draws in labelled.items():
                 for draw, chosen_by_split in enumerate(draws):
                     chosen = chosen_by_split[number]
@@ -276,7 +192,7 @@ def _fit_and_test(
                         groups[chosen],
                         folds=settings.folds,
                         seed=settings.seed,
-                        reference=reference,
+                        coordinates=coordinates,
                     )
                     error = np.zeros(y.shape)
                     error[split.test] = found.predict(values[split.test]) - y[split.test]

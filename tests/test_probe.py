@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
@@ -11,16 +13,14 @@ from lapa.probe import (
     ProbeSettings,
     Split,
     TestGroups,
-    assign_folds,
-    fit_ridge,
     held_out_split,
     k_fold_splits,
     r_squared,
     resample_groups,
-    ridge_path,
     run_probe,
 )
 from lapa.probe_target import choose_dims, choose_feature, relative_motion
+from lapa.ridge import assign_folds, coordinates_of, fit_ridge, ridge_path
 
 
 def data(groups: int = 20, each: int = 30, dim: int = 12, out: int = 3, noise: float = 0.5, seed: int = 0):
@@ -46,7 +46,7 @@ def test_a_fit_with_its_own_offset_predicts_as_scikit_learn() -> None:
     x, y, names = data()
     x, y = x * np.linspace(0.1, 9, 12) + 5, y + 7
     fit = fit_ridge(x, y, names)
-    z = (x - fit.shift) / fit.scale
+    z = coordinates_of(x).apply(x, fit.scaling)
     theirs = Ridge(alpha=fit.alpha, solver="svd").fit(z, y)
     np.testing.assert_allclose(fit.predict(x), theirs.predict(z), atol=1e-8)
 
@@ -68,6 +68,47 @@ def test_penalty_is_the_best_of_a_slow_grouped_search() -> None:
     if fit.scaling == "global":
         assert fit.alpha == alphas[int(np.argmin(errors))]
     assert fit.alpha > alphas[0]  # 30 pairs, 25 dimensions and much noise want a penalty
+
+
+def test_coordinates_are_what_they_are_called() -> None:
+    rng = np.random.default_rng(1)
+    x = 3 + rng.normal(size=(4000, 6)) @ rng.normal(size=(6, 6)) * np.array([1, 5, 0.2, 1, 30, 1])
+    ways = coordinates_of(x)
+    original = np.cov(x.T, bias=True)
+    cov = {name: np.cov(ways.apply(x, name).T, bias=True) for name in ways.maps}
+    for name in ways.maps:
+        assert np.trace(cov[name]) / 6 == pytest.approx(1)
+    np.testing.assert_allclose(cov["global"] * np.trace(original) / 6, original)
+    np.testing.assert_allclose(np.diag(cov["per_dimension"]), 1)
+    half = np.sqrt(np.linalg.eigvalsh(original))
+    np.testing.assert_allclose(np.linalg.eigvalsh(cov["half_whitened"]), half / half.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("deviation", "worth", "wanted"),
+    [
+        # what falls off steeply, and is worth more than its variance says, as the latents of a network are
+        (np.geomspace(1, 1e-4, 60), np.geomspace(1, 1e-2, 60), "half_whitened"),
+        # few directions that matter before a floor of others, as principal components of pictures are
+        (np.r_[np.ones(3), np.full(57, 0.3)], np.r_[np.ones(3), np.zeros(57)], "global"),
+    ],
+)
+def test_the_labelled_pairs_choose_the_coordinates(seed: int, deviation, worth, wanted: str) -> None:
+    rng = np.random.default_rng(seed)
+    names = np.repeat(np.arange(40), 20)
+    factors = rng.normal(size=(800, 60))
+    x, y = factors * deviation, factors * worth @ rng.normal(size=(60, 2))
+    y += 0.3 * y.std(0) * rng.normal(size=y.shape)
+    few, known = rng.choice(600, 64, replace=False), coordinates_of(x[:600])
+
+    def test_r2(maps) -> float:
+        fit = fit_ridge(x[few], y[few], names[few], coordinates=replace(known, maps=maps))
+        return float(r_squared(fit.predict(x[600:]), y[600:]).mean())
+
+    alone = {name: test_r2({name: by}) for name, by in known.maps.items()}
+    assert fit_ridge(x[few], y[few], names[few], coordinates=known).scaling == wanted
+    assert test_r2(known.maps) == alone[wanted] == max(alone.values())
 
 
 def test_a_known_relation_is_found_and_a_shuffled_one_is_not() -> None:
