@@ -63,7 +63,9 @@ def pad_last(values: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """[..., D] -> ([..., width] with zeros after D, bool mask of the same shape). Raises ValueError where D > width."""
     dim = values.shape[-1]
     if dim > width:
-        raise ValueError(f"{dim} dimensions: more than the policy's {width}; choose a recipe with wider states and actions")
+        raise ValueError(
+            f"{dim} dimensions: more than the policy's {width}; choose a recipe with wider states and actions"
+        )
     padded = values.new_zeros(*values.shape[:-1], width)
     padded[..., :dim] = values
     mask = torch.zeros(padded.shape, dtype=torch.bool, device=values.device)

@@ -130,13 +130,16 @@ class Embodiments(nn.Module):
     def add(self, name: str, *, start_from: str | None = None) -> int:
         """A slot for a new robot, its weights those of `start_from` where given. A name that is there keeps its slot, but
         takes the weights where `start_from` is given."""
+        source = None if start_from is None else self.slot(start_from)
         if name not in self.names:
             if len(self.names) >= self.capacity:
-                raise ValueError(f"embodiment '{name}': all {self.capacity} slots are taken")
+                raise ValueError(
+                    f"embodiment '{name}': all {self.capacity} slots are taken; use the name of one that is not needed: "
+                    f"{', '.join(self.names)}"
+                )
             self.names.append(name)
         number = self.slot(name)
-        if start_from is not None:
-            source = self.slot(start_from)
+        if source is not None:
             self._each(lambda layer: layer.copy_slot(source, number))
         return number
 
