@@ -105,7 +105,11 @@ def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
     policy, fingerprint = load_acting(config.policy, device=config.device)
     embodiment = embodiment_of(policy, config.embodiment)
     config.out.mkdir(parents=True, exist_ok=True)
+    before = _read(config.out / RESULT)
+    # what was measured of the same policy by another call of this job stays
+    kept = before if (before.get("fingerprint"), before.get("embodiment")) == (fingerprint, embodiment) else {}
     result: dict[str, Any] = {
+        **{part: kept[part] for part in ("open_loop", "closed_loop") if part in kept},
         "policy": config.policy,
         "fingerprint": fingerprint,
         "embodiment": embodiment,

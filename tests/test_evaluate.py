@@ -118,9 +118,13 @@ def test_closed_loop_goes_on_where_it_was_and_films_what_it_did(tmp_path: Path) 
     ]
     with av.open(str(out / "films" / films[0])) as film:
         assert sum(1 for _ in film.decode(video=0)) == 5 + 10  # at 0, 4, ..., 16 steps, then the last one stays
+    record = json.loads((out / "evaluation.json").read_text())
+    (out / "evaluation.json").write_text(json.dumps({**record, "open_loop": {"settings": "of another call"}}))
     assert (out / "contact_sheet.png").stat().st_size > 1000
     (out / "rollouts.jsonl").write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])  # killed while it wrote
-    more = run(EvaluateConfig(starts=2, **fields), quiet=True)["closed_loop"]
+    both = run(EvaluateConfig(starts=2, **fields), quiet=True)
+    more = both["closed_loop"]
+    assert both["open_loop"] == {"settings": "of another call"}
     assert (out / "rollouts.jsonl").read_text().splitlines()[:3] == lines[:3]
     assert more["success"]["faucet-open"]["trials"] == 2 and more["language"]["compliance"]["trials"] == 4
     assert run(EvaluateConfig(starts=2, **fields), quiet=True)["closed_loop"]["control_steps_per_s"] is None
