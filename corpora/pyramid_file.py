@@ -67,6 +67,8 @@ class PyramidMember:
     """Of a dataset: "0:20" or "0,3,5"; empty for all."""
     demos: int = 0
     """Of a dataset: the first N episodes of each instruction; 0 for all."""
+    failures: bool = False
+    """Of a dataset: also episodes that its column next.success calls failed; they are no demonstrations."""
     cameras: tuple[str, ...] = ()
     """Of a dataset; empty for all."""
     state: tuple[str, ...] = ()
@@ -196,6 +198,9 @@ def _member(entry: Any, number: int) -> tuple[PyramidMember | None, list[str]]:
         if wanted is tuple:
             fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
             made[key] = tuple(value) if fits else value
+        elif wanted is bool:
+            fits = isinstance(value, bool)
+            made[key] = value
         elif wanted is float:
             fits = isinstance(value, (int, float)) and not isinstance(value, bool)
             made[key] = float(value) if fits else value
@@ -207,14 +212,14 @@ def _member(entry: Any, number: int) -> tuple[PyramidMember | None, list[str]]:
     return (None, faults) if faults else (PyramidMember(**made), [])
 
 
-_SAID = {tuple: "a list of strings", float: "a number", int: "a whole number", str: "a string"}
+_SAID = {tuple: "a list of strings", bool: "true or false", float: "a number", int: "a whole number", str: "a string"}
 
 
 def _kind(annotation: Any) -> type:
     text = str(annotation)
     if text.startswith("tuple"):
         return tuple
-    return {"float": float, "int": int, "int | None": int}.get(text, str)
+    return {"bool": bool, "float": float, "int": int, "int | None": int}.get(text, str)
 
 
 def _faults(member: PyramidMember, folder: Path, embodiments: tuple[str, ...]) -> list[str]:

@@ -27,6 +27,7 @@ from corpora.modality import ModalityPart, choose_parts, read_modality
 from corpora.video import describe
 from corpora.video_source import stamp_of
 
+SUCCESS = "next.success"
 _DAMAGE = (OSError, KeyError, ValueError, TypeError, pa.ArrowException)
 
 
@@ -62,6 +63,8 @@ class RobotEpisode:
     """[N, Da]."""
     videos: dict[str, VideoSpan]
     """Camera -> where its pictures lie."""
+    succeeded: bool | None = None
+    """Whether any row says so in `next.success`; None where the dataset has no such column."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class _Rows:
     state: NDArray[np.float32] | None
     action: NDArray[np.float32] | None
     tasks: list[str]
+    succeeded: bool | None
 
 
 class RobotEpisodes:
@@ -209,7 +213,16 @@ class RobotEpisodes:
             group = self._dataset.group(episode.index)
             self.episodes.append(
                 RobotEpisode(
-                    episode.index, group, part.tasks[0], start, stop, self.t_s[start:stop], state, action, videos
+                    episode.index,
+                    group,
+                    part.tasks[0],
+                    start,
+                    stop,
+                    self.t_s[start:stop],
+                    state,
+                    action,
+                    videos,
+                    part.succeeded,
                 )
             )
 
@@ -222,7 +235,7 @@ class RobotEpisodes:
     def _read_file(self, relative: str, episodes: Sequence[LeRobotEpisode]) -> dict[int, _Rows]:
         """Episode -> rows of one data file; what is damaged goes to `faults`."""
         annotation = self.modality.instruction_column
-        columns = {"timestamp", "episode_index", "task_index", annotation} - {""}
+        columns = {"timestamp", "episode_index", "task_index", SUCCESS, annotation} - {""}
         columns |= {part.column for part in (*self.state_parts, *self.action_parts)}
         found: dict[int, _Rows] = {}
         try:
@@ -257,7 +270,10 @@ class RobotEpisodes:
         if 0 < t_s[0] <= 1.5 / self.fps:
             t_s = t_s - t_s[0]
         state, action = (self._values(table, parts, order) for parts in (self.state_parts, self.action_parts))
-        return _Rows(t_s, state, action, self._instructions(table, order, episode))
+        succeeded = None
+        if SUCCESS in table.column_names:
+            succeeded = bool(column_array(table.column(SUCCESS), np.float32).any())
+        return _Rows(t_s, state, action, self._instructions(table, order, episode), succeeded)
 
     @staticmethod
     def _values(table: pa.Table, parts: Sequence[ModalityPart], order: NDArray[np.int64]) -> NDArray[np.float32] | None:

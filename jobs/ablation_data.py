@@ -56,7 +56,7 @@ def prepare(out: Path, tasks: tuple[str, ...], demos: int, data: TierData, arms:
     )
     episode = simulate.EpisodeSettings(seed=data.seed)
     simulate.run(
-        simulate.SimulateConfig(out=places.robot, tasks=tasks, episodes=demos + 1, size=data.size, episode=episode)
+        simulate.SimulateConfig(out=places.robot, tasks=tasks, episodes=2 * demos + 4, size=data.size, episode=episode)
     )
     if any(arm.synthetic for arm in arms):
         moving = dataclasses.replace(episode, seed=data.seed + 1, camera_motion=4.0)

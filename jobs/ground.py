@@ -37,6 +37,8 @@ class GroundConfig:
     """Train on these only: "0:20" or "0,3,5"."""
     held_episodes: str = ""
     """Hold these out; default: a tenth of the dataset, of the episodes not trained on where there are such."""
+    failures: bool = False
+    """Train also on episodes that the dataset's next.success calls failed."""
     embodiment: str = "new_embodiment"
     """Slot of the robot; a new name takes a free slot."""
     start_from: str | None = None
@@ -128,6 +130,7 @@ def pyramid_of_demonstrations(config: GroundConfig) -> Pyramid:
         dataset=str(config.data.expanduser().resolve()),
         episodes=config.episodes,
         demos=config.demos,
+        failures=config.failures,
         cameras=config.cameras,
         state=config.state,
         action=config.action,

@@ -25,6 +25,7 @@ from jobs.training_progress import TrainingProgress
 from lapa.pair_batches import loader_workers
 from vla.chunk_policy import ChunkPolicy
 from vla.policy import DualSystemPolicy
+from vla.tuning import merge_lora
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +131,7 @@ def train_policy(
     if trainer.is_global_zero:
         averaged = module.averaged()
         averaged.measured = {**policy.measured, "training": summary}
+        merge_lora(averaged)
         averaged.save_pretrained(out)
         write_json(out / SUMMARY, summary)
     return summary

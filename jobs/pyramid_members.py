@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,6 +15,7 @@ from corpora.clip_frames import ClipFrames, open_clip_frames
 from corpora.corpus import Corpus
 from corpora.episode_frames import open_episode_frames
 from corpora.policy_samples import ClipMember, LatentMember, Member, RobotMember
+from corpora.pseudo_actions import PseudoActionMember
 from corpora.pyramid_file import Pyramid, PyramidMember, chosen_episodes
 from corpora.robot_episodes import RobotEpisodes
 from jobs.policy_data import TrainingMember, held_groups, split_samples
@@ -103,15 +105,18 @@ def _episodes(
     episodes = RobotEpisodes(pyramid.path(entry.dataset), cameras=entry.cameras, state=entry.state, action=entry.action)
     for index, reason in episodes.faults:
         log.warning("member '%s': episode %d is left out: %s", entry.name, index, reason)
-    texts = [episode.instruction for episode in episodes.episodes]
-    chosen = chosen_episodes(episodes.indices, texts, episodes=entry.episodes, demos=entry.demos)
+    usable = [episode for episode in episodes.episodes if entry.failures or episode.succeeded is not False]
+    if len(usable) < len(episodes):
+        log.info("member '%s': %d failed episodes are left out", entry.name, len(episodes) - len(usable))
+    indices, texts = [episode.index for episode in usable], [episode.instruction for episode in usable]
+    chosen = chosen_episodes(indices, texts, episodes=entry.episodes, demos=entry.demos)
     group = {episode.index: episode.group for episode in episodes.episodes}
     if held_episodes:
-        out = chosen_episodes(episodes.indices, texts, episodes=held_episodes)
+        out = chosen_episodes(indices, texts, episodes=held_episodes)
         chosen = [index for index in chosen if index not in set(out)]
-    elif len(chosen) < len(episodes.indices):
-        others = [index for index in episodes.indices if index not in set(chosen)]
-        count = max(1, round(held_share * len(episodes.indices))) if held_share else 0
+    elif len(chosen) < len(indices):
+        others = [index for index in indices if index not in set(chosen)]
+        count = max(1, round(held_share * len(indices))) if held_share else 0
         out = sorted(np.random.default_rng(seed).permutation(others)[:count].tolist())
     else:
         names = held_groups([group[index] for index in chosen], held_share, seed)
@@ -170,7 +175,18 @@ def _clips(
             history_s=_history(policy),
             stride_s=stride_s,
         )
-    raise ValueError(f"label '{entry.label}' of a corpus is not supported yet")
+    if entry.label == "inverse-dynamics":
+        return PseudoActionMember(
+            clips,
+            pyramid.path(entry.pseudo_actions),
+            name=entry.name,
+            tier=entry.tier,
+            embodiment=entry.slot,
+            horizon=policy.config.horizon,
+            future_s=future_s,
+            history_s=_history(policy),
+        )
+    raise ValueError(f"label '{entry.label}' is not one of a corpus")
 
 
 def _learn_robots(
@@ -179,7 +195,8 @@ def _learn_robots(
     seed: int,
     start_from: str | None,
 ) -> None:
-    """Slots and codecs; members of one slot share statistics, made of what they train on."""
+    """Slots and codecs; members of one slot share statistics, made of what they train on. Pseudo-actions follow their
+    robot: they have no part in its statistics."""
     slots: dict[str, list[tuple[PyramidMember, Member, NDArray[np.int64]]]] = {}
     for entry, member, train, _ in opened:
         slots.setdefault(entry.slot, []).append((entry, member, train))
@@ -188,31 +205,65 @@ def _learn_robots(
         acting = [item for item in mine if item[0].label != "none"]
         if not acting:
             continue
-        entry, first, _ = acting[0]
-        states, chunks, masks = _numbers(acting, seed)
-        state_dim = 0 if states is None else states.shape[1]
-        known = policy.robots.get(slot)
-        if known is not None:
-            spec = known.codec.spec
-            if (spec.state_dim, spec.action_dim) != (state_dim, chunks.shape[2]):
-                raise ValueError(
-                    f"member '{entry.name}': {state_dim} state and {chunks.shape[2]} action dimensions, but this policy's "
-                    f"'{slot}' has {spec.state_dim} and {spec.action_dim}; give another embodiment"
-                )
-            continue
-        spec = ActionSpec.simple(
-            state_dim,
-            chunks.shape[2],
-            entry.representation,  # type: ignore[arg-type]
-            "mean_std" if entry.label == "latent" else entry.normalisation,  # type: ignore[arg-type]
-            state_names=_names(first, "state", state_dim),
-            action_names=_names(first, "action", chunks.shape[2]),
+        labelled = [member for _, member, _ in acting if isinstance(member, PseudoActionMember)]
+        recorded = [item for item in acting if not isinstance(item[1], PseudoActionMember)]
+        if recorded:
+            _learn_robot(slot, recorded, policy, seed)
+        elif slot not in policy.robots:  # the robot itself comes later, in grounding: its labeller knows it
+            facts = labelled[0].facts
+            codec = ActionCodec.from_json(facts.codec)
+            policy.robots[slot] = RobotFacts(codec, facts.step_s, facts.cameras, slot)
+        for member in labelled:
+            _check_labels(member, policy.robots[slot])
+
+
+def _learn_robot(
+    slot: str, acting: Sequence[tuple[PyramidMember, Member, NDArray[np.int64]]], policy: ChunkPolicy, seed: int
+) -> None:
+    """Fits the slot's codec, or checks that members fit the one that it has."""
+    entry, first, _ = acting[0]
+    states, chunks, masks = _numbers(acting, seed)
+    state_dim = 0 if states is None else states.shape[1]
+    known = policy.robots.get(slot)
+    if known is not None:
+        spec = known.codec.spec
+        if (spec.state_dim, spec.action_dim) != (state_dim, chunks.shape[2]):
+            raise ValueError(
+                f"member '{entry.name}': {state_dim} state and {chunks.shape[2]} action dimensions, but this policy's "
+                f"'{slot}' has {spec.state_dim} and {spec.action_dim}; give another embodiment"
+            )
+        return
+    spec = ActionSpec.simple(
+        state_dim,
+        chunks.shape[2],
+        entry.representation,  # type: ignore[arg-type]
+        "mean_std" if entry.label == "latent" else entry.normalisation,  # type: ignore[arg-type]
+        state_names=_names(first, "state", state_dim),
+        action_names=_names(first, "action", chunks.shape[2]),
+    )
+    codec = ActionCodec.fit(states, chunks[masks], (states, chunks, masks), spec)
+    if codec.constant:
+        log.warning("embodiment '%s': these never move in the data: %s", slot, ", ".join(codec.constant))
+    step_s = first.step_s if isinstance(first, RobotMember) else 0.0
+    policy.robots[slot] = RobotFacts(codec, step_s, tuple(first.cameras), slot)
+
+
+def _check_labels(member: PseudoActionMember, robot: RobotFacts) -> None:
+    """Raises ValueError where pseudo-actions are not this robot's actions."""
+    facts, spec = member.facts, robot.codec.spec
+    title = f"member '{member.name}': its pseudo-actions"
+    if facts.action_names != spec.names_of_action:
+        raise ValueError(
+            f"{title} are {', '.join(facts.action_names)}, the robot's actions {', '.join(spec.names_of_action)}; label "
+            "with the same --action"
         )
-        codec = ActionCodec.fit(states, chunks[masks], (states, chunks, masks), spec)
-        if codec.constant:
-            log.warning("embodiment '%s': these never move in the data: %s", slot, ", ".join(codec.constant))
-        step_s = first.step_s if isinstance(first, RobotMember) else 0.0
-        policy.robots[slot] = RobotFacts(codec, step_s, tuple(first.cameras), slot)
+    if not math.isclose(facts.step_s, robot.step_s, rel_tol=0.01):
+        raise ValueError(f"{title} are {facts.step_s:.4f} s apart, the robot's actions {robot.step_s:.4f} s")
+    if spec.needs_state:
+        raise ValueError(
+            f"{title} come without a state, which the robot's {robot.codec.spec.parts[0].representation} actions need; "
+            'give the robot\'s member representation = "absolute"'
+        )
 
 
 def _names(member: Member, what: str, width: int) -> tuple[str, ...]:
