@@ -21,6 +21,7 @@ JOBS = {
     "train-lam": ("jobs.train_lam", "train a latent action model on an ingested corpus"),
     "extract": ("jobs.extract", "latent actions of a corpus, as Parquet"),
     "report": ("jobs.report", "may I trust these latents? report.json and report.html"),
+    "label": ("jobs.label", "pseudo-actions of a corpus by an inverse dynamics model, as Parquet"),
     "pretrain": ("jobs.pretrain", "a policy on human video, synthetic and robot data in one mixture"),
     "ground": ("jobs.ground", "few-demonstration post-training of a policy on one robot"),
     "evaluate": ("jobs.evaluate", "open loop on held-out episodes, closed loop in Meta-World"),
