@@ -302,8 +302,9 @@ def _cuts(card: dict[str, Any], pictures: Pictures) -> str:
 def _method(card: dict[str, Any]) -> str:
     notes = [*card["probe_notes"]]
     text = (
-        "Videos (episodes) are held out whole, never frames of them. The ridge penalty and scaling are chosen by cross-validation over the "
-        f"training episodes. Intervals resample test episodes {card['settings']['bootstrap']:,} times; those of differences use the same "
+        "Videos (episodes) are held out whole, never frames of them. The ridge penalty and the scaling (one for all "
+        "dimensions, one for each, or half-whitened) are chosen by cross-validation over the training episodes, for the latent and the "
+        f"baselines alike. Intervals resample test episodes {card['settings']['bootstrap']:,} times; those of differences use the same "
         "resamples for both. All figures are in report.json beside this page."
     )
     return section("How this was measured", say(text), *(say(note, "small") for note in notes))
