@@ -67,6 +67,8 @@ class PyramidMember:
     """Of a dataset: "0:20" or "0,3,5"; empty for all."""
     demos: int = 0
     """Of a dataset: the first N episodes of each instruction; 0 for all."""
+    previous_action: bool = False
+    """Of a dataset: the state also holds the last action; `relative` is then relative to it."""
     failures: bool = False
     """Of a dataset: also episodes that its column next.success calls failed; they are no demonstrations."""
     cameras: tuple[str, ...] = ()

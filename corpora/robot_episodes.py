@@ -8,6 +8,7 @@ lie. LeRobot v2.0, v2.1 and v3.0, with GR00T's meta/modality.json where there is
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections import defaultdict
@@ -28,6 +29,8 @@ from corpora.video import describe
 from corpora.video_source import stamp_of
 
 SUCCESS = "next.success"
+PREVIOUS = "previous."
+"""Begins the names of what a state holds of the action before."""
 _DAMAGE = (OSError, KeyError, ValueError, TypeError, pa.ArrowException)
 
 
@@ -83,7 +86,9 @@ class RobotEpisodes:
 
     `cameras`: features or their last parts ("head"), or modality.json's names; empty: those of modality.json, else all
     that have videos and are no depth maps. `state`, `action`: parts of modality.json, columns, or dimensions ("7:14");
-    empty: all parts, else the whole feature; `state=None`: no state. `indices`: only these episodes.
+    empty: all parts, else the whole feature; `state=None`: no state. `indices`: only these episodes. `previous_action`: the
+    state also holds the action of the row before ("previous.NAME"; at an episode's beginning zeros, or the state where it
+    holds the same names): what a robot was last told is known to it, and often leads where it is.
 
     An episode whose rows or videos are missing or damaged is left out and listed in `faults`. Raises ValueError where
     the dataset cannot be read at all, lacks what was asked for, or has no episode left.
@@ -108,6 +113,7 @@ class RobotEpisodes:
         state: Sequence[str] | None = (),
         action: Sequence[str] = (),
         indices: Iterable[int] | None = None,
+        previous_action: bool = False,
     ) -> None:
         self.root = Path(root).expanduser()
         self.name = self.root.resolve().name
@@ -129,6 +135,8 @@ class RobotEpisodes:
         self._dataset = LeRobotDataset(self.root, self.name, self.info, self.cameras)
         self._tasks = _read_tasks(self.root)
         self._gather(self._listed(indices))
+        if previous_action:
+            self._remember_actions()
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -225,6 +233,22 @@ class RobotEpisodes:
                     part.succeeded,
                 )
             )
+
+    def _remember_actions(self) -> None:
+        """Appends to each row's state the action of the row before."""
+        if self.action is None:
+            raise ValueError(f"dataset '{self.name}' has no actions: previous_action has nothing to remember")
+        before = np.concatenate([self.action[:1], self.action[:-1]])
+        held = [self.state_names.index(name) if name in self.state_names else None for name in self.action_names]
+        for episode in self.episodes:
+            for dim, place in enumerate(held):
+                known = self.state is not None and place is not None
+                before[episode.start, dim] = self.state[episode.start, place] if known else 0.0  # type: ignore[index]
+        self.state = before if self.state is None else np.concatenate([self.state, before], 1)
+        self.state_names = (*self.state_names, *(f"{PREVIOUS}{name}" for name in self.action_names))
+        self.episodes = [
+            dataclasses.replace(episode, state=self.state[episode.start : episode.stop]) for episode in self.episodes
+        ]
 
     def _missing(self, episode: LeRobotEpisode) -> str:
         for relative in (episode.data, *(path for path, _, _ in episode.videos.values())):

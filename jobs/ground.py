@@ -37,6 +37,8 @@ class GroundConfig:
     """Train on these only: "0:20" or "0,3,5"."""
     held_episodes: str = ""
     """Hold these out; default: a tenth of the dataset, of the episodes not trained on where there are such."""
+    previous_action: bool = False
+    """The state also holds the last action; `relative` is then relative to it."""
     failures: bool = False
     """Train also on episodes that the dataset's next.success calls failed."""
     embodiment: str = "new_embodiment"
@@ -130,6 +132,7 @@ def pyramid_of_demonstrations(config: GroundConfig) -> Pyramid:
         dataset=str(config.data.expanduser().resolve()),
         episodes=config.episodes,
         demos=config.demos,
+        previous_action=config.previous_action,
         failures=config.failures,
         cameras=config.cameras,
         state=config.state,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from corpora.pyramid_file import Pyramid, PyramidMember, chosen_episodes
 from corpora.robot_episodes import RobotEpisodes
 from jobs.policy_data import TrainingMember, held_groups, split_samples
 from vla.action_space import ActionCodec
-from vla.action_spec import ActionSpec
+from vla.action_spec import ActionPart, ActionSpec
 from vla.chunk_policy import ChunkPolicy, RobotFacts
 
 log = logging.getLogger(__name__)
@@ -236,11 +237,21 @@ def _learn_robot(
     spec = ActionSpec.simple(
         state_dim,
         chunks.shape[2],
-        entry.representation,  # type: ignore[arg-type]
+        "absolute" if entry.previous_action else entry.representation,  # type: ignore[arg-type]
         "mean_std" if entry.label == "latent" else entry.normalisation,  # type: ignore[arg-type]
         state_names=_names(first, "state", state_dim),
         action_names=_names(first, "action", chunks.shape[2]),
     )
+    if entry.previous_action:  # an action is relative to the one before, not to where the robot is
+        width = chunks.shape[2]
+        part = ActionPart(
+            "action",
+            tuple(range(width)),
+            tuple(range(state_dim - width, state_dim)),
+            entry.representation,  # type: ignore[arg-type]
+            normalisation=entry.normalisation,  # type: ignore[arg-type]
+        )
+        spec = dataclasses.replace(spec, parts=(part,))
     codec = ActionCodec.fit(states, chunks[masks], (states, chunks, masks), spec)
     if codec.constant:
         log.warning("embodiment '%s': these never move in the data: %s", slot, ", ".join(codec.constant))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from corpora.episode_frames import open_episode_frames
 from corpora.policy_samples import RobotMember
 from corpora.pyramid_file import chosen_episodes
-from corpora.robot_episodes import RobotEpisodes
+from corpora.robot_episodes import PREVIOUS, RobotEpisodes
 from corpora.time_alignment import rows_within
 from jobs.open_loop import Chunks, matching_state_dims
 from vla.chunk_policy import ChunkPolicy
@@ -58,8 +58,13 @@ class RecordedEpisodes:
     ) -> None:
         facts, config = policy.robot(embodiment), policy.config
         spec = facts.codec.spec
+        previous = any(name.startswith(PREVIOUS) for name in spec.names_of_state)
         listed = RobotEpisodes(
-            data, cameras=selection.cameras or facts.cameras, state=selection.state, action=selection.action
+            data,
+            cameras=selection.cameras or facts.cameras,
+            state=selection.state,
+            action=selection.action,
+            previous_action=previous,
         )
         texts = [episode.instruction for episode in listed.episodes]
         held = chosen_episodes(listed.indices, texts, episodes=selection.episodes)
@@ -86,6 +91,7 @@ class RecordedEpisodes:
             state=selection.state,
             action=selection.action,
             indices=held,
+            previous_action=previous,
         )
         frames = open_episode_frames(chosen, config.image_size, cache=cache, progress=progress)
         self._member = RobotMember(
@@ -179,7 +185,9 @@ def _columns(kind: str, wanted: Sequence[str], found: Sequence[str], named: bool
 def _held_by(policy: ChunkPolicy, embodiment: str) -> dict[int, int]:
     """Dimension of the raw action -> that of the raw state which holds the same quantity, as the action spec says."""
     found: dict[int, int] = {}
-    for part in policy.robot(embodiment).codec.spec.parts:
-        if part.state_dims is not None and part.rotation == part.rotation_of_state:
+    spec = policy.robot(embodiment).codec.spec
+    for part in spec.parts:
+        remembered = any(spec.names_of_state[dim].startswith(PREVIOUS) for dim in part.state_dims or ())
+        if part.state_dims is not None and part.rotation == part.rotation_of_state and not remembered:
             found |= dict(zip(part.dims, part.state_dims, strict=True))
     return found
