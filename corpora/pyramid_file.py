@@ -36,6 +36,8 @@ Label = Literal["action", "latent", "inverse-dynamics", "none"]
 TIERS: tuple[str, ...] = get_args(Tier)
 """From the base to the top."""
 LABELS: tuple[str, ...] = get_args(Label)
+REPRESENTATIONS = ("absolute", "delta", "relative")
+NORMALISATIONS = ("min_max", "mean_std", "q01_q99")
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,16 @@ def _faults(member: PyramidMember, folder: Path, embodiments: tuple[str, ...]) -
         faults.append(f"{title}: tier '{member.tier}' is none of {', '.join(TIERS)}{_near(member.tier, TIERS)}")
     if member.label not in LABELS:
         faults.append(f"{title}: label '{member.label}' is none of {', '.join(LABELS)}{_near(member.label, LABELS)}")
+    for key, known in (("representation", REPRESENTATIONS), ("normalisation", NORMALISATIONS)):
+        value = getattr(member, key)
+        if value not in known:
+            faults.append(f"{title}: {key} '{value}' is none of {', '.join(known)}{_near(value, known)}")
+    try:
+        _named_episodes(member.episodes)
+    except ValueError as error:
+        faults.append(f"{title}: {error}")
+    if member.demos < 0:
+        faults.append(f"{title}: demos {member.demos} must be 0 (all) or more")
     if not (math.isfinite(member.weight) and member.weight >= 0):
         faults.append(f"{title}: weight {member.weight} must be 0 or more")
     if embodiments and member.slot not in embodiments:
@@ -274,13 +286,7 @@ def chosen_episodes(indices: list[int], instructions: list[str], *, episodes: st
     instruction) leave. Raises ValueError for a text that is none, and where nothing is left."""
     kept = list(zip(indices, instructions, strict=True))
     if episodes:
-        wanted: set[int] = set()
-        for part in episodes.split(","):
-            first, colon, last = part.strip().partition(":")
-            try:
-                wanted |= set(range(int(first), int(last))) if colon else {int(first)}
-            except ValueError as error:
-                raise ValueError(f"episodes '{episodes}': write 0:20 or 0,3,5") from error
+        wanted = _named_episodes(episodes)
         kept = [(index, text) for index, text in kept if index in wanted]
     if demos:
         seen: dict[str, int] = {}
@@ -293,3 +299,15 @@ def chosen_episodes(indices: list[int], instructions: list[str], *, episodes: st
     if not kept:
         raise ValueError(f"episodes '{episodes}', demos {demos}: no episode is left of {len(indices)}")
     return [index for index, _ in kept]
+
+
+def _named_episodes(episodes: str) -> set[int]:
+    """Raises ValueError for a text that names none."""
+    wanted: set[int] = set()
+    for part in episodes.split(",") if episodes else ():
+        first, colon, last = part.strip().partition(":")
+        try:
+            wanted |= set(range(int(first), int(last))) if colon else {int(first)}
+        except ValueError as error:
+            raise ValueError(f"episodes '{episodes}': write 0:20 or 0,3,5") from error
+    return wanted

@@ -15,6 +15,8 @@ from jobs.policy_training import PolicyTrainingConfig
 from vla.policy_config import PolicyConfig
 from vla.tuning import TuningConfig
 
+DEMONSTRATIONS = "demonstrations"
+"""Name of the member that --data is."""
 EVERYTHING = TuningConfig(vision=True)
 """What a small policy trains: all of it."""
 
@@ -89,27 +91,31 @@ def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
     """Trains (or resumes) and saves the policy to `config.out`; returns the summary."""
     import lightning
 
-    from jobs.policy_run import budget, claim, train_policy
+    from jobs.policy_run import budget, claim, data_fingerprint, policy_fingerprint, train_policy
     from jobs.pyramid_members import open_members
     from jobs.run_progress import member_bar
     from vla.checkpoint import build_policy, load_policy
     from vla.tuning import apply_tuning
 
+    pyramid = pyramid_of_demonstrations(config)
     settings = dataclasses.asdict(config)
     for moved in ("out", "data", "cache", "policy", "co_train"):
         del settings[moved]
-    claim(config.out, settings, free=("steps", "minutes"))
+    settings["data_fingerprint"] = data_fingerprint(config.data)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     policy = load_policy(config.policy) if config.policy else build_policy(config.model)
+    if config.policy:
+        settings["policy_fingerprint"] = policy_fingerprint(config.policy)
+    claim(config.out, settings, free=("steps", "minutes"))
     training = budget(config.training, config.steps, config.minutes)
     members = open_members(
-        pyramid_of_demonstrations(config),
+        pyramid,
         policy,
         seed=config.seed,
-        held_episodes=config.held_episodes,
+        held_episodes={DEMONSTRATIONS: config.held_episodes},
         future_s=training.alignment.future_s if training.flare else None,
         cache=config.cache,
-        start_from=config.start_from,
+        start_from={config.embodiment: config.start_from} if config.start_from else {},
         progress=None if quiet else member_bar,
     )
     if hasattr(policy, "dit"):
@@ -125,7 +131,7 @@ def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
 def pyramid_of_demonstrations(config: GroundConfig) -> Pyramid:
     """The demonstrations as a pyramid of one member, on what `co_train` adds below it."""
     demonstrations = PyramidMember(
-        name="demonstrations",
+        name=DEMONSTRATIONS,
         tier="robot",
         label="action",
         embodiment=config.embodiment,
@@ -143,6 +149,11 @@ def pyramid_of_demonstrations(config: GroundConfig) -> Pyramid:
     if config.co_train is None:
         return Pyramid("", (demonstrations,), Path())
     base = read_pyramid(config.co_train)
+    if any(member.name == DEMONSTRATIONS or member.planned for member in base.members):
+        raise ValueError(
+            f"--co-train '{config.co_train}': its members must have data, and none may be called '{DEMONSTRATIONS}', "
+            "which is what --data is called; rename it"
+        )
     total = sum(member.weight for member in base.members)
     share = config.co_train_share / (1 - config.co_train_share) / total
     rest = [dataclasses.replace(member, weight=member.weight * share) for member in base.members]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from jobs.policy_data import PolicyBatches, TrainingMember, held_batches
 from jobs.policy_training import PolicyTraining, PolicyTrainingConfig
 from jobs.training_progress import TrainingProgress
 from lapa.pair_batches import loader_workers
+from vla.checkpoint import WEIGHTS
 from vla.chunk_policy import ChunkPolicy
 from vla.policy import DualSystemPolicy
 from vla.tuning import merge_lora
@@ -47,6 +49,29 @@ def claim(folder: Path, settings: dict[str, Any], *, free: Sequence[str] = ()) -
                 "another --out"
             )
     write_json(path, mine)
+
+
+def data_fingerprint(dataset: Path) -> str:
+    """Of a LeRobot dataset's metadata, wherever it lies. Raises ValueError where there is none."""
+    meta = dataset.expanduser() / "meta"
+    if not (meta / "info.json").is_file():
+        raise ValueError(f"'{dataset}' is no LeRobot dataset: it lacks meta/info.json")
+    digest = hashlib.sha256()
+    for path in sorted(path for path in meta.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(meta).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def policy_fingerprint(name: str) -> str:
+    """Of a policy's weights, wherever they lie; of a policy on the hub, its name."""
+    weights = Path(name).expanduser() / WEIGHTS
+    if not weights.is_file():
+        return name
+    digest = hashlib.sha256(str(weights.stat().st_size).encode())
+    with weights.open("rb") as file:
+        digest.update(file.read(64 << 20))
+    return digest.hexdigest()[:16]
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -159,9 +184,7 @@ def flare_target(policy: ChunkPolicy, training: PolicyTrainingConfig, cameras: i
     """FLARE's target encoder for this policy. Raises ValueError where the policy has no future tokens, or too many."""
     alignment = training.alignment
     if not isinstance(policy, DualSystemPolicy) or not policy.config.future_tokens:
-        raise ValueError(
-            "--training.flare: the policy has no future tokens; give --model.future-tokens, e.g. 9"
-        )
+        raise ValueError("--training.flare: the policy has no future tokens; give --model.future-tokens, e.g. 9")
     if policy.config.future_tokens != alignment.tokens:
         raise ValueError(
             f"training.alignment.tokens {alignment.tokens}: the policy has {policy.config.future_tokens} future tokens; "

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,18 +40,19 @@ def open_members(
     *,
     seed: int,
     held_share: float = 0.1,
-    held_episodes: str = "",
+    held_episodes: Mapping[str, str] = MappingProxyType({}),
     future_s: float | None = None,
     stride_s: float = 0.0,
     cache: Path | None = None,
-    start_from: str | None = None,
+    start_from: Mapping[str, str] = MappingProxyType({}),
     progress: Progress | None = None,
 ) -> list[TrainingMember]:
     """The members with a weight, and the policy's slots and codecs for them.
 
     `held_share` of each member's episodes or videos is held out; of a dataset whose episodes are chosen, some of the
-    others; `held_episodes` names them instead. A robot that the policy knows keeps its statistics. Raises ValueError for
-    a member that does not fit the policy, naming it.
+    others; `held_episodes` (member -> "0:20" or "0,3,5") names them instead. `start_from`: slot of a new robot -> slot
+    whose weights it begins with. A robot that the policy knows keeps its statistics and weights. Raises ValueError for a
+    member that does not fit the policy, naming it.
     """
     opened: list[tuple[PyramidMember, Member, NDArray[np.int64], NDArray[np.int64]]] = []
     for entry in pyramid.members:
@@ -59,9 +61,8 @@ def open_members(
         with (progress or (lambda _: nullcontext()))(entry.name) as bar:
             try:
                 if entry.dataset:
-                    member, held = _episodes(
-                        entry, pyramid, policy, seed, held_share, held_episodes, future_s, cache, bar
-                    )
+                    named = held_episodes.get(entry.name, "")
+                    member, held = _episodes(entry, pyramid, policy, seed, held_share, named, future_s, cache, bar)
                 else:
                     member = _clips(entry, pyramid, policy, future_s, stride_s, cache, bar)
                     held = held_groups(member.groups, held_share, seed)
@@ -194,7 +195,7 @@ def _learn_robots(
     opened: Sequence[tuple[PyramidMember, Member, NDArray[np.int64], NDArray[np.int64]]],
     policy: ChunkPolicy,
     seed: int,
-    start_from: str | None,
+    start_from: Mapping[str, str],
 ) -> None:
     """Slots and codecs; members of one slot share statistics, made of what they train on. Pseudo-actions follow their
     robot: they have no part in its statistics."""
@@ -202,7 +203,9 @@ def _learn_robots(
     for entry, member, train, _ in opened:
         slots.setdefault(entry.slot, []).append((entry, member, train))
     for slot, mine in slots.items():
-        policy.add_embodiment(slot, start_from=start_from if slot not in policy.robots else None)
+        if slot in policy.robots and slot in start_from:
+            log.warning("embodiment '%s' is trained already: it goes on from its own weights", slot)
+        policy.add_embodiment(slot, start_from=None if slot in policy.robots else start_from.get(slot))
         acting = [item for item in mine if item[0].label != "none"]
         if not acting:
             continue
@@ -233,6 +236,11 @@ def _learn_robot(
                 f"member '{entry.name}': {state_dim} state and {chunks.shape[2]} action dimensions, but this policy's "
                 f"'{slot}' has {spec.state_dim} and {spec.action_dim}; give another embodiment"
             )
+        if isinstance(first, RobotMember) and not math.isclose(first.step_s, known.step_s, rel_tol=0.01):
+            raise ValueError(
+                f"member '{entry.name}': its steps are {first.step_s:.4f} s apart, those of this policy's '{slot}' "
+                f"{known.step_s:.4f} s; give another embodiment"
+            )
         return
     spec = ActionSpec.simple(
         state_dim,
@@ -253,6 +261,15 @@ def _learn_robot(
         )
         spec = dataclasses.replace(spec, parts=(part,))
     codec = ActionCodec.fit(states, chunks[masks], (states, chunks, masks), spec)
+    for what, found, room in (
+        ("state", codec.state_dim, policy.config.max_state_dim),
+        ("action", codec.action_dim, policy.config.max_action_dim),
+    ):
+        if found > room:
+            raise ValueError(
+                f"member '{entry.name}': {found} {what} dimensions, but the policy has room for {room}; give "
+                f"--model.max-{what}-dim {found} or more, or choose some with {what} = [...]"
+            )
     if codec.constant:
         log.warning("embodiment '%s': these never move in the data: %s", slot, ", ".join(codec.constant))
     step_s = first.step_s if isinstance(first, RobotMember) else 0.0
