@@ -25,12 +25,11 @@ from numpy.typing import NDArray
 
 from corpora.lerobot_reader import LeRobotDataset, LeRobotEpisode, column_array, has_videos, list_episodes
 from corpora.modality import ModalityPart, choose_parts, read_modality
+from corpora.previous_action import with_previous_action
 from corpora.video import describe
 from corpora.video_source import stamp_of
 
 SUCCESS = "next.success"
-PREVIOUS = "previous."
-"""Begins the names of what a state holds of the action before."""
 _DAMAGE = (OSError, KeyError, ValueError, TypeError, pa.ArrowException)
 
 
@@ -87,8 +86,7 @@ class RobotEpisodes:
     `cameras`: features or their last parts ("head"), or modality.json's names; empty: those of modality.json, else all
     that have videos and are no depth maps. `state`, `action`: parts of modality.json, columns, or dimensions ("7:14");
     empty: all parts, else the whole feature; `state=None`: no state. `indices`: only these episodes. `previous_action`: the
-    state also holds the action of the row before ("previous.NAME"; at an episode's beginning zeros, or the state where it
-    holds the same names): what a robot was last told is known to it, and often leads where it is.
+    state also holds the action of the row before, see `with_previous_action`.
 
     An episode whose rows or videos are missing or damaged is left out and listed in `faults`. Raises ValueError where
     the dataset cannot be read at all, lacks what was asked for, or has no episode left.
@@ -235,17 +233,12 @@ class RobotEpisodes:
             )
 
     def _remember_actions(self) -> None:
-        """Appends to each row's state the action of the row before."""
         if self.action is None:
             raise ValueError(f"dataset '{self.name}' has no actions: previous_action has nothing to remember")
-        before = np.concatenate([self.action[:1], self.action[:-1]])
-        held = [self.state_names.index(name) if name in self.state_names else None for name in self.action_names]
-        for episode in self.episodes:
-            for dim, place in enumerate(held):
-                known = self.state is not None and place is not None
-                before[episode.start, dim] = self.state[episode.start, place] if known else 0.0  # type: ignore[index]
-        self.state = before if self.state is None else np.concatenate([self.state, before], 1)
-        self.state_names = (*self.state_names, *(f"{PREVIOUS}{name}" for name in self.action_names))
+        starts = [episode.start for episode in self.episodes]
+        self.state, self.state_names = with_previous_action(
+            self.state, self.action, self.state_names, self.action_names, starts
+        )
         self.episodes = [
             dataclasses.replace(episode, state=self.state[episode.start : episode.stop]) for episode in self.episodes
         ]

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from corpora.episode_frames import open_episode_frames
 from corpora.policy_samples import RobotMember
+from corpora.previous_action import PREVIOUS
 from corpora.pyramid_file import chosen_episodes
-from corpora.robot_episodes import PREVIOUS, RobotEpisodes
+from corpora.robot_episodes import RobotEpisodes
 from corpora.time_alignment import rows_within
 from jobs.open_loop import Chunks, matching_state_dims
 from vla.chunk_policy import ChunkPolicy

@@ -45,6 +45,10 @@ class Backbone(nn.Module, ABC):
         """`pictures` uint8 [B, V, T, 3, S, S], `picture_mask` bool [B, V, T], B instructions."""
 
 
+SUMMARY_GRID = 5
+"""Side of the grid that the summaries read."""
+
+
 @dataclass(frozen=True)
 class SmallBackboneConfig:
     """A convolutional picture encoder and word embeddings, small enough to train in minutes on a CPU."""
@@ -57,6 +61,9 @@ class SmallBackboneConfig:
     """Side of the part of the picture that is seen: at a random place in training, the middle otherwise."""
     keypoints: int = 32
     """Spatial softmax coordinates (Levine et al. 2016) that one more token of each picture carries."""
+    summaries: int = 4
+    """Further tokens of each picture that are a linear map of its whole grid, as the flattened features of plain behaviour
+    cloning are: attention from scratch finds a place more slowly than one matrix does."""
     words: int = 4096
     """Buckets that words are hashed into; no vocabulary has to be kept."""
     max_words: int = 24
@@ -132,7 +139,7 @@ class SmallVision(nn.Module):
 
 
 class SmallBackbone(Backbone):
-    """Per picture a grid of tokens and one token of keypoints, per instruction a token a word; language modulates the
+    """Per picture a grid of tokens, one token of keypoints and some summaries, per instruction a token a word; language modulates the
     pictures' features on the way."""
 
     def __init__(self, config: SmallBackboneConfig) -> None:
@@ -146,6 +153,7 @@ class SmallBackbone(Backbone):
         self.place = nn.Parameter(0.02 * torch.randn(config.cameras, config.history, dim))
         self.heat = nn.Conv2d(config.channels[-1], config.keypoints, 1)
         self.keypoints = nn.Sequential(nn.Linear(2 * config.keypoints, dim), nn.GELU(), nn.Linear(dim, dim))
+        self.summary = nn.Linear(SUMMARY_GRID**2 * config.channels[-1], config.summaries * dim)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> Tokens:
@@ -160,7 +168,9 @@ class SmallBackbone(Backbone):
         seen = crop_pictures(pictures.flatten(1, 2), self.config.crop, self.training).flatten(0, 1)
         maps = self.vision.maps(seen, pooled.repeat_interleave(cameras * history, 0))
         keypoints = self.keypoints(soft_argmax(self.heat(maps)).flatten(1))[:, None]
-        image = torch.cat([self.vision.tokens(maps), keypoints], 1).unflatten(0, (batch, cameras, history))
+        pooled_maps = F.adaptive_avg_pool2d(maps, SUMMARY_GRID).flatten(1)
+        summary = self.summary(pooled_maps).unflatten(1, (self.config.summaries, self.dim))
+        image = torch.cat([self.vision.tokens(maps), keypoints, summary], 1).unflatten(0, (batch, cameras, history))
         image = image + self.place[None, :cameras, :history, None]
         image_mask = picture_mask[..., None].expand(image.shape[:-1]).flatten(1)
         features = self.norm(torch.cat([words, image.flatten(1, 3)], 1))

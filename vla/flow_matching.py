@@ -34,6 +34,9 @@ class FlowConfig:
     """The network is told int(t x buckets)."""
     steps: int = 4
     """Euler steps of sampling."""
+    temperature: float = 1.0
+    """Scale of the noise that sampling begins with: 1 draws from what was learned, 0 always answers by the middle of it, which
+    leaves the noise of noisy demonstrations out."""
     draws: int = 1
     """Times and noises drawn for each sample of a batch: System 2 runs once for all of them, which is cheap training
     where it costs more than the DiT."""
@@ -41,6 +44,8 @@ class FlowConfig:
     def __post_init__(self) -> None:
         if self.alpha <= 0 or self.beta <= 0:
             raise ValueError(f"alpha {self.alpha}, beta {self.beta}: both must be above 0")
+        if self.temperature < 0:
+            raise ValueError(f"temperature {self.temperature}: must be at least 0")
         for name in ("buckets", "steps", "draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")

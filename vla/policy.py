@@ -140,7 +140,7 @@ class DualSystemPolicy(ChunkPolicy):
     ) -> Tensor:
         config = self.config
         shape = (len(state), config.horizon, config.max_action_dim)
-        noise = torch.randn(shape, generator=generator).to(state.device)
+        noise = config.flow.temperature * torch.randn(shape, generator=generator).to(state.device)
         mask = torch.zeros(shape, dtype=torch.bool, device=state.device)
         mask[..., :action_dim] = True
 

@@ -20,7 +20,7 @@ SMALL = PolicyConfig(
     hidden=128,
     small=SmallBackboneConfig(),
     dit=DitConfig(layers=4, heads=4, head_dim=32, output_dim=128, dropout=0.0),
-    flow=FlowConfig(draws=2),
+    flow=FlowConfig(draws=2, temperature=0.0),
 )
 """From scratch on two cores."""
 
