@@ -30,8 +30,8 @@ def with_previous_action(
     before = np.concatenate([action[:1], action[:-1]])
     before[rows] = 0.0
     names = [name for name in action_names if name in state_names] if state is not None else []
-    held = [list(state_names).index(name) for name in names]
-    acted = [list(action_names).index(name) for name in names]
+    held = np.array([list(state_names).index(name) for name in names], np.int64)
+    acted = np.array([list(action_names).index(name) for name in names], np.int64)
     parts: list[NDArray[np.float32]] = []
     if state is not None:
         parts.append(state)
