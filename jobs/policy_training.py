@@ -175,12 +175,16 @@ class PolicyTraining(lightning.LightningModule):
             self.elapsed_s += now - self._clock
         self._clock = now
 
+    def optimizer_step(self, *arguments: Any, **keywords: Any) -> None:
+        super().optimizer_step(*arguments, **keywords)
+        # here and not in on_train_batch_end, which is called after the checkpoint is written: what is resumed from it would
+        # lack the averages' last step
+        if self.average is not None:
+            self.average.update(self.policy)
+        if self.target is not None:
+            self.target.update(self._followed())
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if (batch_idx + 1) % self.training_config.accumulate == 0:
-            if self.average is not None:
-                self.average.update(self.policy)
-            if self.target is not None:
-                self.target.update(self._followed())
         spent = bool(self.training_config.minutes) and self.elapsed_s >= 60 * self.training_config.minutes
         if self.trainer.world_size > 1:  # clocks of ranks differ; all must stop at the same step
             spent = self.trainer.strategy.reduce_boolean_decision(spent, all=False)
