@@ -17,13 +17,13 @@ from jobs.ablation_cells import FAILURE, RESULT, Budget, CellJob, each
 from jobs.ablation_data import TierData
 from jobs.cli import parse
 from vla.policy_config import PolicyConfig
-from vla.recipes import SMALL
+from vla.recipes import SMALL_FLARE
 
 SIX = ("drawer-open", "button-press-topdown", "window-open", "door-open", "faucet-open", "faucet-close")
 EIGHT = (*SIX, "push", "pick-place")
 
-POLICY = dataclasses.replace(SMALL, future_tokens=9, dit=dataclasses.replace(SMALL.dit, future_layer=3))
-"""The same for all arms: the small policy with 3 x 3 future tokens, read after 3 of 4 blocks."""
+POLICY = dataclasses.replace(SMALL_FLARE, image_size=64)
+"""The same for all arms: the small policy with 3 x 3 future tokens, on smaller pictures."""
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,10 @@ def _train(
     config = dataclasses.replace(job.policy, head="regression") if arm.recipe == "bc" else job.policy
     policy = load_policy(start) if start is not None else build_policy(config)
     alignment = dataclasses.replace(
-        PolicyTrainingConfig(steps=1).alignment, tokens=config.future_tokens, layer=config.dit.future_layer
+        PolicyTrainingConfig(steps=1).alignment,
+        tokens=config.future_tokens,
+        layer=config.dit.future_layer,
+        standardise=True,
     )
     flare = arm.flare and arm.recipe != "bc"
     training = PolicyTrainingConfig(

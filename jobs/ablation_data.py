@@ -22,7 +22,7 @@ class TierData:
     """Action-free episodes of each task, with the hand's look."""
     synthetic_episodes: int = 10
     """Episodes with actions of each task, seen by a moving camera."""
-    size: int = 84
+    size: int = 64
     """Pixels of all pictures."""
     human_frame_every: int = 4
     """Control steps between two frames of people's video: 4 are 20 frames a second."""

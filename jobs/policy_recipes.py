@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from flare.objective import FlareConfig
 from jobs.policy_training import PolicyTrainingConfig
 from vla.policy_config import PolicyConfig
 from vla.recipes import RECIPES as POLICIES
@@ -17,6 +18,9 @@ class PolicyRecipe:
     policy: PolicyConfig
     training: PolicyTrainingConfig
 
+
+SIGLIP2 = "google/siglip2-large-patch16-256"
+"""FLARE's target encoder (2505.15659)."""
 
 _GROOT = PolicyTrainingConfig(
     steps=10_000,
@@ -32,13 +36,22 @@ _GROOT = PolicyTrainingConfig(
 
 RECIPES: dict[str, PolicyRecipe] = {
     "small": PolicyRecipe(POLICIES["small"], PolicyTrainingConfig(minutes=20.0, workers=0)),
+    "small_flare": PolicyRecipe(
+        POLICIES["small_flare"],
+        PolicyTrainingConfig(
+            minutes=20.0, workers=0, flare=True, alignment=FlareConfig(tokens=9, layer=3, standardise=True)
+        ),
+    ),
     "bc": PolicyRecipe(POLICIES["bc"], PolicyTrainingConfig(minutes=5.0, workers=0)),
     "debug": PolicyRecipe(
         POLICIES["debug"],
         PolicyTrainingConfig(steps=20, batch_size=8, val_every_steps=10, val_samples=16, workers=0, ema=0.9),
     ),
     "n1": PolicyRecipe(POLICIES["n1"], _GROOT),
-    "n1_5": PolicyRecipe(POLICIES["n1_5"], _GROOT),
+    "n1_5": PolicyRecipe(
+        POLICIES["n1_5"],
+        dataclasses.replace(_GROOT, alignment=FlareConfig(target="frozen", target_name=SIGLIP2, layer=12)),
+    ),
     "n1_6": PolicyRecipe(POLICIES["n1_6"], dataclasses.replace(_GROOT, batch_size=64)),
 }
 

@@ -190,6 +190,12 @@ def flare_target(policy: ChunkPolicy, training: PolicyTrainingConfig, cameras: i
             f"training.alignment.tokens {alignment.tokens}: the policy has {policy.config.future_tokens} future tokens; "
             "give both the same"
         )
+    read = policy.config.dit.future_layer
+    if alignment.layer != (read if read > 0 else policy.config.dit.layers):
+        raise ValueError(
+            f"training.alignment.layer {alignment.layer}: the policy's future tokens are read after block {read} "
+            f"(model.dit.future-layer, of {policy.config.dit.layers}); give both the same"
+        )
     vision = getattr(policy.backbone, "vision", None)
     return build_target(alignment, image_size=policy.config.image_size, cameras=cameras, vision=vision)
 

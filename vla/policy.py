@@ -53,6 +53,7 @@ class DualSystemPolicy(ChunkPolicy):
             hidden=config.hidden,
             width=width,
             output_dim=config.dit.output_dim,
+            capacity=config.slots,
         )
         # as large as the tokens that they are added to: which step a token is must be seen from the start
         self.action_position = nn.Parameter(0.5 * sinusoid(torch.arange(config.horizon), width))

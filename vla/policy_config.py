@@ -49,6 +49,8 @@ class PolicyConfig:
     """Learned tokens in the DiT's sequence (N1.5 and FLARE: 32)."""
     state_dropout: float = 0.0
     """Share of training samples whose state is hidden, so that pictures are looked at."""
+    slots: int = 32
+    """Embodiments that there is room for (GR00T: 32)."""
     hidden: int = 1024
     """Inner width of the state encoders and action decoders."""
     small: SmallBackboneConfig = field(default_factory=SmallBackboneConfig)
@@ -61,7 +63,7 @@ class PolicyConfig:
     """Its objective and sampler."""
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "horizon", "max_state_dim", "max_action_dim", "hidden"):
+        for name in ("image_size", "horizon", "max_state_dim", "max_action_dim", "hidden", "slots"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")
         if self.future_tokens < 0:

@@ -17,12 +17,16 @@ SMALL = PolicyConfig(
     horizon=16,
     max_state_dim=64,
     max_action_dim=32,
+    slots=12,
     hidden=128,
     small=SmallBackboneConfig(),
     dit=DitConfig(layers=4, heads=4, head_dim=32, output_dim=128, dropout=0.0),
     flow=FlowConfig(draws=2, temperature=0.0),
 )
 """From scratch on two cores."""
+
+SMALL_FLARE = dataclasses.replace(SMALL, future_tokens=9, dit=dataclasses.replace(SMALL.dit, future_layer=3))
+"""The same with 3 x 3 future tokens, read after 3 of 4 blocks."""
 
 BC = dataclasses.replace(SMALL, head="regression")
 """Plain convolutional behaviour cloning, the baseline."""
@@ -56,7 +60,7 @@ N1_5 = PolicyConfig(
     max_action_dim=32,
     future_tokens=32,
     vlm=VlmConfig(name=SMOLVLM2, layer=12, self_attention_layers=4),
-    dit=DitConfig(layers=16),
+    dit=DitConfig(layers=16, future_layer=12),
 )
 """GR00T N1.5's layout: self-attention over the vision-language tokens, future tokens."""
 
@@ -73,6 +77,7 @@ N1_6 = PolicyConfig(
 
 RECIPES: dict[str, PolicyConfig] = {
     "small": SMALL,
+    "small_flare": SMALL_FLARE,
     "bc": BC,
     "debug": DEBUG,
     "n1": N1,
