@@ -121,6 +121,10 @@ def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
         result["closed_loop"] = _closed_loop(config, policy, embodiment, fingerprint, quiet)
     result["wall_s"] = round(time.monotonic() - started, 1)
     _write(config.out / RESULT, result)
+    if Path(config.policy).is_dir():  # the model card holds what was measured
+        from vla.checkpoint import record_measured
+
+        record_measured(Path(config.policy), "evaluation", _card(result))
     if not quiet:
         print_result(result, config.out)
     return result
@@ -298,6 +302,19 @@ class _Bar:
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def _card(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a result, what belongs on a model card: tables without single rollouts or dimensions."""
+    kept: dict[str, Any] = {"embodiment": result["embodiment"], "seed": result["seed"]}
+    for part in ("open_loop", "closed_loop"):
+        if part in result:
+            kept[part] = {
+                name: value
+                for name, value in result[part].items()
+                if not isinstance(value, list) and name not in ("settings", "squared_error_per_dimension")
+            }
+    return kept
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

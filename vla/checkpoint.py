@@ -18,6 +18,8 @@ WEIGHTS = "model.safetensors"
 CARD = "README.md"
 BACKBONE = "backbone"
 FORMAT = 1
+MEASURED = "## Measured"
+"""Heading of the card's last part."""
 
 
 def build_policy(config: PolicyConfig, backbone: Any = None) -> ChunkPolicy:
@@ -95,6 +97,17 @@ def load_policy(name: str | Path, *, revision: str | None = None) -> ChunkPolicy
     return policy.eval()
 
 
+def record_measured(folder: Path, name: str, values: Any) -> None:
+    """Adds what was measured of the policy in `folder` to its configuration and its model card, under `name`."""
+    path = folder / CONFIG
+    settings = json.loads(path.read_text("utf-8"))
+    settings["measured"] = {**settings.get("measured", {}), name: values}
+    card = (folder / CARD).read_text("utf-8") if (folder / CARD).is_file() else ""
+    head = card.partition(MEASURED)[0] or "# A policy made by giza\n\n"
+    _write(folder / CARD, head + _measured_lines(settings["measured"]))
+    _write(path, json.dumps(settings, indent=1))
+
+
 def push_policy(policy: ChunkPolicy, repo_id: str, *, private: bool = True, token: str | None = None) -> str:
     """Uploads the saved folder; returns its address. Needs a network and a token of the hub."""
     import tempfile
@@ -129,12 +142,12 @@ def model_card(policy: ChunkPolicy) -> str:
     for name, facts in policy.robots.items():
         cameras = ", ".join(facts.cameras)
         lines.append(f"| {name} | {facts.slot or name} | {cameras} | {facts.codec.action_dim} | {facts.step_s:.4f} |")
-    lines += ["", "## Measured", ""]
-    if policy.measured:
-        lines += ["```json", json.dumps(policy.measured, indent=1), "```"]
-    else:
-        lines.append("Nothing yet: run giza evaluate.")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n\n" + _measured_lines(policy.measured)
+
+
+def _measured_lines(measured: dict[str, Any]) -> str:
+    said = f"```json\n{json.dumps(measured, indent=1)}\n```" if measured else "Nothing yet: run giza evaluate."
+    return f"{MEASURED}\n\n{said}\n"
 
 
 def _slots(policy: ChunkPolicy) -> list[str]:
