@@ -56,13 +56,16 @@ class Success:
     """Those with a full run: every start of every task."""
     without: dict[int, str]
     """Planned seeds that are left out, and why."""
+    by_seed: dict[int, float]
+    """Mean over tasks and starts of each full seed."""
     over: Over
     """What the interval is over; with one seed starts alone."""
     overall: Estimate
     tasks: dict[str, Estimate]
 
     def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "without": {str(k): v for k, v in self.without.items()}}
+        keyed = {name: {str(k): v for k, v in getattr(self, name).items()} for name in ("without", "by_seed")}
+        return {**dataclasses.asdict(self), **keyed}
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Comparison:
     """Two-sided, from the same bootstrap."""
     shown: Shown
     p_holm: float | None = None
-    """Corrected for all comparisons of the ablation (Holm 1979)."""
+    """Corrected for all comparisons with this reference (Holm 1979)."""
     compared: int = 1
     """Number of comparisons that it was corrected for."""
 
@@ -131,7 +134,8 @@ def summarise(result: Mapping[str, Any], *, draws: int = 10_000, seed: int = 0) 
         for arm in arms:
             full, without = grids.of(arm, demos)
             overall, by_task, _ = _estimate(_stack(full, full), tasks, draws, seed, least=0.0)
-            success.append(Success(arm, demos, tuple(full), without, _over(full), overall, by_task))
+            by_seed = {number: float(grid.mean()) for number, grid in full.items()}
+            success.append(Success(arm, demos, tuple(full), without, by_seed, _over(full), overall, by_task))
     comparisons = []
     for arm, reference in _pairs(arms):
         for demos in settings["demos"]:
@@ -280,13 +284,18 @@ def _shown(estimate: Estimate) -> Shown:
 
 
 def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
-    """With Holm's step-down p-values over all that could be compared."""
-    known = sorted((comparison.p, place) for place, comparison in enumerate(comparisons) if comparison.p is not None)
+    """With Holm's step-down p-values over all that could be compared with the same reference: one question each."""
     corrected = list(comparisons)
-    reached = 0.0
-    for rank, (p, place) in enumerate(known):
-        reached = max(reached, min(1.0, p * (len(known) - rank)))
-        corrected[place] = dataclasses.replace(comparisons[place], p_holm=reached, compared=len(known))
+    for reference in {comparison.reference for comparison in comparisons}:
+        family = [
+            (comparison.p, place)
+            for place, comparison in enumerate(comparisons)
+            if comparison.reference == reference and comparison.p is not None
+        ]
+        reached = 0.0
+        for rank, (p, place) in enumerate(sorted(family)):
+            reached = max(reached, min(1.0, p * (len(family) - rank)))
+            corrected[place] = dataclasses.replace(comparisons[place], p_holm=reached, compared=len(family))
     return corrected
 
 
@@ -311,27 +320,29 @@ def in_points(estimate: Estimate) -> str:
     return f"{points(estimate.value, '+')} [{points(estimate.low)}, {points(estimate.high)}]"
 
 
-def at(demos: int) -> str:
-    """`at 1 demonstration`."""
-    return f"at {demos} demonstration{'' if demos == 1 else 's'}"
+def at(*demos: int) -> str:
+    """`at 1 demonstration`, `at 1 and 3 demonstrations`."""
+    return f"at {' and '.join(map(str, demos))} demonstration{'' if demos == (1,) else 's'}"
 
 
-def verdict(comparison: Comparison) -> str:
-    """One comparison in words; what limits it is said with it."""
-    found, where = comparison.overall, at(comparison.demos)
+def verdict(comparison: Comparison, *, brief: bool = False) -> str:
+    """One comparison in words; what limits it is said with it. `brief`: the reference is named elsewhere."""
+    found, reference = comparison.overall, comparison.reference
+    where = f" {at(comparison.demos)}"
+    against = where if brief else f" against {reference}{where}"
     if found.value is None or found.low is None or found.high is None:
-        return f"{comparison.arm} against {comparison.reference} {where}: cannot tell, no seed ran to its end in both"
+        return f"{comparison.arm}{against}: cannot tell, no seed ran to its end in both"
     if comparison.shown == "no difference shown":
         span = f"{points(found.value, '+')} points [{points(found.low)}, {points(found.high)}]"
-        text = f"{comparison.arm} against {comparison.reference} {where}: no difference shown ({span})"
+        text = f"{comparison.arm}{against}: no difference shown ({span})"
     else:
         low, high = sorted((abs(found.low), abs(found.high)))
         size = f"{points(abs(found.value))} points [{points(low)}, {points(high)}]"
-        other = "over" if comparison.shown == "lifts" else "below"
-        text = f"{comparison.arm} {comparison.shown} success by {size} {other} {comparison.reference} {where}"
+        other = "" if brief else f" {'over' if comparison.shown == 'lifts' else 'below'} {reference}"
+        text = f"{comparison.arm} {comparison.shown} success by {size}{other}{where}"
     limits = []
     if comparison.shown != "no difference shown" and comparison.p_holm is not None and comparison.p_holm > 0.05:
-        limits.append(f"not beyond chance when all {comparison.compared} comparisons are counted")
+        limits.append(f"not significant once all {comparison.compared} comparisons are counted")
     if comparison.over == "starts":
         limits.append("one seed, so the interval is over starts alone")
     if comparison.without:
@@ -358,13 +369,11 @@ def headline(comparisons: Sequence[Comparison]) -> str:
         if all(c.shown == "lifts" for c in cell):
             lifting.setdefault(arm, []).append(demos)
     if lifting:
-        said = [f"{arm} at {_counts(demos)}" for arm, demos in lifting.items()]
-        return f"Success is lifted over {against} by {', '.join(said)}"
+        together: dict[tuple[int, ...], list[str]] = {}
+        for arm, counts in lifting.items():
+            together.setdefault(tuple(counts), []).append(arm)
+        said = [f"{' and '.join(names)} {at(*counts)}" for counts, names in together.items()]
+        return f"Success is lifted over {against} by {', by '.join(said)}"
     if any(c.shown == "lifts" for c in known):
         return f"No arm lifts success over {against} alike"
     return f"No lift of success over {against} shown"
-
-
-def _counts(demos: Sequence[int]) -> str:
-    plural = "" if list(demos) == [1] else "s"
-    return f"{' and '.join(map(str, demos))} demonstration{plural}"
