@@ -7,6 +7,7 @@ is. Colours are Okabe and Ito's (2008), told apart by colour-blind readers; tier
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,8 +31,8 @@ _GUTTER = 24.0
 """Between two columns of members."""
 _LEAN = 12.0
 """Pixels that a slanting side may lean into a text."""
-_EM = {11: 6.6, 12: 7.2, 13: 7.8, 15: 9.6, 22: 14.0}
-"""Width of a letter that few texts exceed on average, by size: fonts differ from system to system."""
+_BOLD_FROM = 15
+"""Sizes from here on are of titles, which are bold."""
 
 _STYLE = """
 .giza-pyramid .ground { fill: #ffffff } .giza-pyramid text { fill: #1f2328; font-family: Helvetica, Arial, sans-serif }
@@ -270,15 +271,28 @@ def _text(
 
 
 def _wide(text: str, size: int) -> float:
-    """Pixels that a text may take."""
-    return _EM[size] * len(text)
+    """Pixels that a text takes at most: fonts differ from system to system, so this is of the wider ones."""
+    ems = sum(_ems(letter) for letter in text)
+    return size * ems * (1.06 if size >= _BOLD_FROM else 1.0)
+
+
+def _ems(letter: str) -> float:
+    if unicodedata.east_asian_width(letter) in "WF" or letter in "WM@%mw…":
+        return 1.05
+    if letter in "iIjl.,:;'|!()[]f t·":
+        return 0.42
+    return 0.75 if letter.isupper() else 0.62
 
 
 def _cut(text: str, room: float, size: int) -> str:
-    """The text, its end left out where it is wider than `room`."""
+    """The text, its end left out where it is wider than `room`; three letters at least."""
     text = _printable(text)
-    letters = len(text) if math.isinf(room) else max(3, int(room / _EM[size]))
-    return text if len(text) <= letters else text[: letters - 1] + "…"
+    if math.isinf(room) or _wide(text, size) <= room:
+        return text
+    kept = len(text)
+    while kept > 3 and _wide(text[:kept] + "…", size) > room:
+        kept -= 1
+    return text[:kept].rstrip() + "…"
 
 
 def _printable(text: str) -> str:

@@ -82,14 +82,15 @@ def folder(config: PyramidConfig) -> Path:
 def table(survey: PyramidSurvey) -> Table:
     """Tiers from the top to the base, members below their tier."""
     share = "share of hours" if survey.planned else "share of samples"
-    columns = ["", "label", "embodiment", "clips", "frames", "hours", "samples", share]
+    columns = ["", "label", "embodiment"]
+    columns += [name for name in ("clips", "frames") if getattr(survey.contents, name)]
+    columns += ["hours", *(["samples"] if not survey.planned else []), share]
     columns += ["epochs"] if survey.contents.epochs is not None else []
-    columns += ["licence"] if any(found.member.licence for found in survey.members) else []
-    columns += ["source"] if any(found.member.source for found in survey.members) else []
+    columns += [name for name in ("licence", "source") if any(getattr(found.member, name) for found in survey.members)]
     result = Table(title=survey.name or None, title_justify="left")
     for column in columns:
         left = column in ("", "label", "embodiment", "licence", "source")
-        result.add_column(column, justify="left" if left else "right", no_wrap=column == "")
+        result.add_column(column, justify="left" if left else "right", no_wrap=column in ("", "hours"))
 
     def add(first: str, contents: Contents, facts: dict[str, str], **how: Any) -> None:
         values = {"": first, share: f"{contents.share:.1%}", "hours": _hours(contents.hours), **facts}
@@ -128,5 +129,5 @@ def main(argv: Sequence[str]) -> None:
     survey = run(config)
     console = Console()
     console.print(table(survey))
-    console.print(pyramid_text(survey), highlight=False, markup=False)
+    console.print(pyramid_text(survey), highlight=False, markup=False, soft_wrap=True)
     console.print(f"{len(survey.members)} members of {len(survey.tiers)} tiers -> {folder(config)}", soft_wrap=True)
