@@ -248,7 +248,7 @@ def _count_clips(member: PyramidMember, pyramid: Pyramid, limits: PolicyLimits) 
     elif member.label == "latent":
         _count_latents(found, pyramid.path(member.latents), corpus, limits)
     elif member.label == "inverse-dynamics":
-        _count_pseudo_actions(found, pyramid.path(member.pseudo_actions), corpus, member)
+        _count_pseudo_actions(found, pyramid.path(member.pseudo_actions), corpus, member, limits)
     elif member.label == "none":
         shown = [row.frames * max(0.0, 1 - limits.future_s / row.seconds) for row in corpus.clips if row.seconds > 0]
         found.samples = int(np.sum(np.floor(shown)))  # frames that something follows after future_s
@@ -280,7 +280,9 @@ def _count_latents(found: _Counted, folder: Path, corpus: Corpus, limits: Policy
         )
 
 
-def _count_pseudo_actions(found: _Counted, folder: Path, corpus: Corpus, member: PyramidMember) -> None:
+def _count_pseudo_actions(
+    found: _Counted, folder: Path, corpus: Corpus, member: PyramidMember, limits: PolicyLimits
+) -> None:
     facts = read_facts(folder)
     if facts.corpus != corpus.identity:
         found.faults.append(f"pseudo-actions '{folder}' are of another corpus than '{corpus.root}'; label this one")
@@ -288,6 +290,10 @@ def _count_pseudo_actions(found: _Counted, folder: Path, corpus: Corpus, member:
     found.samples = sum(rows for _, _, rows in _parts(folder))
     found.action_dim = len(facts.action_names)
     found.dims = f"{facts.horizon} steps of {found.action_dim}"
+    if found.action_dim > limits.max_action_dim:
+        found.faults.append(
+            f"actions of {found.action_dim} dimensions, the policy takes at most {limits.max_action_dim}"
+        )
     if facts.embodiment != member.slot:
         found.faults.append(
             f"pseudo-actions of '{facts.embodiment}', but the embodiment is '{member.slot}'; give the same to both"
