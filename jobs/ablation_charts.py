@@ -204,8 +204,8 @@ def _path(points: Sequence[tuple[float, float]], x: Callable[[float], float], y:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Round values within powers low and high of ten: 1, 2, 5 of each decade, or powers alone over many decades."""
-    leads = (1, 2, 5) if high - low < 2.5 else (1,)
+    """Round values within powers low and high of ten: few of each decade where there are many."""
+    leads = (1, 1.5, 2, 3, 4, 5, 7) if high - low < 1 else (1, 2, 5) if high - low < 2.5 else (1,)
     ticks = [lead * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for lead in leads]
     return [tick for tick in ticks if low <= math.log10(tick) <= high]
 

@@ -166,8 +166,16 @@ def _safe_svg(text: str | None) -> str:
             return ""
         if re.search(r"url\s*\(|@import", f"{element.text or ''} {' '.join(element.attrib.values())}"):
             return ""
-    # within HTML the name space is known; a prologue has no place there
-    return re.sub(r'\sxmlns="[^"]*"', "", text[text.index("<svg") :])
+    for element in root.iter():
+        # the page's style sheet is stronger than attributes, and weaker than an element's own style
+        fonts = [
+            f"{name}:{element.attrib.pop(name)}" for name in ("font-size", "font-weight") if name in element.attrib
+        ]
+        if fonts:
+            own = ";".join(found + "px" if found[-1].isdigit() and "size" in found else found for found in fonts)
+            element.set("style", f"{element.get('style', '')};{own}".strip(";"))
+        element.tag = str(element.tag).rsplit("}", 1)[-1]  # within HTML the name space is known
+    return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
 
 
 def _success(result: Mapping[str, Any], statistics: Statistics, colours: Mapping[str, int]) -> str:

@@ -195,11 +195,14 @@ def test_a_given_drawing_stands_for_the_bars() -> None:
     result = made()
     result["pyramid"]["svg"] = (
         '<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg" class="giza-pyramid" viewBox="0 0 9 9">'
-        '<style>.giza-pyramid text { fill: red }</style><rect x="1" y="1" width="3" height="3"/></svg>'
+        '<style>.giza-pyramid text { fill: red }</style><text x="1" y="1" font-size="22" font-weight="600">A &lt; B</text></svg>'
     )
     text = page(result)
     check(text)
     assert 'class="giza-pyramid"' in text and "hours of each tier" not in text and "<?xml" not in text
+    assert (
+        'style="font-size:22px;font-weight:600">A &lt; B</text>' in text
+    )  # the page's style must not shrink its fonts
 
 
 def test_bars_and_points_stand_where_the_figures_say() -> None:
