@@ -21,7 +21,7 @@ from jobs.policy_training import PolicyTraining, PolicyTrainingConfig, schedule
 from vla.policy import DualSystemPolicy
 
 DEBUG = recipe_named("debug")
-FLARE = FlareConfig(tokens=4, future_s=0.3)
+FLARE = FlareConfig(tokens=4, layer=2, future_s=0.3)
 
 
 def logged(out: Path) -> dict[str, dict[int, float]]:
@@ -78,7 +78,7 @@ def test_clips_without_actions_train_by_alignment_alone(tmp_path: Path) -> None:
     assert loss[-1] < 0.9 * loss[0]
     assert set(curves["train/action"].values()) == {0.0}
     aligned = [value for _, value in sorted(curves["val/flare/alignment"].items())]
-    assert aligned[-1] < aligned[0]
+    assert aligned[-1] > aligned[0] + 0.2  # cosine on held-out clips
 
 
 def test_the_rate_warms_up_and_falls_to_two_percent() -> None:
@@ -88,3 +88,14 @@ def test_the_rate_warms_up_and_falls_to_two_percent() -> None:
     assert schedule(0.525, 0.05) == pytest.approx(0.51 - 0.98 / 2 * np.sin(np.pi * 0.025), abs=1e-6)
     falling = [schedule(step / 100, 0.05) for step in range(5, 101)]
     assert all(a >= b for a, b in itertools.pairwise(falling))
+
+
+def test_flare_is_refused_where_the_policy_does_not_fit_it() -> None:
+    policy = tiny_policy()
+    for changes, said in (
+        ({"tokens": 32}, "training.alignment.tokens 32: the policy has 4 future tokens; give both the same"),
+        ({"layer": 3}, "training.alignment.layer 3: .*read after block 2"),
+    ):
+        training = PolicyTrainingConfig(steps=1, flare=True, alignment=dataclasses.replace(FLARE, **changes))
+        with pytest.raises(ValueError, match=said):
+            flare_target(policy, training, 1)
