@@ -316,7 +316,7 @@ def test_latents_that_do_not_fit_are_refused(corpus, tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="4 tokens do not fit a horizon of 3 steps"):
         latents(folder, horizon=3)
-    with pytest.raises(ValueError, match="tokens 5: latents of 12 numbers"):
+    with pytest.raises(ValueError, match="tokens 5: labels of 12 numbers"):
         latents(folder, tokens=5, horizon=8)
     with pytest.raises(ValueError, match="does not say how many tokens"):
         latents(folder, tokens=None)
