@@ -91,7 +91,7 @@ def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
     """Trains (or resumes) and saves the policy to `config.out`; returns the summary."""
     import lightning
 
-    from jobs.policy_run import budget, claim, data_fingerprint, policy_fingerprint, train_policy
+    from jobs.policy_run import BUDGET, budget, claim, data_fingerprint, policy_fingerprint, train_policy
     from jobs.pyramid_members import open_members
     from jobs.run_progress import member_bar
     from vla.checkpoint import build_policy, load_policy
@@ -106,7 +106,7 @@ def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
     policy = load_policy(config.policy) if config.policy else build_policy(config.model)
     if config.policy:
         settings["policy_fingerprint"] = policy_fingerprint(config.policy)
-    claim(config.out, settings, free=("steps", "minutes"))
+    claim(config.out, settings, free=BUDGET)
     training = budget(config.training, config.steps, config.minutes)
     members = open_members(
         pyramid,

@@ -39,7 +39,7 @@ def claim(folder: Path, settings: dict[str, Any], *, free: Sequence[str] = ()) -
     """Writes `settings` to the run folder. Raises ValueError where it holds a run with others; those in `free` may change."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SETTINGS
-    mine = json.loads(json.dumps(settings, default=str))
+    mine = _flat(json.loads(json.dumps(settings, default=str)))
     if path.is_file():
         theirs = json.loads(path.read_text("utf-8"))
         differ = [name for name in sorted({*mine, *theirs} - set(free)) if mine.get(name) != theirs.get(name)]
@@ -49,6 +49,18 @@ def claim(folder: Path, settings: dict[str, Any], *, free: Sequence[str] = ()) -
                 "another --out"
             )
     write_json(path, mine)
+
+
+BUDGET = ("steps", "minutes", "training.workers")
+"""What may change when a run is resumed: a longer budget continues it, loaders do not change the order."""
+
+
+def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """{"training": {"lr": 1}} -> {"training.lr": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
+    return flat
 
 
 def data_fingerprint(dataset: Path) -> str:

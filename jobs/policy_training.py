@@ -203,9 +203,11 @@ class PolicyTraining(lightning.LightningModule):
         decayed: list[torch.nn.Parameter] = []
         free: list[torch.nn.Parameter] = []
         for module in online:
-            for parameter in module.parameters():
+            for name, parameter in module.named_parameters():
                 if parameter.requires_grad:
-                    (decayed if parameter.ndim > 1 else free).append(parameter)
+                    # decay would shrink the slots of robots that are not in the data
+                    kept = parameter.ndim == 1 or name.startswith("embodiments.")
+                    (free if kept else decayed).append(parameter)
         groups: list[dict[str, Any]] = [
             {"params": decayed, "weight_decay": training.weight_decay},
             {"params": free, "weight_decay": 0.0},

@@ -64,7 +64,7 @@ def run(config: PretrainConfig, *, quiet: bool = False) -> dict[str, Any]:
     import lightning
 
     from corpora.pyramid_file import read_pyramid
-    from jobs.policy_run import budget, claim, policy_fingerprint, train_policy
+    from jobs.policy_run import BUDGET, budget, claim, policy_fingerprint, train_policy
     from jobs.pyramid_members import open_members
     from jobs.run_progress import member_bar, print_run
     from vla.checkpoint import build_policy, load_policy
@@ -79,7 +79,7 @@ def run(config: PretrainConfig, *, quiet: bool = False) -> dict[str, Any]:
     policy = load_policy(config.policy) if config.policy else build_policy(config.model)
     if config.policy:
         settings["policy_fingerprint"] = policy_fingerprint(config.policy)
-    claim(config.out, settings, free=("steps", "minutes"))
+    claim(config.out, settings, free=BUDGET)
     training = budget(config.training, config.steps, config.minutes)
     members = open_members(
         pyramid,
