@@ -14,7 +14,7 @@ from typing import Any, Literal
 from corpora.metaworld_tasks import task_names
 from jobs.ablation_arms import ARMS, arms_named, cells
 from jobs.ablation_cells import FAILURE, RESULT, Budget, CellJob, each
-from jobs.ablation_data import TierData
+from jobs.ablation_data import Prepared, TierData, base_pyramid, robot_member
 from jobs.cli import parse
 from vla.policy_config import PolicyConfig
 from vla.recipes import SMALL_FLARE
@@ -72,7 +72,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "demo": {
         "tasks": ("drawer-open", "button-press-topdown", "faucet-open"),
         "demos": (1, 3),
-        "budget": Budget(pretrain_steps=250, ground_steps=350, starts=8),
+        "budget": Budget(pretrain_steps=150, ground_steps=250, starts=8),
         "data": TierData(human_clips=20, synthetic_episodes=5, lam_steps=400),
     },
     "standard": {
@@ -95,7 +95,9 @@ def run(config: AblateConfig) -> dict[str, Any]:
 
     from corpora.pyramid_file import read_pyramid
     from jobs.ablation_data import hours, prepare
-    from jobs.ablation_page import print_tables, write_page
+    from jobs.ablation_page import write_page
+    from jobs.ablation_statistics import summarise
+    from jobs.ablation_tables import print_tables
     from jobs.policy_run import claim, write_json
 
     began = time.monotonic()
@@ -140,12 +142,31 @@ def run(config: AblateConfig) -> dict[str, Any]:
     result["minutes"] = round((time.monotonic() - began) / 60, 2)
     result["pyramid"] = {
         "tiers": [{"tier": tier, "hours": value} for tier, value in hours(places).items()],
-        "svg": None,
+        "svg": _picture(config, places),
     }
+    found = summarise(result, seed=config.seed)
+    result["statistics"] = found.to_json()
     write_json(config.out / "ablation.json", result)
-    write_page(result, config.out / "ablation.html")
-    print_tables(result)
+    write_page(result, config.out / "ablation.html", found)
+    print_tables(result, found)
     return result
+
+
+def _picture(config: AblateConfig, places: Prepared) -> str | None:
+    """The pyramid of all that any arm trains on, at the largest number of demonstrations."""
+    from corpora.pyramid_file import Pyramid, PyramidMember
+    from corpora.pyramid_picture import pyramid_svg
+    from corpora.pyramid_survey import survey_pyramid
+
+    members: dict[str, PyramidMember] = {}
+    for arm in arms_named(config.arms):
+        if not arm.shuffled and arm.pretrained:
+            members |= {member.name: member for member in base_pyramid(arm, places, None).members}
+    robot = robot_member(places, max(config.demos), 1.0)
+    try:
+        return pyramid_svg(survey_pyramid(Pyramid("", (*members.values(), robot), Path())))
+    except ValueError:  # a member that failed to be made is told by its arm; the page then draws the hours
+        return None
 
 
 def _said(result: dict[str, Any]) -> str:
