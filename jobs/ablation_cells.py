@@ -102,11 +102,15 @@ def _run_cell(job: CellJob, cell: Cell, folder: Path) -> dict[str, Any]:
     out = Path(job.out)
     places = _places(out)
     extra = read_pyramid(job.extra) if job.extra else None
+    own = ""
+    if arm.human == "inverse-dynamics":  # the labeller knows only these demonstrations
+        own = f"-demos{cell.demos}"
+        places = dataclasses.replace(places, pseudo_actions=_label(job, places, cell.demos))
     base = base_pyramid(arm, places, extra)
     pretraining: dict[str, Any] = {"steps": 0, "minutes": 0.0, "samples_seen": 0}
     start = None
     if arm.pretrained:
-        before = out / "runs" / cell.arm / f"pretrain-seed{cell.seed}"
+        before = out / "runs" / cell.arm / f"pretrain{own}-seed{cell.seed}"
         pretraining = _train(job, arm, base, before, cell.seed, budget.pretrain_steps, None)
         start = before
         share = budget.co_train_share / (1 - budget.co_train_share)
@@ -133,6 +137,26 @@ def _run_cell(job: CellJob, cell: Cell, folder: Path) -> dict[str, Any]:
         held_out=grounding["held_out"],
         pretraining=pretraining.get("held_out", {}),
     )
+
+
+def _label(job: CellJob, places: Prepared, demos: int) -> Path:
+    """Pseudo-actions of people's clips by an inverse dynamics model of `demos` demonstrations a task."""
+    from jobs import label
+
+    folder = places.pseudo_actions.with_name(f"pseudo-demos{demos}")
+    config = label.LabelConfig(
+        robot=places.robot,
+        embodiment=EMBODIMENT,
+        corpus=places.human,
+        out=folder,
+        steps=job.budget.pretrain_steps,
+        demos=demos,
+        horizon=job.policy.horizon,
+        image_size=job.policy.image_size,
+        cache=Path(job.out) / "cache",
+    )
+    label.run(config, quiet=True)
+    return folder
 
 
 def _places(out: Path) -> Prepared:
