@@ -4,6 +4,7 @@ rollouts from starts that are the same for every cell. Each part is resumed, or 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import traceback
 from collections.abc import Callable
@@ -155,7 +156,10 @@ def _label(job: CellJob, places: Prepared, demos: int) -> Path:
         image_size=job.policy.image_size,
         cache=Path(job.out) / "cache",
     )
-    label.run(config, quiet=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # seeds that run side by side share the labels; the second finds them done
+        label.run(config, quiet=True)
     return folder
 
 
