@@ -1,4 +1,5 @@
-"""Camera motion between two frames: tracked corners, a robust homography, and the warp that undoes it.
+"""Camera motion between two frames: tracked corners (dense flow where they are few), a robust homography, and the warp that
+undoes it.
 
 Coordinates are normalised to [-1, 1] over width and height (x right, y down, pixel centres as in torch's grid_sample
 with align_corners=False), so a homography measured at one resolution holds at every other. `h` maps a point of the
@@ -8,8 +9,9 @@ first frame to where the static world appears in the second: x2 ~ h @ [x1, y1, 1
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -21,6 +23,16 @@ MIN_TRACKS = 12
 MIN_INLIER_RATIO = 0.3
 """Below this share of tracks agreeing with one homography the motion is called unknown."""
 MAX_CORNERS = 200
+COVERED_CELLS = 8
+"""A motion is taken from tracks alone where those that follow it lie in so many cells of a 4 x 4 grid over the picture, which
+is half of them; else dense flow is asked first, for before a plain wall or table most corners are those of the arm."""
+FLOW_SPACING = 1 / 20
+"""Dense flow is read on a grid this wide, as a share of the short side."""
+FLOW_TOLERANCE = 3.0
+"""Flow that is off by less than this (pixels at a short side of 240) follows a motion; flow is smoother than tracks, and less
+exact."""
+MIN_TEXTURE = 1.0
+"""Deviation of luma (0-255) about a point below which nothing there can be followed."""
 STILL_PX = 0.35
 """Tracks that move less than this (pixels at a short side of 240) are consistent with a camera that stands still."""
 STILL_ADVANTAGE = 1.5
@@ -89,19 +101,35 @@ def measure_camera_motion(first: NDArray[np.uint8], second: NDArray[np.uint8]) -
 def measure_tracked(first: TrackedFrame, second: TrackedFrame) -> CameraMotion:
     """As `measure_camera_motion`, for prepared frames."""
     start, end = _follow(first, second)
+    unit = min(first.height, first.width) / 240
+    tracked = _explain(start, end, max(0.5, 1.5 * unit), first, homography=True)
+    if tracked.ok and _covered_cells(tracked.h, start, end, max(0.5, 1.5 * unit), first) >= COVERED_CELLS:
+        return tracked
+    dense = _explain(*_flow(first, second), FLOW_TOLERANCE * unit, first, homography=False)
+    return replace(dense if dense.ok else tracked, tracks=tracked.tracks)
+
+
+def _explain(
+    start: NDArray[np.float32],
+    end: NDArray[np.float32],
+    tolerance: float,
+    frame: TrackedFrame,
+    *,
+    homography: bool,
+) -> CameraMotion:
+    """The motion that takes most points `start` to `end`, float32 [N, 2] pixels of `frame`; no motion where it does as well."""
     tracks = len(start)
     unknown = CameraMotion(np.eye(3), 0.0, tracks, False)
     if tracks < MIN_TRACKS:
         return unknown
-    unit = min(first.height, first.width) / 240
-    tolerance = max(0.5, 1.5 * unit)
+    unit = min(frame.height, frame.width) / 240
     still = int((np.linalg.norm(end - start, axis=1) < max(0.25, STILL_PX * unit)).sum())
-    h, inliers = _fit(start, end, tolerance)
+    h, inliers = _fit(start, end, tolerance, homography=homography)
     if h is None or still * STILL_ADVANTAGE >= inliers:
         if still / tracks < MIN_INLIER_RATIO:
             return unknown
         return CameraMotion(np.eye(3), still / tracks, tracks, True)
-    normalised = _normalise(h, first.width, first.height)
+    normalised = _normalise(h, frame.width, frame.height)
     if inliers / tracks < MIN_INLIER_RATIO or not _plausible(normalised):
         return unknown
     return CameraMotion(normalised, inliers / tracks, tracks, True)
@@ -166,20 +194,58 @@ def _follow(first: TrackedFrame, second: TrackedFrame) -> tuple[NDArray[np.float
     return corners.reshape(-1, 2)[good], end[good]
 
 
+def _covered_cells(
+    h: NDArray[np.float64],
+    start: NDArray[np.float32],
+    end: NDArray[np.float32],
+    tolerance: float,
+    frame: TrackedFrame,
+) -> int:
+    """Cells of a 4 x 4 grid over `frame` that hold a point which follows `h` (normalised)."""
+    to = _to_normalised(frame.width, frame.height)
+    moved = np.column_stack([start, np.ones(len(start))]) @ (np.linalg.inv(to) @ h @ to).T
+    follows = np.linalg.norm(moved[:, :2] / moved[:, 2:] - end, axis=1) < tolerance
+    cells = np.floor(4 * start[follows] / np.array([frame.width, frame.height])).astype(int)
+    return len(np.unique(cells, axis=0))
+
+
+_LOCAL = threading.local()
+_AROUND = (9, 9)
+"""Pixels about a point that its texture is measured on."""
+
+
+def _flow(first: TrackedFrame, second: TrackedFrame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Points on a grid of `first` and where dense flow (DIS, arXiv 1603.03590) takes them, float32 [N, 2] each."""
+    if not hasattr(_LOCAL, "dis"):  # one per thread: it keeps buffers between calls
+        _LOCAL.dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = _LOCAL.dis.calc(first.gray, second.gray, None)
+    step = max(4, round(FLOW_SPACING * min(first.height, first.width)))
+    rows, columns = (grid.ravel() for grid in np.mgrid[step // 2 : first.height : step, step // 2 : first.width : step])
+    before = first.gray.astype(np.float32)
+    x, y = np.meshgrid(np.arange(first.width, dtype=np.float32), np.arange(first.height, dtype=np.float32))
+    after = cv2.remap(second.gray.astype(np.float32), x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR)
+    variance = cv2.blur(before**2, _AROUND) - cv2.blur(before, _AROUND) ** 2
+    # where nothing is to be seen, and where it is not found again, flow is but its neighbours'
+    seen = ((variance > MIN_TEXTURE**2) & (cv2.blur((after - before) ** 2, _AROUND) < variance))[rows, columns]
+    start = np.stack([columns, rows], 1).astype(np.float32)[seen]
+    return start, start + flow[rows, columns][seen]
+
+
 def _fit(
-    start: NDArray[np.float32], end: NDArray[np.float32], tolerance: float
+    start: NDArray[np.float32], end: NDArray[np.float32], tolerance: float, *, homography: bool
 ) -> tuple[NDArray[np.float64] | None, int]:
-    """The simplest of similarity and homography that explains the tracks, and how many it explains."""
+    """The simplest of similarity and (where asked for) homography that explains the tracks, and how many it explains."""
     similarity, _ = cv2.estimateAffinePartial2D(
         start, end, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=500, confidence=0.995
     )
-    found, _ = cv2.findHomography(start, end, cv2.RANSAC, tolerance, maxIters=500, confidence=0.995)
-    homography = None if found is None else np.asarray(found, np.float64)
     simple = None if similarity is None else np.vstack([similarity, [0.0, 0.0, 1.0]])
     simple_cost, simple_inliers = _cost(simple, start, end, tolerance)
-    cost, inliers = _cost(homography, start, end, tolerance)
-    if homography is not None and cost < HOMOGRAPHY_ADVANTAGE * simple_cost:
-        return homography, inliers
+    if homography:
+        found, _ = cv2.findHomography(start, end, cv2.RANSAC, tolerance, maxIters=500, confidence=0.995)
+        free = None if found is None else np.asarray(found, np.float64)
+        cost, inliers = _cost(free, start, end, tolerance)
+        if free is not None and cost < HOMOGRAPHY_ADVANTAGE * simple_cost:
+            return free, inliers
     return simple, simple_inliers
 
 
