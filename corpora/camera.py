@@ -25,7 +25,9 @@ MIN_INLIER_RATIO = 0.3
 MAX_CORNERS = 200
 COVERED_CELLS = 8
 """A motion is taken from tracks alone where those that follow it lie in so many cells of a 4 x 4 grid over the picture, which
-is half of them; else dense flow is asked first, for before a plain wall or table most corners are those of the arm."""
+is half of them; else dense flow is asked as well, for before a plain wall or table most corners are those of the arm."""
+AS_MUCH = 0.5
+"""Tracks are then still believed where this share of what follows the flow's own motion follows theirs."""
 FLOW_SPACING = 1 / 20
 """Dense flow is read on a grid this wide, as a share of the short side."""
 FLOW_TOLERANCE = 3.0
@@ -103,9 +105,18 @@ def measure_tracked(first: TrackedFrame, second: TrackedFrame) -> CameraMotion:
     start, end = _follow(first, second)
     unit = min(first.height, first.width) / 240
     tracked = _explain(start, end, max(0.5, 1.5 * unit), first, homography=True)
-    if tracked.ok and _covered_cells(tracked.h, start, end, max(0.5, 1.5 * unit), first) >= COVERED_CELLS:
-        return tracked
-    dense = _explain(*_flow(first, second), FLOW_TOLERANCE * unit, first, homography=False)
+    if tracked.ok:
+        follow = _followers(tracked.h, start, end, max(0.5, 1.5 * unit), first)
+        if _cells(start[follow], first) >= COVERED_CELLS:
+            return tracked
+    grid, there = _flow(first, second)
+    dense = _explain(grid, there, FLOW_TOLERANCE * unit, first, homography=False)
+    if tracked.ok and dense.ok:  # tracks are more exact, where as much of the picture follows them
+        by_tracks, by_flow = (
+            _followers(motion.h, grid, there, FLOW_TOLERANCE * unit, first) for motion in (tracked, dense)
+        )
+        if by_tracks.sum() >= AS_MUCH * by_flow.sum():
+            return tracked
     return replace(dense if dense.ok else tracked, tracks=tracked.tracks)
 
 
@@ -194,19 +205,22 @@ def _follow(first: TrackedFrame, second: TrackedFrame) -> tuple[NDArray[np.float
     return corners.reshape(-1, 2)[good], end[good]
 
 
-def _covered_cells(
+def _followers(
     h: NDArray[np.float64],
     start: NDArray[np.float32],
     end: NDArray[np.float32],
     tolerance: float,
     frame: TrackedFrame,
-) -> int:
-    """Cells of a 4 x 4 grid over `frame` that hold a point which follows `h` (normalised)."""
+) -> NDArray[np.bool_]:
+    """Which points of `frame` (pixels [N, 2]) follow `h` (normalised) to within `tolerance` pixels."""
     to = _to_normalised(frame.width, frame.height)
     moved = np.column_stack([start, np.ones(len(start))]) @ (np.linalg.inv(to) @ h @ to).T
-    follows = np.linalg.norm(moved[:, :2] / moved[:, 2:] - end, axis=1) < tolerance
-    cells = np.floor(4 * start[follows] / np.array([frame.width, frame.height])).astype(int)
-    return len(np.unique(cells, axis=0))
+    return np.asarray(np.linalg.norm(moved[:, :2] / moved[:, 2:] - end, axis=1) < tolerance)
+
+
+def _cells(points: NDArray[np.float32], frame: TrackedFrame) -> int:
+    """Cells of a 4 x 4 grid over `frame` that hold one of the points (pixels [N, 2])."""
+    return len(np.unique(np.floor(4 * points / np.array([frame.width, frame.height])).astype(int), axis=0))
 
 
 _LOCAL = threading.local()

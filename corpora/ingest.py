@@ -28,7 +28,7 @@ from corpora.staging import clear_temporary, staged_path
 from corpora.staging_job import STAGE_FUNCTION, StagingJob, stage_locally
 from corpora.video_source import Source
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same settings would give other bytes."""
 STAGING = "staging"
 TIMING = "timing.json"
