@@ -120,7 +120,7 @@ def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
     )
     if hasattr(policy, "dit"):
         apply_tuning(policy, config.tuning, log=(lambda text: None) if quiet else print)
-    summary = train_policy(policy, members, training, config.out, seed=config.seed, quiet=quiet)
+    summary = train_policy(policy, members, training, config.out, seed=config.seed, cache=config.cache, quiet=quiet)
     if not quiet:
         from jobs.run_progress import print_run
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,16 @@ from torch.utils.data import IterableDataset, get_worker_info
 from corpora.mixture import MixtureOrder
 from corpora.policy_samples import Member, Sample
 from vla.action_space import ActionCodec
+from vla.backbone import Tokens
 from vla.batch import PolicyBatch, pad_last
 from vla.policy_config import PolicyConfig
 
 TIERS = ("human", "synthetic", "neural", "robot")
 """The pyramid's, from its base to its top."""
+
+
+LookUp = Callable[[Sequence[str]], Tokens]
+"""Ids of samples ("member/index") -> their features; see jobs/policy_features.py."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,21 @@ class TrainingMember:
         return self.member.name
 
 
+def sample_id(member: TrainingMember, index: int) -> str:
+    """Of sample `index` of the member, for a cache of features."""
+    return f"{member.name}/{index}"
+
+
 def collate(
-    members: Sequence[TrainingMember], chosen: Sequence[tuple[int, int]], config: PolicyConfig, *, cameras: int
+    members: Sequence[TrainingMember],
+    chosen: Sequence[tuple[int, int]],
+    config: PolicyConfig,
+    *,
+    cameras: int,
+    look_up: LookUp | None = None,
 ) -> PolicyBatch:
-    """The batch of the samples (member, sample of that member), padded to the policy's widths and to `cameras`."""
+    """The batch of the samples (member, sample of that member), padded to the policy's widths and to `cameras`; with
+    features where `look_up` knows them."""
     size = config.image_size
     count, history = len(chosen), len(config.history_s)
     pictures = np.zeros((count, cameras, history, size, size, 3), np.uint8)
@@ -86,7 +102,7 @@ def collate(
             action[place, :horizon] = padded
             action_mask[place, :horizon] = there & steps[..., None]
     numbers = [number for number, _ in chosen]
-    return PolicyBatch(
+    batch = PolicyBatch(
         pictures=torch.from_numpy(pictures).permute(0, 1, 2, 5, 3, 4).contiguous(),
         picture_mask=torch.from_numpy(picture_mask),
         instruction=[sample.instruction for sample in samples],
@@ -100,6 +116,11 @@ def collate(
         tier=torch.tensor([TIERS.index(members[number].member.tier) for number in numbers]),
         member=torch.tensor(numbers),
     )
+    if look_up is not None:
+        tokens = look_up([sample_id(members[number], index) for number, index in chosen])
+        batch["features"], batch["feature_mask"] = tokens.features, tokens.mask
+        batch["feature_is_image"] = tokens.is_image
+    return batch
 
 
 def stack_numbers(
@@ -128,8 +149,9 @@ class PolicyBatches(IterableDataset):  # type: ignore[type-arg]
         rank: int = 0,
         ranks: int = 1,
         start: int = 0,
+        look_up: LookUp | None = None,
     ) -> None:
-        self.members, self.config, self.cameras = list(members), config, cameras
+        self.members, self.config, self.cameras, self.look_up = list(members), config, cameras, look_up
         self.order = MixtureOrder(
             [len(member.train) for member in members],
             [member.weight for member in members],
@@ -145,7 +167,7 @@ class PolicyBatches(IterableDataset):  # type: ignore[type-arg]
             (member, int(self.members[member].train[index]))
             for member, index in self.order.batch(number, rank=self.rank, ranks=self.ranks)
         ]
-        return collate(self.members, chosen, self.config, cameras=self.cameras)
+        return collate(self.members, chosen, self.config, cameras=self.cameras, look_up=self.look_up)
 
     def __iter__(self) -> Iterator[PolicyBatch]:
         worker = get_worker_info()
@@ -157,7 +179,13 @@ class PolicyBatches(IterableDataset):  # type: ignore[type-arg]
 
 
 def held_batches(
-    members: Sequence[TrainingMember], config: PolicyConfig, *, batch_size: int, cameras: int, samples: int
+    members: Sequence[TrainingMember],
+    config: PolicyConfig,
+    *,
+    batch_size: int,
+    cameras: int,
+    samples: int,
+    look_up: LookUp | None = None,
 ) -> list[PolicyBatch]:
     """Batches of at most `samples` held-out samples of each member, evenly spaced, the same at every call."""
     chosen = [
@@ -166,7 +194,7 @@ def held_batches(
         for index in member.held[np.linspace(0, len(member.held) - 1, min(samples, len(member.held))).astype(int)]
     ]
     return [
-        collate(members, chosen[first : first + batch_size], config, cameras=cameras)
+        collate(members, chosen[first : first + batch_size], config, cameras=cameras, look_up=look_up)
         for first in range(0, len(chosen), batch_size)
     ]
 

@@ -9,7 +9,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
+from corpora.frame_table import default_cache
 from flare.target_encoder import TargetEncoder, build_target
 from jobs.policy_data import PolicyBatches, TrainingMember, held_batches
+from jobs.policy_features import cacheable, cached_features
 from jobs.policy_training import PolicyTraining, PolicyTrainingConfig
+from jobs.run_progress import member_bar
 from jobs.training_progress import TrainingProgress
 from lapa.pair_batches import loader_workers
 from vla.checkpoint import WEIGHTS
@@ -101,6 +104,7 @@ def train_policy(
     *,
     seed: int,
     target: TargetEncoder | None = None,
+    cache: Path | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Trains (or resumes) and saves the averaged policy to `out`, as `from_pretrained` reads it. Returns the summary.
@@ -120,6 +124,11 @@ def train_policy(
         batches_done = int(state["global_step"]) * training.accumulate
         del state
     trainer, meter = _trainer(training, out, quiet)
+    look_up = None
+    if training.cache_features and cacheable(policy):
+        with nullcontext() if quiet else member_bar("features of the frozen model") as bar:
+            folder = (cache or default_cache()) / "features"
+            look_up = cached_features(policy, members, folder, cameras=cameras_of(members), progress=bar).tokens
     ranks = training.devices
     rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
     batches = PolicyBatches(
@@ -131,6 +140,7 @@ def train_policy(
         rank=rank,
         ranks=ranks,
         start=batches_done,
+        look_up=look_up,
     )
     workers = loader_workers(training.workers)
     loader: DataLoader[Any] = DataLoader(batches, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
@@ -140,6 +150,7 @@ def train_policy(
         batch_size=training.batch_size,
         cameras=cameras_of(members),
         samples=training.val_samples,
+        look_up=look_up,
     )
     validation: DataLoader[Any] | None = DataLoader(held, batch_size=None) if held else None  # type: ignore[arg-type]
     module.train()  # Lightning keeps modes as they are, and a loaded policy is in evaluation mode

@@ -60,6 +60,8 @@ class PolicyTrainingConfig:
     """Held-out samples of each member per validation, the same at each."""
     workers: int | None = None
     """Loader processes; default: one per core beside the first, at most 8."""
+    cache_features: bool = True
+    """Compute the features of a frozen vision-language model once for each sample, and keep them on disk."""
     flare: bool = False
     """Align the future tokens' states with the future's embedding."""
     alignment: FlareConfig = field(default_factory=FlareConfig)

@@ -93,7 +93,7 @@ def run(config: PretrainConfig, *, quiet: bool = False) -> dict[str, Any]:
     )
     if hasattr(policy, "dit"):
         apply_tuning(policy, config.tuning, log=(lambda text: None) if quiet else print)
-    summary = train_policy(policy, members, training, config.out, seed=config.seed, quiet=quiet)
+    summary = train_policy(policy, members, training, config.out, seed=config.seed, cache=config.cache, quiet=quiet)
     if not quiet:
         print_run(summary, f"giza pretrain: {config.out}")
     return summary

@@ -31,6 +31,12 @@ class PolicyBatch(TypedDict, total=False):
     """uint8 [B, V, 3, S, S], the observation a horizon later."""
     has_future: Tensor
     """bool [B]."""
+    features: Tensor
+    """Optional: the frozen backbone's tokens, float32 [B, N, D], instead of a look at the pictures."""
+    feature_mask: Tensor
+    """bool [B, N], with `features`."""
+    feature_is_image: Tensor
+    """bool [B, N], with `features`."""
     tier: Tensor
     """int64 [B]."""
     member: Tensor

@@ -71,7 +71,12 @@ class DualSystemPolicy(ChunkPolicy):
     def forward(self, batch: PolicyBatch) -> PolicyOutput:
         config = self.config
         check_batch(batch, horizon=config.horizon, state_dim=config.max_state_dim, action_dim=config.max_action_dim)
-        tokens = self.think(batch["pictures"], batch["picture_mask"], batch["instruction"])
+        if "features" in batch:
+            dtype = next(self.dit.parameters()).dtype
+            seen = Tokens(batch["features"].to(dtype), batch["feature_mask"], batch["feature_is_image"])
+            tokens = self.projector(seen)
+        else:
+            tokens = self.think(batch["pictures"], batch["picture_mask"], batch["instruction"])
         draws = config.flow.draws if self.training else 1
         action, mask, state, state_mask, slot = (
             value.repeat_interleave(draws, 0)
