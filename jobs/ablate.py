@@ -98,7 +98,7 @@ def run(config: AblateConfig) -> dict[str, Any]:
     from jobs.ablation_page import write_page
     from jobs.ablation_statistics import summarise
     from jobs.ablation_tables import print_tables
-    from jobs.policy_run import claim, write_json
+    from jobs.run_folder import claim, write_json
 
     began = time.monotonic()
     arms = arms_named(config.arms)
@@ -219,9 +219,9 @@ def main(argv: Sequence[str]) -> None:
     import tyro
 
     from jobs.cli import closest
-    from jobs.policy_recipes import recipe_in
+    from jobs.run_folder import recipe_in
 
-    name = recipe_in(list(argv), "demo")
+    name = recipe_in(argv, "demo")
     if name not in RECIPES:
         raise ValueError(f"--recipe '{name}': {closest(name, list(RECIPES))}")
     run(parse(AblateConfig, argv, job="ablate", default=AblateConfig(out=tyro.MISSING, recipe=name, **RECIPES[name])))

@@ -16,6 +16,7 @@ from corpora.pyramid_file import Pyramid, read_pyramid
 from jobs.ablation_arms import ARMS, Arm, Cell
 from jobs.ablation_data import EMBODIMENT, Prepared, TierData, base_pyramid, robot_member
 from jobs.policy_training import PolicyTrainingConfig
+from jobs.run_folder import SUMMARY, write_json
 from vla.policy_config import PolicyConfig
 
 RESULT = "result.json"
@@ -81,13 +82,13 @@ def run_arm(job: CellJob) -> list[dict[str, Any]]:
         try:
             result = _run_cell(job, cell, folder)
             (folder / FAILURE).unlink(missing_ok=True)
-            _write(done, result)
+            write_json(done, result)
         except KeyboardInterrupt:
             raise
         except Exception as error:  # an arm that fails is reported, and the others go on
             result = _record(cell, "failed", error=f"{type(error).__name__}: {error}")
             folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / FAILURE, {**result, "traceback": traceback.format_exc()})
+            write_json(folder / FAILURE, {**result, "traceback": traceback.format_exc()})
         results.append(result)
     return results
 
@@ -174,7 +175,7 @@ def _train(
     """Trains in `folder`, or reads what a finished training left there."""
     import lightning
 
-    from jobs.policy_run import SUMMARY, train_policy
+    from jobs.policy_run import train_policy
     from jobs.pyramid_members import open_members
     from vla.checkpoint import build_policy, load_policy
 
@@ -249,13 +250,6 @@ def _curve(folder: Path) -> list[list[float]]:
     if name not in events.Tags()["scalars"]:
         return []
     return [[float(event.step), round(float(event.value), 5)] for event in events.Scalars(name)]
-
-
-def _write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1), "utf-8")
-    temporary.replace(path)
 
 
 def each(jobs: list[CellJob], parallel: int, engine: str, done: Callable[[list[dict[str, Any]]], None]) -> None:

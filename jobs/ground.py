@@ -10,8 +10,9 @@ from typing import Any
 
 from corpora.pyramid_file import Pyramid, PyramidMember, read_pyramid
 from jobs.cli import parse
-from jobs.policy_recipes import RECIPES, recipe_in, recipe_named
+from jobs.policy_recipes import RECIPES, recipe_named
 from jobs.policy_training import PolicyTrainingConfig
+from jobs.run_folder import claim, recipe_in
 from vla.policy_config import PolicyConfig
 from vla.tuning import TuningConfig
 
@@ -91,7 +92,7 @@ def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
     """Trains (or resumes) and saves the policy to `config.out`; returns the summary."""
     import lightning
 
-    from jobs.policy_run import BUDGET, budget, claim, data_fingerprint, policy_fingerprint, train_policy
+    from jobs.policy_run import budget, data_fingerprint, policy_fingerprint, train_policy
     from jobs.pyramid_members import open_members
     from jobs.run_progress import member_bar
     from vla.checkpoint import build_policy, load_policy
@@ -106,7 +107,7 @@ def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
     policy = load_policy(config.policy) if config.policy else build_policy(config.model)
     if config.policy:
         settings["policy_fingerprint"] = policy_fingerprint(config.policy)
-    claim(config.out, settings, free=BUDGET)
+    claim(config.out, settings)
     training = budget(config.training, config.steps, config.minutes)
     members = open_members(
         pyramid,
@@ -164,7 +165,7 @@ def main(argv: Sequence[str]) -> None:
     """Parses the recipe first: its fields are the defaults that the other flags override."""
     import tyro
 
-    name = recipe_in(list(argv))
+    name = recipe_in(argv, "small")
     recipe = recipe_named(name)
     default = GroundConfig(
         data=tyro.MISSING, out=tyro.MISSING, recipe=name, model=recipe.policy, training=recipe.training

@@ -103,7 +103,7 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
     from corpora.clip_frames import open_clip_frames
     from corpora.corpus import Corpus
     from corpora.pseudo_actions import SUMMARY
-    from jobs.policy_run import claim, write_json
+    from jobs.run_folder import claim, write_json
     from lapa.latent_parts import sole_writer
 
     corpus = Corpus(config.corpus)
@@ -112,7 +112,7 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
         settings = dataclasses.asdict(config)
         for moved in ("out", "cache"):
             del settings[moved]
-        claim(out, {**settings, "corpus_identity": corpus.identity})
+        claim(out, {**settings, "corpus_identity": corpus.identity}, free=())
         if (out / SUMMARY).is_file():
             return {**json.loads((out / SUMMARY).read_text("utf-8")), "already_finished": True}
         model, measured = _trained(config, out / MODEL, quiet)

@@ -63,13 +63,3 @@ def recipe_named(name: str) -> PolicyRecipe:
 
         raise ValueError(f"--recipe '{name}': {closest(name, list(RECIPES))}")
     return RECIPES[name]
-
-
-def recipe_in(argv: list[str], default: str = "small") -> str:
-    """The value of --recipe in a command line."""
-    for place, word in enumerate(argv):
-        if word == "--recipe" and place + 1 < len(argv):
-            return argv[place + 1]
-        if word.startswith("--recipe="):
-            return word.split("=", 1)[1]
-    return default

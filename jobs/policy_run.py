@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from corpora.frame_table import default_cache
 from flare.target_encoder import TargetEncoder, build_target
+from jobs.lightning_trainer import make_trainer, quiet_lightning
 from jobs.policy_data import PolicyBatches, TrainingMember, held_batches
 from jobs.policy_features import cacheable, cached_features
 from jobs.policy_training import PolicyTraining, PolicyTrainingConfig
+from jobs.run_folder import SUMMARY, write_json
 from jobs.run_progress import member_bar
 from jobs.training_progress import TrainingProgress
 from lapa.pair_batches import loader_workers
@@ -33,37 +31,6 @@ from vla.policy import DualSystemPolicy
 from vla.tuning import merge_lora
 
 log = logging.getLogger(__name__)
-
-SETTINGS = "train.json"
-SUMMARY = "run.json"
-
-
-def claim(folder: Path, settings: dict[str, Any], *, free: Sequence[str] = ()) -> None:
-    """Writes `settings` to the run folder. Raises ValueError where it holds a run with others; those in `free` may change."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / SETTINGS
-    mine = _flat(json.loads(json.dumps(settings, default=str)))
-    if path.is_file():
-        theirs = json.loads(path.read_text("utf-8"))
-        differ = [name for name in sorted({*mine, *theirs} - set(free)) if mine.get(name) != theirs.get(name)]
-        if differ:
-            raise ValueError(
-                f"'{folder}' holds a run with other settings ({', '.join(differ)}): resume with the same flags, or give "
-                "another --out"
-            )
-    write_json(path, mine)
-
-
-BUDGET = ("steps", "minutes", "training.workers")
-"""What may change when a run is resumed: a longer budget continues it, loaders do not change the order."""
-
-
-def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """{"training": {"lr": 1}} -> {"training.lr": 1}."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
-    return flat
 
 
 def data_fingerprint(dataset: Path) -> str:
@@ -87,13 +54,6 @@ def policy_fingerprint(name: str) -> str:
     with weights.open("rb") as file:
         digest.update(file.read(64 << 20))
     return digest.hexdigest()[:16]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Under a temporary name, then renamed."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1, default=str), "utf-8")
-    os.replace(temporary, path)
 
 
 def train_policy(
@@ -123,7 +83,8 @@ def train_policy(
         state = torch.load(resumed, weights_only=True, map_location="cpu", mmap=True)
         batches_done = int(state["global_step"]) * training.accumulate
         del state
-    trainer, meter = _trainer(training, out, quiet)
+    meter = TrainingProgress(show=not quiet, unit="samples", key="embodiment")
+    trainer = make_trainer(training, out, meter, clip=training.clip, strategy=training.strategy)
     look_up = None
     if training.cache_features and cacheable(policy):
         with nullcontext() if quiet else member_bar("features of the frozen model") as bar:
@@ -221,54 +182,6 @@ def flare_target(policy: ChunkPolicy, training: PolicyTrainingConfig, cameras: i
         )
     vision = getattr(policy.backbone, "vision", None)
     return build_target(alignment, image_size=policy.config.image_size, cameras=cameras, vision=vision)
-
-
-def _trainer(training: PolicyTrainingConfig, out: Path, quiet: bool) -> tuple[lightning.Trainer, TrainingProgress]:
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    keeper = ModelCheckpoint(
-        dirpath=out / "checkpoints",
-        save_last=True,
-        save_top_k=0,
-        every_n_train_steps=max(1, training.val_every_steps // 2),
-    )
-    meter = TrainingProgress(show=not quiet, unit="samples", key="embodiment")
-    strategy = training.strategy if training.strategy != "auto" or training.devices == 1 else "ddp"
-    trainer = lightning.Trainer(
-        accelerator="gpu" if torch.cuda.is_available() else "cpu",
-        devices=training.devices,
-        strategy=strategy,
-        precision=training.precision,  # type: ignore[arg-type]
-        max_steps=training.steps or -1,
-        max_epochs=-1,
-        accumulate_grad_batches=training.accumulate,
-        gradient_clip_val=training.clip,
-        val_check_interval=training.val_every_steps * training.accumulate,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=20,
-        logger=TensorBoardLogger(str(out), name="tensorboard", version=""),
-        callbacks=[keeper, meter],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    return trainer, meter
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Without what Lightning says of choices that were made here on purpose, and of its own use of torch."""
-    with warnings.catch_warnings():
-        for message in (
-            ".*does not have many workers.*",
-            ".*LeafSpec.*deprecated.*",
-            ".*Checkpoint directory .* exists and is not empty.*",
-            ".*GPU available but not used.*",
-            ".*in eval mode at the start of training.*",
-            ".*Trying to infer the `batch_size`.*",
-        ):
-            warnings.filterwarnings("ignore", message=message)
-        yield
 
 
 def budget(training: PolicyTrainingConfig, steps: int | None, minutes: float | None) -> PolicyTrainingConfig:

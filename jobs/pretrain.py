@@ -10,8 +10,9 @@ from typing import Any
 
 from jobs.cli import parse
 from jobs.ground import EVERYTHING
-from jobs.policy_recipes import RECIPES, recipe_in, recipe_named
+from jobs.policy_recipes import RECIPES, recipe_named
 from jobs.policy_training import PolicyTrainingConfig
+from jobs.run_folder import claim, recipe_in
 from vla.policy_config import PolicyConfig
 from vla.tuning import TuningConfig
 
@@ -64,7 +65,7 @@ def run(config: PretrainConfig, *, quiet: bool = False) -> dict[str, Any]:
     import lightning
 
     from corpora.pyramid_file import read_pyramid
-    from jobs.policy_run import BUDGET, budget, claim, policy_fingerprint, train_policy
+    from jobs.policy_run import budget, policy_fingerprint, train_policy
     from jobs.pyramid_members import open_members
     from jobs.run_progress import member_bar, print_run
     from vla.checkpoint import build_policy, load_policy
@@ -79,7 +80,7 @@ def run(config: PretrainConfig, *, quiet: bool = False) -> dict[str, Any]:
     policy = load_policy(config.policy) if config.policy else build_policy(config.model)
     if config.policy:
         settings["policy_fingerprint"] = policy_fingerprint(config.policy)
-    claim(config.out, settings, free=BUDGET)
+    claim(config.out, settings)
     training = budget(config.training, config.steps, config.minutes)
     members = open_members(
         pyramid,
@@ -103,7 +104,7 @@ def main(argv: Sequence[str]) -> None:
     """Parses the recipe first: its fields are the defaults that the other flags override."""
     import tyro
 
-    name = recipe_in(list(argv))
+    name = recipe_in(argv, "small")
     recipe = recipe_named(name)
     default = PretrainConfig(
         pyramid=tyro.MISSING, out=tyro.MISSING, recipe=name, model=recipe.policy, training=recipe.training

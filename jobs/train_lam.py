@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.cli import closest, parse
+from jobs.run_folder import claim, recipe_in, write_json
 from lapa.frame_store import LabelSpec
 from lapa.lam_config import LamConfig
 from lapa.recipes import RECIPES, SMALL
@@ -21,7 +18,6 @@ from lapa.training import TrainingConfig
 
 if TYPE_CHECKING:
     import numpy as np
-    from lightning import Trainer
 
     from corpora.corpus import Corpus
 
@@ -81,7 +77,9 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     import torch
 
     from corpora.corpus import Corpus
+    from jobs.lightning_trainer import make_trainer, quiet_lightning
     from jobs.training_data import TrainingData
+    from jobs.training_progress import TrainingProgress
     from lapa.held_out import split_groups
     from lapa.latent_action_model import LatentActionModel, model_hash
     from lapa.pairs import chosen_share
@@ -99,7 +97,10 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     )
     if not held_groups:
         log.warning("only one source video: nothing is held out, so nothing says whether the model generalises")
-    _claim(config)
+    settings = dataclasses.asdict(config)
+    for moved in ("out", "corpus", "init_from"):  # the same run may be called by another path
+        del settings[moved]
+    claim(config.out, settings)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     model_config = _with_labels(config, corpus)
     held = set(held_groups)
@@ -141,7 +142,8 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
 
         initialise_from(model, config.init_from)
     module = LamTraining(model, training, seed=config.seed, label_scale=data.label_scale(), texts=texts)
-    trainer, meter = _trainer(config, training, quiet)
+    meter = TrainingProgress(show=not quiet)
+    trainer = make_trainer(training, config.out, meter)
     checkpoint = config.out / "checkpoints" / "last.ckpt"
     resumed = checkpoint if checkpoint.is_file() else None
     batches_done = 0
@@ -150,7 +152,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
             int(torch.load(resumed, weights_only=True, map_location="cpu")["global_step"]) * training.accumulate
         )
     start = str(resumed) if resumed else None
-    with _quiet_lightning():
+    with quiet_lightning():
         trainer.fit(module, data.train_loader(batches_done), data.val_loader(), ckpt_path=start, weights_only=True)
     if trainer.interrupted:  # Ctrl-C: Lightning has kept a checkpoint's worth of work, the run is not finished
         raise KeyboardInterrupt
@@ -158,7 +160,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     validation = data.val_loader()
     measured: dict[str, float] = {}
     if validation is not None:  # of the final weights, wherever the last validation in training fell
-        with _quiet_lightning():
+        with quiet_lightning():
             measured = dict(trainer.validate(module, validation, verbose=False)[0])
     summary: dict[str, Any] = {
         "recipe": config.recipe,
@@ -182,62 +184,10 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     if trainer.is_global_zero:
         model.save(config.out)
         summary["model_hash"] = model_hash(config.out)
-        _write_json(config.out / "run.json", summary)
+        write_json(config.out / "run.json", summary)
         if not quiet:
             _print(summary, config)
     return summary
-
-
-def _trainer(config: TrainLamConfig, training: TrainingConfig, quiet: bool) -> tuple[Trainer, Any]:
-    import lightning
-    import torch
-    from lightning.pytorch.callbacks import ModelCheckpoint
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    from jobs.training_progress import TrainingProgress
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    keeper = ModelCheckpoint(
-        dirpath=config.out / "checkpoints",
-        save_last=True,
-        save_top_k=0,
-        every_n_train_steps=max(1, training.val_every_steps // 2),
-    )
-    meter = TrainingProgress(show=not quiet)
-    trainer = lightning.Trainer(
-        accelerator="gpu" if torch.cuda.is_available() else "cpu",
-        devices=training.devices,
-        strategy="ddp" if training.devices > 1 else "auto",
-        precision=training.precision,  # type: ignore[arg-type]
-        max_steps=training.steps or -1,
-        max_epochs=-1,
-        accumulate_grad_batches=training.accumulate,
-        gradient_clip_val=1.0,
-        val_check_interval=training.val_every_steps * training.accumulate,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=20,
-        logger=TensorBoardLogger(str(config.out), name="tensorboard", version=""),
-        callbacks=[keeper, meter],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    return trainer, meter
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Without what Lightning says of choices that were made here on purpose, and of its own use of torch."""
-    with warnings.catch_warnings():
-        for message in (
-            ".*does not have many workers.*",
-            ".*LeafSpec.*deprecated.*",
-            ".*Checkpoint directory .* exists and is not empty.*",
-            ".*GPU available but not used.*",
-        ):
-            warnings.filterwarnings("ignore", message=message)
-        yield
 
 
 def _with_labels(config: TrainLamConfig, corpus: Corpus) -> LamConfig:
@@ -253,32 +203,6 @@ def _with_labels(config: TrainLamConfig, corpus: Corpus) -> LamConfig:
     if labels.dims and max(labels.dims) >= width:
         raise ValueError(f"--labels.dims {labels.dims}: '{labels.feature}' has dimensions 0 to {width - 1}")
     return dataclasses.replace(config.model, label_dim=len(labels.dims) or width)
-
-
-def _claim(config: TrainLamConfig) -> None:
-    """A run folder belongs to one configuration; another one stops here."""
-    config.out.mkdir(parents=True, exist_ok=True)
-    path = config.out / "train.json"
-    mine = json.loads(json.dumps(dataclasses.asdict(config), default=str))
-    for moved in ("out", "corpus", "init_from"):  # the same run may be called by another path
-        mine.pop(moved)
-    if path.is_file():
-        theirs = json.loads(path.read_text("utf-8"))
-        # a longer budget continues a run; anything else makes it another one
-        budget = {"steps", "minutes"}
-        differ = sorted(k for k in mine if k not in budget and mine[k] != theirs.get(k))
-        if differ:
-            raise ValueError(
-                f"'{config.out}' holds a run with other settings ({', '.join(differ)}): resume with the same flags, or give "
-                "another --out"
-            )
-    _write_json(path, mine)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1, default=str), "utf-8")
-    os.replace(temporary, path)
 
 
 def _black(size: int) -> np.ndarray[Any, Any]:
@@ -312,13 +236,7 @@ def _print(summary: dict[str, Any], config: TrainLamConfig) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Parses the recipe first: its fields are the defaults that the other flags override."""
-    argv = list(argv)
-    name = "small"
-    for i, word in enumerate(argv):
-        if word == "--recipe" and i + 1 < len(argv):
-            name = argv[i + 1]
-        elif word.startswith("--recipe="):
-            name = word.split("=", 1)[1]
+    name = recipe_in(argv, "small")
     if name not in RECIPES:
         raise ValueError(f"--recipe '{name}': {closest(name, list(RECIPES))}")
     recipe = RECIPES[name]

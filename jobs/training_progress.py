@@ -70,7 +70,8 @@ class TrainingProgress(Callback):
             pl_module.log("speed/data_wait_share", self.wait_share)
         if self._progress is not None:
             loss = float(trainer.callback_metrics.get("train/loss", float("nan")))
-            text = f"step {trainer.global_step} loss {loss:.3f} {self.samples_per_s:.0f} {self.unit}/s, {self.wait_share:.0%} waiting for data"
+            rate = f"{self.samples_per_s:.0f} {self.unit}/s, {self.wait_share:.0%} waiting for data"
+            text = f"step {trainer.global_step} loss {loss:.3f} {rate}"
             self._progress.update(self._task, completed=pl_module.progress, description=text)
             if not self._progress.console.is_terminal and self._end - self._line_s > 60:
                 self._line_s = self._end
