@@ -45,7 +45,7 @@ class LamConfig:
     """Latent tokens of a pair; in stage 2 the first half holds stage 1's codes, the second the task-centric ones."""
     latent_dim: int = 32
     """Dimensions of a latent token."""
-    quantiser: QuantiserConfig = field(default_factory=lambda: QuantiserConfig(compand=True, expire_below=0.3))
+    quantiser: QuantiserConfig = field(default_factory=lambda: QuantiserConfig(compand=True, expire_below=0.5))
     """How latents become codes."""
     quantised_share: float = 0.2
     """Share of a training batch whose decoder sees codes; the rest sees the continuous latent, which keeps what codes
