@@ -148,7 +148,7 @@ def _trained(config: LabelConfig, folder: Path, quiet: bool) -> tuple[InverseDyn
 
     from jobs.inverse_dynamics_training import InverseDynamicsTraining, held_out_error, train_model
     from jobs.policy_data import held_groups
-    from jobs.policy_run import write_json
+    from jobs.run_folder import write_json
     from vla.inverse_dynamics import CONFIG, InverseDynamics, InverseDynamicsConfig
 
     record = folder / "measured.json"

@@ -50,7 +50,7 @@ def run(config: PyramidConfig) -> PyramidSurvey:
     from corpora.pyramid_picture import pyramid_svg
     from corpora.pyramid_survey import PolicyLimits, survey_pyramid
     from jobs.policy_recipes import recipe_named
-    from jobs.policy_run import write_json
+    from jobs.run_folder import write_json
     from vla.embodiments import SLOTS
 
     recipe = recipe_named(config.recipe)
