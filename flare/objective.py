@@ -41,8 +41,9 @@ class FlareConfig:
     hidden: int = 0
     """Inner width of the alignment's MLP; 0: the DiT's."""
     standardise: bool = False
-    """Subtract each feature's running mean and divide by its deviation before the cosine. Features of large vision models
-    share one big mean, which alone reaches a cosine of 0.9: without it the loss says little."""
+    """Subtract each feature's running mean, token by token, and divide by its deviation before the cosine. Features of vision
+    models share one big mean, and a still camera's tokens each a background, which alone reach a cosine of 0.9 and more: without
+    it the loss says little."""
 
     def __post_init__(self) -> None:
         if self.tokens < 1:

@@ -134,11 +134,11 @@ class ActionAwareTarget(TargetEncoder):
 
 
 class StandardisedTarget(TargetEncoder):
-    """`inner`, each feature less its running mean and divided by its running deviation (no direction is favoured).
+    """`inner`, each feature of each token less its running mean and divided by its running deviation.
 
-    The statistics are buffers that move in `update`, by `momentum` of the last encoded batch's, alike on all ranks; before
-    the first update a batch is standardised by its own. Without this, a mean that all targets share gives a cosine near 1
-    to whoever predicts the mean.
+    Token by token, because a camera that stands still shows each of them its own background, which alone would give a
+    cosine near 1 to whoever predicts the mean. The statistics are buffers [M, D] that move in `update`, by `momentum` of the
+    last encoded batch's, alike on all ranks; before the first update a batch is standardised by its own.
     """
 
     mean: Tensor
@@ -149,32 +149,42 @@ class StandardisedTarget(TargetEncoder):
         super().__init__()
         self.inner = inner
         self.tokens, self.dim, self.momentum = inner.tokens, inner.dim, momentum
-        self.register_buffer("mean", torch.zeros(inner.dim))
-        self.register_buffer("variance", torch.ones(inner.dim))
-        self.register_buffer("started", torch.zeros((), dtype=torch.bool))
-        self._last: tuple[Tensor, Tensor] | None = None
+        self.register_buffer("mean", torch.zeros(inner.tokens, inner.dim))
+        self.register_buffer("variance", torch.ones(inner.tokens, inner.dim))
+        self.register_buffer("started", torch.zeros(inner.tokens, dtype=torch.bool))
+        self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def encode(self, pictures: Tensor, instruction: Sequence[str], picture_mask: Tensor | None) -> Tensor:
         raw = self.inner(pictures, instruction, picture_mask=picture_mask)
-        shown = raw if picture_mask is None else raw[self.token_mask(picture_mask)]
-        flat = shown.reshape(-1, self.dim)
-        if len(flat) > 1:
-            self._last = (flat.mean(0), flat.var(0, unbiased=False))
-        mean, variance = self._last if self._last is not None and not self.started else (self.mean, self.variance)
+        if picture_mask is None:
+            shown = torch.ones(raw.shape[:2], device=raw.device)
+        else:
+            shown = self.token_mask(picture_mask).to(raw.dtype)
+        count = shown.sum(0)[:, None]
+        mean = (raw * shown[..., None]).sum(0) / count.clamp_min(1)
+        variance = ((raw - mean).pow(2) * shown[..., None]).sum(0) / count.clamp_min(1)
+        known = count[:, 0] > 1
+        self._last = (mean, variance, known)
+        begun = self.started[:, None]
+        mean = torch.where(begun | ~known[:, None], self.mean, mean)
+        variance = torch.where(begun | ~known[:, None], self.variance, variance)
         # the small share keeps a feature that hardly moves from being blown up to noise
         return (raw - mean) / (variance + 1e-3 * variance.mean() + 1e-12).sqrt()
 
     def update(self, online: nn.Module | None = None) -> None:
         self.inner.update(online)
-        mean, variance = self._last if self._last is not None else (self.mean, self.variance)
-        votes = torch.ones_like(mean[:1]) if self._last is not None else torch.zeros_like(mean[:1])
-        sums = _sum_over_ranks(torch.cat([votes * mean, votes * variance, votes]))  # a rank may have had no future
+        if self._last is None:
+            mean, variance, votes = self.mean, self.variance, torch.zeros_like(self.mean[:, :1])
+        else:
+            mean, variance = self._last[:2]
+            votes = self._last[2][:, None].to(mean.dtype)
         self._last = None
-        if sums[-1] > 0:
-            share = self.momentum if self.started else 1.0
-            self.mean.lerp_(sums[: self.dim] / sums[-1], share)
-            self.variance.lerp_(sums[self.dim : -1] / sums[-1], share)
-            self.started.fill_(True)
+        sums = _sum_over_ranks(torch.cat([votes * mean, votes * variance, votes], 1))  # a rank may have had no future
+        total = sums[:, -1:]
+        share = torch.where(self.started[:, None], self.momentum, 1.0) * (total > 0)
+        self.mean.lerp_(sums[:, : self.dim] / total.clamp_min(1), share)
+        self.variance.lerp_(sums[:, self.dim : -1] / total.clamp_min(1), share)
+        self.started |= total[:, 0] > 0
 
     def token_mask(self, picture_mask: Tensor) -> Tensor:
         return self.inner.token_mask(picture_mask)

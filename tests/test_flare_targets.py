@@ -7,11 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from flare.action_aware import ActionAwareEncoder, ActionAwareTraining, FlowHead
-from flare.collapse import CollapseMonitor
 from flare.ema import ExponentialMovingAverage
 from flare.objective import FlareConfig, alignment_loss
 from flare.q_former import MaskedAttention, QFormer, SelfAttentionStack, sine_positions
@@ -19,7 +17,6 @@ from flare.target_encoder import (
     ActionAwareTarget,
     PooledTarget,
     StandardisedTarget,
-    TargetEncoder,
     build_target,
     pool_grid,
 )
@@ -324,58 +321,9 @@ def test_an_action_aware_target_is_a_copy_that_follows_or_stays() -> None:
         build_target(FlareConfig(), image_size=16)
 
 
-def standardised(steps: int) -> tuple[TargetEncoder, Tensor]:
-    torch.manual_seed(0)
-    vision = SmallVision()
-    vision.net[2].bias.data += 3  # a mean that all targets share
-    target = build_target(FlareConfig(tokens=4, standardise=True), vision=vision, image_size=16)
-    for step in range(steps):
-        target(pictures(64, 1, 3, 16, 16, seed=step), [""] * 64)
-        target.update(vision)
-    return target, pictures(64, 1, 3, 16, 16, seed=99)
-
-
-def test_standardised_targets_have_no_common_direction() -> None:
-    target, shown = standardised(5)
-    assert isinstance(target, StandardisedTarget)
-
-    def mean_baseline(encode: TargetEncoder) -> float:
-        monitor, out = CollapseMonitor(), encode(shown, [""] * 64)
-        monitor.add(out, out, torch.ones(64).bool())
-        report = monitor.report()
-        assert report is not None
-        return report.mean_baseline
-
-    assert mean_baseline(target.inner) > 0.95
-    assert mean_baseline(target) < 0.6
-    flat = target(shown, [""] * 64).flatten(0, 1)
-    torch.testing.assert_close(flat.mean(0), torch.zeros(12), atol=0.3, rtol=0)
-    torch.testing.assert_close(flat.std(0), torch.ones(12), atol=0.3, rtol=0)
-    # evaluation between two updates does not move the statistics
-    before = target.mean.clone()
-    target(shown, [""] * 64)
-    assert torch.equal(target.mean, before)
-
-
-def test_ranks_share_the_statistics_and_one_without_futures_has_no_vote(monkeypatch: pytest.MonkeyPatch) -> None:
-    target, shown = standardised(0)
-    assert isinstance(target, StandardisedTarget)
-    raw = target.inner(shown, [""] * 64).flatten(0, 1)
-    calls: list[int] = []
-    monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(dist, "all_reduce", lambda value: calls.append(1))  # the others add nothing
-    target(shown, [""] * 64)
-    vision = SmallVision()
-    target.update(vision)
-    torch.testing.assert_close(target.mean, raw.mean(0))
-    before = target.mean.clone()
-    target.update(vision)  # no batch in between: still takes part in the sum, or the other ranks would wait for ever
-    assert len(calls) == 2
-    assert torch.equal(target.mean, before)
-
-
 def test_targets_are_made_in_evaluation_mode() -> None:
-    target, _ = standardised(1)
+    torch.manual_seed(0)
+    target = build_target(FlareConfig(tokens=4, standardise=True), vision=SmallVision(), image_size=16)
     target.train()
     assert isinstance(target, StandardisedTarget) and isinstance(target.inner, PooledTarget)
     assert isinstance(target.inner.vision, ExponentialMovingAverage)
