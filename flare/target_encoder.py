@@ -138,14 +138,15 @@ class StandardisedTarget(TargetEncoder):
 
     Token by token, because a camera that stands still shows each of them its own background, which alone would give a
     cosine near 1 to whoever predicts the mean. The statistics are buffers [M, D] that move in `update`, by `momentum` of the
-    last encoded batch's, alike on all ranks; before the first update a batch is standardised by its own.
+    last encoded batch's, alike on all ranks; before the first update a batch is standardised by its own. They must follow
+    faster than the average that they describe (decay 0.995, 200 steps): behind it, the distance is one more common direction.
     """
 
     mean: Tensor
     variance: Tensor
     started: Tensor
 
-    def __init__(self, inner: TargetEncoder, *, momentum: float = 0.01) -> None:
+    def __init__(self, inner: TargetEncoder, *, momentum: float = 0.1) -> None:
         super().__init__()
         self.inner = inner
         self.tokens, self.dim, self.momentum = inner.tokens, inner.dim, momentum
