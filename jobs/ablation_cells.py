@@ -79,6 +79,7 @@ def run_arm(job: CellJob) -> list[dict[str, Any]]:
         if done.is_file():
             results.append(json.loads(done.read_text("utf-8")))
             continue
+        folder.mkdir(parents=True, exist_ok=True)
         try:
             result = _run_cell(job, cell, folder)
             (folder / FAILURE).unlink(missing_ok=True)
@@ -87,7 +88,6 @@ def run_arm(job: CellJob) -> list[dict[str, Any]]:
             raise
         except Exception as error:  # an arm that fails is reported, and the others go on
             result = _record(cell, "failed", error=f"{type(error).__name__}: {error}")
-            folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / FAILURE, {**result, "traceback": traceback.format_exc()})
         results.append(result)
     return results
@@ -191,6 +191,7 @@ def _train(
         tokens=config.future_tokens,
         layer=config.dit.future_layer,
         standardise=True,
+        ema=1.0,  # the random start, kept: an average of a network that learns from nothing but it falls to a point
     )
     flare = arm.flare and arm.recipe != "bc"
     training = PolicyTrainingConfig(

@@ -39,7 +39,7 @@ RECIPES: dict[str, PolicyRecipe] = {
     "small_flare": PolicyRecipe(
         POLICIES["small_flare"],
         PolicyTrainingConfig(
-            minutes=20.0, workers=0, flare=True, alignment=FlareConfig(tokens=9, layer=3, standardise=True)
+            minutes=20.0, workers=0, flare=True, alignment=FlareConfig(tokens=9, layer=3, standardise=True, ema=1.0)
         ),
     ),
     "bc": PolicyRecipe(POLICIES["bc"], PolicyTrainingConfig(minutes=5.0, workers=0)),

@@ -1,0 +1,121 @@
+"""Ablations: arms, cells, what fails and what is resumed; one small real run from end to end."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import ablate, ablation_cells
+from jobs.ablation_arms import ARMS, Cell, arms_named, cells
+from jobs.ablation_cells import FAILURE, RESULT, Budget, CellJob, run_arm
+from jobs.ablation_data import Prepared, TierData, base_pyramid, robot_member
+from vla.recipes import DEBUG
+
+PLACES = Prepared(*(Path("/data") / name for name in ("robot", "synthetic", "human", "latents", "pseudo")))
+
+
+def job(out: Path, **changes: Any) -> CellJob:
+    base = CellJob(str(out), "bc", 0, (1, 3), ("drawer-open",), Budget(), TierData(), DEBUG, "", 1)
+    return dataclasses.replace(base, **changes)
+
+
+def test_cells_come_seed_by_seed_so_that_a_part_has_whole_seeds() -> None:
+    arms = arms_named(("robot-only", "bc"))
+    found = cells(arms, (1, 3), (0, 7))
+    assert [cell.seed for cell in found] == [0] * 4 + [7] * 4
+    assert len({cell.folder for cell in found}) == 8
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [(("robot-only", "humans"), "'humans': must be among"), (("bc",), "must hold robot-only")]
+)
+def test_arms_that_make_no_sense_are_refused(names: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        arms_named(names)
+
+
+def test_every_arm_trains_on_what_it_says() -> None:
+    labels = {
+        name: [(member.tier, member.label) for member in base_pyramid(arm, PLACES, None).members]
+        for name, arm in ARMS.items()
+    }
+    latent, synthetic = ("human", "latent"), ("synthetic", "action")
+    assert labels == {
+        "robot-only": [],
+        "bc": [],
+        "synthetic": [synthetic],
+        "human-latent": [latent],
+        "human-flare": [("human", "none")],
+        "human-both": [latent],
+        "human-idm": [("human", "inverse-dynamics")],
+        "everything": [latent, synthetic],
+        "shuffled": [latent],
+    }
+    seeds = {
+        name: base_pyramid(ARMS[name], PLACES, None).members[0].shuffle_latents_seed
+        for name in ("human-latent", "shuffled")
+    }
+    assert seeds == {"human-latent": None, "shuffled": 0}
+    assert {name for name, arm in ARMS.items() if arm.flare} == {"human-flare", "human-both", "everything"}
+    assert robot_member(PLACES, 3, 1.0).demos == 3
+
+
+def test_an_arm_that_fails_is_reported_and_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def play(job: CellJob, cell: Cell, folder: Path) -> dict[str, Any]:
+        if cell.demos == 1:
+            raise RuntimeError("out of memory")
+        return ablation_cells._record(cell, "done", rollouts=[{"task": "t", "start": 0, "success": True, "steps": 3}])
+
+    monkeypatch.setattr(ablation_cells, "_run_cell", play)
+    first, second = run_arm(job(tmp_path))
+    assert (first["status"], second["status"]) == ("failed", "done")
+    assert first["error"] == "RuntimeError: out of memory"
+    failure = json.loads((tmp_path / "runs" / "bc" / "demos1-seed0" / FAILURE).read_text())
+    assert "Traceback" in failure["traceback"]
+    # what is done stays, what failed is tried again
+    monkeypatch.setattr(
+        ablation_cells, "_run_cell", lambda job, cell, folder: ablation_cells._record(cell, "done", steps=cell.demos)
+    )
+    again = run_arm(job(tmp_path))
+    assert again[0]["steps"] == 1 and "steps" not in again[1]
+    assert again[1]["rollouts"] == second["rollouts"]
+    assert not (tmp_path / "runs" / "bc" / "demos1-seed0" / FAILURE).exists()
+
+
+def test_what_has_no_result_is_missing(tmp_path: Path) -> None:
+    config = ablate.AblateConfig(out=tmp_path, arms=("robot-only",), demos=(1,), seeds=(0, 1))
+    folder = tmp_path / "runs" / "robot-only" / "demos1-seed1"
+    folder.mkdir(parents=True)
+    (folder / RESULT).write_text(json.dumps(ablation_cells._record(Cell("robot-only", 1, 1), "done")))
+    assert [run["status"] for run in ablate.gather(config)["runs"]] == ["missing", "done"]
+
+
+@pytest.mark.gl
+def test_a_small_ablation_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = ablate.AblateConfig(
+        out=tmp_path / "ablation",
+        tasks=("drawer-open",),
+        arms=("robot-only", "human-flare"),
+        demos=(1,),
+        seeds=(0,),
+        budget=Budget(pretrain_steps=2, ground_steps=2, batch_size=4, starts=1, max_steps=16),
+        data=TierData(human_clips=3, size=64),
+        policy=DEBUG,
+        parallel=1,
+    )
+    result = ablate.run(config)
+    assert [run["status"] for run in result["runs"]] == ["done", "done"]
+    assert [run["steps"] for run in result["runs"]] == [4, 4]  # matched
+    assert [run["samples_seen"] for run in result["runs"]] == [16, 16]
+    page = (tmp_path / "ablation" / "ablation.html").read_text()
+    assert "human-flare" in page and "<svg" in page
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "ablation" / "runs").rglob("*.safetensors")}
+    ablate.run(config)
+    assert {path: path.stat().st_mtime_ns for path in before} == before  # nothing is trained twice
+    with pytest.raises(ValueError, match=r"other settings \(budget\.starts\)"):
+        ablate.run(dataclasses.replace(config, budget=dataclasses.replace(config.budget, starts=2)))
+    assert "robot-only" in capsys.readouterr().out
