@@ -174,7 +174,10 @@ def test_an_arm_without_a_full_seed_gets_no_figure_and_no_verdict() -> None:
     dead = statistics.of("bc", 1)
     assert dead.overall.value is dead.overall.low is dead.overall.high is None and dead.over == "nothing"
     assert all(estimate.low is None for estimate in dead.tasks.values())
-    assert statistics.of("human-latent", 1).overall.low is not None
+    alive = statistics.of("human-latent", 1)  # its own seed still counts, and is told
+    assert alive.seeds == (1,) and alive.over == "starts"
+    assert alive.overall.value == pytest.approx(grids["human-latent"][1].mean())
+    assert alive.overall.low < alive.overall.value < alive.overall.high  # type: ignore[operator]
     assert {c.shown for c in statistics.comparisons} == {"cannot tell"}
     assert {c.p_holm for c in statistics.comparisons} == {None}
     assert verdict(statistics.comparisons[0]).endswith("cannot tell, no seed ran to its end in both")
