@@ -104,7 +104,13 @@ def _episodes(
     bar: Callable[[int, int], None] | None,
 ) -> tuple[Member, set[str]]:
     """The member, with the episodes to hold out among its own."""
-    episodes = RobotEpisodes(pyramid.path(entry.dataset), cameras=entry.cameras, state=entry.state, action=entry.action)
+    episodes = RobotEpisodes(
+        pyramid.path(entry.dataset),
+        cameras=entry.cameras,
+        state=entry.state,
+        action=entry.action,
+        previous_action=entry.previous_action,
+    )
     for index, reason in episodes.faults:
         log.warning("member '%s': episode %d is left out: %s", entry.name, index, reason)
     usable = [episode for episode in episodes.episodes if entry.failures or episode.succeeded is not False]

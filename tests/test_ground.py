@@ -18,6 +18,7 @@ import torch
 from made_datasets import CAMERAS, lerobot_v2, lerobot_v3
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from corpora.robot_episodes import RobotEpisodes
 from jobs import ground
 from jobs.policy_recipes import recipe_named
 from jobs.policy_training import PolicyTraining
@@ -221,3 +222,17 @@ def test_faults_name_the_remedy(straight, data: Path, cache: Path, tmp_path: Pat
 def test_held_episodes_are_not_trained_on(data: Path, cache: Path, tmp_path: Path) -> None:
     summary = ground.run(settings(data, tmp_path, cache, held_episodes="1", steps=1), quiet=True)
     assert (summary["members"][0]["samples"], summary["members"][0]["held_out_samples"]) == (30, 45)
+
+
+def test_the_last_action_is_in_the_state_and_chunks_are_relative_to_it(data: Path, cache: Path, tmp_path: Path) -> None:
+    changes = {"previous_action": True, "representation": "relative", "steps": 1}
+    ground.run(settings(data, tmp_path, cache, **changes), quiet=True)
+    codec = ChunkPolicy.from_pretrained(tmp_path).robot("two_link").codec
+    episodes = RobotEpisodes(data, previous_action=True)
+    assert codec.spec.names_of_state == episodes.state_names and len(episodes.state_names) > 3
+    assert codec.spec.parts[0].state_dims == (3, 4)  # of 3 numbers and the last action's 2
+    chunk = np.zeros((1, 8, codec.spec.action_dim), np.float32)
+    state = np.zeros((1, codec.spec.state_dim), np.float32)
+    state[:, 3:] = (0.25, -0.5)
+    moved = codec.decode_action(state, codec.encode_action(0 * state, chunk))
+    np.testing.assert_allclose(moved[0], np.tile((0.25, -0.5), (8, 1)), atol=1e-6)
