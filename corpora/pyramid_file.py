@@ -83,6 +83,9 @@ class PyramidMember:
     """Of actions: absolute, delta or relative."""
     normalisation: str = "q01_q99"
     """Of states and actions: min_max, mean_std or q01_q99."""
+    linear_base: bool = False
+    """Of a dataset with actions: the policy learns only what a ridge from the state leaves of them. Strong open loop; with
+    previous_action it may copy itself in closed loop."""
     shuffle_latents_seed: int | None = None
     """The control: latents are permuted over clips."""
     hours: float = 0.0
@@ -238,6 +241,8 @@ def _faults(member: PyramidMember, folder: Path, embodiments: tuple[str, ...]) -
         value = getattr(member, key)
         if value not in known:
             faults.append(f"{title}: {key} '{value}' is none of {', '.join(known)}{_near(value, known)}")
+    if member.linear_base and member.label != "action":
+        faults.append(f"{title}: linear_base is for label 'action', not '{member.label}', which has no state")
     try:
         _named_episodes(member.episodes)
     except ValueError as error:

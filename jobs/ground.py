@@ -58,6 +58,9 @@ class GroundConfig:
     """absolute, delta or relative (to the state at the chunk's beginning)."""
     normalisation: str = "q01_q99"
     """min_max, mean_std or q01_q99."""
+    linear_base: bool = False
+    """The policy learns only what a ridge from the state leaves of a chunk: strong open loop with few demonstrations; with
+    --previous-action it may copy itself in closed loop."""
     co_train: Path | None = None
     """Pyramid file whose members are trained on beside the demonstrations."""
     co_train_share: float = 0.5
@@ -146,6 +149,7 @@ def pyramid_of_demonstrations(config: GroundConfig) -> Pyramid:
         action=config.action,
         representation=config.representation,
         normalisation=config.normalisation,
+        linear_base=config.linear_base,
     )
     if config.co_train is None:
         return Pyramid("", (demonstrations,), Path())

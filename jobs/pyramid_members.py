@@ -232,7 +232,7 @@ def _learn_robot(
 ) -> None:
     """Fits the slot's codec, or checks that members fit the one that it has."""
     entry, first, _ = acting[0]
-    states, chunks, masks = _numbers(acting, seed)
+    states, chunks, masks, groups = _numbers(acting, seed)
     state_dim = 0 if states is None else states.shape[1]
     known = policy.robots.get(slot)
     if known is not None:
@@ -247,6 +247,9 @@ def _learn_robot(
                 f"member '{entry.name}': its steps are {first.step_s:.4f} s apart, those of this policy's '{slot}' "
                 f"{known.step_s:.4f} s; give another embodiment"
             )
+        if entry.linear_base != spec.linear_base:
+            has = "keeps its linear base" if spec.linear_base else "has no linear base, and gets none"
+            log.warning("member '%s': this policy's '%s' %s; give another embodiment", entry.name, slot, has)
         return
     spec = ActionSpec.simple(
         state_dim,
@@ -266,7 +269,11 @@ def _learn_robot(
             normalisation=entry.normalisation,  # type: ignore[arg-type]
         )
         spec = dataclasses.replace(spec, parts=(part,))
-    codec = ActionCodec.fit(states, chunks[masks], (states, chunks, masks), spec)
+    if entry.linear_base:
+        if states is None:
+            raise ValueError(f"member '{entry.name}': linear_base needs a state, and there is none; do without")
+        spec = dataclasses.replace(spec, linear_base=True)
+    codec = ActionCodec.fit(states, chunks[masks], (states, chunks, masks), spec, groups=groups)
     for what, found, room in (
         ("state", codec.state_dim, policy.config.max_state_dim),
         ("action", codec.action_dim, policy.config.max_action_dim),
@@ -296,7 +303,7 @@ def _check_labels(member: PseudoActionMember, robot: RobotFacts) -> None:
     if spec.needs_state:
         raise ValueError(
             f"{title} come without a state, which the robot's {robot.codec.spec.parts[0].representation} actions need; "
-            'give the robot\'s member representation = "absolute"'
+            'give the robot\'s member representation = "absolute", without linear_base'
         )
 
 
@@ -307,10 +314,11 @@ def _names(member: Member, what: str, width: int) -> tuple[str, ...]:
 
 def _numbers(
     acting: Sequence[tuple[PyramidMember, Member, NDArray[np.int64]]], seed: int
-) -> tuple[NDArray[np.float32] | None, NDArray[np.float32], NDArray[np.bool_]]:
-    """States [M, Ds], chunks [M, H, Da], masks [M, H] of samples that are trained on."""
+) -> tuple[NDArray[np.float32] | None, NDArray[np.float32], NDArray[np.bool_], list[str]]:
+    """States [M, Ds], chunks [M, H, Da], masks [M, H] and episodes [M] of samples that are trained on."""
     rng = np.random.default_rng(seed)
     states, chunks, masks = [], [], []
+    groups: list[str] = []
     for _, member, train in acting:
         some = np.sort(rng.permutation(train)[: FIT_CHUNKS // len(acting)])
         if isinstance(member, RobotMember):
@@ -324,10 +332,11 @@ def _numbers(
             continue
         chunks.append(chunk)
         masks.append(mask)
+        groups += [member.groups[int(index)] for index in some]
     widths = {chunk.shape[1:] for chunk in chunks}
     if len(widths) > 1:
         raise ValueError(
             f"members {', '.join(entry.name for entry, _, _ in acting)} share an embodiment, but their chunks are "
             f"{sorted(widths)} (steps, dimensions): give them embodiments of their own"
         )
-    return (np.concatenate(states) if states else None), np.concatenate(chunks), np.concatenate(masks)
+    return (np.concatenate(states) if states else None), np.concatenate(chunks), np.concatenate(masks), groups

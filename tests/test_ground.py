@@ -236,3 +236,14 @@ def test_the_last_action_is_in_the_state_and_chunks_are_relative_to_it(data: Pat
     state[:, 3:] = (0.25, -0.5)
     moved = codec.decode_action(state, codec.encode_action(0 * state, chunk))
     np.testing.assert_allclose(moved[0], np.tile((0.25, -0.5), (8, 1)), atol=1e-6)
+
+
+def test_a_linear_base_is_fitted_on_the_training_episodes_and_saved(data: Path, cache: Path, tmp_path: Path) -> None:
+    changes = {"linear_base": True, "held_episodes": "1", "steps": 1}
+    ground.run(settings(data, tmp_path, cache, **changes), quiet=True)
+    codec = ChunkPolicy.from_pretrained(tmp_path).robot("two_link").codec
+    assert codec.base is not None and codec.horizon == 8
+    first, second = (episode.state for episode in RobotEpisodes(data).episodes)
+    assert first is not None and second is not None
+    assert codec.base.high == pytest.approx(codec.encode_state(first).max(0))
+    assert (codec.encode_state(second).max(0) > codec.base.high + 0.1).any()

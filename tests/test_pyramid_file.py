@@ -66,6 +66,7 @@ name = "hands"
 tier = "humn"
 label = "latent"
 corpus = "hands"
+linear_base = true
 [[member]]
 name = "hands"
 tier = "robot"
@@ -101,6 +102,7 @@ FAULTS = [
     "unknown key 'nam' (did you mean 'name'?)",
     "member 'hands': tier 'humn' is none of human, synthetic, neural, robot (did you mean 'human'?)",
     "member 'hands': label 'latent' needs 'latents'",
+    "member 'hands': linear_base is for label 'action', not 'latent', which has no state",
     "member 'hands': dataset 'nowhere': no such folder",
     "member 'hands': unknown embodiment 'frank' (did you mean 'franka'?); known: latent, franka",
     "member 'hands': weight -1.0 must be 0 or more",

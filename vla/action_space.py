@@ -1,7 +1,7 @@
 """Everything between a robot's numbers and the policy's: `ActionSpec` says what they are, `ActionCodec` turns them.
 
 raw state [.., Ds]      -- rotations as 6D -- normalise -->  encoded state  [.., state_dim]
-raw chunk [.., H, Da]   -- delta / relative, 6D -- normalise -->  encoded chunk [.., H, action_dim]
+raw chunk [.., H, Da]   -- delta / relative, 6D (-- less the linear base) -- normalise -->  encoded chunk [.., H, action_dim]
 sampled chunk           -- and all the way back -->  raw chunk, which the robot executes
 
 The codec is fitted on training data and stored in the checkpoint, so that a policy cannot be served with another's statistics.
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla.action_spec import ActionPart, ActionSpec, Representation
+from vla.linear_base import ROUNDING, LinearBase
 from vla.normalisation import Normalisation, Normaliser
 from vla.relative_chunks import represent, represented_steps, restore
 from vla.rotations import NAMES_6D, RotationKind, matrix_to_rotation_6d, to_matrix
@@ -39,10 +40,14 @@ class ActionCodec:
     (q and -q, or angles that differ by full turns).
     """
 
-    def __init__(self, spec: ActionSpec, state: Normaliser, actions: Mapping[str, Normaliser]) -> None:
-        """From fitted normalisers: of the state, and of each part by name. Use `fit` or `from_json`."""
+    def __init__(
+        self, spec: ActionSpec, state: Normaliser, actions: Mapping[str, Normaliser], base: LinearBase | None = None
+    ) -> None:
+        """From fitted normalisers: of the state, and of each part by name; `base` where spec.linear_base. Use `fit` or
+        `from_json`."""
         self.spec = spec
         self.state = state
+        self.base = base
         self.actions = {part.name: actions[part.name] for part in spec.parts}
         for part in spec.parts:
             fitted = self.actions[part.name]
@@ -52,23 +57,38 @@ class ActionCodec:
                     f"{fitted.dim} dimensions, per_step {fitted.per_step}: they belong to another robot"
                 )
         horizons = {fitted.horizon for fitted in self.actions.values() if fitted.per_step}
+        horizons |= {base.horizon} if base is not None else set()
         if len(horizons) > 1:
             raise ValueError(
                 f"statistics per step of horizons {sorted(map(str, horizons))}: all parts are fitted on one horizon"
+            )
+        if spec.linear_base != (base is not None):
+            raise ValueError(f"linear_base {spec.linear_base}, base {base}: a codec has a base where its spec says so")
+        if base is not None and base.weights.shape[1:] != (len(self.state_names), self.action_dim):
+            raise ValueError(
+                f"linear base with weights of {list(base.weights.shape)}: [H, {len(self.state_names)}, {self.action_dim}] is "
+                "wanted; it belongs to another robot"
             )
         if state.dim != len(self.state_names):
             raise ValueError(f"statistics of {state.dim} dimensions for an encoded state of {len(self.state_names)}")
 
     @classmethod
     def fit(
-        cls, states: Array | None, actions: Array, chunks: tuple[Array | None, Array, Array], spec: ActionSpec
+        cls,
+        states: Array | None,
+        actions: Array,
+        chunks: tuple[Array | None, Array, Array],
+        spec: ActionSpec,
+        *,
+        groups: Sequence[str] | None = None,
     ) -> ActionCodec:
         """Statistics of training data (never of what is held out).
 
         states [N, Ds] and actions [N, Da]: one row a frame. chunks: (state [M, Ds], action [M, H, Da], mask bool [M, H], False
         past an episode's end). States are None where spec.state_dim is 0. Absolute parts take their statistics from
-        `actions`, what is delta, relative or per step from `chunks`. Masked steps and NaN are left out. A few ten thousand
-        chunks drawn at random suffice; all are held in memory.
+        `actions`, what is delta, relative, per step or beside a linear base from `chunks`. Masked steps and NaN are left out.
+        A few ten thousand chunks drawn at random suffice; all are held in memory. groups [M]: the episode of each chunk, by
+        which a linear base is cross-validated.
 
         Raises ValueError for shapes that do not fit, and where a dimension (of a step) has no value.
         """
@@ -81,12 +101,30 @@ class ActionCodec:
         _expect("mask of chunks", mask, chunk.shape[:2])
         if start is not None:
             _expect("states of chunks", start, (chunk.shape[0], spec.state_dim))
+        unrolled = _unroll_state(spec, frames)
+        resolution = np.array([RESOLUTION_6D if turned else 0.0 for _, turned in _state_columns(spec)])
+        state = Normaliser.fit(unrolled, spec.state_normalisation, clip=spec.state_clip, resolution=resolution)
+        base = None
+        if spec.linear_base:
+            if start is None:
+                raise ValueError("linear_base: it needs the states of the chunks, and none are given")
+            whole, there = np.concatenate([represent(spec, part, start, chunk) for part in spec.parts], -1), mask
+            for part in spec.parts:
+                there = there & represented_steps(part, mask)
+            encoded = state.encode(_unroll_state(spec, start))
+            base = LinearBase.fit(encoded, whole, there, groups)
+            guesses = _pieces(spec, base.predict(encoded))
         fitted = {}
         for part in spec.parts:
-            if part.needs_state or part.per_step:
+            finest: float | NDArray[np.float64] = 0.0 if part.rotation == "none" else RESOLUTION_6D
+            if part.needs_state or part.per_step or base is not None:
                 values, known = represent(spec, part, start, chunk), represented_steps(part, mask)
             else:
                 values, known = represent(spec, part, None, rows[:, None]), np.ones((len(rows), 1), np.bool_)
+            if base is not None:  # what is left of a number that the state tells is its rounding, not a motion
+                size = np.abs(np.where(known[..., None], values, 0.0))
+                finest = np.maximum(finest, ROUNDING * np.nanmax(size, (0, 1), initial=0.0))
+                values = values - guesses[part.name]
             try:
                 fitted[part.name] = Normaliser.fit(
                     values,
@@ -94,14 +132,11 @@ class ActionCodec:
                     mask=known,
                     per_step=part.per_step,
                     clip=part.clip,
-                    resolution=0.0 if part.rotation == "none" else RESOLUTION_6D,
+                    resolution=finest,
                 )
             except ValueError as error:
                 raise ValueError(f"action part '{part.name}': {error}") from error
-        unrolled = _unroll_state(spec, frames)
-        resolution = np.array([RESOLUTION_6D if turned else 0.0 for _, turned in _state_columns(spec)])
-        state = Normaliser.fit(unrolled, spec.state_normalisation, clip=spec.state_clip, resolution=resolution)
-        return cls(spec, state, fitted)
+        return cls(spec, state, fitted, base)
 
     @property
     def state_dim(self) -> int:
@@ -115,7 +150,9 @@ class ActionCodec:
 
     @property
     def horizon(self) -> int | None:
-        """The only chunk length it takes, where a part has statistics per step; None: any."""
+        """The only chunk length it takes, where a part has statistics per step or there is a linear base; None: any."""
+        if self.base is not None:
+            return self.base.horizon
         return next((fitted.horizon for fitted in self.actions.values() if fitted.per_step), None)
 
     @property
@@ -163,8 +200,10 @@ class ActionCodec:
         _expect("action chunk", raw, (..., self.horizon, self.spec.action_dim))
         if start is not None:
             _expect("state", start, (..., self.spec.state_dim))
+        guesses = self._guesses(start)
+        represented = {part.name: represent(self.spec, part, start, raw) for part in self.spec.parts}
         encoded = np.concatenate(
-            [self.actions[part.name].encode(represent(self.spec, part, start, raw)) for part in self.spec.parts],
+            [self.actions[name].encode(values - guesses.get(name, 0.0)) for name, values in represented.items()],
             axis=-1,
         )
         if mask is not None:
@@ -192,13 +231,20 @@ class ActionCodec:
         _expect("encoded action chunk", numbers, (..., self.horizon, self.action_dim))
         if start is not None:
             _expect("state", start, (..., self.spec.state_dim))
-        edges = np.cumsum([part.width for part in self.spec.parts])[:-1]
-        pieces = np.split(numbers, edges, axis=-1)
+        guesses = self._guesses(start)
         represented = {
-            part.name: self.actions[part.name].decode(piece)
-            for part, piece in zip(self.spec.parts, pieces, strict=True)
+            name: self.actions[name].decode(piece) + guesses.get(name, 0.0)
+            for name, piece in _pieces(self.spec, numbers).items()
         }
         return restore(self.spec, start, represented).astype(np.float32)
+
+    def _guesses(self, start: NDArray[Any] | None) -> dict[str, NDArray[np.float64]]:
+        """Part -> what the linear base says of it, [.., H, width]; empty without a base."""
+        if self.base is None:
+            return {}
+        if start is None:
+            raise ValueError("these actions are counted from a linear base: they need the state, and none is given")
+        return _pieces(self.spec, self.base.predict(self.state.encode(_unroll_state(self.spec, start))))
 
     def to_json(self) -> dict[str, Any]:
         """For a checkpoint: plain dicts, lists and numbers; `from_json` restores the same bits."""
@@ -207,6 +253,7 @@ class ActionCodec:
             "spec": self.spec.to_json(),
             "state": self.state.to_json(),
             "actions": {name: fitted.to_json() for name, fitted in self.actions.items()},
+            "linear_base": None if self.base is None else self.base.to_json(),
         }
 
     @classmethod
@@ -220,7 +267,9 @@ class ActionCodec:
         if missing := [part.name for part in spec.parts if part.name not in values["actions"]]:
             raise ValueError(f"action codec without statistics of {', '.join(missing)}: the checkpoint is incomplete")
         actions = {part.name: Normaliser.from_json(values["actions"][part.name]) for part in spec.parts}
-        return cls(spec, Normaliser.from_json(values["state"]), actions)
+        base = values.get("linear_base")
+        fitted = None if base is None else LinearBase.from_json(base)
+        return cls(spec, Normaliser.from_json(values["state"]), actions, fitted)
 
 
 def _numpy(values: Array) -> NDArray[Any]:
@@ -274,6 +323,12 @@ def _unroll_state(spec: ActionSpec, state: NDArray[Any]) -> NDArray[np.float64]:
         elif dim not in swallowed:
             columns.append(state[..., dim : dim + 1].astype(np.float64))
     return np.concatenate(columns, axis=-1)
+
+
+def _pieces(spec: ActionSpec, numbers: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Part -> its numbers, of encoded chunks [.., H, action_dim]."""
+    edges = np.cumsum([part.width for part in spec.parts])[:-1]
+    return dict(zip((part.name for part in spec.parts), np.split(numbers, edges, axis=-1), strict=True))
 
 
 def _still(fitted: Normaliser) -> list[bool]:

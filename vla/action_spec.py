@@ -107,6 +107,11 @@ class ActionSpec:
     """Names of the state's numbers; empty: state.0, state.1, ..."""
     action_names: tuple[str, ...] = ()
     """Names of the action's numbers; empty: made of the parts' names."""
+    linear_base: bool = False
+    """The policy learns only what a ridge from the encoded state leaves of a chunk, see vla/linear_base.py. With few
+    demonstrations that is strong open loop, the more so where the state holds the last action. It is also a trap: to go on
+    as the last action did needs no picture, and in closed loop, where that action was the policy's own, such a copycat
+    (de Haan et al. 2019, causal confusion) may drift, or never begin to move. Measure closed loop before you rely on it."""
 
     def __post_init__(self) -> None:
         names = [part.name for part in self.parts]
@@ -133,6 +138,10 @@ class ActionSpec:
         if len(set(owned)) != len(owned):
             raise ValueError(
                 f"state rotations {groups} overlap: one number of the state belongs to one rotation, written in one way"
+            )
+        if self.linear_base and not self.state_dim:
+            raise ValueError(
+                "linear_base with 0 state dimensions: it is linear in the state; choose a state, or do without"
             )
         for what, given, width in (
             ("state", self.state_names, self.state_dim),
@@ -170,8 +179,8 @@ class ActionSpec:
 
     @property
     def needs_state(self) -> bool:
-        """Whether any part does."""
-        return any(part.needs_state for part in self.parts)
+        """Whether any part does, or the linear base."""
+        return self.linear_base or any(part.needs_state for part in self.parts)
 
     @property
     def state_rotations(self) -> list[tuple[tuple[int, ...], RotationKind]]:
