@@ -2,6 +2,10 @@
 
 Frame t shows the world before action t. With `frame_every` k only every k-th control step is stored; the action of a
 stored frame is then the mean of the k actions from it to the next.
+
+`action` is what the robot did, noise included: what a picture can show, and what latents are probed for. `action.expert`
+is what the expert wanted to do where the noise had brought it, which is what is to be imitated (DART, Laskey et al.
+2017): smooth noise lasts, so that the action done tells how the hand went astray, hardly how it comes back.
 """
 
 from __future__ import annotations
@@ -24,6 +28,9 @@ from corpora.metaworld import (
     episode_generator,
     smooth_noise,
 )
+
+EXPERT_ACTION = "action.expert"
+"""Column of the expert's own action."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +90,21 @@ def episode_features(pose: CameraPose) -> dict[str, Feature]:
     return {
         "observation.state": Feature(STATE_NAMES),
         "action": Feature(ACTION_NAMES),
+        EXPERT_ACTION: Feature(ACTION_NAMES),
         "next.success": Feature(("success",), "bool"),
         "camera.motion": Feature(
             MOTION_NAMES,
             info={"fovy_deg": still.pop("fovy_deg"), "still_camera": still, "axes": "x right, y up, z back"},
         ),
+    }
+
+
+def episode_modality(camera: str) -> dict[str, Any]:
+    """GR00T's meta/modality.json of such a dataset: the action to imitate is the expert's own."""
+    return {
+        "state": {"robot": {"start": 0, "end": len(STATE_NAMES), "original_key": "observation.state"}},
+        "action": {"expert": {"start": 0, "end": len(ACTION_NAMES), "original_key": EXPERT_ACTION}},
+        "video": {camera: {"original_key": f"observation.images.{camera}"}},
     }
 
 
@@ -116,14 +133,17 @@ def record_episode(env: MetaWorldEnv, settings: EpisodeSettings, episode: int, r
         step = env.steps
         row: dict[str, Any] = {"observation.state": state, "camera.motion": path[step]}
         picture = env.render(path[step])
-        actions = []
+        done, wanted = [], []
         reached = False
         for _ in range(settings.frame_every):
-            action = np.clip(env.expert_action() + noise[env.steps], -1, 1).astype(np.float32)
+            expert = env.expert_action()
+            action = np.clip(expert + noise[env.steps], -1, 1).astype(np.float32)
             state = env.step(action)
-            actions.append(action)
+            done.append(action)
+            wanted.append(expert.astype(np.float32))
             reached = reached or env.success
-        record.add(picture, {**row, "action": np.mean(actions, axis=0), "next.success": reached})
+        row |= {"action": np.mean(done, axis=0), EXPERT_ACTION: np.mean(wanted, axis=0), "next.success": reached}
+        record.add(picture, row)
         if reached and not succeeded:
             succeeded = True
             last_step = min(last_step, max(env.steps + settings.steps_after_success, settings.min_steps))

@@ -6,7 +6,6 @@ import dataclasses
 import importlib.metadata
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +22,13 @@ from corpora.lerobot_writer import LeRobotFormat, LeRobotWriter
 from corpora.metaworld import HEAD_CAMERA, Look, MetaWorldEnv, still_pose
 from corpora.metaworld_tasks import DEFAULT_TASKS, task_names
 from corpora.offscreen_gl import require_offscreen_gl
-from corpora.simulated_episode import EpisodeSettings, episode_features, record_episode
+from corpora.simulated_episode import EpisodeSettings, episode_features, episode_modality, record_episode
 from jobs.cli import parse
 from jobs.ending import print_ending
+from jobs.run_folder import write_json
 
 SUMMARY = "simulate.json"
+MODALITY = "meta/modality.json"
 _SETTINGS = ".simulate-settings.json"
 
 
@@ -112,12 +113,12 @@ def run(config: SimulateConfig) -> dict[str, Any]:
     writer.finish(total, features=() if config.action_free else None)
     if config.truth is not None:
         writer.write_truth(total, config.truth)
+    if not config.action_free:
+        write_json(config.out / MODALITY, episode_modality(config.camera))
     facts = [writer.staged_facts(number) for number in range(total)]
     spent = {"wall_s": time.perf_counter() - started, "cpu_s": time.process_time() - started_cpu}
     summary = _summary(config, settings, facts, frames, spent)
-    temporary = config.out / f"{SUMMARY}.part"
-    temporary.write_text(json.dumps(summary, indent=2))
-    os.replace(temporary, config.out / SUMMARY)
+    write_json(config.out / SUMMARY, summary)
     (config.out / _SETTINGS).unlink()
     writer.clear_staging()
     return summary
@@ -150,9 +151,7 @@ def _finished(config: SimulateConfig, settings: Mapping[str, Any]) -> dict[str, 
         return summary
     if any(config.out.iterdir()):
         raise ValueError(f"{config.out} is not empty and holds no simulation; choose another --out")
-    temporary = begun.with_name(f"{_SETTINGS}.part")
-    temporary.write_text(json.dumps(settings))
-    os.replace(temporary, begun)
+    write_json(begun, settings)
     return None
 
 

@@ -20,6 +20,7 @@ from corpora.head_camera import head_camera_path, plane_homography
 from corpora.lerobot_writer import BOOKKEEPING
 from corpora.metaworld import HEAD_POSE, Look, MetaWorldEnv, episode_generator, smooth_noise
 from corpora.metaworld_tasks import task_names
+from corpora.robot_episodes import RobotEpisodes
 from corpora.simulated_episode import EpisodeSettings
 from jobs.simulate import SimulateConfig, main, run
 
@@ -198,6 +199,7 @@ def test_a_row_is_state_picture_and_the_action_taken_then(simulated: Path) -> No
             error = np.mean((env.render().astype(float) - pictures[k]) ** 2)
             assert 10 * np.log10(255**2 / error) > 28
             expert = env.expert_action()
+            np.testing.assert_allclose(rows["action.expert"][k], expert, atol=1e-6)
             if episode == 0:  # noise 0
                 np.testing.assert_allclose(rows["action"][k], expert, atol=1e-6)
             else:
@@ -208,6 +210,18 @@ def test_a_row_is_state_picture_and_the_action_taken_then(simulated: Path) -> No
     facts = json.loads((simulated / "simulate.json").read_text())
     assert [fact["noise"] for fact in facts["per_episode"]] == [0.0, 0.5]
     assert facts["frames"] == 48 and facts["frames_per_s"] > 0
+
+
+@needs_gl
+@pytest.mark.gl
+def test_policies_read_what_the_expert_wanted_and_the_action_done_by_its_name(simulated: Path) -> None:
+    rows = rows_of(simulated)
+    assert not np.array_equal(rows["action"], rows["action.expert"])
+    for parts, column in ((), "action.expert"), (("action",), "action"):
+        episodes = RobotEpisodes(simulated, action=parts)
+        assert episodes.action is not None
+        np.testing.assert_allclose(episodes.action, rows[column], atol=1e-6)
+        assert episodes.cameras == ("observation.images.head",)
 
 
 @needs_gl
