@@ -17,6 +17,7 @@ from vla.flow_matching import (
     flow_loss_per_sample,
     masked_mean,
     noised,
+    sample_start,
     sample_time,
 )
 
@@ -179,10 +180,31 @@ def test_euler_on_a_field_that_is_known() -> None:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"alpha": 0}, "alpha 0"), ({"buckets": 0}, "buckets 0"), ({"steps": 0}, "steps 0"), ({"draws": 0}, "draws 0")],
+    [
+        ({"alpha": 0}, "alpha 0"),
+        ({"buckets": 0}, "buckets 0"),
+        ({"steps": 0}, "steps 0"),
+        ({"draws": 0}, "draws 0"),
+        ({"middle": 1.5}, "middle 1.5"),
+    ],
 )
 def test_settings_without_sense_are_refused(options: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         FlowConfig(**options)
     with pytest.raises(ValueError, match="steps 0"):
         euler(lambda x, time: x, torch.zeros(1, 1, 1), 0)
+
+
+def test_the_middles_share_of_the_draws_has_neither_noise_nor_time() -> None:
+    shape = torch.Size([4000, 3, 2])
+    for draws, share in ((1, 0.25), (4, 0.25), (2, 0.5)):
+        noise, time = sample_start(shape, FlowConfig(middle=share, draws=draws))
+        middle = ~noise.flatten(1).any(1)
+        assert not time[middle].any() and time[~middle].median() > 0.2
+        if draws > 1:  # the same of every sample's draws
+            assert (middle.view(-1, draws) == (torch.arange(draws) < share * draws)).all()
+        else:
+            assert middle.float().mean().item() == pytest.approx(share, abs=0.03)
+        assert noise[~middle].std().item() == pytest.approx(1, abs=0.02)
+    noise, _ = sample_start(shape, FlowConfig())
+    assert noise.flatten(1).any(1).all()

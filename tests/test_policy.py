@@ -42,8 +42,7 @@ def noise_of_rows(monkeypatch: pytest.MonkeyPatch, which: list[int], width: int)
     noise = torch.randn(16, HORIZON, 64, generator=generator(1))
     times = torch.rand(16, generator=generator(2))
     with monkeypatch.context() as patch:
-        patch.setattr(vla.policy, "sample_time", lambda count, config: times[which])
-        patch.setattr(torch, "randn_like", lambda like: noise[which][..., :width])
+        patch.setattr(vla.policy, "sample_start", lambda shape, config: (noise[which][..., :width], times[which]))
         yield
 
 
@@ -161,6 +160,21 @@ def test_draws_of_one_sample_share_their_tokens_and_average_their_losses() -> No
     torch.testing.assert_close(three.action_loss, six.action_loss.view(2, 3).mean(1), **CLOSE)
     assert three.future_states is not None and three.future_states.shape[:3] == (2, 3, 4)
     torch.testing.assert_close(three.future_states.flatten(0, 1), six.future_states[:, 0], **CLOSE)
+
+
+def test_a_draw_of_the_middle_is_regression_on_the_chunk() -> None:
+    """With every draw in the middle the loss is that of the velocity at 0, which sampling in one step answers by."""
+    policy = tiny_policy(flow=FlowConfig(middle=1.0, steps=1, temperature=0.0)).train()
+    policy.backbone.eval()
+    batch = batch_of(policy.config, [2, 5])
+    loss = policy(batch).action_loss
+    tokens = policy.think(batch["pictures"], batch["picture_mask"], batch["instruction"])
+    width = policy.config.max_action_dim
+    answer = policy.sample(tokens, batch["state"], batch["state_mask"], batch["embodiment"], width)
+    mask = batch["action_mask"]
+    error = ((answer - batch["action"]) ** 2 * mask).flatten(1).sum(1) / mask.flatten(1).sum(1)
+    assert mask.flatten(1).any(1).all()
+    torch.testing.assert_close(loss, error, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("lacking", ["action", "state", "instruction", "picture", "all"])

@@ -37,6 +37,9 @@ class FlowConfig:
     temperature: float = 1.0
     """Scale of the noise that sampling begins with: 1 draws from what was learned, 0 always answers by the middle of it, which
     leaves the noise of noisy demonstrations out."""
+    middle: float = 0.0
+    """Share of the draws whose noise and time are 0, so that their velocity is the whole chunk: regression, which is what
+    sampling with temperature 0 begins with. Noise alone never shows the network its own middle."""
     draws: int = 1
     """Times and noises drawn for each sample of a batch: System 2 runs once for all of them, which is cheap training
     where it costs more than the DiT."""
@@ -46,6 +49,8 @@ class FlowConfig:
             raise ValueError(f"alpha {self.alpha}, beta {self.beta}: both must be above 0")
         if self.temperature < 0:
             raise ValueError(f"temperature {self.temperature}: must be at least 0")
+        if not 0 <= self.middle <= 1:
+            raise ValueError(f"middle {self.middle}: within 0 and 1, a share of the draws")
         for name in ("buckets", "steps", "draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")
@@ -56,6 +61,21 @@ def sample_time(count: int, config: FlowConfig, generator: torch.Generator | Non
     beta = _sample_beta(count, config.alpha, config.beta, generator)
     time = (TIME_SCALE - beta) / TIME_SCALE if config.time == "n1" else (1 - beta) * TIME_SCALE
     return time.clamp(0.0, TIME_SCALE)  # the N1 form falls to -0.001 where b is nearly 1
+
+
+def sample_start(shape: torch.Size, config: FlowConfig) -> tuple[Tensor, Tensor]:
+    """Noise float32 [B K, H, D] and times [B K] of the K = `config.draws` draws of B samples, neighbours in `shape`.
+
+    With several draws the first `middle` x K of each sample's are those of the middle, else each with that probability.
+    """
+    noise, time = torch.randn(shape), sample_time(shape[0], config)
+    if config.middle:
+        if config.draws > 1:
+            middle = torch.arange(shape[0]) % config.draws < round(config.middle * config.draws)
+        else:
+            middle = torch.rand(shape[0]) < config.middle
+        noise[middle], time[middle] = 0.0, 0.0
+    return noise, time
 
 
 def _sample_beta(count: int, alpha: float, beta: float, generator: torch.Generator | None) -> Tensor:

@@ -6,6 +6,7 @@ A token that is not there (no state, no action, a step past the episode's end) i
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +17,7 @@ from vla.batch import PolicyBatch, check_batch
 from vla.chunk_policy import ChunkPolicy, PolicyOutput
 from vla.dit import Dit, VisionLanguageBlocks, sinusoid
 from vla.embodiments import Embodiments
-from vla.flow_matching import bucket, euler, flow_loss_per_sample, noised, sample_time
+from vla.flow_matching import bucket, euler, flow_loss_per_sample, noised, sample_start
 from vla.policy_config import PolicyConfig
 
 
@@ -92,8 +93,10 @@ class DualSystemPolicy(ChunkPolicy):
             hidden = torch.rand(len(state), 1, device=state.device) < config.state_dropout
             state_mask = state_mask & ~hidden
         action = torch.where(mask, action, torch.zeros_like(action))
-        time = sample_time(len(action), config.flow).to(action.device)
-        x, velocity = noised(action, torch.randn_like(action), time)
+        # held-out losses are those of flow matching, whatever the training adds
+        flow = config.flow if self.training else dataclasses.replace(config.flow, draws=1, middle=0.0)
+        noise, time = (value.to(action.device) for value in sample_start(action.shape, flow))
+        x, velocity = noised(action, noise, time)
         predicted, states = self.velocity(tokens, x, mask, time, state, state_mask, slot)
         loss = flow_loss_per_sample(predicted.float(), velocity, mask)
         size = len(batch["action"])
