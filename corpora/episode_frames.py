@@ -20,6 +20,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from corpora.frame_table import Fit, FrameFault, FrameTable, Progress, available_cores, make_frame_table
+from corpora.rlds_episodes import RldsEpisodes
 from corpora.robot_episodes import RobotEpisodes
 from corpora.video import (
     DecodingReport,
@@ -73,6 +74,8 @@ def open_episode_frames(
         raise ValueError(f"workers {workers}: must be at least 1")
 
     def fill(pictures: NDArray[np.uint8], valid: NDArray[np.bool_]) -> list[FrameFault]:
+        if isinstance(episodes, RldsEpisodes):
+            return episodes.fill(pictures, valid, lambda rgb: resize_picture(rgb, size, fit))
         tasks = _tasks(episodes)
         cv2.setNumThreads(1)  # each thread has a video of its own
         total, done = sum(len(task.rows) for task in tasks), 0

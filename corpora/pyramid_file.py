@@ -14,7 +14,7 @@
     name = "demonstrations"
     tier = "robot"
     label = "action"
-    dataset = "demonstrations"  # LeRobot dataset
+    dataset = "demonstrations"  # LeRobot or RLDS dataset
     demos = 3                   # of each instruction
     embodiment = "franka"
 
@@ -58,7 +58,7 @@ class PyramidMember:
     licence: str = ""
     """Of the data."""
     dataset: str = ""
-    """A LeRobot dataset."""
+    """A LeRobot dataset, or an RLDS one (the folder of its features.json)."""
     corpus: str = ""
     """A folder of giza ingest."""
     latents: str = ""
@@ -259,25 +259,25 @@ def _faults(member: PyramidMember, folder: Path, embodiments: tuple[str, ...]) -
         return faults
     if bool(member.dataset) == bool(member.corpus):
         faults.append(
-            f"{title}: give either a dataset (LeRobot) or a corpus (giza ingest), or hours to have it drawn only"
+            f"{title}: give either a dataset (LeRobot, RLDS) or a corpus (giza ingest), or hours to have it drawn only"
         )
     needs = {"latent": ("corpus", "latents"), "inverse-dynamics": ("corpus", "pseudo_actions"), "action": ("dataset",)}
     for key in needs.get(member.label, ()):
         if not getattr(member, key):
             faults.append(f"{title}: label '{member.label}' needs '{key}'")
     markers = {
-        "dataset": "meta/info.json",
-        "corpus": "manifest.parquet",
-        "latents": "extract.json",
-        "pseudo_actions": "label.json",
+        "dataset": ("meta/info.json", "dataset_info.json"),  # LeRobot, RLDS
+        "corpus": ("manifest.parquet",),
+        "latents": ("extract.json",),
+        "pseudo_actions": ("label.json",),
     }
-    for key, marker in markers.items():
+    for key, either in markers.items():
         value = getattr(member, key)
         place = folder / Path(value).expanduser()
         if value and not place.exists():
             faults.append(f"{title}: {key} '{value}': no such folder ({place})")
-        elif value and not (place / marker).exists():
-            faults.append(f"{title}: {key} '{value}' lacks {marker}: it is not finished, or another kind of folder")
+        elif value and not any((place / marker).exists() for marker in either):
+            faults.append(f"{title}: {key} '{value}' lacks {either[0]}: it is not finished, or another kind of folder")
     return faults
 
 

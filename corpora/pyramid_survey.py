@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from corpora.corpus import Corpus
 from corpora.pseudo_actions import read_facts
 from corpora.pyramid_file import TIERS, Pyramid, PyramidMember, chosen_episodes
-from corpora.robot_episodes import RobotEpisodes
+from corpora.rlds_episodes import open_robot_episodes
 from corpora.video import describe
 
 _METADATA = b"giza"
@@ -218,7 +218,9 @@ def _count(member: PyramidMember, pyramid: Pyramid, limits: PolicyLimits) -> _Co
 
 
 def _count_episodes(member: PyramidMember, pyramid: Pyramid, limits: PolicyLimits) -> _Counted:
-    data = RobotEpisodes(pyramid.path(member.dataset), cameras=member.cameras, state=member.state, action=member.action)
+    data = open_robot_episodes(
+        pyramid.path(member.dataset), cameras=member.cameras, state=member.state, action=member.action
+    )
     texts = [episode.instruction for episode in data.episodes]
     wanted = set(chosen_episodes(data.indices, texts, episodes=member.episodes, demos=member.demos))
     rows = [len(episode.t_s) for episode in data.episodes if episode.index in wanted]

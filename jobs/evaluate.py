@@ -28,7 +28,7 @@ class EvaluateConfig:
     embodiment: str = ""
     """Robot that acts; may be left out where the policy knows only one."""
     data: Path | None = None
-    """LeRobot dataset for the open loop."""
+    """LeRobot or RLDS dataset for the open loop."""
     episodes: str = ""
     """With --data: held-out episodes, "20:26" for 20 to 25, or "3,5,8"."""
     train_episodes: str = ""

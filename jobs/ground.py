@@ -27,7 +27,7 @@ class GroundConfig:
     """Train a policy on demonstrations of one robot."""
 
     data: Path
-    """LeRobot dataset (v2.0, v2.1 or v3.0)."""
+    """LeRobot dataset (v2.0, v2.1 or v3.0), or the folder of an RLDS dataset's features.json."""
     out: Path
     """Run folder; the same command again resumes. It holds the policy when the run is done."""
     policy: str = ""

@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from corpora.frame_table import default_cache
+from corpora.rlds_episodes import is_rlds
 from flare.target_encoder import TargetEncoder, build_target
 from jobs.lightning_trainer import make_trainer, quiet_lightning
 from jobs.policy_data import PolicyBatches, TrainingMember, held_batches
@@ -34,12 +35,20 @@ log = logging.getLogger(__name__)
 
 
 def data_fingerprint(dataset: Path) -> str:
-    """Of a LeRobot dataset's metadata, wherever it lies. Raises ValueError where there is none."""
+    """Of a dataset's metadata (LeRobot or RLDS), wherever it lies. Raises ValueError where there is none."""
     meta = dataset.expanduser() / "meta"
-    if not (meta / "info.json").is_file():
-        raise ValueError(f"'{dataset}' is no LeRobot dataset: it lacks meta/info.json")
+    if is_rlds(dataset):
+        meta = dataset.expanduser()
+        paths = list(meta.glob("*.json"))
+    elif (meta / "info.json").is_file():
+        paths = [path for path in meta.rglob("*") if path.is_file()]
+    else:
+        raise ValueError(
+            f"'{dataset}' is no LeRobot dataset: it lacks meta/info.json; nor is it RLDS, which has features.json and "
+            "dataset_info.json"
+        )
     digest = hashlib.sha256()
-    for path in sorted(path for path in meta.rglob("*") if path.is_file()):
+    for path in sorted(paths):
         digest.update(path.relative_to(meta).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

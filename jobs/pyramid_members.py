@@ -19,7 +19,7 @@ from corpora.episode_frames import open_episode_frames
 from corpora.policy_samples import ClipMember, LatentMember, Member, RobotMember
 from corpora.pseudo_actions import PseudoActionMember
 from corpora.pyramid_file import Pyramid, PyramidMember, chosen_episodes
-from corpora.robot_episodes import RobotEpisodes
+from corpora.rlds_episodes import open_robot_episodes
 from jobs.policy_data import TrainingMember, held_groups, split_samples
 from vla.action_space import ActionCodec
 from vla.action_spec import ActionPart, ActionSpec
@@ -104,7 +104,7 @@ def _episodes(
     bar: Callable[[int, int], None] | None,
 ) -> tuple[Member, set[str]]:
     """The member, with the episodes to hold out among its own."""
-    episodes = RobotEpisodes(
+    episodes = open_robot_episodes(
         pyramid.path(entry.dataset),
         cameras=entry.cameras,
         state=entry.state,

@@ -15,6 +15,7 @@ from corpora.episode_frames import open_episode_frames
 from corpora.policy_samples import RobotMember
 from corpora.previous_action import PREVIOUS
 from corpora.pyramid_file import chosen_episodes
+from corpora.rlds_episodes import open_robot_episodes
 from corpora.robot_episodes import RobotEpisodes
 from corpora.time_alignment import rows_within
 from jobs.open_loop import Chunks, matching_state_dims
@@ -41,7 +42,7 @@ class Selection:
 
 
 class RecordedEpisodes:
-    """The held-out moments (every `every`-th row) of a LeRobot dataset, in the policy's dimensions.
+    """The held-out moments (every `every`-th row) of a dataset (LeRobot or RLDS), in the policy's dimensions.
 
     Raises ValueError for episodes or cameras there are not, and columns that are not the policy's.
     """
@@ -60,7 +61,7 @@ class RecordedEpisodes:
         facts, config = policy.robot(embodiment), policy.config
         spec = facts.codec.spec
         previous = any(name.startswith(PREVIOUS) for name in spec.names_of_state)
-        listed = RobotEpisodes(
+        listed = open_robot_episodes(
             data,
             cameras=selection.cameras or facts.cameras,
             state=selection.state,
@@ -86,7 +87,7 @@ class RecordedEpisodes:
         self.horizon = config.horizon
         self.held_by = matching_state_dims(self.state_names, self.action_names, _held_by(policy, embodiment))
         self.train = self._numbers(listed, train)
-        chosen = RobotEpisodes(
+        chosen = open_robot_episodes(
             data,
             cameras=selection.cameras or facts.cameras,
             state=selection.state,

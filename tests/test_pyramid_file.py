@@ -111,7 +111,7 @@ FAULTS = [
     "member 'hands': episodes '0-20': write 0:20 or 0,3,5",
     "member 'hands': demos -1 must be 0 (all) or more",
     "member 'both': unknown embodiment 'new_embodiment'",
-    "member 'both': give either a dataset (LeRobot) or a corpus (giza ingest)",
+    "member 'both': give either a dataset (LeRobot, RLDS) or a corpus (giza ingest)",
     "member 'both': corpus 'half' lacks manifest.parquet",
     "member '3': lacks 'name'",
     "member 'typed': unknown key 'demo' (did you mean 'demos'?)",
