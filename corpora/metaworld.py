@@ -257,6 +257,9 @@ class MetaWorldEnv:
     def close(self) -> None:
         """Frees the GL context; a second call does nothing."""
         if self._renderer is not None:
+            # MuJoCo frees textures and lists by number in whichever context is current: if that is another environment's,
+            # its pictures lose theirs. Drawing makes our own context current.
+            self._renderer.render()
             self._renderer.close()
             self._renderer = None
         self._env.close()

@@ -187,6 +187,20 @@ def test_killed_and_started_again_it_gives_the_same_bytes(simulated: Path, tmp_p
 
 @needs_gl
 @pytest.mark.gl
+def test_closing_an_environment_leaves_the_pictures_of_the_others_alone() -> None:
+    envs = [MetaWorldEnv(task, Look(size=64)) for task in ("drawer-open", "button-press-topdown", "faucet-open")]
+    for env in envs:
+        env.reset(1)
+    before = [env.render().copy() for env in envs]
+    for closed in (1, 0):  # the last one drawn is another
+        envs[closed].close()
+        np.testing.assert_array_equal(envs[2].render(), before[2])
+        envs[closed].close()
+    envs[2].close()
+
+
+@needs_gl
+@pytest.mark.gl
 def test_a_row_is_state_picture_and_the_action_taken_then(simulated: Path) -> None:
     """Replaying the stored actions from the episode's seed gives the stored states, each beside its picture."""
     rows, pictures = rows_of(simulated), pictures_of(simulated)
