@@ -77,10 +77,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "standard": {
         "tasks": EIGHT,
-        "arms": ("robot-only", "bc", "human-latent", "human-flare", "human-both", "shuffled"),
+        "arms": ("robot-only", "bc", "human-latent", "human-flare", "shuffled"),
         "demos": (1, 3),
         "budget": Budget(pretrain_steps=500, ground_steps=700, starts=10),
-        "data": TierData(human_clips=60),
+        "data": TierData(human_clips=100, lam_steps=800),
     },
 }
 """Fields that a recipe sets; flags override them."""
