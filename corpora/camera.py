@@ -1,5 +1,5 @@
-"""Camera motion between two frames: tracked corners (dense flow where they are few), a robust homography, and the warp that
-undoes it.
+"""Camera motion between two frames: tracked corners (dense flow where they are few), a robust homography, and the warps
+that undo it.
 
 Coordinates are normalised to [-1, 1] over width and height (x right, y down, pixel centres as in torch's grid_sample
 with align_corners=False), so a homography measured at one resolution holds at every other. `h` maps a point of the
@@ -51,6 +51,9 @@ _LK: dict[str, Any] = {
     "maxLevel": 3,
     "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03),
 }
+
+_CORNERS = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32)
+"""Of the picture, normalised."""
 
 _ANYWHERE: Any = None
 """No guess where the corners have gone; OpenCV's type hints do not know that it may be left out."""
@@ -146,15 +149,26 @@ def _explain(
     return CameraMotion(normalised, inliers / tracks, tracks, True)
 
 
-def warp_first_to_second(
-    first: NDArray[np.uint8], h: NDArray[np.floating]
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """`first` (uint8 [H, W, 3]) as the second frame's camera would see it, and where that is known (bool [H, W])."""
-    height, width = first.shape[:2]
+def meet_halfway(h: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The camera between two: (first to middle, second to middle), [3, 3] each, of the motion `h` from first to second.
+
+    The middle sees the first picture's corners half way between where the two cameras see them. First to middle is `h`
+    followed by second to middle. Which frame comes first makes next to no difference.
+    """
+    moved = np.column_stack([_CORNERS, np.ones(4)]) @ np.asarray(h, np.float64).T
+    there = (moved[:, :2] / moved[:, 2:]).astype(np.float32)
+    middle = (_CORNERS + there) / 2
+    first, second = (np.asarray(cv2.getPerspectiveTransform(seen, middle), np.float64) for seen in (_CORNERS, there))
+    return first, second
+
+
+def warp_picture(picture: NDArray[np.uint8], h: NDArray[np.floating]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """`picture` (uint8 [H, W, 3]) as a camera that has moved by `h` would see it, and where that is known (bool [H, W])."""
+    height, width = picture.shape[:2]
     to_pixels = np.linalg.inv(_to_normalised(width, height))
     pixels = to_pixels @ np.asarray(h, np.float64) @ _to_normalised(width, height)
-    warped = cv2.warpPerspective(first, pixels, (width, height), flags=cv2.INTER_LINEAR)
-    # What lies behind the second camera has a negative depth; it must not be mirrored into view.
+    warped = cv2.warpPerspective(picture, pixels, (width, height), flags=cv2.INTER_LINEAR)
+    # What lies behind the camera that has moved has a negative depth; it must not be mirrored into view.
     columns, rows = np.meshgrid(np.arange(width), np.arange(height))
     source = np.linalg.inv(pixels) @ np.stack([columns.ravel(), rows.ravel(), np.ones(width * height)])
     depth = source[2] * np.sign(np.linalg.inv(pixels)[2, 2])

@@ -47,7 +47,7 @@ class PreparedClip:
     second: NDArray[np.int64]
     """[P]."""
     stable: NDArray[np.uint8] | None
-    """[P, S, S, 3]: first frames as the second's camera would see them; None where none had to be moved."""
+    """[P, 2, S, S, 3]: both frames of each pair, stabilised (lapa/pairs.py); None where none had to be moved."""
     valid: NDArray[np.bool_] | None
     """[P, S, S]; None where all is known."""
     flow: NDArray[np.float32] | None
@@ -128,7 +128,7 @@ class ClipPreparer:
             frames,
             first,
             second,
-            stable=np.stack([pair.first for pair in made]) if moved else None,
+            stable=np.stack([np.stack([pair.first, pair.second]) for pair in made]) if moved else None,
             valid=np.stack([pair.valid for pair in made]) if moved else None,
             flow=np.stack(flows) if flows else None,
         )

@@ -110,10 +110,12 @@ class _Pairs:
         return _Pairs(self.frames, self.first[cut], self.second[cut], stable, valid, flow)
 
     def firsts(self) -> Tensor:
-        return _inputs(self.frames[self.first.to(self.frames.device)] if self.stable is None else self.stable)
+        frames = self.frames[self.first.to(self.frames.device)] if self.stable is None else self.stable[:, 0]
+        return _inputs(frames)
 
     def seconds(self) -> Tensor:
-        return _inputs(self.frames[self.second.to(self.frames.device)])
+        frames = self.frames[self.second.to(self.frames.device)] if self.stable is None else self.stable[:, 1]
+        return _inputs(frames)
 
     def valids(self) -> Tensor:
         """float32 [P, 1, S, S]."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from corpora.corpus import Clip, Corpus
 from corpora.manifest import ClipRow
 from lapa.lam_config import LamConfig
-from lapa.pairs import clip_pairs, pair_input, resize_frames, truth_change
+from lapa.pairs import STABILISED, clip_pairs, pair_input, resize_frames, truth_change
 
 Featurise = Callable[[NDArray[np.uint8]], NDArray[np.float16]]
 """uint8 frames [T, S, S, 3] -> features float16 [T, N, F] of a frozen model."""
@@ -124,7 +124,8 @@ def open_store(
 
     `labelled`: ids of the clips whose labels may be seen; `featurise`: the frozen model of a feature target.
     """
-    relevant = (config.image_size, config.gap_s, config.camera_compensation, config.flow_weight > 0, config.flow_input)
+    stabilised = STABILISED if config.camera_compensation else 0
+    relevant = (config.image_size, config.gap_s, stabilised, config.flow_weight > 0, config.flow_input)
     identity = (relevant, config.target, config.label_dim, labels, sorted(labelled), [row.clip_id for row in rows])
     name = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
     folder = cache / f"frames-{config.image_size}px-{name}"

@@ -66,7 +66,8 @@ class LamConfig:
     flow_weight: float = 1.0
     """Weight of predicting the pair's optical flow beside the target; 0 switches it off."""
     camera_compensation: bool = True
-    """Encoder and decoder see the first frame warped by the measured camera motion, what it uncovers masked."""
+    """Encoder and decoder see both frames warped half way towards each other by the measured camera motion, what that
+    uncovers masked (`lapa.pairs.stabilise`)."""
     gap_s: tuple[float, ...] = (0.3, 0.5, 0.75, 1.0)
     """Gaps that training samples from, seconds."""
     extract_gap_s: float = 0.5

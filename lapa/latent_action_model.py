@@ -66,7 +66,7 @@ class LatentActionModel(nn.Module):
     ) -> Encoding:
         """What happened between the frames.
 
-        `valid` [B, 1, S, S] in {0, 1} masks what the stabilised first frame does not show; `flow` is computed where the
+        `valid` [B, 1, S, S] in {0, 1} masks what one of the stabilised frames does not show; `flow` is computed where the
         configuration wants it and the caller has none.
         """
         if flow is None and self.config.sees_flow:

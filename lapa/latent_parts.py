@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from corpora.manifest import ClipRow
 
 SUMMARY = "extract.json"
-FORMAT = 1
+FORMAT = 2
 """Raised when the same settings would give other rows."""
 _METADATA = b"giza"
 

@@ -59,13 +59,14 @@ def gather(store: FrameStore, config: LamConfig, chosen: NDArray[np.int64]) -> B
         }
     else:
         stable = [
-            stabilise(store.frames[a], table.h[p], compensate=config.camera_compensation)
-            for a, p in zip(i, chosen, strict=True)
+            stabilise(store.frames[a], store.frames[b], table.h[p], compensate=config.camera_compensation)
+            for a, b, p in zip(i, j, chosen, strict=True)
         ]
+        before, after, valid = (np.stack(part) for part in zip(*stable, strict=True))
         batch = {
-            "first": to_pictures(np.stack([frame for frame, _ in stable])),
-            "second": to_pictures(store.frames[j]),
-            "valid": torch.from_numpy(np.stack([valid for _, valid in stable])[:, None]).float(),
+            "first": to_pictures(before),
+            "second": to_pictures(after),
+            "valid": torch.from_numpy(valid[:, None]).float(),
         }
     if store.flow is not None:
         batch["flow"] = torch.from_numpy(store.flow[chosen]).float()

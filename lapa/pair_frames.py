@@ -29,12 +29,13 @@ class ModelPairs:
     first: NDArray[np.generic]
     """uint8 [P, S, S, 3], stabilised where the model compensates the camera; features [P, N, F] for feature targets."""
     second: NDArray[np.generic]
+    """Likewise."""
     valid: NDArray[np.bool_]
     """[P, S, S]."""
     flow: NDArray[np.float32] | None
     """[P, 2, S/4, S/4]."""
     plain: NDArray[np.uint8]
-    """[P, S, S, 3]: the first frame as it was."""
+    """[P, 2, S, S, 3]: both frames as they were."""
 
     def __len__(self) -> int:
         return len(self.first)
@@ -115,15 +116,15 @@ def model_pairs(
     """Frames [P, S, S, 3] and the camera's motion [P, 3, 3] as the model wants them."""
     if featurise is not None:
         features = [np.asarray(featurise(frames)) for frames in (first, second)]
-        return ModelPairs(features[0], features[1], np.ones(first.shape[:3], bool), None, first)
+        return ModelPairs(features[0], features[1], np.ones(first.shape[:3], bool), None, np.stack([first, second], 1))
     made = [pair_input(config, a, b, m) for a, b, m in zip(first, second, h, strict=True)]
     flows = [pair.flow for pair in made if pair.flow is not None]
     return ModelPairs(
         np.stack([pair.first for pair in made]),
-        second,
+        np.stack([pair.second for pair in made]),
         np.stack([pair.valid for pair in made]),
         np.stack(flows) if flows else None,
-        first,
+        np.stack([first, second], 1),
     )
 
 

@@ -10,11 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.camera import warp_first_to_second
+from corpora.camera import meet_halfway, warp_picture
 from corpora.corpus import Clip
 from lapa.lam_config import LamConfig
 from lapa.optical_flow import pair_flow
 from lapa.pair_camera import camera_of_pairs
+
+STABILISED = 2
+"""Raised when `stabilise` would give other pictures: 1 warped the first frame the whole way, 2 warps both half way."""
 
 
 def pair_indices(
@@ -72,12 +75,20 @@ def resize_frames(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def stabilise(
-    first: NDArray[np.uint8], h: NDArray[np.floating], *, compensate: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The first frame [S, S, 3] in the second's coordinates and where it is known [S, S]; unchanged without compensation."""
+    first: NDArray[np.uint8], second: NDArray[np.uint8], h: NDArray[np.floating], *, compensate: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
+    """Both frames [S, S, 3] as one camera half way between theirs would see them, and where both are known [S, S];
+    unchanged without compensation.
+
+    Half way each, not one the whole way: the view is then nearer to where a head that sways looks on average, so what is
+    seen depends less on where it looked at one moment, and both frames are equally blurred by the warp.
+    """
     if not compensate or np.array_equal(h, np.eye(3)):
-        return first, np.ones(first.shape[:2], bool)
-    return warp_first_to_second(first, h)
+        return first, second, np.ones(first.shape[:2], bool)
+    first_to_middle, second_to_middle = meet_halfway(h)
+    before, first_known = warp_picture(first, first_to_middle)
+    after, second_known = warp_picture(second, second_to_middle)
+    return before, after, first_known & second_known
 
 
 @dataclass(frozen=True)
@@ -87,9 +98,9 @@ class PairInput:
     first: NDArray[np.uint8]
     """[S, S, 3], stabilised where the camera is compensated."""
     second: NDArray[np.uint8]
-    """[S, S, 3]."""
+    """[S, S, 3], likewise."""
     valid: NDArray[np.bool_]
-    """[S, S]: where the stabilised first frame is known."""
+    """[S, S]: where both stabilised frames are known."""
     flow: NDArray[np.float32] | None
     """[2, S/4, S/4] per cent of the picture, or None where the model has no use for it."""
 
@@ -103,9 +114,9 @@ def pair_input(
     training: bool = False,
 ) -> PairInput:
     """Input of the pair of frames [S, S, 3] whose camera moved by `h`; in training flow is a target as well."""
-    stable, valid = stabilise(first, h, compensate=config.camera_compensation)
+    before, after, valid = stabilise(first, second, h, compensate=config.camera_compensation)
     wants_flow = config.sees_flow or (training and config.flow_weight > 0)
-    return PairInput(stable, second, valid, pair_flow(stable, second) if wants_flow else None)
+    return PairInput(before, after, valid, pair_flow(before, after) if wants_flow else None)
 
 
 def truth_change(

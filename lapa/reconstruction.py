@@ -1,6 +1,6 @@
 """Does the decoder follow the code, and is the code more than a copy of the second frame?
 
-Squared errors are averaged over the pixels that the stabilised first frame shows (all, without camera compensation) and
+Squared errors are averaged over the pixels that both stabilised frames show (all, without camera compensation) and
 over pairs before a decibel is taken. All pairs are of groups held out of training where there are such groups.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from corpora.manifest import ClipRow
 from lapa.extraction import Featurise
 from lapa.latent_action_model import LatentActionModel
-from lapa.pair_frames import BATCH, ModelPairs, model_pairs
+from lapa.pair_frames import BATCH, ModelPairs, model_pairs, pictures
 
 NEIGHBOURS = "neighbouring shots"
 
@@ -44,7 +44,7 @@ def reconstruction_errors(
 
     own: its quantised code; continuous: its latent before quantisation; shuffled: the quantised code of pair `other` [P];
     random: a random code; copy: nothing is decoded, the (stabilised) first frame stands in; plain_copy: the first
-    frame as it was.
+    frame as it was for the second as it was.
     """
     generator = torch.Generator().manual_seed(seed)
     quantized: list[Tensor] = []
@@ -59,7 +59,6 @@ def reconstruction_errors(
     for start in range(0, len(pairs), BATCH):
         part = slice(start, start + BATCH)
         first, second, valid, _ = pairs.take(part).tensors()
-        plain = torch.from_numpy(pairs.plain[part]).permute(0, 3, 1, 2).float() / 255
         decoded = {
             "own": model.decode(first, own[part], valid),
             "continuous": model.decode(first, continuous[part], valid),
@@ -67,10 +66,12 @@ def reconstruction_errors(
             "random": model.decode(first, model.random_codes(len(first), generator), valid),
             "copy": first,
         }
-        if second.ndim == 4:
-            decoded["plain_copy"] = plain
         for name, prediction in decoded.items():
             errors.setdefault(name, []).append(masked_error(prediction, second, valid))
+        if second.ndim == 4:
+            plain = pairs.plain[part]
+            copied = masked_error(pictures(plain[:, 0]), pictures(plain[:, 1]), valid)
+            errors.setdefault("plain_copy", []).append(copied)
     return {name: torch.cat(values).double().numpy() for name, values in errors.items()}, continuous.flatten(1).numpy()
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from made_videos import textured
 
-from corpora.camera import measure_camera_motion, median_motion, motion_at_centre, warp_first_to_second
+from corpora.camera import measure_camera_motion, median_motion, meet_halfway, motion_at_centre, warp_picture
 
 
 def random_motion(rng: np.random.Generator) -> np.ndarray:
@@ -114,15 +114,45 @@ def test_measuring_twice_gives_the_same_bits():
 def test_the_warp_shows_the_first_frame_as_the_second_camera_sees_it():
     h = random_motion(np.random.default_rng(5))
     first, second = seen_by_moving_camera(textured(384, 384, 1), 128, h)
-    warped, valid = warp_first_to_second(first, h)
+    warped, valid = warp_picture(first, h)
     assert 0.6 < valid.mean() < 1.0
     assert np.abs(warped[valid].astype(float) - second[valid]).mean() < 3.0
     assert np.abs(first[valid].astype(float) - second[valid]).mean() > 15.0
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_half_way_two_frames_show_the_same_world(seed):
+    h = random_motion(np.random.default_rng(seed))
+    first, second = seen_by_moving_camera(textured(384, 384, seed), 128, h)
+    (before, one), (after, other) = (warp_picture(x, m) for x, m in zip((first, second), meet_halfway(h), strict=True))
+    both = one & other
+    assert 0.6 < both.mean() < 1.0
+    assert np.abs(before.astype(float) - after)[both].mean() < 3.0
+    assert np.abs(first.astype(float) - second)[both].mean() > 15.0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_middle_is_the_same_from_either_side(seed):
+    h = random_motion(np.random.default_rng(seed))
+    first, second = meet_halfway(h)
+    assert error_px(second @ h, first).max() < 1e-3  # one camera for both
+    second_again, first_again = meet_halfway(np.linalg.inv(h))
+    assert error_px(first, first_again).max() < 0.2  # not quite, where the camera tilts: of 7 px and more
+    assert error_px(second, second_again).max() < 0.2
+
+
+def test_half_a_shift_is_half_the_way_and_no_motion_is_none():
+    shift = np.array([[1, 0, 0.2], [0, 1, -0.1], [0, 0, 1.0]])
+    first, second = meet_halfway(shift)
+    np.testing.assert_allclose(first / first[2, 2], [[1, 0, 0.1], [0, 1, -0.05], [0, 0, 1]], atol=1e-6)
+    np.testing.assert_allclose(second / second[2, 2], [[1, 0, -0.1], [0, 1, 0.05], [0, 0, 1]], atol=1e-6)
+    for still in meet_halfway(np.eye(3)):
+        np.testing.assert_allclose(still, np.eye(3), atol=1e-6)
+
+
 def test_the_warp_of_a_still_camera_changes_nothing():
     picture = textured(64, 48, 0)
-    warped, valid = warp_first_to_second(picture, np.eye(3))
+    warped, valid = warp_picture(picture, np.eye(3))
     np.testing.assert_array_equal(warped, picture)
     assert valid.all()
 
@@ -131,7 +161,7 @@ def test_coordinates_are_those_of_grid_sample():
     """The reference: torch samples the first frame where the inverse of h says each pixel of the second comes from."""
     h = random_motion(np.random.default_rng(8))
     picture = cv2.GaussianBlur(textured(120, 90, 4), (0, 0), 2)
-    warped, valid = warp_first_to_second(picture, h)
+    warped, valid = warp_picture(picture, h)
     x = (torch.arange(120) + 0.5) / 120 * 2 - 1
     y = (torch.arange(90) + 0.5) / 90 * 2 - 1
     grid = torch.stack([*torch.meshgrid(x, y, indexing="xy"), torch.ones(90, 120)], -1).double()

@@ -63,13 +63,20 @@ def test_stabilising_undoes_a_known_camera_motion() -> None:
     first, second = np.ascontiguousarray(world[:, :64]), np.ascontiguousarray(world[:, 6:70])
     h = np.eye(3)
     h[0, 2] = -6 * 2 / 64  # the world moves six pixels to the left
-    stable, valid = stabilise(first, h, compensate=True)
-    assert np.abs(stable.astype(int) - second)[valid].max() <= 2
+    before, after, valid = stabilise(first, second, h, compensate=True)
+    assert np.abs(before.astype(int) - after)[valid].max() <= 2
+    assert np.abs(before.astype(int) - world[:, 3:67])[valid].max() <= 2  # half way: what lies between the two views
     assert np.abs(first.astype(int) - second).mean() > 10
-    assert 0.88 < valid.mean() < 0.93  # 6 of 64 columns were out of view
-    same, known = stabilise(first, h, compensate=False)
-    assert known.all()
-    assert (same == first).all()
+    assert 0.88 < valid.mean() < 0.93  # 6 of 64 columns were out of one view or the other
+    assert not valid[:, :3].any()
+    assert not valid[:, -3:].any()
+    for unchanged in (
+        stabilise(first, second, h, compensate=False),
+        stabilise(first, second, np.eye(3), compensate=True),
+    ):
+        assert (unchanged[0] == first).all()
+        assert (unchanged[1] == second).all()
+        assert unchanged[2].all()
 
 
 def test_compensation_takes_the_cameras_motion_out_of_the_flow() -> None:
