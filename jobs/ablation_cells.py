@@ -68,29 +68,35 @@ def run_arm(job: CellJob) -> list[dict[str, Any]]:
 
     import torch
 
-    torch.set_num_threads(job.threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-    results = []
-    for demos in job.demos:
-        cell = Cell(job.arm, demos, job.seed)
-        folder = Path(job.out) / "runs" / cell.folder
-        done = folder / RESULT
-        if done.is_file():
-            results.append(json.loads(done.read_text("utf-8")))
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            result = _run_cell(job, cell, folder)
-            (folder / FAILURE).unlink(missing_ok=True)
-            write_json(done, result)
-        except KeyboardInterrupt:
-            raise
-        except Exception as error:  # an arm that fails is reported, and the others go on
-            result = _record(cell, "failed", error=f"{type(error).__name__}: {error}")
-            write_json(folder / FAILURE, {**result, "traceback": traceback.format_exc()})
-        results.append(result)
-    return results
+    threads = torch.get_num_threads()
+    torch.set_num_threads(job.threads)
+    try:
+        return [_cell(job, demos) for demos in job.demos]
+    finally:
+        torch.set_num_threads(threads)  # the process may be the caller's own
+
+
+def _cell(job: CellJob, demos: int) -> dict[str, Any]:
+    """The result of one cell, from the disk where it is done."""
+    cell = Cell(job.arm, demos, job.seed)
+    folder = Path(job.out) / "runs" / cell.folder
+    done = folder / RESULT
+    if done.is_file():
+        finished: dict[str, Any] = json.loads(done.read_text("utf-8"))
+        return finished
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        result = _run_cell(job, cell, folder)
+        (folder / FAILURE).unlink(missing_ok=True)
+        write_json(done, result)
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:  # an arm that fails is reported, and the others go on
+        result = _record(cell, "failed", error=f"{type(error).__name__}: {error}")
+        write_json(folder / FAILURE, {**result, "traceback": traceback.format_exc()})
+    return result
 
 
 def _record(cell: Cell, status: str, *, error: str | None = None, **facts: Any) -> dict[str, Any]:
