@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -94,28 +98,91 @@ def test_what_has_no_result_is_missing(tmp_path: Path) -> None:
     assert [run["status"] for run in ablate.gather(config)["runs"]] == ["missing", "done"]
 
 
-@pytest.mark.gl
-def test_a_small_ablation_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = ablate.AblateConfig(
-        out=tmp_path / "ablation",
+def tiny(out: Path) -> ablate.AblateConfig:
+    return ablate.AblateConfig(
+        out=out,
         tasks=("drawer-open",),
         arms=("robot-only", "human-flare"),
         demos=(1,),
         seeds=(0,),
-        budget=Budget(pretrain_steps=2, ground_steps=2, batch_size=4, starts=1, max_steps=16),
+        budget=Budget(pretrain_steps=2, ground_steps=2, batch_size=4, starts=2, max_steps=16),
         data=TierData(human_clips=3, size=64),
         policy=DEBUG,
         parallel=1,
     )
-    result = ablate.run(config)
+
+
+@pytest.fixture(scope="module")
+def ablated(tmp_path_factory: pytest.TempPathFactory) -> tuple[ablate.AblateConfig, dict[str, Any]]:
+    config = tiny(tmp_path_factory.mktemp("ablated") / "ablation")
+    return config, ablate.run(config)
+
+
+@pytest.mark.gl
+def test_a_small_ablation_from_end_to_end(
+    ablated: tuple[ablate.AblateConfig, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, result = ablated
     assert [run["status"] for run in result["runs"]] == ["done", "done"]
     assert [run["steps"] for run in result["runs"]] == [4, 4]  # matched
     assert [run["samples_seen"] for run in result["runs"]] == [16, 16]
-    page = (tmp_path / "ablation" / "ablation.html").read_text()
+    page = (config.out / "ablation.html").read_text()
     assert "human-flare" in page and "<svg" in page
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "ablation" / "runs").rglob("*.safetensors")}
+    before = {path: path.stat().st_mtime_ns for path in (config.out / "runs").rglob("*.safetensors")}
     ablate.run(config)
     assert {path: path.stat().st_mtime_ns for path in before} == before  # nothing is trained twice
     with pytest.raises(ValueError, match=r"other settings \(budget\.starts\)"):
-        ablate.run(dataclasses.replace(config, budget=dataclasses.replace(config.budget, starts=2)))
+        ablate.run(dataclasses.replace(config, budget=dataclasses.replace(config.budget, starts=3)))
     assert "robot-only" in capsys.readouterr().out
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, str(Path(sys.argv[1])))
+from test_ablate import tiny
+from jobs import ablate
+{hook}
+ablate.run(tiny(Path(sys.argv[2])))
+"""
+IN_TRAINING = """
+from jobs.policy_training import PolicyTraining
+real = PolicyTraining.on_train_batch_end
+def killed(self, outputs, batch, index):
+    real(self, outputs, batch, index)
+    if self.training_config.flare and "demonstrations" in self.member_names:
+        os.kill(os.getpid(), signal.SIGKILL)
+PolicyTraining.on_train_batch_end = killed
+"""
+IN_ROLLOUTS = """
+from jobs.closed_loop import RolloutLog
+real = RolloutLog.add
+def killed(self, rollout):
+    real(self, rollout)
+    if "human-flare" in str(self.path):
+        os.kill(os.getpid(), signal.SIGKILL)
+RolloutLog.add = killed
+"""
+
+
+@pytest.mark.gl
+def test_killed_in_the_middle_of_an_arm_it_ends_as_if_it_had_not_been(
+    ablated: tuple[ablate.AblateConfig, dict[str, Any]],
+) -> None:
+    """Twice: in the grounding of the second arm, then in its rollouts."""
+    config, straight = ablated
+    out = config.out
+    shutil.rmtree(out / "runs" / "human-flare")
+    first = out / "runs" / "robot-only" / "demos1-seed0" / RESULT
+    stamps = [first.stat().st_mtime_ns]
+    for hook in (IN_TRAINING, IN_ROLLOUTS):
+        words = [sys.executable, "-c", KILLED.format(hook=hook), str(Path(__file__).parent), str(out)]
+        died = subprocess.run(words, capture_output=True, timeout=200)
+        assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+        stamps.append(first.stat().st_mtime_ns)
+    log = out / "runs" / "human-flare" / "demos1-seed0" / "rollouts.jsonl"
+    assert sum('"start"' in line for line in log.read_text().splitlines()) == 1
+    resumed = ablate.run(tiny(out))
+    assert {*stamps, first.stat().st_mtime_ns} == {stamps[0]}
+    for mine, theirs in zip(resumed["runs"], straight["runs"], strict=True):
+        assert {**mine, "minutes": 0} == {**theirs, "minutes": 0}
