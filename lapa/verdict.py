@@ -13,7 +13,8 @@ The rules, in this order:
    - Otherwise: trust with care, and the concerns are named.
 4. Actions unknown: cannot tell. What else was measured is said, and what would settle it.
 Concerns: test videos that the model was trained on; much of the camera's motion in the latent; a latent that rebuilds pictures
-across a cut; a code book that is mostly idle; latents of another model.
+across a cut; a code book that is mostly idle; a random code that explains nearly as much as a pair's own; latents of another
+model.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ CUT_EXPLAINED = 0.7
 """Share of a cut's difference that a code may rebuild before it counts as a copy of the second frame."""
 DECODER_GAIN = 0.02
 """Share of the copy's error that the own code must take away beyond a random one."""
+HEEDED = 1 / 3
+"""Part of what the own code explains that a random one must not explain too, or it is a concern."""
 RIVALS = {
     "first_frame": "the first frame alone",
     "untrained": "the same network untrained",
@@ -154,6 +157,10 @@ def _decoder(report: dict[str, Any]) -> list[Reason]:
         return [Reason("bad", f"The code predicts the second frame no better than a copy of the first ({figures}).")]
     if own - random < DECODER_GAIN:
         return [Reason("bad", f"The decoder does not heed the code ({figures}).")]
+    if own - random < HEEDED * own:
+        return [
+            Reason("concern", f"A random code predicts the second frame nearly as well as a pair's own ({figures}).")
+        ]
     return [Reason("good", f"The code predicts the second frame ({figures}).")]
 
 

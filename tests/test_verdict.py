@@ -57,6 +57,8 @@ def test_a_sound_model_is_trusted() -> None:
         ({"camera": {"r2_mean": 0.8}}, "trust with care", "camera's movement"),
         ({"cuts": {"explained": 0.9}}, "trust with care", "copies the second frame"),
         ({"reconstruction": {"random_code_explained": 0.5}}, "trust with care", "does not heed the code"),
+        ({"reconstruction": {"random_code_explained": 0.35}}, "trust with care", "nearly as well"),
+        ({"reconstruction": {"random_code_explained": 0.3}}, "trust", "predicts the second frame"),
         ({"warnings": ["A thing."]}, "trust with care", "A thing."),
         ({"probe": None}, "cannot tell", "No known actions"),
         ({"probe": None, "reconstruction": {"explained": -0.1}}, "do not trust", "no better than a copy"),
