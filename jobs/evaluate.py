@@ -151,7 +151,8 @@ def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint
         )
     )
     before = _read(config.out / RESULT).get("open_loop", {})
-    if before.get("settings") == settings:
+    # one without rules is of a version that took displacements for targets
+    if before.get("settings") == settings and "hold_still_is" in before:
         return before
     with _Bar("open loop", quiet) as tell:
         recorded = RecordedEpisodes(
@@ -161,12 +162,12 @@ def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint
     baselines = Baselines(recorded.train, recorded.held_by)
     methods: dict[str, Any] = {"policy": predicted, **baselines.predict(recorded.held)}
     result = compare(methods, recorded.held, baselines.std, recorded.action_names, seed=config.seed)
-    plot_errors(result, config.out / "open_loop_errors.png")
+    plot_errors(result, config.out / "open_loop_errors.png", baselines.still_rules)
     episodes = list(dict.fromkeys(recorded.held.episode.tolist()))[: config.plots]
     for episode in episodes:
         path = config.out / f"open_loop_episode_{episode:06d}.png"
         plot_trajectories(result, recorded.held, predicted, episode, recorded.step_s, path)
-    return {"settings": settings, **_plain(result.to_json())}
+    return {"settings": settings, **_plain(result.to_json()), "hold_still_is": list(baselines.still_rules)}
 
 
 def _closed_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint: str, quiet: bool) -> dict[str, Any]:

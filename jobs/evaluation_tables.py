@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from jobs.open_loop import BASELINES
+from jobs.still_action import describe_still
 
 _LANGUAGE = {
     "compliance": "turned as told, both ways",
@@ -21,7 +22,9 @@ _LANGUAGE = {
 def open_loop_table(found: Mapping[str, Any]) -> Table:
     """Squared errors over variances, and the policy's error as a part of the baseline's: below 1 it is better."""
     title = f"Open loop: {found['samples']} chunks of {found['episodes']} held-out episodes; squared error / variance"
-    table = Table(title=title, title_justify="left")
+    rules = found.get("hold_still_is")
+    caption = f"hold still: {describe_still(rules)}" if rules else None
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     table.add_column("", no_wrap=True)
     for column in ("error", "95%", "policy /", "95%"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.previous_action import LEAD, PREVIOUS
 from jobs.intervals import Interval, bootstrap_ratio, resamples
+from jobs.still_action import still_rules
 
 BASELINES = {
     "hold_still": "hold still",
@@ -41,6 +43,8 @@ class Chunks:
     """[N]: which episode."""
     t_s: NDArray[np.float64]
     """[N]: seconds from the episode's beginning."""
+    moved: NDArray[np.float32] | None = None
+    """[N, Ds]: how the state moves until the dataset's next row; NaN at an episode's end. None: not known."""
 
     def __post_init__(self) -> None:
         count, horizon, dim = self.action.shape
@@ -52,13 +56,22 @@ class Baselines:
     """What needs no policy, fitted on the training episodes."""
 
     def __init__(self, train: Chunks, held_by: Sequence[int | None]) -> None:
-        """`held_by` [Da]: the dimension of the state that holds the same quantity, or None.
+        """`held_by` [Da]: the dimension of the state that may hold the same quantity, or None; the training episodes tell
+        whether it does.
 
         Raises ValueError where no training step is known.
         """
         if not train.mask.any():
             raise ValueError("the baselines need training episodes with actions; choose other --episodes to hold out")
         self.held_by = tuple(held_by)
+        first = train.mask[:, 0]
+        self.still_rules = still_rules(
+            None if train.state is None else train.state[first],
+            None if train.moved is None else train.moved[first],
+            train.action[first, 0],
+            self.held_by,
+        )
+        """[Da]: what holding still is, in each dimension."""
         known = train.action[train.mask].astype(np.float64)
         self.std = known.std(0)
         """[Da]: of the training actions, for normalised errors."""
@@ -69,18 +82,20 @@ class Baselines:
         self.mean_motion = ((train.action - self.still(train)[:, None]) * weight).sum(0) / counts
 
     def last(self, chunks: Chunks) -> NDArray[np.float64]:
-        """[N, Da]: the last action; at an episode's beginning the state where it holds the quantity, else the mean."""
-        first = np.broadcast_to(self.mean, chunks.last.shape).copy()
-        for dim, source in enumerate(self.held_by):
-            if source is not None and chunks.state is not None:
-                first[:, dim] = chunks.state[:, source]
-        return np.where(np.isnan(chunks.last), first, chunks.last)
+        """[N, Da]: the last action; at an episode's beginning the state or zero where these hold still, else the mean."""
+        first = np.broadcast_to(self.mean, chunks.last.shape)
+        return np.where(np.isnan(chunks.last), self._held_still(chunks, first), chunks.last)
 
     def still(self, chunks: Chunks) -> NDArray[np.float64]:
-        """[N, Da]: where the robot is; in dimensions that the state does not hold, the last action."""
-        held = self.last(chunks)
-        for dim, source in enumerate(self.held_by):
-            if source is not None and chunks.state is not None:
+        """[N, Da]: what leaves the robot where it is: the state, zero or the last action, as `still_rules` say."""
+        return self._held_still(chunks, self.last(chunks))
+
+    def _held_still(self, chunks: Chunks, otherwise: NDArray[np.float64]) -> NDArray[np.float64]:
+        held = otherwise.copy()
+        for dim, (rule, source) in enumerate(zip(self.still_rules, self.held_by, strict=True)):
+            if rule == "zero":
+                held[:, dim] = 0.0
+            elif rule == "state" and chunks.state is not None:
                 held[:, dim] = chunks.state[:, source]
         return held
 
@@ -191,8 +206,11 @@ def compare(
 def matching_state_dims(
     state_names: Sequence[str], action_names: Sequence[str], known: Mapping[int, int] | None = None
 ) -> list[int | None]:
-    """For each dimension of the action the one of the state that holds the same quantity: as `known` says, else the one
-    of the same name, else None."""
+    """For each dimension of the action the one of the state that may hold the same quantity: as `known` says, else the one
+    of the same name, else the one in the same place where no other has it, else None."""
     place = {name: number for number, name in enumerate(state_names)}
     known = known or {}
-    return [known.get(dim, place.get(name)) for dim, name in enumerate(action_names)]
+    found = [known.get(dim, place.get(name)) for dim, name in enumerate(action_names)]
+    # what a state remembers of the last action is that action, not where the robot is
+    free = {dim for dim, name in enumerate(state_names) if not name.startswith((PREVIOUS, LEAD))} - set(found)
+    return [dim if source is None and dim in free else source for dim, source in enumerate(found)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from jobs.open_loop import BASELINES, Chunks, OpenLoopResult
+from jobs.still_action import STILL_TITLES, Still, describe_still
 
 _COLOURS = {
     "policy": "#1f5fa8",
@@ -27,8 +29,9 @@ def _title(method: str) -> str:
     return BASELINES.get(method, method)
 
 
-def plot_errors(result: OpenLoopResult, path: Path) -> None:
-    """PNG: normalised error of each method with its interval, by dimension, and by how far ahead."""
+def plot_errors(result: OpenLoopResult, path: Path, still: Sequence[Still] = ()) -> None:
+    """PNG: normalised error of each method with its interval, by dimension, and by how far ahead. `still` [Da]: the rule by
+    which each dimension holds still, written below its name; empty: nothing is."""
     figure = Figure(figsize=(13, 7.5), layout="constrained")
     grid = figure.add_gridspec(2, 2)
     overall, steps, dims = (
@@ -60,8 +63,11 @@ def plot_errors(result: OpenLoopResult, path: Path) -> None:
         at = np.arange(len(shown)) + number * width - 0.4 + width / 2
         dims.bar(at, found.value[shown] / scale, width, color=_COLOURS.get(method, "#444444"), label=_title(method))
         dims.vlines(at, found.low[shown] / scale, found.high[shown] / scale, color="black", linewidth=0.8)
-    dims.set_xticks(range(len(shown)), [result.names[dim] for dim in shown], rotation=30, ha="right")
-    dims.set_title("by dimension, squared error / variance")
+    below = [f"\n(still: {STILL_TITLES[still[dim]]})" if still else "" for dim in shown]
+    labels = [result.names[dim] + rule for dim, rule in zip(shown, below, strict=True)]
+    dims.set_xticks(range(len(shown)), labels, rotation=30, ha="right")
+    held = f"; hold still is {describe_still(still)}" if still else ""
+    dims.set_title(f"by dimension, squared error / variance{held}")
     for axes in (overall, steps, dims):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=100)

@@ -137,8 +137,13 @@ class RecordedEpisodes:
             found, known[mine] = rows_within(episode.t_s, t_s[mine][:, None] + offsets, 1 / episodes.fps)
             action[mine] = episodes.action[episode.start + found][..., self._action]
         last = np.where(known[:, :1], action[:, 0], np.float32(np.nan))
-        state = None if episodes.state is None or not self._state else episodes.state[rows][:, self._state]
-        return Chunks(state, last, action[:, 1:], known[:, 1:], number, t_s)
+        if episodes.state is None or not self._state:
+            return Chunks(None, last, action[:, 1:], known[:, 1:], number, t_s)
+        ends = np.asarray([episode.stop - 1 for episode in episodes.episodes])
+        after = np.where(np.isin(rows, ends), rows, rows + 1)
+        state = episodes.state[rows][:, self._state]
+        moved = np.where((after > rows)[:, None], episodes.state[after][:, self._state] - state, np.float32(np.nan))
+        return Chunks(state, last, action[:, 1:], known[:, 1:], number, t_s, moved)
 
     def predict(
         self,
@@ -185,7 +190,8 @@ def _columns(kind: str, wanted: Sequence[str], found: Sequence[str], named: bool
 
 
 def _held_by(policy: ChunkPolicy, embodiment: str) -> dict[int, int]:
-    """Dimension of the raw action -> that of the raw state which holds the same quantity, as the action spec says."""
+    """Dimension of the raw action -> that of the raw state which may hold the same quantity, as the action spec says. The
+    spec of a policy of absolute actions says so wherever the widths are equal, also of displacements."""
     found: dict[int, int] = {}
     spec = policy.robot(embodiment).codec.spec
     for part in spec.parts:

@@ -68,6 +68,7 @@ def test_open_loop_as_a_user_calls_it(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "repeat last action" in capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["open_loop"]
     assert found["samples"] == 23 and found["episodes"] == 1
+    assert len(found["hold_still_is"]) == 2 and set(found["hold_still_is"]) <= {"state", "zero", "last"}
     assert (
         found["normalised_squared_error"]["policy"]["value"] > found["normalised_squared_error"]["repeat_last"]["value"]
     )

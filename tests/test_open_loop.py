@@ -135,13 +135,18 @@ def test_state_dims_match_by_spec_first_and_by_name_else() -> None:
     assert matching_state_dims(["x", "y"], ["y", "z", "x"], {1: 0, 0: 0}) == [0, 0, 0]
 
 
+def test_the_same_place_is_a_candidate_where_no_name_has_it() -> None:
+    state = ["pose_x", "pose_y", "previous.x", "lead.y"]
+    assert matching_state_dims(state, ["x", "y", "grip", "lift", "turn"]) == [0, 1, None, None, None]
+
+
 def test_plots_are_drawn(tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     train, truth = made_chunks(8), made_chunks(9)
     baselines = Baselines(train, HELD_BY)
     predictions = {"policy": truth.action + 0.3, **baselines.predict(truth)}
     result = compare(predictions, truth, baselines.std, ("a", "b", "c"), draws=50)
-    plot_errors(result, tmp_path / "errors.png")
+    plot_errors(result, tmp_path / "errors.png", baselines.still_rules)
     plot_trajectories(result, truth, predictions["policy"], 11, 1 / 20, tmp_path / "episode.png")
     blue = (168, 95, 31)  # of the policy, in OpenCV's order
     for name in ("errors.png", "episode.png"):
@@ -189,6 +194,8 @@ def test_a_policy_that_knows_the_truth_has_no_error(tmp_path: Path, make: Any) -
     np.testing.assert_allclose(predicted[held.mask], held.action[held.mask], atol=1e-5)
     ends_s = held.t_s[:, None] + np.arange(8) * 2 / FPS
     np.testing.assert_array_equal(held.mask, ends_s < (LENGTHS[1] - 0.5) / FPS)
+    assert held.state is not None and held.moved is not None
+    np.testing.assert_allclose(held.moved[:, 2], np.where(held.t_s < (LENGTHS[1] - 1.5) / FPS, 1 / FPS, NAN), atol=1e-5)
     assert np.isnan(held.last[0]).all()
     np.testing.assert_allclose(held.last[1:, 0], held.t_s[1:] - 2 / FPS, atol=1e-5)
 
