@@ -79,7 +79,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "tasks": EIGHT,
         "arms": ("robot-only", "bc", "human-latent", "human-flare", "shuffled"),
         "demos": (1, 3),
-        "budget": Budget(pretrain_steps=500, ground_steps=700, starts=10),
+        "budget": Budget(pretrain_steps=500, ground_steps=300, starts=8),
         "data": TierData(human_clips=100, lam_steps=800),
     },
 }

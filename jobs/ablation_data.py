@@ -22,6 +22,8 @@ class TierData:
     """Action-free episodes of each task, with the hand's look."""
     synthetic_episodes: int = 10
     """Episodes with actions of each task, seen by a moving camera."""
+    robot_noise: tuple[float, ...] = (0.0, 0.1, 0.2)
+    """Of the demonstrations, by turns: a person who shows a robot what to do is steadier than what latents are probed on."""
     size: int = 64
     """Pixels of all pictures."""
     human_frame_every: int = 4
@@ -55,8 +57,9 @@ def prepare(out: Path, tasks: tuple[str, ...], demos: int, data: TierData, arms:
         out / "robot", out / "synthetic", out / "human" / "corpus", out / "human" / "latents", out / "human" / "pseudo"
     )
     episode = simulate.EpisodeSettings(seed=data.seed)
+    shown = dataclasses.replace(episode, noise=data.robot_noise)
     simulate.run(
-        simulate.SimulateConfig(out=places.robot, tasks=tasks, episodes=2 * demos + 4, size=data.size, episode=episode)
+        simulate.SimulateConfig(out=places.robot, tasks=tasks, episodes=2 * demos + 4, size=data.size, episode=shown)
     )
     if any(arm.synthetic for arm in arms):
         moving = dataclasses.replace(episode, seed=data.seed + 1, camera_motion=4.0)

@@ -95,6 +95,7 @@ def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
     """Trains (or resumes) and saves the policy to `config.out`; returns the summary."""
     import lightning
 
+    from jobs.lightning_trainer import process_rank
     from jobs.policy_run import budget, data_fingerprint, policy_fingerprint, train_policy
     from jobs.pyramid_members import open_members
     from jobs.run_progress import member_bar
@@ -125,7 +126,7 @@ def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
     if hasattr(policy, "dit"):
         apply_tuning(policy, config.tuning, log=(lambda text: None) if quiet else print)
     summary = train_policy(policy, members, training, config.out, seed=config.seed, cache=config.cache, quiet=quiet)
-    if not quiet:
+    if not quiet and process_rank() == 0:
         from jobs.run_progress import print_run
 
         print_run(summary, f"giza ground: {config.out}")

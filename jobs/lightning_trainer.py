@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,11 @@ def make_trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+
+
+def process_rank() -> int:
+    """Of this process among those that train together, also before the trainer has gathered them."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
 
 
 @contextmanager

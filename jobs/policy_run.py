@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader
 from corpora.frame_table import default_cache
 from corpora.rlds_episodes import is_rlds
 from flare.target_encoder import TargetEncoder, build_target
-from jobs.lightning_trainer import make_trainer, quiet_lightning
+from jobs.lightning_trainer import make_trainer, process_rank, quiet_lightning
 from jobs.policy_data import PolicyBatches, TrainingMember, held_batches
 from jobs.policy_features import cacheable, cached_features
 from jobs.policy_training import PolicyTraining, PolicyTrainingConfig
@@ -100,7 +99,7 @@ def train_policy(
             folder = (cache or default_cache()) / "features"
             look_up = cached_features(policy, members, folder, cameras=cameras_of(members), progress=bar).tokens
     ranks = training.devices
-    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
+    rank = process_rank()
     batches = PolicyBatches(
         members,
         policy.config,

@@ -65,6 +65,7 @@ def run(config: PretrainConfig, *, quiet: bool = False) -> dict[str, Any]:
     import lightning
 
     from corpora.pyramid_file import read_pyramid
+    from jobs.lightning_trainer import process_rank
     from jobs.policy_run import budget, policy_fingerprint, train_policy
     from jobs.pyramid_members import open_members
     from jobs.run_progress import member_bar, print_run
@@ -95,7 +96,7 @@ def run(config: PretrainConfig, *, quiet: bool = False) -> dict[str, Any]:
     if hasattr(policy, "dit"):
         apply_tuning(policy, config.tuning, log=(lambda text: None) if quiet else print)
     summary = train_policy(policy, members, training, config.out, seed=config.seed, cache=config.cache, quiet=quiet)
-    if not quiet:
+    if not quiet and process_rank() == 0:
         print_run(summary, f"giza pretrain: {config.out}")
     return summary
 

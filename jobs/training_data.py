@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from corpora.corpus import Corpus
 from corpora.manifest import ClipRow
+from jobs.lightning_trainer import process_rank
 from lapa.frame_store import Featurise, FrameStore, LabelSpec, open_store, store_bytes
 from lapa.lam_config import LamConfig
 from lapa.pair_batches import StoredBatches, StreamedBatches, gather, loader_workers
@@ -81,7 +82,7 @@ class TrainingData:
 
     def train_loader(self, start: int) -> DataLoader[Any]:
         """Endless batches of training pairs, from batch number `start` on."""
-        rank, ranks = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))), int(os.environ.get("WORLD_SIZE", 1))
+        rank, ranks = process_rank(), int(os.environ.get("WORLD_SIZE", 1))
         dataset: StoredBatches | StreamedBatches
         if self.store is not None:
             dataset = StoredBatches(
