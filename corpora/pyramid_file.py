@@ -31,6 +31,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from corpora.rlds_episodes import is_rlds
+
 Tier = Literal["human", "synthetic", "neural", "robot"]
 Label = Literal["action", "latent", "inverse-dynamics", "none"]
 TIERS: tuple[str, ...] = get_args(Tier)
@@ -266,18 +268,21 @@ def _faults(member: PyramidMember, folder: Path, embodiments: tuple[str, ...]) -
         if not getattr(member, key):
             faults.append(f"{title}: label '{member.label}' needs '{key}'")
     markers = {
-        "dataset": ("meta/info.json", "dataset_info.json"),  # LeRobot, RLDS
-        "corpus": ("manifest.parquet",),
-        "latents": ("extract.json",),
-        "pseudo_actions": ("label.json",),
+        "dataset": "meta/info.json",
+        "corpus": "manifest.parquet",
+        "latents": "extract.json",
+        "pseudo_actions": "label.json",
     }
-    for key, either in markers.items():
+    for key, marker in markers.items():
         value = getattr(member, key)
         place = folder / Path(value).expanduser()
         if value and not place.exists():
             faults.append(f"{title}: {key} '{value}': no such folder ({place})")
-        elif value and not any((place / marker).exists() for marker in either):
-            faults.append(f"{title}: {key} '{value}' lacks {either[0]}: it is not finished, or another kind of folder")
+        elif value and not (place / marker).exists() and not (key == "dataset" and is_rlds(place)):
+            rlds = " (RLDS: features.json and dataset_info.json)" if key == "dataset" else ""
+            faults.append(
+                f"{title}: {key} '{value}' lacks {marker}{rlds}: it is not finished, or another kind of folder"
+            )
     return faults
 
 

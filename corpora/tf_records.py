@@ -23,6 +23,8 @@ Values = list[bytes] | NDArray[np.float32] | NDArray[np.int64]
 
 _HEAD, _FOOT = struct.Struct("<QI"), 4
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT_BYTES = 10
+"""The longest there is: 64 bits, 7 a byte."""
 
 
 def records(path: Path) -> Iterator[bytes]:
@@ -43,28 +45,35 @@ def records(path: Path) -> Iterator[bytes]:
 
 
 def example(record: bytes) -> dict[str, Values]:
-    """Feature -> its values. Raises ValueError for bytes that are no Example."""
+    """Feature -> its values. Raises ValueError for bytes that are no Example. Needs memory of the record's own size only,
+    whatever its bytes say."""
     found: dict[str, Values] = {}
     try:
         for features in _messages(memoryview(record)):
             for entry in _messages(features):
-                pair = {number: value for number, _, value in _fields(entry)}
+                pair = {number: _held(wire, value) for number, wire, value in _fields(entry) if number in (1, 2)}
                 found[bytes(pair[1]).decode()] = _values(pair[2]) if 2 in pair else []
-    except (IndexError, KeyError, TypeError, UnicodeDecodeError, struct.error) as error:
+    except (IndexError, KeyError, TypeError, OverflowError, UnicodeDecodeError, struct.error) as error:
         raise ValueError(f"a record is no tf.train.Example ({type(error).__name__}: {error})") from error
     return found
 
 
 def _values(feature: memoryview) -> Values:
-    for kind, _, whole in _fields(feature):
-        fields = [(wire, value) for number, wire, value in _fields(whole) if number == 1]
+    for kind, outer, whole in _fields(feature):
+        if kind not in (1, 2, 3):
+            continue
+        fields = [(wire, value) for number, wire, value in _fields(_held(outer, whole)) if number == 1]
         if kind == 1:
-            return [bytes(value) for _, value in fields]
+            return [bytes(_held(wire, value)) for wire, value in fields]
         if kind == 2:  # packed, or one by one
-            return np.frombuffer(b"".join(bytes(value) for _, value in fields), "<f4").astype(np.float32)
-        if kind == 3:
-            numbers = [n for wire, value in fields for n in (_varints(value) if wire == _BYTES else [value])]
-            return np.array(numbers, np.uint64).astype(np.int64)  # two's complement
+            floats = [_held(wire, value, _BYTES, _FIXED32) for wire, value in fields]
+            if odd := [len(value) for value in floats if len(value) % 4]:
+                raise ValueError(f"a record is no tf.train.Example: floats of {odd[0]} bytes, no multiple of 4")
+            return np.frombuffer(b"".join(floats), "<f4").astype(np.float32)
+        numbers: list[int] = []
+        for wire, value in fields:
+            numbers += _varints(_held(wire, value)) if isinstance(value, memoryview) else [value]
+        return np.array(numbers, np.uint64).astype(np.int64)  # two's complement
     return []
 
 
@@ -72,12 +81,18 @@ def _messages(message: memoryview) -> Iterator[memoryview]:
     """What field 1 holds, each time."""
     for number, wire, value in _fields(message):
         if number == 1:
-            if wire != _BYTES:
-                raise ValueError("a record is no tf.train.Example: its first field is no message")
-            yield value
+            yield _held(wire, value)
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+def _held(wire: int, value: memoryview | int, *kinds: int) -> memoryview:
+    """The bytes of a field of one of these wire types (none given: bytes). Raises ValueError for another, before
+    `bytes()` of a number makes that many zeros."""
+    if isinstance(value, int) or wire not in (kinds or (_BYTES,)):
+        raise ValueError(f"a record is no tf.train.Example: a field of wire type {wire} where others are")
+    return value
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview | int]]:
     """(number, wire type, value) of each field; the value of a varint is a number."""
     at = 0
     while at < len(message):
@@ -85,7 +100,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         number, wire = key >> 3, key & 7
         if wire == _VARINT:
             value, at = _varint(message, at)
-            yield number, wire, value  # type: ignore[misc]
+            yield number, wire, value
             continue
         if wire == _BYTES:
             size, at = _varint(message, at)
@@ -100,15 +115,13 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """(value, place after it)."""
-    value = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
+    """(value, place after it). Raises ValueError where it does not end within _VARINT_BYTES, or within the message."""
+    value = 0
+    for place, byte in enumerate(message[at : at + _VARINT_BYTES]):
+        value |= (byte & 0x7F) << 7 * place
         if byte < 0x80:
-            return value & 0xFFFF_FFFF_FFFF_FFFF, at
-        shift += 7
+            return value & 0xFFFF_FFFF_FFFF_FFFF, at + place + 1
+    raise ValueError(f"a record is no tf.train.Example: a number does not end within {_VARINT_BYTES} bytes")
 
 
 def _varints(packed: memoryview) -> Iterator[int]:

@@ -190,3 +190,17 @@ def test_a_text_that_names_no_episodes(text: str) -> None:
 def test_nothing_left_is_an_error() -> None:
     with pytest.raises(ValueError, match="episodes '8:20', demos 2: no episode is left of 6"):
         chosen_episodes(INDICES, TEXTS, episodes="8:20", demos=2)
+
+
+def test_an_rlds_dataset_is_one_where_its_reader_says_so(folder: Path) -> None:
+    rlds = folder / "rlds"
+    rlds.mkdir()
+    (rlds / "dataset_info.json").write_text("{}")
+    text = GOOD.replace('dataset = "robot"', 'dataset = "rlds"')
+    (folder / "pyramid.toml").write_text(text)
+    with pytest.raises(
+        ValueError, match=r"'rlds' lacks meta/info\.json \(RLDS: features\.json and dataset_info\.json\)"
+    ):
+        read_pyramid(folder / "pyramid.toml")
+    (rlds / "features.json").write_text("{}")
+    assert read_pyramid(folder / "pyramid.toml").members[1].dataset == "rlds"

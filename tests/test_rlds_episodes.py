@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from corpora.encoded_picture import decode_picture
 from corpora.episode_frames import open_episode_frames
 from corpora.rlds_episodes import STEP_S, RldsEpisodes, is_rlds, open_robot_episodes
 from corpora.tf_records import example, records
@@ -71,7 +75,14 @@ def jpeg(rgb: NDArray[np.uint8]) -> bytes:
     return cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()
 
 
-def rlds(root: Path, files: tuple[tuple[int, ...], ...] = ((0, 1), (2,))) -> Path:
+def rlds(
+    root: Path,
+    files: tuple[tuple[int, ...], ...] = ((0, 1), (2,)),
+    *,
+    changed: dict[int, dict[str, Any]] | None = None,
+    splits: list[dict[str, Any]] | None = None,
+) -> Path:
+    """`changed`: of an episode, features that are other than usual; None: that are not there."""
     root.mkdir(parents=True)
     image = {"image": {"shape": {"dimensions": ["64", "64", "3"]}}}
 
@@ -86,7 +97,7 @@ def rlds(root: Path, files: tuple[tuple[int, ...], ...] = ((0, 1), (2,))) -> Pat
     }
     tree = {"steps": {"sequence": {"feature": {"featuresDict": {"features": step}}}}}
     (root / "features.json").write_text(json.dumps({"featuresDict": {"features": tree}}))
-    (root / "dataset_info.json").write_text(json.dumps({"name": "kitchen"}))
+    (root / "dataset_info.json").write_text(json.dumps({"name": "kitchen", "splits": splits or []}))
     for number, episodes in enumerate(files):
         content = b""
         for episode in episodes:
@@ -99,7 +110,8 @@ def rlds(root: Path, files: tuple[tuple[int, ...], ...] = ((0, 1), (2,))) -> Pat
                 "steps/observation/head": [jpeg(picture_of(episode, row)) for row in range(LENGTHS[episode])],
                 "steps/observation/side": [jpeg(np.zeros((64, 64, 3), np.uint8))] * LENGTHS[episode],
             }
-            content += record(made_example(values))
+            values |= {f"steps/{name}": value for name, value in (changed or {}).get(episode, {}).items()}
+            content += record(made_example({name: value for name, value in values.items() if value is not None}))
         (root / f"kitchen-train.tfrecord-0000{number}-of-0000{len(files)}").write_bytes(content)
     return root
 
@@ -167,10 +179,189 @@ def test_what_is_damaged_or_lacking_is_named(tmp_path: Path) -> None:
     short = made_example({"steps/observation/state": np.ones(7, np.float32), "steps/is_first": np.arange(3) == 0})
     last.write_bytes(record(short))
     broken = open_robot_episodes(root)
-    assert broken.indices == [0, 1] and "7 numbers for 3 steps" in broken.faults[0][1]
+    assert broken.indices == [0, 1] and "7 numbers, no multiple of the 3" in broken.faults[0][1]
     for rubbish in (b"\xff" * 40, b"\x0a\xff\x01", b"\x08\x01", made_example({"a": [b"b"]})[:-1]):
         with pytest.raises(ValueError, match=r"no tf\.train\.Example"):
             example(rubbish)
-    (root / "features.json").write_text("{}")
-    with pytest.raises(ValueError, match="no steps: it is no RLDS dataset"):
-        open_robot_episodes(root)
+    trees: tuple[dict[str, Any], ...] = (
+        {},
+        {"featuresDict": {"features": {"steps": {"sequence": {}}}}},
+        {"featuresDict": []},
+    )
+    for broken_tree in trees:
+        (root / "features.json").write_text(json.dumps(broken_tree))
+        with pytest.raises(ValueError, match=r"features\.json has no steps: it is no RLDS dataset.*restore it"):
+            open_robot_episodes(root)
+
+
+def nested(feature_bytes: bytes) -> bytes:
+    """An Example with the feature "a"."""
+    return message(1, message(1, message(1, b"a") + message(2, feature_bytes)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        message(1, message(1, varint(1 << 3) + varint(1 << 30))),  # the name
+        message(1, message(1, message(1, b"a") + varint(2 << 3) + varint(1 << 30))),  # the feature
+        nested(varint(1 << 3) + varint(1 << 30)),  # the list
+        *(nested(message(kind, varint(1 << 3) + varint(1 << 30))) for kind in (1, 2)),  # a value in it
+    ],
+)
+def test_a_number_where_bytes_belong_takes_no_memory(content: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"no tf\.train\.Example: a field of wire type 0"):
+            example(content)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\x80" * 1_000_000 + b"\x01", "does not end within 10 bytes"),
+        (b"\x0a\x80", "does not end"),
+        (nested(message(3, message(1, b"\x80" * 10 + b"\x01"))), "does not end within 10 bytes"),
+        (nested(message(2, message(1, b"\0" * 7))), "floats of 7 bytes, no multiple of 4"),
+        (nested(message(2, message(1, b"\0" * 3) + message(1, b"\0"))), "floats of 3 bytes"),
+        (nested(message(2, varint(1 << 3 | 1) + b"\0" * 8)), "wire type 1"),
+        (nested(message(3, varint(1 << 3 | 1) + b"\0" * 8)), "wire type 1"),
+    ],
+)
+def test_rubbish_is_no_example(content: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=rf"no tf\.train\.Example.*{reason}"):
+        example(content)
+
+
+def test_steps_are_counted_by_the_widths_of_features_json(tmp_path: Path) -> None:
+    few = {"is_first": None, "action": np.arange(12, dtype=np.float32)}  # 6 actions beside 5 states
+    root = rlds(tmp_path / "data", changed={0: few, 1: {"is_first": None}, 2: {"observation/state": None}})
+    episodes = open_robot_episodes(root, state=["1:2"])
+    assert episodes.indices == [1] and episodes.state is not None and episodes.action is not None
+    np.testing.assert_array_equal(episodes.state[:, 0], numbers_of(1)[0][:, 1])  # not of half the width
+    (first, reason), (last, lacking) = episodes.faults
+    assert first == 0 and "'observation.state': 5, 'action': 6" in reason and "equally many" in reason
+    assert last == 2 and "'observation.state' holds nothing where features.json promises numbers" in lacking
+    pictures = {"observation/head": [jpeg(picture_of(1, row)) for row in range(7)]}
+    odd: dict[int, dict[str, Any]] = {
+        0: {"observation/head": np.ones(5, np.float32)},
+        1: pictures,
+        2: {"action": [b"0"]},
+    }
+    with pytest.raises(ValueError, match=r"no usable episode.*numbers where .*head': 7, .*'action' holds bytes"):
+        open_robot_episodes(rlds(tmp_path / "other", changed=odd))
+
+
+def test_damaged_records_are_faults_and_the_rest_goes_on(tmp_path: Path) -> None:
+    splits = [{"name": "train", "shardLengths": ["2", "3", "2"]}]
+    root = rlds(tmp_path / "data", ((0, 1), (1, 2, 1), (0,)), splits=splits)
+    first, second, _ = sorted(root.glob("*.tfrecord*"))
+    length = struct.unpack_from("<Q", first.read_bytes())[0]
+    first.write_bytes(record(b"\xff" * 40) + first.read_bytes()[length + 16 :])
+    whole = second.read_bytes()
+    second.write_bytes(whole[: len(whole) // 2])
+    episodes = open_robot_episodes(root)
+    faults = dict(episodes.faults)
+    kept = [1, *(index for index in (2, 3) if index not in faults), 5]
+    assert episodes.indices == kept and 4 in faults  # numbered as if all were there
+    assert "kitchen-train.tfrecord-00000-of-00003, record 0: a record is no tf.train.Example" in faults[0]
+    assert "kitchen-train.tfrecord-00001-of-00003, record 2: " in faults[4] and "cut off" in faults[4]
+    assert "record 1: 1 records are there, dataset_info.json lists 2" in faults[6]
+    frames = open_episode_frames(episodes, 64, cache=tmp_path / "cache")
+    assert frames.valid[:, 0].all()
+    assert np.abs(frames.pictures[episodes.episodes[-1].start, 0] - picture_of(0, 0).astype(int)).mean() < 4
+    assert [index for index, _ in open_robot_episodes(root, indices=[1, 4]).faults] == [4]
+    (root / "dataset_info.json").write_text("{}")  # not known how many there should be
+    assert open_robot_episodes(root).indices[-1] == kept[-2] + 2
+
+
+def claimed(width: int, height: int) -> tuple[bytes, bytes]:
+    """A PNG and a JPEG whose headers say so."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    whole = jpeg(np.full((8, 8, 3), 7, np.uint8))
+    at = whole.index(b"\xff\xc0") + 5
+    return png, whole[:at] + struct.pack(">HH", height & 0xFFFF, width & 0xFFFF) + whole[at + 4 :]
+
+
+def test_pictures_that_do_not_decode_are_faults_of_their_rows(tmp_path: Path) -> None:
+    blue = cv2.imencode(".png", np.full((64, 64, 3), (255, 0, 0), np.uint8))[1].tobytes()
+    faint = np.full((64, 64, 3), (255, 0, 0), np.uint8)
+    faint[0, 0, 2] = 1
+    good = cv2.imencode(".png", faint)[1].tobytes()
+    views = [
+        b"",
+        blue,
+        good,
+        jpeg(picture_of(1, 3))[:100],
+        b"rubbish",
+        claimed(60000, 50000)[1],
+        claimed(8193, 8)[0],
+        b"",
+    ]
+    root = rlds(tmp_path / "data", changed={1: {"observation/head": views}})
+    frames = open_episode_frames(open_robot_episodes(root, cameras=["head"]), 64, cache=tmp_path / "cache")
+    assert frames.valid[:, 0].tolist() == [True] * 5 + [False, False, True] + [False] * 5 + [True] * 3
+    told = {fault.reason: fault.rows for fault in frames.faults}
+    assert {fault.source for fault in frames.faults} == {"kitchen/episode_000001"} and sum(told.values()) == 7
+    assert told["no picture: 0 bytes"] == 2 and told["blank: a picture of one colour"] == 1
+    assert any("60000 x 50000 pixels: sides must be 1 to 8192" in reason for reason in told)
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (8193, 1), (1, 9000)])
+def test_headers_are_read_before_the_picture(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    def decoded(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(cv2, "imdecode", decoded)
+    for encoded in claimed(*size):
+        with pytest.raises(ValueError, match=f"picture of {size[0]} x {size[1]} pixels"):
+            decode_picture(encoded)
+
+
+def test_whole_pictures_decode_and_errors_of_the_decoder_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    rgb = picture_of(1, 2)
+    for ending in (".png", ".jpg"):
+        encoded = cv2.imencode(ending, rgb[:40, :, ::-1])[1].tobytes()
+        assert decode_picture(encoded).shape == (40, 64, 3)
+        assert np.abs(decode_picture(encoded) - rgb[:40].astype(int)).mean() < 4
+    for cut in (3, 20):
+        with pytest.raises(ValueError, match=f"picture of {cut} bytes ends within its header"):
+            decode_picture(jpeg(rgb)[:cut])
+
+    def fails(*_: object) -> None:
+        raise cv2.error("of the decoder")
+
+    monkeypatch.setattr(cv2, "imdecode", fails)
+    with pytest.raises(ValueError, match="does not decode"):
+        decode_picture(jpeg(rgb))
+
+
+def test_the_rate_is_assumed_aloud_or_read_from_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = rlds(tmp_path / "data")
+    with caplog.at_level(logging.WARNING):
+        assert open_robot_episodes(root).fps == 5 and open_robot_episodes(root).fps == 5
+    assert len(caplog.records) == 1  # once, however often it is opened
+    assert "'kitchen'" in caplog.text and "5 steps a second" in caplog.text and str(root / "giza.json") in caplog.text
+    caplog.clear()
+    (root / "giza.json").write_text('{"steps_per_s": 10}')
+    episodes = open_robot_episodes(root)
+    assert episodes.fps == 10 and not caplog.records
+    np.testing.assert_allclose(episodes.episodes[0].t_s, np.arange(5) / 10)
+    for wrong in ("0", "-1", '"fast"', "true", "NaN", "Infinity", "null"):
+        (root / "giza.json").write_text(f'{{"steps_per_s": {wrong}}}')
+        with pytest.raises(ValueError, match=r"giza\.json: steps_per_s .* must be a number above 0, for example 5"):
+            open_robot_episodes(root)
+
+
+def test_a_dataset_without_numbers_and_a_shape_that_varies(tmp_path: Path) -> None:
+    root = rlds(tmp_path / "data")
+    tree = json.loads((root / "features.json").read_text())
+    step = tree["featuresDict"]["features"]["steps"]["sequence"]["feature"]["featuresDict"]["features"]
+    step["action"]["tensor"]["shape"]["dimensions"] = ["-1"]
+    (root / "features.json").write_text(json.dumps(tree))
+    assert open_robot_episodes(root).action is None
+    with pytest.raises(ValueError, match=r"'kitchen' has no .*state nor action.*name columns.*'observation\.state'"):
+        open_robot_episodes(root, state=None)

@@ -1,0 +1,59 @@
+"""JPEG and PNG decoded from bytes that nobody vouches for."""
+
+from __future__ import annotations
+
+import struct
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_SIDE = 8192
+"""Pixels. A header of a few bytes may claim more than memory holds, so it is read first."""
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+_NO_SIZE = {0xC4, 0xC8, 0xCC}
+"""JPEG markers 0xC0 to 0xCF begin a frame and tell its size, but for these."""
+
+
+def decode_picture(encoded: bytes) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3], RGB. Raises ValueError for bytes that are no whole JPEG or PNG, and for sides above MAX_SIDE."""
+    width, height = picture_size(encoded)
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
+        raise ValueError(f"picture of {width} x {height} pixels: sides must be 1 to {MAX_SIDE}; make it smaller")
+    try:
+        bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise ValueError(f"picture of {len(encoded)} bytes does not decode ({error.err}); encode it again") from error
+    if bgr is None:
+        raise ValueError(f"picture of {len(encoded)} bytes does not decode; encode it again")
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def picture_size(encoded: bytes) -> tuple[int, int]:
+    """(width, height) in pixels as the header says, without decoding. Raises ValueError where there is none."""
+    try:
+        if encoded.startswith(_PNG):
+            width, height = struct.unpack_from(">II", encoded, 16)
+            return int(width), int(height)
+        if encoded.startswith(_JPEG):
+            return _jpeg_size(encoded)
+    except (struct.error, IndexError) as error:
+        raise ValueError(f"picture of {len(encoded)} bytes ends within its header; encode it again") from error
+    raise ValueError("no picture: 0 bytes" if not encoded else "no picture: it must be JPEG or PNG; encode it again")
+
+
+def _jpeg_size(encoded: bytes) -> tuple[int, int]:
+    """Raises struct.error or IndexError where the header ends before."""
+    at = len(_JPEG)
+    while True:
+        at = encoded.find(b"\xff", at)
+        if at < 0:
+            raise IndexError("no frame")
+        marker = encoded[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in _NO_SIZE:
+            height, width = struct.unpack_from(">HH", encoded, at + 5)
+            return int(width), int(height)
+        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD9:  # stand alone
+            at += 1 if marker == 0xFF else 2
+        else:
+            at += 2 + int(struct.unpack_from(">H", encoded, at + 2)[0])
