@@ -16,8 +16,11 @@ from lapa.lam_config import LamConfig
 from lapa.optical_flow import pair_flow
 from lapa.pair_camera import camera_of_pairs
 
-STABILISED = 2
-"""Raised when `stabilise` would give other pictures: 1 warped the first frame the whole way, 2 warps both half way."""
+STABILISED = 3
+"""Raised when `stabilise` would give other pictures: 1 warped the first frame the whole way, 2 both half way, 3 only where that
+makes them more alike."""
+_MOVED = 24.0
+"""Difference of a pixel, of 255, above which it shows what moved of itself, not the camera."""
 
 
 def pair_indices(
@@ -78,7 +81,8 @@ def stabilise(
     first: NDArray[np.uint8], second: NDArray[np.uint8], h: NDArray[np.floating], *, compensate: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.bool_]]:
     """Both frames [S, S, 3] as one camera half way between theirs would see them, and where both are known [S, S];
-    unchanged without compensation.
+    unchanged without compensation, and where the measured motion makes the two no more alike than no motion does: it is
+    then that of something that moved before a camera that stood still.
 
     Half way each, not one the whole way: the view is then nearer to where a head that sways looks on average, so what is
     seen depends less on where it looked at one moment, and both frames are equally blurred by the warp.
@@ -88,7 +92,16 @@ def stabilise(
     first_to_middle, second_to_middle = meet_halfway(h)
     before, first_known = warp_picture(first, first_to_middle)
     after, second_known = warp_picture(second, second_to_middle)
-    return before, after, first_known & second_known
+    known = first_known & second_known
+    if not known.any() or _difference(before, after, known) >= _difference(first, second, known):
+        return first, second, np.ones(first.shape[:2], bool)
+    return before, after, known
+
+
+def _difference(first: NDArray[np.uint8], second: NDArray[np.uint8], where: NDArray[np.bool_]) -> float:
+    """Mean absolute difference, of 255, of the pixels `where`; what moved of itself counts as `_MOVED` at most."""
+    difference = np.abs(first.astype(np.int16) - second).mean(-1)
+    return float(np.minimum(difference, _MOVED)[where].mean())
 
 
 @dataclass(frozen=True)

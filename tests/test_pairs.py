@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -57,8 +58,6 @@ def test_a_gap_that_no_frames_have_gives_no_pairs() -> None:
 def test_stabilising_undoes_a_known_camera_motion() -> None:
     rng = np.random.default_rng(1)
     world = (rng.random((16, 20, 3)) * 255).astype(np.uint8)
-    import cv2
-
     world = cv2.resize(world, (80, 64), interpolation=cv2.INTER_CUBIC)
     first, second = np.ascontiguousarray(world[:, :64]), np.ascontiguousarray(world[:, 6:70])
     h = np.eye(3)
@@ -77,6 +76,23 @@ def test_stabilising_undoes_a_known_camera_motion() -> None:
         assert (unchanged[0] == first).all()
         assert (unchanged[1] == second).all()
         assert unchanged[2].all()
+
+
+def test_a_motion_that_nothing_but_the_arm_made_is_not_believed() -> None:
+    """The background stands still, a square moves by 8 pixels, and tracking took the square for the camera."""
+    rng = np.random.default_rng(3)
+    first = cv2.resize((rng.random((16, 16, 3)) * 255).astype(np.uint8), (64, 64), interpolation=cv2.INTER_CUBIC)
+    second = first.copy()
+    first[20:40, 10:30] = 200
+    second[20:40, 18:38] = 200
+    h = np.eye(3)
+    h[0, 2] = 16 / 64
+    before, after, valid = stabilise(first, second, h, compensate=True)
+    assert (before == first).all() and (after == second).all() and valid.all()
+    # the same motion is believed where all has moved by it
+    moved = np.roll(first, 8, axis=1)
+    before, _, valid = stabilise(first, moved, h, compensate=True)
+    assert not valid.all() and (before != first).any()
 
 
 def test_compensation_takes_the_cameras_motion_out_of_the_flow() -> None:
