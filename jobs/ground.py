@@ -109,8 +109,7 @@ def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
     settings["data_fingerprint"] = data_fingerprint(config.data)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     policy = load_policy(config.policy) if config.policy else build_policy(config.model)
-    if config.policy:
-        settings["policy_fingerprint"] = policy_fingerprint(config.policy)
+    settings["policy_fingerprint"] = policy_fingerprint(config.policy) if config.policy else None
     claim(config.out, settings)
     training = budget(config.training, config.steps, config.minutes)
     members = open_members(
