@@ -30,6 +30,8 @@ from jobs.run_folder import write_json
 SUMMARY = "simulate.json"
 MODALITY = "meta/modality.json"
 _SETTINGS = ".simulate-settings.json"
+FORMAT = 2
+"""Raised when the same flags give other files: 1 had neither `action.expert` nor meta/modality.json."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def run(config: SimulateConfig) -> dict[str, Any]:
     Raises ValueError where `out` holds something else, and where the simulator or its GL library is missing.
     """
     started, started_cpu = time.perf_counter(), time.process_time()
-    settings = {**config.settings(), "versions": _versions()}
+    settings = {**config.settings(), "versions": _versions(), "format": FORMAT}
     done = _finished(config, settings)
     writer = LeRobotWriter(config.out, _format(config))
     if done is not None:
@@ -140,6 +142,11 @@ def _finished(config: SimulateConfig, settings: Mapping[str, Any]) -> dict[str, 
     summary = json.loads(finished.read_text()) if finished.exists() else None
     if summary is not None or begun.exists():
         before = summary["settings"] if summary is not None else json.loads(begun.read_text())
+        if before.get("format", 1) != FORMAT:
+            raise ValueError(
+                f"{config.out} was simulated by another version of giza (format {before.get('format', 1)} there and "
+                f"{FORMAT} here), with other columns; choose another --out or remove it"
+            )
         changed = [name for name in {**before, **settings} if before.get(name) != settings.get(name)]
         if changed:
             was = ", ".join(f"{name} {before.get(name)} there and {settings.get(name)} here" for name in changed)

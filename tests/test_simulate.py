@@ -22,7 +22,7 @@ from corpora.metaworld import HEAD_POSE, Look, MetaWorldEnv, episode_generator, 
 from corpora.metaworld_tasks import task_names
 from corpora.robot_episodes import RobotEpisodes
 from corpora.simulated_episode import EpisodeSettings
-from jobs.simulate import SimulateConfig, main, run
+from jobs.simulate import FORMAT, SimulateConfig, _finished, _versions, main, run
 
 needs_gl = pytest.mark.skipif(not offscreen_gl.offscreen_gl_available(), reason="no software GL library (libosmesa6)")
 SHORT = EpisodeSettings(max_steps=24, noise=(0.0, 0.5))
@@ -143,6 +143,22 @@ def test_software_rendering_is_chosen_only_where_the_user_has_not(monkeypatch: p
     monkeypatch.setattr(offscreen_gl.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'giza\[sim\]'"):
         offscreen_gl.require_offscreen_gl()
+
+
+@pytest.mark.parametrize("name", ["simulate.json", ".simulate-settings.json"])
+def test_a_folder_of_the_version_without_the_experts_action_is_refused(name: str, tmp_path: Path) -> None:
+    if not offscreen_gl.offscreen_gl_available():
+        pytest.skip("no simulator, no versions of it")
+    wanted = config(tmp_path / "sim")
+    settings = {**wanted.settings(), "versions": _versions()}
+    (tmp_path / "sim").mkdir()
+    record = settings if name.startswith(".") else {"settings": settings, "episodes": 2}
+    (tmp_path / "sim" / name).write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=rf"format 1 there and {FORMAT} here.*another --out or remove it"):
+        run(wanted)
+    settings["format"] = FORMAT
+    (tmp_path / "sim" / name).write_text(json.dumps(record))
+    assert _finished(wanted, settings) == (None if name.startswith(".") else record)
 
 
 # --- drawn ---------------------------------------------------------------------------------------------------------
