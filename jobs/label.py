@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from corpora.modality import read_modality
+from corpora.simulated_episode import EXPERT_ACTION
 from jobs.cli import parse
 from jobs.ending import print_ending
 
@@ -59,7 +61,8 @@ class LabelConfig:
     state: tuple[str, ...] = ()
     """Parts of the robot's state or dimensions ("7:14"), as the pyramid file has them; empty for all."""
     action: tuple[str, ...] = ()
-    """Parts of the robot's action or dimensions, as the pyramid file has them; empty for all."""
+    """Parts of the robot's action or dimensions, as the pyramid file has them; empty for all, and of giza simulate's data the
+    action done instead of the expert's."""
     episodes: str = ""
     """Of the robot: "0:20" or "0,3,5"; empty for all."""
     demos: int = 0
@@ -112,6 +115,7 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
         settings = dataclasses.asdict(config)
         for moved in ("out", "cache"):
             del settings[moved]
+        settings["action_done"] = list(action_done(config)) or None  # labels of earlier versions are of the expert's
         claim(out, {**settings, "corpus_identity": corpus.identity}, free=())
         if (out / SUMMARY).is_file():
             return {**json.loads((out / SUMMARY).read_text("utf-8")), "already_finished": True}
@@ -182,6 +186,25 @@ def _trained(config: LabelConfig, folder: Path, quiet: bool) -> tuple[InverseDyn
     return model, measured
 
 
+def action_done(config: LabelConfig) -> tuple[str, ...]:
+    """Dimensions of `action` to learn from, where a policy would read the expert's own; () where that is what was done.
+
+    Of giza simulate's data meta/modality.json names `action.expert`, which is what is to be imitated. No picture shows it:
+    between two pictures lies what the robot did, noise included, and that is the column `action`.
+    """
+    info = config.robot.expanduser() / "meta" / "info.json"
+    if config.action or not info.is_file():
+        return ()
+    try:
+        features = json.loads(info.read_text("utf-8"))["features"]
+        parts = read_modality(config.robot.expanduser(), features).action
+    except (ValueError, KeyError):  # reading the episodes says what is wrong
+        return ()
+    if "action" not in features or not parts or any(part.column != EXPERT_ACTION for part in parts):
+        return ()
+    return tuple(f"{part.start}:{part.end}" for part in parts)
+
+
 def _robot(config: LabelConfig, progress: Callable[[int, int], None]) -> RobotMember:
     """Samples of the robot's episodes, the future a horizon later."""
     from corpora.episode_frames import open_episode_frames
@@ -189,13 +212,16 @@ def _robot(config: LabelConfig, progress: Callable[[int, int], None]) -> RobotMe
     from corpora.pyramid_file import chosen_episodes
     from corpora.robot_episodes import RobotEpisodes
 
-    listed = RobotEpisodes(config.robot, state=config.state, action=config.action)
+    action = config.action or action_done(config)
+    listed = RobotEpisodes(config.robot, state=config.state, action=action)
     if listed.action is None:
         raise ValueError(f"robot '{config.robot}' has no actions: there is nothing to learn from it")
     texts = [episode.instruction for episode in listed.episodes]
     chosen = chosen_episodes(listed.indices, texts, episodes=config.episodes, demos=config.demos)
     camera = config.camera or listed.cameras[0]
-    episodes = RobotEpisodes(config.robot, cameras=(camera,), state=config.state, action=config.action, indices=chosen)
+    episodes = RobotEpisodes(config.robot, cameras=(camera,), state=config.state, action=action, indices=chosen)
+    if action != config.action:  # labels lie in the places of the policy's own actions, and take over their names
+        episodes.action_names = tuple(dim for part in episodes.modality.action for dim in part.dims)
     for index, reason in episodes.faults:
         log.warning("robot '%s': episode %d is left out: %s", config.robot, index, reason)
     return RobotMember(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from made_toy_world import FPS, toy_corpus, toy_robot, world
@@ -176,6 +179,63 @@ def test_a_pyramid_trains_on_pseudo_actions_in_the_robots_slot(folders, labelled
     relative = dataclasses.replace(robot, representation="delta", state=("0:2",))
     with pytest.raises(ValueError, match="without a state"):
         open_members(Pyramid("", (relative, video), Path()), build_policy(RECIPES["debug"]), seed=0, cache=folders[2])
+
+
+def simulated(folders: tuple[Path, Path, Path], root: Path) -> Path:
+    """The robot with an `action.expert` of zeros, which its modality.json names as giza simulate's does."""
+    shutil.copytree(folders[0], root)
+    info = json.loads((root / "meta" / "info.json").read_text())
+    info["features"]["action.expert"] = info["features"]["action"]
+    (root / "meta" / "info.json").write_text(json.dumps(info))
+    for path in root.rglob("*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.append_column("action.expert", pa.array([[0.0, 0.0]] * len(table))), path)
+    expert = {"start": 0, "end": 2, "original_key": "action.expert"}
+    state = {"start": 0, "end": 2, "original_key": "observation.state"}
+    (root / "meta" / "modality.json").write_text(json.dumps({"state": {"block": state}, "action": {"expert": expert}}))
+    return root
+
+
+def test_of_simulated_data_the_action_done_is_learned_under_the_policys_names(folders, tmp_path: Path) -> None:
+    robot = simulated(folders, tmp_path / "sim")
+    found = {}
+    for action in ((), ("expert",), ("action",)):
+        config = config_of(folders, tmp_path / "out", robot=robot, action=action)
+        member = label._robot(config, lambda done, total: None)
+        chunks = member.chunks(list(range(20)))[1]
+        found[action] = (member.episodes.action_names, bool(chunks.any()))
+    assert found == {
+        (): (("expert.dy", "expert.dx"), True),
+        ("expert",): (("expert.dy", "expert.dx"), False),
+        ("action",): (("dy", "dx"), True),
+    }
+    # what was said of a part lying in `action` itself stays the choice of modality.json
+    (robot / "meta" / "modality.json").write_text(json.dumps({"action": {"down": {"start": 0, "end": 1}}}))
+    assert label.action_done(config_of(folders, tmp_path / "out", robot=robot)) == ()
+
+
+def test_labels_of_the_experts_action_are_not_resumed_and_new_ones_fit_the_robots_slot(folders, tmp_path: Path) -> None:
+    robot = simulated(folders, tmp_path / "sim")
+    config = config_of(folders, tmp_path / "out", robot=robot, steps=2)
+    label.run(config, quiet=True)
+    members = (
+        PyramidMember("robot", "robot", "action", embodiment="block", dataset=str(robot)),
+        PyramidMember(
+            "video",
+            "human",
+            "inverse-dynamics",
+            embodiment="block",
+            corpus=str(folders[1]),
+            pseudo_actions=str(config.out),
+        ),
+    )
+    opened = open_members(Pyramid("", members, Path()), build_policy(RECIPES["debug"]), seed=0, cache=folders[2])
+    assert len(opened) == 2
+    record = json.loads((config.out / "train.json").read_text())
+    assert record.pop("action_done") == ["0:2"]
+    (config.out / "train.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"another version of giza \(action_done absent there"):
+        label.run(config, quiet=True)
 
 
 @torch.no_grad()
