@@ -186,6 +186,8 @@ def test_euler_on_a_field_that_is_known() -> None:
         ({"steps": 0}, "steps 0"),
         ({"draws": 0}, "draws 0"),
         ({"middle": 1.5}, "middle 1.5"),
+        ({"middle": 0.25, "draws": 2}, r"0.25 of 2 draws is 0.5 .* a whole number; choose middle 0 or 0.5"),
+        ({"middle": 0.75, "draws": 2}, "choose middle 0.5 or 1, or other draws"),
     ],
 )
 def test_settings_without_sense_are_refused(options: dict, said: str) -> None:
@@ -196,13 +198,13 @@ def test_settings_without_sense_are_refused(options: dict, said: str) -> None:
 
 
 def test_the_middles_share_of_the_draws_has_neither_noise_nor_time() -> None:
-    shape = torch.Size([4000, 3, 2])
-    for draws, share in ((1, 0.25), (4, 0.25), (2, 0.5)):
+    shape = torch.Size([4200, 3, 2])
+    for draws, share in ((1, 0.25), (4, 0.25), (2, 0.5), (3, 0.333333)):
         noise, time = sample_start(shape, FlowConfig(middle=share, draws=draws))
         middle = ~noise.flatten(1).any(1)
         assert not time[middle].any() and time[~middle].median() > 0.2
         if draws > 1:  # the same of every sample's draws
-            assert (middle.view(-1, draws) == (torch.arange(draws) < share * draws)).all()
+            assert (middle.view(-1, draws) == (torch.arange(draws) < round(share * draws))).all()
         else:
             assert middle.float().mean().item() == pytest.approx(share, abs=0.03)
         assert noise[~middle].std().item() == pytest.approx(1, abs=0.02)

@@ -39,7 +39,8 @@ class FlowConfig:
     leaves the noise of noisy demonstrations out."""
     middle: float = 0.0
     """Share of the draws whose noise and time are 0, so that their velocity is the whole chunk: regression, which is what
-    sampling with temperature 0 begins with. Noise alone never shows the network its own middle."""
+    sampling with temperature 0 begins with. Noise alone never shows the network its own middle. Of several draws it must
+    be a whole number of them."""
     draws: int = 1
     """Times and noises drawn for each sample of a batch: System 2 runs once for all of them, which is cheap training
     where it costs more than the DiT."""
@@ -54,6 +55,13 @@ class FlowConfig:
         for name in ("buckets", "steps", "draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")
+        share = self.middle * self.draws
+        if self.draws > 1 and abs(share - round(share)) > 1e-4:
+            choices = sorted({int(share) / self.draws, (int(share) + 1) / self.draws})
+            raise ValueError(
+                f"middle {self.middle} of {self.draws} draws is {share:g} of them, and must be a whole number; choose middle "
+                f"{choices[0]:.6g} or {choices[1]:.6g}, or other draws"
+            )
 
 
 def sample_time(count: int, config: FlowConfig, generator: torch.Generator | None = None) -> Tensor:
