@@ -98,6 +98,7 @@ def run(config: AblateConfig) -> dict[str, Any]:
     from jobs.ablation_page import write_page
     from jobs.ablation_statistics import summarise
     from jobs.ablation_tables import print_tables
+    from jobs.closed_loop import ROLLOUT_FORMAT
     from jobs.run_folder import claim, write_json
 
     began = time.monotonic()
@@ -108,7 +109,7 @@ def run(config: AblateConfig) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     for free in ("out", "engine", "parallel", "extra", "recipe", "seed"):
         del settings[free]
-    claim(config.out, settings, free=("arms", "seeds", "demos"))
+    claim(config.out, settings, free=("arms", "seeds", "demos"), formats={"rollout_format": ROLLOUT_FORMAT})
     places = prepare(config.out, tasks, max(config.demos), config.data, arms, quiet=True)
     parallel = config.parallel or min(8, os.cpu_count() or 1)
     jobs = [

@@ -34,6 +34,9 @@ from jobs.rollout_workers import (
 
 FAUCET_TASKS = ("faucet-open", "faucet-close")
 _WAYS = {INSTRUCTIONS[task]: task.removeprefix("faucet-") for task in FAUCET_TASKS}
+ROLLOUT_FORMAT = 2
+"""Raised when the same policy would do otherwise from the same start: in 1 an environment that closed spoilt the pictures
+of those that still played, so that its successes are void."""
 FILM_HZ = 20
 """Frames a second of the films of rollouts."""
 
@@ -99,25 +102,26 @@ class Rollout:
 class RolloutLog:
     """Finished rollouts as JSON lines, so that an interrupted evaluation goes on where it was.
 
-    The first line holds `settings`, all that a rollout's result depends on. Raises ValueError for a log that was begun
-    with other settings.
+    The first line holds `settings`, all that a rollout's result depends on, and ROLLOUT_FORMAT. Raises ValueError for a log
+    that was begun with other settings, or with rollouts of another format (a log that names none included).
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
         self.rollouts: list[Rollout] = []
-        header = json.loads(json.dumps({"settings": settings}))
+        header = json.loads(json.dumps({"settings": {**settings, "rollout_format": ROLLOUT_FORMAT}}))
+        self.settings: dict[str, Any] = header["settings"]
         lines = path.read_text("utf-8").split("\n") if path.exists() else []
         if len(lines) < 2:  # not even the header was finished
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(header) + "\n", "utf-8")
             return
         before = json.loads(lines[0])["settings"]
-        changed = [name for name in {**before, **settings} if before.get(name) != header["settings"].get(name)]
+        changed = [name for name in {**before, **self.settings} if before.get(name) != self.settings.get(name)]
         if changed:
             name = changed[0]
             raise ValueError(
-                f"{path} was begun with another {name} ({before.get(name)} there, {header['settings'].get(name)} here); "
+                f"{path} was begun with another {name} ({before.get(name)} there, {self.settings.get(name)} here); "
                 "choose another --out or remove it"
             )
         self.rollouts = [Rollout(**json.loads(line)) for line in lines[1:-1]]

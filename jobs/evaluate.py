@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.cli import parse
+
+log = logging.getLogger(__name__)
 
 RESULT = "evaluation.json"
 ROLLOUTS = "rollouts.jsonl"
@@ -107,9 +110,13 @@ def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
     config.out.mkdir(parents=True, exist_ok=True)
     before = _read(config.out / RESULT)
     # what was measured of the same policy by another call of this job stays
-    kept = before if (before.get("fingerprint"), before.get("embodiment")) == (fingerprint, embodiment) else {}
+    kept = (
+        _comparable(before)
+        if (before.get("fingerprint"), before.get("embodiment")) == (fingerprint, embodiment)
+        else {}
+    )
     result: dict[str, Any] = {
-        **{part: kept[part] for part in ("open_loop", "closed_loop") if part in kept},
+        **kept,
         "policy": config.policy,
         "fingerprint": fingerprint,
         "embodiment": embodiment,
@@ -128,6 +135,24 @@ def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
     if not quiet:
         print_result(result, config.out)
     return result
+
+
+def _comparable(before: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of an evaluation.json that this version of giza would measure alike."""
+    from jobs.closed_loop import ROLLOUT_FORMAT
+
+    kept = {part: before[part] for part in ("open_loop", "closed_loop") if part in before}
+    there = kept.get("closed_loop", {}).get("settings", {}).get("rollout_format")
+    if "closed_loop" in kept and there != ROLLOUT_FORMAT:
+        log.warning(
+            "the closed loop in %s is left out: its rollouts are of format %s, those of this version of %d; measure it again "
+            "with --metaworld and another --out",
+            RESULT,
+            there,
+            ROLLOUT_FORMAT,
+        )
+        del kept["closed_loop"]
+    return kept
 
 
 def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint: str, quiet: bool) -> dict[str, Any]:
@@ -200,7 +225,7 @@ def _closed_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerpri
         "size": config.size,
         "camera": config.camera,
     }
-    log = RolloutLog(config.out / ROLLOUTS, settings)
+    played = RolloutLog(config.out / ROLLOUTS, settings)
     told = language_instructions() if config.language_check else {}
     wanted = {
         (task, start, text)
@@ -210,15 +235,15 @@ def _closed_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerpri
     }
     count = StepCounter()
     with _Bar("rollouts", quiet) as tell:
-        had = len(wanted & log.done())
+        had = len(wanted & played.done())
         tell(had, len(wanted))
 
         def done(rollout: Rollout) -> None:
             count(rollout)
             if rollout.frames is not None:  # before the log says that there is nothing left to do
                 write_film(config.out / FILMS, rollout)
-            log.add(rollout)
-            tell(len(wanted & log.done()), len(wanted))
+            played.add(rollout)
+            tell(len(wanted & played.done()), len(wanted))
 
         evaluate_metaworld(
             act,
@@ -233,7 +258,7 @@ def _closed_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerpri
             instructions=told,
             step_s=step_s,
             history_s=policy.config.history_s,
-            skip=log.done(),
+            skip=played.done(),
             film=config.films,
             done=done,
         )
@@ -243,10 +268,10 @@ def _closed_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerpri
             (t, s, i) for t in tasks for i in told.get(t, (INSTRUCTIONS[t],)) for s in range(config.starts)
         )
     }
-    rollouts = sorted((each for each in log.rollouts if each.key in order), key=lambda each: order[each.key])
+    rollouts = sorted((each for each in played.rollouts if each.key in order), key=lambda each: order[each.key])
     contact_sheet(config.out / FILMS, rollouts, config.out / "contact_sheet.png")
     result: dict[str, Any] = {
-        "settings": {**settings, "step_s": step_s, "starts": config.starts},
+        "settings": {**played.settings, "step_s": step_s, "starts": config.starts},
         "success": {name: share.to_json() for name, share in success_shares(rollouts).items()},
         "mean_seconds": _mean_seconds(rollouts),
         "control_steps_per_s": round(count.per_s, 1) if count.steps else None,

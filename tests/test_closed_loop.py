@@ -11,6 +11,7 @@ from corpora import offscreen_gl
 from corpora.metaworld import Look, MetaWorldEnv, episode_generator
 from corpora.metaworld_tasks import INSTRUCTIONS
 from jobs.closed_loop import (
+    ROLLOUT_FORMAT,
     Observations,
     Rollout,
     RolloutLog,
@@ -91,6 +92,12 @@ def test_a_killed_log_goes_on_and_one_of_other_settings_is_refused(tmp_path: Pat
     assert RolloutLog(path, {"execute": 8, "tasks": ["a", "b"]}).done() == {("faucet-open", k, OPEN) for k in range(3)}
     with pytest.raises(ValueError, match=r"another execute \(8 there, 4 here\)"):
         RolloutLog(path, {"execute": 4, "tasks": ["a", "b"]})
+    for was, there in (("", "None"), (', "rollout_format": 1', "1")):
+        path.write_text(whole.replace(f', "rollout_format": {ROLLOUT_FORMAT}', was))
+        with pytest.raises(
+            ValueError, match=rf"another rollout_format \({there} there, .*choose another --out or remove"
+        ):
+            RolloutLog(path, {"execute": 8, "tasks": ["a", "b"]})
     path.write_text('{"settings": {"exec')
     assert RolloutLog(path, {"execute": 4}).rollouts == []
 

@@ -13,7 +13,8 @@ from test_open_loop import made_policy
 
 from corpora import offscreen_gl
 from corpora.metaworld import ACTION_NAMES, STATE_NAMES
-from jobs.evaluate import EvaluateConfig, main, run
+from jobs.closed_loop import ROLLOUT_FORMAT
+from jobs.evaluate import EvaluateConfig, _comparable, main, run
 from jobs.policy_acting import embodiment_of, load_acting, metaworld_act, resized
 from vla.action_space import ActionCodec, ActionSpec
 from vla.checkpoint import build_policy
@@ -100,6 +101,20 @@ def test_pictures_are_resized_each_for_itself() -> None:
     means = pictures.reshape(2, 1, 3, 3, 32, 2, 32, 2).mean((5, 7))
     assert np.abs(small - means).max() <= 1
     assert resized(pictures, 64, "squash") is pictures
+
+
+def test_a_closed_loop_of_void_rollouts_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+    opened, closed = {"samples": 3}, {"success": {}, "settings": {"rollout_format": ROLLOUT_FORMAT}}
+    assert _comparable({"open_loop": opened, "closed_loop": closed, "seed": 0}) == {
+        "open_loop": opened,
+        "closed_loop": closed,
+    }
+    assert not caplog.records
+    for settings in ({}, {"rollout_format": ROLLOUT_FORMAT - 1}):
+        assert _comparable({"open_loop": opened, "closed_loop": {**closed, "settings": settings}}) == {
+            "open_loop": opened
+        }
+    assert "measure it again" in caplog.text and len(caplog.records) == 2
 
 
 @needs_gl
