@@ -32,7 +32,7 @@ from jobs.demo import SAMPLE
 from lapa.extraction import peak_memory_mb
 from lapa.extraction_settings import ExtractionSettings, available_cores, build_machinery, choose_device
 from lapa.lam_config import LamConfig
-from lapa.latent_action_model import LatentActionModel
+from lapa.latent_action_model import LatentActionModel, read_lam_config
 from lapa.latent_parts import plan_parts
 from lapa.recipes import RECIPES
 from lapa.throughput import end_to_end, feed_alone, model_alone, prepared_sample
@@ -103,7 +103,7 @@ def run(config: BenchExtractConfig) -> dict[str, Any]:
     device = choose_device(config.device)
     gap_s = config.gap_s
     if gap_s is None:
-        gap_s = LamConfig.from_dict(json.loads((lam / "config.json").read_text("utf-8"))).extract_gap_s
+        gap_s = read_lam_config(lam).extract_gap_s
     settings = ExtractionSettings(lam, corpus.root.absolute(), gap_s, config.stride_s, part_frames=4096)
     machinery = build_machinery(
         settings, device=device, batch_size=config.batch_size, workers=config.workers, seed=config.seed

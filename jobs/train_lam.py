@@ -82,7 +82,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     from jobs.training_progress import TrainingProgress
     from lapa.held_out import split_groups
     from lapa.latent_action_model import LatentActionModel, model_hash
-    from lapa.pairs import chosen_share
+    from lapa.pairs import STABILISED, chosen_share
     from lapa.training import LamTraining
 
     training = config.budget()
@@ -100,7 +100,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     for moved in ("out", "corpus", "init_from"):  # the same run may be called by another path
         del settings[moved]
-    claim(config.out, settings)
+    claim(config.out, settings, formats={"stabilised": STABILISED if config.model.camera_compensation else None})
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     model_config = _with_labels(config, corpus)
     held = set(held_groups)

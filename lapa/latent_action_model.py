@@ -23,10 +23,13 @@ from lapa.decoder import FrameDecoder, Prediction
 from lapa.encoder import PairEncoder
 from lapa.lam_config import LamConfig
 from lapa.optical_flow import batch_flow
+from lapa.pairs import STABILISED
 from lapa.quantisers import CompandedQuantiser, NoiseSubstitutionQuantiser, TwoStageQuantiser, build_quantiser
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+_STABILISED = "stabilised"
+"""Beside the fields of the configuration: which stabilised pictures a model with camera compensation was trained on."""
 
 
 @dataclass(frozen=True)
@@ -118,26 +121,50 @@ class LatentActionModel(nn.Module):
         return self.quantiser(drawn).quantized.flatten(0, 1)
 
     def save(self, folder: str | Path) -> None:
-        """Writes model.safetensors and config.json, each under a temporary name first."""
+        """Writes model.safetensors and config.json, each under a temporary name first; with camera compensation the latter
+        says how pictures were stabilised."""
         from safetensors.torch import save_file
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self.state_dict().items()}
         save_file(tensors, folder / (WEIGHTS + ".tmp"))
-        (folder / (CONFIG + ".tmp")).write_text(json.dumps(dataclasses.asdict(self.config), indent=1), "utf-8")
+        values = dataclasses.asdict(self.config)
+        if self.config.camera_compensation:
+            values[_STABILISED] = STABILISED
+        (folder / (CONFIG + ".tmp")).write_text(json.dumps(values, indent=1), "utf-8")
         for name in (WEIGHTS, CONFIG):
             os.replace(folder / (name + ".tmp"), folder / name)
 
 
-def load_lam(folder: str | Path, device: str | torch.device = "cpu") -> LatentActionModel:
-    """The model of a run folder, in evaluation mode. Raises ValueError where the folder holds none."""
-    from safetensors.torch import load_file
+def read_lam_config(folder: str | Path) -> LamConfig:
+    """The configuration of a run folder's model.
 
+    Raises ValueError where the folder holds no model, or one that was trained on pictures stabilised in another way: what
+    this version would show it is not what its latents were learned from.
+    """
     folder = Path(folder).expanduser()
     if not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
         raise ValueError(f"'{folder}' holds no latent action model: train one with giza train-lam --out {folder}")
-    model = LatentActionModel(LamConfig.from_dict(json.loads((folder / CONFIG).read_text("utf-8"))))
+    values = json.loads((folder / CONFIG).read_text("utf-8"))
+    stabilised = values.pop(_STABILISED, None)
+    config = LamConfig.from_dict(values)
+    if config.camera_compensation and stabilised != STABILISED:
+        was = "no number" if stabilised is None else f"number {stabilised}"
+        raise ValueError(
+            f"'{folder}' holds a latent action model whose camera compensation has {was} of `stabilised`; this version of "
+            f"giza stabilises by number {STABILISED}, which gives other pictures: train it again (giza train-lam, another "
+            "--out)"
+        )
+    return config
+
+
+def load_lam(folder: str | Path, device: str | torch.device = "cpu") -> LatentActionModel:
+    """The model of a run folder, in evaluation mode. Raises ValueError as `read_lam_config` does."""
+    from safetensors.torch import load_file
+
+    folder = Path(folder).expanduser()
+    model = LatentActionModel(read_lam_config(folder))
     model.load_state_dict(load_file(folder / WEIGHTS))
     return model.to(device).eval()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lapa.latent_action_model import LatentActionModel, initialise_from, load_lam, model_hash
+from lapa.pairs import STABILISED
 from lapa.quantisers import QuantiserConfig
 from lapa.recipes import DEBUG, RECIPES
 from lapa.training import LamTraining, TrainingConfig, effective_rank, flow_loss, target_loss
@@ -133,6 +135,24 @@ def test_saved_and_loaded_it_is_the_same_model(tmp_path) -> None:  # type: ignor
     assert model_hash(tmp_path) == before
     with pytest.raises(ValueError, match="holds no latent action model"):
         load_lam(tmp_path / "elsewhere")
+
+
+def test_a_model_of_other_stabilised_pictures_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    def kept(compensates: bool, **changes: object) -> None:
+        LatentActionModel(dataclasses.replace(PLAIN, camera_compensation=compensates)).save(tmp_path)
+        record = json.loads((tmp_path / "config.json").read_text())
+        assert record.get("stabilised") == (STABILISED if compensates else None)
+        record.pop("stabilised", None)
+        (tmp_path / "config.json").write_text(json.dumps(record | changes))
+
+    kept(False)
+    assert not load_lam(tmp_path).config.camera_compensation
+    kept(True, stabilised=STABILISED)
+    assert load_lam(tmp_path).config.camera_compensation
+    for changes, was in (({}, "no number"), ({"stabilised": 1}, "number 1")):
+        kept(True, **changes)
+        with pytest.raises(ValueError, match=f"has {was} .* by number {STABILISED}.* train it again"):
+            load_lam(tmp_path)
 
 
 def test_stage_two_starts_from_stage_one(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -16,6 +16,7 @@ from jobs.demo import SAMPLE
 from lapa.frame_store import LabelSpec, open_store
 from lapa.latent_action_model import load_lam
 from lapa.pair_batches import Augmentation, StoredBatches, StreamedBatches, augment, gather
+from lapa.pairs import STABILISED
 from lapa.recipes import DEBUG, RECIPES
 from lapa.training import LamTraining, TrainingConfig
 
@@ -159,6 +160,27 @@ def test_a_run_folder_belongs_to_one_run(corpus: Path, tmp_path: Path) -> None:
     other = settings(corpus, tmp_path, steps=1, seed=1)
     with pytest.raises(ValueError, match="holds a run with other settings \\(seed\\)"):
         train_lam.run(other, quiet=True)
+
+
+def test_an_interrupted_run_of_other_stabilised_pictures_is_not_resumed(corpus: Path, tmp_path: Path) -> None:
+    model = dataclasses.replace(MODEL, camera_compensation=True)
+    train_lam.run(settings(corpus, tmp_path, steps=1, model=model), quiet=True)
+    record = json.loads((tmp_path / "train.json").read_text())
+    for stabilised, was in ((1, "1"), (None, "absent")):
+        record["stabilised"] = stabilised
+        if stabilised is None:
+            del record["stabilised"]
+        (tmp_path / "train.json").write_text(json.dumps(record))
+        with pytest.raises(
+            ValueError, match=rf"another version of giza \(stabilised {was} there and {STABILISED} here\)"
+        ):
+            train_lam.run(settings(corpus, tmp_path, steps=1, model=model), quiet=True)
+    still = settings(corpus, tmp_path / "still", steps=1, model=dataclasses.replace(MODEL, camera_compensation=False))
+    train_lam.run(still, quiet=True)
+    record = json.loads((tmp_path / "still" / "train.json").read_text())
+    assert record.pop("stabilised") is None
+    (tmp_path / "still" / "train.json").write_text(json.dumps(record))  # as earlier versions wrote it
+    assert train_lam.run(still, quiet=True)["steps"] == 1
 
 
 def test_errors_name_value_rule_and_remedy(corpus: Path, tmp_path: Path) -> None:
