@@ -208,7 +208,7 @@ def _train(
         ema=0.99,
         flare=flare,
         alignment=alignment,
-        val_every_steps=max(50, steps // 5),
+        val_every_steps=max(1, min(50, steps // 2), steps // 5),  # checkpoints twice as often, of a small budget too
         val_samples=128,
     )
     members = open_members(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from jobs import ablate, ablation_cells
 from jobs.ablation_arms import ARMS, Cell, arms_named, cells
@@ -105,7 +106,7 @@ def tiny(out: Path) -> ablate.AblateConfig:
         arms=("robot-only", "human-flare"),
         demos=(1,),
         seeds=(0,),
-        budget=Budget(pretrain_steps=2, ground_steps=2, batch_size=4, starts=2, max_steps=16),
+        budget=Budget(pretrain_steps=2, ground_steps=4, batch_size=4, starts=2, max_steps=16),
         data=TierData(human_clips=3, size=64),
         policy=DEBUG,
         parallel=1,
@@ -124,13 +125,21 @@ def test_a_small_ablation_from_end_to_end(
 ) -> None:
     config, result = ablated
     assert [run["status"] for run in result["runs"]] == ["done", "done"]
-    assert [run["steps"] for run in result["runs"]] == [4, 4]  # matched
-    assert [run["samples_seen"] for run in result["runs"]] == [16, 16]
+    assert [run["steps"] for run in result["runs"]] == [6, 6]  # matched
+    assert [run["samples_seen"] for run in result["runs"]] == [24, 24]
     page = (config.out / "ablation.html").read_text()
     assert "human-flare" in page and "<svg" in page
     before = {path: path.stat().st_mtime_ns for path in (config.out / "runs").rglob("*.safetensors")}
     ablate.run(config)
     assert {path: path.stat().st_mtime_ns for path in before} == before  # nothing is trained twice
+    claimed = config.out / "train.json"
+    record = claimed.read_text()
+    claimed.write_text(
+        json.dumps({name: value for name, value in json.loads(record).items() if name != "rollout_format"})
+    )
+    with pytest.raises(ValueError, match="another version of giza .rollout_format absent there"):
+        ablate.run(config)
+    claimed.write_text(record)
     with pytest.raises(ValueError, match=r"other settings \(budget\.starts\)"):
         ablate.run(dataclasses.replace(config, budget=dataclasses.replace(config.budget, starts=3)))
     assert "robot-only" in capsys.readouterr().out
@@ -156,6 +165,12 @@ PolicyTraining.on_train_batch_end = killed
 """
 IN_ROLLOUTS = """
 from jobs.closed_loop import RolloutLog
+from jobs.policy_training import PolicyTraining
+ended = PolicyTraining.on_train_batch_end
+def told(self, outputs, batch, index):
+    ended(self, outputs, batch, index)
+    print("trained step", self.global_step, flush=True)
+PolicyTraining.on_train_batch_end = told
 real = RolloutLog.add
 def killed(self, rollout):
     real(self, rollout)
@@ -175,12 +190,19 @@ def test_killed_in_the_middle_of_an_arm_it_ends_as_if_it_had_not_been(
     shutil.rmtree(out / "runs" / "human-flare")
     first = out / "runs" / "robot-only" / "demos1-seed0" / RESULT
     stamps = [first.stat().st_mtime_ns]
+    cell = out / "runs" / "human-flare" / "demos1-seed0"
     for hook in (IN_TRAINING, IN_ROLLOUTS):
         words = [sys.executable, "-c", KILLED.format(hook=hook), str(Path(__file__).parent), str(out)]
         died = subprocess.run(words, capture_output=True, timeout=200)
         assert died.returncode == -signal.SIGKILL, died.stderr.decode()
         stamps.append(first.stat().st_mtime_ns)
-    log = out / "runs" / "human-flare" / "demos1-seed0" / "rollouts.jsonl"
+        if hook == IN_TRAINING:
+            kept = torch.load(cell / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")
+            assert kept["global_step"] == 1 and not (cell / "run.json").exists()
+        else:  # neither pretraining nor the first step of grounding is done again
+            steps = [line.split()[-1] for line in died.stdout.decode().splitlines() if line.startswith("trained step")]
+            assert steps == ["2", "3", "4"]
+    log = cell / "rollouts.jsonl"
     assert sum('"start"' in line for line in log.read_text().splitlines()) == 1
     resumed = ablate.run(tiny(out))
     assert {*stamps, first.stat().st_mtime_ns} == {stamps[0]}
