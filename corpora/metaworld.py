@@ -10,7 +10,7 @@ import math
 import warnings
 import zlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from corpora.head_camera import CameraPose, looking_at
 from corpora.metaworld_tasks import INSTRUCTIONS, task_name
 from corpora.offscreen_gl import require_offscreen_gl
+
+if TYPE_CHECKING:
+    from corpora.metaworld_appearance import Person
 
 CONTROL_HZ = 80
 """Meta-World's control rate: 5 physics steps of 2.5 ms for each action."""
@@ -134,12 +137,13 @@ class MetaWorldEnv:
         """Whether the last action reached Meta-World's own criterion."""
         self._renderer: mujoco.Renderer | None = None
         self._pose: CameraPose | None = None
+        self._person: tuple[int, Person] | None = None
         self._prepare_model()
 
     def _prepare_model(self) -> None:
         import mujoco
 
-        from corpora.metaworld_appearance import hide_robot, repaint_room
+        from corpora.metaworld_appearance import hide_robot
 
         model = self._env.model
         model.vis.quality.offsamples = 0
@@ -150,11 +154,31 @@ class MetaWorldEnv:
             model.cam_fovy[self._camera_id] = HEAD_POSE.fovy_deg
         if self.look.appearance == "hand":
             hide_robot(model)
-            repaint_room(model)
+            self._materials = model.mat_rgba.copy()
+            self.become(0)
         self._options = mujoco.MjvOption()
         self._groups = model.geom_group.copy()
         if not self.look.show_goal:
             self._options.sitegroup[:] = 0  # every marker of a goal in Meta-World is a site
+
+    def become(self, number: int) -> None:
+        """Person `number` acts from now on, in their own room (see corpora.metaworld_appearance.person). Raises ValueError
+        where the robot does."""
+        import mujoco
+
+        from corpora.metaworld_appearance import person, repaint_room
+
+        if self.look.appearance != "hand":
+            raise ValueError(f"person {number}: the appearance is '{self.look.appearance}', not 'hand'")
+        if self._person is not None and number == self._person[0]:
+            return
+        self._person = (number, person(number))
+        model = self._env.model
+        repaint_room(model, self._person[1], self._materials)
+        if self._renderer is not None:  # it has the old textures
+            self._renderer.render()  # makes our own context current
+            for texture in range(model.ntex):
+                mujoco.mjr_uploadTexture(model, self._renderer._mjr_context, texture)
 
     @property
     def pose(self) -> CameraPose:
@@ -240,8 +264,8 @@ class MetaWorldEnv:
         renderer.update_scene(data, self._camera_id, self._options)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-        if self.look.appearance == "hand":
-            draw_hand(renderer.scene, data, self.pose)
+        if self._person is not None:
+            draw_hand(renderer.scene, data, self.pose, self._person[1])
         return renderer.render()
 
     def _out_of_view(self, position: NDArray[np.float64], rotation: NDArray[np.float64]) -> NDArray[np.bool_]:

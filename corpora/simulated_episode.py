@@ -53,6 +53,8 @@ class EpisodeSettings:
     min_steps: int = 100
     """An episode lasts this many control steps (100 are 1.25 s) even where success comes sooner, so that a clip of it
     holds pairs of frames half a second apart."""
+    people: int = 1
+    """With the hand's look: of how many people each episode shows one, in a room of their own; 1: always the same."""
     frame_every: int = 1
     """Store every k-th control step: 1 is 80 frames a second, 4 is 20."""
 
@@ -69,6 +71,8 @@ class EpisodeSettings:
             raise ValueError(f"steps_after_success {self.steps_after_success}: must be at least 0")
         if self.min_steps < 0:
             raise ValueError(f"min_steps {self.min_steps}: must be at least 0")
+        if self.people < 1:
+            raise ValueError(f"people {self.people}: must be at least 1")
         if self.frame_every < 1 or CONTROL_HZ % self.frame_every:
             divisors = [k for k in range(1, CONTROL_HZ + 1) if CONTROL_HZ % k == 0]
             raise ValueError(f"frame_every {self.frame_every}: must divide {CONTROL_HZ} Hz; choose one of {divisors}")
@@ -126,6 +130,8 @@ def record_episode(env: MetaWorldEnv, settings: EpisodeSettings, episode: int, r
         env.pose.fovy_deg,
         VIEW_DISTANCE_M,
     )
+    if env.look.appearance == "hand":
+        env.become(int(draws("person").integers(settings.people)))
     state = env.reset(int(draws("start").integers(2**31)))
     succeeded = False
     last_step = settings.max_steps

@@ -63,6 +63,8 @@ class SimulateConfig:
         task_names(self.tasks)
         if self.episodes < 1:
             raise ValueError(f"episodes {self.episodes}: must be at least 1 for each task")
+        if self.episode.people > 1 and self.appearance != "hand":
+            raise ValueError(f"people {self.episode.people}: only with --appearance hand")
         if self.truth is not None and not self.action_free:
             raise ValueError("truth: only with --action-free; without it the dataset itself holds the truth")
         if self.truth is not None and self.truth.resolve().is_relative_to(self.out.resolve()):

@@ -13,7 +13,7 @@ from tiny_policies import HORIZON, SIZE, batch_of, shaken, some_pictures, teach,
 from torch import Tensor
 
 import vla.policy
-from vla.backbone import SmallBackbone, SmallBackboneConfig, Tokens
+from vla.backbone import SmallBackbone, SmallBackboneConfig, Tokens, recoloured
 from vla.batch import PolicyBatch, check_batch, pad_last
 from vla.chunk_policy import ChunkPolicy
 from vla.flow_matching import FlowConfig
@@ -361,6 +361,39 @@ def test_pictures_are_cropped_at_random_in_training_and_in_the_middle_after() ->
     assert torch.equal(see(pictures, False, 0), see(border, False, 0))  # the border is cut off
     assert not torch.equal(see(pictures, True, 0), see(pictures, True, 1))
     assert not torch.equal(see(pictures, True, 0), see(border, True, 0))
+
+
+@pytest.mark.parametrize("kind", [tiny_policy, tiny_bc])
+def test_colours_change_in_training_alone_and_for_each_sample_by_itself(kind) -> None:
+    plain = SmallBackboneConfig(dim=32, channels=(16, 16, 32), keypoints=8, words=256, crop=1.0)
+    policy = kind(small=dataclasses.replace(plain, colour=0.3))
+    shaken(policy)
+    pictures = some_pictures(1).repeat(2, 1, 1, 1, 1, 1)
+
+    def see(training: bool, seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return policy.train(training).think(pictures, here(pictures), ["a", "a"]).features
+
+    assert torch.equal(see(False, 0), see(False, 1))
+    first = see(True, 0)
+    assert torch.equal(first, see(True, 0))
+    assert not torch.allclose(first, see(True, 1))
+    assert not torch.allclose(first[0], first[1])
+
+
+def test_a_changed_colour_is_a_linear_map_shared_by_all_pictures_of_a_sample() -> None:
+    torch.manual_seed(0)
+    pictures = torch.rand(2, 3, 3, 8, 8) * 2 - 1
+    changed = recoloured(pictures, 0.2)
+    for before, after in zip(pictures, changed, strict=True):
+        flat = before.movedim(1, -1).reshape(-1, 3)
+        known = torch.cat([flat, torch.ones(len(flat), 1)], 1)
+        solved = torch.linalg.lstsq(known, after.movedim(1, -1).reshape(-1, 3)).solution
+        torch.testing.assert_close(known @ solved, after.movedim(1, -1).reshape(-1, 3), atol=1e-4, rtol=0)
+        assert (solved[:3] - torch.eye(3)).abs().max() > 0.05
+    assert recoloured(pictures, 0.0) is pictures
+    with pytest.raises(ValueError, match="colour 2.0: must be within 0 and 1"):
+        SmallBackboneConfig(colour=2.0)
 
 
 @pytest.mark.parametrize("kind", [tiny_policy, tiny_bc])

@@ -327,6 +327,50 @@ def test_the_goal_is_hidden_unless_asked_for_and_the_hand_looks_like_no_robot() 
 
 @needs_gl
 @pytest.mark.gl
+def test_a_person_looks_the_same_whoever_acted_before_and_changes_nothing_but_looks() -> None:
+    look = Look(64, appearance="hand")
+    changing, fresh = MetaWorldEnv("drawer-open", look), MetaWorldEnv("drawer-open", look)
+    pictures, states = {}, {}
+    for number in (0, 3, 1, 2, 0, 3):
+        changing.become(number)
+        states[number] = changing.reset(5)
+        pictures.setdefault(number, []).append(changing.render().copy())
+        np.testing.assert_array_equal(states[number], states[0])
+    fresh.become(3)
+    fresh.reset(5)
+    np.testing.assert_array_equal(fresh.render(), pictures[3][0])
+    for number in (0, 3):
+        np.testing.assert_array_equal(*pictures[number])
+    for one, other in ((0, 1), (1, 2), (2, 3)):  # nearly every pixel
+        assert (pictures[one][0] != pictures[other][0]).any(2).mean() > 0.9
+    changing.close()
+    fresh.close()
+    robot = MetaWorldEnv("drawer-open", Look(64))
+    with pytest.raises(ValueError, match="person 1: the appearance is 'robot'"):
+        robot.become(1)
+    robot.close()
+
+
+@needs_gl
+@pytest.mark.gl
+def test_people_are_spread_over_episodes_and_one_is_always_the_same(tmp_path: Path) -> None:
+    def skies(people: int) -> int:
+        episode = EpisodeSettings(max_steps=8, min_steps=0, frame_every=4, noise=(0.0,), people=people)
+        out = tmp_path / str(people)
+        run(config(out, episodes=4, appearance="hand", action_free=True, episode=episode))
+        corners = pictures_of(out)[::2, :4, -4:].reshape(4, -1, 3).mean(1)
+        return len(np.unique(np.rint(corners / 8), axis=0))
+
+    assert skies(1) == 1
+    assert skies(50) >= 3
+    with pytest.raises(ValueError, match="people 2: only with --appearance hand"):
+        config(tmp_path / "robot", episode=EpisodeSettings(people=2))
+    with pytest.raises(ValueError, match="people 0: must be at least 1"):
+        EpisodeSettings(people=0)
+
+
+@needs_gl
+@pytest.mark.gl
 def test_what_is_not_sent_to_opengl_would_not_have_been_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     env = MetaWorldEnv("faucet-open", Look(64))
     env.reset(0)

@@ -59,6 +59,8 @@ class SmallBackboneConfig:
     """Of the stages; each halves the picture."""
     crop: float = 6 / 7
     """Side of the part of the picture that is seen: at a random place in training, the middle otherwise."""
+    colour: float = 0.0
+    """Standard deviation of a random linear change of the colours in training, the same for all pictures of a sample."""
     keypoints: int = 32
     """Spatial softmax coordinates (Levine et al. 2016) that one more token of each picture carries."""
     summaries: int = 4
@@ -76,6 +78,8 @@ class SmallBackboneConfig:
     def __post_init__(self) -> None:
         if not 0.5 <= self.crop <= 1:
             raise ValueError(f"crop {self.crop}: must be within 0.5 and 1, a share of the picture's side")
+        if not 0 <= self.colour <= 1:
+            raise ValueError(f"colour {self.colour}: must be within 0 and 1, in units of half the range of a pixel")
         if not self.channels or min(self.channels) < 8:
             raise ValueError(f"channels {self.channels}: one stage or more, each of at least 8")
 
@@ -120,8 +124,8 @@ class SmallVision(nn.Module):
         self.position = nn.Parameter(0.5 * grid_position(config.dim, 12))
 
     def maps(self, pictures: Tensor, text: Tensor) -> Tensor:
-        """uint8 [P, 3, s, s] with text features [P, D] -> features [P, C, h, w] of the last stage."""
-        x = pictures.float() / 127.5 - 1
+        """uint8 (or -1 to 1) [P, 3, s, s] with text features [P, D] -> features [P, C, h, w] of the last stage."""
+        x = pictures if pictures.is_floating_point() else scaled(pictures)
         x = x.contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             x = stage(x, text)
@@ -165,7 +169,10 @@ class SmallBackbone(Backbone):
             )
         words, word_mask = self.embed(instruction, pictures.device)
         pooled = (words * word_mask[..., None]).sum(1) / word_mask.sum(1, keepdim=True)
-        seen = crop_pictures(pictures.flatten(1, 2), self.config.crop, self.training).flatten(0, 1)
+        seen = scaled(crop_pictures(pictures.flatten(1, 2), self.config.crop, self.training))
+        if self.training:
+            seen = recoloured(seen, self.config.colour)
+        seen = seen.flatten(0, 1)
         maps = self.vision.maps(seen, pooled.repeat_interleave(cameras * history, 0))
         keypoints = self.keypoints(soft_argmax(self.heat(maps)).flatten(1))[:, None]
         pooled_maps = F.adaptive_avg_pool2d(maps, SUMMARY_GRID).flatten(1)
@@ -204,6 +211,22 @@ def crop_pictures(pictures: Tensor, share: float, training: bool) -> Tensor:
         return pictures[..., middle : middle + side, middle : middle + side]
     places = torch.randint(0, size - side + 1, (len(pictures), 2)).tolist()
     return torch.stack([p[..., y : y + side, x : x + side] for p, (y, x) in zip(pictures, places, strict=True)])
+
+
+def scaled(pictures: Tensor) -> Tensor:
+    """uint8 -> float from -1 to 1."""
+    return pictures.float() / 127.5 - 1
+
+
+def recoloured(pictures: Tensor, amount: float) -> Tensor:
+    """Float [B, P, 3, s, s], each sample's colours c changed to M c + b; M is near the identity, b near zero, both by
+    `amount` (standard deviation). Brightness, contrast, saturation and hue all move, the same for all P pictures."""
+    if not amount:
+        return pictures
+    batch, device = len(pictures), pictures.device
+    matrix = torch.eye(3, device=device) + amount * torch.randn(batch, 3, 3, device=device)
+    offset = amount * torch.randn(batch, 1, 3, 1, 1, device=device)
+    return torch.einsum("bij,bpjhw->bpihw", matrix, pictures) + offset
 
 
 def grid_position(dim: int, side: int) -> Tensor:

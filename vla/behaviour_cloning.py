@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from vla.backbone import Tokens, crop_pictures
+from vla.backbone import Tokens, crop_pictures, recoloured, scaled
 from vla.batch import PolicyBatch, check_batch
 from vla.chunk_policy import ChunkPolicy, PolicyOutput
 from vla.embodiments import SLOTS
@@ -59,7 +59,8 @@ class BehaviourCloning(ChunkPolicy):
     def think(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> Tokens:
         if pictures.shape[1] != 1 or pictures.shape[2] != 1:
             raise ValueError("the baseline bc sees one camera and one frame; choose another recipe, or one camera")
-        seen = crop_pictures(pictures[:, 0], self.config.small.crop, self.training)[:, 0].float() / 127.5 - 1
+        seen = scaled(crop_pictures(pictures[:, 0], self.config.small.crop, self.training))
+        seen = (recoloured(seen, self.config.small.colour) if self.training else seen)[:, 0]
         ids = torch.tensor([zlib.crc32(text.encode()) % INSTRUCTIONS for text in instruction], device=seen.device)
         features = torch.cat([self.convolutions(seen), self.instruction(ids)], 1)[:, None]
         there = torch.ones(features.shape[:2], dtype=torch.bool, device=seen.device)
