@@ -94,7 +94,8 @@ def person(number: int) -> Person:
         skin=(skin[0], skin[1], skin[2]),
         skin_shade=(_SHADED * skin[0], _SHADED * skin[1], _SHADED * skin[2]),
         sleeve=colour(),
-        shoulder_right_m=float(rng.choice((-1, 1)) * rng.uniform(0.2, 0.45)),
+        # objects stand to the right of the hand: people see what they are about to touch, and this arm does not hide it
+        shoulder_right_m=float(rng.uniform(-0.45, 0.0)),
         table=surface(),
         checked=bool(rng.integers(2)),
         floor=surface(),

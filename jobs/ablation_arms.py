@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Base = Literal["", "latent", "flare", "both", "inverse-dynamics"]
+Base = Literal["", "latent", "flare", "both", "inverse-dynamics", "true"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Arm:
     recipe: str = "small"
     """small, or bc for the task-specific baseline."""
     human: Base = ""
-    """How human video is used: by latents, by FLARE, by both, by pseudo-actions; empty: not at all."""
+    """How human video is used: by latents, by FLARE, by both, by pseudo-actions, by true ones; empty: not at all."""
     synthetic: bool = False
     """Whether the synthetic tier is trained on."""
     shuffled: bool = False
@@ -45,6 +45,7 @@ ARMS: dict[str, Arm] = {
         Arm("human-flare", "+ human video by FLARE", human="flare"),
         Arm("human-both", "+ human video by latent actions and FLARE", human="both"),
         Arm("human-idm", "+ human video by inverse-dynamics labels", human="inverse-dynamics"),
+        Arm("human-true", "ceiling: human video with its true actions, which simulation alone knows", human="true"),
         Arm("everything", "+ human video by latents and FLARE, + synthetic", human="both", synthetic=True),
         Arm("shuffled", "control: human video with latents permuted over clips", human="latent", shuffled=True),
     )

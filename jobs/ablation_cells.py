@@ -31,7 +31,7 @@ class Budget:
     """Optimiser steps on the base; an arm without a base takes them on its demonstrations."""
     ground_steps: int = 600
     """Optimiser steps on the demonstrations."""
-    co_train_share: float = 0.25
+    co_train_share: float = 0.5
     """Share of the base's samples in the batches of grounding."""
     batch_size: int = 32
     """Samples a step, in both."""
@@ -111,9 +111,9 @@ def _run_cell(job: CellJob, cell: Cell, folder: Path) -> dict[str, Any]:
     places = _places(out)
     extra = read_pyramid(job.extra) if job.extra else None
     own = ""
-    if arm.human == "inverse-dynamics":  # the labeller knows only these demonstrations
+    if arm.human in ("inverse-dynamics", "true"):  # the labels know only these demonstrations
         own = f"-demos{cell.demos}"
-        places = dataclasses.replace(places, pseudo_actions=_label(job, places, cell.demos))
+        places = dataclasses.replace(places, pseudo_actions=_label(job, places, cell.demos, true=arm.human == "true"))
     base = base_pyramid(arm, places, extra)
     pretraining: dict[str, Any] = {"steps": 0, "minutes": 0.0, "samples_seen": 0}
     start = None
@@ -147,11 +147,12 @@ def _run_cell(job: CellJob, cell: Cell, folder: Path) -> dict[str, Any]:
     )
 
 
-def _label(job: CellJob, places: Prepared, demos: int) -> Path:
-    """Pseudo-actions of people's clips by an inverse dynamics model of `demos` demonstrations a task."""
+def _label(job: CellJob, places: Prepared, demos: int, *, true: bool) -> Path:
+    """Actions for people's clips: by an inverse dynamics model of `demos` demonstrations a task, or the `true` ones."""
     from jobs import label
+    from jobs.ablation_ceiling import write_true_actions
 
-    folder = places.pseudo_actions.with_name(f"pseudo-demos{demos}")
+    folder = places.pseudo_actions.with_name(f"{'true' if true else 'pseudo'}-demos{demos}")
     config = label.LabelConfig(
         robot=places.robot,
         embodiment=EMBODIMENT,
@@ -166,7 +167,10 @@ def _label(job: CellJob, places: Prepared, demos: int) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # seeds that run side by side share the labels; the second finds them done
-        label.run(config, quiet=True)
+        if true:
+            write_true_actions(config, Path(job.out) / "human" / "truth.parquet")
+        else:
+            label.run(config, quiet=True)
     return folder
 
 

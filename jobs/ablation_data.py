@@ -135,10 +135,10 @@ def base_pyramid(arm: Arm, places: Prepared, extra: Pyramid | None) -> Pyramid:
         members.append(
             PyramidMember("human-flare", "human", "none", embodiment="latent", corpus=str(places.human.resolve()))
         )
-    if arm.human == "inverse-dynamics":
+    if arm.human in ("inverse-dynamics", "true"):
         members.append(
             PyramidMember(
-                "human-idm",
+                arm.name,
                 "human",
                 "inverse-dynamics",
                 embodiment=EMBODIMENT,

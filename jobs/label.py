@@ -234,6 +234,12 @@ def _robot(config: LabelConfig, progress: Callable[[int, int], None]) -> RobotMe
     )
 
 
+def robot_facts(config: LabelConfig) -> RobotFacts:
+    """The robot as a model trained on all of its chosen episodes knows it. Raises ValueError as `run`."""
+    member = _robot(config, lambda done, total: None)
+    return _facts(config, member, np.arange(len(member)))
+
+
 def _facts(config: LabelConfig, member: RobotMember, train: NDArray[np.int64]) -> RobotFacts:
     """The robot as the policy is to know it, fitted on what the model is trained on."""
     from vla.action_space import ActionCodec

@@ -57,6 +57,7 @@ def test_every_arm_trains_on_what_it_says() -> None:
         "human-flare": [("human", "none")],
         "human-both": [latent],
         "human-idm": [("human", "inverse-dynamics")],
+        "human-true": [("human", "inverse-dynamics")],
         "everything": [latent, synthetic],
         "shuffled": [latent],
     }

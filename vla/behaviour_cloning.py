@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vla.backbone import Tokens, crop_pictures, recoloured, scaled
 from vla.batch import PolicyBatch, check_batch
-from vla.chunk_policy import ChunkPolicy, PolicyOutput
+from vla.chunk_policy import ChunkPolicy, PolicyOutput, shown_state
 from vla.embodiments import SLOTS
 from vla.flow_matching import flow_loss_per_sample
 from vla.policy_config import PolicyConfig
@@ -74,7 +74,8 @@ class BehaviourCloning(ChunkPolicy):
         config = self.config
         check_batch(batch, horizon=config.horizon, state_dim=config.max_state_dim, action_dim=config.max_action_dim)
         tokens = self.think(batch["pictures"], batch["picture_mask"], batch["instruction"])
-        predicted = self._chunk(tokens, batch["state"].masked_fill(~batch["state_mask"], 0)).float()
+        known = shown_state(batch["state_mask"], config.state_dropout if self.training else 0.0)
+        predicted = self._chunk(tokens, batch["state"].masked_fill(~known, 0)).float()
         return PolicyOutput(
             action_loss=flow_loss_per_sample(predicted, batch["action"], batch["action_mask"]),
             has_action=batch["action_mask"].flatten(1).any(1),

@@ -189,3 +189,11 @@ class ChunkPolicy(nn.Module, ABC):
 
     def robots_json(self) -> str:
         return json.dumps({name: facts.to_json() for name, facts in self.robots.items()}, indent=1)
+
+
+def shown_state(state_mask: Tensor, dropout: float) -> Tensor:
+    """bool [B, Ds]: the mask without the states of a random share `dropout` of the samples."""
+    if not dropout:
+        return state_mask
+    hidden: Tensor = torch.rand(len(state_mask), 1, device=state_mask.device) < dropout
+    return state_mask & ~hidden

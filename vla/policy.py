@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vla.backbone import Backbone, SmallBackbone, Tokens
 from vla.batch import PolicyBatch, check_batch
-from vla.chunk_policy import ChunkPolicy, PolicyOutput
+from vla.chunk_policy import ChunkPolicy, PolicyOutput, shown_state
 from vla.dit import Dit, VisionLanguageBlocks, sinusoid
 from vla.embodiments import Embodiments
 from vla.flow_matching import bucket, euler, flow_loss_per_sample, noised, sample_start
@@ -89,9 +89,7 @@ class DualSystemPolicy(ChunkPolicy):
                 batch["embodiment"],
             )
         )
-        if self.training and config.state_dropout:
-            hidden = torch.rand(len(state), 1, device=state.device) < config.state_dropout
-            state_mask = state_mask & ~hidden
+        state_mask = shown_state(state_mask, config.state_dropout if self.training else 0.0)
         action = torch.where(mask, action, torch.zeros_like(action))
         # held-out losses are those of flow matching, whatever the training adds
         flow = config.flow if self.training else dataclasses.replace(config.flow, draws=1, middle=0.0)
