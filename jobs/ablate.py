@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from corpora.metaworld_tasks import task_names
 from jobs.ablation_arms import ARMS, arms_named, cells
@@ -18,6 +18,9 @@ from jobs.ablation_data import Prepared, TierData, base_pyramid, robot_member
 from jobs.cli import parse
 from vla.policy_config import PolicyConfig
 from vla.recipes import SMALL_FLARE
+
+if TYPE_CHECKING:
+    from corpora.pyramid_file import Pyramid
 
 SIX = ("drawer-open", "button-press-topdown", "window-open", "door-open", "faucet-open", "faucet-close")
 EIGHT = (*SIX, "push", "pick-place")
@@ -80,14 +83,14 @@ RECIPES: dict[str, dict[str, Any]] = {
     "demo": {
         "tasks": ("drawer-open", "button-press-topdown", "faucet-open"),
         "demos": (1, 3),
-        "budget": Budget(pretrain_steps=500, ground_steps=300, starts=8),
+        "budget": Budget(pretrain_steps=0, ground_steps=500, starts=8),
         "data": TierData(human_clips=20, synthetic_episodes=5, lam_steps=400),
     },
     "standard": {
         "tasks": EIGHT,
         "arms": ("robot-only", "bc", "human-latent", "human-flare", "shuffled"),
         "demos": (1, 3),
-        "budget": Budget(pretrain_steps=2500, ground_steps=1250, starts=8),
+        "budget": Budget(pretrain_steps=0, ground_steps=3000, starts=8),
         "data": TierData(human_clips=100, lam_steps=2000),
     },
 }
@@ -112,11 +115,11 @@ def run(config: AblateConfig) -> dict[str, Any]:
     began = time.monotonic()
     arms = arms_named(config.arms)
     tasks = task_names(config.tasks)
-    if config.extra is not None:
-        read_pyramid(config.extra)
+    extra = read_pyramid(config.extra) if config.extra is not None else None
     settings = dataclasses.asdict(config)
-    for free in ("out", "engine", "parallel", "extra", "recipe", "seed"):
+    for free in ("out", "engine", "parallel", "recipe", "seed"):
         del settings[free]
+    settings["extra"] = config.extra.read_text("utf-8") if config.extra is not None else None
     claim(config.out, settings, free=("arms", "seeds", "demos"), formats={"rollout_format": ROLLOUT_FORMAT})
     places = prepare(config.out, tasks, max(config.demos), config.data, arms, quiet=True)
     parallel = config.parallel or min(8, os.cpu_count() or 1)
@@ -151,7 +154,7 @@ def run(config: AblateConfig) -> dict[str, Any]:
     result["minutes"] = round((time.monotonic() - began) / 60, 2)
     result["pyramid"] = {
         "tiers": [{"tier": tier, "hours": value} for tier, value in hours(places).items()],
-        "svg": _picture(config, places),
+        "svg": _picture(config, places, extra),
     }
     found = summarise(result, seed=config.seed)
     result["statistics"] = found.to_json()
@@ -161,7 +164,7 @@ def run(config: AblateConfig) -> dict[str, Any]:
     return result
 
 
-def _picture(config: AblateConfig, places: Prepared) -> str | None:
+def _picture(config: AblateConfig, places: Prepared, extra: Pyramid | None) -> str | None:
     """The pyramid of all that any arm trains on, at the largest number of demonstrations."""
     from corpora.pyramid_file import Pyramid, PyramidMember
     from corpora.pyramid_picture import pyramid_svg
@@ -170,7 +173,7 @@ def _picture(config: AblateConfig, places: Prepared) -> str | None:
     members: dict[str, PyramidMember] = {}
     for arm in arms_named(config.arms):
         if not arm.shuffled and arm.pretrained:
-            members |= {member.name: member for member in base_pyramid(arm, places, None).members}
+            members |= {member.name: member for member in base_pyramid(arm, places, extra).members}
     robot = robot_member(places, max(config.demos), 1.0)
     try:
         return pyramid_svg(survey_pyramid(Pyramid("", (*members.values(), robot), Path())))

@@ -28,11 +28,12 @@ class Budget:
     """What all arms have in common."""
 
     pretrain_steps: int = 400
-    """Optimiser steps on the base; an arm without a base takes them on its demonstrations."""
+    """Optimiser steps on the base alone; an arm without a base takes them on its demonstrations. 0: the base is trained on
+    beside the demonstrations only, from scratch."""
     ground_steps: int = 600
     """Optimiser steps on the demonstrations."""
     co_train_share: float = 0.5
-    """Share of the base's samples in the batches of grounding."""
+    """Share of the base's samples beside those of demonstrations."""
     batch_size: int = 32
     """Samples a step, in both."""
     lr: float = 1e-3
@@ -43,6 +44,18 @@ class Budget:
     """Steps of a chunk that are executed."""
     max_steps: int = 250
     """Control steps of a rollout."""
+
+    def __post_init__(self) -> None:
+        if self.pretrain_steps < 0 or self.ground_steps < 1:
+            raise ValueError(
+                f"pretrain_steps {self.pretrain_steps}, ground_steps {self.ground_steps}: at least 0 and 1 optimiser steps"
+            )
+        if not 0 <= self.co_train_share < 1:
+            raise ValueError(f"co_train_share {self.co_train_share}: within 0 and 1, e.g. 0.5")
+        if not self.pretrain_steps and not self.co_train_share:
+            raise ValueError(
+                "pretrain_steps 0 with co_train_share 0: nothing would be trained on the base; give either"
+            )
 
 
 @dataclass(frozen=True)
@@ -118,9 +131,9 @@ def _run_cell(job: CellJob, cell: Cell, folder: Path) -> dict[str, Any]:
     pretraining: dict[str, Any] = {"steps": 0, "minutes": 0.0, "samples_seen": 0}
     start = None
     if arm.pretrained:
-        before = out / "runs" / cell.arm / f"pretrain{own}-seed{cell.seed}"
-        pretraining = _train(job, arm, base, before, cell.seed, budget.pretrain_steps, None)
-        start = before
+        if budget.pretrain_steps:
+            start = out / "runs" / cell.arm / f"pretrain{own}-seed{cell.seed}"
+            pretraining = _train(job, arm, base, start, cell.seed, budget.pretrain_steps, None)
         share = budget.co_train_share / (1 - budget.co_train_share)
         total = sum(member.weight for member in base.members)
         rest = [dataclasses.replace(member, weight=member.weight * share / total) for member in base.members]
@@ -158,7 +171,7 @@ def _label(job: CellJob, places: Prepared, demos: int, *, true: bool) -> Path:
         embodiment=EMBODIMENT,
         corpus=places.human,
         out=folder,
-        steps=job.budget.pretrain_steps,
+        steps=job.budget.pretrain_steps or job.budget.ground_steps,
         demos=demos,
         horizon=job.policy.horizon,
         image_size=job.policy.image_size,

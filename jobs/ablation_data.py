@@ -161,6 +161,7 @@ def base_pyramid(arm: Arm, places: Prepared, extra: Pyramid | None) -> Pyramid:
                         member,
                         corpus=str(extra.path(member.corpus).resolve()),
                         latents=str(extra.path(member.latents).resolve()) if member.latents else "",
+                        shuffle_latents_seed=0 if arm.shuffled else member.shuffle_latents_seed,
                     )
                 )
     return Pyramid(arm.name, tuple(members), Path())

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from corpora.pyramid_file import read_pyramid
 from jobs import ablate, ablation_cells
 from jobs.ablation_arms import ARMS, Cell, arms_named, cells
 from jobs.ablation_cells import FAILURE, RESULT, Budget, CellJob, run_arm
@@ -68,6 +69,53 @@ def test_every_arm_trains_on_what_it_says() -> None:
     assert seeds == {"human-latent": None, "shuffled": 0}
     assert {name for name, arm in ARMS.items() if arm.flare} == {"human-flare", "human-both", "everything"}
     assert robot_member(PLACES, 3, 1.0).demos == 3
+
+
+EXTRA = """
+[[member]]
+name = "kitchen"
+tier = "human"
+label = "latent"
+embodiment = "latent"
+corpus = "kitchen"
+latents = "latents"
+licence = "CC BY 4.0"
+
+[[member]]
+name = "street"
+tier = "human"
+label = "none"
+embodiment = "latent"
+corpus = "street"
+licence = "CC BY 4.0"
+"""
+
+
+def extra_file(folder: Path) -> Path:
+    """A pyramid file whose folders look finished."""
+    for name in ("kitchen/manifest.parquet", "street/manifest.parquet", "latents/extract.json"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (folder / "extra.toml").write_text(EXTRA)
+    return folder / "extra.toml"
+
+
+def test_extra_clips_join_the_arms_that_use_video_with_their_label(tmp_path: Path) -> None:
+    extra = read_pyramid(extra_file(tmp_path))
+    joined = {name: base_pyramid(arm, PLACES, extra).members for name, arm in ARMS.items()}
+    named = {name: {member.name for member in members} & {"kitchen", "street"} for name, members in joined.items()}
+    assert {name: names for name, names in named.items() if names} == {
+        "human-latent": {"kitchen"},
+        "human-both": {"kitchen"},
+        "everything": {"kitchen"},
+        "shuffled": {"kitchen"},
+        "human-flare": {"street"},
+    }
+    kitchen = next(member for member in joined["human-latent"] if member.name == "kitchen")
+    assert kitchen.shuffle_latents_seed is None
+    assert all(member.shuffle_latents_seed == 0 for member in joined["shuffled"])
+    assert (kitchen.corpus, kitchen.latents) == (str(tmp_path / "kitchen"), str(tmp_path / "latents"))
 
 
 def test_an_arm_that_fails_is_reported_and_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +191,9 @@ def test_a_small_ablation_from_end_to_end(
     claimed.write_text(record)
     with pytest.raises(ValueError, match=r"other settings \(budget\.starts\)"):
         ablate.run(dataclasses.replace(config, budget=dataclasses.replace(config.budget, starts=3)))
+    extra = extra_file(config.out.parent / "extra")
+    with pytest.raises(ValueError, match=r"other settings \(extra\)"):
+        ablate.run(dataclasses.replace(config, extra=extra))
     assert "robot-only" in capsys.readouterr().out
 
 
