@@ -140,6 +140,62 @@ def test_an_arm_that_fails_is_reported_and_the_rest_goes_on(tmp_path: Path, monk
     assert not (tmp_path / "runs" / "bc" / "demos1-seed0" / FAILURE).exists()
 
 
+@pytest.mark.parametrize(
+    ("budget", "arm", "expected"),
+    [
+        (Budget(pretrain_steps=5, ground_steps=7), "robot-only", [(["demonstrations"], 12, False)]),
+        (
+            Budget(pretrain_steps=5, ground_steps=7, co_train_share=0.25),
+            "human-latent",
+            [(["human-latent"], 5, False), (["demonstrations", "human-latent"], 7, True)],
+        ),
+        (
+            Budget(pretrain_steps=0, ground_steps=12),
+            "human-latent",
+            [(["demonstrations", "human-latent"], 12, False)],
+        ),
+        (
+            Budget(pretrain_steps=5, ground_steps=7, co_train_share=0.0),
+            "human-latent",
+            [(["human-latent"], 5, False), (["demonstrations"], 7, True)],
+        ),
+    ],
+)
+def test_steps_and_shares_are_those_of_the_budget_in_every_arm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: Budget, arm: str, expected: list[tuple[Any, ...]]
+) -> None:
+    trained = []
+
+    def train(job: CellJob, arm: Any, mixture: Any, folder: Path, seed: int, steps: int, start: Any) -> dict[str, Any]:
+        trained.append(([member.name for member in mixture.members], steps, start is not None))
+        weights = {member.name: member.weight for member in mixture.members}
+        if len(weights) == 2:
+            assert weights["human-latent"] / sum(weights.values()) == pytest.approx(job.budget.co_train_share)
+        return {"steps": steps, "minutes": 1.0, "samples_seen": 32 * steps, "members": [], "held_out": {}}
+
+    monkeypatch.setattr(ablation_cells, "_train", train)
+    monkeypatch.setattr(ablation_cells, "_rollouts", lambda job, policy, folder: [])
+    monkeypatch.setattr(ablation_cells, "_curve", lambda folder: [])
+    monkeypatch.setattr("vla.checkpoint.load_policy", lambda folder: None)
+    (result,) = run_arm(job(tmp_path, arm=arm, demos=(1,), budget=budget))
+    assert (result["status"], result["steps"], result["samples_seen"]) == ("done", 12, 384)
+    assert trained == expected
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"pretrain_steps": -1}, "pretrain_steps -1"),
+        ({"ground_steps": 0}, "ground_steps 0"),
+        ({"co_train_share": 1.0}, "co_train_share 1.0: within 0 and 1"),
+        ({"pretrain_steps": 0, "co_train_share": 0.0}, "nothing would be trained on the base"),
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Budget(**wrong)
+
+
 def test_what_has_no_result_is_missing(tmp_path: Path) -> None:
     config = ablate.AblateConfig(out=tmp_path, arms=("robot-only",), demos=(1,), seeds=(0, 1))
     folder = tmp_path / "runs" / "robot-only" / "demos1-seed1"
