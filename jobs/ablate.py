@@ -82,8 +82,8 @@ class AblateConfig:
 RECIPES: dict[str, dict[str, Any]] = {
     "demo": {
         "tasks": ("drawer-open", "button-press-topdown", "faucet-open"),
-        "demos": (1, 3),
-        "budget": Budget(pretrain_steps=0, ground_steps=500, starts=8),
+        "demos": (1,),
+        "budget": Budget(pretrain_steps=0, ground_steps=400, starts=8),
         "data": TierData(human_clips=20, synthetic_episodes=5, lam_steps=400),
     },
     "standard": {
