@@ -73,6 +73,11 @@ class AblateConfig:
         arms_named(self.arms)
         if not self.demos or min(self.demos) < 1:
             raise ValueError(f"--demos {self.demos}: each at least 1")
+        if 2 * max(self.demos) + 4 > self.data.robot_episodes:
+            raise ValueError(
+                f"--demos {max(self.demos)}: needs {2 * max(self.demos) + 4} episodes of each task, since some fail and some "
+                f"are held out, and there are {self.data.robot_episodes}; give --data.robot-episodes"
+            )
         if not self.seeds:
             raise ValueError("--seeds: at least one; 3 or more for an interval over seeds")
         if self.parallel < 0:
@@ -121,7 +126,7 @@ def run(config: AblateConfig) -> dict[str, Any]:
         del settings[free]
     settings["extra"] = config.extra.read_text("utf-8") if config.extra is not None else None
     claim(config.out, settings, free=("arms", "seeds", "demos"), formats={"rollout_format": ROLLOUT_FORMAT})
-    places = prepare(config.out, tasks, max(config.demos), config.data, arms, quiet=True)
+    places = prepare(config.out, tasks, config.data, arms, quiet=True)
     parallel = config.parallel or min(8, os.cpu_count() or 1)
     jobs = [
         CellJob(

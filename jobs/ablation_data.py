@@ -22,6 +22,8 @@ class TierData:
     """Action-free episodes of each task, with the hand's look."""
     synthetic_episodes: int = 10
     """Episodes with actions of each task, seen by a moving camera."""
+    robot_episodes: int = 10
+    """Of each task: the demonstrations, failed ones that are left out, and some that are held out."""
     robot_noise: tuple[float, ...] = (0.0, 0.1, 0.2)
     """Of the demonstrations, by turns: a person who shows a robot what to do is steadier than what latents are probed on."""
     human_noise: tuple[float, ...] = (0.0, 0.1, 0.2)
@@ -51,7 +53,7 @@ class Prepared:
     pseudo_actions: Path
 
 
-def prepare(out: Path, tasks: tuple[str, ...], demos: int, data: TierData, arms: list[Arm], *, quiet: bool) -> Prepared:
+def prepare(out: Path, tasks: tuple[str, ...], data: TierData, arms: list[Arm], *, quiet: bool) -> Prepared:
     """Simulates, ingests, trains the latent action model and extracts, each where it is wanted and not done yet."""
     from jobs import extract, ingest, simulate, train_lam
     from jobs.ingest import IngestConfig
@@ -63,7 +65,9 @@ def prepare(out: Path, tasks: tuple[str, ...], demos: int, data: TierData, arms:
     episode = simulate.EpisodeSettings(seed=data.seed)
     shown = dataclasses.replace(episode, noise=data.robot_noise)
     simulate.run(
-        simulate.SimulateConfig(out=places.robot, tasks=tasks, episodes=2 * demos + 4, size=data.size, episode=shown)
+        simulate.SimulateConfig(
+            out=places.robot, tasks=tasks, episodes=data.robot_episodes, size=data.size, episode=shown
+        )
     )
     if any(arm.synthetic for arm in arms):
         moving = dataclasses.replace(episode, seed=data.seed + 1, camera_motion=4.0)

@@ -196,6 +196,12 @@ def test_a_budget_that_makes_no_sense_is_refused(wrong: dict[str, Any], said: st
         Budget(**wrong)
 
 
+def test_more_demonstrations_than_the_robot_tier_has_are_refused(tmp_path: Path) -> None:
+    ablate.AblateConfig(out=tmp_path, demos=(3, 1))
+    with pytest.raises(ValueError, match=r"--demos 4: needs 12 episodes .* there are 10; give --data.robot-episodes"):
+        ablate.AblateConfig(out=tmp_path, demos=(1, 4))
+
+
 def test_what_has_no_result_is_missing(tmp_path: Path) -> None:
     config = ablate.AblateConfig(out=tmp_path, arms=("robot-only",), demos=(1,), seeds=(0, 1))
     folder = tmp_path / "runs" / "robot-only" / "demos1-seed1"
