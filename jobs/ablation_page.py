@@ -99,7 +99,7 @@ def _verdict(result: Mapping[str, Any], statistics: Statistics) -> str:
     without = sum(len(cell.without) for cell in statistics.success)
     planned = len(result["arms"]) * len(settings["demos"]) * len(settings["seeds"])
     facts = (
-        f"{planned - without} of {planned} runs are full: {len(result['arms'])} arms, {_join(settings['demos'])} demonstrations a task, "
+        f"{planned - without} of {planned} runs are full: {len(result['arms'])} arms, {_demos(*settings['demos'])} a task, "
         f"{len(settings['seeds'])} seeds, {len(settings['tasks'])} tasks with {settings['starts']} unseen starts each, the same for all."
     )
     lifts = [c for c in statistics.comparisons if c.shown == "lifts"]
@@ -283,16 +283,19 @@ def _curves(result: Mapping[str, Any], colours: Mapping[str, int]) -> str:
                 panels.append(f"<div><h3>{title}{_demos(count)}</h3>{drawn}</div>")
     if not panels:
         return ""
+    longer = ""
+    if result["settings"].get("pretrain_steps"):
+        longer = "Arms without a base train on demonstrations for all their steps, so their curves are longer. "
     intro = (
-        "Loss of actions on held-out demonstrations while the policy learns from demonstrations; thin: runs, thick: mean of an arm. Arms "
-        "without a base train on demonstrations for all their steps, so their curves are longer. bc has a loss of its own (regression, "
-        "not flow matching), which is no measure against the others. A lower loss need not mean more success."
+        "Loss of actions on held-out demonstrations while the policy learns from demonstrations; thin: runs, thick: mean of an arm. "
+        f"{longer}bc has a loss of its own (regression, not flow matching), which is no measure against the others. A lower loss need "
+        "not mean more success."
     )
     return section("Learning curves", say(intro), f'<div class="panels">{"".join(panels)}</div>')
 
 
-def _demos(count: int) -> str:
-    return at(count).removeprefix("at ")
+def _demos(*counts: int) -> str:
+    return at(*counts).removeprefix("at ")
 
 
 def _cost(result: Mapping[str, Any]) -> str:
