@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from corpora.metaworld_tasks import task_names
 from jobs.ablation_arms import ARMS, arms_named, cells
 from jobs.ablation_cells import FAILURE, RESULT, Budget, CellJob, each
-from jobs.ablation_data import Prepared, TierData, base_pyramid, robot_member
+from jobs.ablation_data import Prepared, TierData, base_pyramid, labelled, robot_member
 from jobs.cli import parse
 from vla.policy_config import PolicyConfig
 from vla.recipes import SMALL_FLARE
@@ -178,7 +178,8 @@ def _picture(config: AblateConfig, places: Prepared, extra: Pyramid | None) -> s
     members: dict[str, PyramidMember] = {}
     for arm in arms_named(config.arms):
         if not arm.shuffled and arm.pretrained:
-            members |= {member.name: member for member in base_pyramid(arm, places, extra).members}
+            base = base_pyramid(arm, labelled(places, arm, max(config.demos)), extra)
+            members |= {member.name: member for member in base.members}
     robot = robot_member(places, max(config.demos), 1.0)
     try:
         return pyramid_svg(survey_pyramid(Pyramid("", (*members.values(), robot), Path())))

@@ -14,7 +14,7 @@ from typing import Any
 
 from corpora.pyramid_file import Pyramid, read_pyramid
 from jobs.ablation_arms import ARMS, Arm, Cell
-from jobs.ablation_data import EMBODIMENT, Prepared, TierData, base_pyramid, robot_member
+from jobs.ablation_data import EMBODIMENT, Prepared, TierData, base_pyramid, labelled, robot_member
 from jobs.policy_training import PolicyTrainingConfig
 from jobs.run_folder import SUMMARY, write_json
 from vla.policy_config import PolicyConfig
@@ -121,12 +121,12 @@ def _run_cell(job: CellJob, cell: Cell, folder: Path) -> dict[str, Any]:
 
     arm, budget = ARMS[cell.arm], job.budget
     out = Path(job.out)
-    places = _places(out)
+    places = labelled(_places(out), arm, cell.demos)
     extra = read_pyramid(job.extra) if job.extra else None
     own = ""
     if arm.human in ("inverse-dynamics", "true"):  # the labels know only these demonstrations
         own = f"-demos{cell.demos}"
-        places = dataclasses.replace(places, pseudo_actions=_label(job, places, cell.demos, true=arm.human == "true"))
+        _label(job, places, cell.demos, true=arm.human == "true")
     base = base_pyramid(arm, places, extra)
     pretraining: dict[str, Any] = {"steps": 0, "minutes": 0.0, "samples_seen": 0}
     start = None
@@ -160,12 +160,12 @@ def _run_cell(job: CellJob, cell: Cell, folder: Path) -> dict[str, Any]:
     )
 
 
-def _label(job: CellJob, places: Prepared, demos: int, *, true: bool) -> Path:
+def _label(job: CellJob, places: Prepared, demos: int, *, true: bool) -> None:
     """Actions for people's clips: by an inverse dynamics model of `demos` demonstrations a task, or the `true` ones."""
     from jobs import label
     from jobs.ablation_ceiling import write_true_actions
 
-    folder = places.pseudo_actions.with_name(f"{'true' if true else 'pseudo'}-demos{demos}")
+    folder = places.pseudo_actions
     config = label.LabelConfig(
         robot=places.robot,
         embodiment=EMBODIMENT,
@@ -184,7 +184,6 @@ def _label(job: CellJob, places: Prepared, demos: int, *, true: bool) -> Path:
             write_true_actions(config, Path(job.out) / "human" / "truth.parquet")
         else:
             label.run(config, quiet=True)
-    return folder
 
 
 def _places(out: Path) -> Prepared:

@@ -119,6 +119,14 @@ def prepare(out: Path, tasks: tuple[str, ...], data: TierData, arms: list[Arm], 
     return places
 
 
+def labelled(places: Prepared, arm: Arm, demos: int) -> Prepared:
+    """`places` with the folder of the actions that `arm` gives to people's clips: made with `demos` demonstrations a task."""
+    if arm.human not in ("inverse-dynamics", "true"):
+        return places
+    name = f"{'true' if arm.human == 'true' else 'pseudo'}-demos{demos}"
+    return dataclasses.replace(places, pseudo_actions=places.pseudo_actions.with_name(name))
+
+
 def base_pyramid(arm: Arm, places: Prepared, extra: Pyramid | None) -> Pyramid:
     """What an arm is pretrained on: everything below the robot tier. People's clips of `extra` join where the arm uses
     people's video of that label."""

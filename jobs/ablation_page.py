@@ -100,7 +100,8 @@ def _verdict(result: Mapping[str, Any], statistics: Statistics) -> str:
     planned = len(result["arms"]) * len(settings["demos"]) * len(settings["seeds"])
     facts = (
         f"{planned - without} of {planned} runs are full: {len(result['arms'])} arms, {_demos(*settings['demos'])} a task, "
-        f"{len(settings['seeds'])} seeds, {len(settings['tasks'])} tasks with {settings['starts']} unseen starts each, the same for all."
+        f"{_counted(len(settings['seeds']), 'seed')}, {_counted(len(settings['tasks']), 'task')} with "
+        f"{settings['starts']} unseen starts each, the same for all."
     )
     lifts = [c for c in statistics.comparisons if c.shown == "lifts"]
     if lifts:
@@ -292,6 +293,10 @@ def _curves(result: Mapping[str, Any], colours: Mapping[str, int]) -> str:
         "not mean more success."
     )
     return section("Learning curves", say(intro), f'<div class="panels">{"".join(panels)}</div>')
+
+
+def _counted(count: int, of: str) -> str:
+    return f"{count} {of}{'' if count == 1 else 's'}"
 
 
 def _demos(*counts: int) -> str:
