@@ -27,7 +27,7 @@ lint: setup  ## style, types and import rules
 	$(BIN)/lint-imports
 
 test: lint  ## style, types, import rules and the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 clean:  ## remove the environment and the demo's output
 	rm -rf $(VENV) out/demo

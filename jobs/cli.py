@@ -15,20 +15,20 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 JOBS = {
-    "demo": ("jobs.demo", "run everything on the sample corpus and write report.html"),
-    "simulate": ("jobs.simulate", "Meta-World video whose actions are known, as a LeRobot v3.0 dataset"),
-    "ingest": ("jobs.ingest", "any video to clean clips: shards, manifest, reasons"),
-    "train-lam": ("jobs.train_lam", "train a latent action model on an ingested corpus"),
-    "extract": ("jobs.extract", "latent actions of a corpus, as Parquet"),
-    "report": ("jobs.report", "may I trust these latents? report.json and report.html"),
-    "label": ("jobs.label", "pseudo-actions of a corpus by an inverse dynamics model, as Parquet"),
-    "pretrain": ("jobs.pretrain", "a policy on human video, synthetic and robot data in one mixture"),
-    "ground": ("jobs.ground", "few-demonstration post-training of a policy on one robot"),
-    "evaluate": ("jobs.evaluate", "open loop on held-out episodes, closed loop in Meta-World"),
-    "serve": ("jobs.serve", "a policy server in Isaac-GR00T's protocol"),
-    "pyramid": ("jobs.pyramid", "print and draw a pyramid file, and check it"),
-    "ablate": ("jobs.ablate", "which tier buys what, at a matched budget, with seeds and intervals"),
-    "bench": ("jobs.bench", "throughput as a ratio to its limit, measured in one run"),
+    "demo": ("jobs.commands.demo", "run everything on the sample corpus and write report.html"),
+    "simulate": ("jobs.commands.simulate", "Meta-World video whose actions are known, as a LeRobot v3.0 dataset"),
+    "ingest": ("jobs.commands.ingest", "any video to clean clips: shards, manifest, reasons"),
+    "train-lam": ("jobs.commands.train_lam", "train a latent action model on an ingested corpus"),
+    "extract": ("jobs.commands.extract", "latent actions of a corpus, as Parquet"),
+    "report": ("jobs.commands.report", "may I trust these latents? report.json and report.html"),
+    "label": ("jobs.commands.label", "pseudo-actions of a corpus by an inverse dynamics model, as Parquet"),
+    "pretrain": ("jobs.commands.pretrain", "a policy on human video, synthetic and robot data in one mixture"),
+    "ground": ("jobs.commands.ground", "few-demonstration post-training of a policy on one robot"),
+    "evaluate": ("jobs.commands.evaluate", "open loop on held-out episodes, closed loop in Meta-World"),
+    "serve": ("jobs.commands.serve", "a policy server in Isaac-GR00T's protocol"),
+    "pyramid": ("jobs.commands.pyramid", "print and draw a pyramid file, and check it"),
+    "ablate": ("jobs.commands.ablate", "which tier buys what, at a matched budget, with seeds and intervals"),
+    "bench": ("jobs.commands.bench", "throughput as a ratio to its limit, measured in one run"),
 }
 
 Config = TypeVar("Config")

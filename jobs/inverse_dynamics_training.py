@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corpora.mixture import MixtureOrder
-from corpora.policy_samples import RobotMember
-from jobs.open_loop import BASELINES, Baselines, Chunks, compare, matching_state_dims
-from vla.inverse_dynamics import InverseDynamics
+from corpora.mixture.datasets import RobotMember
+from corpora.mixture.order import MixtureOrder
+from jobs.evaluation.open_loop import BASELINES, Baselines, Chunks, compare, matching_state_dims
+from vla.models.inverse_dynamics import InverseDynamics
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass
 
 from flare.objective import FlareConfig
-from jobs.policy_training import PolicyTrainingConfig
-from vla.policy_config import PolicyConfig
+from vla.models.config import PolicyConfig
 from vla.recipes import RECIPES as POLICIES
+from vla.training import PolicyTrainingConfig
 
 
 @dataclass(frozen=True)

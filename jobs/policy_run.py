@@ -14,20 +14,20 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from corpora.frame_table import default_cache
-from corpora.rlds_episodes import is_rlds
-from flare.target_encoder import TargetEncoder, build_target
-from jobs.lightning_trainer import make_trainer, process_rank, quiet_lightning
-from jobs.policy_data import PolicyBatches, TrainingMember, held_batches
-from jobs.policy_features import cacheable, cached_features
-from jobs.policy_training import PolicyTraining, PolicyTrainingConfig
-from jobs.run_folder import SUMMARY, write_json
+from corpora.episodes.rlds import is_rlds
+from corpora.store.frames import default_cache
+from corpora.store.run import SUMMARY, write_json
+from flare.targets import TargetEncoder, build_target
 from jobs.run_progress import member_bar
+from jobs.trainer import make_trainer, process_rank, quiet_lightning
 from jobs.training_progress import TrainingProgress
-from lapa.pair_batches import loader_workers
+from lapa.pairs.batches import loader_workers
 from vla.checkpoint import WEIGHTS
-from vla.chunk_policy import ChunkPolicy
-from vla.policy import DualSystemPolicy
+from vla.data.features import cacheable, cached_features
+from vla.data.loader import PolicyBatches, TrainingMember, held_batches
+from vla.models.dual_system import DualSystemPolicy
+from vla.policy import ChunkPolicy
+from vla.training import PolicyTraining, PolicyTrainingConfig
 from vla.tuning import merge_lora
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from lapa.lam_config import LamConfig
-from lapa.quantisers import QuantiserConfig
+from lapa.model.config import LamConfig
+from lapa.model.quantisers import QuantiserConfig
 from lapa.training import TrainingConfig
 
 

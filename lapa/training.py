@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lapa.code_health import perplexity
-from lapa.lam_config import LamConfig
-from lapa.latent_action_model import LatentActionModel
-from lapa.pair_batches import Batch
-from lapa.quantisers import fsq_levels
+from lapa.codes import perplexity
+from lapa.model.config import LamConfig
+from lapa.model.lam import LatentActionModel
+from lapa.model.quantisers import fsq_levels
+from lapa.pairs.batches import Batch
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
-from vla.chunk_policy import ChunkPolicy, RobotFacts
-from vla.policy_config import PolicyConfig, from_dict, to_dict
+from vla.models.config import PolicyConfig, from_dict, to_dict
+from vla.policy import ChunkPolicy, RobotFacts
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -25,10 +25,10 @@ MEASURED = "## Measured"
 def build_policy(config: PolicyConfig, backbone: Any = None) -> ChunkPolicy:
     """A policy with fresh weights (those of a backbone by name come from the hub)."""
     if config.head == "regression":
-        from vla.behaviour_cloning import BehaviourCloning
+        from vla.models.behaviour_cloning import BehaviourCloning
 
         return BehaviourCloning(config)
-    from vla.policy import DualSystemPolicy
+    from vla.models.dual_system import DualSystemPolicy
 
     return DualSystemPolicy(config, backbone)
 
@@ -37,7 +37,7 @@ def save_policy(policy: ChunkPolicy, folder: Path) -> None:
     """Each file is written under a temporary name and renamed; the configuration comes last."""
     folder.mkdir(parents=True, exist_ok=True)
     if policy.config.vlm.name:
-        from vla.hf_backbone import HfBackbone
+        from vla.models.huggingface import HfBackbone
 
         backbone = getattr(policy, "backbone", None)
         if isinstance(backbone, HfBackbone):  # configuration and processor; the weights are in WEIGHTS
@@ -77,7 +77,7 @@ def load_policy(name: str | Path, *, revision: str | None = None) -> ChunkPolicy
         raise ValueError(f"{path}: a policy of format {written!r}; this version of giza reads {FORMAT}")
     backbone = None
     if config.vlm.name and (folder / BACKBONE).is_dir():
-        from vla.hf_backbone import HfBackbone
+        from vla.models.huggingface import HfBackbone
 
         backbone = HfBackbone.from_pretrained(folder / BACKBONE, weights=False)
     policy = build_policy(config, backbone)

@@ -1,141 +1,90 @@
-"""The dual-system policy: a vision-language backbone, and the flow-matching DiT that turns its tokens into actions.
-
-The DiT's sequence is [state (1), future tokens (M), action (H)]; a learned position is added to action tokens only.
-A token that is not there (no state, no action, a step past the episode's end) is masked out of self-attention.
-"""
+"""What every policy of this house can do, whatever is inside: act on raw observations, and be saved and loaded."""
 
 from __future__ import annotations
 
-import dataclasses
+import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vla.backbone import Backbone, SmallBackbone, Tokens
-from vla.batch import PolicyBatch, check_batch
-from vla.chunk_policy import ChunkPolicy, PolicyOutput, shown_state
-from vla.dit import Dit, VisionLanguageBlocks, sinusoid
-from vla.embodiments import Embodiments
-from vla.flow_matching import bucket, euler, flow_loss_per_sample, noised, sample_start
-from vla.policy_config import PolicyConfig
+from vla.actions.space import ActionCodec
+from vla.batch import PolicyBatch, pad_last
+from vla.models.config import PolicyConfig
+from vla.models.small import Tokens
 
 
-class Projector(nn.Module):
-    """Between System 2 and System 1: layer norm, a linear layer and self-attention, each where the recipe has it."""
+@dataclass(frozen=True)
+class RobotFacts:
+    """What a policy must know of a robot to act on it: kept in the checkpoint."""
 
-    def __init__(self, dim: int, config: PolicyConfig) -> None:
+    codec: ActionCodec
+    """From the robot's numbers to the policy's and back."""
+    step_s: float
+    """Seconds between two steps of a chunk."""
+    cameras: tuple[str, ...]
+    """Names of its cameras, in the order in which pictures are given."""
+    slot: str = ""
+    """Embodiment slot whose weights act."""
+    modality: dict[str, Any] | None = None
+    """Named parts of its state and action, as meta/modality.json has them; None: those of the codec."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "codec": self.codec.to_json(),
+            "step_s": self.step_s,
+            "cameras": list(self.cameras),
+            "slot": self.slot,
+            "modality": self.modality,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RobotFacts:
+        codec = ActionCodec.from_json(values["codec"])
+        modality = values.get("modality")
+        return cls(codec, float(values["step_s"]), tuple(values["cameras"]), str(values["slot"]), modality)
+
+
+@dataclass(frozen=True)
+class PolicyOutput:
+    """Of one training batch."""
+
+    action_loss: Tensor
+    """[B]: mean square error over the known entries of each sample; 0 where none is known."""
+    has_action: Tensor
+    """bool [B]."""
+    future_states: Tensor | None
+    """[B, K, M, W]: the future tokens' states for each of K flow draws; None without future tokens."""
+    tokens: Tokens
+    """Of System 2."""
+
+
+class ChunkPolicy(nn.Module, ABC):
+    """A policy that answers an observation by a chunk of actions."""
+
+    def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
-        vlm = config.vlm
-        self.norm: nn.Module = nn.LayerNorm(dim) if vlm.name and vlm.layer_norm else nn.Identity()
-        self.dim = vlm.project_to or dim
-        self.linear: nn.Module = nn.Linear(dim, self.dim) if vlm.project_to else nn.Identity()
-        layers = vlm.self_attention_layers
-        self.attention = VisionLanguageBlocks(self.dim, layers, max(1, self.dim // 64)) if layers else None
+        self.config = config
+        self.robots: dict[str, RobotFacts] = {}
+        """Embodiment -> what it is; filled by training."""
+        self.measured: dict[str, Any] = {}
+        """What was measured of this policy; its model card shows it."""
 
-    def forward(self, tokens: Tokens) -> Tokens:
-        projected = Tokens(self.linear(self.norm(tokens.features)), tokens.mask, tokens.is_image)
-        return projected if self.attention is None else self.attention(projected)
-
-
-class DualSystemPolicy(ChunkPolicy):
-    """GR00T's design (2503.14734) with exchangeable parts."""
-
-    def __init__(self, config: PolicyConfig, backbone: Backbone | None = None) -> None:
-        """`backbone`: an instance, instead of what the configuration names."""
-        super().__init__(config)
-        self.backbone = backbone if backbone is not None else _backbone(config)
-        self.projector = Projector(self.backbone.dim, config)
-        self.dit = Dit(config.dit, self.projector.dim)
-        width = config.dit.width
-        self.embodiments = Embodiments(
-            state_dim=config.max_state_dim,
-            action_dim=config.max_action_dim,
-            hidden=config.hidden,
-            width=width,
-            output_dim=config.dit.output_dim,
-            capacity=config.slots,
-        )
-        # as large as the tokens that they are added to: which step a token is must be seen from the start
-        self.action_position = nn.Parameter(0.5 * sinusoid(torch.arange(config.horizon), width))
-        self.future = nn.Parameter(0.5 * torch.randn(config.future_tokens, width))
-
-    def slot(self, name: str) -> int:
-        return self.embodiments.slot(name)
-
-    def add_embodiment(self, name: str, *, start_from: str | None = None) -> int:
-        return self.embodiments.add(name, start_from=start_from)
-
-    def think(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> Tokens:
-        return self.projector(self.backbone(pictures, picture_mask, instruction))
-
+    @abstractmethod
     def forward(self, batch: PolicyBatch) -> PolicyOutput:
-        config = self.config
-        check_batch(batch, horizon=config.horizon, state_dim=config.max_state_dim, action_dim=config.max_action_dim)
-        if "features" in batch:
-            dtype = next(self.dit.parameters()).dtype
-            seen = Tokens(batch["features"].to(dtype), batch["feature_mask"], batch["feature_is_image"])
-            tokens = self.projector(seen)
-        else:
-            tokens = self.think(batch["pictures"], batch["picture_mask"], batch["instruction"])
-        draws = config.flow.draws if self.training else 1
-        action, mask, state, state_mask, slot = (
-            value.repeat_interleave(draws, 0)
-            for value in (
-                batch["action"],
-                batch["action_mask"],
-                batch["state"],
-                batch["state_mask"],
-                batch["embodiment"],
-            )
-        )
-        state_mask = shown_state(state_mask, config.state_dropout if self.training else 0.0)
-        action = torch.where(mask, action, torch.zeros_like(action))
-        # held-out losses are those of flow matching, whatever the training adds
-        flow = config.flow if self.training else dataclasses.replace(config.flow, draws=1, middle=0.0)
-        noise, time = (value.to(action.device) for value in sample_start(action.shape, flow))
-        x, velocity = noised(action, noise, time)
-        predicted, states = self.velocity(tokens, x, mask, time, state, state_mask, slot)
-        loss = flow_loss_per_sample(predicted.float(), velocity, mask)
-        size = len(batch["action"])
-        return PolicyOutput(
-            action_loss=loss.view(size, draws).mean(1),
-            has_action=batch["action_mask"].flatten(1).any(1),
-            future_states=None if states is None else states.unflatten(0, (size, draws)),
-            tokens=tokens,
-        )
+        """Losses of a batch."""
 
-    def velocity(
-        self,
-        tokens: Tokens,
-        x: Tensor,
-        mask: Tensor,
-        time: Tensor,
-        state: Tensor,
-        state_mask: Tensor,
-        slot: Tensor,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Velocity [B K, H, Da] of the noised chunk x at times [B K], and the future tokens' states [B K, M, W]."""
-        config = self.config
-        time_bucket = bucket(time, config.flow)
-        # what is padded must not be seen: neither noise in padded dimensions nor the value of a hidden state
-        action_tokens = self.embodiments.action(x.masked_fill(~mask, 0), time_bucket, slot) + self.action_position
-        state_token = self.embodiments.state(state.masked_fill(~state_mask, 0)[:, None], slot)
-        future = self.future.to(action_tokens.dtype).expand(len(x), -1, -1)
-        sequence = torch.cat([state_token.to(action_tokens.dtype), future, action_tokens], 1)
-        there = torch.cat(
-            [
-                state_mask.any(1, keepdim=True),
-                torch.ones(len(x), config.future_tokens, dtype=torch.bool, device=x.device),
-                mask.any(-1),
-            ],
-            1,
-        )
-        places = slice(1, 1 + config.future_tokens) if config.future_tokens else None
-        output, states = self.dit(sequence, there, tokens, time_bucket, future=places)
-        return self.embodiments.decoder(output[:, -config.horizon :], slot), states
+    @abstractmethod
+    def think(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> Tokens:
+        """System 2: tokens of uint8 [B, V, T, 3, S, S] and B instructions."""
 
-    @torch.no_grad()
+    @abstractmethod
     def sample(
         self,
         tokens: Tokens,
@@ -145,21 +94,106 @@ class DualSystemPolicy(ChunkPolicy):
         action_dim: int,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        config = self.config
-        shape = (len(state), config.horizon, config.max_action_dim)
-        noise = config.flow.temperature * torch.randn(shape, generator=generator).to(state.device)
-        mask = torch.zeros(shape, dtype=torch.bool, device=state.device)
-        mask[..., :action_dim] = True
+        """System 1: encoded actions [B, H, max_action_dim] for encoded, padded states [B, Ds] and slots int64 [B]."""
 
-        def velocity(x: Tensor, time: Tensor) -> Tensor:
-            return self.velocity(tokens, x, mask, time, state, state_mask, slot)[0].float()
+    @abstractmethod
+    def slot(self, name: str) -> int:
+        """Number of an embodiment's slot. Raises ValueError where there is none."""
 
-        return euler(velocity, noise, config.flow.steps) * mask
+    @abstractmethod
+    def add_embodiment(self, name: str, *, start_from: str | None = None) -> int:
+        """A slot for a new robot, with the weights of another where `start_from` names it."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def codecs(self) -> dict[str, ActionCodec]:
+        """Embodiment -> codec."""
+        return {name: facts.codec for name, facts in self.robots.items()}
+
+    def robot(self, embodiment: str) -> RobotFacts:
+        """Raises ValueError for a robot that the policy was not trained on."""
+        if embodiment not in self.robots:
+            known = ", ".join(self.robots) or "none"
+            raise ValueError(
+                f"embodiment '{embodiment}': this policy was trained on {known}; ground it first with giza ground "
+                f"--embodiment {embodiment}"
+            )
+        return self.robots[embodiment]
+
+    def step_s(self, embodiment: str) -> float:
+        """Seconds between the steps of a chunk."""
+        return self.robot(embodiment).step_s
+
+    @torch.no_grad()
+    def act(
+        self,
+        pictures: Tensor,
+        picture_mask: Tensor,
+        instruction: Sequence[str],
+        state: NDArray[np.floating[Any]] | None,
+        embodiment: str,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> NDArray[np.float32]:
+        """Raw actions float32 [B, H, Da] for pictures uint8 [B, V, T, 3, S, S] and raw states [B, Ds]."""
+        tokens = self.think(pictures.to(self.device), picture_mask.to(self.device), instruction)
+        return self.act_on(tokens, state, embodiment, generator=generator)
+
+    @torch.no_grad()
+    def act_on(
+        self,
+        tokens: Tokens,
+        state: NDArray[np.floating[Any]] | None,
+        embodiment: str,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> NDArray[np.float32]:
+        """As `act`, from tokens that System 2 made before."""
+        facts = self.robot(embodiment)
+        codec, size = facts.codec, len(tokens.features)
+        if state is None:
+            encoded = torch.zeros(size, self.config.max_state_dim)
+            state_mask = torch.zeros(size, self.config.max_state_dim, dtype=torch.bool)
+        else:
+            encoded, state_mask = pad_last(
+                torch.from_numpy(np.asarray(codec.encode_state(state), np.float32)), self.config.max_state_dim
+            )
+        slot = torch.full((size,), self.slot(facts.slot or embodiment), device=self.device)
+        actions = self.sample(
+            tokens, encoded.to(self.device), state_mask.to(self.device), slot, codec.action_dim, generator
+        )
+        chunk = actions[..., : codec.action_dim].float().cpu().numpy()
+        return np.asarray(codec.decode_action(state, chunk), np.float32)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes config.json, model.safetensors and README.md (the model card); see vla/checkpoint.py."""
+        from vla.checkpoint import save_policy
+
+        save_policy(self, Path(folder))
+
+    @staticmethod
+    def from_pretrained(name: str | Path, *, revision: str | None = None) -> ChunkPolicy:
+        """A policy from a folder, or from the hub by name. Raises ValueError where there is none."""
+        from vla.checkpoint import load_policy
+
+        return load_policy(name, revision=revision)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = True, token: str | None = None) -> str:
+        """Uploads what `save_pretrained` writes; returns the address."""
+        from vla.checkpoint import push_policy
+
+        return push_policy(self, repo_id, private=private, token=token)
+
+    def robots_json(self) -> str:
+        return json.dumps({name: facts.to_json() for name, facts in self.robots.items()}, indent=1)
 
 
-def _backbone(config: PolicyConfig) -> Backbone:
-    if not config.vlm.name:
-        return SmallBackbone(config.small)
-    from vla.hf_backbone import HfBackbone
-
-    return HfBackbone.from_pretrained(config.vlm.name, layer=config.vlm.layer)
+def shown_state(state_mask: Tensor, dropout: float) -> Tensor:
+    """bool [B, Ds]: the mask without the states of a random share `dropout` of the samples."""
+    if not dropout:
+        return state_mask
+    hidden: Tensor = torch.rand(len(state_mask), 1, device=state_mask.device) < dropout
+    return state_mask & ~hidden

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from vla.backbone import SmallBackboneConfig
-from vla.dit import DitConfig
-from vla.flow_matching import FlowConfig
-from vla.policy_config import PolicyConfig, VlmConfig
+from vla.models.config import PolicyConfig, VlmConfig
+from vla.models.dit import DitConfig
+from vla.models.flow_matching import FlowConfig
+from vla.models.small import SmallBackboneConfig
 
 SMOLVLM2 = "HuggingFaceTB/SmolVLM2-2.2B-Instruct"
 QWEN3_VL = "Qwen/Qwen3-VL-2B-Instruct"

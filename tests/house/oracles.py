@@ -42,7 +42,9 @@ label = "action"
 dataset = "{sample}/robot_still"
 embodiment = "sawyer"
 """
-TIMES = re.compile(r"second|minute|_per_s$|wait|memory|date|time|^out$|^corpus$|^host|version|hash|git|argv|provenance")
+TIMES = re.compile(
+    r"second|minute|_per_s$|wait|wall|memory|date|time|^out$|^corpus$|^host|version|hash|git|argv|provenance"
+)
 
 
 def giza(words: str, folder: Path) -> None:
@@ -135,7 +137,9 @@ def differences(mine: Any, stored: Any, at: str = "") -> list[str]:
             for line in differences(mine.get(key, "absent"), stored.get(key, "absent"), f"{at}/{key}")
         ]
     if isinstance(mine, list) and isinstance(stored, list) and len(mine) == len(stored):
-        return [line for n, pair in enumerate(zip(mine, stored, strict=True)) for line in differences(*pair, f"{at}/{n}")]
+        return [
+            line for n, pair in enumerate(zip(mine, stored, strict=True)) for line in differences(*pair, f"{at}/{n}")
+        ]
     return [] if mine == stored else [f"{at}: {stored} was stored, {mine} came out"]
 
 
@@ -146,6 +150,8 @@ if __name__ == "__main__":
         STORED.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
         sys.exit(0)
     before = json.loads(STORED.read_text("utf-8"))
-    lines = differences(record, before if "ablation" in record else {k: v for k, v in before.items() if k != "ablation"})
+    lines = differences(
+        record, before if "ablation" in record else {k: v for k, v in before.items() if k != "ablation"}
+    )
     print("\n".join(lines) or "all as stored")
     sys.exit(1 if lines else 0)

@@ -1,0 +1,148 @@
+"""Reading an ingested corpus: rows, clips one at a time in the order of the shards, and ground truth alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from corpora.clips.manifest import ClipRow, read_manifest
+from corpora.clips.shards import forget_members
+
+MANIFEST = "manifest.parquet"
+SUMMARY = "ingest.json"
+SHARDS = "shards"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip, decoded."""
+
+    row: ClipRow
+    frames: NDArray[np.uint8]
+    """[T, H, W, 3] RGB."""
+    t_s: NDArray[np.float64]
+    """[T]: presentation time of each frame in its source."""
+    camera: dict[str, NDArray[Any]]
+    """first, second: int [P], indices into `frames`; h: float32 [P, 3, 3], first to second; inlier_ratio float32 [P] (0
+    where the camera's motion is unknown and h the identity); tracks int32 [P]."""
+    truth: dict[str, NDArray[Any]] | None
+    """t_s float64 [N] at the source's own rate and float32 [N, D] for each feature; None where nothing is known."""
+
+
+class Corpus:
+    """A folder written by `giza ingest`.
+
+    Raises ValueError where `root` is not one, or where its ingest has not finished.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser()
+        if not (self.root / SUMMARY).is_file() or not (self.root / MANIFEST).is_file():
+            state = "its ingest has not finished" if (self.root / "staging").is_dir() else "it has no ingest.json"
+            raise ValueError(f"'{root}' is not a corpus: {state}. Make one with: giza ingest VIDEOS --out {root}")
+        self.summary: dict[str, Any] = json.loads((self.root / SUMMARY).read_text("utf-8"))
+        self.clips: list[ClipRow] = list(read_manifest(self.root / MANIFEST, kept_only=True))
+        """Kept rows, in the order of the manifest."""
+
+    def rows(self) -> Iterator[ClipRow]:
+        """All rows of the manifest, the dropped ones too."""
+        return read_manifest(self.root / MANIFEST)
+
+    @property
+    def identity(self) -> str:
+        """Of its clips: what was ingested, and how. Whatever is made of a corpus keeps it."""
+        return f"{self.summary.get('fingerprint', '')}-{self.summary.get('sources_digest', '')}"
+
+    @cached_property
+    def truth_features(self) -> dict[str, int]:
+        """Feature -> dimension, over the clips that have ground truth."""
+        return dict(self.summary.get("truth_features", {}))
+
+    def read_clips(self, rows: Iterable[ClipRow] | None = None) -> Iterator[Clip]:
+        """Clips in shard order, whatever the order of `rows` (None: all), one in memory at a time."""
+        for row, members in self._members(rows, {"mp4", "json", "camera.npz", "truth.npz"}):
+            record = json.loads(members["json"])
+            frames = decode_clip(members["mp4"])
+            t_s = np.asarray(record["t_s"], np.float64)
+            if len(frames) != len(t_s):
+                raise ValueError(
+                    f"clip {row.clip_id} of {row.shard} holds {len(frames)} frames, its times {len(t_s)}: the shard is "
+                    "damaged; ingest it again"
+                )
+            truth = _load_arrays(members["truth.npz"]) if "truth.npz" in members else None
+            yield Clip(row, frames, t_s, _load_arrays(members["camera.npz"]), truth)
+
+    def read_truth(self, rows: Iterable[ClipRow] | None = None) -> dict[str, dict[str, NDArray[Any]]]:
+        """clip_id -> ground truth, for the clips that have it; no video is decoded."""
+        found = self._members(rows, {"truth.npz"})
+        return {row.clip_id: _load_arrays(members["truth.npz"]) for row, members in found if "truth.npz" in members}
+
+    def read_times(self, rows: Iterable[ClipRow] | None = None) -> dict[str, NDArray[np.float64]]:
+        """clip_id -> presentation times of the stored frames in seconds; no video is decoded."""
+        found = self._members(rows, {"json"})
+        return {row.clip_id: np.asarray(json.loads(members["json"])["t_s"], np.float64) for row, members in found}
+
+    def _members(self, rows: Iterable[ClipRow] | None, wanted: set[str]) -> Iterator[tuple[ClipRow, dict[str, bytes]]]:
+        by_shard: dict[str, dict[str, ClipRow]] = defaultdict(dict)
+        for row in self.clips if rows is None else rows:
+            by_shard[row.shard][row.clip_id] = row
+        for shard in sorted(by_shard):
+            left = by_shard[shard]
+            for clip_id, members in iterate_shard(self.root / SHARDS / shard, set(left), wanted):
+                yield left.pop(clip_id), members
+            if left:
+                raise ValueError(
+                    f"{shard} lacks {len(left)} clips of the manifest, {next(iter(left))} for one: ingest it again"
+                )
+
+
+def iterate_shard(path: Path, clip_ids: set[str] | None, wanted: set[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yields (clip_id, {suffix: bytes}) of one tar, sequentially; `clip_ids` None: every clip."""
+    remaining = None if clip_ids is None else set(clip_ids)
+    current = ""
+    members: dict[str, bytes] = {}
+    with tarfile.open(path, "r:") as tar:
+        for info in tar:
+            forget_members(tar)
+            key, _, suffix = info.name.partition(".")
+            if key != current:
+                if current and (remaining is None or current in remaining):
+                    yield current, members
+                    if remaining is not None:
+                        remaining.discard(current)
+                        if not remaining:
+                            return
+                current, members = key, {}
+            if suffix in wanted and (remaining is None or key in remaining):
+                file = tar.extractfile(info)
+                if file is not None:
+                    members[suffix] = file.read()
+    if current and (remaining is None or current in remaining):
+        yield current, members
+
+
+def decode_clip(mp4: bytes) -> NDArray[np.uint8]:
+    """uint8 [T, H, W, 3] RGB."""
+    reformatter = VideoReformatter()  # shared by the frames: setting one up takes longer than converting a small frame
+    with av.open(io.BytesIO(mp4), "r") as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        frames = [reformatter.reformat(frame, format="rgb24").to_ndarray() for frame in container.decode(stream)]
+    return np.stack(frames)
+
+
+def _load_arrays(data: bytes) -> dict[str, NDArray[Any]]:
+    with np.load(io.BytesIO(data)) as file:
+        return {name: file[name] for name in file.files}

@@ -1,0 +1,1 @@
+"""Robot data: episodes of LeRobot and RLDS datasets, read and written."""

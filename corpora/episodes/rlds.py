@@ -1,0 +1,359 @@
+"""Episodes in RLDS (TFRecord with dataset_info.json and features.json), as Open X-Embodiment has them.
+
+    episodes = open_robot_episodes("bridge_dataset/1.0.0", cameras=["image_0"])
+
+Features are called by their path with dots: `observation.state`, `action`, `observation.image_0`. RLDS does not say how fast
+it was recorded: steps are counted as BridgeData V2's, STEP_S apart, unless a file giza.json beside the records says how many
+there are a second:
+
+    {"steps_per_s": 10}
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corpora.episodes.episode import RobotEpisode, RobotEpisodes
+from corpora.episodes.modality import DEFAULT_COLUMNS, Modality, ModalityPart, choose_parts, whole_column
+from corpora.episodes.tf_records import Values, example, records
+from corpora.sources.source import stamp_of
+from corpora.store.frames import FrameFault
+from corpora.video.image import decode_picture
+
+log = logging.getLogger(__name__)
+
+STEP_S = 0.2
+"""Seconds between steps where nothing says so (BridgeData V2: 5 a second)."""
+MARKER = "features.json"
+"""Lies beside the records."""
+_INFO, _RATE = "dataset_info.json", "giza.json"
+_SHARD = re.compile(r".*-(?P<split>[^-]+)\.tfrecord-(?P<number>\d+)-of-\d+")
+_FORMAT = 2
+"""Raised when the same files would give other pictures."""
+_STEPS = "steps/"
+_INSTRUCTIONS = ("language_instruction", "observation/natural_language_instruction")
+
+
+def is_rlds(root: str | Path) -> bool:
+    """Whether records and their features.json lie there."""
+    folder = Path(root).expanduser()
+    return (folder / MARKER).is_file() and (folder / _INFO).is_file()
+
+
+def open_robot_episodes(root: str | Path, **choices: Any) -> RobotEpisodes:
+    """The episodes at `root`, LeRobot or RLDS; `choices` as `RobotEpisodes` takes them."""
+    return RldsEpisodes(root, **choices) if is_rlds(root) else RobotEpisodes(root, **choices)
+
+
+class RldsEpisodes(RobotEpisodes):
+    """As `RobotEpisodes`, of the RLDS dataset at `root`; episodes are numbered as they lie in the files. `faults` lists
+    records that are damaged and episodes whose states, actions and pictures are not of one length.
+
+    Views that an episode lacks are blank in RLDS, so a picture of one colour is none. (Metadata like `has_image_1` are not
+    relied on: octo's copy of BridgeData says false of views that are there.)
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        cameras: Sequence[str] = (),
+        state: Sequence[str] | None = (),
+        action: Sequence[str] = (),
+        indices: Iterable[int] | None = None,
+        previous_action: bool = False,
+    ) -> None:
+        self.root = Path(root).expanduser()
+        self.info = _read_json(self.root / _INFO)
+        self.name = str(self.info.get("name") or self.root.resolve().name)
+        features, pictures = _features(self.root / MARKER)
+        self._widths = {name: int(feature["shape"][0]) for name, feature in features.items()}
+        self.fps, self.robot_type = _steps_per_s(self.root, self.name), ""
+        parts = {
+            kind: (whole_column(features, column),) if column in features else ()
+            for kind, column in DEFAULT_COLUMNS.items()
+        }
+        self.modality = Modality(False, parts["state"], parts["action"], {}, {})
+        self.cameras = _choose_cameras(self.name, pictures, cameras)
+        self.state_parts = () if state is None else choose_parts(self.modality.state, state, "state", features)
+        self.action_parts = choose_parts(self.modality.action, action, "action", features)
+        if not self.state_parts and not self.action_parts:
+            raise ValueError(
+                f"dataset '{self.name}' has no {' nor '.join(DEFAULT_COLUMNS.values())} to learn from: one of them must be "
+                f"chosen; name columns for the state or the action, of {sorted(features)}"
+            )
+        self.state_names = tuple(dim for part in self.state_parts for dim in part.dims)
+        self.action_names = tuple(dim for part in self.action_parts for dim in part.dims)
+        self.faults = []
+        self._files = sorted(path for path in self.root.iterdir() if ".tfrecord" in path.name)
+        self._gather_records(None if indices is None else {int(index) for index in indices})
+        if previous_action:
+            self._remember_actions()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with the files and with the episodes chosen, not with the folder."""
+        facts = [(path.name, stamp_of(path)) for path in self._files]
+        return hashlib.blake2b(repr((_FORMAT, facts, self.indices)).encode(), digest_size=16).hexdigest()
+
+    def fill(
+        self,
+        pictures: NDArray[np.uint8],
+        valid: NDArray[np.bool_],
+        resize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
+    ) -> list[FrameFault]:
+        """Decodes all pictures to [R, V, S, S, 3] as `resize` makes them; returns what went wrong."""
+        faults = []
+        of_index = {episode.index: episode for episode in self.episodes}
+        for record in self._records():
+            episode = of_index.get(record.index)
+            if episode is None:
+                continue
+            found = record.values()
+            for view, camera in enumerate(self.cameras):
+                lacking: Counter[str] = Counter()
+                rows = range(episode.start, episode.stop)
+                for row, encoded in zip(rows, _encoded(found, camera), strict=True):
+                    try:
+                        rgb = decode_picture(encoded)
+                    except ValueError as error:
+                        lacking[str(error)] += 1
+                        continue
+                    if (rgb.min((0, 1)) == rgb.max((0, 1))).all():
+                        lacking["blank: a picture of one colour"] += 1
+                        continue
+                    pictures[row, view], valid[row, view] = resize(rgb), True
+                faults += [FrameFault(episode.group, camera, reason, count) for reason, count in lacking.items()]
+        return faults
+
+    def _records(self) -> Iterator[_Record]:
+        """All records in order; where a file is cut off, those that it lacks, as far as it is known how many."""
+        lengths = _shard_lengths(self.info)
+        index = 0
+        for path in self._files:
+            first, damage = index, ""
+            try:
+                for content in records(path):
+                    yield _Record(index, f"{path.name}, record {index - first}", content)
+                    index += 1
+            except (OSError, ValueError) as error:
+                damage = str(error)
+            count = index - first
+            expected = max(_shard_length(path.name, lengths), count + bool(damage))
+            damage = damage or f"{count} records are there, {_INFO} lists {expected}; copy the file again"
+            for place in range(count, expected):
+                yield _Record(index, f"{path.name}, record {place}", b"", damage)
+                index += 1
+
+    def _gather_records(self, wanted: set[int] | None) -> None:
+        states, actions, times, numbers = [], [], [], []
+        instructions: dict[str, int] = {}
+        self.episodes = []
+        row = count = 0
+        for record in self._records():
+            count += 1
+            if wanted is not None and record.index not in wanted:
+                continue
+            try:
+                found = record.values()
+                length = self._steps(found)
+                state, action = (self._numbers(found, parts) for parts in (self.state_parts, self.action_parts))
+            except ValueError as error:
+                self.faults.append((record.index, f"{record.place}: {error}"))
+                continue
+            text = _instruction(found)
+            start, t_s = row, np.arange(length, dtype=np.float64) / self.fps
+            row += length
+            group = f"{self.name}/episode_{record.index:06d}"
+            self.episodes.append(RobotEpisode(record.index, group, text, start, row, t_s, state, action, {}))
+            states.append(state)
+            actions.append(action)
+            times.append(t_s)
+            numbers.append(np.full(length, instructions.setdefault(text, len(instructions)), np.int32))
+        if wanted is not None and (lacking := wanted - set(range(count))):
+            raise ValueError(
+                f"episodes {sorted(lacking)[:8]}: dataset '{self.name}' does not have them; it has {count}"
+            )
+        if not self.episodes:
+            told = "; ".join(f"episode {index}: {reason}" for index, reason in self.faults[:3]) or "no record"
+            raise ValueError(f"dataset '{self.root}' has no usable episode: {told}")
+        self.t_s, self.instruction = np.concatenate(times), np.concatenate(numbers)
+        self.instructions = tuple(instructions)
+        self.state = None if not self.state_parts else np.concatenate([part for part in states if part is not None])
+        self.action = None if not self.action_parts else np.concatenate([part for part in actions if part is not None])
+
+    def _steps(self, found: Mapping[str, Values]) -> int:
+        """Of an episode. Raises ValueError where its numbers and pictures are not of one length."""
+        counts = {camera: len(_encoded(found, camera)) for camera in self.cameras}
+        for part in (*self.state_parts, *self.action_parts):
+            size, width = len(_flat(found, part.column)), self._widths[part.column]
+            if size % width:
+                raise ValueError(f"'{part.column}' has {size} numbers, no multiple of the {width} that {MARKER} says")
+            counts[part.column] = size // width
+        if f"{_STEPS}is_first" in found:
+            counts["is_first"] = len(found[f"{_STEPS}is_first"])
+        if len(set(counts.values())) > 1 or not all(counts.values()):
+            raise ValueError(f"steps must be equally many of all features, at least 1; they are {counts}")
+        return next(iter(counts.values()))
+
+    def _numbers(self, found: Mapping[str, Values], parts: Sequence[ModalityPart]) -> NDArray[np.float32] | None:
+        """[N, D] of the parts' dimensions. Raises ValueError for numbers that are not finite."""
+        if not parts:
+            return None
+        whole = [(part, _flat(found, part.column).reshape(-1, self._widths[part.column])) for part in parts]
+        values = np.concatenate([columns[:, part.start : part.end] for part, columns in whole], 1)
+        if not np.isfinite(values).all():
+            raise ValueError(f"numbers that are not finite in {[part.column for part in parts]}")
+        return values
+
+
+@dataclass(frozen=True)
+class _Record:
+    """Of one episode."""
+
+    index: int
+    """Of the episode, counted over all files."""
+    place: str
+    """The file and which of its records it is, from 0."""
+    content: bytes
+    damage: str = ""
+    """Why there is no content."""
+
+    def values(self) -> dict[str, Values]:
+        """Raises ValueError for a record that is damaged."""
+        if self.damage:
+            raise ValueError(self.damage)
+        return example(self.content)
+
+
+def _shard_lengths(info: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Split -> records in each of its files, as far as dataset_info.json tells."""
+    try:
+        return {split["name"]: [int(length) for length in split["shardLengths"]] for split in info.get("splits", [])}
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def _shard_length(name: str, lengths: Mapping[str, Sequence[int]]) -> int:
+    """How many records a file of this name should have; 0 where it is not known."""
+    found = _SHARD.fullmatch(name)
+    if not found:
+        return 0
+    of_split, number = lengths.get(found["split"], ()), int(found["number"])
+    return of_split[number] if number < len(of_split) else 0
+
+
+def _steps_per_s(root: Path, name: str) -> float:
+    """Of giza.json, else as in BridgeData V2, with a warning. Raises ValueError for a rate that is none."""
+    path = root / _RATE
+    if not path.is_file():
+        _warn_of_rate(name, path)
+        return 1 / STEP_S
+    rate = _read_json(path).get("steps_per_s")
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
+        raise ValueError(f"{path}: steps_per_s {rate!r} must be a number above 0, for example 5")
+    return float(rate)
+
+
+@functools.cache
+def _warn_of_rate(name: str, path: Path) -> None:
+    """Once, however often a dataset is opened."""
+    log.warning(
+        "dataset '%s': RLDS does not say how fast it was recorded; %g steps a second are assumed, as in BridgeData V2. If it "
+        'was another rate, write it to %s: {"steps_per_s": 10}',
+        name,
+        1 / STEP_S,
+        path,
+    )
+
+
+def _key(feature: str) -> str:
+    return _STEPS + feature.replace(".", "/")
+
+
+def _encoded(found: Mapping[str, Values], camera: str) -> list[bytes]:
+    """A picture for each step. Raises ValueError where a feature holds numbers."""
+    values = found.get(_key(camera), [])
+    if not isinstance(values, list):
+        raise ValueError(f"'{camera}' holds numbers where {MARKER} promises pictures")
+    return values
+
+
+def _flat(found: Mapping[str, Values], column: str) -> NDArray[np.float32]:
+    """All numbers of a feature, step after step. Raises ValueError where it holds none."""
+    values = found.get(_key(column), [])
+    if isinstance(values, list):
+        raise ValueError(f"'{column}' holds {'bytes' if values else 'nothing'} where {MARKER} promises numbers")
+    return np.asarray(values, np.float32)
+
+
+def _instruction(found: Mapping[str, Values]) -> str:
+    """At the beginning; "" where there is none."""
+    for key in _INSTRUCTIONS:
+        told = found.get(_STEPS + key)
+        if isinstance(told, list) and told:
+            return told[0].decode("utf-8", "replace")
+    return ""
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); restore it from where the data came") from error
+
+
+def _features(path: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Numeric features of a step as info.json of LeRobot would list them, and the names of those that are pictures. Raises
+    ValueError for a file that is not as RLDS has it."""
+    numeric: dict[str, dict[str, Any]] = {}
+    pictures: list[str] = []
+
+    def walk(entry: Mapping[str, Any], name: str) -> None:
+        for key, inner in ((entry.get("featuresDict") or {}).get("features") or {}).items():
+            walk(inner, f"{name}.{key}" if name else key)
+        if "image" in entry and _shape(entry, "image")[-1:] == ["3"]:
+            pictures.append(name)
+        elif "tensor" in entry and str(entry["tensor"].get("dtype", "")).startswith("float"):
+            sizes = [int(size) for size in _shape(entry, "tensor")]
+            if all(size > 0 for size in sizes):  # -1: another in each step
+                numeric[name] = {"dtype": "float32", "shape": [math.prod(sizes)]}
+
+    try:
+        walk(_read_json(path)["featuresDict"]["features"]["steps"]["sequence"]["feature"], "")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} has no steps: it is no RLDS dataset, which has featuresDict.features.steps.sequence.feature "
+            f"({type(error).__name__}: {error}); restore it from where the data came"
+        ) from error
+    return numeric, sorted(pictures)
+
+
+def _shape(entry: Mapping[str, Any], kind: str) -> list[str]:
+    return [str(size) for size in ((entry.get(kind) or {}).get("shape") or {}).get("dimensions") or []]
+
+
+def _choose_cameras(name: str, pictures: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
+    chosen = []
+    for camera in wanted or pictures:
+        matches = [feature for feature in pictures if camera in (feature, feature.rpartition(".")[2])]
+        if not matches:
+            raise ValueError(f"camera '{camera}': dataset '{name}' has none of this name; it has {list(pictures)}")
+        chosen.append(matches[0])
+    if not chosen:
+        raise ValueError(f"dataset '{name}' has no feature that is a picture in colour")
+    return tuple(dict.fromkeys(chosen))

@@ -1,0 +1,118 @@
+"""From staged sources to the corpus: one sequential pass in the order of the sources, so that the bytes do not
+depend on who staged what when."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from corpora.clips.corpus import MANIFEST, SHARDS, SUMMARY
+from corpora.clips.manifest import ClipRow, ManifestWriter
+from corpora.clips.shards import ShardWriter
+from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.stage import StagedClip, read_staged, staged_path
+from corpora.sources.source import Source
+from corpora.video.duplicates import DuplicateIndex
+
+
+class Tally:
+    """Counts and hours of the rows that went by."""
+
+    def __init__(self) -> None:
+        self._cells: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0, 0.0]))
+        self.sources = 0
+        self.truth_features: dict[str, int] = {}
+
+    def add(self, row: ClipRow) -> None:
+        self._count("reasons", row.reason or "kept", row)
+        if row.kept:
+            self._count("tiers", row.tier, row)
+            self._count("embodiments", row.embodiment or "unknown", row)
+            self._count("decoders", row.decoder, row)
+            self._count("codecs", row.codec, row)
+
+    def _count(self, table: str, name: str, row: ClipRow) -> None:
+        cell = self._cells[table][name]
+        cell[0] += 1
+        cell[1] += row.seconds / 3600
+
+    def to_json(self) -> dict[str, Any]:
+        tables = {
+            table: {name: {"count": int(cell[0]), "hours": round(cell[1], 6)} for name, cell in sorted(cells.items())}
+            for table, cells in sorted(self._cells.items())
+        }
+        kept = tables.get("reasons", {}).get("kept", {"count": 0, "hours": 0.0})
+        hours = sum(cell["hours"] for cell in tables.get("reasons", {}).values())
+        return {
+            "sources": self.sources,
+            "clips": kept["count"],
+            "hours": kept["hours"],
+            "hours_seen": round(hours, 6),
+            "truth_features": dict(sorted(self.truth_features.items())),
+            **{name: tables.get(name, {}) for name in ("reasons", "tiers", "embodiments", "decoders", "codecs")},
+        }
+
+
+def assemble(
+    sources: Iterable[Source],
+    staging: Path,
+    out: Path,
+    settings: IngestSettings,
+    header: dict[str, Any],
+    on_source: Callable[[], None],
+) -> dict[str, Any]:
+    """Writes shards, manifest and, last of all, ingest.json (`header` and the counts); returns what it holds.
+
+    Killed on the way it is simply done again: nothing in staging is changed.
+    """
+    shutil.rmtree(out / SHARDS, ignore_errors=True)
+    index = DuplicateIndex(settings.duplicates)
+    tally = Tally()
+    with ManifestWriter(out / MANIFEST) as manifest, ShardWriter(out / SHARDS, settings.shard_mb) as writer:
+        for source in sources:
+            tally.sources += 1
+            for staged in read_staged(staged_path(staging, source)):
+                row = _place(staged, writer, index)
+                manifest.append(row)
+                tally.add(row)
+                if row.kept:
+                    tally.truth_features.update(staged.extra.get("truth_features", {}))
+            on_source()
+    summary = {**header, **tally.to_json()}
+    write_json(out / SUMMARY, summary)
+    return summary
+
+
+def _place(staged: StagedClip, writer: ShardWriter, index: DuplicateIndex) -> ClipRow:
+    """Writes a clip unless an earlier one shows the same."""
+    row = staged.row
+    if not row.kept or staged.embedding is None:
+        return row
+    digest = str(staged.extra.get("truth_digest", ""))
+    twin = index.find(row.clip_id, row.group, row.start_s, row.end_s, staged.embedding, digest)
+    if twin is not None:
+        detail = f"of {twin[0]}, similarity {twin[1]:.3f}"
+        return dataclasses.replace(row, kept=False, reason="near_duplicate", detail=detail)
+    index.add(row.clip_id, row.group, row.start_s, row.end_s, staged.embedding, digest)
+    extra = {name: value for name, value in staged.extra.items() if not name.startswith("truth_")}
+    members = {"mp4": staged.members["mp4"], "json": b"", "camera.npz": staged.members["camera.npz"]}
+    if "truth.npz" in staged.members:
+        members["truth.npz"] = staged.members["truth.npz"]
+    shard, number = writer.place(members)
+    row = dataclasses.replace(row, shard=shard, index_in_shard=number)
+    members["json"] = json.dumps({**dataclasses.asdict(row), **extra}).encode()
+    writer.write(row.clip_id, members)
+    return row
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Under a temporary name first."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(temporary, path)

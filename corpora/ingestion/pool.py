@@ -1,0 +1,107 @@
+"""Staging a source safely: in an isolated worker, with whatever goes wrong recorded as that source's reason."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.stage import stage_fault
+from corpora.ingestion.worker import IsolatedWorker, TaskFailed, WorkerAborted, WorkerDied, WorkerTimeout
+from corpora.sources.source import Source
+
+log = logging.getLogger(__name__)
+
+STAGE_FUNCTION = "corpora.ingestion.stage:stage_source"
+ATTEMPTS = 2
+"""A worker that dies may have been a victim of the machine; the same file gets one more."""
+
+
+@dataclass(frozen=True)
+class StagingJob:
+    """How the sources of one ingest are staged; the same on every machine."""
+
+    staging: Path
+    settings: IngestSettings
+    file_timeout_s: float
+    """Without a further second of video for this long, a file is given up."""
+    seed: int
+    function: str = STAGE_FUNCTION
+
+    def new_worker(self) -> IsolatedWorker:
+        return IsolatedWorker(self.function, self.file_timeout_s)
+
+    def run(self, worker: IsolatedWorker, source: Source) -> dict[str, Any]:
+        """Stages one source; returns {"rows": int, "seconds": float}."""
+        task = {
+            "source": asdict(source),
+            "settings": self.settings.to_json(),
+            "staging": str(self.staging),
+            "seed": self.seed,
+        }
+        reason, detail = "", ""
+        for _ in range(ATTEMPTS):
+            try:
+                return dict(worker.call(task))
+            except WorkerDied as error:
+                reason, detail = "worker_died", str(error)
+            except WorkerTimeout as error:
+                reason, detail = "timeout", str(error)
+                break
+            except TaskFailed as error:
+                reason, detail = "failed", str(error)
+                log.warning("%s: %s", source.name, error)  # no known fault of a video: perhaps one of this program
+                break
+        stage_fault(source, self.staging, reason, detail)
+        return {"rows": 1, "seconds": 0.0}
+
+
+def stage_locally(job: StagingJob, sources: Iterator[Source], workers: int) -> Iterator[dict[str, Any]]:
+    """Stages sources with `workers` processes, yielding each outcome as it comes; `sources` is drawn from as needed."""
+    lock = threading.Lock()
+    done: Queue[dict[str, Any] | Exception | None] = Queue(maxsize=4 * workers)
+    stop = threading.Event()
+    processes = [job.new_worker() for _ in range(workers)]
+
+    def work(worker: IsolatedWorker) -> None:
+        try:
+            with worker:
+                while not stop.is_set():
+                    with lock:
+                        source = next(sources, None)
+                    if source is None:
+                        break
+                    done.put(job.run(worker, source))
+            done.put(None)
+        except WorkerAborted:
+            done.put(None)  # interrupted: the next run stages this source again
+        except Exception as error:  # handed to the caller's thread, which raises it
+            done.put(error)
+
+    threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in processes]
+    for thread in threads:
+        thread.start()
+    running = workers
+    try:
+        while running:
+            outcome = done.get()
+            if isinstance(outcome, Exception):
+                raise outcome
+            if outcome is None:
+                running -= 1
+            else:
+                yield outcome
+    finally:
+        stop.set()
+        for worker in processes:
+            worker.abort()
+        for thread in threads:
+            while thread.is_alive():
+                while not done.empty():
+                    done.get()
+                thread.join(0.05)

@@ -1,0 +1,70 @@
+"""Staging as a Ray Data pipeline: the same function on every machine of a cluster that shares the folders."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import ray
+
+from corpora.ingestion.pool import StagingJob
+from corpora.ingestion.settings import IngestSettings
+from corpora.sources.source import Source
+
+BATCH = 4096
+"""Sources handed to one pipeline: what is known of them at a time, however large the corpus."""
+
+
+class _Stage:
+    """A Ray actor: one isolated worker, to which sources go one after another."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self._job = _job_from_json(job)
+        self._worker = self._job.new_worker()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return self._job.run(self._worker, Source.from_json(json.loads(row["source"])))
+
+
+def stage_on_ray(job: StagingJob, sources: Iterator[Source], workers: int) -> Iterator[dict[str, Any]]:
+    """As `stage_locally`, on the cluster Ray is connected to (started on this machine where there is none).
+
+    `workers` actors of one CPU each; the folders of sources and output must be visible under the same paths everywhere.
+    """
+    if not ray.is_initialized():
+        ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False  # the job has its own
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    available = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    workers = min(workers, available)
+    while batch := list(itertools.islice(sources, BATCH)):
+        rows = [{"source": json.dumps(asdict(source))} for source in batch]
+        # Small blocks, so that outcomes (and with them the progress) come while the batch is under way.
+        blocks = min(len(rows), 8 * workers)
+        staged = ray.data.from_items(rows, override_num_blocks=blocks).map(
+            cast(Any, _Stage),
+            fn_constructor_args=(_job_to_json(job),),
+            num_cpus=1,
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
+        )
+        yield from staged.iter_rows()
+
+
+def _job_to_json(job: StagingJob) -> dict[str, Any]:
+    return {
+        "staging": str(job.staging),
+        "settings": job.settings.to_json(),
+        "file_timeout_s": job.file_timeout_s,
+        "seed": job.seed,
+        "function": job.function,
+    }
+
+
+def _job_from_json(record: dict[str, Any]) -> StagingJob:
+    settings = IngestSettings.from_json(record["settings"])
+    return StagingJob(Path(record["staging"]), settings, record["file_timeout_s"], record["seed"], record["function"])

@@ -1,0 +1,70 @@
+"""What decides the bytes of a corpus: the settings of an ingest."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from corpora.video.duplicates import DuplicateSettings
+from corpora.video.quality import QualitySettings
+from corpora.video.shots import ShotSettings
+
+
+@dataclass(frozen=True)
+class IngestSettings:
+    """A corpus made with other settings has other bytes; where and how fast it is made is not among them."""
+
+    size: int = 128
+    """Side of the stored square frames in pixels; even."""
+    fit: Literal["stretch", "crop"] = "stretch"
+    """The whole picture without keeping its aspect, or its middle square."""
+    max_fps: float = 20.0
+    """Frames are left out, never made up, until at most this many remain for each second."""
+    clip_s: float = 10.0
+    """Length of a window; the last of a shot is shorter."""
+    min_clip_s: float = 1.0
+    """Shorter windows are dropped as too_short."""
+    camera_gap_s: float = 0.5
+    """Time between the two frames of a pair for which the camera's motion is measured."""
+    decoder: Literal["auto", "pyav", "decord"] = "auto"
+    """auto: decord up to 480 lines where it is checked to agree with PyAV, else PyAV; decord: wherever it agrees."""
+    crf: int = 16
+    """Quality of the stored H.264; smaller is better."""
+    gop: int = 16
+    """Frames between keyframes of stored clips, at most."""
+    shard_mb: float = 128.0
+    """Size of a shard in megabytes."""
+    shots: ShotSettings = field(default_factory=ShotSettings)
+    quality: QualitySettings = field(default_factory=QualitySettings)
+    duplicates: DuplicateSettings = field(default_factory=DuplicateSettings)
+
+    def __post_init__(self) -> None:
+        def require(holds: bool, name: str, rule: str) -> None:
+            if not holds:
+                raise ValueError(f"{name} {getattr(self, name)!r}: {rule}")
+
+        require(self.size >= 16 and self.size % 2 == 0, "size", "must be even and at least 16; try 128")
+        require(self.fit in ("stretch", "crop"), "fit", "must be 'stretch' or 'crop'")
+        require(self.decoder in ("auto", "pyav", "decord"), "decoder", "must be 'auto', 'pyav' or 'decord'")
+        require(self.max_fps > 0, "max_fps", "must be above 0; try 20")
+        require(self.clip_s > 0, "clip_s", "must be above 0 seconds; try 10")
+        require(
+            0 < self.min_clip_s <= self.clip_s, "min_clip_s", f"must be above 0 and at most clip_s ({self.clip_s:g} s)"
+        )
+        require(
+            0 < self.camera_gap_s < self.clip_s, "camera_gap_s", f"must be above 0 and below clip_s ({self.clip_s:g} s)"
+        )
+        require(0 <= self.crf <= 51, "crf", "must be from 0 (lossless) to 51; try 16")
+        require(self.gop >= 1, "gop", "must be at least 1; try 16")
+        require(self.shard_mb > 0, "shard_mb", "must be above 0; try 128")
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(record: dict[str, Any]) -> IngestSettings:
+        nested = {"shots": ShotSettings, "quality": QualitySettings, "duplicates": DuplicateSettings}
+        return IngestSettings(
+            **{name: nested[name](**value) if name in nested else value for name, value in record.items()}
+        )

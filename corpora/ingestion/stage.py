@@ -1,0 +1,391 @@
+"""One source from file to staged clips: everything that can be done without looking at other sources.
+
+The result is a tar under the source's key, written to a temporary name and moved into place: a source is staged whole
+or not at all, and staging it again gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from corpora.clips.manifest import ClipRow
+from corpora.clips.shards import add_member, open_for_writing
+from corpora.episodes.lerobot import cut_truth, read_truth, truth_digest
+from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.windows import Window, WindowSettings, cut_windows
+from corpora.ingestion.worker import Heartbeat
+from corpora.sources.source import Source, stamp_of
+from corpora.video.camera import median_motion
+from corpora.video.decode import DecodingReport, FrameSampler, Unusable, VideoFacts, describe, probe, read_frames
+from corpora.video.duplicates import embed_clip
+from corpora.video.encode import codec_facts, encode_clip, pack_arrays
+from corpora.video.quality import MEASURE_SIDE
+from corpora.video.seek import Disagreement, read_with_decord, unsuited
+from corpora.video.shots import label_shots
+
+ROWS = "rows.jsonl"
+MIN_FRAMES = 4
+"""A window with fewer frames shows no motion, however long it lasts."""
+TRUNCATED_S = 0.5
+"""A loss at the end that is shorter is no fault."""
+
+
+@dataclass(frozen=True)
+class StagedClip:
+    """A candidate as it lies in staging."""
+
+    row: ClipRow
+    extra: dict[str, Any]
+    """t_s, codec facts and the dimensions of the ground truth; empty for dropped rows."""
+    members: dict[str, bytes]
+    embedding: NDArray[np.float32] | None
+
+
+def staged_path(staging: Path, source: Source) -> Path:
+    """Two levels, so that no folder holds a million files."""
+    key = source.key
+    return staging / "done" / key[:2] / f"{key}.tar"
+
+
+def stage_source(task: dict[str, Any], heartbeat: Heartbeat) -> dict[str, Any]:
+    """Runs in the isolated worker. task: source, settings, staging, seed; returns counts of rows and seconds."""
+    source = Source.from_json(task["source"])
+    settings = IngestSettings.from_json(task["settings"])
+    cv2.setNumThreads(1)  # sources are worked on side by side
+    cv2.setRNGSeed(int(task["seed"]))
+    staging = Path(task["staging"])
+    with _Stager(staging, source) as stager:
+        try:
+            rows = _stage(source, settings, stager, heartbeat)
+        except Unusable as fault:
+            stager.start_again()
+            rows = [fault_row(source, fault.reason, fault.detail)]
+            stager.add(rows[0])
+    return {"rows": len(rows), "seconds": sum(row.seconds for row in rows)}
+
+
+def stage_fault(source: Source, staging: Path, reason: str, detail: str) -> None:
+    """Records a source that cannot be used."""
+    with _Stager(staging, source) as stager:
+        stager.add(fault_row(source, reason, detail))
+
+
+def fault_row(source: Source, reason: str, detail: str) -> ClipRow:
+    """The one row of a source of which nothing was used."""
+    start = source.start_s - source.origin_s
+    end = start if source.end_s is None else source.end_s - source.origin_s
+    return ClipRow(
+        clip_id=_digest("fault", source.name, source.selector, f"{start:.6f}", reason),
+        source=source.name,
+        group=source.group,
+        start_s=start,
+        end_s=end,
+        tier=source.tier,
+        embodiment=source.embodiment,
+        text=source.text,
+        reason=reason,
+        detail=detail,
+    )
+
+
+def read_staged(path: Path) -> Iterator[StagedClip]:
+    """What was staged for one source, in order, one clip in memory at a time."""
+    with tarfile.open(path, "r:") as tar:
+        infos = {info.name: info for info in tar.getmembers()}
+
+        def data(name: str) -> bytes:
+            file = tar.extractfile(infos[name])
+            assert file is not None
+            return file.read()
+
+        for line in data(ROWS).decode().splitlines():
+            record = json.loads(line)
+            row = ClipRow.from_json(record["row"])
+            names = record["members"]
+            members = {name: data(f"{row.clip_id}.{name}") for name in names}
+            raw = members.pop("embedding", None)
+            yield StagedClip(row, record["extra"], members, None if raw is None else np.frombuffer(raw, np.float32))
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
+
+
+class _Stager:
+    """The tar being written."""
+
+    def __init__(self, staging: Path, source: Source) -> None:
+        self._final = staged_path(staging, source)
+        self.staging = staging
+
+    def __enter__(self) -> _Stager:
+        descriptor, name = tempfile.mkstemp(dir=self.staging / "tmp", suffix=".tar")
+        os.close(descriptor)
+        self._temporary = Path(name)
+        self.start_again()
+        return self
+
+    def start_again(self) -> None:
+        """Forgets what was added."""
+        self._tar = open_for_writing(self._temporary)
+        self._lines: list[str] = []
+
+    def add(self, row: ClipRow, members: dict[str, bytes] | None = None, extra: dict[str, Any] | None = None) -> None:
+        members = members or {}
+        for suffix, data in members.items():
+            add_member(self._tar, f"{row.clip_id}.{suffix}", data)
+        record = {"row": dataclasses.asdict(row), "members": list(members), "extra": extra or {}}
+        self._lines.append(json.dumps(record))
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            add_member(self._tar, ROWS, "\n".join(self._lines).encode())
+            self._tar.close()
+            self._final.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self._temporary, self._final)
+        else:
+            self._tar.close()
+            self._temporary.unlink(missing_ok=True)
+
+
+def _stage(source: Source, settings: IngestSettings, stager: _Stager, heartbeat: Heartbeat) -> list[ClipRow]:
+    if source.fault:
+        raise Unusable(source.fault, source.fault_detail)
+    with _as_file(source, stager.staging) as path:
+        facts = probe(path)
+        heartbeat()
+        content_hash = _content_hash(str(path), stamp_of(path))
+        heartbeat()
+        note = unsuited(facts, settings.decoder, source.start_s, math.inf if source.end_s is None else source.end_s)
+        if not note:
+            try:
+                return list(_rows(source, settings, stager, heartbeat, path, facts, content_hash, "decord", ""))
+            except Disagreement as difference:
+                note = difference.note
+                stager.start_again()
+        return list(_rows(source, settings, stager, heartbeat, path, facts, content_hash, "pyav", note))
+
+
+@contextlib.contextmanager
+def _as_file(source: Source, staging: Path) -> Iterator[Path]:
+    """The file to decode: the source's own, or a copy of a tar's member that lasts as long as it is needed."""
+    if source.tar_offset < 0:
+        yield Path(source.path)
+        return
+    with tempfile.NamedTemporaryFile(dir=staging / "tmp", suffix=source.tar_suffix) as copy:
+        with open(source.path, "rb") as tar:
+            tar.seek(source.tar_offset)
+            left = source.tar_bytes
+            while left > 0 and (block := tar.read(min(left, 1 << 20))):
+                copy.write(block)
+                left -= len(block)
+        copy.flush()
+        yield Path(copy.name)
+
+
+@functools.lru_cache(maxsize=4)
+def _content_hash(path: str, stamp: tuple[int, int]) -> str:
+    """BLAKE2b of the file; remembered, because the episodes of a dataset share files."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _rows(
+    source: Source,
+    settings: IngestSettings,
+    stager: _Stager,
+    heartbeat: Heartbeat,
+    path: Path,
+    facts: VideoFacts,
+    content_hash: str,
+    decoder: str,
+    note: str,
+) -> Iterator[ClipRow]:
+    """Yields each row after it was added to the stager."""
+    end_s = math.inf if source.end_s is None else source.end_s
+    available = min(end_s, facts.duration_s) - source.start_s
+    width, height = facts.shown_size
+    common = dataclasses.replace(
+        fault_row(source, "", ""),
+        content_hash=content_hash,
+        width=width,
+        height=height,
+        size=settings.size,
+        codec=facts.codec,
+        decoder=decoder,
+        decoder_note=note,
+    )
+    offset = source.start_s - source.origin_s
+    if min(width, height) < settings.quality.min_side:
+        row = _named(common, source, offset, offset + max(0.0, available), "too_small", f"{width} x {height} pixels")
+        stager.add(row)
+        yield row
+        return
+    if available <= 0:
+        raise Unusable("no_frames", f"starts at {source.start_s:g} s, the video is {facts.duration_s:g} s long")
+
+    report = DecodingReport()
+    truth, without = _truth(source)
+    last_s = offset
+    used = 0
+    for window in _windows(source, settings, path, facts, report, heartbeat, decoder):
+        row, members, extra = _finish(window, source, settings, common, truth, report)
+        if without:
+            row = dataclasses.replace(row, detail="; ".join(part for part in (row.detail, without) if part))
+        stager.add(row, members, extra)
+        yield row
+        used += 1
+        last_s = row.end_s
+    if not used:
+        reason = "decode_error" if report.first_error else "no_frames"
+        raise Unusable(reason, report.first_error or "nothing decodes")
+    # What the header promised and the file did not give.
+    promised = min(end_s, facts.duration_s + facts.missing_s) - source.origin_s
+    if promised - last_s > max(TRUNCATED_S, 2 * facts.interval_s):
+        detail = report.first_error or f"the file ends at {last_s:.2f} s of {promised:.2f} s"
+        row = _named(common, source, last_s, promised, "truncated", detail)
+        stager.add(row)
+        yield row
+
+
+def _truth(source: Source) -> tuple[dict[str, NDArray[Any]] | None, str]:
+    """(ground truth, or None; why there is none although there should be). The video is of use without it."""
+    if not source.truth_path:
+        return None, ""
+    try:
+        return read_truth(source.truth_path, source.truth_episode), ""
+    except (ValueError, OSError, pa.ArrowException) as error:
+        return None, f"no ground truth: {describe(error)}"
+
+
+def _windows(
+    source: Source,
+    settings: IngestSettings,
+    path: Path,
+    facts: VideoFacts,
+    report: DecodingReport,
+    heartbeat: Heartbeat,
+    decoder: str,
+) -> Iterator[Window]:
+    side = max(settings.size, MEASURE_SIDE)
+    sampler = FrameSampler(facts, settings.max_fps)
+    if decoder == "decord":
+        frames = read_with_decord(path, facts, side=side, sampler=sampler, report=report)
+    else:
+        end_s = math.inf if source.end_s is None else source.end_s
+        frames = read_frames(
+            path, facts, side=side, sampler=sampler, report=report, start_s=source.start_s, end_s=end_s
+        )
+    window_settings = WindowSettings(
+        settings.size, settings.fit, settings.clip_s, settings.camera_gap_s, settings.quality
+    )
+    timed = ((t_s - source.origin_s, rgb) for t_s, rgb in _beating(frames, heartbeat))
+    known_s = facts.duration_s if facts.times_exact else math.inf
+    end_s = known_s if source.end_s is None else min(source.end_s, known_s)
+    return cut_windows(label_shots(timed, settings.shots), window_settings, end_s - source.origin_s)
+
+
+def _beating(
+    frames: Iterator[tuple[float, NDArray[np.uint8]]], heartbeat: Heartbeat
+) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """Reports life for each further second of video: one frame a minute is no life."""
+    told = -math.inf
+    for t_s, rgb in frames:
+        if t_s - told >= 1.0:
+            heartbeat()
+            told = t_s
+        yield t_s, rgb
+
+
+def _named(common: ClipRow, source: Source, start_s: float, end_s: float, reason: str, detail: str) -> ClipRow:
+    clip_id = _digest(common.content_hash, source.selector, f"{start_s:.6f}", f"{end_s:.6f}")
+    return dataclasses.replace(
+        common, clip_id=clip_id, start_s=start_s, end_s=end_s, kept=not reason, reason=reason, detail=detail
+    )
+
+
+def _finish(
+    window: Window,
+    source: Source,
+    settings: IngestSettings,
+    common: ClipRow,
+    truth: dict[str, NDArray[Any]] | None,
+    report: DecodingReport,
+) -> tuple[ClipRow, dict[str, bytes], dict[str, Any]]:
+    """The row of a window and, where it is fit, what is stored of it."""
+    length = window.end_s - window.start_s
+    reason, detail = window.quality.reason(settings.quality)
+    if length < settings.min_clip_s - 1e-3:
+        reason, detail = "too_short", f"{length:.3f} s < {settings.min_clip_s:g} s"
+    elif len(window.frames) < MIN_FRAMES:
+        reason, detail = "too_short", f"{len(window.frames)} frames in {length:.3f} s"
+    if report.lost:
+        damage = f"{report.lost} frames lost so far: {report.first_error}"
+        detail = f"{detail}; {damage}" if detail else damage
+    dx, dy, rotation, scale = median_motion(list(window.h[window.inlier_ratio > 0]), common.width / common.height)
+    steps = len(window.t_s) - 1
+    span = float(window.t_s[-1] - window.t_s[0])
+    row = dataclasses.replace(
+        _named(common, source, window.start_s, window.end_s, reason, detail),
+        fps=steps / span if span > 0 else 0.0,
+        frames=len(window.frames),
+        shot=window.shot,
+        luma_mean=window.quality.luma_mean,
+        blur=window.quality.blur,
+        motion=window.quality.motion,
+        camera_dx=dx,
+        camera_dy=dy,
+        camera_rot_deg=rotation,
+        camera_scale=scale,
+        camera_inliers=float(np.median(window.inlier_ratio)) if len(window.inlier_ratio) else 0.0,
+    )
+    if reason:
+        return row, {}, {}
+    relative = [float(t) - window.start_s for t in window.t_s]
+    members = {
+        "mp4": encode_clip(list(window.frames), relative, crf=settings.crf, gop=settings.gop),
+        "camera.npz": pack_arrays(
+            {
+                "first": window.first,
+                "second": window.second,
+                "h": window.h,
+                "inlier_ratio": window.inlier_ratio,
+                "tracks": window.tracks,
+            }
+        ),
+        "embedding": embed_clip(window.frames, window.t_s).tobytes(),
+    }
+    extra: dict[str, Any] = {
+        "t_s": [float(t) for t in window.t_s],
+        "codec facts": codec_facts(settings.size, settings.crf, settings.gop),
+    }
+    if truth is not None:
+        known = cut_truth(truth, window.start_s, window.end_s)
+        members["truth.npz"] = pack_arrays(known)
+        extra["truth_digest"] = truth_digest(known)
+        extra["truth_features"] = {name: values.shape[1] for name, values in known.items() if name != "t_s"}
+    return row, members, extra
+
+
+def clear_temporary(staging: Path) -> None:
+    """Removes what a killed run left half written, and makes the folder anew."""
+    shutil.rmtree(staging / "tmp", ignore_errors=True)
+    (staging / "tmp").mkdir(parents=True, exist_ok=True)

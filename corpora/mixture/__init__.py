@@ -1,0 +1,1 @@
+"""The data pyramid: what is in it, its samples, their order."""

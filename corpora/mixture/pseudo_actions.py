@@ -1,0 +1,175 @@
+"""Pseudo-actions of `giza label` on disk and as samples: chunks of a robot's actions that an inverse dynamics model read
+off video without actions.
+
+    FOLDER/label.json             which robot, how many steps, what was measured; written last
+           part-000000.parquet    clip_id, t_s, action (the chunk from there on, raw, flattened), steps
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from corpora.clips.frames import ClipFrames
+from corpora.mixture.datasets import LabelledClipMember, chosen_clips
+from corpora.mixture.labels import read_labels
+
+SUMMARY = "label.json"
+_METADATA = b"giza"
+SCHEMA = pa.schema(
+    [
+        pa.field("clip_id", pa.string(), nullable=False),
+        pa.field("t_s", pa.float64(), nullable=False),
+        pa.field("action", pa.list_(pa.float32()), nullable=False),
+        pa.field("steps", pa.int32(), nullable=False),
+    ]
+)
+"""One row a frame that has another a horizon later. action: [steps x dimensions], step after step, in the robot's units."""
+
+
+@dataclass(frozen=True)
+class PseudoActionFacts:
+    """What label.json says of the chunks."""
+
+    embodiment: str
+    """Whose actions they are: the policy's slot."""
+    horizon: int
+    """Steps of a chunk."""
+    step_s: float
+    """Seconds between two steps."""
+    action_names: tuple[str, ...]
+    """[Da]."""
+    cameras: tuple[str, ...]
+    """Of the robot; the first is the one that the model saw."""
+    codec: Mapping[str, Any]
+    """The robot's codec, fitted on the episodes that the model was trained on, as its `to_json` gives it."""
+    corpus: str
+    """Identity of the corpus that was labelled."""
+
+
+def read_facts(folder: str | Path) -> PseudoActionFacts:
+    """Raises ValueError where the folder holds no finished labels."""
+    path = Path(folder).expanduser() / SUMMARY
+    if not path.is_file():
+        raise ValueError(f"'{folder}' holds no finished pseudo-actions; make them with: giza label --out {folder}")
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        return PseudoActionFacts(
+            embodiment=str(values["embodiment"]),
+            horizon=int(values["horizon"]),
+            step_s=float(values["step_s"]),
+            action_names=tuple(values["action_names"]),
+            cameras=tuple(values["cameras"]),
+            codec=dict(values["codec"]),
+            corpus=str(values["corpus_identity"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}); label the corpus again") from error
+
+
+class PseudoActionMember(LabelledClipMember):
+    """Clips with pseudo-actions, as samples of the robot whose actions they are, without a state.
+
+    `labels`: folder of `giza label`, of the same corpus. Of a chunk that is longer than `horizon` the first steps are
+    taken. Raises ValueError where labels and clips do not fit each other, for another robot than `embodiment`, and as
+    `LabelledClipMember`.
+    """
+
+    def __init__(
+        self,
+        clips: ClipFrames,
+        labels: str | Path,
+        *,
+        name: str,
+        embodiment: str,
+        horizon: int,
+        tier: str = "human",
+        future_s: float | None = None,
+        history_s: Sequence[float] = (0.0,),
+        groups: Collection[str] | None = None,
+    ) -> None:
+        folder = Path(labels).expanduser()
+        self.facts = read_facts(folder)
+        if embodiment != self.facts.embodiment:
+            raise ValueError(
+                f"member '{name}': the pseudo-actions in '{labels}' are those of '{self.facts.embodiment}', not of "
+                f"'{embodiment}'; give that embodiment, or label with --embodiment {embodiment}"
+            )
+        found = read_labels(
+            folder, clips, chosen_clips(clips, groups), column="action", steps=self.facts.horizon, job="label"
+        )
+        dim = len(self.facts.action_names)
+        if len(found.rows) and found.values.shape[2] != dim:
+            raise ValueError(
+                f"'{labels}' holds actions of {found.values.shape[2]} dimensions, but names {dim}: label again"
+            )
+        found = dataclasses.replace(found, values=found.values[:, :horizon])
+        super().__init__(
+            clips,
+            found,
+            name=name,
+            embodiment=embodiment,
+            horizon=horizon,
+            tier=tier,
+            future_s=future_s,
+            history_s=history_s,
+        )
+
+
+@dataclass(frozen=True)
+class ClipLabels:
+    """The chunks of one clip; N of them."""
+
+    clip_id: str
+    t_s: NDArray[np.float64]
+    """[N], source time of the frame that a chunk begins at."""
+    action: NDArray[np.float32]
+    """[N, H, Da], raw."""
+
+
+def write_labels(path: Path, clips: Sequence[ClipLabels], key: Mapping[str, Any]) -> None:
+    """One Parquet part, under its name once it is whole; `key` (what decides the rows) is kept in its schema."""
+    chunks = [clip.action.reshape(len(clip.action), -1) for clip in clips]
+    flat = np.concatenate(chunks) if chunks else np.zeros((0, 0), np.float32)
+    offsets = np.arange(len(flat) + 1, dtype=np.int32) * flat.shape[1]
+    steps = [clip.action.shape[1] for clip in clips for _ in clip.t_s]
+    columns = {
+        "clip_id": [clip.clip_id for clip in clips for _ in clip.t_s],
+        "t_s": np.concatenate([np.zeros(0), *(clip.t_s for clip in clips)]),
+        "action": pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.astype(np.float32).ravel())),
+        "steps": np.asarray(steps, np.int32),
+    }
+    table = pa.table(columns, schema=SCHEMA.with_metadata({_METADATA: json.dumps(dict(key)).encode()}))
+    temporary = path.with_name(path.name + ".tmp")
+    pq.write_table(table, temporary, compression="zstd")
+    os.replace(temporary, path)
+
+
+def labels_on_disk(path: Path, key: Mapping[str, Any]) -> int | None:
+    """Rows of a part that is there; None where there is none. Raises ValueError for one that is damaged, or of another
+    model, corpus or setting than `key` says."""
+    if not path.is_file():
+        return None
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata, rows = file.schema_arrow.metadata or {}, int(file.metadata.num_rows)
+        there = json.loads(metadata[_METADATA])
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no part of giza label ({type(error).__name__}); remove it and run again"
+        ) from error
+    if differing := [name for name in key if there.get(name) != key[name]]:
+        raise ValueError(
+            f"{path} holds other labels ({', '.join(differing)} differ); choose another --out, or remove it"
+        )
+    return rows

@@ -1,0 +1,63 @@
+"""Pictures around a moment of an episode or clip: of the past, by time, and which row shows the future."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corpora.store.frames import FrameTable
+from corpora.video.nearest import rows_within
+
+
+class PictureViews:
+    """Pictures of runs of rows (episodes or clips) around a moment."""
+
+    def __init__(
+        self,
+        table: FrameTable,
+        t_s: NDArray[np.float64],
+        history_s: Sequence[float],
+        future_s: float | None,
+        interval_s: float | None = None,
+    ) -> None:
+        history = np.asarray(history_s, np.float64)
+        if not len(history) or history[-1] != 0 or (np.diff(history) <= 0).any():
+            raise ValueError(
+                f"history_s {tuple(history_s)}: seconds relative to the present, oldest first, 0 the last; for example "
+                "(-0.5, 0.0)"
+            )
+        if future_s is not None and not future_s > 0:
+            raise ValueError(f"future_s {future_s}: must be above 0 seconds, or None for no future")
+        self.table, self.t_s, self.future_s = table, t_s, future_s
+        self._history = history if len(history) > 1 else None
+        self._interval_s = interval_s
+
+    def interval(self, start: int, stop: int) -> float:
+        """Seconds between the rows [start, stop): the median, or what was given."""
+        if self._interval_s is not None:
+            return self._interval_s
+        return float(np.median(np.diff(self.t_s[start:stop]))) if stop - start > 1 else 0.0
+
+    def futures(self, rows: NDArray[np.int64], start: int, stop: int) -> NDArray[np.int64]:
+        """The row of the future of each of these rows of one run; -1 where there is none, or no picture of it."""
+        if self.future_s is None:
+            return np.full(len(rows), -1)
+        found, near = rows_within(self.t_s[start:stop], self.t_s[rows] + self.future_s, self.interval(start, stop))
+        found = found + start
+        near &= (found > rows) & self.table.valid[found].all(1)
+        return np.where(near, found, -1)
+
+    def around(self, row: int, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Pictures [V, T, S, S, 3] and mask [V, T]."""
+        table = self.table
+        if self._history is None:
+            return table.pictures[row][:, None].copy(), table.valid[row][:, None].copy()
+        wanted = self.t_s[row] + self._history
+        found, near = rows_within(self.t_s[start:stop], wanted, self.interval(start, stop))
+        found += start
+        mask = table.valid[found] & near[:, None]
+        pictures = table.pictures[found]
+        pictures[~mask] = 0
+        return np.ascontiguousarray(pictures.swapaxes(0, 1)), np.ascontiguousarray(mask.T)

@@ -1,0 +1,1 @@
+"""Meta-World: video whose actions are known (extra `sim`)."""

@@ -1,0 +1,1 @@
+"""Images and time: decoding, seeking, encoding, camera motion, shots, quality."""

@@ -1,0 +1,1 @@
+"""Which tier of the pyramid buys what."""

@@ -1,0 +1,73 @@
+"""The ceiling of an ablation: people's clips with the actions that were truly done, which simulation alone knows. No label
+made of video can be better, so this arm tells what is lost in the labels from what is lost between the two looks."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from corpora.clips.corpus import Corpus
+from corpora.episodes.lerobot import column_array
+from corpora.mixture.pseudo_actions import SUMMARY, ClipLabels, write_labels
+from corpora.simulation.episode import EXPERT_ACTION
+from corpora.store.run import write_json
+from jobs.commands.label import LabelConfig, robot_facts
+
+_EPISODE = re.compile(r"episode_(\d+)")
+
+
+def write_true_actions(config: LabelConfig, truth: Path) -> Path:
+    """Labels as `giza label` writes them, of `config.corpus` into `config.out`, but true: the expert's own actions of
+    `truth` (`giza simulate --truth`). Does nothing where they are there. Raises ValueError for clips whose episode or
+    time `truth` does not hold."""
+    out = config.out
+    if (out / SUMMARY).is_file():
+        return out
+    out.mkdir(parents=True, exist_ok=True)
+    facts, corpus = robot_facts(config), Corpus(config.corpus)
+    table = pq.read_table(truth, columns=["episode_index", "timestamp", EXPERT_ACTION])
+    episode = column_array(table.column("episode_index"), np.int64)[:, 0]
+    t_s = column_array(table.column("timestamp"), np.float64)[:, 0]
+    action = column_array(table.column(EXPERT_ACTION), np.float32)
+    times = corpus.read_times()
+    clips = []
+    for row in corpus.clips:
+        found = _EPISODE.search(row.source)
+        mine = episode == (int(found.group(1)) if found else -1)
+        if not mine.any():
+            raise ValueError(f"clip {row.clip_id} of '{row.source}': {truth} holds no such episode; simulate it anew")
+        labels = chunks_at(times[row.clip_id], t_s[mine], action[mine], config.horizon, facts.step_s)
+        if len(labels[0]):
+            clips.append(ClipLabels(row.clip_id, *labels))
+    write_labels(out / "part-000000.parquet", clips, {"truth": truth.name, "corpus": corpus.identity})
+    summary = {
+        "embodiment": config.embodiment,
+        "horizon": config.horizon,
+        "step_s": facts.step_s,
+        "action_names": list(facts.codec.spec.names_of_action),
+        "cameras": list(facts.cameras),
+        "codec": facts.codec.to_json(),
+        "corpus_identity": corpus.identity,
+    }
+    write_json(out / SUMMARY, json.loads(json.dumps(summary)))
+    return out
+
+
+def chunks_at(
+    frames_s: NDArray[np.float64], t_s: NDArray[np.float64], action: NDArray[np.float32], horizon: int, step_s: float
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Times [N] of those frames whose chunk ends within the episode, and the chunks [N, horizon, D]: step k is the action
+    of the row (at `t_s`, each lasting until the next) that contains the frame's time + k `step_s`. Raises ValueError for a
+    frame that the episode does not have."""
+    lasts = float(np.median(np.diff(t_s))) if len(t_s) > 1 else 0.0
+    if len(frames_s) and np.abs(t_s[:, None] - frames_s).min(0).max() > 0.5 * lasts:
+        raise ValueError(f"frames at {frames_s[0]:.3f} to {frames_s[-1]:.3f} s: the episode has no rows at these times")
+    whole = frames_s[frames_s + horizon * step_s <= t_s[-1] + lasts + 1e-6]
+    wanted = whole[:, None] + np.arange(horizon) * step_s
+    rows = np.searchsorted(t_s, wanted + 1e-3 * step_s, side="right") - 1
+    return whole, action[rows.clip(0)]

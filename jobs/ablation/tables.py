@@ -1,0 +1,105 @@
+"""An ablation on the terminal: success, differences in words, costs, and what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from jobs.ablation.statistics import CONTROL, Comparison, Statistics, at, percent, summarise, verdict
+
+
+def print_tables(
+    result: Mapping[str, Any], statistics: Statistics | None = None, *, console: Console | None = None
+) -> None:
+    """Prints the ablation; `statistics` are computed where they are not given (seed: settings' `seed`, else 0)."""
+    found = statistics or summarise(result, seed=int(result["settings"].get("seed", 0)))
+    out = console or Console()
+    demos = result["settings"]["demos"]
+    success = Table(title="Success, mean over seeds [95%]", title_justify="left")
+    success.add_column("")
+    for count in demos:
+        success.add_column(at(count).removeprefix("at "), justify="right", no_wrap=True)
+    for arm in result["arms"]:
+        success.add_row(escape(arm["name"]), *(_cell(found, arm["name"], count) for count in demos))
+    out.print(success)
+    out.print(f"[bold]{escape(found.headline)}.[/bold]")
+    for comparison in found.comparisons:
+        words = control_words(comparison) if comparison.reference == CONTROL else verdict(comparison)
+        out.print(f"  {escape(words)}", soft_wrap=True)
+    cost = Table(title="Mean cost of a run", title_justify="left")
+    for column in ("", "demos", "runs", *COST):
+        cost.add_column(column, justify="left" if not column else "right")
+    rows = costs(result)
+    for row in rows:
+        cost.add_row(escape(row["arm"]), str(row["demos"]), str(row["runs"]), *cost_cells(row))
+    out.print(cost)
+    out.print(escape(matched_words(rows)), soft_wrap=True)
+    for summary in found.success:
+        for seed, why in summary.without.items():
+            where = f"{summary.arm} {at(summary.demos)}, seed {seed}"
+            out.print(f"[red]left out:[/red] {escape(where)}: {escape(why)}", soft_wrap=True)
+
+
+def _cell(statistics: Statistics, arm: str, demos: int) -> str:
+    cell = statistics.of(arm, demos)
+    return percent(cell.overall) + (f" (seeds {', '.join(map(str, cell.seeds)) or 'none'})" if cell.without else "")
+
+
+def control_words(comparison: Comparison) -> str:
+    """What the control says of latents, beside the comparison itself."""
+    meaning = {
+        "lifts": "what the latents say helps, not their pictures alone",
+        "lowers": "latents of other clips do better, so the latents mislead",
+        "no difference shown": "that the latents help, and not their pictures alone, is not shown",
+        "cannot tell": "the control is lacking",
+    }
+    return f"{verdict(comparison)}: {meaning[comparison.shown]}"
+
+
+COST = {
+    "steps": ("steps", ",.0f"),
+    "minutes": ("minutes", ",.1f"),
+    "samples seen": ("samples_seen", ",.0f"),
+    "of robots": ("robot_samples_seen", ",.0f"),
+}
+"""Title -> a run's field and how it is written."""
+
+
+def costs(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Means over the finished runs of each arm and number of demonstrations, None without one, and hours of all of them."""
+    rows = []
+    for arm in result["arms"]:
+        for demos in result["settings"]["demos"]:
+            cell = (arm["name"], demos, "done")
+            runs = [run for run in result["runs"] if (run["arm"], run["demos"], run["status"]) == cell]
+            means = {name: mean([run.get(name, 0) for run in runs]) if runs else None for name, _ in COST.values()}
+            hours = sum(run.get("minutes", 0.0) for run in runs) / 60
+            rows.append({"arm": arm["name"], "demos": demos, "runs": len(runs), "hours": hours, **means})
+    return rows
+
+
+def cost_cells(row: Mapping[str, Any]) -> list[str]:
+    """The columns of COST, in its order."""
+    return ["-" if row[name] is None else format(row[name], form) for name, form in COST.values()]
+
+
+def matched_words(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Whether arms took as many steps and saw as many samples; where they did not, how they differ is said."""
+    parts = []
+    for name, what in (
+        ("steps", "optimiser steps"),
+        ("samples_seen", "samples seen"),
+        ("robot_samples_seen", "robot samples seen"),
+    ):
+        values = [row[name] for row in rows if row[name] is not None]
+        if not values:
+            return "No run was finished."
+        low, high = min(values), max(values)
+        # samples are counted from shares of a mixture, which are rounded
+        parts.append(f"{what} {'the same' if high - low <= 0.01 * high else f'{low:,.0f} to {high:,.0f}'}")
+    return f"Means of finished runs, pretraining and grounding together. Over all arms: {'; '.join(parts)}."

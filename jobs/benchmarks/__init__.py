@@ -1,0 +1,1 @@
+"""Throughput as a ratio to its limit."""

@@ -1,0 +1,219 @@
+"""`giza bench extract`: is extraction as fast as its slower stage?
+
+Each stage has threads of its own: those that feed (read, decode, resize, undo the camera, optical flow) and those of
+the model. "Alone" is a stage with the very threads it has in an extraction, and nothing else running; no stage is given
+the other's cores, for then even a perfect overlap of two equal stages would reach no more than half. Rounds of feed,
+model and whole follow one another, so that a machine that is busy at times is busy for all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from corpora.clips.corpus import Corpus
+from jobs.cli import parse
+from jobs.commands import ingest
+from jobs.commands.demo import SAMPLE
+from lapa.extraction.engine import peak_memory_mb
+from lapa.extraction.settings import ExtractionSettings, available_cores, build_machinery, choose_device
+from lapa.extraction.throughput import end_to_end, feed_alone, model_alone, prepared_sample
+from lapa.latents import plan_parts
+from lapa.model.config import LamConfig
+from lapa.model.lam import LatentActionModel, read_lam_config
+from lapa.recipes import RECIPES
+
+GOAL = 0.85
+"""End to end over the slower stage alone."""
+BUSY = 0.05
+"""Share of the machine's cores that other programs may use in a round; above it the ratio says more of them than of giza,
+and the round counts only where there is no better one."""
+
+
+@dataclass(frozen=True)
+class BenchExtractConfig:
+    """How near extraction comes to the speed of its slower stage."""
+
+    lam: Path | None = None
+    """Run folder of giza train-lam; by default a small model with random weights, which is as fast."""
+    corpus: Path | None = None
+    """Folder of giza ingest; by default the sample corpus, which is ingested first."""
+    video: tuple[Path, ...] = ()
+    """Videos to ingest first, instead of a corpus."""
+    out: Path = Path("out/bench-extract")
+    """Folder for bench.json and what had to be made first."""
+    gap_s: float | None = None
+    """Time between the frames of a pair in seconds; by default the model's."""
+    stride_s: float = 0.1
+    """Pairs of a clip begin at least this many seconds apart."""
+    batch_size: int = 64
+    """Pairs that go through the model at once."""
+    workers: int | None = None
+    """Threads that feed; by default as giza extract chooses."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs."""
+    rounds: int = 5
+    """Times that feed, model and whole are measured in turn."""
+    seconds: float = 3.0
+    """Least time of each measurement."""
+    seed: int = 0
+    """Of the random weights."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise ValueError(f"rounds {self.rounds}: must be at least 1; try 5")
+        if self.seconds <= 0:
+            raise ValueError(f"seconds {self.seconds}: must be above 0; try 3")
+        if self.corpus is not None and self.video:
+            raise ValueError("--corpus and --video exclude each other: give one of them")
+
+
+def random_model(config: LamConfig, folder: Path, seed: int) -> None:
+    """Saves a model with random weights, its code book settled on random pictures."""
+    torch.manual_seed(seed)
+    model = LatentActionModel(config).train()
+    shape = (16, 3, config.image_size, config.image_size) if config.pixels else (4, config.patches, config.feature_dim)
+    with torch.no_grad():
+        model.encode(torch.rand(shape), torch.rand(shape))
+    model.save(folder)
+
+
+def run(config: BenchExtractConfig) -> dict[str, Any]:
+    """Measures and returns what bench.json holds. Raises ValueError where there is no pair to extract."""
+    out = config.out.expanduser().absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    lam = config.lam or out / "lam"
+    if config.lam is None:
+        random_model(RECIPES["small"].model, lam, config.seed)
+    corpus = Corpus(config.corpus or _ingested(config, out))
+    device = choose_device(config.device)
+    gap_s = config.gap_s
+    if gap_s is None:
+        gap_s = read_lam_config(lam).extract_gap_s
+    settings = ExtractionSettings(lam, corpus.root.absolute(), gap_s, config.stride_s, part_frames=4096)
+    machinery = build_machinery(
+        settings, device=device, batch_size=config.batch_size, workers=config.workers, seed=config.seed
+    )
+    parts, key = plan_parts(corpus.clips, settings.part_frames), settings.key(corpus)
+    sample = prepared_sample(machinery, corpus.root, parts)
+    if not sample:
+        raise ValueError(f"no clip of {corpus.root} holds a pair {gap_s:g} s apart; choose a smaller --gap-s")
+    model_alone(machinery, sample, min(1.0, config.seconds))  # what is set up at first use is not measured
+    rounds: list[dict[str, float]] = []
+    for _ in track(range(config.rounds), "measuring", console=Console(stderr=True)):
+        usage = CoreUsage()
+        decode = feed_alone(machinery, corpus.root, parts, config.seconds)
+        model = model_alone(machinery, sample, config.seconds)
+        latents = out / "latents"
+        latents.mkdir(exist_ok=True)
+        whole = end_to_end(machinery, corpus.root, parts, key, latents, int(config.seconds * min(decode, model)))
+        shutil.rmtree(latents)
+        ratio = whole / min(decode, model)
+        others = usage.others_share()
+        rounds.append({"end_to_end": whole, "decode": decode, "model": model, "ratio": ratio, "others_share": others})
+    quiet = [entry for entry in rounds if entry["others_share"] <= BUSY]
+    medians = {name: statistics.median(entry[name] for entry in quiet or rounds) for name in rounds[0]}
+    summary = {
+        "pairs_per_s": round(medians["end_to_end"], 1),
+        "decode_pairs_per_s": round(medians["decode"], 1),
+        "model_pairs_per_s": round(medians["model"], 1),
+        "ratio": round(medians["ratio"], 3),
+        "rounds": [{name: round(value, 3) for name, value in entry.items()} for entry in rounds],
+        "goal": GOAL,
+        "goal_met": medians["ratio"] >= GOAL,
+        "cores": available_cores(),
+        "decode_threads": machinery.workers,
+        "model_threads": machinery.torch_threads,
+        "others_share": round(medians["others_share"], 3),
+        "quiet_rounds": len(quiet),
+        "device": device,
+        "peak_memory_mb": round(peak_memory_mb(), 1),
+        "clips": len(corpus.clips),
+        "source_size": sorted({f"{row.width}x{row.height}" for row in corpus.clips}),
+        "stored_size": corpus.clips[0].size,
+        "gap_s": gap_s,
+        "config": dataclasses.asdict(config),
+    }
+    temporary = out / "bench.json.tmp"
+    temporary.write_text(json.dumps(summary, indent=1, default=str), "utf-8")
+    os.replace(temporary, out / "bench.json")
+    return summary
+
+
+class CoreUsage:
+    """Who used the cores since it was made."""
+
+    def __init__(self) -> None:
+        self._idle, self._all, self._own = self._now()
+
+    def others_share(self) -> float:
+        """Share of the cores' time that programs other than this one used."""
+        idle, whole, own = (
+            now - then for now, then in zip(self._now(), (self._idle, self._all, self._own), strict=True)
+        )
+        return max(0.0, (whole - idle - own) / whole) if whole > 0 else 0.0
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        times, own = psutil.cpu_times(), psutil.Process().cpu_times()
+        whole = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+        return times.idle + getattr(times, "iowait", 0.0), whole, own.user + own.system
+
+
+def _ingested(config: BenchExtractConfig, out: Path) -> Path:
+    """The corpus made of the videos, or of the sample; nothing is done where it is there."""
+    inputs = config.video or (SAMPLE,)
+    files = [path for root in inputs for path in sorted([root, *root.rglob("*")]) if path.is_file()]
+    facts = [f"{path.absolute()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    digest = hashlib.blake2b("\n".join(facts).encode(), digest_size=4).hexdigest()  # changed videos make another corpus
+    folder = out / f"corpus-{digest}"
+    ingest.run(ingest.IngestConfig(inputs=tuple(str(path) for path in inputs), out=folder, seed=config.seed))
+    return folder
+
+
+def table(summary: dict[str, Any]) -> Table:
+    """The speeds and their ratio."""
+    sizes = ", ".join(summary["source_size"])
+    title = f"giza bench extract: {summary['clips']} clips of {sizes} on {summary['cores']} cores"
+    result = Table(title=title, title_justify="left")
+    result.add_column("stage")
+    result.add_column("threads", justify="right")
+    result.add_column("pairs/s", justify="right")
+    decode, model = str(summary["decode_threads"]), str(summary["model_threads"])
+    model = model if summary["device"] == "cpu" else summary["device"]
+    result.add_row("decode alone", decode, f"{summary['decode_pairs_per_s']:.0f}")
+    result.add_row("model alone", model, f"{summary['model_pairs_per_s']:.0f}")
+    result.add_row("end to end", f"{decode} + {model}", f"{summary['pairs_per_s']:.0f}")
+    verdict = "reached" if summary["goal_met"] else "missed"
+    ratios = [entry["ratio"] for entry in summary["rounds"]]
+    result.add_row("end to end / slower stage alone", "", f"{summary['ratio']:.2f}")
+    used = summary["quiet_rounds"] or len(ratios)
+    result.caption = (
+        f"median of {used} of {len(ratios)} rounds ({min(ratios):.2f} to {max(ratios):.2f}); {GOAL:g} {verdict}"
+    )
+    if not summary["quiet_rounds"]:
+        result.caption += (
+            f"\nbut other programs had {100 * summary['others_share']:.0f}% of the cores: repeat it on an idle machine"
+        )
+    return result
+
+
+def main(argv: Sequence[str]) -> None:
+    """The bench's command line."""
+    config = parse(BenchExtractConfig, argv, job="bench extract")
+    summary = run(config)
+    Console().print(table(summary))

@@ -1,0 +1,245 @@
+"""`giza ablate`: which tier of the pyramid buys what, at matched steps, batch and robot data, with seeds and intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from corpora.simulation.tasks import task_names
+from jobs.ablation.arms import ARMS, arms_named, cells
+from jobs.ablation.cells import FAILURE, RESULT, Budget, CellJob, each
+from jobs.ablation.data import Prepared, TierData, base_pyramid, labelled, robot_member
+from jobs.cli import parse
+from vla.models.config import PolicyConfig
+from vla.recipes import SMALL_FLARE
+
+if TYPE_CHECKING:
+    from corpora.mixture.spec import Pyramid
+
+SIX = ("drawer-open", "button-press-topdown", "window-open", "door-open", "faucet-open", "faucet-close")
+EIGHT = (*SIX, "push", "pick-place")
+
+POLICY = dataclasses.replace(
+    SMALL_FLARE,
+    image_size=64,
+    hidden=64,
+    state_dropout=0.5,
+    small=dataclasses.replace(SMALL_FLARE.small, dim=64, channels=(32, 48, 64), colour=0.2),
+    dit=dataclasses.replace(SMALL_FLARE.dit, layers=2, heads=2, output_dim=64, future_layer=1),
+)
+"""The same for all arms: the small policy with 3 x 3 future tokens, on smaller pictures and half as wide, which takes three
+times as many steps in the same time. The state is hidden from half of the samples, or pictures are not looked at."""
+
+
+@dataclass(frozen=True)
+class AblateConfig:
+    """Remove or swap tiers and label kinds, train and evaluate each arm alike, and say what the difference is."""
+
+    out: Path
+    """Folder of data, runs, ablation.json and ablation.html; the same command again resumes."""
+    recipe: str = "demo"
+    """demo (under 30 minutes on 2 cores) or standard (under two hours): what the other flags override."""
+    tasks: tuple[str, ...] = SIX[:3]
+    """Meta-World tasks."""
+    arms: tuple[str, ...] = ("robot-only", "bc", "human-latent", "human-flare")
+    """robot-only, bc, synthetic, human-latent, human-flare, human-both, human-idm, human-true, everything, shuffled."""
+    demos: tuple[int, ...] = (1, 3)
+    """Demonstrations of each task."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of weights, order and noise; data and starts are the same for all."""
+    budget: Budget = dataclasses.field(default_factory=Budget)
+    """What all arms have in common."""
+    data: TierData = dataclasses.field(default_factory=TierData)
+    """How much of each tier there is."""
+    extra: Path | None = None
+    """Pyramid file whose members with people's video (labels latent and none) join the arms that use such video."""
+    engine: Literal["local", "ray"] = "local"
+    """ray: arms side by side on the machines of a cluster that share the folder."""
+    parallel: int = 0
+    """Arms side by side on this machine; 0: one for each core, at most 8."""
+    policy: PolicyConfig = POLICY
+    """Of all arms but bc."""
+    seed: int = 0
+    """Of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        task_names(self.tasks)
+        arms_named(self.arms)
+        if not self.demos or min(self.demos) < 1:
+            raise ValueError(f"--demos {self.demos}: each at least 1")
+        if 2 * max(self.demos) + 4 > self.data.robot_episodes:
+            raise ValueError(
+                f"--demos {max(self.demos)}: needs {2 * max(self.demos) + 4} episodes of each task, since some fail and some "
+                f"are held out, and there are {self.data.robot_episodes}; give --data.robot-episodes"
+            )
+        if not self.seeds:
+            raise ValueError("--seeds: at least one; 3 or more for an interval over seeds")
+        if self.parallel < 0:
+            raise ValueError(f"--parallel {self.parallel}: at least 0 (one for each core)")
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "demo": {
+        "tasks": ("drawer-open", "button-press-topdown", "faucet-open"),
+        "demos": (1,),
+        "budget": Budget(pretrain_steps=0, ground_steps=400, starts=8),
+        "data": TierData(human_clips=20, synthetic_episodes=5, lam_steps=400),
+    },
+    "standard": {
+        "tasks": EIGHT,
+        "arms": ("robot-only", "bc", "human-latent", "human-flare", "shuffled"),
+        "demos": (1, 3),
+        "budget": Budget(pretrain_steps=0, ground_steps=3000, starts=8),
+        "data": TierData(human_clips=100, lam_steps=2000),
+    },
+}
+"""Fields that a recipe sets; flags override them."""
+
+
+def run(config: AblateConfig) -> dict[str, Any]:
+    """Runs what is missing and writes ablation.json and ablation.html; returns the former.
+
+    Raises ValueError where `out` holds another ablation; an arm that fails is in the result and stops nothing.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from corpora.mixture.spec import read_pyramid
+    from corpora.store.run import claim, write_json
+    from jobs.ablation.data import hours, prepare
+    from jobs.ablation.page import write_page
+    from jobs.ablation.statistics import summarise
+    from jobs.ablation.tables import print_tables
+    from jobs.evaluation.closed_loop import ROLLOUT_FORMAT
+
+    began = time.monotonic()
+    arms = arms_named(config.arms)
+    tasks = task_names(config.tasks)
+    extra = read_pyramid(config.extra) if config.extra is not None else None
+    settings = dataclasses.asdict(config)
+    for free in ("out", "engine", "parallel", "recipe", "seed"):
+        del settings[free]
+    settings["extra"] = config.extra.read_text("utf-8") if config.extra is not None else None
+    claim(config.out, settings, free=("arms", "seeds", "demos"), formats={"rollout_format": ROLLOUT_FORMAT})
+    places = prepare(config.out, tasks, config.data, arms, quiet=True)
+    parallel = config.parallel or min(8, os.cpu_count() or 1)
+    jobs = [
+        CellJob(
+            out=str(config.out.resolve()),
+            arm=arm.name,
+            seed=seed,
+            demos=config.demos,
+            tasks=tasks,
+            budget=config.budget,
+            data=config.data,
+            policy=config.policy,
+            extra=str(config.extra.resolve()) if config.extra else "",
+            threads=max(1, (os.cpu_count() or 1) // parallel),
+        )
+        for seed in config.seeds
+        for arm in arms
+    ]
+    with Progress(
+        TextColumn("arms"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    ) as bar:
+        shown = bar.add_task("", total=len(jobs))
+
+        def done(results: list[dict[str, Any]]) -> None:
+            bar.update(shown, advance=1, description=", ".join(_said(result) for result in results))
+            if not bar.console.is_terminal:
+                bar.console.print("; ".join(_said(result) for result in results))
+
+        each(jobs, parallel, config.engine, done)
+    result = gather(config)
+    result["minutes"] = round((time.monotonic() - began) / 60, 2)
+    result["pyramid"] = {
+        "tiers": [{"tier": tier, "hours": value} for tier, value in hours(places).items()],
+        "svg": _picture(config, places, extra),
+    }
+    found = summarise(result, seed=config.seed)
+    result["statistics"] = found.to_json()
+    write_json(config.out / "ablation.json", result)
+    write_page(result, config.out / "ablation.html", found)
+    print_tables(result, found)
+    return result
+
+
+def _picture(config: AblateConfig, places: Prepared, extra: Pyramid | None) -> str | None:
+    """The pyramid of all that any arm trains on, at the largest number of demonstrations."""
+    from corpora.mixture.drawing import pyramid_svg
+    from corpora.mixture.spec import Pyramid, PyramidMember
+    from corpora.mixture.survey import survey_pyramid
+
+    members: dict[str, PyramidMember] = {}
+    for arm in arms_named(config.arms):
+        if not arm.shuffled and arm.pretrained:
+            base = base_pyramid(arm, labelled(places, arm, max(config.demos)), extra)
+            members |= {member.name: member for member in base.members}
+    robot = robot_member(places, max(config.demos), 1.0)
+    try:
+        return pyramid_svg(survey_pyramid(Pyramid("", (*members.values(), robot), Path())))
+    except ValueError:  # a member that failed to be made is told by its arm; the page then draws the hours
+        return None
+
+
+def _said(result: dict[str, Any]) -> str:
+    name = f"{result['arm']} {result['demos']} demos seed {result['seed']}"
+    if result["status"] != "done":
+        return f"{name}: {result['status']} ({result['error']})"
+    won = sum(rollout["success"] for rollout in result["rollouts"])
+    return f"{name}: {won}/{len(result['rollouts'])}"
+
+
+def gather(config: AblateConfig) -> dict[str, Any]:
+    """What the runs left on disk, for statistics and page; a cell without a result is `missing`."""
+    arms = arms_named(config.arms)
+    runs = []
+    for cell in cells(arms, config.demos, config.seeds):
+        folder = config.out / "runs" / cell.folder
+        found = next((folder / name for name in (RESULT, FAILURE) if (folder / name).is_file()), None)
+        if found is None:
+            runs.append({**dataclasses.asdict(cell), "status": "missing", "error": None, "rollouts": [], "curve": []})
+        else:
+            record = json.loads(found.read_text("utf-8"))
+            record.pop("traceback", None)
+            runs.append(record)
+    settings = {
+        "tasks": list(task_names(config.tasks)),
+        "demos": list(config.demos),
+        "seeds": list(config.seeds),
+        **dataclasses.asdict(config.budget),
+        **{f"data_{name}": value for name, value in dataclasses.asdict(config.data).items()},
+        "seed": config.seed,
+    }
+    return {
+        "recipe": config.recipe,
+        "settings": settings,
+        "arms": [{"name": arm.name, "says": arm.says, "members": _tiers(arm.name)} for arm in arms],
+        "runs": runs,
+        "latents": None,
+    }
+
+
+def _tiers(name: str) -> list[str]:
+    arm = ARMS[name]
+    human = {"": [], "latent": ["human (latents)"], "flare": ["human (FLARE)"], "both": ["human (latents, FLARE)"]}
+    shuffled = ["human (latents shuffled)"] if arm.shuffled else human.get(arm.human, [f"human ({arm.human})"])
+    return ["robot", *(["synthetic"] if arm.synthetic else []), *shuffled]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parses the recipe first: its fields are the defaults that the other flags override."""
+    import tyro
+
+    from corpora.store.run import recipe_in
+    from jobs.cli import closest
+
+    name = recipe_in(argv, "demo")
+    if name not in RECIPES:
+        raise ValueError(f"--recipe '{name}': {closest(name, list(RECIPES))}")
+    run(parse(AblateConfig, argv, job="ablate", default=AblateConfig(out=tyro.MISSING, recipe=name, **RECIPES[name])))

@@ -1,0 +1,71 @@
+"""`giza demo`: ingest, train, extract and report on the sample corpus that ships with giza."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.cli import parse
+
+SAMPLE = Path(__file__).resolve().parents[2] / "corpora" / "sample"
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Video in, latent actions and a report card out, on the sample corpus; under ten minutes on two cores."""
+
+    out: Path = Path("out/demo")
+    """Folder for the corpus, the run, the latents and the report; run again to resume."""
+    minutes: float = 4.0
+    """Wall-clock minutes of training."""
+    seed: int = 0
+    """Of every step."""
+
+
+def run(config: DemoConfig) -> dict[str, Any]:
+    """Runs the four jobs and writes demo.json with the seconds that each took; returns the same."""
+    from rich.console import Console
+
+    from jobs.commands import extract, ingest, report, train_lam
+    from lapa.recipes import RECIPES
+
+    console = Console()
+    out = config.out
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, what: str, job: Any) -> Any:
+        console.rule(f"[bold]giza {name}[/]  {what}")
+        start = time.monotonic()
+        result = job()
+        seconds[name] = round(time.monotonic() - start, 1)
+        return result
+
+    timed("ingest", "the sample videos to clips", lambda: ingest.run(
+        ingest.IngestConfig(inputs=(str(SAMPLE),), out=out / "corpus", seed=config.seed)))  # fmt: skip
+    recipe = RECIPES["small"]
+    timed("train-lam", f"recipe small, {config.minutes:g} minutes", lambda: train_lam.run(
+        train_lam.TrainLamConfig(
+            corpus=out / "corpus", out=out / "lam", seed=config.seed, minutes=config.minutes,
+            model=recipe.model, training=recipe.training)))  # fmt: skip
+    timed("extract", "latent actions of every pair", lambda: extract.run(
+        extract.ExtractConfig(lam=out / "lam", corpus=out / "corpus", out=out / "latents", seed=config.seed)))  # fmt: skip
+    card = timed("report", "may I trust these latents?", lambda: report.run(
+        report.ReportConfig(
+            lam=out / "lam", corpus=out / "corpus", latents=out / "latents", out=out / "report", seed=config.seed)))  # fmt: skip
+    summary = {"seconds": seconds, "verdict": card["verdict"], "config": dataclasses.asdict(config)}
+    temporary = out / "demo.json.tmp"
+    temporary.write_text(json.dumps(summary, indent=1, default=str), "utf-8")
+    os.replace(temporary, out / "demo.json")
+    page = (out / "report" / "report.html").resolve()
+    console.print(f"[bold]{page}[/] shows the pictures; the whole demo took {sum(seconds.values()):.0f} s")
+    return summary
+
+
+def main(argv: Sequence[str]) -> None:
+    run(parse(DemoConfig, argv, job="demo"))

@@ -1,0 +1,100 @@
+"""Any video to clean clips: shards, manifest, reasons."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from corpora.ingestion.pipeline import IngestRun, ingest
+from corpora.ingestion.settings import IngestSettings
+from corpora.sources.discover import SourceDefaults
+from jobs.cli import parse
+from jobs.ending import print_ending
+
+
+@dataclass(frozen=True)
+class IngestConfig:
+    """From videos to a corpus of clips at training resolution."""
+
+    inputs: tyro.conf.Positional[tuple[str, ...]]
+    """Video files, folders, globs, .jsonl lists, WebDataset .tar files, LeRobot datasets."""
+    out: Path
+    """Folder of the corpus; the same command again resumes."""
+    settings: Annotated[IngestSettings, tyro.conf.arg(name="")] = field(default_factory=IngestSettings)
+    tier: Literal["", "human", "synthetic", "neural", "robot"] = ""
+    """Of all sources of which no list says otherwise; by default robot for datasets with actions, else human."""
+    embodiment: str = ""
+    """Of all sources of which no list says otherwise; by default the robot that a LeRobot dataset names."""
+    text: str = ""
+    """Instruction for sources that have none."""
+    cameras: tuple[str, ...] = ()
+    """Cameras of LeRobot datasets to use; by default all."""
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Processes that decode side by side."""
+    file_timeout_s: float = 120.0
+    """A file that yields no further second of video for this long is given up."""
+    engine: Literal["local", "ray"] = "local"
+    """ray: over a cluster whose machines share the folders; the same bytes."""
+    seed: int = 0
+
+
+def run(config: IngestConfig) -> dict[str, Any]:
+    """Ingests and returns the summary; see `corpora.ingestion.pipeline.ingest`."""
+    defaults = SourceDefaults(config.tier, config.embodiment, config.text, tuple(config.cameras))
+    how = IngestRun(config.out, config.engine, config.workers, config.file_timeout_s, config.seed)
+    columns = (
+        TextColumn("{task.description:<16}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("sources"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[video]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=None, video="")
+
+        def show(phase: str, done: int, total: int, seconds: float) -> None:
+            bar.update(
+                task, description=phase, completed=done, total=total or None, video=f"{seconds / 3600:.3f} h of video"
+            )
+
+        return ingest(config.inputs, config.settings, defaults, how, show)
+
+
+def table(summary: dict[str, Any]) -> Table:
+    """Counts and hours per reason, tier and decoder."""
+    result = Table(title="giza ingest", title_justify="left")
+    result.add_column("")
+    result.add_column("name")
+    result.add_column("clips", justify="right")
+    result.add_column("hours", justify="right")
+    for title in ("reasons", "tiers", "decoders"):
+        cells = summary[title]
+        names = sorted(cells, key=lambda name: (name != "kept", -cells[name]["count"], name))
+        for number, name in enumerate(names):
+            label = title.rstrip("s") if number == 0 else ""
+            cell = cells[name]
+            result.add_row(
+                label, name, str(cell["count"]), f"{cell['hours']:.4f}", end_section=number == len(names) - 1
+            )
+    return result
+
+
+def main(argv: Sequence[str]) -> None:
+    """The job's command line."""
+    config = parse(IngestConfig, argv, job="ingest")
+    summary = run(config)
+    totals = (
+        f"{summary['sources']} sources, {summary['clips']} clips, {summary['hours']:.4f} h kept of "
+        f"{summary['hours_seen']:.4f} h; {summary.get('wall_s', 0):.1f} s, "
+        f"{summary.get('video_hours_per_hour', 0):.1f} h of video an hour"
+    )
+    print_ending(table(summary), summary, config.out, totals)

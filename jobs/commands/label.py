@@ -1,0 +1,355 @@
+"""`giza label`: an inverse dynamics model, trained on a robot's episodes, labels a corpus without actions with pseudo-actions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from corpora.episodes.modality import read_modality
+from corpora.simulation.episode import EXPERT_ACTION
+from jobs.cli import parse
+from jobs.ending import print_ending
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from corpora.clips.corpus import Corpus
+    from corpora.clips.frames import ClipFrames
+    from corpora.mixture.datasets import RobotMember
+    from corpora.mixture.pseudo_actions import ClipLabels
+    from vla.models.inverse_dynamics import InverseDynamics
+    from vla.policy import RobotFacts
+
+log = logging.getLogger(__name__)
+
+MODEL = "model"
+_FIT_CHUNKS = 20_000
+_OFF_SHARE = 0.25
+"""A frame is labelled where another lies a horizon later, up to this share of the horizon: else it shows another motion."""
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """Train an inverse dynamics model on a robot's episodes, and label every frame of a corpus' clips with it."""
+
+    robot: Path
+    """LeRobot dataset with actions."""
+    embodiment: str
+    """The policy's slot whose actions these are, for instance franka."""
+    corpus: Path
+    """Folder of giza ingest that is labelled."""
+    out: Path
+    """Folder of the model and the labels; the same command again resumes."""
+    steps: int | None = None
+    """Optimiser steps of the model, instead of --minutes."""
+    minutes: float | None = None
+    """Wall-clock minutes of training; default 5, where no --steps are given."""
+    camera: str = ""
+    """The robot's camera that the model sees; default: its first. Take the one that is most like the clips'."""
+    state: tuple[str, ...] = ()
+    """Parts of the robot's state or dimensions ("7:14"), as the pyramid file has them; empty for all."""
+    action: tuple[str, ...] = ()
+    """Parts of the robot's action or dimensions, as the pyramid file has them; empty for all, and of giza simulate's data the
+    action done instead of the expert's."""
+    episodes: str = ""
+    """Of the robot: "0:20" or "0,3,5"; empty for all."""
+    demos: int = 0
+    """Of the robot: the first N episodes of each instruction; 0 for all."""
+    normalisation: Literal["min_max", "mean_std", "q01_q99"] = "q01_q99"
+    """Of states and actions, as the pyramid file has it: the policy takes over this codec."""
+    held_share: float = 0.1
+    """Share of the robot's episodes that errors are measured on."""
+    horizon: int = 16
+    """Steps of a chunk, at least the policy's; the model sees pictures this many steps apart."""
+    image_size: int = 84
+    """Pixels; the policy's size spares a second decoding."""
+    batch_size: int = 64
+    """Pairs of pictures a training step."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    channels: tuple[int, ...] = field(default=(32, 64, 128, 128))
+    """Of the model's convolutions."""
+    part_frames: int = 4096
+    """Frames of a Parquet part, which is what a kill can cost."""
+    cache: Path | None = None
+    """Folder for decoded pictures; default GIZA_CACHE, else the user's cache."""
+    seed: int = 0
+    """Of weights, order, crops and the held-out episodes."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_share < 1:
+            raise ValueError(f"--held-share {self.held_share}: within 0 and 1, e.g. 0.1")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"--steps {self.steps}: at least 1")
+        if self.minutes is not None and self.minutes <= 0:
+            raise ValueError(f"--minutes {self.minutes}: more than 0")
+
+
+def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
+    """Trains (or resumes), labels what is not labelled yet, and returns the summary (label.json).
+
+    Raises ValueError for a robot without actions, a corpus whose clips are shorter than the horizon, and an `out` that
+    holds something else or is being written to.
+    """
+    from corpora.clips.corpus import Corpus
+    from corpora.clips.frames import open_clip_frames
+    from corpora.mixture.pseudo_actions import SUMMARY
+    from corpora.store.run import claim, write_json
+    from lapa.latents import sole_writer
+
+    corpus = Corpus(config.corpus)
+    out = config.out.expanduser().absolute()
+    with sole_writer(out):
+        settings = dataclasses.asdict(config)
+        for moved in ("out", "cache"):
+            del settings[moved]
+        settings["action_done"] = list(action_done(config)) or None  # labels of earlier versions are of the expert's
+        claim(out, {**settings, "corpus_identity": corpus.identity}, free=())
+        if (out / SUMMARY).is_file():
+            return {**json.loads((out / SUMMARY).read_text("utf-8")), "already_finished": True}
+        model, measured = _trained(config, out / MODEL, quiet)
+        with _bar("decoding the clips", quiet) as tell:
+            clips = open_clip_frames(
+                corpus,
+                config.image_size,
+                cache=config.cache,
+                progress=lambda done, total: tell(done / total, "decoding the clips"),
+            )
+        labelled = _label(config, corpus, clips, model, out, quiet)
+        summary = {
+            "embodiment": config.embodiment,
+            "horizon": config.horizon,
+            "step_s": model.facts.step_s,
+            "action_names": list(model.facts.codec.spec.names_of_action),
+            "cameras": list(model.facts.cameras),
+            "codec": model.facts.codec.to_json(),
+            "corpus": str(config.corpus),
+            "corpus_identity": corpus.identity,
+            "robot": str(config.robot),
+            "seed": config.seed,
+            **labelled,
+            **measured,
+        }
+        write_json(out / SUMMARY, summary)
+    return summary
+
+
+def _trained(config: LabelConfig, folder: Path, quiet: bool) -> tuple[InverseDynamics, dict[str, Any]]:
+    """The model, and training and held-out errors as measured.json has them."""
+    import torch
+
+    from corpora.store.run import write_json
+    from jobs.inverse_dynamics_training import InverseDynamicsTraining, held_out_error, train_model
+    from vla.data.loader import held_groups
+    from vla.models.inverse_dynamics import CONFIG, InverseDynamics, InverseDynamicsConfig
+
+    record = folder / "measured.json"
+    if (folder / CONFIG).is_file() and record.is_file():
+        return InverseDynamics.from_pretrained(folder), json.loads(record.read_text("utf-8"))
+    with _bar("decoding the robot's episodes", quiet) as tell:
+        member = _robot(config, lambda done, total: tell(done / total, "decoding the robot's episodes"))
+    usable = np.flatnonzero(member.moments[1])
+    groups = [member.groups[index] for index in usable.tolist()]
+    held = np.isin(groups, sorted(held_groups(groups, config.held_share, config.seed)))
+    train, out = usable[~held], usable[held]
+    if not len(train):
+        raise ValueError(
+            f"robot '{config.robot}': no moment of its episodes has a picture {config.horizon} steps later; give a "
+            "shorter --horizon"
+        )
+    if not len(out):
+        log.warning("robot '%s': nothing is held out, so the labels' error is not known", config.robot)
+    torch.manual_seed(config.seed)
+    sizes = InverseDynamicsConfig(image_size=config.image_size, horizon=config.horizon, channels=config.channels)
+    model = InverseDynamics(sizes, _facts(config, member, train)).to("cuda" if torch.cuda.is_available() else "cpu")
+    minutes = config.minutes if config.minutes is not None else 0.0 if config.steps else 5.0
+    training = InverseDynamicsTraining(
+        steps=config.steps or 0, minutes=minutes, batch_size=config.batch_size, lr=config.lr
+    )
+    with _bar("training", quiet) as tell:
+        took = train_model(model, member, train, training, folder, seed=config.seed, tell=tell)
+    measured = {"training": took, "held_out": held_out_error(model, member, train, out, config.seed)}
+    write_json(record, measured)
+    model.save_pretrained(folder)
+    return model, measured
+
+
+def action_done(config: LabelConfig) -> tuple[str, ...]:
+    """Dimensions of `action` to learn from, where a policy would read the expert's own; () where that is what was done.
+
+    Of giza simulate's data meta/modality.json names `action.expert`, which is what is to be imitated. No picture shows it:
+    between two pictures lies what the robot did, noise included, and that is the column `action`.
+    """
+    info = config.robot.expanduser() / "meta" / "info.json"
+    if config.action or not info.is_file():
+        return ()
+    try:
+        features = json.loads(info.read_text("utf-8"))["features"]
+        parts = read_modality(config.robot.expanduser(), features).action
+    except (ValueError, KeyError):  # reading the episodes says what is wrong
+        return ()
+    if "action" not in features or not parts or any(part.column != EXPERT_ACTION for part in parts):
+        return ()
+    return tuple(f"{part.start}:{part.end}" for part in parts)
+
+
+def _robot(config: LabelConfig, progress: Callable[[int, int], None]) -> RobotMember:
+    """Samples of the robot's episodes, the future a horizon later."""
+    from corpora.episodes.episode import RobotEpisodes
+    from corpora.episodes.frames import open_episode_frames
+    from corpora.mixture.datasets import RobotMember
+    from corpora.mixture.spec import chosen_episodes
+
+    action = config.action or action_done(config)
+    listed = RobotEpisodes(config.robot, state=config.state, action=action)
+    if listed.action is None:
+        raise ValueError(f"robot '{config.robot}' has no actions: there is nothing to learn from it")
+    texts = [episode.instruction for episode in listed.episodes]
+    chosen = chosen_episodes(listed.indices, texts, episodes=config.episodes, demos=config.demos)
+    camera = config.camera or listed.cameras[0]
+    episodes = RobotEpisodes(config.robot, cameras=(camera,), state=config.state, action=action, indices=chosen)
+    if action != config.action:  # labels lie in the places of the policy's own actions, and take over their names
+        episodes.action_names = tuple(dim for part in episodes.modality.action for dim in part.dims)
+    for index, reason in episodes.faults:
+        log.warning("robot '%s': episode %d is left out: %s", config.robot, index, reason)
+    return RobotMember(
+        episodes,
+        open_episode_frames(episodes, config.image_size, cache=config.cache, progress=progress),
+        name=config.robot.name,
+        embodiment=config.embodiment,
+        horizon=config.horizon,
+        future_s=config.horizon / episodes.fps,
+    )
+
+
+def robot_facts(config: LabelConfig) -> RobotFacts:
+    """The robot as a model trained on all of its chosen episodes knows it. Raises ValueError as `run`."""
+    member = _robot(config, lambda done, total: None)
+    return _facts(config, member, np.arange(len(member)))
+
+
+def _facts(config: LabelConfig, member: RobotMember, train: NDArray[np.int64]) -> RobotFacts:
+    """The robot as the policy is to know it, fitted on what the model is trained on."""
+    from vla.actions.space import ActionCodec
+    from vla.actions.spec import ActionSpec
+    from vla.policy import RobotFacts
+
+    some = np.sort(np.random.default_rng(config.seed).permutation(train)[:_FIT_CHUNKS])
+    states, chunks, masks = member.chunks(some.tolist())
+    width = 0 if states is None else states.shape[1]
+    spec = ActionSpec.simple(
+        width,
+        chunks.shape[2],
+        "absolute",
+        config.normalisation,
+        state_names=_unique(member.episodes.state_names),
+        action_names=_unique(member.episodes.action_names),
+    )
+    codec = ActionCodec.fit(states, chunks[masks], (states, chunks, masks), spec)
+    return RobotFacts(codec, member.step_s, tuple(member.cameras), config.embodiment)
+
+
+def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, or none where one is given twice."""
+    return names if len(set(names)) == len(names) else ()
+
+
+def _label(
+    config: LabelConfig, corpus: Corpus, clips: ClipFrames, model: InverseDynamics, out: Path, quiet: bool
+) -> dict[str, Any]:
+    """Writes the parts that are missing; what all of them hold."""
+    from corpora.mixture.pseudo_actions import labels_on_disk, write_labels
+    from lapa.latents import plan_parts
+    from vla.models.inverse_dynamics import saved_hash
+
+    plan = plan_parts(corpus.clips, config.part_frames)
+    place = {row.clip_id: run for run, row in enumerate(clips.rows)}
+    model_hash = saved_hash(out / MODEL)
+    rows = labelled = now = 0
+    with _bar("labelling", quiet) as tell:
+        for part in plan:
+            key = {"model_hash": model_hash, "corpus": corpus.identity, "clips": part.digest}
+            count = labels_on_disk(out / part.name, key)
+            if count is None:
+                found = [chunks for row in part.rows if (chunks := _chunks(config, clips, place[row.clip_id], model))]
+                write_labels(out / part.name, found, key)
+                count = sum(len(clip.t_s) for clip in found)
+                now += count
+            rows += count
+            labelled += len(part.rows)
+            tell(labelled / len(corpus.clips), f"labelling {rows} frames")
+    if not rows:
+        raise ValueError(
+            f"corpus '{config.corpus}': no clip shows anything {config.horizon * model.facts.step_s:.2f} s after a frame; "
+            "give a shorter --horizon"
+        )
+    return {"rows": rows, "rows_this_run": now, "clips": labelled, "parts": len(plan), "model_hash": model_hash}
+
+
+def _chunks(config: LabelConfig, clips: ClipFrames, run: int, model: InverseDynamics) -> ClipLabels | None:
+    """Labels of the frames of one clip that have another a horizon later; None where none has."""
+    from corpora.mixture.pseudo_actions import ClipLabels
+    from corpora.video.nearest import rows_within
+    from jobs.inverse_dynamics_training import to_tensor
+
+    start, stop = int(clips.starts[run]), int(clips.starts[run + 1])
+    t_s, valid = clips.t_s[start:stop], clips.table.valid[start:stop, 0]
+    horizon_s = config.horizon * model.facts.step_s
+    later, near = rows_within(t_s, t_s + horizon_s, float(np.median(np.diff(t_s))) if len(t_s) > 1 else 0.0)
+    near &= np.abs(t_s[later] - t_s - horizon_s) <= _OFF_SHARE * horizon_s
+    frames = np.flatnonzero(near & valid & valid[later] & (later > np.arange(len(t_s))))
+    if not len(frames):
+        return None
+    shown = clips.table.pictures[start:stop, 0]
+    chunks = [
+        model.predict(to_tensor(shown[some]), to_tensor(shown[later[some]]))
+        for some in np.split(frames, range(128, len(frames), 128))
+    ]
+    return ClipLabels(clips.rows[run].clip_id, t_s[frames], np.concatenate(chunks))
+
+
+@contextmanager
+def _bar(title: str, quiet: bool) -> Iterator[Callable[[float, str], None]]:
+    with Progress(console=Console(stderr=True), transient=True, disable=quiet) as progress:
+        task = progress.add_task(title, total=1.0)
+        yield lambda done, text: progress.update(task, completed=done, description=text)
+
+
+def table(summary: dict[str, Any]) -> Table:
+    """What was trained, its held-out error beside what needs no picture, and what was labelled."""
+    result = Table(title="giza label", title_justify="left", show_header=False)
+    training = summary["training"]
+    result.add_row("robot's pairs of pictures", str(training["pairs"]))
+    result.add_row("steps, epochs", f"{training['steps']}, {training['epochs']:.1f}", end_section=True)
+    held = summary["held_out"]
+    if held:
+        result.add_row("held out: squared error / variance", f"{held['episodes']} episodes, {held['pairs']} pairs")
+        for name, found in held["normalised_squared_error"].items():
+            low, high = found["bootstrap95"]
+            result.add_row(f"  {held['titles'][name]}", f"{found['value']:.3f} [{low:.3f}, {high:.3f}]")
+    else:
+        result.add_row("held out", "nothing")
+    result.add_section()
+    result.add_row("frames labelled", str(summary["rows"]))
+    result.add_row("clips", str(summary["clips"]))
+    return result
+
+
+def main(argv: Sequence[str]) -> None:
+    """The job's command line."""
+    config = parse(LabelConfig, argv, job="label")
+    summary = run(config)
+    totals = f"{summary['rows']} chunks of {summary['horizon']} steps, model {summary['model_hash']}"
+    print_ending(table(summary), summary, config.out, totals)

@@ -1,0 +1,133 @@
+"""`giza pyramid`: checks a pyramid file, prints and draws what it holds, tier by tier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.cli import parse
+
+if TYPE_CHECKING:
+    from corpora.mixture.survey import Contents, PyramidSurvey
+
+
+@dataclass(frozen=True)
+class PyramidConfig:
+    """Print and draw a pyramid file; every fault in it is named at once."""
+
+    pyramid: Path
+    """TOML file of members."""
+    out: Path | None = None
+    """Folder for pyramid.json and pyramid.svg; default: the file's name without .toml."""
+    steps: int = 0
+    """Planned optimiser steps, for epochs; 0: the recipe's, where it counts steps."""
+    batch_size: int = 0
+    """Planned samples a step; 0: the recipe's."""
+    recipe: str = "small"
+    """The policy that members have to fit: small, debug, n1, n1_5 or n1_6."""
+    future_s: float = 0.8
+    """Clips without labels: seconds to the frame that they are aligned with."""
+    any_embodiment: bool = False
+    """Accept embodiments that the policy has no slot of yet; training adds them."""
+    light: bool = False
+    """A picture that stays light on a dark system."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.batch_size < 0:
+            raise ValueError(f"--steps {self.steps} --batch-size {self.batch_size}: 0 or more")
+        if self.future_s <= 0:
+            raise ValueError(f"--future-s {self.future_s}: more than 0 seconds")
+
+
+def run(config: PyramidConfig) -> PyramidSurvey:
+    """Surveys and writes pyramid.json and pyramid.svg. Raises ValueError that names all faults together."""
+    from corpora.mixture.drawing import pyramid_svg
+    from corpora.mixture.spec import raise_faults, read_sound_members
+    from corpora.mixture.survey import PolicyLimits, survey_pyramid
+    from corpora.store.run import write_json
+    from jobs.policy_recipes import recipe_named
+    from vla.models.embodiment_layers import SLOTS
+
+    recipe = recipe_named(config.recipe)
+    pyramid, faults = read_sound_members(config.pyramid, embodiments=() if config.any_embodiment else SLOTS)
+    limits = PolicyLimits(
+        recipe.policy.horizon, recipe.policy.max_action_dim, recipe.policy.max_state_dim, config.future_s
+    )
+    survey = survey_pyramid(
+        pyramid,
+        steps=config.steps or recipe.training.steps,
+        batch_size=config.batch_size or recipe.training.batch_size * recipe.training.accumulate,
+        limits=limits,
+    )
+    raise_faults(str(config.pyramid), [*faults, *survey.faults])
+    out = folder(config)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "pyramid.json", survey.to_json())
+    temporary = out / "pyramid.svg.tmp"
+    temporary.write_text(pyramid_svg(survey, dark=not config.light), "utf-8")
+    temporary.replace(out / "pyramid.svg")
+    return survey
+
+
+def folder(config: PyramidConfig) -> Path:
+    """Where the pyramid is written."""
+    return (config.out or config.pyramid.with_suffix("")).expanduser()
+
+
+def table(survey: PyramidSurvey) -> Table:
+    """Tiers from the top to the base, members below their tier."""
+    share = "share of hours" if survey.planned else "share of samples"
+    columns = ["", "label", "embodiment"]
+    columns += [name for name in ("clips", "frames") if getattr(survey.contents, name)]
+    columns += ["hours", *(["samples"] if not survey.planned else []), share]
+    columns += ["epochs"] if survey.contents.epochs is not None else []
+    columns += [name for name in ("licence", "source") if any(getattr(found.member, name) for found in survey.members)]
+    result = Table(title=survey.name or None, title_justify="left")
+    for column in columns:
+        left = column in ("", "label", "embodiment", "licence", "source")
+        result.add_column(column, justify="left" if left else "right", no_wrap=column in ("", "hours"))
+
+    def add(first: str, contents: Contents, facts: dict[str, str], **how: Any) -> None:
+        values = {"": first, share: f"{contents.share:.1%}", "hours": _hours(contents.hours), **facts}
+        for name in ("clips", "frames", "samples"):
+            values[name] = f"{getattr(contents, name):,}" if getattr(contents, name) else "-"
+        values["epochs"] = "-" if contents.epochs is None else f"{contents.epochs:.2f}"
+        result.add_row(*(values.get(column, "") for column in columns), **how)
+
+    for tier in reversed(survey.tiers):
+        add(tier.tier, tier.contents, {}, style="bold")
+        for number, found in enumerate(tier.members, 1):
+            member = found.member
+            facts = {
+                "label": member.label,
+                "embodiment": member.slot,
+                "licence": member.licence,
+                "source": member.source,
+            }
+            add(f"  {member.name}", found.contents, facts, end_section=number == len(tier.members))
+    add("all", survey.contents, {}, style="bold")
+    return result
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f}" if hours >= 10 else f"{hours:.4f}"
+
+
+def main(argv: Sequence[str]) -> None:
+    """The job's command line; the file may also stand first without a flag."""
+    from corpora.mixture.drawing import pyramid_text
+
+    words = list(argv)
+    if words and not words[0].startswith("-"):
+        words = ["--pyramid", *words]
+    config = parse(PyramidConfig, words, job="pyramid")
+    survey = run(config)
+    console = Console()
+    console.print(table(survey))
+    console.print(pyramid_text(survey), highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{len(survey.members)} members of {len(survey.tiers)} tiers -> {folder(config)}", soft_wrap=True)

@@ -1,0 +1,257 @@
+"""Meta-World video whose actions are known, as a LeRobot v3.0 dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from corpora.episodes.lerobot_writer import LeRobotFormat, LeRobotWriter
+from corpora.simulation.episode import EpisodeSettings, episode_features, episode_modality, record_episode
+from corpora.simulation.gl import require_offscreen_gl
+from corpora.simulation.metaworld import HEAD_CAMERA, Look, MetaWorldEnv, still_pose
+from corpora.simulation.tasks import DEFAULT_TASKS, task_names
+from corpora.store.run import write_json
+from corpora.video.episode_video import VideoEncoding
+from jobs.cli import parse
+from jobs.ending import print_ending
+
+SUMMARY = "simulate.json"
+MODALITY = "meta/modality.json"
+_SETTINGS = ".simulate-settings.json"
+FORMAT = 2
+"""Raised when the same flags give other files: 1 had neither `action.expert` nor meta/modality.json."""
+
+
+@dataclass(frozen=True)
+class SimulateConfig:
+    """Episodes of Meta-World's scripted experts, filmed."""
+
+    out: Path
+    """Folder of the dataset; the same command again resumes."""
+    tasks: tuple[str, ...] = DEFAULT_TASKS
+    """Meta-World tasks, with or without "-v3"."""
+    episodes: int = 25
+    """For each task."""
+    size: int = 96
+    """Height and width of the picture in pixels."""
+    camera: str = HEAD_CAMERA
+    """head (ours, upright), corner, corner2, corner3, corner4, topview or behindGripper (Meta-World's)."""
+    appearance: Literal["robot", "hand"] = "robot"
+    """robot: as Meta-World is; hand: another room, and a person's hand in the place of the arm."""
+    show_goal: bool = False
+    """Draw the goal markers, which give the task away."""
+    action_free: bool = False
+    """Write pictures and instructions only, as people's videos have: no action, state, success or camera truth."""
+    truth: Path | None = None
+    """With --action-free: keep what was left out in this Parquet file, outside the dataset."""
+    episode: Annotated[EpisodeSettings, tyro.conf.arg(name="")] = field(default_factory=EpisodeSettings)
+    encoding: Annotated[VideoEncoding, tyro.conf.arg(name="")] = field(default_factory=VideoEncoding)
+
+    def __post_init__(self) -> None:
+        task_names(self.tasks)
+        if self.episodes < 1:
+            raise ValueError(f"episodes {self.episodes}: must be at least 1 for each task")
+        if self.episode.people > 1 and self.appearance != "hand":
+            raise ValueError(f"people {self.episode.people}: only with --appearance hand")
+        if self.truth is not None and not self.action_free:
+            raise ValueError("truth: only with --action-free; without it the dataset itself holds the truth")
+        if self.truth is not None and self.truth.resolve().is_relative_to(self.out.resolve()):
+            raise ValueError(f"truth {self.truth}: must lie outside of --out, or the dataset is not free of actions")
+        self.look()
+
+    def look(self) -> Look:
+        return Look(self.size, self.camera, self.appearance, self.show_goal)
+
+    def settings(self) -> dict[str, Any]:
+        """All flags that the files depend on, as JSON has them."""
+        fields = dataclasses.asdict(self)
+        fields |= {"tasks": list(task_names(self.tasks)), "truth": self.truth is not None}
+        del fields["out"]
+        return json.loads(json.dumps(fields))
+
+
+def run(config: SimulateConfig) -> dict[str, Any]:
+    """Simulates what is still missing and returns the summary.
+
+    Raises ValueError where `out` holds something else, and where the simulator or its GL library is missing.
+    """
+    started, started_cpu = time.perf_counter(), time.process_time()
+    settings = {**config.settings(), "versions": _versions(), "format": FORMAT}
+    done = _finished(config, settings)
+    writer = LeRobotWriter(config.out, _format(config))
+    if done is not None:
+        writer.clear_staging()
+        return {**done, "already_finished": True}
+    frames, names = 0, task_names(config.tasks)
+    columns = (
+        TextColumn("{task.description:<26}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("episodes"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[rate]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        shown = bar.add_task("", total=len(names) * config.episodes, rate="")
+        for number, task in enumerate(names):
+            missing = [k for k in range(config.episodes) if not writer.is_staged(number * config.episodes + k)]
+            bar.update(shown, description=task, advance=config.episodes - len(missing))
+            for recorded in _simulate_task(config, writer, task, number * config.episodes, missing):
+                frames += recorded
+                rate = frames / (time.perf_counter() - started)
+                bar.update(shown, advance=1, rate=f"{rate:.0f} frames/s")
+    total = len(names) * config.episodes
+    writer.finish(total, features=() if config.action_free else None)
+    if config.truth is not None:
+        writer.write_truth(total, config.truth)
+    if not config.action_free:
+        write_json(config.out / MODALITY, episode_modality(config.camera))
+    facts = [writer.staged_facts(number) for number in range(total)]
+    spent = {"wall_s": time.perf_counter() - started, "cpu_s": time.process_time() - started_cpu}
+    summary = _summary(config, settings, facts, frames, spent)
+    write_json(config.out / SUMMARY, summary)
+    (config.out / _SETTINGS).unlink()
+    writer.clear_staging()
+    return summary
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that the bytes depend on; without the simulator, none of them."""
+    try:
+        return {name: importlib.metadata.version(name) for name in ("metaworld", "mujoco", "av", "numpy")}
+    except importlib.metadata.PackageNotFoundError:
+        require_offscreen_gl()  # says what to install
+        raise
+
+
+def _finished(config: SimulateConfig, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The summary of a run that finished; else makes sure that `out` is new or was begun with the same settings."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    finished, begun = config.out / SUMMARY, config.out / _SETTINGS
+    summary = json.loads(finished.read_text()) if finished.exists() else None
+    if summary is not None or begun.exists():
+        before = summary["settings"] if summary is not None else json.loads(begun.read_text())
+        if before.get("format", 1) != FORMAT:
+            raise ValueError(
+                f"{config.out} was simulated by another version of giza (format {before.get('format', 1)} there and "
+                f"{FORMAT} here), with other columns; choose another --out or remove it"
+            )
+        changed = [name for name in {**before, **settings} if before.get(name) != settings.get(name)]
+        if changed:
+            was = ", ".join(f"{name} {before.get(name)} there and {settings.get(name)} here" for name in changed)
+            raise ValueError(
+                f"{config.out} was simulated with other settings ({was}); choose another --out or remove it"
+            )
+        if summary is not None and config.truth is not None and not config.truth.exists():
+            raise ValueError(f"{config.out} is finished but its truth {config.truth} is gone; remove {config.out}")
+        return summary
+    if any(config.out.iterdir()):
+        raise ValueError(f"{config.out} is not empty and holds no simulation; choose another --out")
+    write_json(begun, settings)
+    return None
+
+
+def _format(config: SimulateConfig) -> LeRobotFormat:
+    return LeRobotFormat(
+        fps=config.episode.fps,
+        camera=f"observation.images.{config.camera}",
+        size=config.size,
+        features=episode_features(still_pose(config.camera)),
+        robot_type="sawyer" if config.appearance == "robot" else "simulated_hand",
+        encoding=config.encoding,
+    )
+
+
+def _simulate_task(
+    config: SimulateConfig, writer: LeRobotWriter, task: str, first: int, missing: Sequence[int]
+) -> Iterator[int]:
+    """Records the missing episodes of one task; yields the frames of each."""
+    if not missing:
+        return
+    env = MetaWorldEnv(task, config.look())
+    try:
+        for episode in missing:
+            with writer.episode(first + episode, env.instruction) as record:
+                record_episode(env, config.episode, episode, record)
+            yield record.frames
+    finally:
+        env.close()
+
+
+def _summary(
+    config: SimulateConfig,
+    settings: Mapping[str, Any],
+    facts: Sequence[Mapping[str, Any]],
+    frames: int,
+    spent: Mapping[str, float],
+) -> dict[str, Any]:
+    total = sum(fact["steps"] // config.episode.frame_every for fact in facts)
+    summary: dict[str, Any] = {
+        "episodes": len(facts),
+        "frames": total,
+        "seconds": total / config.episode.fps,
+        "frames_this_run": frames,
+        **spent,
+        "frames_per_s": frames / spent["wall_s"],
+        "frames_per_cpu_s": frames / spent["cpu_s"],  # what one core does when nothing else wants it
+        "settings": dict(settings),
+    }
+    if not config.action_free:  # whether it went well is not for those who have the video alone
+        summary |= {"success": success_rates(facts), "per_episode": list(facts)}
+    return summary
+
+
+def success_rates(facts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Task -> noise level ("all" for every level) -> share of episodes that succeeded."""
+    rates: dict[str, dict[str, float]] = {}
+    for task in dict.fromkeys(fact["task"] for fact in facts):
+        mine = [fact for fact in facts if fact["task"] == task]
+        groups = {"all": mine} | {str(level): [] for level in sorted({fact["noise"] for fact in mine})}
+        for fact in mine:
+            groups[str(fact["noise"])].append(fact)
+        rates[task] = {name: sum(fact["success"] for fact in group) / len(group) for name, group in groups.items()}
+    return rates
+
+
+def table(summary: Mapping[str, Any]) -> Table:
+    """Success per task and noise level, or the totals alone where the actions are left out."""
+    result = Table(title="giza simulate", title_justify="left")
+    rates = summary.get("success", {})
+    levels = list(dict.fromkeys(level for rate in rates.values() for level in rate))
+    result.add_column("task")
+    for level in levels:
+        result.add_column("success" if level == "all" else f"noise {level}", justify="right")
+    if not rates:
+        result.add_column("episodes", justify="right")
+        for task in summary["settings"]["tasks"]:
+            result.add_row(task, str(summary["settings"]["episodes"]))
+    for task, rate in rates.items():
+        result.add_row(task, *(f"{rate[level]:.2f}" if level in rate else "" for level in levels))
+    return result
+
+
+def main(argv: Sequence[str]) -> None:
+    """The job's command line."""
+    config = parse(SimulateConfig, argv, job="simulate")
+    for chatty in ("OpenGL", "numexpr"):  # they tell at INFO which accelerators they lack
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    summary = run(config)
+    totals = (
+        f"{summary['episodes']} episodes, {summary['frames']} frames ({summary['seconds']:.0f} s of video); "
+        f"frames_per_s {summary['frames_per_s']:.1f} ({summary['frames_per_cpu_s']:.1f} a second of CPU), "
+        f"{summary['wall_s']:.1f} s"
+    )
+    print_ending(table(summary), summary, config.out, totals)

@@ -1,0 +1,1 @@
+"""Open loop and closed loop, with baselines and intervals."""

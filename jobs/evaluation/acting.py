@@ -1,0 +1,81 @@
+"""A trained policy as what the evaluations call: batches of Meta-World's observations, or moments of recorded episodes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from corpora.episodes.frames import resize_picture
+from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES
+from corpora.store.frames import Fit
+from jobs.evaluation.closed_loop import Act, Observations
+from vla.policy import ChunkPolicy
+
+
+def load_acting(name: str, *, device: str = "") -> tuple[ChunkPolicy, str]:
+    """The policy of a run folder or of the hub, ready to act on `device` (default: the GPU where there is one), and a
+    fingerprint of its weights and configuration. Raises ValueError where there is none."""
+    policy = ChunkPolicy.from_pretrained(name)
+    digest = hashlib.blake2b(digest_size=16)
+    for key, value in sorted(policy.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy().tobytes())
+    digest.update(repr(policy.config).encode() + policy.robots_json().encode())
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return policy.to(chosen).eval(), digest.hexdigest()
+
+
+def embodiment_of(policy: ChunkPolicy, name: str) -> str:
+    """`name` where the policy knows it; without a name its only robot. Raises ValueError where neither is so."""
+    if not name and len(policy.robots) == 1:
+        return next(iter(policy.robots))
+    if not name:
+        raise ValueError(f"--embodiment: this policy knows {', '.join(policy.robots) or 'no robot'}; name one")
+    policy.robot(name)
+    return name
+
+
+def metaworld_act(policy: ChunkPolicy, embodiment: str, *, seed: int = 0, fit: Fit = "squash") -> Act:
+    """What `evaluate_metaworld` calls: pictures are resized as the training data were, noise is drawn from `seed` and the
+    round. Raises ValueError for a policy of another robot or of several cameras."""
+    facts = policy.robot(embodiment)
+    widths = (facts.codec.spec.state_dim, facts.codec.spec.action_dim)
+    if widths not in ((len(STATE_NAMES), len(ACTION_NAMES)), (0, len(ACTION_NAMES))) or len(facts.cameras) != 1:
+        raise ValueError(
+            f"embodiment '{embodiment}' has states of {widths[0]}, actions of {widths[1]} numbers and the cameras "
+            f"{list(facts.cameras)}; Meta-World has {len(STATE_NAMES)}, {len(ACTION_NAMES)} and one camera: choose the "
+            "embodiment that was trained on giza simulate's episodes"
+        )
+    size = policy.config.image_size
+
+    def act(seen: Observations) -> NDArray[np.float32]:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + seen.round)
+        with torch.inference_mode():
+            return policy.act(
+                torch.from_numpy(resized(seen.pictures, size, fit)),
+                torch.from_numpy(seen.picture_mask),
+                seen.instruction,
+                seen.state if widths[0] else None,
+                embodiment,
+                generator=generator,
+            )
+
+    return act
+
+
+def resized(pictures: NDArray[np.uint8], size: int, fit: Fit) -> NDArray[np.uint8]:
+    """uint8 [B, V, T, 3, S, S] at another size."""
+    if pictures.shape[-2:] == (size, size):
+        return pictures
+    flat = pictures.reshape(-1, *pictures.shape[3:]).transpose(0, 2, 3, 1)
+    small = np.stack([resize_picture(np.ascontiguousarray(picture), size, fit) for picture in flat])
+    return np.ascontiguousarray(small.transpose(0, 3, 1, 2)).reshape(*pictures.shape[:3], 3, size, size)
+
+
+def run_name(policy: str) -> str:
+    """Of a run folder or hub name, for titles."""
+    return Path(policy).name or policy

@@ -1,0 +1,201 @@
+"""Recorded episodes as an open-loop evaluation needs them: the held-out moments with their pictures, and the training
+episodes' numbers for the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from corpora.episodes.episode import RobotEpisodes
+from corpora.episodes.frames import open_episode_frames
+from corpora.episodes.previous_action import PREVIOUS
+from corpora.episodes.rlds import open_robot_episodes
+from corpora.mixture.datasets import RobotMember
+from corpora.mixture.spec import chosen_episodes
+from corpora.video.nearest import rows_within
+from jobs.evaluation.open_loop import Chunks, matching_state_dims
+from vla.policy import ChunkPolicy
+
+FIT_CHUNKS = 20_000
+"""Chunks of the training episodes, evenly spaced, behind the baselines."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which episodes and columns of a dataset; empty: as the policy was trained."""
+
+    episodes: str
+    """Held out: "20:26" for 20 to 25, or "3,5,8"."""
+    train_episodes: str = ""
+    """Behind the baselines; empty: all that are not held out."""
+    cameras: tuple[str, ...] = ()
+    """Empty: the policy's."""
+    state: tuple[str, ...] = ()
+    """Parts or dimensions ("7:14"); empty: those that have the policy's names."""
+    action: tuple[str, ...] = ()
+    """As `state`."""
+
+
+class RecordedEpisodes:
+    """The held-out moments (every `every`-th row) of a dataset (LeRobot or RLDS), in the policy's dimensions.
+
+    Raises ValueError for episodes or cameras there are not, and columns that are not the policy's.
+    """
+
+    def __init__(
+        self,
+        policy: ChunkPolicy,
+        embodiment: str,
+        data: Path,
+        selection: Selection,
+        *,
+        every: int = 1,
+        cache: Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        facts, config = policy.robot(embodiment), policy.config
+        spec = facts.codec.spec
+        previous = any(name.startswith(PREVIOUS) for name in spec.names_of_state)
+        listed = open_robot_episodes(
+            data,
+            cameras=selection.cameras or facts.cameras,
+            state=selection.state,
+            action=selection.action,
+            previous_action=previous,
+        )
+        texts = [episode.instruction for episode in listed.episodes]
+        held = chosen_episodes(listed.indices, texts, episodes=selection.episodes)
+        if selection.train_episodes:
+            train = chosen_episodes(listed.indices, texts, episodes=selection.train_episodes)
+        else:
+            train = [index for index in listed.indices if index not in set(held)]
+        both = sorted(set(train) & set(held))
+        if both or not train:
+            raise ValueError(
+                f"episodes '{selection.episodes}' leave {'no' if not train else f'{both[:8]} also'} among the training "
+                f"episodes of {len(listed)}: hold out some of them, not all, and give --train-episodes none of those"
+            )
+        self.state_names, self.action_names = spec.names_of_state, spec.names_of_action
+        self._state = _columns("state", self.state_names, listed.state_names, bool(selection.state), data)
+        self._action = _columns("action", self.action_names, listed.action_names, bool(selection.action), data)
+        self.step_s = facts.step_s
+        self.horizon = config.horizon
+        self.held_by = matching_state_dims(self.state_names, self.action_names, _held_by(policy, embodiment))
+        self.train = self._numbers(listed, train)
+        chosen = open_robot_episodes(
+            data,
+            cameras=selection.cameras or facts.cameras,
+            state=selection.state,
+            action=selection.action,
+            indices=held,
+            previous_action=previous,
+        )
+        frames = open_episode_frames(chosen, config.image_size, cache=cache, progress=progress)
+        self._member = RobotMember(
+            chosen,
+            frames,
+            name="held out",
+            embodiment=embodiment,
+            horizon=config.horizon,
+            step_s=facts.step_s,
+            history_s=tuple(-age for age in config.history_s),
+        )
+        seen = [
+            episode.start + np.flatnonzero(frames.valid[episode.start : episode.stop].any(1))
+            for episode in chosen.episodes
+        ]
+        rows = np.concatenate(seen)
+        assert len(rows) == len(self._member)
+        first = np.concatenate([np.arange(len(part)) % every == 0 for part in seen])
+        self._indices = np.flatnonzero(first)
+        self.held = self._chunks(chosen, rows[first])
+
+    def _numbers(self, episodes: RobotEpisodes, chosen: Sequence[int]) -> Chunks:
+        wanted = set(chosen)
+        rows = np.concatenate(
+            [np.arange(episode.start, episode.stop) for episode in episodes.episodes if episode.index in wanted]
+        )
+        return self._chunks(episodes, rows[:: -(-len(rows) // FIT_CHUNKS)])
+
+    def _chunks(self, episodes: RobotEpisodes, rows: NDArray[np.int64]) -> Chunks:
+        """Of these rows of `episodes`, by time."""
+        assert episodes.action is not None
+        offsets = np.arange(-1, self.horizon) * self.step_s
+        action = np.zeros((len(rows), self.horizon + 1, len(self._action)), np.float32)
+        known = np.zeros(action.shape[:2], np.bool_)
+        number = np.zeros(len(rows), np.int64)
+        t_s = np.zeros(len(rows))
+        for episode in episodes.episodes:
+            mine = np.flatnonzero((rows >= episode.start) & (rows < episode.stop))
+            t_s[mine] = episode.t_s[rows[mine] - episode.start]
+            number[mine] = episode.index
+            found, known[mine] = rows_within(episode.t_s, t_s[mine][:, None] + offsets, 1 / episodes.fps)
+            action[mine] = episodes.action[episode.start + found][..., self._action]
+        last = np.where(known[:, :1], action[:, 0], np.float32(np.nan))
+        if episodes.state is None or not self._state:
+            return Chunks(None, last, action[:, 1:], known[:, 1:], number, t_s)
+        ends = np.asarray([episode.stop - 1 for episode in episodes.episodes])
+        after = np.where(np.isin(rows, ends), rows, rows + 1)
+        state = episodes.state[rows][:, self._state]
+        moved = np.where((after > rows)[:, None], episodes.state[after][:, self._state] - state, np.float32(np.nan))
+        return Chunks(state, last, action[:, 1:], known[:, 1:], number, t_s, moved)
+
+    def predict(
+        self,
+        policy: ChunkPolicy,
+        embodiment: str,
+        *,
+        seed: int = 0,
+        batch_size: int = 64,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """The policy's raw chunks [N, H, Da] at the held-out moments; noise is drawn from `seed`."""
+        generator = torch.Generator().manual_seed(seed)
+        parts: list[NDArray[np.float32]] = []
+        for first in range(0, len(self._indices), batch_size):
+            rows = slice(first, first + batch_size)
+            samples = [self._member.sample(int(index)) for index in self._indices[rows]]
+            pictures = np.stack([sample.pictures for sample in samples]).transpose(0, 1, 2, 5, 3, 4)
+            with torch.inference_mode():
+                parts.append(
+                    policy.act(
+                        torch.from_numpy(np.ascontiguousarray(pictures)),
+                        torch.from_numpy(np.stack([sample.picture_mask for sample in samples])),
+                        [sample.instruction for sample in samples],
+                        None if self.held.state is None else self.held.state[rows],
+                        embodiment,
+                        generator=generator,
+                    )
+                )
+            if progress is not None:
+                progress(min(first + batch_size, len(self._indices)), len(self._indices))
+        return np.concatenate(parts)
+
+
+def _columns(kind: str, wanted: Sequence[str], found: Sequence[str], named: bool, data: Path) -> list[int]:
+    """Places in the dataset's dimensions of those that the policy knows: by name, else all where the number is right."""
+    if len(set(found)) == len(found) and set(wanted) <= set(found) and not named:
+        return [list(found).index(name) for name in wanted]
+    if len(wanted) == len(found):
+        return list(range(len(found)))
+    raise ValueError(
+        f"{kind} of '{data}' has {len(found)} dimensions {list(found)[:6]}..., the policy {len(wanted)} "
+        f"{list(wanted)[:6]}...: give --{kind} as the policy was trained with"
+    )
+
+
+def _held_by(policy: ChunkPolicy, embodiment: str) -> dict[int, int]:
+    """Dimension of the raw action -> that of the raw state which may hold the same quantity, as the action spec says. The
+    spec of a policy of absolute actions says so wherever the widths are equal, also of displacements."""
+    found: dict[int, int] = {}
+    spec = policy.robot(embodiment).codec.spec
+    for part in spec.parts:
+        remembered = any(spec.names_of_state[dim].startswith(PREVIOUS) for dim in part.state_dims or ())
+        if part.state_dims is not None and part.rotation == part.rotation_of_state and not remembered:
+            found |= dict(zip(part.dims, part.state_dims, strict=True))
+    return found

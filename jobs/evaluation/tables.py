@@ -1,0 +1,69 @@
+"""An evaluation on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from jobs.evaluation.open_loop import BASELINES
+from jobs.evaluation.still_action import describe_still
+
+_LANGUAGE = {
+    "compliance": "turned as told, both ways",
+    "open": 'told "open"',
+    "close": 'told "close"',
+    "blank": "told nothing: the scene's own way",
+    "blank_turned": "told nothing: either way",
+}
+
+
+def open_loop_table(found: Mapping[str, Any]) -> Table:
+    """Squared errors over variances, and the policy's error as a part of the baseline's: below 1 it is better."""
+    title = f"Open loop: {found['samples']} chunks of {found['episodes']} held-out episodes; squared error / variance"
+    rules = found.get("hold_still_is")
+    caption = f"hold still: {describe_still(rules)}" if rules else None
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table.add_column("", no_wrap=True)
+    for column in ("error", "95%", "policy /", "95%"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for method, error in found["normalised_squared_error"].items():
+        ratio = found["policy_over_baseline"].get(method)
+        table.add_row(
+            BASELINES.get(method, method),
+            f"{error['value']:.4g}",
+            _span(error["bootstrap95"]),
+            "" if ratio is None else f"{ratio['value']:.3f}",
+            "" if ratio is None else _span(ratio["bootstrap95"]),
+        )
+    return table
+
+
+def closed_loop_tables(found: Mapping[str, Any]) -> list[Table]:
+    """Success by task and, where it was checked, how the faucet answers to words."""
+    success = Table(title="Closed loop in Meta-World, unseen starts", title_justify="left")
+    for column, justify in (("task", "left"), ("success", "right"), ("95% (Wilson)", "right"), ("seconds", "right")):
+        success.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for task, share in found["success"].items():
+        seconds = found["mean_seconds"].get(task)
+        success.add_row(task, *_share(share), "" if seconds is None else f"{seconds:.2f}")
+    if "language" not in found:
+        return [success]
+    language = Table(title="Which way the faucet was turned", title_justify="left")
+    for column, justify in (("", "left"), ("share", "right"), ("95% (Wilson)", "right")):
+        language.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for name, share in found["language"].items():
+        language.add_row(_LANGUAGE[name], *_share(share))
+    return [success, language]
+
+
+def _span(bounds: list[float]) -> str:
+    return f"{bounds[0]:.3g} to {bounds[1]:.3g}"
+
+
+def _share(share: Mapping[str, Any]) -> tuple[str, str]:
+    if not share["trials"]:
+        return "-", ""
+    low, high = share["wilson95"]
+    return f"{share['successes']} of {share['trials']}", f"{low:.0%} to {high:.0%}"

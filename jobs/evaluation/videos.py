@@ -1,0 +1,111 @@
+"""Films of rollouts, each with what was said and what came of it, and one contact sheet of them all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from corpora.video.episode_video import EpisodeVideo, VideoEncoding
+from jobs.evaluation.closed_loop import FILM_HZ, Rollout
+
+_WIDTH = 256
+"""Pixels of a film's picture, and its caption above."""
+_CAPTION = 36
+_OUTCOME = {True: "did as told", False: "did not"}
+_GOOD, _BAD = (46, 140, 70), (190, 50, 40)
+
+
+def film_path(folder: Path, rollout: Rollout) -> Path:
+    """Where the film of a rollout lies: its task, start and instruction."""
+    words = re.sub(r"[^a-z0-9]+", "-", rollout.instruction.lower()).strip("-") or "nothing-said"
+    return folder / f"{rollout.task}_{rollout.start:03d}_{words[:60]}.mp4"
+
+
+def write_film(folder: Path, rollout: Rollout) -> Path:
+    """An mp4 at FILM_HZ of a rollout that brought its frames; the last picture stays for half a second."""
+    assert rollout.frames is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    path = film_path(folder, rollout)
+    partial = path.with_name(path.name + ".part")
+    caption = _caption(rollout)
+    with EpisodeVideo(partial, FILM_HZ, VideoEncoding(crf=20, keyframe_frames=FILM_HZ)) as video:
+        for frame in [*rollout.frames, *[rollout.frames[-1]] * (FILM_HZ // 2)]:
+            picture = cv2.resize(frame, (_WIDTH, _WIDTH), interpolation=cv2.INTER_CUBIC)
+            video.add(np.concatenate([caption, np.asarray(picture, np.uint8)]))
+    partial.replace(path)
+    return path
+
+
+def _caption(rollout: Rollout) -> NDArray[np.uint8]:
+    """uint8 [_CAPTION, _WIDTH, 3]: task and start, outcome, and the instruction below."""
+    canvas = np.full((_CAPTION, _WIDTH, 3), 24, np.uint8)
+    outcome = f"{_OUTCOME[rollout.as_told]} {rollout.seconds:.2f} s"
+    if rollout.turned:
+        outcome += f", turned {rollout.turned}"
+    _write(
+        canvas,
+        f"{rollout.task} #{rollout.start}: {outcome}",
+        14,
+        (130, 220, 150) if rollout.as_told else (250, 150, 140),
+    )
+    _write(canvas, f'"{rollout.instruction}"', 29, (225, 225, 225))
+    return canvas
+
+
+def _write(canvas: NDArray[np.uint8], text: str, y: int, colour: tuple[int, int, int], x: int = 5) -> None:
+    """In the largest size at which it fits."""
+    room = canvas.shape[1] - x - 4
+    scale = 0.42
+    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    scale *= min(1.0, room / max(width, 1))
+    cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
+
+
+def contact_sheet(folder: Path, rollouts: Sequence[Rollout], path: Path, *, columns: int = 8, size: int = 112) -> int:
+    """PNG with a row for each rollout whose film is in `folder`: `columns` moments from the first to the last, marked
+    green where it did as told, red where not. Returns the number of rows; without any, nothing is written."""
+    rows = []
+    for rollout in rollouts:
+        film = film_path(folder, rollout)
+        if not film.is_file():
+            continue
+        pictures = _pictures(film)[: -(FILM_HZ // 2)]
+        chosen = np.linspace(0, len(pictures) - 1, columns).round().astype(int)
+        cells = []
+        for number in chosen:
+            cell = cv2.resize(pictures[number][_CAPTION:], (size, size), interpolation=cv2.INTER_AREA)
+            cv2.putText(
+                cell,
+                f"{number / FILM_HZ:.1f} s",
+                (3, size - 5),
+                cv2.FONT_HERSHEY_SIMPLEX,
+                0.33,
+                (255, 255, 255),
+                1,
+                cv2.LINE_AA,
+            )
+            cells.append(np.asarray(cell, np.uint8))
+        label = np.full((size, 190, 3), 250, np.uint8)
+        colour = _GOOD if rollout.as_told else _BAD
+        label[:, :5] = colour
+        _write(label, f"{rollout.task} #{rollout.start}", 24, (30, 30, 30), x=12)
+        _write(label, f'"{rollout.instruction}"', 46, (90, 90, 90), x=12)
+        _write(label, _OUTCOME[rollout.as_told], 68, colour, x=12)
+        if rollout.turned:
+            _write(label, f"turned {rollout.turned}", 90, (30, 30, 30), x=12)
+        rows.append(np.concatenate([label, *cells], 1))
+    if rows:
+        sheet = np.concatenate([np.pad(row, ((0, 4), (0, 0), (0, 0)), constant_values=255) for row in rows])
+        cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    return len(rows)
+
+
+def _pictures(path: Path) -> list[NDArray[np.uint8]]:
+    with av.open(str(path)) as container:
+        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in container.decode(video=0)]

@@ -1,0 +1,118 @@
+"""Extraction as a Ray Data pipeline: the same function on every machine of a cluster that shares the folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from corpora.clips.corpus import Corpus
+from lapa.extraction.engine import extract_parts, peak_memory_mb
+from lapa.extraction.settings import ExtractionSettings, build_machinery
+from lapa.extraction.throughput import StageSpeeds, measure_stages
+from lapa.latents import LatentKey, Part, PartSummary, plan_parts
+
+BATCH = 4096
+"""Parts handed to one pipeline: what is known of them at a time, however large the corpus."""
+
+
+class _Extractor:
+    """A Ray actor: one model, to which parts go one after another."""
+
+    def __init__(self, settings: dict[str, Any], key: dict[str, Any], out: str, options: dict[str, Any]) -> None:
+        self._settings = ExtractionSettings.from_json(settings)
+        self._key = LatentKey(**key)
+        self._out = Path(out)
+        self._machinery = build_machinery(self._settings, **options)
+        self._plan = plan_parts(Corpus(self._settings.corpus).clips, self._settings.part_frames)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        parts = [self._plan[int(row["index"])]]
+        if row["measure_s"]:
+            speeds = measure_stages(self._machinery, self._settings.corpus, parts, float(row["measure_s"]))
+            return {"reply": json.dumps({"speeds": None if speeds is None else dataclasses.asdict(speeds)})}
+        fed = self._machinery.feed(self._settings.corpus, parts)
+        events = extract_parts(fed, self._machinery.runner(), self._key, self._out)
+        (summary,) = [event for event in events if isinstance(event, PartSummary)]
+        reply = {"part": dataclasses.asdict(summary), "peak_memory_mb": peak_memory_mb()}
+        return {"reply": json.dumps(reply)}
+
+
+def extract_on_ray(
+    settings: ExtractionSettings,
+    key: LatentKey,
+    todo: Sequence[Part],
+    out: Path,
+    device: str,
+    *,
+    batch_size: int,
+    workers: int | None,
+    measure_s: float,
+    seed: int,
+    show: Callable[[int, int], None],
+) -> tuple[list[PartSummary], dict[str, Any]]:
+    """Writes the parts `todo` on the cluster Ray is connected to (started on this machine where there is none).
+
+    An actor for each core, with one thread that decodes and one for the model, which take turns; or for each GPU, with
+    `workers` threads that decode. The folders must be visible under the same paths everywhere. Returns what was
+    written, and how fast; the speeds of the stages are those of one actor times the number of actors.
+    """
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False  # the job has its own
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0)) if device != "cpu" else 0
+    cores = max(1, int(resources.get("CPU", 1)))
+    threads = (workers or max(1, cores // gpus - 1)) if gpus else 1
+    actors = max(1, min(gpus or cores, len(todo)))
+    options = {"device": device, "batch_size": batch_size, "workers": threads, "cores": threads + 1, "seed": seed}
+    arguments = (settings.to_json(), dataclasses.asdict(key), str(out), options)
+
+    extractor: Any = _Extractor  # Ray's types know of functions only
+
+    def pipeline(rows: list[dict[str, Any]], count: int) -> Any:
+        return (
+            ray.data.from_items(rows, override_num_blocks=len(rows))
+            .map(
+                extractor,
+                fn_constructor_args=arguments,
+                num_cpus=min(threads, cores) if gpus else 1,
+                num_gpus=1 if gpus else 0,
+                compute=ray.data.ActorPoolStrategy(size=count),
+            )
+            .iter_rows()
+        )
+
+    written: list[PartSummary] = []
+    speeds: StageSpeeds | None = None
+    peak, seconds, began = 0.0, 0.0, time.perf_counter()
+    for start in range(0, max(1, len(todo)), BATCH):
+        rows = [{"index": part.index, "measure_s": 0.0} for part in todo[start : start + BATCH]]
+        if measure_s and start + BATCH >= len(todo):
+            rows.append({"index": todo[0].index if todo else 0, "measure_s": measure_s})  # once an actor is free
+        for row in pipeline(rows, min(actors, len(rows))) if rows else ():
+            reply = json.loads(row["reply"])
+            if "part" not in reply:
+                alone = reply["speeds"]
+                speeds = alone and StageSpeeds(**{name: value * actors for name, value in alone.items()})
+                continue
+            record = reply["part"]
+            summary = PartSummary(record["index"], record["clips"], record["pairs"], tuple(record["skipped"]))
+            written.append(summary)
+            peak, seconds = max(peak, reply["peak_memory_mb"]), time.perf_counter() - began
+            show(summary.clips + len(summary.skipped), summary.pairs)
+    return written, {
+        "device": device,
+        "workers": threads,
+        "actors": actors,
+        "seconds": seconds,
+        "peak_memory_mb": peak,
+        "speeds": speeds,
+    }

@@ -1,0 +1,108 @@
+"""How fast each stage of an extraction is by itself, in one process, with the threads it has when all run together."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lapa.extraction.engine import extract_parts
+from lapa.extraction.settings import Machinery
+from lapa.latents import LatentKey, Part
+from lapa.pairs.reader import PreparedClip
+
+SAMPLE_PAIRS = 512
+"""Prepared pairs that the model is timed on, again and again."""
+
+
+@dataclass(frozen=True)
+class StageSpeeds:
+    """Pairs a second of each stage with nothing else running."""
+
+    decode_pairs_per_s: float
+    """Reading, decoding and preparing pairs (resize, camera warp, optical flow): all that the feeding threads do."""
+    model_pairs_per_s: float
+    """Upload, network and download of the result: all that the main thread does but writing."""
+
+
+def measure_stages(machinery: Machinery, root: Path, parts: Sequence[Part], seconds: float) -> StageSpeeds | None:
+    """Each stage alone for at least `seconds`, over the corpus again and again where it is short.
+
+    None where the corpus holds no pair.
+    """
+    sample = prepared_sample(machinery, root, parts)
+    if not sample:
+        return None
+    return StageSpeeds(feed_alone(machinery, root, parts, seconds), model_alone(machinery, sample, seconds))
+
+
+def end_to_end(
+    machinery: Machinery, root: Path, parts: Sequence[Part], key: LatentKey, out: Path, pairs_wanted: int
+) -> float:
+    """Pairs a second of a whole extraction to `out`, from the first byte read to the last part written.
+
+    The corpus is gone through as often as makes at least `pairs_wanted` pairs; parts are named by how manieth they are.
+    """
+    pairs, start = 0, time.perf_counter()
+
+    def again_and_again() -> Iterator[Part]:
+        for number, part in enumerate(itertools.cycle(parts)):
+            if number >= len(parts) and pairs >= pairs_wanted:
+                return
+            yield dataclasses.replace(part, index=number)
+
+    for event in extract_parts(machinery.feed(root, again_and_again()), machinery.runner(), key, out):
+        pairs += event if isinstance(event, int) else 0
+    return pairs / (time.perf_counter() - start)
+
+
+def prepared_sample(machinery: Machinery, root: Path, parts: Sequence[Part]) -> list[PreparedClip]:
+    """Prepared clips of about SAMPLE_PAIRS pairs; empty where the corpus holds no pair."""
+    sample: list[PreparedClip] = []
+    for _, item in machinery.feed(root, parts):
+        if isinstance(item, PreparedClip):
+            sample.append(item)
+            if sum(len(clip.columns) for clip in sample) >= SAMPLE_PAIRS:
+                break
+    return sample
+
+
+def feed_alone(machinery: Machinery, root: Path, parts: Sequence[Part], seconds: float) -> float:
+    """Pairs a second of the feeding threads, with nothing to wait for."""
+    pairs, start, now = 0, time.perf_counter(), 0.0
+    while now < seconds:
+        for _, item in machinery.feed(root, parts):
+            pairs += len(item.columns) if isinstance(item, PreparedClip) else 0
+            now = time.perf_counter() - start
+            if now >= seconds:
+                break
+    return pairs / now
+
+
+def model_alone(machinery: Machinery, sample: Sequence[PreparedClip], seconds: float) -> float:
+    """Pairs a second of the model, its input ready in memory."""
+    runner = machinery.runner()
+    for clip in sample[:1]:  # the first batch also pays for what PyTorch sets up
+        runner.add(clip)
+    runner.finish()
+    _wait(machinery)
+    pairs, start, now = 0, time.perf_counter(), 0.0
+    for number, clip in enumerate(itertools.cycle(sample), 1):
+        runner.add(clip)
+        pairs += len(clip.columns)
+        if number % len(sample) == 0:
+            runner.finish()
+            now = time.perf_counter() - start
+            if now >= seconds:
+                break
+    return pairs / now
+
+
+def _wait(machinery: Machinery) -> None:
+    if next(machinery.model.parameters()).is_cuda:
+        torch.cuda.synchronize()

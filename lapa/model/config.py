@@ -1,0 +1,144 @@
+"""What a latent action model is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lapa.model.quantisers import QuantiserConfig
+from lapa.pairs.flow import FLOW_STRIDE
+
+
+@dataclass(frozen=True)
+class LamConfig:
+    """What a latent action model is made of."""
+
+    image_size: int = 64
+    """Side of the square pictures the model sees."""
+    patch: int = 8
+    """Side of a patch (pixel target); with a feature target the frozen model's own patches are used."""
+    dim: int = 128
+    """Width of the transformer."""
+    heads: int = 4
+    """Attention heads."""
+    stem: Literal["conv", "patch"] = "conv"
+    """conv: overlapping strided convolutions; patch: LAPA's linear patches."""
+    input: Literal["both", "difference", "como", "change", "additive", "motion"] = "additive"
+    """both: two frames, the second's tokens are read; difference: LAPA's e2 - e1; como: first frame and feature difference,
+    the future frame itself removed; change: the difference of the pictures (and `flow_input`), nothing else; additive:
+    g(second) - g(first), so that two steps add up to one; motion: half of the tokens by change, half by additive."""
+    flow_input: bool = False
+    """With `change` and `motion`: optical flow of the pair beside the difference."""
+    spatial_depth: int = 1
+    """Transformer layers over space in the encoder."""
+    temporal_depth: int = 0
+    """Transformer layers over time (causal) in the encoder."""
+    position: Literal["learned", "peg"] = "learned"
+    """learned embeddings; peg: LAPA's depthwise convolutions and relative bias."""
+    pool: Literal["flatten", "conv", "queries", "keypoints"] = "keypoints"
+    """From patches to latent tokens: one linear map of all; LAPA's strided convolutions; learned queries; keypoints:
+    where each of many learned features is (spatial softmax), so that latents are linear in positions."""
+    tokens: int = 4
+    """Latent tokens of a pair; in stage 2 the first half holds stage 1's codes, the second the task-centric ones."""
+    latent_dim: int = 32
+    """Dimensions of a latent token."""
+    quantiser: QuantiserConfig = field(default_factory=lambda: QuantiserConfig(compand=True, expire_below=0.5))
+    """How latents become codes."""
+    quantised_share: float = 0.2
+    """Share of a training batch whose decoder sees codes; the rest sees the continuous latent, which keeps what codes
+    cannot hold. 1.0 for LAPA and UniVLA."""
+    code_gradient: bool = False
+    """Whether the code book's choice shapes the encoder (LAPA, UniVLA: yes). Without, codes are read off the continuous latent
+    and leave it alone."""
+    latent_noise: float = 0.0
+    """Standard deviation of noise on the continuous latent in training; keeps it smooth and of bounded size."""
+    decoder_depth: int = 2
+    """Transformer layers of the decoder."""
+    condition: Literal["add", "cross", "prepend"] = "add"
+    """How the decoder sees the latent: a map added to the first frame's patches; cross-attention; tokens in front."""
+    residual: bool = True
+    """The decoder predicts the change of the first frame instead of the second frame."""
+    target: str = "pixels"
+    """pixels, or a Hugging Face vision model by name, whose frozen features are input and target."""
+    flow_weight: float = 1.0
+    """Weight of predicting the pair's optical flow beside the target; 0 switches it off."""
+    camera_compensation: bool = True
+    """Encoder and decoder see both frames warped half way towards each other by the measured camera motion, what that
+    uncovers masked (`lapa.pairs.pair.stabilise`)."""
+    gap_s: tuple[float, ...] = (0.3, 0.5, 0.75, 1.0)
+    """Gaps that training samples from, seconds."""
+    extract_gap_s: float = 0.5
+    """Gap that extraction uses unless told otherwise, seconds."""
+    text_model: str = ""
+    """Language condition of the decoder (UniVLA): a Hugging Face text encoder by name; empty for none."""
+    text_dim: int = 768
+    """Width of the text encoder's output."""
+    stage: Literal[1, 2] = 1
+    """UniVLA: 1 learns codes for what the text does not explain; 2 freezes them and learns task-centric codes beside."""
+    label_dim: int = 0
+    """Dimensions of known actions for the few-label head (LAOM); 0 for none."""
+    feature_dim: int = 768
+    """Width of the frozen model's features (feature targets)."""
+    feature_patches: int = 256
+    """Patches of the frozen model per frame (feature targets); a square number."""
+
+    def __post_init__(self) -> None:
+        if self.image_size % (self.patch):
+            raise ValueError(f"image_size {self.image_size} is no multiple of patch {self.patch}: choose one that is")
+        if self.image_size % FLOW_STRIDE:
+            raise ValueError(f"image_size {self.image_size} is no multiple of {FLOW_STRIDE}, the stride of the flow")
+        if self.tokens < 1 or self.latent_dim < 1:
+            raise ValueError(f"tokens {self.tokens} x latent_dim {self.latent_dim}: both must be at least 1")
+        if self.input == "motion" and self.tokens < 2:
+            raise ValueError(
+                f"input 'motion' with tokens {self.tokens}: it needs one for each of its halves, so at least 2"
+            )
+        if not self.gap_s or min(self.gap_s) <= 0 or self.extract_gap_s <= 0:
+            raise ValueError(f"gap_s {self.gap_s}, extract_gap_s {self.extract_gap_s}: gaps are positive seconds")
+        if not 0 < self.quantised_share <= 1:
+            raise ValueError(f"quantised_share {self.quantised_share}: a share in (0, 1]")
+        if not self.pixels and (self.flow_weight or self.flow_input or self.input in {"change", "motion"}):
+            raise ValueError(f"target '{self.target}': optical flow and input 'change' need pixels; set flow_weight 0")
+        pooled = self.tokens / 2 if self.input == "motion" else self.tokens
+        if self.pool == "conv" and pooled not in {1, 4, 16, 64}:
+            raise ValueError(
+                f"pool 'conv' makes 1, 4, 16 or 64 tokens (twice that with input 'motion'), not {self.tokens}: use pool 'queries'"
+            )
+        if self.stage == 2 and (self.tokens % 2 or self.pool != "queries"):
+            raise ValueError(
+                f"stage 2 with tokens {self.tokens} and pool '{self.pool}': it needs queries, an even number"
+            )
+        if math.isqrt(self.patches) ** 2 != self.patches:
+            raise ValueError(f"{self.patches} patches are no square grid: choose another model or image_size")
+
+    @property
+    def pixels(self) -> bool:
+        """Whether pictures themselves are predicted."""
+        return self.target == "pixels"
+
+    @property
+    def sees_flow(self) -> bool:
+        """Whether the encoder needs the pair's optical flow."""
+        return self.flow_input and self.input in {"change", "motion"}
+
+    @property
+    def patches(self) -> int:
+        """Patches of a frame."""
+        return (self.image_size // self.patch) ** 2 if self.pixels else self.feature_patches
+
+    @property
+    def latent_size(self) -> int:
+        """Numbers in the flattened continuous latent of a pair."""
+        return self.tokens * self.latent_dim
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LamConfig:
+        """From `dataclasses.asdict`, as JSON keeps it. Raises ValueError for unknown fields."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := set(values) - known:
+            raise ValueError(f"unknown model fields {sorted(unknown)}: the run was made by another version of giza")
+        parts = dict(values, quantiser=QuantiserConfig(**values["quantiser"]), gap_s=tuple(values["gap_s"]))
+        return cls(**parts)

@@ -1,0 +1,1 @@
+"""The report card: may these latents be trusted?"""

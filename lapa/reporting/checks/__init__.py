@@ -1,0 +1,1 @@
+"""What the decoder says of the latents."""

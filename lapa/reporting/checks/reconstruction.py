@@ -1,0 +1,157 @@
+"""Does the decoder follow the code, and is the code more than a copy of the second frame?
+
+Squared errors are averaged over the pixels that both stabilised frames show (all, without camera compensation) and
+over pairs before a decibel is taken. All pairs are of groups held out of training where there are such groups.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from corpora.clips.manifest import ClipRow
+from lapa.extraction.engine import Featurise
+from lapa.model.lam import LatentActionModel
+from lapa.pairs.frames import BATCH, ModelPairs, model_pairs, pictures
+
+NEIGHBOURS = "neighbouring shots"
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in decibels of a mean square error of pictures in [0, 1]."""
+    return float("inf") if mse <= 0 else -10 * math.log10(mse)
+
+
+def masked_error(predicted: Tensor, wanted: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean square error of each pair [B] over what is valid [B, 1, S, S]; over everything for features."""
+    error = (predicted.float() - wanted.float()).pow(2)
+    if valid is None or error.ndim != 4:
+        return error.flatten(1).mean(1)
+    return (error * valid).flatten(1).sum(1) / (valid.flatten(1).sum(1) * error.shape[1]).clamp(min=1)
+
+
+@torch.inference_mode()
+def reconstruction_errors(
+    model: LatentActionModel, pairs: ModelPairs, other: NDArray[np.integer], seed: int
+) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float32]]:
+    """(mean square error of each pair [P] by what is decoded on its first frame, the pairs' continuous latents [P, D]).
+
+    own: its quantised code; continuous: its latent before quantisation; shuffled: the quantised code of pair `other` [P];
+    random: a random code; copy: nothing is decoded, the (stabilised) first frame stands in; plain_copy: the first
+    frame as it was for the second as it was.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    quantized: list[Tensor] = []
+    latent: list[Tensor] = []
+    for start in range(0, len(pairs), BATCH):
+        first, second, valid, flow = pairs.take(slice(start, start + BATCH)).tensors()
+        encoding = model.encode(first, second, valid, flow=flow)
+        quantized.append(encoding.quantized)
+        latent.append(encoding.latent)
+    own, continuous = torch.cat(quantized), torch.cat(latent)
+    errors: dict[str, list[Tensor]] = {}
+    for start in range(0, len(pairs), BATCH):
+        part = slice(start, start + BATCH)
+        first, second, valid, _ = pairs.take(part).tensors()
+        decoded = {
+            "own": model.decode(first, own[part], valid),
+            "continuous": model.decode(first, continuous[part], valid),
+            "shuffled": model.decode(first, own[torch.from_numpy(other[part])], valid),
+            "random": model.decode(first, model.random_codes(len(first), generator), valid),
+            "copy": first,
+        }
+        for name, prediction in decoded.items():
+            errors.setdefault(name, []).append(masked_error(prediction, second, valid))
+        if second.ndim == 4:
+            plain = pairs.plain[part]
+            copied = masked_error(pictures(plain[:, 0]), pictures(plain[:, 1]), valid)
+            errors.setdefault("plain_copy", []).append(copied)
+    return {name: torch.cat(values).double().numpy() for name, values in errors.items()}, continuous.flatten(1).numpy()
+
+
+def summarise(errors: dict[str, NDArray[np.float64]], *, pixels: bool) -> dict[str, Any]:
+    """The report's figures of `reconstruction_errors`.
+
+    `explained` is the share of the first frame's error that the code takes away: 1 a perfect picture, 0 no better than
+    copying. In decibels only where pictures are predicted.
+    """
+    mean = {name: float(values.mean()) for name, values in errors.items()}
+    copy = max(mean["copy"], 1e-12)
+
+    def decibels(name: str) -> float | None:
+        return psnr(max(mean[name], 1e-12)) if pixels and name in mean else None
+
+    return {
+        "pairs": len(errors["own"]),
+        "psnr_db": decibels("own"),
+        "continuous_psnr_db": decibels("continuous"),
+        "copy_psnr_db": decibels("copy"),
+        "plain_copy_psnr_db": decibels("plain_copy"),
+        "random_code_psnr_db": decibels("random"),
+        "shuffled_code_psnr_db": decibels("shuffled"),
+        "explained": 1 - mean["own"] / copy,
+        "continuous_explained": 1 - mean["continuous"] / copy,
+        "random_code_explained": 1 - mean["random"] / copy,
+        "shuffled_code_explained": 1 - mean["shuffled"] / copy,
+    }
+
+
+def other_pairs(groups: NDArray[Any], rng: np.random.Generator) -> NDArray[np.int64]:
+    """For each pair another one [P], of another group where there is one."""
+    count = len(groups)
+    other = rng.permutation(count)
+    for row in np.flatnonzero(groups[other] == groups):
+        elsewhere = np.flatnonzero(groups != groups[row])
+        if len(elsewhere):
+            other[row] = rng.choice(elsewhere)
+        elif count > 1:
+            other[row] = (row + 1 + rng.integers(count - 1)) % count
+    return other
+
+
+def cut_pairs(rows: Sequence[ClipRow], rng: np.random.Generator, most: int) -> tuple[list[tuple[int, int]], str]:
+    """Pairs of clips (index of the one whose last frame, of the one whose first frame is taken) and what they are.
+
+    Shots that follow one another in a source where there are at least 8 such, else clips of different groups.
+    """
+    last_of: dict[tuple[str, str, int], int] = {}
+    first_of: dict[tuple[str, str, int], int] = {}
+    for index, row in enumerate(rows):
+        key = (row.group, row.source, row.shot)
+        if key not in last_of or row.start_s > rows[last_of[key]].start_s:
+            last_of[key] = index
+        if key not in first_of or row.start_s < rows[first_of[key]].start_s:
+            first_of[key] = index
+    neighbours = [
+        (last_of[group, source, shot], first_of[group, source, shot + 1])
+        for group, source, shot in sorted(last_of)
+        if (group, source, shot + 1) in first_of
+    ]
+    if len(neighbours) >= 8:
+        order = rng.permutation(len(neighbours))[:most]
+        return [neighbours[k] for k in order], NEIGHBOURS
+    groups = np.array([row.group for row in rows])
+    pairs: list[tuple[int, int]] = []
+    for index in rng.permutation(np.repeat(np.arange(len(rows)), 4)).tolist():
+        elsewhere = np.flatnonzero(groups != groups[index])
+        if len(elsewhere) and len(pairs) < most:
+            pairs.append((index, int(rng.choice(elsewhere))))
+    return sorted(set(pairs)), "clips of different sources"
+
+
+def cut_model_pairs(
+    model: LatentActionModel,
+    pairs: Sequence[tuple[int, int]],
+    ends: NDArray[np.uint8],
+    featurise: Featurise | None,
+) -> ModelPairs:
+    """`ends` [clips, 2, S, S, 3]: first and last frame of each clip. The camera's motion across a cut is unknown."""
+    first = np.stack([ends[a, 1] for a, _ in pairs])
+    second = np.stack([ends[b, 0] for _, b in pairs])
+    return model_pairs(model.config, first, second, np.tile(np.eye(3), (len(pairs), 1, 1)), featurise)

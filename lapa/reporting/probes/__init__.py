@@ -1,0 +1,1 @@
+"""What a linear read-out finds in latents, beside trivial baselines."""

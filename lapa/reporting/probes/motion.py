@@ -1,0 +1,205 @@
+"""The probes of a report: for each embodiment with known actions, its pairs, its split and its features."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lapa.latent_sample import LatentSample
+from lapa.reporting.atlas import neighbour_agreement
+from lapa.reporting.probes.baselines import PictureComponents, fixed, shuffled
+from lapa.reporting.probes.probe import Feature, ProbeSettings, Split, held_out_split, k_fold_splits, run_probe
+from lapa.reporting.probes.target import choose_dims, choose_feature, relative_motion
+
+MIN_PAIRS = 40
+FEW_GROUPS = 10
+"""With fewer test groups than this their resampling gives a rough interval."""
+Truth = Mapping[str, Mapping[str, NDArray[Any]]]
+"""clip_id -> t_s and features."""
+
+
+@dataclass(frozen=True)
+class KnownMotion:
+    """Pairs of one embodiment whose motion is known."""
+
+    embodiment: str
+    feature: str
+    dims: list[int]
+    rows: NDArray[np.int64]
+    """[P], of the sample."""
+    y: NDArray[np.float64]
+    """[P, K]: relative motion in `dims`."""
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """How groups were split."""
+
+    splits: list[Split]
+    kind: str
+    """"held out of training" | "named" | "k-fold"."""
+    test_groups: list[str]
+    warnings: list[str]
+    notes: list[str]
+
+
+def find_known_motion(
+    sample: LatentSample, truth: Truth, target: str | None, dims: Sequence[int]
+) -> tuple[list[KnownMotion], list[str]]:
+    """(known motions, largest first; why an embodiment that has ground truth is not among them).
+
+    Raises ValueError for a target or dimensions that no embodiment has.
+    """
+    has = np.array([clip in truth for clip in sample.clip_id.tolist()], bool)
+    found: list[KnownMotion] = []
+    notes: list[str] = []
+    errors: list[ValueError] = []
+    for embodiment in np.unique(sample.embodiment[has]).tolist():
+        rows = np.flatnonzero(has & (sample.embodiment == embodiment))
+        features = {name for clip in np.unique(sample.clip_id[rows]) for name in truth[str(clip)] if name != "t_s"}
+        try:
+            feature = choose_feature(sorted(features), target)
+            rows, motion = _motion_of(sample, truth, rows, feature)
+            chosen = choose_dims(motion, embodiment, feature, dims) if len(rows) else []
+        except ValueError as error:
+            errors.append(error)
+            notes.append(f"{embodiment}: {error}")
+            continue
+        groups = len(np.unique(sample.group[rows]))
+        if len(rows) < MIN_PAIRS or groups < 2:
+            notes.append(
+                f"{embodiment}: {len(rows)} pairs of {groups} episodes with known actions are too few to probe"
+            )
+            continue
+        y = motion[:, chosen]
+        if len(chosen) == 0 or (y.std(0) <= 1e-12).any():
+            notes.append(f"{embodiment}: {feature} does not move")
+            continue
+        found.append(KnownMotion(embodiment, feature, chosen, rows, y))
+    if not found and errors:
+        raise errors[0]
+    return sorted(found, key=lambda known: -len(known.rows)), notes
+
+
+def _motion_of(
+    sample: LatentSample, truth: Truth, rows: NDArray[np.int64], feature: str
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    kept, parts = [], []
+    clips = sample.clip_id[rows]
+    for clip in np.unique(clips).tolist():
+        of = rows[clips == clip]
+        if feature not in truth[clip]:
+            continue
+        motion = relative_motion(truth[clip], feature, sample.t_s[of], sample.gap_s[of])
+        known = np.isfinite(motion).all(1)
+        kept.append(of[known])
+        parts.append(motion[known])
+    if not kept:
+        return np.zeros(0, np.int64), np.zeros((0, 0))
+    joined = np.concatenate(kept)
+    order = np.argsort(joined, kind="stable")
+    return joined[order], np.concatenate(parts)[order]
+
+
+def choose_holdout(
+    groups: NDArray[Any],
+    *,
+    trained: set[str],
+    held_out: set[str],
+    patterns: Sequence[str],
+    folds: int,
+    seed: int,
+) -> Holdout:
+    """Whole groups to test on: those that `patterns` (globs) name, else those held out of training, else each in turn.
+
+    Raises ValueError where a pattern names no group or all, or where there is one group only.
+    """
+    names = sorted(np.unique(groups).tolist())
+    warnings: list[str] = []
+    notes: list[str] = []
+    if patterns:
+        test = {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
+        if not test:
+            raise ValueError(
+                f"test groups {', '.join(patterns)} match none of {len(names)} groups with known actions, such as '{names[0]}'"
+            )
+        if len(test) == len(names):
+            raise ValueError(f"test groups {', '.join(patterns)} match every group: none is left to fit the probe on")
+        seen = sorted(test & trained)
+        if seen:
+            warnings.append(
+                f"{len(seen)} of {len(test)} test groups were in the model's training, {seen[0]} for one: the probe flatters it."
+            )
+        kind, splits = "named", held_out_split(groups, test)
+    elif len(test := set(names) & held_out) >= 2 and len(test) < len(names):
+        kind, splits = "held out of training", held_out_split(groups, test)
+    else:
+        test = set(names)
+        kind, splits = "k-fold", k_fold_splits(groups, folds, seed)
+        if test & trained:
+            warnings.append(
+                f"Only {len(set(names) & held_out)} of {len(names)} episodes with known actions were held out of training, so "
+                "each is held out of the probe in turn; the latent model has seen most of their video."
+            )
+    if len(test) < FEW_GROUPS:
+        notes.append(f"The intervals rest on {len(test)} test episodes and are rough.")
+    return Holdout(splits, kind, sorted(test), warnings, notes)
+
+
+def latent_features(
+    sample: LatentSample,
+    rows: NDArray[np.integer],
+    thumbs: NDArray[np.uint8],
+    untrained: Sequence[NDArray[np.float32]],
+    seed: int,
+) -> dict[str, Feature]:
+    """The latent, its code and the baselines, all of one dimension, for `rows` of the sample."""
+    latent = sample.latent[rows]
+    width = latent.shape[1]
+    of_rows = thumbs[rows]
+    features: dict[str, Feature] = {"latent": fixed(latent)}
+    if sample.codes is not None:
+        features["quantized"] = fixed(sample.quantized[rows])
+    features["first_frame"] = PictureComponents(of_rows, "first", width, seed)
+    features["untrained"] = fixed(*(values[rows] for values in untrained))
+    features["pca"] = PictureComponents(of_rows, "change", width, seed)
+    features["shuffled"] = shuffled(latent, seed)
+    return features
+
+
+def probe_known_motion(
+    known: KnownMotion,
+    sample: LatentSample,
+    thumbs: NDArray[np.uint8],
+    untrained: Sequence[NDArray[np.float32]],
+    holdout: Holdout,
+    settings: ProbeSettings,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """The `probe` section of a report: see `lapa.reporting.probes.probe.run_probe` for its figures."""
+    rows = known.rows
+    groups = sample.group[rows]
+    features = latent_features(sample, rows, thumbs, untrained, settings.seed)
+    found = run_probe(features, known.y, groups, holdout.splits, settings, progress=progress)
+    what = "the change of" if known.feature != "action" else "the sum of"
+    return {
+        "target": f"{what} {known.feature}",
+        "feature": known.feature,
+        "embodiment": known.embodiment,
+        "gap_s": float(np.median(sample.gap_s[rows])),
+        "dims": known.dims,
+        "dimension": int(sample.latent.shape[1]),
+        "pairs": len(rows),
+        "groups": len(np.unique(groups)),
+        "train_pairs": int(holdout.splits[0].train.sum()),
+        "holdout": holdout.kind,
+        "test_groups": holdout.test_groups,
+        "notes": holdout.notes,
+        "neighbour_agreement": neighbour_agreement(sample.latent[rows], known.y, groups, settings.seed),
+        **found,
+    }

@@ -1,0 +1,247 @@
+"""The ridge probe: how much of a known motion a linear read-out finds in a latent, on episodes it never saw.
+
+Groups (source videos, episodes) are the unit throughout: the probe is fitted on some and tested on others, its penalty is
+chosen by cross-validation over groups, and its intervals come from resampling the test groups, because the pairs of one
+episode are not independent. All features are fitted on the same pairs and tested with the same resamples, so that a
+difference between two of them has an interval of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lapa.reporting.probes.ridge import RidgeFit, assign_folds, coordinates_of, fit_ridge
+
+Array = NDArray[np.float64]
+Feature = Callable[["Split"], Sequence[NDArray[np.floating]]]
+"""Given a split, the feature's variants (several seeds of one baseline, for instance), each [N, D]. What a feature learns
+from data (a PCA) it must learn from `split.train` alone."""
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    budgets: tuple[int, ...] = (64, 256, 1024)
+    """Numbers of labelled pairs to try beside all of them."""
+    draws: int = 10
+    """Random choices of the labelled pairs at each budget."""
+    bootstrap: int = 1000
+    """Resamples of the test groups behind each interval."""
+    folds: int = 5
+    """Of cross-validation over groups."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("draws", 1), ("bootstrap", 1), ("folds", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)}: must be at least {least}")
+        if any(budget < 4 for budget in self.budgets):
+            raise ValueError(f"budgets {self.budgets}: each must be at least 4 labelled pairs")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which pairs a probe is fitted on and which it is tested on; boolean masks [N] whose groups do not meet."""
+
+    train: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+
+
+def held_out_split(groups: NDArray[Any], held_out: set[str]) -> list[Split]:
+    """One split: the named groups are tested, the others fitted."""
+    test = np.isin(groups, sorted(held_out))
+    return [Split(~test, test)]
+
+
+def k_fold_splits(groups: NDArray[Any], folds: int, seed: int) -> list[Split]:
+    """Every group tested once; each fold is fitted on the groups of the others.
+
+    Raises ValueError with fewer than two groups.
+    """
+    fold_of = assign_folds(groups, folds, np.random.default_rng(seed))
+    if fold_of.max(initial=0) < 1:
+        raise ValueError("one group only: nothing can be held out; ingest more than one episode with known actions")
+    return [Split(fold_of != fold, fold_of == fold) for fold in range(int(fold_of.max()) + 1)]
+
+
+def r_squared(prediction: NDArray[np.floating], truth: NDArray[np.floating]) -> Array:
+    """1 - squared error over the variance about the mean of `truth`, for each column [K]."""
+    truth = np.asarray(truth, np.float64)
+    total = ((truth - truth.mean(0)) ** 2).sum(0)
+    return 1.0 - ((prediction - truth) ** 2).sum(0) / np.where(total > 0, total, np.nan)
+
+
+class TestGroups:
+    """The sums over each test group from which R2 under any resampling of the groups follows."""
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    def __init__(self, y: NDArray[np.floating], groups: NDArray[Any], splits: Sequence[Split]) -> None:
+        tested = np.zeros(len(y), bool)
+        for split in splits:
+            tested |= split.test
+        self.names = np.unique(groups[tested])
+        self._index = np.searchsorted(self.names, groups)
+        self._y = np.asarray(y, np.float64) - np.asarray(y[tested], np.float64).mean(0)
+        self.count = self._sum(np.ones((len(y), 1)), tested)
+        self.total = self._sum(self._y, tested)
+        self.square = self._sum(self._y**2, tested)
+
+    def _sum(self, values: Array, mask: NDArray[np.bool_]) -> Array:
+        result = np.zeros((len(self.names), values.shape[1]))
+        np.add.at(result, self._index[mask], values[mask])
+        return result
+
+    def squared_error(self, error: Array, test: NDArray[np.bool_]) -> Array:
+        """[G, K]: sums over the tested pairs of each group; `error` [N, K] is read where `test` holds."""
+        return self._sum(error**2, test)
+
+    def r2(self, squared_error: Array, weights: Array) -> Array:
+        """[B, K] for weights [B, G]: how often each group is drawn."""
+        count = weights @ self.count
+        variance = weights @ self.square - (weights @ self.total) ** 2 / count
+        return 1.0 - (weights @ squared_error) / np.where(variance > 0, variance, np.nan)
+
+
+def resample_groups(groups: int, resamples: int, rng: np.random.Generator) -> Array:
+    """[resamples, groups]: how often each group is drawn, with replacement."""
+    return rng.multinomial(groups, np.full(groups, 1.0 / groups), size=resamples).astype(np.float64)
+
+
+def interval(values: NDArray[np.floating]) -> list[float]:
+    """The middle 95% of `values` [B]."""
+    low, high = np.nanpercentile(np.asarray(values, np.float64), [2.5, 97.5])
+    return [float(low), float(high)]
+
+
+def run_probe(
+    features: Mapping[str, Feature],
+    y: NDArray[np.floating],
+    groups: NDArray[Any],
+    splits: Sequence[Split],
+    settings: ProbeSettings,
+    *,
+    against: str = "latent",
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Probes each feature for y [N, K] and compares all with `against`.
+
+    Returns {feature: {r2 [K], r2_mean, ci95, alpha, scaling}, "difference": {feature: {mean, ci95}}, "budgets": {"64":
+    {"labels", "draws", feature: ..., "difference": ...}}, "skipped_budgets": [int]}. `difference` is `against` minus the
+    feature. At a budget r2 is the mean over draws of labelled pairs, and the interval covers both the draw and the test
+    groups.
+    """
+    bank = TestGroups(y, groups, splits)
+    rng = np.random.default_rng([settings.seed, 1])
+    weights = resample_groups(len(bank.names), settings.bootstrap, rng)
+    possible = min(int(split.train.sum()) for split in splits)
+    budgets = [budget for budget in settings.budgets if budget < possible]
+    labelled = {0: [[np.flatnonzero(split.train) for split in splits]]}
+    for budget in budgets:
+        labelled[budget] = [
+            [_draw(split, budget, np.random.default_rng([settings.seed, 2, budget, draw])) for split in splits]
+            for draw in range(settings.draws)
+        ]
+    errors: dict[str, dict[int, Array]] = {}
+    fits: dict[str, RidgeFit] = {}
+    for name, feature in features.items():
+        if progress is not None:
+            progress(name)
+        errors[name], fits[name] = _fit_and_test(feature, y, groups, splits, labelled, bank, settings)
+    result: dict[str, Any] = _compare(errors, 0, bank, weights, np.zeros((settings.bootstrap, 1), int), against)
+    for name, fit in fits.items():
+        result[name] |= {"alpha": fit.alpha, "scaling": fit.scaling}
+    result["budgets"] = {}
+    for budget in budgets:
+        draws = rng.integers(settings.draws, size=(settings.bootstrap, settings.draws))
+        cell = _compare(errors, budget, bank, weights, draws, against)
+        result["budgets"][str(budget)] = {"labels": budget, "draws": settings.draws, **cell}
+    result["skipped_budgets"] = [budget for budget in settings.budgets if budget not in budgets]
+    return result
+
+
+def _draw(split: Split, budget: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    return np.sort(rng.choice(np.flatnonzero(split.train), budget, replace=False))
+
+
+def _fit_and_test(
+    feature: Feature,
+    y: NDArray[np.floating],
+    groups: NDArray[Any],
+    splits: Sequence[Split],
+    labelled: Mapping[int, Sequence[Sequence[NDArray[np.int64]]]],
+    bank: TestGroups,
+    settings: ProbeSettings,
+) -> tuple[dict[int, Array], RidgeFit]:
+    """Budget -> squared error [draws, variants, G, K], and the last fit with all labels."""
+    sums: dict[int, dict[tuple[int, int], Array]] = {budget: {} for budget in labelled}
+    fit: RidgeFit | None = None
+    for number, split in enumerate(splits):
+        for variant, values in enumerate(feature(split)):
+            coordinates = coordinates_of(values[split.train])
+            for budget, draws in labelled.items():
+                for draw, chosen_by_split in enumerate(draws):
+                    chosen = chosen_by_split[number]
+                    found = fit_ridge(
+                        values[chosen],
+                        y[chosen],
+                        groups[chosen],
+                        folds=settings.folds,
+                        seed=settings.seed,
+                        coordinates=coordinates,
+                    )
+                    error = np.zeros(y.shape)
+                    error[split.test] = found.predict(values[split.test]) - y[split.test]
+                    part = bank.squared_error(error, split.test)
+                    sums[budget][draw, variant] = sums[budget].get((draw, variant), 0.0) + part
+                    if budget == 0:
+                        fit = found
+    assert fit is not None
+    stacked = {}
+    for budget, parts in sums.items():
+        variants = 1 + max(variant for _, variant in parts)
+        rows = [[parts[draw, variant] for variant in range(variants)] for draw in range(len(labelled[budget]))]
+        stacked[budget] = np.array(rows)
+    return stacked, fit
+
+
+def _compare(
+    errors: Mapping[str, Mapping[int, Array]],
+    budget: int,
+    bank: TestGroups,
+    weights: Array,
+    draws: NDArray[np.int64],
+    against: str,
+) -> dict[str, Any]:
+    """Point values and intervals at one budget; `draws` [B, D]: the draws that each resample averages."""
+    once = np.ones((1, len(bank.names)))
+    point: dict[str, Array] = {}
+    sampled: dict[str, Array] = {}
+    for name, by_budget in errors.items():
+        table = by_budget[budget]  # [draws, variants, G, K]
+        point[name] = np.mean([[bank.r2(cell, once)[0] for cell in row] for row in table], axis=(0, 1))
+        of_draw = np.stack(
+            [np.mean([bank.r2(cell, weights) for cell in row], axis=0) for row in table]
+        )  # [draws, B, K]
+        sampled[name] = of_draw[draws, np.arange(len(weights))[:, None]].mean(1)  # [B, K]
+    result: dict[str, Any] = {}
+    for name in errors:
+        result[name] = {
+            "r2": [float(value) for value in point[name]],
+            "r2_mean": float(point[name].mean()),
+            "ci95": interval(sampled[name].mean(1)),
+            "r2_ci95": [interval(column) for column in sampled[name].T],
+        }
+    result["difference"] = {
+        name: {
+            "mean": float((point[against] - point[name]).mean()),
+            "ci95": interval((sampled[against] - sampled[name]).mean(1)),
+        }
+        for name in errors
+        if name != against
+    }
+    return result

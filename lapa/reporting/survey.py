@@ -1,0 +1,84 @@
+"""The report's one pass over the clips: what the pixel baselines, the untrained networks and the decoder need of them."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corpora.clips.corpus import Corpus
+from corpora.clips.manifest import ClipRow
+from lapa.extraction.engine import Featurise
+from lapa.latent_sample import LatentSample, Progress
+from lapa.model.lam import LatentActionModel
+from lapa.pairs.frames import THUMB, ModelPairs, read_pairs
+from lapa.reporting.atlas import spread_over_groups
+from lapa.reporting.probes.baselines import encode_pairs, untrained_models
+from lapa.reporting.settings import ReportSettings
+
+MAX_ENDS = 400
+"""Clips whose first and last frames are kept to stand for cuts; bounds memory."""
+
+
+@dataclass
+class Survey:
+    """What one reading of the clips leaves behind."""
+
+    thumbs: NDArray[np.uint8]
+    """[N, 2, THUMB, THUMB, 3]: first and second frame of each pair of the sample."""
+    untrained: list[NDArray[np.float32]]
+    """For each random initialisation the latents [N, D]; zeros where no action is known."""
+    held: list[tuple[NDArray[np.int64], ModelPairs]] = field(default_factory=list)
+    """Pairs to be decoded, with their rows of the sample."""
+    gallery: list[tuple[NDArray[np.int64], ModelPairs]] = field(default_factory=list)
+    """Some moving pairs of each embodiment, for transfers."""
+    rows: list[ClipRow] = field(default_factory=list)
+    """Of the first MAX_ENDS clips read."""
+    ends: list[NDArray[np.uint8]] = field(default_factory=list)
+    """[2, S, S, 3] of each: its first and its last frame."""
+
+
+def survey_clips(
+    corpus: Corpus,
+    sample: LatentSample,
+    model: LatentActionModel,
+    prefer: NDArray[np.bool_],
+    with_truth: Container[str],
+    settings: ReportSettings,
+    featurise: Featurise | None,
+    rng: np.random.Generator,
+    tell: Progress,
+) -> Survey:
+    """Reads the sample's clips once. `prefer` [N]: pairs of held-out groups, which alone are decoded where there are any;
+    `with_truth`: clips whose actions are known, which the untrained networks see."""
+    candidates = np.flatnonzero(prefer) if prefer.any() else np.arange(len(sample))
+    count = min(settings.reconstructions, len(candidates))
+    decoded = np.zeros(len(sample), bool)
+    decoded[spread_over_groups(candidates, sample.group, count, rng)] = True
+    shown = np.zeros(len(sample), bool)
+    for body in np.unique(sample.embodiment):
+        of = sample.embodiment == body
+        moving = of & (sample.motion >= np.percentile(sample.motion[of], 50))
+        pool = moving & prefer if len(np.unique(sample.group[moving & prefer])) > 1 else moving
+        shown[spread_over_groups(np.flatnonzero(pool), sample.group, 64, rng)] = True
+    networks = untrained_models(model, range(settings.seed + 1, settings.seed + 1 + settings.untrained_seeds))
+    width = sample.latent.shape[1]
+    seen = Survey(
+        np.zeros((len(sample), 2, THUMB, THUMB, 3), np.uint8),
+        [np.zeros((len(sample), width), np.float32) for _ in networks],
+    )
+    for clip in read_pairs(corpus, sample, model.config, featurise, tell):
+        seen.thumbs[clip.rows] = clip.thumbs
+        if clip.clip.row.clip_id in with_truth:
+            for values, network in zip(seen.untrained, networks, strict=True):
+                values[clip.rows] = encode_pairs(network, clip.pairs)
+        for mask, kept in ((decoded, seen.held), (shown, seen.gallery)):
+            some = np.flatnonzero(mask[clip.rows])
+            if len(some):
+                kept.append((clip.rows[some], clip.pairs.take(some)))
+        if len(seen.rows) < MAX_ENDS:
+            seen.rows.append(clip.clip.row)
+            seen.ends.append(clip.ends)
+    return seen

@@ -1,0 +1,86 @@
+"""Made robots: specs and data of numbers and of a hand that turns."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation as ScipyRotation
+
+from vla.actions.normalise import Normalisation
+from vla.actions.rotations import WIDTH, RotationKind, from_matrix, rotation_angle, to_matrix
+from vla.actions.space import ActionPart, ActionSpec
+from vla.actions.spec import Representation
+
+H = 7
+REPRESENTATIONS: list[Representation] = ["absolute", "delta", "relative"]
+ROTATIONS: list[RotationKind] = ["quaternion_xyzw", "quaternion_wxyz", "euler_xyz", "axis_angle"]
+NORMALISATIONS: list[Normalisation] = ["min_max", "mean_std", "q01_q99", "none"]
+
+Data = tuple[
+    NDArray[np.float32], NDArray[np.float32], tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]
+]
+
+
+def numbers(state_dim: int, action_dim: int, *, count: int = 80, seed: int = 0) -> Data:
+    """Random states and actions, and chunks whose ends are unknown now and then."""
+    rng = np.random.default_rng(seed)
+    states = rng.normal(size=(3 * count, state_dim)).astype(np.float32)
+    actions = rng.normal(size=(3 * count, action_dim)).astype(np.float32)
+    start = rng.normal(size=(count, state_dim)).astype(np.float32)
+    chunk = rng.normal(size=(count, H, action_dim)).astype(np.float32)
+    mask = np.arange(H) < rng.integers(2, 2 * H, size=count)[:, None]
+    return states, actions, (start, chunk, mask)
+
+
+def hand_spec(
+    kind: RotationKind,
+    representation: Representation,
+    *,
+    per_step: bool = False,
+    state_kind: RotationKind | None = None,
+) -> ActionSpec:
+    """Action: gripper, rotation, position; state: position, something, rotation. The position turns with the hand."""
+    width, state_width = WIDTH[kind], WIDTH[state_kind or kind]
+    turn, place = tuple(range(1, 1 + width)), tuple(range(1 + width, 4 + width))
+    framed = "" if representation == "absolute" else "wrist"
+    return ActionSpec(
+        4 + state_width,
+        4 + width,
+        (
+            ActionPart("place", place, (0, 1, 2), representation, frame=framed, per_step=per_step),
+            ActionPart(
+                "wrist", turn, tuple(range(4, 4 + state_width)), representation, kind, state_kind, per_step=per_step,
+                normalisation="mean_std",
+            ),
+            ActionPart("gripper", (0,), normalisation="min_max"),
+        ),
+    )  # fmt: skip
+
+
+def hand_data(spec: ActionSpec, *, count: int = 80, seed: int = 0) -> Data:
+    """As `numbers`, but where a rotation is, any rotation stands in its canonical form."""
+    states, actions, (start, chunk, mask) = numbers(spec.state_dim, spec.action_dim, count=count, seed=seed)
+    wrist = spec.part("wrist")
+    for i, (array, dims, kind) in enumerate(
+        (
+            (states, wrist.state_dims, wrist.rotation_of_state),
+            (actions, wrist.dims, wrist.rotation),
+            (start, wrist.state_dims, wrist.rotation_of_state),
+            (chunk, wrist.dims, wrist.rotation),
+        )
+    ):
+        assert dims is not None
+        size = int(np.prod(array.shape[:-1]))
+        turns = ScipyRotation.random(size, rng=seed + i).as_matrix().reshape(*array.shape[:-1], 3, 3)
+        array[..., list(dims)] = from_matrix(kind, turns)
+    return states, actions, (start, chunk, mask)
+
+
+def same_chunks(spec: ActionSpec, first: NDArray[np.float32], second: NDArray[np.float32], atol: float = 1e-5) -> None:
+    """Numbers to `atol`; rotations as rotations, in radians."""
+    for part in spec.parts:
+        a, b = first[..., list(part.dims)], second[..., list(part.dims)]
+        if part.rotation == "none":
+            np.testing.assert_allclose(a, b, atol=atol)
+        else:
+            assert rotation_angle(to_matrix(part.rotation, a), to_matrix(part.rotation, b)).max() < atol

@@ -1,0 +1,73 @@
+"""A small ingested corpus written straight to disk: uneven times, a moving camera, a clip shorter than any gap."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from corpora.clips.corpus import MANIFEST, SHARDS, SUMMARY
+from corpora.clips.manifest import ClipRow, ManifestWriter
+from corpora.clips.shards import ShardWriter
+from corpora.video.camera import measure_camera_motion
+from corpora.video.encode import encode_clip, pack_arrays
+from tests.builders.videos import textured
+
+SIZE = 48
+
+
+def clip_frames(seed: int, count: int, *, moving: bool) -> np.ndarray:
+    """uint8 [count, SIZE, SIZE, 3]: a block that wanders over a texture, seen by a camera that stands or slides."""
+    world = textured(3 * SIZE, 2 * SIZE, seed)
+    rng = np.random.default_rng(seed)
+    position, frames = rng.uniform(5, SIZE - 15, 2), []
+    for index in range(count):
+        left = index if moving else 0
+        picture = world[10 : 10 + SIZE, left : left + SIZE].copy()
+        position = np.clip(position + rng.uniform(-3, 3, 2), 0, SIZE - 10)
+        y, x = position.astype(int)
+        picture[y : y + 10, x : x + 10] = (230, 200, 60)
+        frames.append(picture)
+    return np.stack(frames)
+
+
+def write_corpus(root: Path, seeds: Sequence[int], *, shard_mb: float = 0.05) -> Path:
+    """A corpus of one clip for each seed, in that order. Seed 3 is shorter than 0.5 s, seeds divisible by 4 have uneven
+    times, odd ones a moving camera."""
+    root.mkdir(parents=True)
+    shards = ShardWriter(root / SHARDS, shard_mb)
+    with ManifestWriter(root / MANIFEST) as manifest:
+        for seed in seeds:
+            count = 4 if seed == 3 else 16 + seed % 5
+            frames = clip_frames(seed, count, moving=seed % 2 == 1)
+            steps = np.full(count - 1, 0.1)
+            if seed % 4 == 0:
+                steps = np.random.default_rng(seed).uniform(0.05, 0.15, count - 1)
+            t_s = 1.5 * seed + np.concatenate([[0.0], np.cumsum(steps)])
+            row = ClipRow(
+                f"{seed:016x}", f"video{seed}.mp4", f"video{seed}", start_s=float(t_s[0]), end_s=float(t_s[-1]) + 0.1,
+                frames=count, width=SIZE, height=SIZE, size=SIZE, embodiment="hand", kept=True,
+            )  # fmt: skip
+            pairs = [(i, i + 5) for i in range(count - 5) if i % 3]  # ingest's own pairs; the others are measured later
+            motions = [measure_camera_motion(frames[i], frames[j]) for i, j in pairs]
+            camera = {
+                "first": np.array([i for i, _ in pairs], np.int32),
+                "second": np.array([j for _, j in pairs], np.int32),
+                "h": np.array([motion.h for motion in motions], np.float32).reshape(-1, 3, 3),
+                "inlier_ratio": np.array([motion.inlier_ratio for motion in motions], np.float32),
+                "tracks": np.array([motion.tracks for motion in motions], np.int32),
+            }
+            members = {
+                "mp4": encode_clip(list(frames), t_s - t_s[0], crf=12, gop=8),
+                "json": json.dumps({"t_s": t_s.tolist()}).encode(),
+                "camera.npz": pack_arrays(camera),
+            }
+            shard, index = shards.place(members)
+            shards.write(row.clip_id, members)
+            manifest.append(replace(row, shard=shard, index_in_shard=index))
+        shards.close()
+    (root / SUMMARY).write_text(json.dumps({"fingerprint": "made", "clips": len(seeds)}), "utf-8")
+    return root

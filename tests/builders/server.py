@@ -1,0 +1,72 @@
+"""A server of a fake policy, clients and requests, for the tests of the server."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import msgpack
+import numpy as np
+import zmq
+
+from tests.builders.fake_policy import SIZE, FakePolicy, expected
+from vla.serving.client import PolicyClient
+from vla.serving.groot import ServedPolicy
+from vla.serving.server import PolicyServer, ServerConfig
+
+LIMIT_MB = 0.2
+KEY = "annotation.human.action.task_description"
+
+
+def served(policy: FakePolicy | None = None, **settings: Any) -> ServedPolicy:
+    return ServedPolicy(policy or FakePolicy(), "gr1", **settings)  # type: ignore[arg-type]
+
+
+def serving(policy: FakePolicy | None = None, **settings: Any) -> PolicyServer:
+    return PolicyServer(served(policy), ServerConfig(port=0, max_message_mb=LIMIT_MB, **settings))
+
+
+def client_of(server: PolicyServer, **settings: Any) -> PolicyClient:
+    return PolicyClient(port=server.port, **{"timeout_s": 5.0, **settings})
+
+
+def observation(size: int = 2, seed: int = 0) -> dict[str, Any]:
+    draw = np.random.default_rng(seed)
+    pictures = draw.integers(0, 255, (2, size, 2, SIZE, SIZE, 3), np.uint8)
+    return {
+        "video": {"ego_view": pictures[0], "wrist": pictures[1]},
+        "state": {
+            "arm": draw.random((size, 1, 3)).astype(np.float32),
+            "hand": draw.random((size, 1, 2)).astype(np.float32),
+        },
+        "language": {KEY: [["go" * (i + 1)] for i in range(size)]},
+    }
+
+
+def flat(nested: dict[str, Any]) -> dict[str, Any]:
+    names = {f"{kind}.{name}": value for kind in ("video", "state") for name, value in nested[kind].items()}
+    return {**names, KEY: [text[0] for text in nested["language"][KEY]]}
+
+
+def by_hand(nested: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """What the fake policy does with an observation, by the policy's order of cameras (wrist first) and dimensions."""
+    pictures = np.stack([nested["video"]["wrist"], nested["video"]["ego_view"]], 1).transpose(0, 1, 2, 5, 3, 4)
+    state = np.concatenate([nested["state"]["arm"], nested["state"]["hand"]], -1)[:, 0]
+    return expected(pictures, [text[0] for text in nested["language"][KEY]], state)
+
+
+def raw_call(server: PolicyServer, message: bytes, *, correlate: bool = False) -> Any:
+    """What comes back over a plain REQ socket, not decoded by our own code."""
+    with zmq.Context() as context, context.socket(zmq.REQ) as req:
+        req.linger, req.rcvtimeo = 0, 5000
+        if correlate:
+            req.setsockopt(zmq.REQ_CORRELATE, 1)
+        req.connect(server.address)
+        req.send(message)
+        return msgpack.unpackb(req.recv())
+
+
+def npy(array: np.ndarray[Any, Any]) -> dict[str, Any]:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return {"__ndarray_class__": True, "as_npy": file.getvalue()}

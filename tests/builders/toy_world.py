@@ -1,0 +1,117 @@
+"""A toy world whose action is visible: a block moves over a still texture, and the action is how far it moves a step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corpora.clips.corpus import MANIFEST, SHARDS, SUMMARY
+from corpora.clips.manifest import ClipRow, ManifestWriter
+from corpora.clips.shards import ShardWriter
+from corpora.video.encode import encode_clip, pack_arrays
+from tests.builders.videos import textured, write_video
+
+SIZE = 48
+SIDE = 12
+FPS = 10
+CAMERA = "observation.images.top"
+HOLD = 12
+"""Steps for which the block keeps its speed."""
+
+
+def world(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Frames uint8 [count, SIZE, SIZE, 3], positions [count, 2] and actions [count, 2], pixels a step."""
+    rng = np.random.default_rng(seed)
+    back = textured(SIZE, SIZE, 7)
+    position, speed = rng.uniform(8, SIZE - SIDE - 8, 2), np.zeros(2)
+    frames, positions = [], []
+    for step in range(count + 1):
+        if step % HOLD == 0:
+            speed = rng.uniform(-1.5, 1.5, 2)
+        picture = back.copy()
+        y, x = np.round(position).astype(int)
+        picture[y : y + SIDE, x : x + SIDE] = (240, 210, 40)
+        frames.append(picture)
+        positions.append(position)
+        position = np.clip(position + speed, 0, SIZE - SIDE)
+    places = np.stack(positions)
+    return np.stack(frames[:count]), places[:count].astype(np.float32), np.diff(places, axis=0).astype(np.float32)
+
+
+def toy_robot(root: Path, seeds: Sequence[int], count: int = 90) -> Path:
+    """LeRobot v2.1 with an episode for each seed."""
+    (root / "meta").mkdir(parents=True)
+    info = {
+        "codebase_version": "v2.1",
+        "fps": FPS,
+        "robot_type": "block",
+        "chunks_size": 1000,
+        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+        "features": {
+            CAMERA: {"dtype": "video", "shape": [SIZE, SIZE, 3]},
+            "observation.state": {"dtype": "float32", "shape": [2], "names": ["y", "x"]},
+            "action": {"dtype": "float32", "shape": [2], "names": ["dy", "dx"]},
+        },
+    }
+    (root / "meta" / "info.json").write_text(json.dumps(info))
+    lines = []
+    for episode, seed in enumerate(seeds):
+        frames, state, action = world(seed, count)
+        place = {"episode_chunk": 0, "episode_index": episode}
+        data = root / str(info["data_path"]).format(**place)
+        video = root / str(info["video_path"]).format(video_key=CAMERA, **place)
+        data.parent.mkdir(parents=True, exist_ok=True)
+        video.parent.mkdir(parents=True, exist_ok=True)
+        columns = {
+            "timestamp": pa.array(np.arange(count) / FPS, pa.float32()),
+            "episode_index": [episode] * count,
+            "task_index": [0] * count,
+            "observation.state": state.tolist(),
+            "action": action.tolist(),
+        }
+        pq.write_table(pa.table(columns), data)
+        write_video(video, list(frames), fps=FPS, options={"crf": "8"})
+        lines.append(json.dumps({"episode_index": episode, "tasks": ["push"], "length": count}))
+    (root / "meta" / "episodes.jsonl").write_text("\n".join(lines) + "\n")
+    (root / "meta" / "tasks.jsonl").write_text(json.dumps({"task_index": 0, "task": "push"}) + "\n")
+    return root
+
+
+def toy_corpus(root: Path, seeds: Sequence[int], count: int = 40) -> Path:
+    """An ingested corpus of the same world at the same rate, a clip for each seed, one shard for each two clips or so."""
+    root.mkdir(parents=True)
+    shards = ShardWriter(root / SHARDS, 0.05)
+    with ManifestWriter(root / MANIFEST) as manifest:
+        for seed in seeds:
+            frames = world(seed, count)[0]
+            t_s = 3.0 + np.arange(count) / FPS
+            row = ClipRow(
+                f"{seed:016x}", f"clip{seed}.mp4", f"clip{seed}", start_s=3.0, end_s=3.0 + count / FPS, fps=FPS,
+                frames=count, width=SIZE, height=SIZE, size=SIZE, embodiment="hand", kept=True,
+            )  # fmt: skip
+            camera = {
+                "first": np.zeros(0, np.int32),
+                "second": np.zeros(0, np.int32),
+                "h": np.zeros((0, 3, 3), np.float32),
+                "inlier_ratio": np.zeros(0, np.float32),
+                "tracks": np.zeros(0, np.int32),
+            }
+            members = {
+                "mp4": encode_clip(list(frames), t_s - t_s[0], crf=8, gop=8),
+                "json": json.dumps({"t_s": t_s.tolist()}).encode(),
+                "camera.npz": pack_arrays(camera),
+            }
+            shard, index = shards.place(members)
+            shards.write(row.clip_id, members)
+            manifest.append(replace(row, shard=shard, index_in_shard=index))
+        shards.close()
+    summary = {"fingerprint": f"toy-{list(seeds)}-{count}", "clips": len(seeds)}
+    (root / SUMMARY).write_text(json.dumps(summary), "utf-8")
+    return root

@@ -1,0 +1,103 @@
+"""The reader: rows, clips and truth as they were written; a clear word where something is not a corpus."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from corpora.clips.corpus import SHARDS, Corpus, decode_clip, iterate_shard
+from corpora.clips.manifest import ManifestWriter, read_manifest
+from corpora.ingestion.pipeline import IngestRun, ingest
+from corpora.ingestion.settings import IngestSettings
+from corpora.sources.discover import SourceDefaults
+from tests.builders.datasets import lerobot_v2
+from tests.builders.videos import numbered_video
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Corpus:
+    root = tmp_path_factory.mktemp("reader")
+    (root / "v").mkdir()
+    for seed in range(3):
+        numbered_video(root / "v" / f"{seed}.mp4", 45, seed=seed)
+    lerobot_v2(root / "v" / "arm")
+    settings = IngestSettings(size=64, clip_s=1.5, camera_gap_s=0.2, shard_mb=0.1)
+    ingest([str(root / "v")], settings, SourceDefaults(), IngestRun(root / "c"))
+    return Corpus(root / "c")
+
+
+def test_clips_come_in_the_order_of_the_manifest(corpus):
+    assert [clip.row for clip in corpus.read_clips()] == corpus.clips
+    assert [row for row in corpus.rows() if row.kept] == corpus.clips
+    assert len({row.shard for row in corpus.clips}) > 1
+
+
+def test_some_clips_are_the_same_as_among_all(corpus):
+    whole = {clip.row.clip_id: clip for clip in corpus.read_clips()}
+    wanted = corpus.clips[::-3]
+    some = list(corpus.read_clips(wanted))
+    assert {clip.row for clip in some} == set(wanted)
+    for clip in some:
+        np.testing.assert_array_equal(clip.frames, whole[clip.row.clip_id].frames)
+        np.testing.assert_array_equal(clip.t_s, whole[clip.row.clip_id].t_s)
+    assert list(corpus.read_clips([])) == []
+
+
+def test_a_clip_decodes_to_the_pixels_that_each_frame_alone_has(corpus):
+    members = dict(iterate_shard(corpus.root / SHARDS / corpus.clips[0].shard, None, {"mp4"}))
+    for mp4 in (members[row.clip_id]["mp4"] for row in corpus.clips if row.clip_id in members):
+        with av.open(io.BytesIO(mp4)) as container:
+            alone = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        np.testing.assert_array_equal(decode_clip(mp4), alone)
+
+
+def test_truth_without_video_is_that_of_the_clips(corpus):
+    truth = corpus.read_truth()
+    with_truth = [clip for clip in corpus.read_clips() if clip.truth is not None]
+    assert set(truth) == {clip.row.clip_id for clip in with_truth} < {row.clip_id for row in corpus.clips}
+    assert corpus.truth_features == {"action": 2, "observation.state": 3}
+    for clip in with_truth:
+        for name, values in clip.truth.items():
+            np.testing.assert_array_equal(truth[clip.row.clip_id][name], values)
+            assert values.dtype == (np.float64 if name == "t_s" else np.float32)
+
+
+def test_times_without_video_are_those_of_the_clips(corpus):
+    times = corpus.read_times(corpus.clips[:4])
+    assert list(times) == [row.clip_id for row in corpus.clips[:4]]
+    for clip in corpus.read_clips(corpus.clips[:4]):
+        np.testing.assert_array_equal(times[clip.row.clip_id], clip.t_s)
+
+
+@pytest.mark.parametrize("make", [lambda root: root / "absent", lambda root: root])
+def test_what_is_no_corpus_says_how_to_make_one(tmp_path, make):
+    with pytest.raises(ValueError, match=r"is not a corpus.*giza ingest VIDEOS --out"):
+        Corpus(make(tmp_path))
+
+
+def test_a_damaged_shard_is_named(corpus, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(corpus.root, copy)
+    (first, second, *_) = sorted((copy / "shards").iterdir())
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(ValueError, match=f"{first.name} lacks"):
+        list(Corpus(copy).read_clips())
+
+
+def test_the_manifest_is_written_whole_or_not_at_all(corpus, tmp_path):
+    rows = list(corpus.rows())
+    with ManifestWriter(tmp_path / "m.parquet") as writer:
+        for _ in range(200):
+            for row in rows:
+                writer.append(row)
+    assert list(read_manifest(tmp_path / "m.parquet")) == rows * 200
+    writer = ManifestWriter(tmp_path / "n.parquet")
+    writer.append(rows[0])
+    writer.__exit__(RuntimeError, RuntimeError(), None)
+    assert not Path(tmp_path / "n.parquet").exists()

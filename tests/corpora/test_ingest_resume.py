@@ -1,0 +1,199 @@
+"""Killed at any moment and started again: the same bytes; finished: nothing to do; other settings: refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corpora.clips.corpus import Corpus
+from corpora.ingestion.pipeline import IngestRun, ingest
+from corpora.ingestion.settings import IngestSettings
+from corpora.sources.discover import SourceDefaults
+from tests.builders.datasets import lerobot_v2
+from tests.builders.videos import numbered_video
+
+FLAGS = ["--size", "64", "--clip-s", "1", "--camera-gap-s", "0.2", "--shard-mb", "0.1", "--workers", "2"]
+SETTINGS = IngestSettings(size=64, clip_s=1.0, camera_gap_s=0.2, shard_mb=0.1)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("in") / "v"
+    folder.mkdir()
+    for seed in range(6):
+        numbered_video(folder / f"{seed}.mp4", 40, seed=seed % 4)  # the last two are copies of the first
+    (folder / "empty.mp4").write_bytes(b"")
+    lerobot_v2(folder / "arm")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(videos, tmp_path_factory) -> Path:
+    """What an uninterrupted run writes."""
+    out = tmp_path_factory.mktemp("out") / "whole"
+    run(videos, out)
+    return out
+
+
+@pytest.fixture
+def own_videos(videos, tmp_path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(videos, tmp_path / "own"))
+
+
+@pytest.fixture
+def finished(whole, tmp_path) -> Path:
+    """A copy of the finished corpus that a test may change."""
+    return Path(shutil.copytree(whole, tmp_path / "finished"))
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != "timing.json")
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
+
+
+def start(videos: Path, out: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "jobs.cli", "ingest", str(videos), "--out", str(out), *FLAGS]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def reference(videos: Path, out: Path) -> tuple[dict[str, bytes], float]:
+    """What an uninterrupted run writes, and how long it takes."""
+    began = time.monotonic()
+    assert start(videos, out).wait() == 0
+    return contents(out), time.monotonic() - began
+
+
+def check_kills(videos: Path, tmp_path: Path, kills: int, seed: int) -> None:
+    """Kills `kills` runs of one ingest at random moments; then lets it finish. One that finishes before its kill is
+    compared at once, and started anew."""
+    expected, seconds = reference(videos, tmp_path / "whole")
+    rng = np.random.default_rng(seed)
+    out = tmp_path / "killed"
+    for _ in range(kills):
+        process = start(videos, out)
+        time.sleep(rng.uniform(0.05, 1.0) * seconds)
+        process.kill()
+        if process.wait() == 0:
+            assert contents(out) == expected
+            shutil.rmtree(out)
+    assert start(videos, out).wait() == 0
+    assert contents(out) == expected
+
+
+def test_killed_and_started_again_it_writes_the_same_bytes(videos, tmp_path):
+    check_kills(videos, tmp_path, kills=4, seed=0)
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(videos, tmp_path):
+    check_kills(videos, tmp_path, kills=20, seed=1)
+
+
+def run(videos: Path, out: Path, settings: IngestSettings = SETTINGS, **how) -> dict:
+    return ingest([str(videos)], settings, SourceDefaults(), IngestRun(out, **how))
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("when", ["decoding", "writing shards"])
+@pytest.mark.parametrize("sources", [1, 11])
+def test_stopped_within_a_phase_it_goes_on_from_there(videos, whole, tmp_path, when, sources):
+    def stop(phase: str, done: int, total: int, seconds: float) -> None:
+        if phase == when and done >= sources:
+            raise Stop
+
+    out = tmp_path / "stopped"
+    with pytest.raises(Stop):
+        ingest([str(videos)], SETTINGS, SourceDefaults(), IngestRun(out), stop)
+    with pytest.raises(ValueError, match="its ingest has not finished"):
+        Corpus(out)
+    staged_before = len(list((out / "staging").rglob("done/*/*.tar")))
+    summary = run(videos, out, workers=2)
+    assert summary["sources_staged"] == summary["sources"] - staged_before
+    assert contents(out) == contents(whole)
+    assert not (out / "staging").exists()
+
+
+def test_a_finished_corpus_is_left_alone(videos, finished):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    assert run(videos, finished, workers=2)["already_finished"]
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_killed_after_its_last_file_needs_no_more_than_tidying(videos, whole, finished):
+    (finished / "staging" / "tmp").mkdir(parents=True)
+    (finished / "staging" / "ingest.json").write_text((finished / "ingest.json").read_text())
+    assert run(videos, finished)["already_finished"]
+    assert contents(finished) == contents(whole)
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_other_settings_are_refused(videos, finished, complete):
+    if not complete:
+        (finished / "staging").mkdir()
+        (finished / "ingest.json").rename(finished / "staging" / "ingest.json")
+    with pytest.raises(
+        ValueError, match=r"made with other settings \(settings.size: 64 there, 96 now\); choose another"
+    ):
+        run(videos, finished, IngestSettings(size=96, clip_s=1.0, camera_gap_s=0.2, shard_mb=0.1))
+
+
+def test_changed_inputs_are_refused_for_a_finished_corpus(own_videos, tmp_path):
+    run(own_videos, tmp_path / "c")
+    numbered_video(own_videos / "new.mp4", 30, seed=50)
+    with pytest.raises(ValueError, match="its inputs have changed since"):
+        run(own_videos, tmp_path / "c")
+    assert len(Corpus(tmp_path / "c").clips) > 0
+
+
+def test_folders_of_others_are_not_written_into(videos, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(ValueError, match="holds other files"):
+        run(videos, tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    with pytest.raises(ValueError, match="is a file"):
+        run(videos, tmp_path / "mine" / "thesis.txt")
+
+
+def test_two_runs_do_not_write_one_corpus(videos, tmp_path):
+    out = tmp_path / "c"
+    first = start(videos, out)
+    limit = time.monotonic() + 30
+    while not (out / "staging" / "sources.jsonl").exists():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    with pytest.raises(ValueError, match="another ingest is writing there"):
+        run(videos, out)
+    assert first.wait() == 0
+
+
+def test_the_output_may_lie_inside_the_input(own_videos):
+    out = own_videos / "corpus"
+    summary = run(own_videos, out)
+    assert run(own_videos, out)["already_finished"]
+    assert summary["sources"] == 11
+
+
+def test_no_video_at_all_is_said(tmp_path):
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "a.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"no video in .*files of other kinds: \{'.txt': 1\}.*give video files"):
+        run(tmp_path / "v", tmp_path / "c")
+
+
+def test_ingest_json_is_the_same_run_after_run(videos, whole, tmp_path):
+    run(videos, tmp_path / "b", workers=2, file_timeout_s=60)
+    one, other = ((path / "ingest.json").read_text() for path in (whole, tmp_path / "b"))
+    assert one == other
+    assert "near_duplicate" in json.loads(one)["reasons"]

@@ -1,0 +1,352 @@
+"""Samples of robots, clips and latents against slow references: all by time, nothing beyond an episode's or clip's end."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corpora.clips.corpus import Corpus
+from corpora.clips.frames import ClipFrames, open_clip_frames
+from corpora.episodes.episode import RobotEpisodes
+from corpora.episodes.frames import open_episode_frames
+from corpora.mixture.datasets import ClipMember, LatentMember, Member, MemberSubset, RobotMember
+from corpora.store.frames import FrameTable
+from lapa.latents import LatentKey, PairColumns, Part, write_part
+from tests.builders.corpora import clip_frames, write_corpus
+from tests.builders.datasets import CAMERAS, FPS, LENGTHS, TASKS, frames_of, lerobot_v2, lerobot_v3
+from tests.builders.videos import number_of, write_video
+
+HEAD = CAMERAS[0]
+TOKENS, DIM = 4, 3
+
+
+@pytest.fixture(scope="module")
+def robot(tmp_path_factory: pytest.TempPathFactory) -> tuple[RobotEpisodes, FrameTable]:
+    folder = tmp_path_factory.mktemp("robot")
+    episodes = RobotEpisodes(lerobot_v3(folder / "pick"))
+    return episodes, open_episode_frames(episodes, 64, cache=folder / "cache")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[ClipFrames, Path]:
+    """Clips of even and uneven times, and made-up latents of their frames: (clip, frame, token, dimension)."""
+    folder = tmp_path_factory.mktemp("corpus")
+    read = Corpus(write_corpus(folder / "corpus", range(6)))
+    clips = open_clip_frames(read, 32, cache=folder / "cache")
+    write_latents(folder / "latents", clips)
+    return clips, folder / "latents"
+
+
+def write_latents(folder: Path, clips: ClipFrames, *, shift_s: float = 0.0, lam_tokens: int | None = None) -> None:
+    """With extract's own writer, in two parts, clips in another order; frame k of clip c has 100 c + k + n / 100."""
+    folder.mkdir()
+    key = LatentKey("model", gap_s=0.5, stride_s=0.1, corpus="made", part_frames=99)
+    order = list(range(len(clips.rows)))[::-1]
+    for number, runs in enumerate((order[:2], order[2:])):
+        pairs, latents = [], [np.zeros((0, TOKENS * DIM), np.float32)]
+        for run in runs:
+            times = clips.t_s[clips.starts[run] : clips.starts[run + 1]]
+            frames = np.arange(0, len(times) - 5, 2)
+            unknown = np.zeros(len(frames), np.float32)
+            camera = np.zeros((len(frames), 9), np.float32)
+            gap_s = np.full(len(frames), 0.5)
+            pairs.append(PairColumns(clips.rows[run], times[frames] + shift_s, gap_s, unknown, camera, unknown))
+            latents.append((100 * run + frames[:, None] + np.arange(TOKENS * DIM) / 100).astype(np.float32))
+        values = np.concatenate(latents)
+        columns = {"latent": values, "quantized": -values, "codes": np.zeros((len(values), 0), np.int32)}
+        write_part(folder, Part(number, "", tuple(clips.rows[run] for run in runs)), key, pairs, columns, ())
+    (folder / "extract.json").write_text(json.dumps({"gap_s": 0.5, "lam": str(folder / "lam")}))
+    if lam_tokens is not None:
+        (folder / "lam").mkdir()
+        (folder / "lam" / "config.json").write_text(json.dumps({"tokens": lam_tokens}))
+
+
+def member_of(robot: tuple[RobotEpisodes, FrameTable], **changes: object) -> RobotMember:
+    settings: dict = {"name": "pick", "embodiment": "two_link", "horizon": 6, **changes}
+    return RobotMember(*robot, **settings)
+
+
+@pytest.mark.parametrize(("horizon", "step_s"), [(6, None), (4, 2 / FPS), (5, 0.1), (1, None)])
+def test_a_chunk_is_the_actions_at_its_times(robot, horizon: int, step_s: float | None) -> None:
+    episodes = robot[0]
+    member = member_of(robot, horizon=horizon, step_s=step_s)
+    step = step_s or 1 / FPS
+    assert len(member) == sum(LENGTHS)
+    position = 0
+    for episode in episodes.episodes:
+        for row in range(len(episode.t_s)):
+            sample = member.sample(position)
+            position += 1
+            np.testing.assert_array_equal(sample.state, episode.state[row])
+            assert sample.instruction == TASKS[episode.index]
+            for k in range(horizon):
+                moment = episode.t_s[row] + k * step
+                distance = np.abs(episode.t_s - moment)
+                assert sample.action_mask[k] == (moment <= episode.t_s[-1] + 0.5 / FPS + 1e-6)
+                if sample.action_mask[k]:
+                    nearest = np.flatnonzero(distance <= distance.min() + 2e-6)[-1]
+                    np.testing.assert_array_equal(sample.action[k], episode.action[nearest])
+                else:
+                    np.testing.assert_array_equal(sample.action[k], episode.action[-1])
+
+
+def test_pictures_and_future_are_those_of_their_moments(robot) -> None:
+    episodes = robot[0]
+    member = member_of(robot, future_s=6 / FPS)
+    for episode in episodes.episodes:
+        for row in range(len(episode.t_s)):
+            sample = member.sample(episode.start + row)
+            assert sample.pictures.shape == (2, 1, 64, 64, 3)
+            assert sample.picture_mask.all()
+            assert [number_of(view[0]) for view in sample.pictures] == [row, row]
+            if row + 6 < len(episode.t_s):
+                assert [number_of(view) for view in sample.future] == [row + 6, row + 6]
+            else:
+                assert sample.future is None
+    assert member_of(robot).sample(0).future is None
+
+
+def test_history_is_oldest_first_and_masked_before_the_beginning(robot) -> None:
+    episodes = robot[0]
+    member = member_of(robot, history_s=(-0.4, -0.2, 0.0))
+    for row in (0, 2, 3, 5, 6, 29):
+        for episode in episodes.episodes:
+            sample = member.sample(episode.start + row)
+            wanted = [row - 6, row - 3, row]
+            assert sample.pictures.shape == (2, 3, 64, 64, 3)
+            assert sample.picture_mask.tolist() == [[moment >= 0 for moment in wanted]] * 2
+            for moment, picture in zip(wanted, sample.pictures[1], strict=True):
+                if moment >= 0:
+                    assert number_of(picture) == moment
+                else:
+                    assert not picture.any()
+
+
+def test_episodes_are_chosen_and_whole_chunks_asked_for(robot) -> None:
+    member = member_of(robot, episode_indices=[1], drop_last=True)
+    assert len(member) == LENGTHS[1] - 5
+    assert member.groups == ["pick/episode_000001"] * len(member)
+    assert all(member.sample(index).action_mask.all() for index in range(len(member)))
+    state, action, mask = member.chunks(range(len(member)))
+    for index in (0, 17, len(member) - 1):
+        sample = member.sample(index)
+        np.testing.assert_array_equal(state[index], sample.state)
+        np.testing.assert_array_equal(action[index], sample.action)
+        np.testing.assert_array_equal(mask[index], sample.action_mask)
+    states, actions = member.rows()
+    np.testing.assert_array_equal(states, robot[0].episodes[1].state[: len(member)])
+    np.testing.assert_array_equal(actions, robot[0].episodes[1].action[: len(member)])
+
+
+def test_a_camera_that_failed_is_masked_and_rows_nobody_saw_are_no_samples(tmp_path: Path) -> None:
+    root = lerobot_v2(tmp_path / "pick")
+    video = "videos/chunk-000/{}/episode_000000.mp4"
+    write_video(root / video.format(HEAD), frames_of(0, 0)[:10], fps=FPS)
+    write_video(root / video.format(CAMERAS[1]), frames_of(0, 1)[:20], fps=FPS)
+    episodes = RobotEpisodes(root)
+    frames = open_episode_frames(episodes, 32, cache=tmp_path / "cache")
+    member = member_of((episodes, frames), episode_indices=[0], future_s=4 / FPS)
+    assert len(member) == 21
+    assert [member.sample(i).picture_mask[:, 0].tolist() for i in (5, 15)] == [[True, True], [False, True]]
+    assert not member.sample(15).pictures[0].any()
+    # a future that one camera did not see is none
+    assert [member.sample(i).future is None for i in (6, 7)] == [False, True]
+    # actions go on where the pictures end
+    assert member.sample(20).action_mask.all()
+
+
+def test_without_actions_the_mask_is_false(tmp_path: Path) -> None:
+    episodes = RobotEpisodes(lerobot_v2(tmp_path / "watched", actions=False), cameras=["head"], state=None)
+    frames = open_episode_frames(episodes, 32, cache=tmp_path / "cache")
+    member = member_of((episodes, frames), future_s=0.2)
+    sample = member.sample(3)
+    assert sample.state is None
+    assert sample.action is None
+    assert sample.action_mask.tolist() == [False] * 6
+    with pytest.raises(ValueError, match="member 'pick' has no actions"):
+        member.chunks([0])
+
+
+def test_settings_that_make_no_sense_are_refused(robot) -> None:
+    for history in ((0.5, 0.0), (-0.5,), (0.0, -0.5, 0.0), ()):
+        with pytest.raises(ValueError, match="oldest first"):
+            member_of(robot, history_s=history)
+    with pytest.raises(ValueError, match="horizon 0"):
+        member_of(robot, horizon=0)
+    with pytest.raises(ValueError, match="step_s 0"):
+        member_of(robot, step_s=0)
+    with pytest.raises(ValueError, match="future_s -1"):
+        member_of(robot, future_s=-1)
+    with pytest.raises(ValueError, match=r"episodes \[5\]"):
+        member_of(robot, episode_indices=[1, 5])
+    with pytest.raises(ValueError, match="has no sample"):
+        member_of(robot, horizon=60, drop_last=True)
+    with pytest.raises(ValueError, match="open_episode_frames of the same episodes"):
+        member_of((RobotEpisodes(robot[0].root, indices=[0]), robot[1]))
+
+
+def test_samples_may_be_changed_without_changing_the_data(robot, corpus) -> None:
+    members: list[Member] = [
+        member_of(robot, future_s=0.2),
+        LatentMember(corpus[0], corpus[1], name="hands", horizon=6, tokens=TOKENS, future_s=0.5),
+    ]
+    for member in members:
+        first = member.sample(0)
+        kept = pickle.loads(pickle.dumps(first))
+        for values in (first.pictures, first.action, first.action_mask, first.picture_mask, first.future):
+            values[:] = 0
+        again = member.sample(0)
+        np.testing.assert_array_equal(again.pictures, kept.pictures)
+        np.testing.assert_array_equal(again.action, kept.action)
+        np.testing.assert_array_equal(again.future, kept.future)
+
+
+def test_members_reach_workers_without_their_pictures(robot, corpus) -> None:
+    latent = LatentMember(corpus[0], corpus[1], name="hands", horizon=6, tokens=TOKENS, future_s=0.5)
+    for member in (member_of(robot, future_s=0.2), latent):
+        packed = pickle.dumps(member)
+        assert len(packed) < 40_000  # the pictures alone are more than ten times that
+        copy = pickle.loads(packed)
+        for index in (0, len(member) - 1):
+            np.testing.assert_array_equal(copy.sample(index).pictures, member.sample(index).pictures)
+            np.testing.assert_array_equal(copy.sample(index).action, member.sample(index).action)
+
+
+def test_a_latent_lies_at_its_frame(corpus) -> None:
+    clips, folder = corpus
+    member = LatentMember(clips, folder, name="hands", horizon=6, tokens=TOKENS, state_dim=5)
+    counted = [
+        len(range(0, int(stop - start) - 5, 2))
+        for start, stop in np.lib.stride_tricks.sliding_window_view(clips.starts, 2)
+    ]
+    assert len(member) == sum(counted)
+    assert member.embodiment == "latent"
+    position = 0
+    for run, count in enumerate(counted):
+        for number in range(count):
+            sample = member.sample(position)
+            assert member.groups[position] == f"video{run}"
+            wanted = (100 * run + 2 * number + np.arange(TOKENS * DIM) / 100).astype(np.float32)
+            np.testing.assert_array_equal(sample.action[:TOKENS], wanted.reshape(TOKENS, DIM))
+            assert not sample.action[TOKENS:].any()
+            assert sample.action_mask.tolist() == [True] * TOKENS + [False] * 2
+            np.testing.assert_array_equal(
+                sample.pictures[0, 0], clips.table.pictures[clips.starts[run] + 2 * number, 0]
+            )
+            np.testing.assert_array_equal(sample.state, np.zeros(5, np.float32))
+            position += 1
+    quantized = LatentMember(clips, folder, name="hands", horizon=6, tokens=TOKENS, column="quantized")
+    np.testing.assert_array_equal(quantized.latents(), -member.latents())
+    chosen = LatentMember(clips, folder, name="hands", horizon=6, tokens=2, groups=["video4"])
+    assert set(chosen.groups) == {"video4"}
+    assert chosen.latents().shape == (counted[4], 2, 6)
+
+
+def test_clips_are_decoded_to_their_frames(corpus) -> None:
+    clips, _ = corpus
+    for run, row in enumerate(clips.rows):
+        start, stop = clips.starts[run], clips.starts[run + 1]
+        assert stop - start == row.frames
+        frames = clip_frames(run, row.frames, moving=run % 2 == 1).astype(np.float64)
+        # 48 to 32 pixels by area: each pixel is the mean of 1.5 x 1.5
+        fine = frames.repeat(2, 1).repeat(2, 2)
+        small = fine.reshape(row.frames, 32, 3, 32, 3, 3).mean((2, 4))
+        assert np.abs(small - clips.table.pictures[start:stop, 0]).mean() < 5
+    assert clips.table.valid.all()
+
+
+def test_no_future_lies_beyond_its_clip(corpus) -> None:
+    clips, folder = corpus
+    latent = LatentMember(clips, folder, name="hands", horizon=4, tokens=TOKENS, future_s=0.8)
+    clip = ClipMember(clips, name="watched", embodiment="latent", horizon=4, future_s=0.8)
+    missing = 0
+    for member in (latent, clip):
+        position = 0
+        for run, row in enumerate(clips.rows):
+            start, stop = int(clips.starts[run]), int(clips.starts[run + 1])
+            times = clips.t_s[start:stop]
+            edge = times[-1] + 0.5 * float(np.median(np.diff(times))) + 1e-6
+            frames = range(0, row.frames - 5, 2) if member is latent else np.flatnonzero(times + 0.8 <= edge).tolist()
+            for frame in frames:
+                sample, moment = member.sample(position), times[frame] + 0.8
+                position += 1
+                np.testing.assert_array_equal(sample.pictures[:, 0], clips.table.pictures[start + frame])
+                if moment > edge:
+                    missing += 1
+                    assert sample.future is None
+                    continue
+                nearest = start + int(np.abs(times - moment).argmin())
+                np.testing.assert_array_equal(sample.future, clips.table.pictures[nearest])
+        assert position == len(member)
+    assert missing > 0
+    assert "video3" not in clip.groups  # it is shorter than the future is away
+    assert clip.sample(0).action is None
+    assert not clip.sample(0).action_mask.any()
+    spaced = ClipMember(clips, name="watched", embodiment="latent", horizon=4, future_s=0.8, stride_s=0.3)
+    assert 0 < len(spaced) < len(clip) / 2
+
+
+def test_shuffled_latents_are_all_of_other_clips(corpus) -> None:
+    clips, folder = corpus
+    true = LatentMember(clips, folder, name="hands", horizon=4, tokens=TOKENS)
+    shuffled, again, other = (
+        LatentMember(clips, folder, name="hands", horizon=4, tokens=TOKENS, shuffle_latents_seed=seed)
+        for seed in (1, 1, 2)
+    )
+    assert shuffled.groups == true.groups
+    run_of = np.array([int(latent.flat[0]) // 100 for latent in shuffled.latents()])
+    own = np.array([int(group.removeprefix("video")) for group in shuffled.groups])
+    assert (run_of != own).all()
+    assert sorted(shuffled.latents()[:, 0, 0].tolist()) == sorted(true.latents()[:, 0, 0].tolist())
+    np.testing.assert_array_equal(shuffled.latents(), again.latents())
+    assert (shuffled.latents() != other.latents()).any()
+    with pytest.raises(ValueError, match="of one clip"):
+        LatentMember(clips, folder, name="hands", horizon=4, tokens=4, groups=["video1"], shuffle_latents_seed=1)
+
+
+def test_latents_that_do_not_fit_are_refused(corpus, tmp_path: Path) -> None:
+    clips, folder = corpus
+
+    def latents(where: Path, tokens: int | None = TOKENS, horizon: int = 4) -> LatentMember:
+        return LatentMember(clips, where, name="hands", horizon=horizon, tokens=tokens)
+
+    with pytest.raises(ValueError, match="4 tokens do not fit a horizon of 3 steps"):
+        latents(folder, horizon=3)
+    with pytest.raises(ValueError, match="tokens 5: labels of 12 numbers"):
+        latents(folder, tokens=5, horizon=8)
+    with pytest.raises(ValueError, match="does not say how many tokens"):
+        latents(folder, tokens=None)
+    with pytest.raises(ValueError, match="giza extract"):
+        latents(tmp_path)
+    write_latents(tmp_path / "shifted", clips, shift_s=0.02)
+    with pytest.raises(ValueError, match="has no frame at"):
+        latents(tmp_path / "shifted")
+    write_latents(tmp_path / "named", clips, lam_tokens=2)
+    assert latents(tmp_path / "named", tokens=None).latents().shape[1:] == (2, TOKENS * DIM // 2)
+
+
+def test_a_clip_that_does_not_decode_costs_itself_only(tmp_path: Path) -> None:
+    read = Corpus(write_corpus(tmp_path / "corpus", [1, 2, 5]))
+    (shard,) = {row.shard for row in read.clips}
+    path = tmp_path / "corpus" / "shards" / shard
+    data = bytearray(path.read_bytes())
+    place = data.index(b"mdat")
+    data[place + 8 : place + 2000] = bytes(1992)
+    path.write_bytes(data)
+    clips = open_clip_frames(read, 32, cache=tmp_path / "cache")
+    assert [fault.source for fault in clips.table.faults] == [read.clips[0].clip_id]
+    member = ClipMember(clips, name="watched", embodiment="latent", horizon=4, future_s=0.5)
+    assert set(member.groups) == {"video2", "video5"}
+
+
+def test_a_subset_is_the_member_where_it_was_chosen(robot) -> None:
+    member = member_of(robot)
+    held_out = [index for index, group in enumerate(member.groups) if group.endswith("1")]
+    subset = MemberSubset(member, held_out, name="pick held out")
+    assert len(subset) == LENGTHS[1]
+    assert set(subset.groups) == {"pick/episode_000001"}
+    np.testing.assert_array_equal(subset.sample(4).state, member.sample(held_out[4]).state)

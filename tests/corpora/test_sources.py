@@ -1,0 +1,194 @@
+"""What is found: files, folders, globs, lists, tars and datasets, in a fixed order; and what is refused at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corpora.episodes.lerobot import cut_truth, read_truth
+from corpora.sources.discover import SourceDefaults, find_sources
+from corpora.sources.source import Source
+from tests.builders.datasets import CAMERAS, LENGTHS, TASKS, lerobot_v2, lerobot_v3, truth_of, webdataset
+from tests.builders.videos import numbered_video
+
+
+def found(*inputs: Path | str, skipped: Counter | None = None, **defaults) -> list[Source]:
+    skipped = Counter() if skipped is None else skipped
+    return list(find_sources([str(path) for path in inputs], SourceDefaults(**defaults), skipped=skipped))
+
+
+def names(*inputs: Path | str, **defaults) -> list[str]:
+    return [source.name for source in found(*inputs, **defaults)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "videos"
+    (root / "b" / ".cache").mkdir(parents=True)
+    for place in ("z.mp4", "a.GIF", "b/c.mkv", "b/.cache/hidden.mp4"):
+        (root / place).write_bytes(b"")
+    (root / "notes.txt").write_text("hello")
+    (root / "b" / "data.json").write_text("{}")
+    (root / "._z.mp4").write_bytes(b"\0\5\x16\7")
+    (root / "code.ts").write_text("let x = 1")
+    numbered_video(root / "b" / "nameless.mp4", 3).rename(root / "b" / "nameless")
+    return root
+
+
+def test_folders_are_walked_in_order_and_other_files_counted(folder):
+    skipped: Counter[str] = Counter()
+    assert [source.name for source in found(folder, skipped=skipped)] == ["a.GIF", "z.mp4", "b/c.mkv", "b/nameless"]
+    assert skipped == {".txt": 1, ".json": 1, ".mp4": 1, ".ts": 1}
+
+
+def test_globs_home_and_repeats(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert names("~/videos/*.mp4") == ["z.mp4"]
+    assert names("~/videos/**/*.[mM][kK]v") == ["c.mkv"]
+    assert names(folder / "z.mp4", folder / "z.mp4") == ["z.mp4"]
+
+
+def test_names_from_several_folders_tell_them_apart(tmp_path):
+    for place in ("one/videos", "two/videos", "three"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "a.mp4").write_bytes(b"")
+    inputs = [tmp_path / "one/videos", tmp_path / "two/videos", tmp_path / "three"]
+    assert names(*inputs) == ["one/videos/a.mp4", "two/videos/a.mp4", f"{tmp_path.name}/three/a.mp4"]
+
+
+@pytest.mark.parametrize("text", ["absent.mp4", "absent/*.mp4"])
+def test_a_missing_input_stops_at_once(tmp_path, text):
+    with pytest.raises(FileNotFoundError, match=r"absent.*(no such file|no file matches).*give existing paths"):
+        found(tmp_path / text)
+
+
+def test_lists_carry_times_text_tier_and_embodiment(tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").write_bytes(b"x")
+    lines = [
+        {"path": "clips/a.mp4", "start": 1, "end": 2.5, "text": "pour", "tier": "synthetic", "embodiment": "hand"},
+        {"path": str(tmp_path / "clips" / "a.mp4")},
+        {"path": "clips/gone.mp4"},
+    ]
+    path = tmp_path / "list.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
+    first, second, third = found(path, tier="neural", text="default")
+    assert (first.start_s, first.end_s, first.text, first.tier, first.embodiment) == (
+        1.0,
+        2.5,
+        "pour",
+        "synthetic",
+        "hand",
+    )
+    assert (second.start_s, second.end_s, second.text, second.tier) == (0.0, None, "default", "neural")
+    assert third.fault == "missing_file"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{bad", "line 1: not JSON"),
+        ('["a.mp4"]', 'has no "path"'),
+        ('{"path": "a.mp4", "tier": "martian"}', "tier 'martian' is unknown; use one of human"),
+        ('{"path": "a.mp4", "start": 3, "end": 2}', "end 2 is not after start 3"),
+        ('{"path": "a.mp4", "start": -1}', "start -1 is no time"),
+        ('{"path": "a.mp4", "begin": 1}', "unknown fields"),
+    ],
+)
+def test_a_wrong_list_says_where_and_why(tmp_path, line, message):
+    path = tmp_path / "list.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(ValueError, match=message):
+        found(path)
+
+
+def test_tars_of_videos_with_captions(tmp_path):
+    video = numbered_video(tmp_path / "v.mp4", 5).read_bytes()
+    caption = json.dumps({"caption": "from json", "video_metadata": {}}).encode()
+    members = {
+        "0001.mp4": video,
+        "0001.txt": b"from txt",
+        "0001.json": caption,
+        "0002.json": caption,
+        "0002.webm": video,
+    }
+    members |= {"0003.json": b"{}", "sub/0004.mp4": video, "sub/0004.json": b"not json"}
+    first, second, fourth = found(webdataset(tmp_path / "w.tar", members))
+    assert (first.name, first.text) == ("w.tar/0001", "from txt")
+    assert (second.name, second.text, second.tar_suffix) == ("w.tar/0002", "from json", ".webm")
+    assert (fourth.name, fourth.text) == ("w.tar/sub/0004", "")
+    with open(first.path, "rb") as tar:
+        tar.seek(second.tar_offset)
+        assert tar.read(second.tar_bytes) == video
+
+
+def test_damaged_tars_give_what_comes_before_the_damage(tmp_path):
+    video = numbered_video(tmp_path / "v.mp4", 20).read_bytes()
+    path = webdataset(tmp_path / "w.tar", {f"{number:04d}.mp4": video for number in range(4)})
+    path.write_bytes(path.read_bytes()[: len(video) * 5 // 2])
+    *good, bad = found(path)
+    assert [source.name for source in good] == ["w.tar/0000", "w.tar/0001"]
+    assert bad.fault == "unreadable"
+    (tmp_path / "empty.tar").write_bytes(b"")
+    (tmp_path / "text.tar").write_text("no tar " * 200)
+    assert {source.fault for source in found(tmp_path / "text.tar")} == {"unreadable"}
+    assert len(found(tmp_path / "empty.tar")) == 1
+    assert found(webdataset(tmp_path / "none.tar", {"a.txt": b"x"}))[0].fault == "no_video_stream"
+
+
+@pytest.mark.parametrize("version", ["v2.0", "v2.1", "v3.0"])
+def test_lerobot_datasets_are_recognised_also_inside_a_folder(tmp_path, version):
+    root = tmp_path / "in" / "robots" / "arm"
+    lerobot_v3(root) if version == "v3.0" else lerobot_v2(root, version)
+    direct, nested = found(root), found(tmp_path / "in")
+    expected = [f"arm/episode_{episode:06d}/{camera}" for episode in (0, 1) for camera in CAMERAS]
+    assert [source.name for source in direct] == expected
+    assert [source.name for source in nested] == [f"robots/{name}" for name in expected]
+    assert [source.group for source in direct] == [name.rpartition("/")[0] for name in expected]
+    assert {(source.tier, source.embodiment) for source in direct} == {("robot", "two_link")}
+    assert [source.text for source in direct] == [TASKS[0], TASKS[0], TASKS[1], TASKS[1]]
+    assert [source.name for source in found(root, cameras=("side",))] == [name for name in expected if "side" in name]
+    with pytest.raises(ValueError, match=r"cameras \['wrist'\].*has none of them; it has"):
+        found(root, cameras=("wrist",))
+    for source in direct:
+        truth = read_truth(source.truth_path, source.truth_episode)
+        episode = source.truth_episode
+        assert len(truth["t_s"]) == LENGTHS[episode]
+        for name, values in truth_of(episode).items():
+            np.testing.assert_array_equal(truth[name], values)
+        part = cut_truth(truth, 0.2, 0.4)
+        np.testing.assert_allclose(part["t_s"], [0.2, 4 / 15, 1 / 3], atol=1e-6)
+
+
+def test_a_dataset_without_actions_is_human_video(tmp_path):
+    assert {source.tier for source in found(lerobot_v2(tmp_path / "d", actions=False))} == {"human"}
+    assert {source.tier for source in found(tmp_path / "d", tier="synthetic")} == {"synthetic"}
+
+
+def test_faulty_datasets_are_recorded(tmp_path):
+    root = lerobot_v2(tmp_path / "d")
+    os.remove(root / f"videos/chunk-000/{CAMERAS[1]}/episode_000001.mp4")
+    assert [source.fault for source in found(root)] == ["", "", "", "missing_file"]
+    (root / "meta" / "episodes.jsonl").write_text("{broken")
+    assert [source.fault for source in found(root)] == ["unreadable"]
+    info = json.loads((root / "meta" / "info.json").read_text())
+    (root / "meta" / "info.json").write_text(json.dumps({**info, "codebase_version": "v9.0"}))
+    assert [source.fault for source in found(root)] == ["unsupported"]
+    (root / "meta" / "info.json").write_text(json.dumps({**info, "features": {}}))
+    assert [source.fault for source in found(root)] == ["no_video_stream"]
+    (root / "meta" / "info.json").write_text("{")
+    assert [source.fault for source in found(root)] == ["unreadable"]
+
+
+def test_a_changed_file_is_another_source(tmp_path):
+    path = numbered_video(tmp_path / "a.mp4", 3)
+    (before,) = found(path)
+    numbered_video(path, 4)
+    (after,) = found(path)
+    assert before.key != after.key
+    assert Source.from_json(json.loads(json.dumps(after.__dict__))) == after

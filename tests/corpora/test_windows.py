@@ -1,0 +1,145 @@
+"""Shots, windows, quality: no window crosses a cut, each is as long as asked, and what moves is not called static."""
+
+from __future__ import annotations
+
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+
+from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.windows import WindowSettings, cut_windows
+from corpora.video.quality import QualityMeter, QualitySettings
+from corpora.video.shots import ShotSettings, label_shots
+from tests.builders.videos import numbered_frame, textured
+
+SETTINGS = WindowSettings(size=32, fit="stretch", clip_s=1.0, camera_gap_s=0.2, quality=QualitySettings())
+
+
+def shots_of(frames: list[np.ndarray], fps: float = 15.0) -> list[int]:
+    timed = ((index / fps, rgb) for index, rgb in enumerate(frames))
+    return [shot for shot, _, _ in label_shots(timed, ShotSettings())]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 10, 27, 28, 29])
+def test_a_cut_is_found_wherever_it_lies(cut):
+    frames = [numbered_frame(i, seed=0) for i in range(cut)] + [numbered_frame(i, seed=7) for i in range(30 - cut)]
+    assert shots_of(frames) == [0] * cut + [1] * (30 - cut)
+
+
+def test_two_cuts_close_together_are_two():
+    frames = [numbered_frame(i, seed=seed) for seed in (0, 7, 9) for i in range(6)]
+    assert shots_of(frames) == [0] * 6 + [1] * 6 + [2] * 6
+
+
+def test_a_turning_head_is_no_cut():
+    wide = textured(1200, 160, 3)
+    rng = np.random.default_rng(0)
+    speed = np.convolve(rng.uniform(0, 40, 60), np.ones(8) / 8, "same")
+    places = np.clip(np.cumsum(speed), 0, 1000).astype(int)
+    assert set(shots_of([wide[:, x : x + 200] for x in places])) == {0}
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 6, 9])
+def test_movement_that_begins_or_ends_with_the_video_is_no_cut(count):
+    """Beyond the first and the last frame there is no movement to compare with."""
+    wide = textured(1200, 160, 3)
+    places = [int(300 + 5 * index**1.7) for index in range(count)]
+    assert set(shots_of([wide[:, x : x + 200] for x in places])) == {0}
+    assert set(shots_of([wide[:, x : x + 200] for x in reversed(places)])) == {0}
+
+
+def test_order_and_times_are_those_of_the_input():
+    times = [0.0, 0.1, 0.15, 0.4, 0.9, 1.0, 1.3]
+    out = list(label_shots(((t, numbered_frame(i)) for i, t in enumerate(times)), ShotSettings()))
+    assert [t for _, t, _ in out] == times
+
+
+def labelled(count: int, fps: float, cuts: tuple[int, ...] = ()):
+    for index in range(count):
+        yield sum(index >= cut for cut in cuts), index / fps, numbered_frame(index)
+
+
+def test_windows_have_the_set_length_and_touch():
+    windows = list(cut_windows(labelled(50, 20.0), SETTINGS, source_end_s=2.5))
+    assert [(window.start_s, window.end_s) for window in windows] == [(0.0, 1.0), (1.0, 2.0), (2.0, 2.5)]
+    assert [len(window.frames) for window in windows] == [20, 20, 10]
+
+
+def test_no_window_crosses_a_cut():
+    windows = list(cut_windows(labelled(60, 20.0, cuts=(13, 33)), SETTINGS))
+    assert [window.shot for window in windows] == [0, 1, 2, 2]
+    for window, following in itertools.pairwise(windows):
+        assert window.end_s <= following.start_s + 1e-9
+    starts = {round(window.start_s * 20) for window in windows}
+    assert {13, 33} <= starts
+
+
+def test_pairs_are_the_nearest_frames_to_the_gap_and_both_in_the_window():
+    rng = np.random.default_rng(1)
+    times = np.cumsum(rng.uniform(0.03, 0.12, 60))
+    frames = ((0, float(t), numbered_frame(i)) for i, t in enumerate(times))
+    for window in cut_windows(frames, SETTINGS):
+        for first, second in zip(window.first, window.second, strict=True):
+            gaps = np.abs(window.t_s - window.t_s[first] - 0.2)
+            gaps[: first + 1] = np.inf
+            assert gaps[second] == gaps.min()
+            assert gaps[second] <= 0.1 + 1e-9
+        unpaired = set(range(len(window.t_s))) - set(window.first.tolist())
+        assert all(window.t_s[-1] - window.t_s[index] < 0.2 + 0.12 for index in unpaired)
+
+
+def quality_of(frames: list[np.ndarray], fps: float = 15.0) -> str:
+    meter = QualityMeter(QualitySettings())
+    for index, rgb in enumerate(frames):
+        meter.add(index / fps, cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
+    return meter.finish().reason(QualitySettings())[0]
+
+
+def noisy(picture: np.ndarray, seed: int, sigma: float = 4.0) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, sigma, picture.shape)
+    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+
+
+def test_reasons():
+    still = textured(320, 192, 5)
+    moving = [numbered_frame(i, width=320, height=192) for i in range(30)]
+    assert quality_of(moving) == ""
+    assert quality_of([still] * 30) == "frozen"
+    assert quality_of([noisy(still, i) for i in range(30)]) == "static"
+    assert quality_of([rgb // 20 for rgb in moving]) == "too_dark"
+    assert quality_of([cv2.GaussianBlur(rgb, (0, 0), 9) for rgb in moving]) == "blurred"
+
+
+def test_drifting_exposure_is_not_movement():
+    still = textured(320, 192, 5).astype(np.float32)
+    assert (
+        quality_of([np.clip(noisy(still, i, 2.0) + 20 * np.sin(i / 8), 0, 255).astype(np.uint8) for i in range(45)])
+        == "static"
+    )
+
+
+def test_a_small_hand_before_a_fixed_camera_is_movement():
+    still = textured(320, 192, 5)
+    frames = []
+    for index in range(150):
+        picture = still.copy()
+        x = 100 + (index * 3 if 60 <= index < 80 else 0)  # moves for a little more than a second of ten
+        picture[80:104, x : x + 24] = (190, 140, 120)  # one hundredth of the picture
+        frames.append(noisy(picture, index))
+    assert quality_of(frames) == ""
+
+
+def test_settings_say_what_is_wrong():
+    for wrong, message in [
+        ({"size": 33}, "size 33: must be even"),
+        ({"clip_s": 0.0}, "clip_s 0.0: must be above 0"),
+        ({"min_clip_s": 11.0}, r"min_clip_s 11.0: .*at most clip_s \(10 s\)"),
+        ({"camera_gap_s": 0.0}, "camera_gap_s 0.0"),
+        ({"max_fps": -1.0}, "max_fps"),
+        ({"fit": "pad"}, "fit 'pad'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            IngestSettings(**wrong)
+    assert IngestSettings.from_json(IngestSettings(size=64).to_json()) == IngestSettings(size=64)

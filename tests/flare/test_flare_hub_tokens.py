@@ -1,0 +1,105 @@
+"""Tokens of Hugging Face models: tiny random models of the real classes, saved and loaded by folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from flare.objective import FlareConfig
+from flare.targets import build_target, pool_grid
+from flare.vision import HubText, HubVision
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+PICTURE = {"image_size": 28, "patch_size": 7}
+TEXT = {**SMALL, "vocab_size": 32, "max_position_embeddings": 8}
+
+
+def pictures(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+
+
+def save(kind: str, folder: Path) -> str:
+    import transformers as hf
+
+    torch.manual_seed(0)
+    model: nn.Module
+    if kind == "dinov2":
+        model = hf.Dinov2Model(hf.Dinov2Config(**SMALL, **PICTURE))
+    elif kind == "dinov2-registers":
+        model = hf.Dinov2WithRegistersModel(hf.Dinov2WithRegistersConfig(**SMALL, **PICTURE, num_register_tokens=3))
+    elif kind == "dinov3":
+        model = hf.DINOv3ViTModel(hf.DINOv3ViTConfig(**SMALL, **PICTURE, num_register_tokens=2))
+    elif kind == "siglip":
+        model = hf.SiglipModel(hf.SiglipConfig(vision_config={**SMALL, **PICTURE}, text_config=TEXT))
+    elif kind == "siglip2":
+        vision = {**SMALL, "patch_size": 7, "num_patches": 16}
+        model = hf.Siglip2Model(hf.Siglip2Config(vision_config=vision, text_config=TEXT))
+    elif kind == "clip":
+        model = hf.CLIPModel(hf.CLIPConfig(vision_config={**SMALL, **PICTURE}, text_config=TEXT))
+    else:
+        text = {**SMALL, "vocab_size": 32, "num_key_value_heads": 2, "model_type": "llama", "pad_token_id": 0}
+        config = hf.SmolVLMConfig(vision_config={**SMALL, **PICTURE}, text_config=text, scale_factor=2, pad_token_id=0)
+        model = hf.SmolVLMModel(config)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind", ["dinov2", "dinov2-registers", "dinov3", "siglip", "siglip2", "clip", "smolvlm"])
+def test_each_hub_model_gives_its_patches_in_place(kind: str, tmp_path: Path) -> None:
+    vision = HubVision(save(kind, tmp_path)).train()
+    shown = pictures(2, 3, 28, 28)
+    tokens = vision(shown)
+    assert tokens.shape == (2, 16, 16) and vision.dim == 16
+    assert not tokens.requires_grad
+    torch.testing.assert_close(vision(shown[1:])[0], tokens[1], atol=1e-5, rtol=1e-4)
+    changed = shown.clone()
+    changed[:, :, 7:14, 21:] = 255 - changed[:, :, 7:14, 21:]  # row 1, column 3
+    moved = (vision(changed) - tokens).abs().sum((0, 2))
+    assert moved.argmax() == 7
+    assert vision(pictures(1, 3, 14, 14)).shape == (1, 4, 16)
+    target = build_target(FlareConfig(tokens=8, target="frozen", target_name=str(tmp_path)), image_size=28)
+    out = target(shown[:, None], ["", ""])
+    torch.testing.assert_close(out, pool_grid(tokens, 8), atol=1e-5, rtol=1e-4)
+
+
+def test_siglip2_patches_are_cut_as_its_processor_cuts_them(tmp_path: Path) -> None:
+    from transformers.models.siglip2.image_processing_siglip2 import convert_image_to_patches
+
+    vision = HubVision(save("siglip2", tmp_path))
+    x = torch.randn(2, 3, 28, 28)
+    given = vision._inputs(x)
+    for b in range(2):
+        torch.testing.assert_close(given["pixel_values"][b], convert_image_to_patches(x[b], 7))
+    assert given["spatial_shapes"].tolist() == [[4, 4], [4, 4]]
+
+
+def test_a_hub_model_trains_only_when_asked(tmp_path: Path) -> None:
+    name = save("dinov2", tmp_path)
+    assert not any(p.requires_grad for p in HubVision(name).parameters())
+    vision = HubVision(name, trainable=True)
+    vision(pictures(1, 3, 28, 28)).sum().backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in vision.parameters())
+    with pytest.raises(ValueError, match="vision model '.*nowhere' cannot be loaded"):
+        HubVision(str(tmp_path / "nowhere"))
+
+
+def test_words_have_a_mask_and_no_text_has_none(tmp_path: Path) -> None:
+    import transformers as hf
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = {"<pad>": 0, "<unk>": 1, "open": 2, "the": 3, "drawer": 4, "<end>": 5}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A <end>", special_tokens=[("<end>", 5)])
+    fast = hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>")
+    fast.save_pretrained(tmp_path)
+    text = HubText(save("siglip", tmp_path), length=32)
+    tokens, mask = text(["open the drawer", "", "open"])
+    assert tokens.shape == (3, 8, 16)  # the model has 8 positions
+    assert mask.sum(1).tolist() == [4, 0, 2]  # an end is written even after no text
+    assert not torch.allclose(tokens[0], tokens[2])
+    with pytest.raises(ValueError, match="has no text tower"):
+        HubText(save("dinov2", tmp_path / "dino"))

@@ -1,0 +1,264 @@
+"""The ablation's page and tables: they name all arms and failures, reach for nothing outside, and hold hostile names."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jobs.ablation.charts import forest, learning_curves, success_bars
+from jobs.ablation.page import print_tables, render, write_page
+from jobs.ablation.statistics import percent, summarise, verdict
+from jobs.ablation.tables import costs, matched_words
+
+ARMS = {"robot-only": 0.3, "bc": 0.3, "human-latent": 0.8, "shuffled": 0.3}
+TASKS = ("drawer-open", "push")
+HOSTILE = "<script>alert('x')</script>\"&[bold]"
+VOID = ("meta", "br", "img", "link", "input", "hr")
+
+
+def made(arms: dict[str, float] | None = None, *, seeds: int = 3, **more: Any) -> dict[str, Any]:
+    """A result of two tasks with ten starts each, at 1 and 3 demonstrations."""
+    rng = np.random.default_rng(0)
+    runs = []
+    for arm, chance in (arms or ARMS).items():
+        for demos in (1, 3):
+            for seed in range(seeds):
+                rollouts = [
+                    {"task": task, "start": start, "success": bool(rng.random() < chance), "steps": 50}
+                    for task in TASKS
+                    for start in range(10)
+                ]
+                cost = {"steps": 200, "minutes": 3.0, "samples_seen": 6400, "robot_samples_seen": 6400}
+                curve = [[step, 1.5 / step + 0.1 * seed] for step in (50, 100, 200)]
+                record = {"arm": arm, "demos": demos, "seed": seed, "status": "done", "error": None}
+                runs.append({**record, **cost, "curve": curve, "rollouts": rollouts})
+    return {
+        "recipe": "demo",
+        "settings": {"tasks": list(TASKS), "demos": [1, 3], "seeds": list(range(seeds)), "starts": 10, "lr": 1e-3},
+        "pyramid": {
+            "tiers": [{"tier": "robot", "hours": 0.01}, {"tier": "human", "hours": 2, "episodes": 1480}],
+            "svg": None,
+        },
+        "arms": [{"name": arm, "says": f"what {arm} is", "members": ["robot"]} for arm in arms or ARMS],
+        "runs": runs,
+        "latents": {"probe_r2": 0.61},
+        **more,
+    }
+
+
+def fail(result: dict[str, Any], arm: str, demos: int, seed: int, error: str) -> None:
+    run = next(run for run in result["runs"] if (run["arm"], run["demos"], run["seed"]) == (arm, demos, seed))
+    run.update(status="failed", error=error, rollouts=[], curve=[])
+
+
+def page(result: dict[str, Any]) -> str:
+    return render(result, summarise(result, draws=300))
+
+
+class Nesting(HTMLParser):
+    """Holds open elements; each must be closed in its turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+
+def check(text: str) -> Nesting:
+    parser = Nesting()
+    parser.feed(text)
+    parser.close()
+    assert parser.open == []
+    for drawing in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        ElementTree.fromstring(drawing)
+    assert not {"script", "link", "img", "iframe", "a", "base", "object"} & set(parser.seen)
+    assert not re.search(r"https?:|//|\bsrc\s*=|\bhref\s*=|url\(|@import", text)
+    assert "nan" not in re.findall(r"[a-z]+", text) and "None" not in text.replace("None: all", "")
+    return parser
+
+
+def test_the_page_is_well_formed_and_says_what_was_found(tmp_path: Path) -> None:
+    result = made()
+    write_page(result, tmp_path / "ablation.html")
+    text = (tmp_path / "ablation.html").read_text("utf-8")
+    parser = check(text)
+    statistics = summarise(result)
+    assert f"<h1>{statistics.headline}</h1>" in text
+    assert statistics.headline == "Success is lifted over robot-only and bc by human-latent at 1 and 3 demonstrations"
+    plain = text.replace("\u00a0", " ")
+    for comparison in statistics.comparisons:
+        if comparison.reference != "shuffled":
+            assert verdict(comparison, brief=True) in plain
+    assert "what the latents say helps, not their pictures alone" in plain
+    for cell in statistics.success:
+        assert plain.count(percent(cell.overall)) >= 1
+        assert f"what {cell.arm} is" in text
+    for task in TASKS:
+        assert text.count(f"<td>{task}</td>") == 2  # at either number of demonstrations
+    assert parser.seen.count("svg") == 1 + 2 + 3 + 4  # pyramid, success, differences, curves with bc apart
+    assert "1,480 episodes" in text and "None: all planned runs are full." in text and "0.61" in text
+    write_page(result, tmp_path / "again.html", statistics)
+    assert (tmp_path / "again.html").read_text("utf-8") == text
+
+
+def test_failures_are_named_with_their_reasons_and_the_rest_is_shown() -> None:
+    result = made()
+    fail(result, "human-latent", 1, 2, "RuntimeError: out of memory <here>")
+    for seed in range(3):
+        fail(result, "bc", 3, seed, f"ValueError: seed {seed} has no data")
+    result["runs"] = [run for run in result["runs"] if (run["arm"], run["seed"]) != ("shuffled", 0)]
+    text = page(result)
+    check(text)
+    assert (
+        "human-latent</b>, 1 demonstration, seed 2: " in text
+        and "failed: RuntimeError: out of memory &lt;here&gt;" in text
+    )
+    assert all(f"ValueError: seed {seed} has no data" in text for seed in range(3))
+    assert text.count("shuffled</b>, ") == 2 and text.count(">not run</span>") == 2
+    assert "no full seed" in text and "no common seed" in text
+    assert "18 of 24 runs are full" in text
+    assert "on seeds 0, 1 alone, which both have" in text
+    assert "human-latent at 3 demonstrations: cannot tell, no seed ran to its end in both" in text
+
+
+def test_nothing_done_yet_is_a_page_too() -> None:
+    result = made(pyramid=None, latents=None)
+    for run in result["runs"]:
+        run.update(status="missing", rollouts=[], curve=[])
+    for key in ("steps", "minutes", "samples_seen", "robot_samples_seen"):
+        result["runs"][0].pop(key)
+    text = page(result)
+    check(text)
+    assert "Cannot tell: no arm can be compared with a reference" in text and "No run was finished." in text
+    assert "The pyramid</h2>" not in text and "Learning curves" not in text
+
+
+def test_names_and_reasons_cannot_break_out() -> None:
+    result = made({"robot-only": 0.2, HOSTILE: 0.9})
+    fail(result, HOSTILE, 1, 0, HOSTILE)
+    result["arms"][1].update(says=HOSTILE, members=[HOSTILE])
+    result["settings"].update({HOSTILE: HOSTILE})
+    result["pyramid"]["tiers"][0]["tier"] = HOSTILE
+    result["recipe"] = result["latents"]["probe_r2"] = HOSTILE
+    for run in result["runs"]:
+        for rollout in run["rollouts"]:
+            rollout["task"] = rollout["task"].replace("push", HOSTILE)
+    result["settings"]["tasks"][1] = HOSTILE
+    text = page(result)
+    check(text.replace("</script>", ""))
+    assert "<script" not in text and "&lt;script&gt;alert" in text
+    out = StringIO()
+    print_tables(result, summarise(result, draws=50), console=Console(file=out, width=200))
+    assert HOSTILE in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "<script>1</script>",
+        '<rect onload="x()"/>',
+        '<image href="file.png"/>',
+        '<rect fill="url(https://x)"/>',
+        "<style>@import 'x'</style>",
+        "<rect",
+    ],
+)
+def test_a_drawing_that_does_more_than_draw_is_left_out(inside: str) -> None:
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" class="giza-pyramid">{inside}</svg>'
+    result = made()
+    result["pyramid"]["svg"] = svg
+    text = page(result)
+    check(text)
+    assert 'class="giza-pyramid"' not in text and "hours of each tier" in text
+
+
+def test_a_given_drawing_stands_for_the_bars() -> None:
+    result = made()
+    result["pyramid"]["svg"] = (
+        '<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg" class="giza-pyramid" viewBox="0 0 9 9">'
+        '<style>.giza-pyramid text { fill: red }</style><text x="1" y="1" font-size="22" font-weight="600">A &lt; B</text></svg>'
+    )
+    text = page(result)
+    check(text)
+    assert 'class="giza-pyramid"' in text and "hours of each tier" not in text and "<?xml" not in text
+    assert (
+        'style="font-size:22px;font-weight:600">A &lt; B</text>' in text
+    )  # the page's style must not shrink its fonts
+
+
+def test_bars_and_points_stand_where_the_figures_say() -> None:
+    result = made()
+    statistics = summarise(result)
+    cells = [cell for cell in statistics.success if cell.demos == 1]
+    bars = ElementTree.fromstring(success_bars(cells, dict.fromkeys(ARMS, 0)))
+    grid = [float(line.attrib["x1"]) for line in bars.iter("line")]
+    widths = [float(bar.attrib["width"]) for bar in bars.iter("rect")]
+    assert widths == pytest.approx([(grid[-1] - grid[0]) * (cell.overall.value or 0) for cell in cells], abs=0.1)
+    assert len(list(bars.iter("circle"))) == 3 * len(cells)  # seeds
+    compared = [c for c in statistics.comparisons if c.reference == "robot-only"]
+    drawn = ElementTree.fromstring(forest(compared))
+    zero = next(float(line.attrib["x1"]) for line in drawn.iter("line") if line.attrib["class"] == "zero")
+    for comparison, spot, span in zip(
+        compared, drawn.iter("circle"), (p for p in drawn.iter("path") if "span" in p.attrib["class"]), strict=True
+    ):
+        low, high = map(float, re.findall(r"M([\d.]+) [\d.]+H([\d.]+)", span.attrib["d"])[0])
+        assert low <= float(spot.attrib["cx"]) <= high
+        assert (low > zero) == (comparison.shown == "lifts") == ("lifts" in spot.attrib["class"])
+
+
+def test_curves_that_diverged_or_are_empty_do_no_harm() -> None:
+    assert learning_curves({}, {}) == "" == learning_curves({"a": [[], [(1, float("nan"))]]}, {"a": 0})
+    text = learning_curves({"a": [[(1, 0.5), (2, float("inf")), (3, 0.1)], []], "b": [[(5, 0.2)]]}, {"a": 0, "b": 1})
+    ElementTree.fromstring(text)
+    assert "inf" not in text and "nan" not in text and text.count('class="curve once') == 1
+
+
+def test_costs_are_means_of_finished_runs_and_unmatched_ones_are_said() -> None:
+    result = made()
+    assert matched_words(costs(result)).endswith(
+        "Over all arms: optimiser steps the same; samples seen the same; robot samples seen the same."
+    )
+    fail(result, "bc", 1, 0, "lost")
+    for run in result["runs"]:
+        if run["arm"] == "human-latent":
+            run.update(robot_samples_seen=1000 + 300 * run["seed"], minutes=6.0)
+    rows = {(row["arm"], row["demos"]): row for row in costs(result)}
+    assert (
+        rows["bc", 1]["runs"] == 2 and rows["bc", 1]["minutes"] == 3.0 and rows["bc", 1]["hours"] == pytest.approx(0.1)
+    )
+    assert rows["human-latent", 3]["robot_samples_seen"] == 1300 and rows["human-latent", 3]["hours"] == pytest.approx(
+        0.3
+    )
+    assert matched_words(list(rows.values())).endswith("robot samples seen 1,300 to 6,400.")
+
+
+def test_the_terminal_names_all_arms_verdicts_and_failures() -> None:
+    result = made(seeds=1)
+    fail(result, "shuffled", 3, 0, "RuntimeError: gone")
+    statistics = summarise(result, draws=100)
+    out = StringIO()
+    print_tables(result, statistics, console=Console(file=out, width=240))
+    text = out.getvalue()
+    assert all(arm in text for arm in ARMS) and statistics.headline in text
+    assert all(verdict(comparison) in text for comparison in statistics.comparisons)
+    assert "left out: shuffled at 3 demonstrations, seed 0: failed: RuntimeError: gone" in text
+    assert "one seed, so the interval is over starts alone" in text

@@ -1,0 +1,148 @@
+"""giza evaluate as a user calls it, with a policy that knows nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from corpora.simulation import gl as offscreen_gl
+from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES
+from jobs.commands.evaluate import EvaluateConfig, _comparable, main, run
+from jobs.evaluation.acting import embodiment_of, load_acting, metaworld_act, resized
+from jobs.evaluation.closed_loop import ROLLOUT_FORMAT
+from tests.builders.datasets import lerobot_v3
+from tests.jobs.test_open_loop import made_policy
+from vla.actions.space import ActionCodec, ActionSpec
+from vla.checkpoint import build_policy
+from vla.policy import RobotFacts
+from vla.recipes import RECIPES
+
+needs_gl = pytest.mark.skipif(not offscreen_gl.offscreen_gl_available(), reason="no software GL library (libosmesa6)")
+
+
+def metaworld_policy(folder: Path) -> Path:
+    """Random weights, random statistics."""
+    policy = build_policy(RECIPES["debug"])
+    policy.add_embodiment("metaworld")
+    rng = np.random.default_rng(0)
+    states, chunks = rng.normal(size=(64, 11)).astype(np.float32), rng.uniform(-1, 1, (64, 8, 4)).astype(np.float32)
+    spec = ActionSpec.simple(11, 4, state_names=STATE_NAMES, action_names=ACTION_NAMES)
+    codec = ActionCodec.fit(states, chunks[:, 0], (states, chunks, np.ones((64, 8), np.bool_)), spec)
+    policy.robots["metaworld"] = RobotFacts(codec, 1 / 80, ("observation.images.head",), "metaworld")
+    policy.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "give --data and --episodes"),
+        ({"data": Path("x")}, "--data without --episodes"),
+        ({"metaworld": True, "episodes": "0:2"}, "--episodes without --data"),
+        ({"data": Path("x"), "episodes": "0", "tasks": ("reach",)}, "add --metaworld"),
+        ({"metaworld": True, "starts": 0}, "--starts 0: must be at least 1"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(changes: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        EvaluateConfig(policy="p", out=tmp_path, **changes)
+
+
+def test_open_loop_as_a_user_calls_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_policy().save_pretrained(tmp_path / "policy")
+    root = lerobot_v3(tmp_path / "data")
+    flags = [
+        "--policy",
+        str(tmp_path / "policy"),
+        "--data",
+        str(root),
+        "--episodes",
+        "1",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    main([*flags, "--cache", str(tmp_path / "cache")])
+    assert "repeat last action" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["open_loop"]
+    assert found["samples"] == 23 and found["episodes"] == 1
+    assert len(found["hold_still_is"]) == 2 and set(found["hold_still_is"]) <= {"state", "zero", "last"}
+    assert (
+        found["normalised_squared_error"]["policy"]["value"] > found["normalised_squared_error"]["repeat_last"]["value"]
+    )
+    plots = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.png")}
+    assert set(plots) == {"open_loop_errors.png", "open_loop_episode_000001.png"}
+    main([*flags, "--cache", str(tmp_path / "nowhere")])  # nothing to do: not even pictures are decoded
+    again = json.loads((tmp_path / "out" / "evaluation.json").read_text())["open_loop"]
+    assert again == found and not (tmp_path / "nowhere").exists()
+    assert plots == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.png")}
+
+
+def test_the_wrong_robot_is_named(tmp_path: Path) -> None:
+    made_policy().save_pretrained(tmp_path / "two_link")
+    policy, fingerprint = load_acting(str(tmp_path / "two_link"), device="cpu")
+    assert embodiment_of(policy, "") == "two_link" and load_acting(str(tmp_path / "two_link"))[1] == fingerprint
+    assert load_acting(str(metaworld_policy(tmp_path / "other")))[1] != fingerprint
+    with pytest.raises(ValueError, match="trained on two_link"):
+        embodiment_of(policy, "gr1")
+    with pytest.raises(ValueError, match="states of 3, actions of 2"):
+        metaworld_act(policy, "two_link")
+    with pytest.raises(ValueError, match="lacks config.json"):
+        load_acting(str(tmp_path))
+
+
+def test_pictures_are_resized_each_for_itself() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 1, 3, 3, 64, 64), np.uint8)
+    small = resized(pictures, 32, "squash")
+    assert small.shape == (2, 1, 3, 3, 32, 32)
+    means = pictures.reshape(2, 1, 3, 3, 32, 2, 32, 2).mean((5, 7))
+    assert np.abs(small - means).max() <= 1
+    assert resized(pictures, 64, "squash") is pictures
+
+
+def test_a_closed_loop_of_void_rollouts_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+    opened, closed = {"samples": 3}, {"success": {}, "settings": {"rollout_format": ROLLOUT_FORMAT}}
+    assert _comparable({"open_loop": opened, "closed_loop": closed, "seed": 0}) == {
+        "open_loop": opened,
+        "closed_loop": closed,
+    }
+    assert not caplog.records
+    for settings in ({}, {"rollout_format": ROLLOUT_FORMAT - 1}):
+        assert _comparable({"open_loop": opened, "closed_loop": {**closed, "settings": settings}}) == {
+            "open_loop": opened
+        }
+    assert "measure it again" in caplog.text and len(caplog.records) == 2
+
+
+@needs_gl
+@pytest.mark.gl
+def test_closed_loop_goes_on_where_it_was_and_films_what_it_did(tmp_path: Path) -> None:
+    policy, out = metaworld_policy(tmp_path / "policy"), tmp_path / "out"
+    fields: dict = {"policy": str(policy), "out": out, "metaworld": True, "tasks": ("faucet-open",), "size": 32}
+    fields |= {"max_steps": 16, "workers": 1, "language_check": True}
+    found = run(EvaluateConfig(starts=1, **fields), quiet=True)["closed_loop"]
+    assert found["success"]["faucet-open"]["trials"] == 1 and found["language"]["compliance"]["trials"] == 2
+    assert found["language"]["blank"]["trials"] == 1
+    lines = (out / "rollouts.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+    films = sorted(path.name for path in (out / "films").iterdir())
+    assert films == [
+        f"faucet-open_000_{words}.mp4" for words in ("close-the-faucet", "nothing-said", "open-the-faucet")
+    ]
+    with av.open(str(out / "films" / films[0])) as film:
+        assert sum(1 for _ in film.decode(video=0)) == 5 + 10  # at 0, 4, ..., 16 steps, then the last one stays
+    record = json.loads((out / "evaluation.json").read_text())
+    (out / "evaluation.json").write_text(json.dumps({**record, "open_loop": {"settings": "of another call"}}))
+    assert (out / "contact_sheet.png").stat().st_size > 1000
+    (out / "rollouts.jsonl").write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])  # killed while it wrote
+    both = run(EvaluateConfig(starts=2, **fields), quiet=True)
+    more = both["closed_loop"]
+    assert both["open_loop"] == {"settings": "of another call"}
+    assert (out / "rollouts.jsonl").read_text().splitlines()[:3] == lines[:3]
+    assert more["success"]["faucet-open"]["trials"] == 2 and more["language"]["compliance"]["trials"] == 4
+    assert run(EvaluateConfig(starts=2, **fields), quiet=True)["closed_loop"]["control_steps_per_s"] is None
+    with pytest.raises(ValueError, match=r"another execute \(8 there, 4 here\)"):
+        run(EvaluateConfig(starts=2, execute=4, **fields), quiet=True)

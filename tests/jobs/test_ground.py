@@ -1,0 +1,267 @@
+"""giza ground on a tiny dataset: killed and resumed, refused settings, faults with their remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from corpora.episodes.episode import RobotEpisodes
+from jobs.commands import ground
+from jobs.policy_recipes import recipe_named
+from tests.builders.datasets import CAMERAS, lerobot_v2, lerobot_v3
+from vla.policy import ChunkPolicy
+from vla.training import PolicyTraining
+
+STEPS = 12
+DEBUG = recipe_named("debug")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lerobot_v3(tmp_path_factory.mktemp("data") / "pick")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def settings(data: Path, out: Path, cache: Path, **changes: Any) -> ground.GroundConfig:
+    training = dataclasses.replace(DEBUG.training, val_every_steps=4, **changes.pop("training", {}))
+    base = ground.GroundConfig(
+        data=data, out=out, recipe="debug", cache=cache, steps=STEPS, embodiment="two_link", cameras=CAMERAS[:1],
+        model=DEBUG.policy, training=training,
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)
+
+
+def logged(out: Path) -> dict[str, dict[int, float]]:
+    """Name -> step -> value, of all sessions of a run."""
+    events = EventAccumulator(str(out / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    return {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
+
+
+def losses_of(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
+    """Batch number -> loss, of whatever is trained from now on."""
+    losses: dict[int, float] = {}
+    real = PolicyTraining.training_step
+
+    def watched(self: PolicyTraining, batch: Any, index: int) -> torch.Tensor:
+        loss = real(self, batch, index)
+        losses[int(self.trainer.fit_loop.total_batch_idx)] = float(loss.detach())
+        return loss
+
+    monkeypatch.setattr(PolicyTraining, "training_step", watched)
+    return losses
+
+
+@pytest.fixture(scope="module")
+def straight(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict, dict[int, float]]:
+    """An uninterrupted run: its folder, summary and losses."""
+    out = tmp_path_factory.mktemp("straight")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        losses = losses_of(monkeypatch)
+        summary = ground.run(settings(data, out, cache), quiet=True)
+    return out, summary, losses
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return ChunkPolicy.from_pretrained(folder).state_dict()
+
+
+def test_a_run_trains_and_leaves_a_policy_that_acts(straight, data: Path) -> None:
+    out, summary, losses = straight
+    assert summary["steps"] == STEPS and sorted(losses) == list(range(STEPS))
+    assert summary["members"][0]["samples"] + summary["members"][0]["held_out_samples"] == 75
+    policy = ChunkPolicy.from_pretrained(out)
+    assert policy.robots["two_link"].step_s == pytest.approx(1 / 15)
+    pictures = torch.zeros(1, 1, 1, 3, 32, 32, dtype=torch.uint8)
+    mask = torch.ones(1, 1, 1, dtype=torch.bool)
+    chunk = policy.act(pictures, mask, ["pick the cup"], np.zeros((1, 3)), "two_link")
+    assert chunk.shape == (1, 8, 2) and np.isfinite(chunk).all()
+    assert json.loads((out / "run.json").read_text())["steps"] == policy.measured["training"]["steps"] == STEPS
+
+
+def test_held_out_losses_are_logged_for_each_member_and_kept(straight) -> None:
+    out, summary, _ = straight
+    curve = logged(out)["val/action/demonstrations"]
+    assert len(curve) >= 3 and all(value > 0 for value in curve.values())
+    assert summary["held_out"]["val/action/demonstrations"] == pytest.approx(list(curve.values())[-1], rel=1e-3)
+
+
+@pytest.mark.parametrize("stop", [5])
+def test_stopped_and_resumed_it_ends_where_an_uninterrupted_run_ends(
+    straight, data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    losses = losses_of(monkeypatch)
+    real = PolicyTraining.on_train_batch_end
+
+    def killed(self: PolicyTraining, outputs: Any, batch: Any, index: int) -> None:
+        real(self, outputs, batch, index)
+        if self.trainer.global_step == stop:
+            raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PolicyTraining, "on_train_batch_end", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            ground.run(settings(data, tmp_path, cache), quiet=True)
+    assert not (tmp_path / "model.safetensors").exists()
+    losses.clear()
+    resumed = ground.run(settings(data, tmp_path, cache), quiet=True)
+    assert resumed["steps"] == STEPS
+    assert 0 < min(losses) <= stop  # it did not begin anew
+    assert losses == {number: loss for number, loss in straight[2].items() if number >= min(losses)}
+    assert resumed["held_out"] == straight[1]["held_out"]
+    a, b = weights(straight[0]), weights(tmp_path)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+KILLED = """
+import os, signal, sys
+from jobs.commands import ground
+from vla.training import PolicyTraining
+real = PolicyTraining.on_train_batch_end
+def killed(self, outputs, batch, index):
+    real(self, outputs, batch, index)
+    if self.trainer.global_step == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+PolicyTraining.on_train_batch_end = killed
+ground.main(sys.argv[1:])
+"""
+
+
+def test_killed_outright_it_resumes_to_the_same_weights(straight, data: Path, cache: Path, tmp_path: Path) -> None:
+    flags = ["--data", data, "--out", tmp_path, "--cache", cache, "--recipe", "debug", "--steps", STEPS]
+    flags += ["--embodiment", "two_link", "--cameras", CAMERAS[0], "--training.val-every-steps", 4]
+    words = [str(flag) for flag in flags]
+    died = subprocess.run([sys.executable, "-c", KILLED, *words], env=os.environ, capture_output=True, timeout=200)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    ground.main(words)
+    a, b = weights(straight[0]), weights(tmp_path)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_two_processes_train_one_policy(straight, data: Path, cache: Path, tmp_path: Path) -> None:
+    """Each takes its half of every batch; the policy is saved and the table printed once. Steps differ from those of one
+    process by the draws of times and noise alone."""
+    flags = ["--data", data, "--out", tmp_path, "--cache", cache, "--recipe", "debug", "--steps", STEPS]
+    flags += ["--embodiment", "two_link", "--cameras", CAMERAS[0], "--training.val-every-steps", 4]
+    flags += ["--training.devices", 2, "--training.strategy", "ddp"]
+    words = [sys.executable, "-m", "jobs.cli", "ground", *(str(flag) for flag in flags)]
+    done = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, timeout=250)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().count("trained_parameters") == 1
+    summary = json.loads((tmp_path / "run.json").read_text())
+    assert summary["steps"] == STEPS and summary["samples_seen"] == straight[1]["samples_seen"]
+    one, two = weights(straight[0]), weights(tmp_path)
+    apart = sum(float((one[name].float() - two[name].float()).square().sum()) for name in one)
+    whole = sum(float(value.float().square().sum()) for value in one.values())
+    assert 0 < apart < 0.05**2 * whole
+
+
+def test_a_finished_run_is_not_trained_again(straight, data: Path, cache: Path) -> None:
+    before, stamp = weights(straight[0]), time.time()
+    again = ground.run(settings(data, straight[0], cache), quiet=True)
+    after = weights(straight[0])
+    assert again["steps"] == STEPS and all(torch.equal(before[name], after[name]) for name in before)
+    assert again["held_out"] == straight[1]["held_out"] and time.time() - stamp < 60
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"demos": 1}, "demos"),
+        ({"training": {"lr": 1e-2}}, r"training\.lr"),
+        ({}, "data_fingerprint"),
+    ],
+)
+def test_another_run_in_the_same_folder_is_refused(
+    straight, data: Path, cache: Path, tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    other = lerobot_v2(tmp_path / "other") if not changes else data
+    with pytest.raises(
+        ValueError, match=rf"other settings \({named}\): resume with the same flags, or give another --out"
+    ):
+        ground.run(settings(other, straight[0], cache, **changes), quiet=True)
+
+
+def test_grounding_goes_on_from_a_policy_and_starts_a_slot_from_another(
+    straight, data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"policy": str(straight[0]), "embodiment": "three_link", "start_from": "two_link"}
+    seen: dict[str, torch.Tensor] = {}
+
+    def before(self: PolicyTraining) -> None:
+        seen.update({name: value.clone() for name, value in self.policy.state_dict().items()})
+
+    monkeypatch.setattr(PolicyTraining, "on_train_start", before)
+    ground.run(settings(data, tmp_path, cache, **changes), quiet=True)
+    first, grounded = ChunkPolicy.from_pretrained(straight[0]), ChunkPolicy.from_pretrained(tmp_path)
+    name = "embodiments.state.layer1.weight"
+    assert torch.equal(seen[name][grounded.slot("three_link")], first.state_dict()[name][first.slot("two_link")])
+    assert torch.equal(seen["action_position"], first.state_dict()["action_position"])
+    assert list(grounded.robots) == ["two_link", "three_link"]
+
+
+def test_faults_name_the_remedy(straight, data: Path, cache: Path, tmp_path: Path) -> None:
+    def refused(said: str, **changes: Any) -> None:
+        with pytest.raises(ValueError, match=said):
+            ground.run(settings(changes.pop("data", data), tmp_path / "run", cache, **changes), quiet=True)
+        if (tmp_path / "run" / "train.json").exists():
+            (tmp_path / "run" / "train.json").unlink()
+
+    refused("lacks meta/info.json", data=tmp_path / "nothing")
+    refused("is no policy.*giza ground|no folder of this name", policy=str(tmp_path))
+    refused("'three_link'.*no such slot.*two_link", policy=str(straight[0]), embodiment="h1", start_from="three_link")
+    refused(r"3 state and 1 action dimensions, but this policy's 'two_link' has 3 and 2; give another embodiment",
+            policy=str(straight[0]), action=("0:1",))  # fmt: skip
+    narrow = dataclasses.replace(DEBUG.policy, max_state_dim=2)
+    refused("3 state dimensions, but the policy has room for 2; give --model.max-state-dim 3", model=narrow)
+    refused("episodes '9:12'.*no episode is left of 2", episodes="9:12")
+    refused("no actions", data=lerobot_v2(tmp_path / "blind", actions=False))
+    refused("--training.flare.*--model.future-tokens", training={"flare": True},
+            model=dataclasses.replace(DEBUG.policy, future_tokens=0))  # fmt: skip
+    refused("training.alignment.tokens 32: the policy has 4 future tokens", training={"flare": True})
+
+
+def test_held_episodes_are_not_trained_on(data: Path, cache: Path, tmp_path: Path) -> None:
+    summary = ground.run(settings(data, tmp_path, cache, held_episodes="1", steps=1), quiet=True)
+    assert (summary["members"][0]["samples"], summary["members"][0]["held_out_samples"]) == (30, 45)
+
+
+def test_the_last_action_is_in_the_state_and_chunks_are_relative_to_it(data: Path, cache: Path, tmp_path: Path) -> None:
+    changes = {"previous_action": True, "representation": "relative", "steps": 1}
+    ground.run(settings(data, tmp_path, cache, **changes), quiet=True)
+    codec = ChunkPolicy.from_pretrained(tmp_path).robot("two_link").codec
+    episodes = RobotEpisodes(data, previous_action=True)
+    assert codec.spec.names_of_state == episodes.state_names and len(episodes.state_names) > 3
+    assert codec.spec.parts[0].state_dims == (3, 4)  # of 3 numbers and the last action's 2
+    chunk = np.zeros((1, 8, codec.spec.action_dim), np.float32)
+    state = np.zeros((1, codec.spec.state_dim), np.float32)
+    state[:, 3:] = (0.25, -0.5)
+    moved = codec.decode_action(state, codec.encode_action(0 * state, chunk))
+    np.testing.assert_allclose(moved[0], np.tile((0.25, -0.5), (8, 1)), atol=1e-6)
+
+
+def test_a_linear_base_is_fitted_on_the_training_episodes_and_saved(data: Path, cache: Path, tmp_path: Path) -> None:
+    changes = {"linear_base": True, "held_episodes": "1", "steps": 1}
+    ground.run(settings(data, tmp_path, cache, **changes), quiet=True)
+    codec = ChunkPolicy.from_pretrained(tmp_path).robot("two_link").codec
+    assert codec.base is not None and codec.horizon == 8
+    first, second = (episode.state for episode in RobotEpisodes(data).episodes)
+    assert first is not None and second is not None
+    assert codec.base.high == pytest.approx(codec.encode_state(first).max(0))
+    assert (codec.encode_state(second).max(0) > codec.base.high + 0.1).any()

@@ -1,0 +1,200 @@
+"""Batches of a policy: collate against a slow loop, the same for any number of workers and after resuming, hold-out."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from corpora.mixture.datasets import Sample
+from tests.builders.policies import codec_of
+from vla.batch import PolicyBatch, check_batch
+from vla.data.loader import (
+    TIERS,
+    PolicyBatches,
+    TrainingMember,
+    collate,
+    held_batches,
+    held_groups,
+    split_samples,
+    stack_numbers,
+)
+from vla.recipes import DEBUG
+
+CONFIG = dataclasses.replace(DEBUG, image_size=8, history_s=(0.5, 0.0))
+HISTORY = 2
+
+
+class MadeMember:
+    """Samples made of their own number; some lack a camera, a future, or the steps past an end."""
+
+    def __init__(
+        self, name: str, *, views: int, state: int, action: int, future: bool, tier: str, size: int = 12
+    ) -> None:
+        self.name, self.tier, self.embodiment = name, tier, name
+        self.cameras = tuple(f"camera{k}" for k in range(views))
+        self.widths, self.future, self.size = (state, action), future, size
+        self.groups = [f"{name}/{index // 3}" for index in range(size)]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def sample(self, index: int) -> Sample:
+        rng = np.random.default_rng([index, len(self.name)])
+        shape = (len(self.cameras), HISTORY, 8, 8, 3)
+        mask = np.ones(shape[:2], np.bool_)
+        mask[0, 0] = index % 3 > 0
+        state, action = self.widths
+        known = np.arange(CONFIG.horizon) < 3 + index
+        return Sample(
+            rng.integers(0, 256, shape).astype(np.uint8),
+            mask,
+            "" if index % 4 == 0 else f"do {index}",
+            rng.normal(2, 3, state).astype(np.float32) if state else None,
+            rng.normal(2, 3, (CONFIG.horizon, action)).astype(np.float32) if action else None,
+            known if action else np.zeros(CONFIG.horizon, np.bool_),
+            rng.integers(0, 256, (len(self.cameras), 8, 8, 3)).astype(np.uint8) if self.future and index % 2 else None,
+        )
+
+
+def members() -> list[TrainingMember]:
+    """A robot with a relative codec and two cameras, latents without a state, clips without anything."""
+    made = [
+        MadeMember("robot", views=2, state=5, action=5, future=True, tier="robot"),
+        MadeMember("latent", views=1, state=0, action=3, future=False, tier="human", size=7),
+        MadeMember("clips", views=1, state=0, action=0, future=True, tier="neural", size=20),
+    ]
+    codecs = [codec_of(5, 5, representation="relative"), codec_of(0, 3), None]
+    return [
+        TrainingMember(member, *split_samples(member.groups, {member.groups[0]}), weight, slot, codec)
+        for member, weight, slot, codec in zip(made, (0.5, 0.2, 0.3), (3, 0, 9), codecs, strict=True)
+    ]
+
+
+def test_a_batch_is_that_of_a_slow_loop() -> None:
+    mixture = members()
+    chosen = [(0, 1), (2, 3), (1, 2), (0, 8), (2, 4), (0, 0), (1, 6)]
+    batch = collate(mixture, chosen, CONFIG, cameras=2)
+    check_batch(batch, horizon=CONFIG.horizon, state_dim=CONFIG.max_state_dim, action_dim=CONFIG.max_action_dim)
+    for row, (number, index) in enumerate(chosen):
+        member, sample = mixture[number], mixture[number].member.sample(index)
+        views, (ds, da) = len(member.member.cameras), member.member.widths  # type: ignore[attr-defined]
+        for view, age in itertools.product(range(2), range(HISTORY)):
+            picture = batch["pictures"][row, view, age].permute(1, 2, 0).numpy()
+            if view < views:
+                assert np.array_equal(picture, sample.pictures[view, age])
+                assert batch["picture_mask"][row, view, age] == bool(sample.picture_mask[view, age])
+            else:
+                assert picture.max() == 0 and not batch["picture_mask"][row, view, age]
+        assert bool(batch["has_future"][row]) == (sample.future is not None)
+        if sample.future is not None:
+            assert np.array_equal(batch["future"][row, :views].permute(0, 2, 3, 1).numpy(), sample.future)
+        assert batch["instruction"][row] == sample.instruction
+        state, action = batch["state"][row].numpy(), batch["action"][row].numpy()
+        assert batch["state_mask"][row].tolist() == [dim < ds for dim in range(CONFIG.max_state_dim)]
+        assert not state[ds:].any()
+        if ds:
+            np.testing.assert_allclose(state[:ds], member.codec.encode_state(sample.state), atol=1e-6)
+        for step, dim in itertools.product(range(CONFIG.horizon), range(CONFIG.max_action_dim)):
+            known = da > 0 and dim < da and bool(sample.action_mask[step])
+            assert bool(batch["action_mask"][row, step, dim]) == known
+            if not known:
+                assert action[step, dim] == 0
+        if da:
+            there = sample.action_mask
+            decoded = member.codec.decode_action(sample.state, action[:, :da])
+            np.testing.assert_allclose(decoded[there], sample.action[there], atol=1e-4)
+        assert batch["embodiment"][row] == member.slot and batch["member"][row] == number
+        assert TIERS[batch["tier"][row]] == member.member.tier
+
+
+def test_numbers_of_members_without_states_or_actions() -> None:
+    robot, latent, clips = (entry.member for entry in members())
+    states, chunks, known = stack_numbers([robot.sample(1), robot.sample(4)])
+    assert states.shape == (2, 5) and chunks.shape == (2, 8, 5) and known.sum(1).tolist() == [4, 7]
+    assert stack_numbers([latent.sample(1)])[0] is None
+    assert stack_numbers([clips.sample(1)]) == (None, None, None)
+
+
+def batches(**changes) -> PolicyBatches:
+    return PolicyBatches(members(), CONFIG, **{"batch_size": 6, "cameras": 2, "seed": 3, **changes})
+
+
+def same(a: PolicyBatch, b: PolicyBatch) -> bool:
+    assert set(a) == set(b)
+    return all(
+        torch.equal(value, b[name]) if isinstance(value, torch.Tensor) else value == b[name]  # type: ignore[literal-required]
+        for name, value in a.items()
+    )
+
+
+def first(dataset: PolicyBatches, count: int, workers: int) -> list[PolicyBatch]:
+    loader: Iterator[PolicyBatch] = iter(DataLoader(dataset, batch_size=None, num_workers=workers))
+    return list(itertools.islice(loader, count))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # three on two cores: it is the order that counts
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("start", [0, 4])
+def test_batches_are_the_same_for_any_number_of_workers_and_after_resuming(workers: int, start: int) -> None:
+    straight = [batches().batch(number) for number in range(9)]
+    found = first(batches(start=start), 9 - start, workers)
+    assert all(same(a, b) for a, b in zip(found, straight[start:], strict=True))
+    assert not same(straight[0], straight[1])
+    assert not same(batches(seed=4).batch(0), straight[0])
+
+
+def test_ranks_share_a_batch() -> None:
+    whole = batches().batch(2)
+    parts = [batches(rank=rank, ranks=3).batch(2) for rank in range(3)]
+    assert [len(part["instruction"]) for part in parts] == [2, 2, 2]
+    for rank, part in enumerate(parts):
+        assert torch.equal(part["pictures"], whole["pictures"][rank::3])
+        assert part["instruction"] == whole["instruction"][rank::3]
+
+
+def test_shares_are_the_weights_and_an_epoch_is_every_training_sample_once() -> None:
+    dataset = batches()
+    drawn = [dataset.order.batch(number) for number in range(100)]
+    counts = np.bincount([member for batch in drawn for member, _ in batch], minlength=3) / 600
+    assert counts == pytest.approx([0.5, 0.2, 0.3], abs=0.01)
+    seen = [index for batch in drawn for member, index in batch if member == 0]
+    assert sorted(seen[:9]) == list(range(9))
+    pictures = {row.numpy().tobytes() for batch in first(dataset, 8, 0) for row in batch["pictures"]}
+    for entry in members():
+        for index in entry.held.tolist():
+            padded = collate(members(), [(0, 0)], CONFIG, cameras=2)["pictures"] * 0
+            shown = torch.from_numpy(entry.member.sample(index).pictures).permute(0, 1, 4, 2, 3)
+            padded[0, : len(shown)] = shown
+            assert padded[0].numpy().tobytes() not in pictures  # what is held out is never trained on
+
+
+def test_held_batches_are_even_and_only_of_what_is_held_out() -> None:
+    mixture = members()
+    found = held_batches(mixture, CONFIG, batch_size=4, cameras=2, samples=2)
+    number = torch.cat([batch["member"] for batch in found]).tolist()
+    assert number == [0, 0, 1, 1, 2, 2]
+    first_of_robot = mixture[0].member.sample(int(mixture[0].held[0]))
+    assert np.array_equal(found[0]["pictures"][0].permute(0, 1, 3, 4, 2).numpy(), first_of_robot.pictures)
+    again = held_batches(mixture, CONFIG, batch_size=4, cameras=2, samples=2)
+    assert all(same(a, b) for a, b in zip(found, again, strict=True))
+    nothing = [dataclasses.replace(entry, held=np.zeros(0, np.int64)) for entry in mixture]
+    assert held_batches(nothing, CONFIG, batch_size=4, cameras=2, samples=2) == []
+
+
+def test_hold_out_is_by_groups() -> None:
+    groups = [f"video{index // 5}" for index in range(50)]
+    held = held_groups(groups, 0.2, seed=1)
+    assert len(held) == 2 and held == held_groups(groups[::-1], 0.2, seed=1)
+    assert held != held_groups(groups, 0.2, seed=2) or held != held_groups(groups, 0.2, seed=3)
+    train, out = split_samples(groups, held)
+    assert sorted([*train, *out]) == list(range(50))
+    assert {groups[index] for index in out} == held and not {groups[index] for index in train} & held
+    assert held_groups(groups, 0.0, seed=1) == set()
+    assert held_groups(["one"] * 5, 0.5, seed=1) == set()
+    assert len(held_groups(["a", "b"], 0.01, seed=1)) == 1

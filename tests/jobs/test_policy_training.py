@@ -1,0 +1,100 @@
+"""Training of a policy: batches without actions, FLARE on clips, the schedule."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from flare.objective import FlareConfig
+from jobs.commands import pretrain
+from jobs.policy_recipes import recipe_named
+from jobs.policy_run import flare_target
+from tests.builders.corpora import write_corpus
+from tests.builders.policies import batch_of, tiny_policy
+from vla.models.dual_system import DualSystemPolicy
+from vla.training import PolicyTraining, PolicyTrainingConfig, schedule
+
+DEBUG = recipe_named("debug")
+FLARE = FlareConfig(tokens=4, layer=2, future_s=0.3)
+
+
+def logged(out: Path) -> dict[str, dict[int, float]]:
+    """Name -> step -> value, of all sessions of a run."""
+    events = EventAccumulator(str(out / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    return {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
+
+
+def trained() -> tuple[PolicyTraining, DualSystemPolicy]:
+    policy = tiny_policy().train()
+    training = PolicyTrainingConfig(steps=10, flare=True, alignment=FLARE)
+    return PolicyTraining(policy, training, target=flare_target(policy, training, 1)), policy
+
+
+@pytest.mark.parametrize("future", [True, False])
+def test_a_batch_in_which_nobody_has_actions_has_no_action_loss_and_finite_gradients(future: bool) -> None:
+    module, policy = trained()
+    batch = batch_of(policy.config, [0, 3, 9])
+    batch["action_mask"][:] = False
+    batch["has_future"][:] = future
+    parts, _ = module.losses(policy, batch)
+    assert parts["action"].item() == 0
+    assert (parts["alignment"].item() > 0) == future
+    torch.stack(list(parts.values())).sum().backward()
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+    assert any(gradient.abs().max() > 0 for gradient in gradients) == future
+
+
+def test_the_action_loss_is_the_mean_over_samples_that_have_actions() -> None:
+    module, policy = trained()
+    batch = batch_of(policy.config, [0, 3, 9])
+    batch["action_mask"][1] = False
+    torch.manual_seed(0)
+    parts, output = module.losses(policy, batch)
+    assert parts["action"].item() == pytest.approx((output.action_loss[0] + output.action_loss[2]).item() / 2, rel=1e-5)
+
+
+def test_clips_without_actions_train_by_alignment_alone(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus", range(6))
+    (tmp_path / "pyramid.toml").write_text(
+        f'[[member]]\nname = "clips"\ntier = "human"\nlabel = "none"\ncorpus = "{corpus}"\n'
+    )
+    alignment = dataclasses.replace(FLARE, target="ema", ema=1.0, standardise=True)  # frozen
+    training = dataclasses.replace(DEBUG.training, flare=True, alignment=alignment, val_every_steps=5, lr=3e-3)
+    config = pretrain.PretrainConfig(
+        pyramid=tmp_path / "pyramid.toml", out=tmp_path / "run", recipe="debug", cache=tmp_path / "cache", steps=120,
+        held_share=0.3, model=DEBUG.policy, training=training,
+    )  # fmt: skip
+    summary = pretrain.run(config, quiet=True)
+    assert not [name for name in summary["held_out"] if name.startswith("val/action")]
+    curves = logged(tmp_path / "run")
+    assert set(curves["train/action"].values()) == {0.0}
+    aligned = [value for _, value in sorted(curves["val/flare/alignment"].items())]
+    # on held-out clips; of six made clips little more than the common direction can be learned
+    assert aligned[-1] > aligned[0] + 0.1
+
+
+def test_the_rate_warms_up_and_falls_to_two_percent() -> None:
+    assert schedule(0.0, 0.05) < 0.05
+    assert schedule(0.05, 0.05) == pytest.approx(1, abs=0.01)
+    assert schedule(1.0, 0.05) == pytest.approx(0.02)
+    assert schedule(0.525, 0.05) == pytest.approx(0.51 - 0.98 / 2 * np.sin(np.pi * 0.025), abs=1e-6)
+    falling = [schedule(step / 100, 0.05) for step in range(5, 101)]
+    assert all(a >= b for a, b in itertools.pairwise(falling))
+
+
+def test_flare_is_refused_where_the_policy_does_not_fit_it() -> None:
+    policy = tiny_policy()
+    for changes, said in (
+        ({"tokens": 32}, "training.alignment.tokens 32: the policy has 4 future tokens; give both the same"),
+        ({"layer": 3}, "training.alignment.layer 3: .*read after block 2"),
+    ):
+        training = PolicyTrainingConfig(steps=1, flare=True, alignment=dataclasses.replace(FLARE, **changes))
+        with pytest.raises(ValueError, match=said):
+            flare_target(policy, training, 1)

@@ -1,0 +1,432 @@
+"""Simulation: noise and the checks need no GL; what is drawn is marked `gl`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from corpora.episodes.episode import RobotEpisodes
+from corpora.episodes.lerobot_writer import BOOKKEEPING
+from corpora.simulation import gl as offscreen_gl
+from corpora.simulation.episode import EpisodeSettings
+from corpora.simulation.head_camera import head_camera_path, plane_homography
+from corpora.simulation.metaworld import HEAD_POSE, Look, MetaWorldEnv, episode_generator, smooth_noise
+from corpora.simulation.tasks import task_names
+from corpora.video.camera import measure_camera_motion
+from jobs.commands.simulate import FORMAT, SimulateConfig, _finished, _versions, main, run
+
+needs_gl = pytest.mark.skipif(not offscreen_gl.offscreen_gl_available(), reason="no software GL library (libosmesa6)")
+SHORT = EpisodeSettings(max_steps=24, noise=(0.0, 0.5))
+
+
+def config(out: Path, **changes: object) -> SimulateConfig:
+    fields: dict = {"tasks": ("drawer-open",), "episodes": 2, "size": 64, "episode": SHORT}
+    return SimulateConfig(out=out, **{**fields, **changes})
+
+
+def data_files(root: Path) -> dict[str, bytes]:
+    """Everything but the summary, which tells how long it took."""
+    paths = (path for path in sorted(root.rglob("*")) if path.is_file() and path.name != "simulate.json")
+    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
+
+
+def rows_of(root: Path) -> dict[str, np.ndarray]:
+    table = pq.read_table(root / "data" / "chunk-000" / "file-000.parquet")
+    return {name: np.array(table[name].to_pylist()) for name in table.schema.names}
+
+
+def pictures_of(root: Path) -> np.ndarray:
+    video = next((root / "videos").rglob("*.mp4"))
+    with av.open(str(video)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+# --- noise -------------------------------------------------------------------------------------------------------
+
+
+def test_noise_has_the_level_asked_for_and_is_smooth() -> None:
+    noise = smooth_noise(np.random.default_rng(0), 60_000, 0.6, smoothing_s=0.08)
+    assert noise.shape == (60_000, 4)
+    np.testing.assert_allclose(noise.std(0), 0.6, rtol=0.03)
+    np.testing.assert_allclose(noise.mean(0), 0, atol=0.02)
+    # White noise smoothed by a Gaussian window of 6.4 steps is correlated as a Gaussian of 6.4 sqrt(2) steps.
+    for lag in (1, 6, 20):
+        correlation = (noise[lag:] * noise[:-lag]).mean(0) / noise.var(0)
+        np.testing.assert_allclose(correlation, np.exp(-(lag**2) / (4 * 6.4**2)), atol=0.03)
+    assert abs(np.corrcoef(noise.T)[np.triu_indices(4, 1)]).max() < 0.05
+
+
+def test_noise_level_zero_is_no_noise() -> None:
+    assert not smooth_noise(np.random.default_rng(0), 50, 0.0, smoothing_s=0.08).any()
+
+
+def test_an_episodes_randomness_depends_on_seed_task_episode_and_stream_alone() -> None:
+    def draw(*key: object) -> float:
+        return float(episode_generator(*key).random())
+
+    assert draw(0, "drawer-open", 3, "noise") == draw(0, "drawer-open-v3", 3, "noise")
+    others = [
+        draw(1, "drawer-open", 3, "noise"),
+        draw(0, "door-open", 3, "noise"),
+        draw(0, "drawer-open", 4, "noise"),
+        draw(0, "drawer-open", 3, "camera"),
+    ]
+    assert len({draw(0, "drawer-open", 3, "noise"), *others}) == 5
+
+
+# --- what users get wrong --------------------------------------------------------------------------------------------
+
+
+def test_unknown_tasks_get_a_suggestion() -> None:
+    with pytest.raises(ValueError, match="Did you mean 'drawer-open'"):
+        task_names(("drawer-opn",))
+    assert task_names(("drawer-open-v3", "reach")) == ("drawer-open", "reach")
+    with pytest.raises(ValueError, match="twice"):
+        task_names(("reach", "reach-v3"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise": ()}, "noise"),
+        ({"noise": (0.1, -0.1)}, "none below 0"),
+        ({"frame_every": 3}, "must divide 80"),
+        ({"max_steps": 501}, "1 to 500"),
+        ({"camera_motion": -1.0}, "camera_motion -1"),
+    ],
+)
+def test_episode_settings_are_checked(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EpisodeSettings(**changes)
+
+
+def test_config_is_checked(tmp_path: Path) -> None:
+    for changes, message in [
+        ({"size": 95}, "must be even"),
+        ({"camera": "corner9"}, "must be one of head"),
+        ({"episodes": 0}, "at least 1"),
+        ({"truth": tmp_path / "t.parquet"}, "only with --action-free"),
+        ({"truth": tmp_path / "out" / "t.parquet", "action_free": True}, "outside"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            config(tmp_path / "out", **changes)
+
+
+def test_a_missing_gl_library_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offscreen_gl, "_loads", lambda name, files: False)
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    with pytest.raises(ValueError, match=r"libOSMesa is not on this machine.*apt-get install libosmesa6"):
+        run(config(tmp_path / "out"))
+
+
+def test_software_rendering_is_chosen_only_where_the_user_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offscreen_gl, "_loads", lambda name, files: True)
+    monkeypatch.setattr(offscreen_gl.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    offscreen_gl.require_offscreen_gl()
+    assert offscreen_gl.os.environ["MUJOCO_GL"] == "osmesa"
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    offscreen_gl.require_offscreen_gl()
+    assert offscreen_gl.os.environ["MUJOCO_GL"] == "egl"
+    monkeypatch.setattr(offscreen_gl.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'giza\[sim\]'"):
+        offscreen_gl.require_offscreen_gl()
+
+
+@pytest.mark.parametrize("name", ["simulate.json", ".simulate-settings.json"])
+def test_a_folder_of_the_version_without_the_experts_action_is_refused(name: str, tmp_path: Path) -> None:
+    if not offscreen_gl.offscreen_gl_available():
+        pytest.skip("no simulator, no versions of it")
+    wanted = config(tmp_path / "sim")
+    settings = {**wanted.settings(), "versions": _versions()}
+    (tmp_path / "sim").mkdir()
+    record = settings if name.startswith(".") else {"settings": settings, "episodes": 2}
+    (tmp_path / "sim" / name).write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=rf"format 1 there and {FORMAT} here.*another --out or remove it"):
+        run(wanted)
+    settings["format"] = FORMAT
+    (tmp_path / "sim" / name).write_text(json.dumps(record))
+    assert _finished(wanted, settings) == (None if name.startswith(".") else record)
+
+
+# --- drawn ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("simulated") / "sim"
+    run(config(out))
+    return out
+
+
+@needs_gl
+@pytest.mark.gl
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(simulated: Path, tmp_path: Path) -> None:
+    run(config(tmp_path / "again"))
+    assert data_files(tmp_path / "again") == data_files(simulated)
+    run(config(tmp_path / "other", episode=EpisodeSettings(max_steps=24, noise=(0.0, 0.5), seed=1), episodes=1))
+    other, mine = rows_of(tmp_path / "other"), rows_of(simulated)
+    assert not np.array_equal(other["action"], mine["action"][:24])
+
+
+@needs_gl
+@pytest.mark.gl
+def test_killed_and_started_again_it_gives_the_same_bytes(simulated: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    flags = ["--tasks", "drawer-open", "--episodes", "2", "--size", "64", "--max-steps", "24", "--noise", "0.0", "0.5"]
+    command = [sys.executable, "-m", "jobs.cli", "simulate", *flags, "--out", str(out)]
+    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (out / ".staging" / "episode_000000").exists() and job.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    assert (out / ".staging" / "episode_000000").exists()
+    summary = run(config(out))
+    assert data_files(out) == data_files(simulated)
+    assert run(config(out)) == {**summary, "already_finished": True}
+    with pytest.raises(ValueError, match=r"other settings \(size 64 there and 32 here\)"):
+        run(config(out, size=32))
+
+
+@needs_gl
+@pytest.mark.gl
+def test_closing_an_environment_leaves_the_pictures_of_the_others_alone() -> None:
+    envs = [MetaWorldEnv(task, Look(size=64)) for task in ("drawer-open", "button-press-topdown", "faucet-open")]
+    for env in envs:
+        env.reset(1)
+    before = [env.render().copy() for env in envs]
+    for closed in (1, 0):  # the last one drawn is another
+        envs[closed].close()
+        np.testing.assert_array_equal(envs[2].render(), before[2])
+        envs[closed].close()
+    envs[2].close()
+
+
+@needs_gl
+@pytest.mark.gl
+def test_a_row_is_state_picture_and_the_action_taken_then(simulated: Path) -> None:
+    """Replaying the stored actions from the episode's seed gives the stored states, each beside its picture."""
+    rows, pictures = rows_of(simulated), pictures_of(simulated)
+    assert len(pictures) == len(rows["action"]) == 48
+    env = MetaWorldEnv("drawer-open", Look(size=64))
+    for episode in range(2):
+        state = env.reset(int(episode_generator(0, "drawer-open", episode, "start").integers(2**31)))
+        for k in np.flatnonzero(rows["episode_index"] == episode):
+            np.testing.assert_allclose(state, rows["observation.state"][k], atol=1e-6)
+            error = np.mean((env.render().astype(float) - pictures[k]) ** 2)
+            assert 10 * np.log10(255**2 / error) > 28
+            expert = env.expert_action()
+            np.testing.assert_allclose(rows["action.expert"][k], expert, atol=1e-6)
+            if episode == 0:  # noise 0
+                np.testing.assert_allclose(rows["action"][k], expert, atol=1e-6)
+            else:
+                assert np.abs(rows["action"][k] - expert).max() > 1e-3
+            state = env.step(rows["action"][k])
+    env.close()
+    assert np.abs(rows["action"]).max() <= 1
+    facts = json.loads((simulated / "simulate.json").read_text())
+    assert [fact["noise"] for fact in facts["per_episode"]] == [0.0, 0.5]
+    assert facts["frames"] == 48 and facts["frames_per_s"] > 0
+
+
+@needs_gl
+@pytest.mark.gl
+def test_policies_read_what_the_expert_wanted_and_the_action_done_by_its_name(simulated: Path) -> None:
+    rows = rows_of(simulated)
+    assert not np.array_equal(rows["action"], rows["action.expert"])
+    for parts, column in ((), "action.expert"), (("action",), "action"):
+        episodes = RobotEpisodes(simulated, action=parts)
+        assert episodes.action is not None
+        np.testing.assert_allclose(episodes.action, rows[column], atol=1e-6)
+        assert episodes.cameras == ("observation.images.head",)
+
+
+@needs_gl
+@pytest.mark.gl
+def test_a_moving_camera_watches_the_same_actions_and_its_truth_is_what_the_picture_does(
+    simulated: Path, tmp_path: Path
+) -> None:
+    moving = EpisodeSettings(max_steps=60, noise=(0.0, 0.5), camera_motion=6.0)
+    run(config(tmp_path / "moving", episode=moving, size=96, episodes=1))
+    rows, pictures = rows_of(tmp_path / "moving"), pictures_of(tmp_path / "moving")
+    still = rows_of(simulated)
+    np.testing.assert_array_equal(rows["action"][:24], still["action"][:24])
+    assert not still["camera.motion"].any()
+    points = np.stack(np.meshgrid(np.linspace(-0.8, 0.8, 7), np.linspace(-0.3, 0.8, 7)), -1).reshape(-1, 2)
+    points = np.column_stack([points, np.ones(len(points))])
+    errors, moved = [], []
+    for first in range(0, 20, 2):
+        truth = plane_homography(HEAD_POSE, rows["camera.motion"][first], rows["camera.motion"][first + 40])
+        measured = measure_camera_motion(pictures[first], pictures[first + 40])
+        if not measured.ok:  # an arm before plain wood is not always enough to go by
+            continue
+        a, b = points @ truth.T, points @ np.asarray(measured.h).T
+        errors.append(np.linalg.norm(a[:, :2] / a[:, 2:] - b[:, :2] / b[:, 2:], axis=1).mean() * 48)
+        moved.append(np.linalg.norm(a[:, :2] / a[:, 2:] - points[:, :2], axis=1).mean() * 48)
+    assert len(errors) >= 3
+    assert np.mean(moved) > 2
+    assert np.median(errors) < 0.35 * np.mean(moved)
+
+
+@needs_gl
+@pytest.mark.gl
+def test_action_free_has_pictures_and_instructions_only(simulated: Path, tmp_path: Path) -> None:
+    out, truth = tmp_path / "free", tmp_path / "truth.parquet"
+    summary = run(config(out, action_free=True, truth=truth))
+    assert set(rows_of(out)) == set(BOOKKEEPING)
+    for name, content in {**data_files(out), "simulate.json": (out / "simulate.json").read_bytes()}.items():
+        for word in (b"observation.state", b"camera.motion", b'"success"', b"fovy", b"next."):
+            assert word not in content, f"{word!r} in {name}"
+    assert "success" not in summary and "per_episode" not in summary
+    video = "videos/observation.images.head/chunk-000/file-000.mp4"
+    assert (out / video).read_bytes() == (simulated / video).read_bytes()
+    kept, whole = pq.read_table(truth), rows_of(simulated)
+    for name in ("action", "observation.state", "episode_index", "frame_index"):
+        np.testing.assert_array_equal(np.array(kept[name].to_pylist()), whole[name])
+
+
+@needs_gl
+@pytest.mark.gl
+def test_the_goal_is_hidden_unless_asked_for_and_the_hand_looks_like_no_robot() -> None:
+    pictures = {}
+    for name, look in {
+        "robot": Look(64),
+        "goal": Look(64, show_goal=True),
+        "hand": Look(64, appearance="hand"),
+    }.items():
+        env = MetaWorldEnv("drawer-open", look)
+        states = [env.reset(5)]
+        states += [env.step(env.expert_action()) for _ in range(10)]
+        pictures[name] = env.render().astype(int)
+        if name == "robot":
+            expected = states
+        np.testing.assert_array_equal(states, expected)  # looks change nothing in the physics
+        env.close()
+    red, green, blue = np.moveaxis(pictures["goal"] - pictures["robot"], 2, 0)
+    assert (green > 40).any() and np.count_nonzero(pictures["goal"] != pictures["robot"]) < 600
+    red, green, blue = np.moveaxis(pictures["robot"], 2, 0)
+    arm = (red > 80) & (green < 60) & (blue < 60)
+    assert arm.mean() > 0.03
+    assert np.abs(pictures["hand"] - pictures["robot"]).max(2).mean() > 60
+    red, green, blue = np.moveaxis(pictures["hand"], 2, 0)
+    assert ((red > 80) & (green < 60) & (blue < 60)).mean() < 0.002
+
+
+@needs_gl
+@pytest.mark.gl
+def test_a_person_looks_the_same_whoever_acted_before_and_changes_nothing_but_looks() -> None:
+    look = Look(64, appearance="hand")
+    changing, fresh = MetaWorldEnv("drawer-open", look), MetaWorldEnv("drawer-open", look)
+    pictures, states = {}, {}
+    for number in (0, 3, 1, 2, 0, 3):
+        changing.become(number)
+        states[number] = changing.reset(5)
+        pictures.setdefault(number, []).append(changing.render().copy())
+        np.testing.assert_array_equal(states[number], states[0])
+    fresh.become(3)
+    fresh.reset(5)
+    np.testing.assert_array_equal(fresh.render(), pictures[3][0])
+    for number in (0, 3):
+        np.testing.assert_array_equal(*pictures[number])
+    for one, other in ((0, 1), (1, 2), (2, 3)):  # nearly every pixel
+        assert (pictures[one][0] != pictures[other][0]).any(2).mean() > 0.9
+    changing.close()
+    fresh.close()
+    robot = MetaWorldEnv("drawer-open", Look(64))
+    with pytest.raises(ValueError, match="person 1: the appearance is 'robot'"):
+        robot.become(1)
+    robot.close()
+
+
+@needs_gl
+@pytest.mark.gl
+def test_people_are_spread_over_episodes_and_one_is_always_the_same(tmp_path: Path) -> None:
+    def skies(people: int) -> int:
+        episode = EpisodeSettings(max_steps=8, min_steps=0, frame_every=4, noise=(0.0,), people=people)
+        out = tmp_path / str(people)
+        run(config(out, episodes=4, appearance="hand", action_free=True, episode=episode))
+        corners = pictures_of(out)[::2, :4, -4:].reshape(4, -1, 3).mean(1)
+        return len(np.unique(np.rint(corners / 8), axis=0))
+
+    assert skies(1) == 1
+    assert skies(50) >= 3
+    with pytest.raises(ValueError, match="people 2: only with --appearance hand"):
+        config(tmp_path / "robot", episode=EpisodeSettings(people=2))
+    with pytest.raises(ValueError, match="people 0: must be at least 1"):
+        EpisodeSettings(people=0)
+
+
+@needs_gl
+@pytest.mark.gl
+def test_what_is_not_sent_to_opengl_would_not_have_been_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = MetaWorldEnv("faucet-open", Look(64))
+    env.reset(0)
+    path = head_camera_path(np.random.default_rng(0), 60, 80, 12, 64, 50, 1.0)
+    culled = [env.render(motion).copy() for motion in path[::10]]
+    assert env._out_of_view(*env.pose.moved(path[0])).any()
+    monkeypatch.setattr(env, "_out_of_view", lambda position, rotation: np.zeros(env._env.model.ngeom, bool))
+    for motion, picture in zip(path[::10], culled, strict=True):
+        np.testing.assert_array_equal(env.render(motion), picture)
+    env.close()
+
+
+@needs_gl
+@pytest.mark.gl
+def test_frame_every_keeps_the_episode_and_averages_its_actions(simulated: Path, tmp_path: Path) -> None:
+    every = EpisodeSettings(max_steps=24, noise=(0.0, 0.5), frame_every=4)
+    run(config(tmp_path / "every", episode=every))
+    rows, whole = rows_of(tmp_path / "every"), rows_of(simulated)
+    np.testing.assert_array_equal(rows["observation.state"], whole["observation.state"][::4])
+    np.testing.assert_allclose(rows["action"], whole["action"].reshape(-1, 4, 4).mean(1), atol=1e-6)
+    assert json.loads((tmp_path / "every" / "meta" / "info.json").read_text())["fps"] == 20
+
+
+@needs_gl
+@pytest.mark.gl
+def test_the_environment_is_ready_for_closed_loop_use() -> None:
+    env = MetaWorldEnv("button-press-topdown-v3", Look(32))
+    with pytest.raises(ValueError, match="has not been reset"):
+        env.state()
+    first = env.reset(3)
+    while not env.success and env.steps < 150:
+        env.step(env.expert_action())
+    assert env.success and env.instruction == "press the button from above"
+    with pytest.raises(ValueError, match="4 finite numbers"):
+        env.step(np.array([0, 0, 0, np.nan]))
+    np.testing.assert_array_equal(env.reset(3), first)
+    env.close()
+    env.close()
+
+
+@needs_gl
+@pytest.mark.gl
+def test_command_line_prints_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--tasks", "faucet-close", "--episodes", "1", "--size", "32", "--max-steps", "8", "--out"]
+    main([*flags, str(tmp_path / "sim")])
+    printed = capsys.readouterr().out
+    assert "faucet-close" in printed and "frames_per_s" in printed
+    main([*flags, str(tmp_path / "sim")])
+    assert "already finished" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="not empty"):
+        run(config(tmp_path))
+
+
+@needs_gl
+@pytest.mark.gl
+@pytest.mark.slow
+def test_a_hundred_frames_a_second_on_one_core(tmp_path: Path) -> None:
+    summary = run(config(tmp_path / "sim", size=96, episodes=6, episode=EpisodeSettings()))
+    assert summary["frames_per_cpu_s"] > 100  # by the CPU's clock: others may use the core as well

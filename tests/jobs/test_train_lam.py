@@ -1,0 +1,225 @@
+"""Training: batches that a resumed run repeats, held-out videos, few labels, faults that name themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from corpora.clips.corpus import Corpus
+from jobs.commands import ingest, train_lam
+from jobs.commands.demo import SAMPLE
+from lapa.model.lam import load_lam
+from lapa.pairs.batches import Augmentation, StoredBatches, StreamedBatches, augment, gather
+from lapa.pairs.cache import LabelSpec, open_store
+from lapa.pairs.pair import STABILISED
+from lapa.recipes import DEBUG, RECIPES
+from lapa.training import LamTraining, TrainingConfig
+
+MODEL = dataclasses.replace(DEBUG, gap_s=(0.3, 0.5))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The robot with the still camera of the sample corpus."""
+    out = tmp_path_factory.mktemp("corpus")
+    dataset = sorted(
+        path for path in SAMPLE.iterdir() if path.is_dir() and "robot" in path.name and "still" in path.name
+    )
+    ingest.run(ingest.IngestConfig(inputs=(str(dataset[0]),), out=out, workers=1))
+    return out
+
+
+@pytest.fixture(scope="module")
+def store(corpus: Path, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    read = Corpus(corpus)
+    labelled = {row.clip_id for row in read.clips[:5]}
+    model = dataclasses.replace(MODEL, label_dim=3)
+    labels = LabelSpec("observation.state", (0, 1, 2), 0.5)
+    cache = tmp_path_factory.mktemp("cache")
+    made = open_store(read, read.clips, model, labels, labelled, cache=cache)
+    again = open_store(read, read.clips, model, labels, labelled, cache=cache)
+    assert len(list(cache.iterdir())) == 1  # the second opening decoded nothing
+    np.testing.assert_array_equal(made.frames, again.frames)
+    return made, model, labels, labelled
+
+
+def settings(corpus: Path, out: Path, **changes: object) -> train_lam.TrainLamConfig:
+    training = TrainingConfig(
+        steps=24, batch_size=8, workers=0, val_every_steps=8, val_pairs=16, precision="32-true", warmup_steps=4
+    )
+    base = train_lam.TrainLamConfig(corpus=corpus, out=out, recipe="debug", model=MODEL, training=training)
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def test_pairs_of_the_store_are_those_of_the_clips(store, corpus: Path) -> None:  # type: ignore[no-untyped-def]
+    from lapa.pairs.pair import pair_indices, truth_change
+
+    made, model, _, labelled = store
+    count = 0
+    offset = 0
+    for number, clip in enumerate(Corpus(corpus).read_clips()):
+        for gap in model.gap_s:
+            first, second = pair_indices(clip.t_s, gap)
+            rows = np.flatnonzero((made.pairs.clip == number) & (made.pairs.gap_s == np.float32(gap)))
+            np.testing.assert_array_equal(made.pairs.first[rows], first + offset)
+            np.testing.assert_array_equal(made.pairs.second[rows], second + offset)
+            if clip.row.clip_id in labelled:
+                wanted = truth_change(clip.truth, "observation.state", clip.t_s[first], clip.t_s[second])[:, :3]  # type: ignore[arg-type]
+                np.testing.assert_allclose(made.pairs.label[rows], wanted, atol=1e-6)
+            else:
+                assert np.isnan(made.pairs.label[rows]).all()
+            count += len(rows)
+        offset += len(clip.frames)
+    assert count == len(made.pairs.first) > 100
+    assert offset == len(made.frames)
+
+
+def test_a_batch_is_a_function_of_its_number(store) -> None:  # type: ignore[no-untyped-def]
+    made, model, *_ = store
+    straight = StoredBatches(made, model, 8, seed=3)
+    resumed = StoredBatches(made, model, 8, seed=3, start=5)
+    wanted = [straight.batch(n) for n in range(5, 8)]
+    for a, b in zip(wanted, resumed, strict=False):
+        assert all(torch.equal(a[name].nan_to_num(), b[name].nan_to_num()) for name in a)
+    other = StoredBatches(made, model, 8, seed=3, rank=1).batch(5)
+    assert not torch.equal(other["first"], wanted[0]["first"])
+
+
+def test_augmentation_keeps_what_happened(store) -> None:  # type: ignore[no-untyped-def]
+    """Both frames get one change, so the difference is the shifted difference times the contrast."""
+    made, model, *_ = store
+    plain = gather(made, model, np.arange(8))
+    seen = augment(plain, Augmentation(contrast=0.0, brightness=0.3), np.random.default_rng(0))
+    change = plain["second"] - plain["first"]
+    moved = seen["second"] - seen["first"]
+    same = [
+        torch.allclose(moved[..., 4:-4, 4:-4], torch.roll(change, (dy, dx), (-2, -1))[..., 4:-4, 4:-4], atol=1e-6)
+        for dx in range(-2, 3)
+        for dy in range(-2, 3)
+    ]
+    assert any(same)
+
+
+def test_streaming_gives_the_same_kind_of_batch(store, corpus: Path) -> None:  # type: ignore[no-untyped-def]
+    made, model, labels, labelled = store
+    read = Corpus(corpus)
+    streamed = StreamedBatches(read, read.clips, model, labels, labelled, 8, seed=0, pool=4)
+    batch = next(iter(streamed))
+    stored = StoredBatches(made, model, 8, seed=0).batch(0)
+    assert {name: value.shape for name, value in batch.items()} == {name: value.shape for name, value in stored.items()}
+    assert 0 < batch["flow"].abs().mean() < 20
+
+
+def test_killed_and_resumed_it_ends_where_an_uninterrupted_run_ends(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = train_lam.run(settings(corpus, tmp_path / "straight"), quiet=True)
+    original = LamTraining.on_train_batch_end
+
+    def killed(self, outputs, batch, index) -> None:  # type: ignore[no-untyped-def]
+        original(self, outputs, batch, index)
+        if self.global_step == 14:
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(LamTraining, "on_train_batch_end", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        train_lam.run(settings(corpus, tmp_path / "resumed"), quiet=True)
+    assert not (tmp_path / "resumed" / "model.safetensors").exists()
+    monkeypatch.setattr(LamTraining, "on_train_batch_end", original)
+    resumed = train_lam.run(settings(corpus, tmp_path / "resumed"), quiet=True)
+    assert resumed["steps"] == straight["steps"] == 24
+    a = load_lam(tmp_path / "straight").state_dict()
+    b = load_lam(tmp_path / "resumed").state_dict()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_validation_never_sees_a_training_video(corpus: Path, tmp_path: Path) -> None:
+    summary = train_lam.run(settings(corpus, tmp_path, steps=2), quiet=True)
+    assert summary["held_out_groups"]
+    assert not set(summary["held_out_groups"]) & set(summary["train_groups"])
+    on_disk = json.loads((tmp_path / "run.json").read_text())
+    assert on_disk["held_out_groups"] == summary["held_out_groups"]
+    assert {"val/target", "val/copy", "val/perplexity"} <= set(summary["validation"])
+
+
+def test_few_labels_train_a_head_on_their_share(corpus: Path, tmp_path: Path) -> None:
+    labels = LabelSpec("observation.state", (0, 1, 2), 0.5)
+    summary = train_lam.run(settings(corpus, tmp_path, labels=labels, steps=4), quiet=True)
+    assert 0 < summary["labelled_clips"] < summary["train_clips"]
+    assert load_lam(tmp_path).action_head.out_features == 3  # type: ignore[union-attr]
+
+
+def test_a_run_folder_belongs_to_one_run(corpus: Path, tmp_path: Path) -> None:
+    train_lam.run(settings(corpus, tmp_path, steps=1), quiet=True)
+    other = settings(corpus, tmp_path, steps=1, seed=1)
+    with pytest.raises(ValueError, match="holds a run with other settings \\(seed\\)"):
+        train_lam.run(other, quiet=True)
+
+
+def test_an_interrupted_run_of_other_stabilised_pictures_is_not_resumed(corpus: Path, tmp_path: Path) -> None:
+    model = dataclasses.replace(MODEL, camera_compensation=True)
+    train_lam.run(settings(corpus, tmp_path, steps=1, model=model), quiet=True)
+    record = json.loads((tmp_path / "train.json").read_text())
+    for stabilised, was in ((1, "1"), (None, "absent")):
+        record["stabilised"] = stabilised
+        if stabilised is None:
+            del record["stabilised"]
+        (tmp_path / "train.json").write_text(json.dumps(record))
+        with pytest.raises(
+            ValueError, match=rf"another version of giza \(stabilised {was} there and {STABILISED} here\)"
+        ):
+            train_lam.run(settings(corpus, tmp_path, steps=1, model=model), quiet=True)
+    still = settings(corpus, tmp_path / "still", steps=1, model=dataclasses.replace(MODEL, camera_compensation=False))
+    train_lam.run(still, quiet=True)
+    record = json.loads((tmp_path / "still" / "train.json").read_text())
+    assert record.pop("stabilised") is None
+    (tmp_path / "still" / "train.json").write_text(json.dumps(record))  # as earlier versions wrote it
+    assert train_lam.run(still, quiet=True)["steps"] == 1
+
+
+def test_errors_name_value_rule_and_remedy(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="larger than the corpus' 128 px"):
+        train_lam.run(settings(corpus, tmp_path, model=dataclasses.replace(MODEL, image_size=256)))
+    with pytest.raises(ValueError, match="Did you mean 'observation.state'"):
+        train_lam.run(settings(corpus, tmp_path, labels=LabelSpec("observation.stat")))
+    with pytest.raises(ValueError, match="is not a corpus"):
+        train_lam.run(settings(tmp_path, tmp_path))
+    with pytest.raises(ValueError, match="Did you mean 'small'"):
+        train_lam.main(["--corpus", "x", "--out", "y", "--recipe", "smal"])
+    with pytest.raises(ValueError, match="no budget"):
+        TrainingConfig()
+
+
+def test_the_command_line_overrides_a_recipes_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[train_lam.TrainLamConfig] = []
+    monkeypatch.setattr(train_lam, "run", seen.append)
+    train_lam.main(
+        [
+            "--recipe",
+            "lapa",
+            "--corpus",
+            "c",
+            "--out",
+            "o",
+            "--model.quantiser.kind",
+            "vq",
+            "--model.gap-s",
+            "0.6",
+            "1.0",
+            "--steps",
+            "7",
+        ]
+    )
+    assert seen[0].model == dataclasses.replace(
+        RECIPES["lapa"].model,
+        gap_s=(0.6, 1.0),
+        quantiser=dataclasses.replace(RECIPES["lapa"].model.quantiser, kind="vq"),
+    )
+    assert seen[0].budget().steps == 7
+    assert seen[0].budget().lr == 1e-4

@@ -1,0 +1,270 @@
+"""The latent action model: every exchangeable part, masks, round trips, and a motion that it must learn to tell."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lapa.model.lam import LatentActionModel, initialise_from, load_lam, model_hash
+from lapa.model.quantisers import QuantiserConfig
+from lapa.pairs.pair import STABILISED
+from lapa.recipes import DEBUG, RECIPES
+from lapa.training import LamTraining, TrainingConfig, effective_rank, flow_loss, target_loss
+
+PLAIN = dataclasses.replace(DEBUG, input="both", flow_input=False, flow_weight=0.0, temporal_depth=1)
+
+
+def pictures(count: int = 4, size: int = 32, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 3, size, size, generator=generator), torch.rand(count, 3, size, size, generator=generator)
+
+
+@pytest.mark.parametrize("way", ["both", "difference", "como", "change", "additive", "motion"])
+@pytest.mark.parametrize(("pool", "tokens"), [("flatten", 3), ("conv", 4), ("queries", 2), ("keypoints", 2)])
+@pytest.mark.parametrize(("condition", "position"), [("add", "learned"), ("cross", "peg"), ("prepend", "learned")])
+def test_every_combination_encodes_and_decodes(way: str, pool: str, tokens: int, condition: str, position: str) -> None:
+    tokens = 2 if (way, pool) == ("motion", "conv") else tokens  # each half makes a square number
+    config = dataclasses.replace(
+        PLAIN, input=way, pool=pool, tokens=tokens, condition=condition, position=position, stem="patch"
+    )
+    model = LatentActionModel(config).eval()
+    first, second = pictures()
+    encoding = model.encode(first, second)
+    assert encoding.latent.shape == encoding.quantized.shape == (4, tokens, 8)
+    assert encoding.codes is not None
+    assert encoding.codes.shape == (4, tokens)
+    decoded = model.decode(first, encoding.quantized)
+    assert decoded.shape == first.shape
+    assert decoded.min() >= 0
+    assert decoded.max() <= 1
+
+
+@pytest.mark.parametrize("way", ["difference", "change"])
+def test_nothing_happened_is_the_same_latent_whatever_the_scene(way: str) -> None:
+    config = dataclasses.replace(PLAIN, input=way)
+    model = LatentActionModel(config).eval()
+    first, other = pictures()
+    still, still_too = model.encode(first, first).latent, model.encode(other, other).latent
+    moved = model.encode(first, other).latent
+    # `difference` subtracts after causal attention over time, which sees an equal pair as two equal tokens
+    assert (still - still_too).abs().max() <= (1e-5 if way == "change" else (moved - still).abs().max())
+
+
+def test_additive_steps_add_up_and_run_backwards() -> None:
+    model = LatentActionModel(dataclasses.replace(PLAIN, input="additive")).eval()
+    a, b = pictures()
+    c, _ = pictures(seed=1)
+    steps = model.encode(a, b).latent + model.encode(b, c).latent
+    torch.testing.assert_close(steps, model.encode(a, c).latent, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(model.encode(b, a).latent, -model.encode(a, b).latent, atol=1e-6, rtol=1e-5)
+
+
+def test_como_never_sees_the_future_frame_alone() -> None:
+    """Adding the same constant to both frames' features leaves the difference: with zeroed first-frame tokens nothing of the
+    scene remains."""
+    model = LatentActionModel(dataclasses.replace(PLAIN, input="como", temporal_depth=0)).eval()
+    first, second = pictures()
+    model.encoder.branches[0].stem = torch.nn.Sequential(
+        torch.nn.PixelUnshuffle(8), torch.nn.Flatten(2), Transposed(), torch.nn.Linear(192, 32)
+    )
+    base = model.encode(first, second).latent
+    shifted = model.encode(first + 0.1, second + 0.1).latent
+    torch.testing.assert_close(base, shifted, atol=1e-4, rtol=1e-4)
+
+
+class Transposed(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2)
+
+
+def test_what_a_stabilised_frame_does_not_show_changes_nothing() -> None:
+    model = LatentActionModel(dataclasses.replace(DEBUG, flow_input=False, flow_weight=0.0)).eval()
+    first, second = pictures()
+    valid = torch.ones(4, 1, 32, 32)
+    valid[..., :7] = 0
+    noise = first + (1 - valid) * torch.rand_like(first)
+    noise_second = second + (1 - valid) * torch.rand_like(second)
+    a, b = model.encode(first, second, valid), model.encode(noise, noise_second, valid)
+    torch.testing.assert_close(a.latent, b.latent)
+    torch.testing.assert_close(
+        model.decode(first, a.quantized, valid) * valid, model.decode(noise, b.quantized, valid) * valid
+    )
+    assert target_loss(first, noise, valid, model.config) == 0
+    assert flow_loss(torch.ones(4, 2, 8, 8), torch.zeros(4, 2, 8, 8), torch.zeros(4, 1, 32, 32)) == 0
+
+
+def test_flow_is_computed_where_the_caller_has_none() -> None:
+    from lapa.pairs.flow import batch_flow
+
+    model = LatentActionModel(DEBUG).eval()
+    first, second = pictures()
+    a = model.encode(first, second).latent
+    b = model.encode(first, second, flow=batch_flow(first, second)).latent
+    torch.testing.assert_close(a, b)
+    assert (a - model.encode(first, second, flow=torch.zeros(4, 2, 8, 8)).latent).abs().max() > 1e-3
+
+
+def test_flow_measures_a_known_shift() -> None:
+    from lapa.pairs.flow import pair_flow
+
+    generator = np.random.default_rng(0)
+    import cv2
+
+    world = cv2.resize((generator.random((12, 14, 3)) * 255).astype(np.uint8), (72, 64), interpolation=cv2.INTER_CUBIC)
+    flow = pair_flow(np.ascontiguousarray(world[:, 4:68]), np.ascontiguousarray(world[:, :64]))
+    assert flow.shape == (2, 16, 16)
+    assert np.median(flow[0][2:-2, 3:-3]) == pytest.approx(4 / 64 * 100, rel=0.1)
+    assert abs(np.median(flow[1][2:-2, 3:-3])) < 0.3
+
+
+def test_saved_and_loaded_it_is_the_same_model(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    model = LatentActionModel(DEBUG)
+    first, second = pictures()
+    model.train().encode(first, second)  # the first batch starts the code book
+    model.eval().save(tmp_path)
+    again = load_lam(tmp_path)
+    assert again.config == model.config
+    torch.testing.assert_close(again.encode(first, second).latent, model.encode(first, second).latent, atol=0, rtol=0)
+    before = model_hash(tmp_path)
+    again.save(tmp_path)
+    assert model_hash(tmp_path) == before
+    with pytest.raises(ValueError, match="holds no latent action model"):
+        load_lam(tmp_path / "elsewhere")
+
+
+def test_a_model_of_other_stabilised_pictures_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    def kept(compensates: bool, **changes: object) -> None:
+        LatentActionModel(dataclasses.replace(PLAIN, camera_compensation=compensates)).save(tmp_path)
+        record = json.loads((tmp_path / "config.json").read_text())
+        assert record.get("stabilised") == (STABILISED if compensates else None)
+        record.pop("stabilised", None)
+        (tmp_path / "config.json").write_text(json.dumps(record | changes))
+
+    kept(False)
+    assert not load_lam(tmp_path).config.camera_compensation
+    kept(True, stabilised=STABILISED)
+    assert load_lam(tmp_path).config.camera_compensation
+    for changes, was in (({}, "no number"), ({"stabilised": 1}, "number 1")):
+        kept(True, **changes)
+        with pytest.raises(ValueError, match=f"has {was} .* by number {STABILISED}.* train it again"):
+            load_lam(tmp_path)
+
+
+def test_stage_two_starts_from_stage_one(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    one = dataclasses.replace(PLAIN, pool="queries", tokens=2)
+    LatentActionModel(one).save(tmp_path)
+    two = LatentActionModel(dataclasses.replace(one, tokens=4, stage=2))
+    taken = initialise_from(two, tmp_path)
+    source = load_lam(tmp_path)
+    assert "encoder.branches.0.pool.queries" in taken
+    torch.testing.assert_close(two.encoder.branches[0].pool.queries[:, :2], source.encoder.branches[0].pool.queries)
+    torch.testing.assert_close(two.quantiser.frozen.inner.net.codebook, source.quantiser.inner.net.codebook)
+    assert not any(p.requires_grad for p in two.quantiser.frozen.parameters())
+    first, second = pictures()
+    assert two.eval().encode(first, second).codes.shape == (4, 4)
+
+
+def test_random_codes_come_from_the_code_book() -> None:
+    for kind in ("vq", "nsvq", "fsq", "rvq", "none"):
+        config = dataclasses.replace(DEBUG, quantiser=QuantiserConfig(kind=kind, codebook_size=9))  # type: ignore[arg-type]
+        model = LatentActionModel(config)
+        model.train().encode(*pictures(64))  # the first batch starts the code book
+        model.eval()
+        drawn = model.random_codes(64, torch.Generator().manual_seed(0))
+        assert drawn.shape == (64, 2, 8)
+        assert len(drawn.flatten(0, 1).unique(dim=0)) > 3
+        if kind in {"vq", "nsvq"}:
+            torch.testing.assert_close(model.quantiser(drawn).quantized, drawn, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"image_size": 30}, "image_size 30"),
+        ({"gap_s": ()}, "gap_s"),
+        ({"tokens": 3, "pool": "conv"}, "pool 'conv'"),
+        ({"target": "some/model"}, "need pixels"),
+        ({"stage": 2}, "stage 2"),
+        ({"quantised_share": 0.0}, "quantised_share"),
+    ],
+)
+def test_a_wrong_configuration_names_the_field(change: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        dataclasses.replace(DEBUG, **change)  # type: ignore[arg-type]
+
+
+def test_published_recipes_have_their_published_size() -> None:
+    with torch.device("meta"):
+        lapa = sum(p.numel() for p in LatentActionModel(RECIPES["lapa"].model).parameters())
+        groot = LatentActionModel(RECIPES["groot"].model)
+    assert lapa == pytest.approx(344e6, rel=0.03)
+    assert (groot.config.tokens, groot.config.latent_dim) == (16, 32)
+
+
+def test_effective_rank_counts_directions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 3, generator=generator)
+    assert effective_rank(torch.cat([x, torch.zeros(4000, 5)], 1)).item() == pytest.approx(3, rel=0.02)
+    assert effective_rank(x[:, :1] @ torch.ones(1, 8)).item() == pytest.approx(1, rel=0.02)
+
+
+def squares(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """A bright square that moves by (dx, dy) over a random background: pictures, and the motion."""
+    background = torch.nn.functional.interpolate(
+        torch.rand(count, 3, 4, 4, generator=generator), size=(32, 32), mode="bilinear"
+    )
+    start = torch.randint(8, 16, (count, 2), generator=generator)
+    move = torch.randint(-5, 6, (count, 2), generator=generator)
+    first, second = 0.5 * background, 0.5 * background.clone()
+    first, second = first.clone(), second.clone()
+    for k in range(count):
+        (y, x), (dy, dx) = start[k].tolist(), move[k].tolist()
+        first[k, :, y : y + 8, x : x + 8] = 0.95
+        second[k, :, y + dy : y + dy + 8, x + dx : x + dx + 8] = 0.95
+    return first, second, move.float()
+
+
+def probe_r2(latent: Tensor, move: Tensor) -> float:
+    half = len(latent) // 2
+    x = torch.cat([latent.flatten(1), torch.ones(len(latent), 1)], 1).double()
+    y = move.double()
+    weight = torch.linalg.solve(x[:half].T @ x[:half] + 1e-2 * torch.eye(x.shape[1]), x[:half].T @ y[:half])
+    error = (x[half:] @ weight - y[half:]).pow(2).sum(0)
+    return float((1 - error / (y[half:] - y[half:].mean(0)).pow(2).sum(0)).mean())
+
+
+def test_training_makes_a_known_motion_linear_in_the_latent() -> None:
+    """Of pictures of a square that moves over random backgrounds, a short training without labels makes the motion
+    readable by a linear probe, and better so than the same network untrained."""
+    from lapa.pairs.flow import batch_flow
+
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
+    config = dataclasses.replace(DEBUG, quantised_share=0.25)
+    model = LatentActionModel(config)
+    first, second, move = squares(768, generator)
+    flow = batch_flow(first, second)
+
+    def score() -> float:
+        model.eval()
+        with torch.no_grad():
+            return probe_r2(model.encode(first[512:], second[512:], flow=flow[512:]).latent, move[512:])
+
+    untrained = score()
+    module = LamTraining(model, TrainingConfig(steps=1))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    model.train()
+    for _ in range(250):
+        k = torch.randint(512, (64,), generator=generator)
+        parts, _, _ = module.losses({"first": first[k], "second": second[k], "flow": flow[k]})
+        optimiser.zero_grad()
+        torch.stack(list(parts.values())).sum().backward()
+        optimiser.step()
+    trained = score()
+    assert trained > 0.75
+    assert trained > untrained + 0.05

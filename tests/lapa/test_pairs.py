@@ -1,0 +1,152 @@
+"""Pairs: seconds, never frames; never a clip's end twice; stabilised by the camera's measured motion."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from lapa.model.config import LamConfig
+from lapa.pairs.pair import chosen_share, pair_indices, pair_input, stabilise, truth_change
+from lapa.pairs.split import split_groups
+
+
+def slow_pairs(t_s: np.ndarray, gap_s: float, tolerance: float) -> list[tuple[int, int]]:
+    found = []
+    half = 0.5 * float(np.median(np.diff(t_s)))
+    allowed = max(tolerance * gap_s, half) + 1e-6
+    for i, t in enumerate(t_s):
+        if t + gap_s > t_s[-1] + half + 1e-6:
+            continue
+        distance = np.abs(t_s - (t + gap_s))
+        nearest = np.flatnonzero(distance <= distance.min() + 1e-6)[-1]
+        if nearest > i and distance[nearest] <= allowed:
+            found.append((i, int(nearest)))
+    return found
+
+
+@pytest.mark.parametrize("gap_s", [0.1, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("rate", [4.0, 10.0, 15.0, 20.0])
+def test_pairs_agree_with_a_loop_over_frames(rate: float, gap_s: float) -> None:
+    t_s = 3.0 + np.arange(40) / rate
+    first, second = pair_indices(t_s, gap_s)
+    assert list(zip(first.tolist(), second.tolist(), strict=True)) == slow_pairs(t_s, gap_s, 0.1)
+
+
+def test_uneven_times_pair_by_time_not_by_index() -> None:
+    rng = np.random.default_rng(0)
+    t_s = np.cumsum(rng.uniform(0.02, 0.12, 200))
+    first, second = pair_indices(t_s, 0.5)
+    assert len(first) > 150
+    assert np.abs(t_s[second] - t_s[first] - 0.5).max() <= 0.06 + 1e-6
+    assert list(zip(first.tolist(), second.tolist(), strict=True)) == slow_pairs(t_s, 0.5, 0.1)
+
+
+def test_the_end_of_a_clip_is_never_repeated() -> None:
+    t_s = np.arange(30) / 10
+    first, second = pair_indices(t_s, 1.0)
+    assert (second - first == 10).all()
+    assert first.max() == 19
+
+
+def test_a_gap_that_no_frames_have_gives_no_pairs() -> None:
+    assert len(pair_indices(np.arange(5) / 10, 3.0)[0]) == 0
+    with pytest.raises(ValueError, match="gap_s 0"):
+        pair_indices(np.arange(5) / 10, 0.0)
+
+
+def test_stabilising_undoes_a_known_camera_motion() -> None:
+    rng = np.random.default_rng(1)
+    world = (rng.random((16, 20, 3)) * 255).astype(np.uint8)
+    world = cv2.resize(world, (80, 64), interpolation=cv2.INTER_CUBIC)
+    first, second = np.ascontiguousarray(world[:, :64]), np.ascontiguousarray(world[:, 6:70])
+    h = np.eye(3)
+    h[0, 2] = -6 * 2 / 64  # the world moves six pixels to the left
+    before, after, valid = stabilise(first, second, h, compensate=True)
+    assert np.abs(before.astype(int) - after)[valid].max() <= 2
+    assert np.abs(before.astype(int) - world[:, 3:67])[valid].max() <= 2  # half way: what lies between the two views
+    assert np.abs(first.astype(int) - second).mean() > 10
+    assert 0.88 < valid.mean() < 0.93  # 6 of 64 columns were out of one view or the other
+    assert not valid[:, :3].any()
+    assert not valid[:, -3:].any()
+    for unchanged in (
+        stabilise(first, second, h, compensate=False),
+        stabilise(first, second, np.eye(3), compensate=True),
+    ):
+        assert (unchanged[0] == first).all()
+        assert (unchanged[1] == second).all()
+        assert unchanged[2].all()
+
+
+def test_a_motion_that_nothing_but_the_arm_made_is_not_believed() -> None:
+    """The background stands still, a square moves by 8 pixels, and tracking took the square for the camera."""
+    rng = np.random.default_rng(3)
+    first = cv2.resize((rng.random((16, 16, 3)) * 255).astype(np.uint8), (64, 64), interpolation=cv2.INTER_CUBIC)
+    second = first.copy()
+    first[20:40, 10:30] = 200
+    second[20:40, 18:38] = 200
+    h = np.eye(3)
+    h[0, 2] = 16 / 64
+    before, after, valid = stabilise(first, second, h, compensate=True)
+    assert (before == first).all() and (after == second).all() and valid.all()
+    # the same motion is believed where all has moved by it
+    moved = np.roll(first, 8, axis=1)
+    before, _, valid = stabilise(first, moved, h, compensate=True)
+    assert not valid.all() and (before != first).any()
+
+
+def test_compensation_takes_the_cameras_motion_out_of_the_flow() -> None:
+    rng = np.random.default_rng(2)
+    import cv2
+
+    world = cv2.resize((rng.random((16, 20, 3)) * 255).astype(np.uint8), (80, 64), interpolation=cv2.INTER_CUBIC)
+    first, second = np.ascontiguousarray(world[:, :64]), np.ascontiguousarray(world[:, 5:69])
+    h = np.eye(3)
+    h[0, 2] = -10 / 64
+    off = pair_input(LamConfig(camera_compensation=False), first, second, h, training=True)
+    on = pair_input(LamConfig(camera_compensation=True), first, second, h, training=True)
+    assert off.flow is not None
+    assert on.flow is not None
+    inside = (slice(None), slice(3, -3), slice(3, -4))
+    assert np.median(off.flow[0][3:-3, 3:-4]) == pytest.approx(-5 / 64 * 100, rel=0.1)
+    assert np.abs(np.median(on.flow[inside], axis=(1, 2))).max() < 0.3
+
+
+def test_truth_changes_between_times_not_between_rows() -> None:
+    truth = {"t_s": np.arange(11) / 10, "x": np.stack([np.arange(11.0), -2 * np.arange(11.0)], 1)}
+    change = truth_change(truth, "x", np.array([0.05, 0.2]), np.array([0.55, 0.7]))
+    np.testing.assert_allclose(change, [[5, -10], [5, -10]])
+    with pytest.raises(ValueError, match="no ground truth 'y'"):
+        truth_change(truth, "y", np.zeros(1), np.ones(1))
+
+
+def test_a_share_of_clips_is_the_same_whoever_else_is_there() -> None:
+    keys = [f"clip{i}" for i in range(4000)]
+    chosen = {key for key in keys if chosen_share(key, 0.025, 0)}
+    assert 60 < len(chosen) < 145
+    assert chosen & set(keys[:100]) == {key for key in keys[:100] if chosen_share(key, 0.025, 0)}
+
+
+class Row:
+    def __init__(self, group: str, embodiment: str) -> None:
+        self.group, self.embodiment = group, embodiment
+
+
+def test_whole_videos_are_held_out_of_every_embodiment() -> None:
+    rows = [Row(f"{e}/{i}", e) for e in ("hand", "robot") for i in range(20) for _ in range(3)]
+    training, held = split_groups(rows, share=0.15)  # type: ignore[arg-type]
+    assert not set(training) & set(held)
+    assert len(training) + len(held) == 40
+    assert sum(name.startswith("hand") for name in held) == 3
+    assert sum(name.startswith("robot") for name in held) == 3
+    more = [*rows, Row("robot/new", "robot")]
+    assert len(set(held) ^ set(split_groups(more, share=0.15)[1])) <= 2  # type: ignore[arg-type]
+
+
+def test_holdout_patterns_say_when_they_match_nothing() -> None:
+    rows = [Row(f"g/{i}", "") for i in range(4)]
+    assert split_groups(rows, share=0.15, patterns=["g/[23]"])[1] == ["g/2", "g/3"]  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'h/\\*' matches none of 4 groups"):
+        split_groups(rows, share=0.15, patterns=["h/*"])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="nothing is left to train on"):
+        split_groups(rows, share=0.15, patterns=["*"])  # type: ignore[arg-type]

@@ -1,0 +1,264 @@
+"""The probe against slow references: scikit-learn's ridge, known relations, and resampling that covers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
+
+from lapa.reporting.probes.probe import (
+    ProbeSettings,
+    Split,
+    TestGroups,
+    held_out_split,
+    k_fold_splits,
+    r_squared,
+    resample_groups,
+    run_probe,
+)
+from lapa.reporting.probes.ridge import assign_folds, coordinates_of, fit_ridge, ridge_path
+from lapa.reporting.probes.target import choose_dims, choose_feature, relative_motion
+
+
+def data(groups: int = 20, each: int = 30, dim: int = 12, out: int = 3, noise: float = 0.5, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    names = np.repeat([f"episode_{number:02d}" for number in range(groups)], each)
+    x = rng.normal(size=(groups * each, dim))
+    y = x @ rng.normal(size=(dim, out)) + noise * rng.normal(size=(len(x), out))
+    return x, y, names
+
+
+@pytest.mark.parametrize(("rows", "dim"), [(50, 8), (12, 40)])
+@pytest.mark.parametrize("alpha", [1e-3, 1.0, 300.0])
+def test_ridge_is_that_of_scikit_learn(rows: int, dim: int, alpha: float) -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(rows, dim)), rng.normal(size=(rows, 4))
+    x, y = x - x.mean(0), y - y.mean(0)
+    ours = ridge_path(x, y, np.array([alpha]))[0]
+    theirs = Ridge(alpha=alpha, fit_intercept=False, solver="svd").fit(x, y).coef_.T
+    np.testing.assert_allclose(ours, theirs, atol=1e-8)
+
+
+def test_a_fit_with_its_own_offset_predicts_as_scikit_learn() -> None:
+    x, y, names = data()
+    x, y = x * np.linspace(0.1, 9, 12) + 5, y + 7
+    fit = fit_ridge(x, y, names)
+    z = coordinates_of(x).apply(x, fit.scaling)
+    theirs = Ridge(alpha=fit.alpha, solver="svd").fit(z, y)
+    np.testing.assert_allclose(fit.predict(x), theirs.predict(z), atol=1e-8)
+
+
+def test_penalty_is_the_best_of_a_slow_grouped_search() -> None:
+    x, y, names = data(groups=6, each=5, dim=25, noise=3.0)
+    alphas = 10.0 ** np.arange(-2.0, 5.0)
+    fold_of = assign_folds(names, 5, np.random.default_rng(0))
+    z = (x - x.mean(0)) / np.sqrt((x.std(0) ** 2).mean())
+    errors = []
+    for alpha in alphas:
+        error = 0.0
+        for fold in np.unique(fold_of):
+            kept = fold_of != fold
+            guess = Ridge(alpha=alpha, solver="svd").fit(z[kept], y[kept]).predict(z[~kept])
+            error += float((((guess - y[~kept]) ** 2) / y.var(0)).sum())
+        errors.append(error)
+    fit = fit_ridge(x, y, names, alphas=alphas)
+    if fit.scaling == "global":
+        assert fit.alpha == alphas[int(np.argmin(errors))]
+    assert fit.alpha > alphas[0]  # 30 pairs, 25 dimensions and much noise want a penalty
+
+
+def test_coordinates_are_what_they_are_called() -> None:
+    rng = np.random.default_rng(1)
+    x = 3 + rng.normal(size=(4000, 6)) @ rng.normal(size=(6, 6)) * np.array([1, 5, 0.2, 1, 30, 1])
+    ways = coordinates_of(x)
+    original = np.cov(x.T, bias=True)
+    cov = {name: np.cov(ways.apply(x, name).T, bias=True) for name in ways.maps}
+    for name in ways.maps:
+        assert np.trace(cov[name]) / 6 == pytest.approx(1)
+    np.testing.assert_allclose(cov["global"] * np.trace(original) / 6, original)
+    np.testing.assert_allclose(np.diag(cov["per_dimension"]), 1)
+    half = np.sqrt(np.linalg.eigvalsh(original))
+    np.testing.assert_allclose(np.linalg.eigvalsh(cov["half_whitened"]), half / half.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("deviation", "worth", "wanted"),
+    [
+        # what falls off steeply, and is worth more than its variance says, as the latents of a network are
+        (np.geomspace(1, 1e-4, 60), np.geomspace(1, 1e-2, 60), "half_whitened"),
+        # few directions that matter before a floor of others, as principal components of pictures are
+        (np.r_[np.ones(3), np.full(57, 0.3)], np.r_[np.ones(3), np.zeros(57)], "global"),
+    ],
+)
+def test_the_labelled_pairs_choose_the_coordinates(seed: int, deviation, worth, wanted: str) -> None:
+    rng = np.random.default_rng(seed)
+    names = np.repeat(np.arange(40), 20)
+    factors = rng.normal(size=(800, 60))
+    x, y = factors * deviation, factors * worth @ rng.normal(size=(60, 2))
+    y += 0.3 * y.std(0) * rng.normal(size=y.shape)
+    few, known = rng.choice(600, 64, replace=False), coordinates_of(x[:600])
+
+    def test_r2(maps) -> float:
+        fit = fit_ridge(x[few], y[few], names[few], coordinates=replace(known, maps=maps))
+        return float(r_squared(fit.predict(x[600:]), y[600:]).mean())
+
+    alone = {name: test_r2({name: by}) for name, by in known.maps.items()}
+    assert fit_ridge(x[few], y[few], names[few], coordinates=known).scaling == wanted
+    assert test_r2(known.maps) == alone[wanted] == max(alone.values())
+
+
+def test_a_known_relation_is_found_and_a_shuffled_one_is_not() -> None:
+    x, y, names = data(noise=0.0)
+    rng = np.random.default_rng(5)
+    mixed = x[rng.permutation(len(x))]
+    splits = held_out_split(names, {"episode_00", "episode_07", "episode_13"})
+    features = {"latent": lambda split: [x], "shuffled": lambda split: [mixed]}
+    found = run_probe(features, y, names, splits, ProbeSettings(budgets=(64,), draws=3, bootstrap=200))
+    assert found["latent"]["r2_mean"] > 0.999
+    assert abs(found["shuffled"]["r2_mean"]) < 0.1
+    assert found["difference"]["shuffled"]["ci95"][0] > 0.8
+    assert found["budgets"]["64"]["latent"]["r2_mean"] > 0.99
+    assert set(found["latent"]) >= {"r2", "r2_mean", "ci95"} and len(found["latent"]["r2"]) == 3
+
+
+def test_r2_and_its_resamples_are_those_of_the_pairs_themselves() -> None:
+    x, y, names = data(noise=2.0, groups=8)
+    splits = held_out_split(names, {"episode_00", "episode_03", "episode_05"})
+    split = splits[0]
+    fit = fit_ridge(x[split.train], y[split.train], names[split.train])
+    error = fit.predict(x) - y
+    bank = TestGroups(y, names, splits)
+    sums = bank.squared_error(np.where(split.test[:, None], error, 0), split.test)
+    once = bank.r2(sums, np.ones((1, 3)))[0]
+    want = r2_score(y[split.test], fit.predict(x[split.test]), multioutput="raw_values")
+    np.testing.assert_allclose(once, want)
+    np.testing.assert_allclose(r_squared(fit.predict(x[split.test]), y[split.test]), want)
+    weights = resample_groups(3, 5, np.random.default_rng(1))
+    for drawn, ours in zip(weights, bank.r2(sums, weights), strict=True):
+        rows = np.concatenate(
+            [np.flatnonzero(names == n) for n, k in zip(bank.names, drawn, strict=True) for _ in range(int(k))]
+        )
+        np.testing.assert_allclose(ours, r2_score(y[rows], fit.predict(x[rows]), multioutput="raw_values"))
+
+
+def test_no_group_is_on_both_sides_and_every_group_is_tested_once() -> None:
+    _, _, names = data(groups=7, each=4)
+    splits = k_fold_splits(names, 5, seed=2)
+    tested: list[str] = []
+    for split in splits:
+        assert not set(names[split.train]) & set(names[split.test])
+        assert (split.train ^ split.test).all()
+        tested += sorted(set(names[split.test]))
+    assert sorted(tested) == sorted(set(names))
+    with pytest.raises(ValueError, match="one group only"):
+        k_fold_splits(np.array(["a", "a"]), 5, seed=0)
+
+
+def test_what_a_group_knows_by_heart_is_worth_nothing_on_another() -> None:
+    """A latent that only names its episode explains motion within episodes it has seen, and none in those held out."""
+    rng = np.random.default_rng(0)
+    names = np.repeat(np.arange(20).astype(str), 20)
+    x = np.eye(20)[names.astype(int)] + 0.01 * rng.normal(size=(400, 20))
+    y = np.repeat(rng.normal(size=(20, 2)), 20, axis=0) + 0.1 * rng.normal(size=(400, 2))
+    found = run_probe({"latent": lambda split: [x]}, y, names, k_fold_splits(names, 5, 0), ProbeSettings(budgets=()))
+    assert found["latent"]["r2_mean"] < 0.1
+    leaky = Ridge(alpha=1e-3).fit(x[::2], y[::2]).score(x[1::2], y[1::2])
+    assert leaky > 0.8
+
+
+def test_budgets_take_that_many_labels_from_training_groups_only() -> None:
+    x, y, names = data()
+    held_out = {"episode_00", "episode_01"}
+    seen: list[int] = []
+
+    def watch(split: Split):
+        # Poison what must not be touched: a fit on a held-out pair would come out as NaN.
+        seen.append(int(split.train.sum()))
+        return [x]
+
+    y_poisoned = y.copy()
+    settings = ProbeSettings(budgets=(16, 64, 100000), draws=4, bootstrap=50)
+    found = run_probe({"latent": watch}, y_poisoned, names, held_out_split(names, held_out), settings)
+    assert list(found["budgets"]) == ["16", "64"]
+    assert found["skipped_budgets"] == [100000]
+    assert found["budgets"]["16"]["latent"]["r2_mean"] < found["budgets"]["64"]["latent"]["r2_mean"]
+    assert seen == [18 * 30]
+    with pytest.raises(ValueError, match="at least 4"):
+        ProbeSettings(budgets=(2,))
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    x, y, names = data(noise=2.0)
+    one, two, other = (
+        run_probe(
+            {"latent": lambda split: [x]},
+            y,
+            names,
+            k_fold_splits(names, 4, 0),
+            ProbeSettings(budgets=(32,), draws=3, bootstrap=100, seed=seed),
+        )
+        for seed in (1, 1, 2)
+    )
+    assert one == two
+    assert one["budgets"]["32"]["latent"] != other["budgets"]["32"]["latent"]
+
+
+def test_intervals_cover_the_true_r2() -> None:
+    """Over many fresh data sets the interval contains the R2 of endless test data about as often as it says."""
+    covered = 0
+    trials = 40
+    rng = np.random.default_rng(11)
+    w = rng.normal(size=(6, 1))
+    true_r2 = float((w**2).sum() / ((w**2).sum() + 4.0))
+    for trial in range(trials):
+        own = np.random.default_rng([12, trial])
+        names = np.repeat(np.arange(40).astype(str), 25)
+        x = own.normal(size=(1000, 6))
+        y = x @ w + 2.0 * own.normal(size=(1000, 1))
+        settings = ProbeSettings(budgets=(), bootstrap=200, seed=trial)
+        held_out = set(np.arange(20).astype(str))
+        found = run_probe({"latent": lambda split, x=x: [x]}, y, names, held_out_split(names, held_out), settings)
+        low, high = found["latent"]["ci95"]
+        covered += low <= true_r2 <= high
+    assert covered >= 0.82 * trials
+
+
+def test_the_interval_of_a_difference_is_paired() -> None:
+    """Two features that err together differ by little, whatever the episodes drawn."""
+    x, y, names = data(noise=4.0)
+    worse = x + 0.05 * np.random.default_rng(1).normal(size=x.shape)
+    features = {"latent": lambda split: [x], "pca": lambda split: [worse]}
+    found = run_probe(features, y, names, k_fold_splits(names, 5, 0), ProbeSettings(budgets=(), bootstrap=300))
+    low, high = found["difference"]["pca"]["ci95"]
+    wide_low, wide_high = found["latent"]["ci95"]
+    assert high - low < 0.3 * (wide_high - wide_low)
+
+
+def test_a_state_changes_and_actions_add_up() -> None:
+    t = np.arange(0, 3, 0.1) + 5.0
+    truth = {"t_s": t, "observation.state": np.stack([2 * t, t**2], 1), "action": np.ones((len(t), 1))}
+    begin, gap = np.array([5.0, 6.05, 7.5]), np.array([0.5, 0.5, 2.0])
+    moved = relative_motion(truth, "observation.state", begin, gap)
+    np.testing.assert_allclose(moved[:2, 0], 1.0)
+    np.testing.assert_allclose(moved[0, 1], 5.5**2 - 5.0**2)
+    assert np.isnan(moved[2]).all()
+    summed = relative_motion(truth, "action", begin, gap)
+    np.testing.assert_allclose(summed[:2, 0], 5.0)
+
+
+def test_the_dimensions_that_move_are_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    motion = rng.normal(size=(100, 5)) * np.array([1.0, 0.001, 0.4, 0.0, 0.2])
+    assert choose_dims(motion, "Unitree_G1", "observation.state", ()) == [0, 2, 4]
+    assert choose_dims(motion, "metaworld_sawyer", "observation.state", ()) == [0, 1, 2]
+    assert choose_dims(motion, "Unitree_G1", "observation.state", (3, 1)) == [3, 1]
+    with pytest.raises(ValueError, match="dimensions 0 to 4"):
+        choose_dims(motion, "Unitree_G1", "observation.state", (5,))
+    assert choose_feature(["action", "observation.state"], None) == "observation.state"
+    assert choose_feature(["action", "camera.motion"], None) == "action"
+    with pytest.raises(ValueError, match="the corpus knows action"):
+        choose_feature(["action"], "hand")

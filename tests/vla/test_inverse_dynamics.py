@@ -1,0 +1,292 @@
+"""Pseudo-actions in a world where the action is visible: right on clips never seen, the same again, resumed part by part."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from corpora.clips.corpus import Corpus
+from corpora.clips.frames import open_clip_frames
+from corpora.mixture.datasets import RobotMember
+from corpora.mixture.pseudo_actions import PseudoActionMember, read_facts
+from corpora.mixture.spec import Pyramid, PyramidMember
+from jobs import inverse_dynamics_training
+from jobs.commands import label
+from jobs.commands.label import LabelConfig
+from jobs.inverse_dynamics_training import InverseDynamicsTraining, train_model
+from tests.builders.toy_world import FPS, toy_corpus, toy_robot, world
+from vla.actions.space import ActionCodec
+from vla.actions.spec import ActionSpec
+from vla.checkpoint import build_policy
+from vla.data.open import open_members
+from vla.models.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from vla.policy import RobotFacts
+from vla.recipes import RECIPES
+
+HORIZON = 4
+CLIPS = (50, 51, 52, 53)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A robot, a corpus of other videos of its world, and the cache of both."""
+    root = tmp_path_factory.mktemp("toy")
+    return toy_robot(root / "block", range(6)), toy_corpus(root / "clips", CLIPS), root / "cache"
+
+
+def config_of(folders: tuple[Path, Path, Path], out: Path, **changes: object) -> LabelConfig:
+    settings: dict = {
+        "robot": folders[0],
+        "corpus": folders[1],
+        "cache": folders[2],
+        "out": out,
+        "embodiment": "block",
+        "steps": 220,
+        "horizon": HORIZON,
+        "image_size": 32,
+        "channels": (16, 32, 32),
+        "batch_size": 32,
+        "lr": 3e-3,
+        "held_share": 0.2,
+        "part_frames": 45,
+    }
+    return LabelConfig(**{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def labelled(folders: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("labels") / "pseudo"
+    label.run(config_of(folders, out), quiet=True)
+    return out
+
+
+def model_of(**changes: object) -> InverseDynamics:
+    rng = np.random.default_rng(0)
+    actions = rng.normal(size=(50, 2)).astype(np.float32)
+    chunks = np.broadcast_to(actions[:, None], (50, HORIZON, 2))
+    codec = ActionCodec.fit(None, actions, (None, chunks, np.ones((50, HORIZON), bool)), ActionSpec.simple(0, 2))
+    torch.manual_seed(0)
+    sizes: dict = {"image_size": 32, "horizon": HORIZON, "channels": (8, 16), "hidden": 16, **changes}
+    return InverseDynamics(InverseDynamicsConfig(**sizes), RobotFacts(codec, 0.1, ("top",), "block"))
+
+
+def pair(seed: int, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (count, 3, 32, 32)
+    return tuple(torch.randint(256, shape, dtype=torch.uint8, generator=generator) for _ in range(2))  # type: ignore[return-value]
+
+
+def test_the_action_that_is_seen_is_found_far_below_the_mean_chunk(labelled: Path) -> None:
+    held = json.loads((labelled / "label.json").read_text())["held_out"]
+    error = {name: found["value"] for name, found in held["normalised_squared_error"].items()}
+    assert error["model"] < 0.2 * error["mean_chunk"]
+    assert held["model_over_baseline"]["mean_chunk"]["bootstrap95"][1] < 0.4
+    assert error["mean_chunk"] > 0.7, "the baseline itself is near the variance"
+
+
+def test_labels_of_clips_are_the_motion_between_their_frames(folders, labelled: Path) -> None:
+    clips = open_clip_frames(Corpus(folders[1]), 32, cache=folders[2])
+    member = PseudoActionMember(clips, labelled, name="clips", embodiment="block", horizon=HORIZON)
+    assert len(member) == len(CLIPS) * (40 - HORIZON)
+    truth = []
+    for seed in CLIPS:
+        action = world(seed, 40)[2]
+        truth += [action[frame : frame + HORIZON] for frame in range(40 - HORIZON)]
+    wanted = np.stack(truth)
+    error = np.square(member.labels() - wanted).mean()
+    assert error < 0.4 * wanted.var()
+    sample = member.sample(5)
+    assert np.array_equal(sample.action, member.labels()[5]) and sample.action_mask.all() and sample.state is None
+
+
+def test_a_longer_chunk_is_cut_and_a_shorter_one_masked(folders, labelled: Path) -> None:
+    clips = open_clip_frames(Corpus(folders[1]), 32, cache=folders[2])
+    short = PseudoActionMember(clips, labelled, name="clips", embodiment="block", horizon=HORIZON - 1)
+    long = PseudoActionMember(clips, labelled, name="clips", embodiment="block", horizon=HORIZON + 2)
+    assert np.array_equal(short.sample(3).action, long.sample(3).action[: HORIZON - 1])
+    assert long.sample(3).action_mask.tolist() == [True] * HORIZON + [False] * 2
+    with pytest.raises(ValueError, match="those of 'block', not of 'latent'"):
+        PseudoActionMember(clips, labelled, name="clips", embodiment="latent", horizon=HORIZON)
+
+
+def test_the_same_settings_give_the_same_labels_and_an_interrupted_run_too(
+    folders, labelled: Path, tmp_path: Path
+) -> None:
+    """Killed in training, then after some of the parts: bit for bit what the uninterrupted run wrote."""
+    out = tmp_path / "again"
+    real_save, saves = inverse_dynamics_training._save, []
+
+    def dies(*args: object) -> None:
+        real_save(*args)
+        saves.append(args[3])
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inverse_dynamics_training, "_save", dies)
+        patch.setattr(inverse_dynamics_training.InverseDynamicsTraining, "__post_init__", _often)
+        with pytest.raises(KeyboardInterrupt):
+            label.run(config_of(folders, out), quiet=True)
+    assert 0 < saves[0] < 220
+    label.run(config_of(folders, out), quiet=True)
+    parts = sorted(path.name for path in labelled.glob("part-*.parquet"))
+    assert len(parts) > 2
+    assert all((out / name).read_bytes() == (labelled / name).read_bytes() for name in parts)
+    for lost in (out / "label.json", out / parts[1]):
+        lost.unlink()
+    (out / f"{parts[1]}.tmp").write_bytes(b"half")
+    summary = label.run(config_of(folders, out), quiet=True)
+    assert 0 < summary["rows_this_run"] < summary["rows"]
+    assert (out / parts[1]).read_bytes() == (labelled / parts[1]).read_bytes()
+    assert not list(out.glob("*.tmp"))
+    assert label.run(config_of(folders, out), quiet=True)["already_finished"]
+
+
+def _often(self: InverseDynamicsTraining) -> None:
+    object.__setattr__(self, "save_every_s", 0.2)
+
+
+def test_a_folder_of_other_settings_is_refused(folders, labelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="other settings"):
+        label.run(config_of(folders, labelled, steps=221), quiet=True)
+    with pytest.raises(ValueError, match=r"shorter --horizon"):
+        label.run(config_of(folders, tmp_path / "far", horizon=200), quiet=True)
+
+
+def test_a_pyramid_trains_on_pseudo_actions_in_the_robots_slot(folders, labelled: Path) -> None:
+    """Alone the labeller's codec is taken; beside the robot its statistics are the robot's alone."""
+    video = PyramidMember(
+        "video", "human", "inverse-dynamics", embodiment="block", corpus=str(folders[1]), pseudo_actions=str(labelled)
+    )
+    robot = PyramidMember("robot", "robot", "action", embodiment="block", dataset=str(folders[0]))
+    facts = read_facts(labelled)
+    labellers = ActionCodec.from_json(facts.codec).to_json()
+    found = {}
+    for members in ((video,), (robot,), (robot, video)):
+        policy = build_policy(RECIPES["debug"])
+        opened = open_members(Pyramid("", members, Path()), policy, seed=0, cache=folders[2])
+        assert all(member.codec is policy.codecs["block"] for member in opened)
+        found[members] = policy.robots["block"]
+    assert found[(video,)].codec.to_json() == labellers
+    assert found[(video,)].step_s == pytest.approx(1 / FPS)
+    assert found[(robot, video)].codec.to_json() == found[(robot,)].codec.to_json() != labellers
+    relative = dataclasses.replace(robot, representation="delta", state=("0:2",))
+    with pytest.raises(ValueError, match="without a state"):
+        open_members(Pyramid("", (relative, video), Path()), build_policy(RECIPES["debug"]), seed=0, cache=folders[2])
+
+
+def simulated(folders: tuple[Path, Path, Path], root: Path) -> Path:
+    """The robot with an `action.expert` of zeros, which its modality.json names as giza simulate's does."""
+    shutil.copytree(folders[0], root)
+    info = json.loads((root / "meta" / "info.json").read_text())
+    info["features"]["action.expert"] = info["features"]["action"]
+    (root / "meta" / "info.json").write_text(json.dumps(info))
+    for path in root.rglob("*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.append_column("action.expert", pa.array([[0.0, 0.0]] * len(table))), path)
+    expert = {"start": 0, "end": 2, "original_key": "action.expert"}
+    state = {"start": 0, "end": 2, "original_key": "observation.state"}
+    (root / "meta" / "modality.json").write_text(json.dumps({"state": {"block": state}, "action": {"expert": expert}}))
+    return root
+
+
+def test_of_simulated_data_the_action_done_is_learned_under_the_policys_names(folders, tmp_path: Path) -> None:
+    robot = simulated(folders, tmp_path / "sim")
+    found = {}
+    for action in ((), ("expert",), ("action",)):
+        config = config_of(folders, tmp_path / "out", robot=robot, action=action)
+        member = label._robot(config, lambda done, total: None)
+        chunks = member.chunks(list(range(20)))[1]
+        found[action] = (member.episodes.action_names, bool(chunks.any()))
+    assert found == {
+        (): (("expert.dy", "expert.dx"), True),
+        ("expert",): (("expert.dy", "expert.dx"), False),
+        ("action",): (("dy", "dx"), True),
+    }
+    # what was said of a part lying in `action` itself stays the choice of modality.json
+    (robot / "meta" / "modality.json").write_text(json.dumps({"action": {"down": {"start": 0, "end": 1}}}))
+    assert label.action_done(config_of(folders, tmp_path / "out", robot=robot)) == ()
+
+
+def test_labels_of_the_experts_action_are_not_resumed_and_new_ones_fit_the_robots_slot(folders, tmp_path: Path) -> None:
+    robot = simulated(folders, tmp_path / "sim")
+    config = config_of(folders, tmp_path / "out", robot=robot, steps=2)
+    label.run(config, quiet=True)
+    members = (
+        PyramidMember("robot", "robot", "action", embodiment="block", dataset=str(robot)),
+        PyramidMember(
+            "video",
+            "human",
+            "inverse-dynamics",
+            embodiment="block",
+            corpus=str(folders[1]),
+            pseudo_actions=str(config.out),
+        ),
+    )
+    opened = open_members(Pyramid("", members, Path()), build_policy(RECIPES["debug"]), seed=0, cache=folders[2])
+    assert len(opened) == 2
+    record = json.loads((config.out / "train.json").read_text())
+    assert record.pop("action_done") == ["0:2"]
+    (config.out / "train.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"another version of giza \(action_done absent there"):
+        label.run(config, quiet=True)
+
+
+@torch.no_grad()
+def test_masked_steps_teach_nothing() -> None:
+    model, (present, future) = model_of(), pair(1)
+    action, mask = torch.zeros(3, HORIZON, 2), torch.ones(3, HORIZON, dtype=torch.bool)
+    mask[0, 2:] = False
+    model.eval()
+    changed = action.clone()
+    changed[0, 2:] = 1e6
+    assert float(model.loss(present, future, changed, mask)) == float(model.loss(present, future, action, mask))
+    changed[0, 1] = 5
+    assert float(model.loss(present, future, changed, mask)) > float(model.loss(present, future, action, mask))
+    assert float(model.loss(present, future, action, torch.zeros_like(mask))) == 0.0
+
+
+def test_saved_and_loaded_it_predicts_the_same(tmp_path: Path) -> None:
+    model, pictures = model_of(), pair(2)
+    model.save_pretrained(tmp_path / "model")
+    loaded = InverseDynamics.from_pretrained(tmp_path / "model")
+    assert np.array_equal(loaded.predict(*pictures), model.predict(*pictures))
+    assert loaded.facts.codec.to_json() == model.facts.codec.to_json()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="no inverse dynamics model"):
+        InverseDynamics.from_pretrained(tmp_path / "model")
+
+
+def test_the_order_of_the_pictures_and_both_of_them_matter() -> None:
+    model, (present, future) = model_of(), pair(3)
+    straight = model.predict(present, future)
+    assert not np.allclose(straight, model.predict(future, present), atol=1e-4)
+    assert not np.allclose(straight, model.predict(present, present), atol=1e-4)
+
+
+def test_actions_that_need_a_state_are_refused() -> None:
+    chunks = np.zeros((9, HORIZON, 2), np.float32) + np.arange(9)[:, None, None]
+    states, mask = np.zeros((9, 2), np.float32), np.ones((9, HORIZON), bool)
+    codec = ActionCodec.fit(states, chunks[:, 0], (states, chunks, mask), ActionSpec.simple(2, 2, "relative"))
+    with pytest.raises(ValueError, match="absolute"):
+        InverseDynamics(InverseDynamicsConfig(), RobotFacts(codec, 0.1, ("top",), "block"))
+
+
+def test_training_counts_its_budget(folders, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no budget"):
+        InverseDynamicsTraining(steps=0, minutes=0)
+    member = label._robot(config_of(folders, tmp_path), lambda done, total: None)
+    assert isinstance(member, RobotMember)
+    usable = np.flatnonzero(member.moments[1])
+    assert len(usable) == 6 * (90 - HORIZON)
+    took = train_model(
+        model_of(), member, usable, InverseDynamicsTraining(steps=3, minutes=0, batch_size=4), tmp_path, seed=0
+    )
+    assert (took["steps"], took["pairs"]) == (3, len(usable))

@@ -1,0 +1,147 @@
+"""Action chunks as the policy sees them before normalisation: absolute, delta or relative, rotations as 6D; and back.
+
+With s the state at the chunk's beginning and x_1 .. x_H a part of the actions, and b the base that motion is counted from:
+
+    relative  b_h = s                         delta  b_1 = s, b_h = x_(h-1)
+    numbers   d_h = x_h - b_h                 rotations  D_h = B_h^T X_h, as 6D
+    position in the hand's frame  d_h = B_h^T (x_h - b_h), B the base of the rotation that the part names as its frame
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla.actions.rotations import (
+    from_matrix,
+    matrix_to_rotation_6d,
+    nearest_form,
+    relative_rotation,
+    rotation_6d_to_matrix,
+    to_matrix,
+)
+from vla.actions.spec import ActionPart, ActionSpec
+
+Floats = NDArray[np.float64]
+
+
+def represent(spec: ActionSpec, part: ActionPart, state: NDArray[Any] | None, chunk: NDArray[Any]) -> Floats:
+    """One part of raw chunks [..., H, Da] beside states [..., Ds], as float64 [..., H, part.width], not normalised.
+
+    `state` may be None where the part is absolute. NaN, and quaternions of length zero, become NaN.
+    """
+    numbers = _of(chunk, part.dims)
+    if part.rotation != "none":
+        matrices = to_matrix(part.rotation, numbers)
+        if part.representation != "absolute":
+            matrices = relative_rotation(_rotation_bases(part, part, state, matrices), matrices)
+        return matrix_to_rotation_6d(matrices)
+    if part.representation == "absolute":
+        return numbers
+    motion = numbers - _bases(part, _start(part, part, state)[..., None, :], numbers, -2)
+    if not part.frame:
+        return motion
+    frame = spec.part(part.frame)
+    turned = to_matrix(frame.rotation, _of(chunk, frame.dims))
+    return _turn(np.swapaxes(_rotation_bases(part, frame, state, turned), -1, -2), motion)
+
+
+def restore(spec: ActionSpec, state: NDArray[Any] | None, represented: Mapping[str, NDArray[Any]]) -> Floats:
+    """The inverse of `represent` over all parts: raw chunks, float64 [..., H, Da].
+
+    Rotations are written in the form that is nearest to the step before (the first to the state, where it is written alike).
+    """
+    rotations = {
+        part.name: _restore_rotation(part, state, represented[part.name])
+        for part in spec.parts
+        if part.rotation != "none"
+    }
+    leading = next(iter(represented.values())).shape[:-1]
+    chunk = np.empty((*leading, spec.action_dim), np.float64)
+    for part in spec.parts:
+        if part.rotation != "none":
+            chunk[..., list(part.dims)] = _written(part, state, rotations[part.name])
+            continue
+        numbers = np.asarray(represented[part.name], np.float64)
+        if part.representation != "absolute":
+            if part.frame:
+                bases = _rotation_bases(part, spec.part(part.frame), state, rotations[part.frame])
+                numbers = _turn(bases, numbers)
+            if part.representation == "delta":
+                numbers = np.cumsum(numbers, axis=-2)
+            numbers = _start(part, part, state)[..., None, :] + numbers
+        chunk[..., list(part.dims)] = numbers
+    return chunk
+
+
+def represented_steps(part: ActionPart, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Steps [..., H] at which the representation is known, where `mask` [..., H] says which actions are.
+
+    A delta needs the step before it as well.
+    """
+    if part.representation != "delta":
+        return mask
+    before = np.concatenate([np.ones_like(mask[..., :1]), mask[..., :-1]], axis=-1)
+    return mask & before
+
+
+def _of(values: NDArray[Any], dims: tuple[int, ...]) -> Floats:
+    return values[..., list(dims)].astype(np.float64)
+
+
+def _turn(rotation: Floats, vectors: Floats) -> Floats:
+    return (rotation @ vectors[..., None])[..., 0]
+
+
+def _start(part: ActionPart, owner: ActionPart, state: NDArray[Any] | None) -> Floats:
+    """The state's numbers of `owner` (the part itself, or its frame), [..., d]."""
+    if state is None or owner.state_dims is None:
+        raise ValueError(f"action part '{part.name}' is {part.representation}: it needs the state, and none is given")
+    return _of(state, owner.state_dims)
+
+
+def _bases(part: ActionPart, start: Floats, steps: Floats, axis: int) -> Floats:
+    """b_1 .. b_H of steps x_1 .. x_H along `axis`, or what broadcasts to them; `start` has one step there."""
+    if part.representation == "relative":
+        return start
+    shape = list(steps.shape)
+    shape[axis] = 1
+    earlier = np.delete(steps, -1, axis=axis)
+    return np.concatenate([np.broadcast_to(start, shape), earlier], axis=axis)
+
+
+def _rotation_bases(part: ActionPart, owner: ActionPart, state: NDArray[Any] | None, steps: Floats) -> Floats:
+    """B_1 .. B_H of the rotations [..., H, 3, 3] of `owner`, as `part` counts them."""
+    start = to_matrix(owner.rotation_of_state, _start(part, owner, state))
+    return _bases(part, start[..., None, :, :], steps, -3)
+
+
+def _restore_rotation(part: ActionPart, state: NDArray[Any] | None, six: NDArray[Any]) -> Floats:
+    """Matrices [..., H, 3, 3] of absolute, relative or delta 6D [..., H, 6]."""
+    turns = rotation_6d_to_matrix(six)
+    if part.representation == "absolute":
+        return turns
+    start = to_matrix(part.rotation_of_state, _start(part, part, state))
+    if part.representation == "relative":
+        return start[..., None, :, :] @ turns
+    steps = []
+    for h in range(turns.shape[-3]):
+        start = start @ turns[..., h, :, :]
+        steps.append(start)
+    return np.stack(steps, axis=-3)
+
+
+def _written(part: ActionPart, state: NDArray[Any] | None, matrices: Floats) -> Floats:
+    """Matrices [..., H, 3, 3] as the robot writes rotations, [..., H, d]."""
+    values = from_matrix(part.rotation, matrices)
+    before = None
+    if state is not None and part.state_dims is not None and part.rotation_of_state == part.rotation:
+        before = _of(state, part.state_dims)
+    for h in range(values.shape[-2]):
+        if before is not None:
+            values[..., h, :] = nearest_form(part.rotation, values[..., h, :], before)
+        before = values[..., h, :]
+    return values

@@ -1,0 +1,1 @@
+"""From a mixture to batches of a policy."""

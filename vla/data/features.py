@@ -1,0 +1,51 @@
+"""Features of a frozen vision-language model for a training's samples: computed once, then read instead of the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from vla.data.loader import TrainingMember, sample_id
+from vla.models.feature_cache import FeatureCache, Prompt
+from vla.models.huggingface import HfBackbone
+from vla.policy import ChunkPolicy
+
+
+def cacheable(policy: ChunkPolicy) -> bool:
+    """Whether System 2 says the same of a sample at every step: a model by name, and none of it is trained."""
+    backbone = getattr(policy, "backbone", None)
+    return isinstance(backbone, HfBackbone) and not backbone.is_trainable
+
+
+def cached_features(
+    policy: ChunkPolicy,
+    members: Sequence[TrainingMember],
+    folder: Path,
+    *,
+    cameras: int,
+    batch: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> FeatureCache:
+    """The cache in `folder`, filled for all samples that are trained on or held out; goes on where a killed job was."""
+    backbone = getattr(policy, "backbone", None)
+    assert isinstance(backbone, HfBackbone)
+    cache = FeatureCache(folder, backbone)
+    total = sum(len(member.train) + len(member.held) for member in members)
+    show = None if progress is None else (lambda done: progress(done, total))
+    cache.fill(_prompts(members, cameras), batch=batch, progress=show)
+    return cache
+
+
+def _prompts(members: Sequence[TrainingMember], cameras: int) -> Iterator[Prompt]:
+    """As `collate` shows the samples: padded to `cameras`."""
+    for member in members:
+        for index in (*member.train.tolist(), *member.held.tolist()):
+            sample = member.member.sample(index)
+            views, history, size = sample.pictures.shape[:3]
+            pictures = torch.zeros(cameras, history, 3, size, size, dtype=torch.uint8)
+            mask = torch.zeros(cameras, history, dtype=torch.bool)
+            pictures[:views] = torch.from_numpy(sample.pictures).permute(0, 1, 4, 2, 3)
+            mask[:views] = torch.from_numpy(sample.picture_mask)
+            yield Prompt(sample_id(member, index), pictures, mask, sample.instruction)

@@ -1,0 +1,213 @@
+"""From members of a mixture to batches of a policy: which samples, encoded and padded, in an order that can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import IterableDataset, get_worker_info
+
+from corpora.mixture.datasets import Member, Sample
+from corpora.mixture.order import MixtureOrder
+from vla.actions.space import ActionCodec
+from vla.batch import PolicyBatch, pad_last
+from vla.models.config import PolicyConfig
+from vla.models.small import Tokens
+
+TIERS = ("human", "synthetic", "neural", "robot")
+"""The pyramid's, from its base to its top."""
+
+
+LookUp = Callable[[Sequence[str]], Tokens]
+"""Ids of samples ("member/index") -> their features; see jobs/policy_features.py."""
+
+
+@dataclass(frozen=True)
+class TrainingMember:
+    """One member of a training: which of its samples are trained on, and how its numbers are encoded."""
+
+    member: Member
+    train: NDArray[np.int64]
+    """Samples trained on."""
+    held: NDArray[np.int64]
+    """Samples of held-out episodes or videos."""
+    weight: float
+    """Share in the mixture, of any sum."""
+    slot: int
+    """Of its embodiment in the policy."""
+    codec: ActionCodec | None
+    """None: it has no actions."""
+
+    @property
+    def name(self) -> str:
+        return self.member.name
+
+
+def sample_id(member: TrainingMember, index: int) -> str:
+    """Of sample `index` of the member, for a cache of features."""
+    return f"{member.name}/{index}"
+
+
+def collate(
+    members: Sequence[TrainingMember],
+    chosen: Sequence[tuple[int, int]],
+    config: PolicyConfig,
+    *,
+    cameras: int,
+    look_up: LookUp | None = None,
+) -> PolicyBatch:
+    """The batch of the samples (member, sample of that member), padded to the policy's widths and to `cameras`; with
+    features where `look_up` knows them."""
+    size = config.image_size
+    count, history = len(chosen), len(config.history_s)
+    pictures = np.zeros((count, cameras, history, size, size, 3), np.uint8)
+    picture_mask = np.zeros((count, cameras, history), np.bool_)
+    future = np.zeros((count, cameras, size, size, 3), np.uint8)
+    has_future = np.zeros(count, np.bool_)
+    state = torch.zeros(count, config.max_state_dim)
+    state_mask = torch.zeros(count, config.max_state_dim, dtype=torch.bool)
+    action = torch.zeros(count, config.horizon, config.max_action_dim)
+    action_mask = torch.zeros(count, config.horizon, config.max_action_dim, dtype=torch.bool)
+    samples: list[Sample] = []
+    rows: dict[int, list[int]] = {}
+    for row, (number, index) in enumerate(chosen):
+        sample = members[number].member.sample(index)
+        samples.append(sample)
+        views = len(sample.pictures)
+        pictures[row, :views] = sample.pictures
+        picture_mask[row, :views] = sample.picture_mask
+        if sample.future is not None:
+            future[row, :views] = sample.future
+            has_future[row] = True
+        rows.setdefault(number, []).append(row)
+    for number, mine in rows.items():
+        codec = members[number].codec
+        if codec is None:
+            continue
+        states, chunks, known = stack_numbers([samples[row] for row in mine])
+        place = torch.tensor(mine)
+        if states is not None:
+            state[place], state_mask[place] = pad_last(
+                torch.from_numpy(codec.encode_state(states)), config.max_state_dim
+            )
+        if chunks is not None:
+            assert known is not None
+            encoded = torch.from_numpy(codec.encode_action(states, chunks, known))
+            padded, there = pad_last(encoded, config.max_action_dim)
+            steps = torch.from_numpy(codec.known_steps(known))
+            horizon = padded.shape[1]
+            action[place, :horizon] = padded
+            action_mask[place, :horizon] = there & steps[..., None]
+    numbers = [number for number, _ in chosen]
+    batch = PolicyBatch(
+        pictures=torch.from_numpy(pictures).permute(0, 1, 2, 5, 3, 4).contiguous(),
+        picture_mask=torch.from_numpy(picture_mask),
+        instruction=[sample.instruction for sample in samples],
+        state=state,
+        state_mask=state_mask,
+        action=action,
+        action_mask=action_mask,
+        embodiment=torch.tensor([members[number].slot for number in numbers]),
+        future=torch.from_numpy(future).permute(0, 1, 4, 2, 3).contiguous(),
+        has_future=torch.from_numpy(has_future),
+        tier=torch.tensor([TIERS.index(members[number].member.tier) for number in numbers]),
+        member=torch.tensor(numbers),
+    )
+    if look_up is not None:
+        tokens = look_up([sample_id(members[number], index) for number, index in chosen])
+        batch["features"], batch["feature_mask"] = tokens.features, tokens.mask
+        batch["feature_is_image"] = tokens.is_image
+    return batch
+
+
+def stack_numbers(
+    samples: Sequence[Sample],
+) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None, NDArray[np.bool_] | None]:
+    """States [M, Ds], chunks [M, H, Da] and their masks [M, H] of samples of one member; None where it has none."""
+    first = samples[0]
+    states = None if first.state is None else np.stack([sample.state for sample in samples])  # type: ignore[misc]
+    if first.action is None:
+        return states, None, None
+    chunks = np.stack([sample.action for sample in samples])  # type: ignore[misc]
+    return states, chunks, np.stack([sample.action_mask for sample in samples])
+
+
+class PolicyBatches(IterableDataset):  # type: ignore[type-arg]
+    """Batches number `start`, `start` + 1, ... of a mixture; endless, the same for any number of loaders and ranks."""
+
+    def __init__(
+        self,
+        members: Sequence[TrainingMember],
+        config: PolicyConfig,
+        *,
+        batch_size: int,
+        cameras: int,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+        start: int = 0,
+        look_up: LookUp | None = None,
+    ) -> None:
+        self.members, self.config, self.cameras, self.look_up = list(members), config, cameras, look_up
+        self.order = MixtureOrder(
+            [len(member.train) for member in members],
+            [member.weight for member in members],
+            batch_size=batch_size,
+            seed=seed,
+            names=[member.name for member in members],
+        )
+        self.rank, self.ranks, self.start = rank, ranks, start
+
+    def batch(self, number: int) -> PolicyBatch:
+        """Batch `number`, the same at every call."""
+        chosen = [
+            (member, int(self.members[member].train[index]))
+            for member, index in self.order.batch(number, rank=self.rank, ranks=self.ranks)
+        ]
+        return collate(self.members, chosen, self.config, cameras=self.cameras, look_up=self.look_up)
+
+    def __iter__(self) -> Iterator[PolicyBatch]:
+        worker = get_worker_info()
+        offset, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        number = self.start + offset
+        while True:
+            yield self.batch(number)
+            number += step
+
+
+def held_batches(
+    members: Sequence[TrainingMember],
+    config: PolicyConfig,
+    *,
+    batch_size: int,
+    cameras: int,
+    samples: int,
+    look_up: LookUp | None = None,
+) -> list[PolicyBatch]:
+    """Batches of at most `samples` held-out samples of each member, evenly spaced, the same at every call."""
+    chosen = [
+        (number, int(index))
+        for number, member in enumerate(members)
+        for index in member.held[np.linspace(0, len(member.held) - 1, min(samples, len(member.held))).astype(int)]
+    ]
+    return [
+        collate(members, chosen[first : first + batch_size], config, cameras=cameras, look_up=look_up)
+        for first in range(0, len(chosen), batch_size)
+    ]
+
+
+def split_samples(groups: Sequence[str], held: set[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(trained on, held out): indices of samples by the group (episode or source video) that they come from."""
+    out = np.array([group in held for group in groups], np.bool_)
+    return np.nonzero(~out)[0], np.nonzero(out)[0]
+
+
+def held_groups(groups: Sequence[str], share: float, seed: int) -> set[str]:
+    """A `share` of the groups, drawn by `seed`; at least one where there are two, none where there is one."""
+    names = sorted(set(groups))
+    count = max(1, round(share * len(names))) if share > 0 and len(names) > 1 else 0
+    order = np.random.default_rng(seed).permutation(len(names))
+    return {names[place] for place in order[:count]}

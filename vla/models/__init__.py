@@ -1,0 +1,1 @@
+"""What policies are made of: backbones, the diffusion transformer, heads."""

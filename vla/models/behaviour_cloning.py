@@ -1,0 +1,96 @@
+"""Plain convolutional behaviour cloning, what a user would write in an afternoon: the baseline `bc`.
+
+One stack of strided convolutions, flattened; the state; one learned vector for each whole instruction; an MLP that
+regresses the chunk. No attention, no flow, no language beyond telling instructions apart.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from vla.batch import PolicyBatch, check_batch
+from vla.models.config import PolicyConfig
+from vla.models.embodiment_layers import SLOTS
+from vla.models.flow_matching import flow_loss_per_sample
+from vla.models.small import Tokens, crop_pictures, recoloured, scaled
+from vla.policy import ChunkPolicy, PolicyOutput, shown_state
+
+INSTRUCTIONS = 1024
+"""Buckets that whole instructions are hashed into."""
+
+
+class BehaviourCloning(ChunkPolicy):
+    """Mean square error on chunks; one robot at a time (slots share all weights)."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__(config)
+        side = max(8, round(config.image_size * config.small.crop))
+        widths = (3, 32, 48, 64, 64)
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.ReLU()]
+            side = (side + 1) // 2
+        self.convolutions = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * side * side, 256), nn.ReLU())
+        self.instruction = nn.Embedding(INSTRUCTIONS, 64)
+        self.head = nn.Sequential(
+            nn.Linear(256 + 64 + config.max_state_dim, 512),
+            nn.ReLU(),
+            nn.Linear(512, 512),
+            nn.ReLU(),
+            nn.Linear(512, config.horizon * config.max_action_dim),
+        )
+        self.slots = list(SLOTS)
+
+    def slot(self, name: str) -> int:
+        if name not in self.slots:
+            raise ValueError(f"embodiment '{name}': this policy has no such slot; it has {', '.join(self.slots)}")
+        return self.slots.index(name)
+
+    def add_embodiment(self, name: str, *, start_from: str | None = None) -> int:
+        if name not in self.slots:
+            self.slots.append(name)
+        return self.slots.index(name)
+
+    def think(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> Tokens:
+        if pictures.shape[1] != 1 or pictures.shape[2] != 1:
+            raise ValueError("the baseline bc sees one camera and one frame; choose another recipe, or one camera")
+        seen = scaled(crop_pictures(pictures[:, 0], self.config.small.crop, self.training))
+        seen = (recoloured(seen, self.config.small.colour) if self.training else seen)[:, 0]
+        ids = torch.tensor([zlib.crc32(text.encode()) % INSTRUCTIONS for text in instruction], device=seen.device)
+        features = torch.cat([self.convolutions(seen), self.instruction(ids)], 1)[:, None]
+        there = torch.ones(features.shape[:2], dtype=torch.bool, device=seen.device)
+        return Tokens(features, there, there)
+
+    def _chunk(self, tokens: Tokens, state: Tensor) -> Tensor:
+        chunk = self.head(torch.cat([tokens.features[:, 0], state], 1))
+        return chunk.view(-1, self.config.horizon, self.config.max_action_dim)
+
+    def forward(self, batch: PolicyBatch) -> PolicyOutput:
+        config = self.config
+        check_batch(batch, horizon=config.horizon, state_dim=config.max_state_dim, action_dim=config.max_action_dim)
+        tokens = self.think(batch["pictures"], batch["picture_mask"], batch["instruction"])
+        known = shown_state(batch["state_mask"], config.state_dropout if self.training else 0.0)
+        predicted = self._chunk(tokens, batch["state"].masked_fill(~known, 0)).float()
+        return PolicyOutput(
+            action_loss=flow_loss_per_sample(predicted, batch["action"], batch["action_mask"]),
+            has_action=batch["action_mask"].flatten(1).any(1),
+            future_states=None,
+            tokens=tokens,
+        )
+
+    @torch.no_grad()
+    def sample(
+        self,
+        tokens: Tokens,
+        state: Tensor,
+        state_mask: Tensor,
+        slot: Tensor,
+        action_dim: int,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        return self._chunk(tokens, state.masked_fill(~state_mask, 0))

@@ -1,0 +1,165 @@
+"""The dual-system policy: a vision-language backbone, and the flow-matching DiT that turns its tokens into actions.
+
+The DiT's sequence is [state (1), future tokens (M), action (H)]; a learned position is added to action tokens only.
+A token that is not there (no state, no action, a step past the episode's end) is masked out of self-attention.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vla.batch import PolicyBatch, check_batch
+from vla.models.config import PolicyConfig
+from vla.models.dit import Dit, VisionLanguageBlocks, sinusoid
+from vla.models.embodiment_layers import Embodiments
+from vla.models.flow_matching import bucket, euler, flow_loss_per_sample, noised, sample_start
+from vla.models.small import Backbone, SmallBackbone, Tokens
+from vla.policy import ChunkPolicy, PolicyOutput, shown_state
+
+
+class Projector(nn.Module):
+    """Between System 2 and System 1: layer norm, a linear layer and self-attention, each where the recipe has it."""
+
+    def __init__(self, dim: int, config: PolicyConfig) -> None:
+        super().__init__()
+        vlm = config.vlm
+        self.norm: nn.Module = nn.LayerNorm(dim) if vlm.name and vlm.layer_norm else nn.Identity()
+        self.dim = vlm.project_to or dim
+        self.linear: nn.Module = nn.Linear(dim, self.dim) if vlm.project_to else nn.Identity()
+        layers = vlm.self_attention_layers
+        self.attention = VisionLanguageBlocks(self.dim, layers, max(1, self.dim // 64)) if layers else None
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        projected = Tokens(self.linear(self.norm(tokens.features)), tokens.mask, tokens.is_image)
+        return projected if self.attention is None else self.attention(projected)
+
+
+class DualSystemPolicy(ChunkPolicy):
+    """GR00T's design (2503.14734) with exchangeable parts."""
+
+    def __init__(self, config: PolicyConfig, backbone: Backbone | None = None) -> None:
+        """`backbone`: an instance, instead of what the configuration names."""
+        super().__init__(config)
+        self.backbone = backbone if backbone is not None else _backbone(config)
+        self.projector = Projector(self.backbone.dim, config)
+        self.dit = Dit(config.dit, self.projector.dim)
+        width = config.dit.width
+        self.embodiments = Embodiments(
+            state_dim=config.max_state_dim,
+            action_dim=config.max_action_dim,
+            hidden=config.hidden,
+            width=width,
+            output_dim=config.dit.output_dim,
+            capacity=config.slots,
+        )
+        # as large as the tokens that they are added to: which step a token is must be seen from the start
+        self.action_position = nn.Parameter(0.5 * sinusoid(torch.arange(config.horizon), width))
+        self.future = nn.Parameter(0.5 * torch.randn(config.future_tokens, width))
+
+    def slot(self, name: str) -> int:
+        return self.embodiments.slot(name)
+
+    def add_embodiment(self, name: str, *, start_from: str | None = None) -> int:
+        return self.embodiments.add(name, start_from=start_from)
+
+    def think(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> Tokens:
+        return self.projector(self.backbone(pictures, picture_mask, instruction))
+
+    def forward(self, batch: PolicyBatch) -> PolicyOutput:
+        config = self.config
+        check_batch(batch, horizon=config.horizon, state_dim=config.max_state_dim, action_dim=config.max_action_dim)
+        if "features" in batch:
+            dtype = next(self.dit.parameters()).dtype
+            seen = Tokens(batch["features"].to(dtype), batch["feature_mask"], batch["feature_is_image"])
+            tokens = self.projector(seen)
+        else:
+            tokens = self.think(batch["pictures"], batch["picture_mask"], batch["instruction"])
+        draws = config.flow.draws if self.training else 1
+        action, mask, state, state_mask, slot = (
+            value.repeat_interleave(draws, 0)
+            for value in (
+                batch["action"],
+                batch["action_mask"],
+                batch["state"],
+                batch["state_mask"],
+                batch["embodiment"],
+            )
+        )
+        state_mask = shown_state(state_mask, config.state_dropout if self.training else 0.0)
+        action = torch.where(mask, action, torch.zeros_like(action))
+        # held-out losses are those of flow matching, whatever the training adds
+        flow = config.flow if self.training else dataclasses.replace(config.flow, draws=1, middle=0.0)
+        noise, time = (value.to(action.device) for value in sample_start(action.shape, flow))
+        x, velocity = noised(action, noise, time)
+        predicted, states = self.velocity(tokens, x, mask, time, state, state_mask, slot)
+        loss = flow_loss_per_sample(predicted.float(), velocity, mask)
+        size = len(batch["action"])
+        return PolicyOutput(
+            action_loss=loss.view(size, draws).mean(1),
+            has_action=batch["action_mask"].flatten(1).any(1),
+            future_states=None if states is None else states.unflatten(0, (size, draws)),
+            tokens=tokens,
+        )
+
+    def velocity(
+        self,
+        tokens: Tokens,
+        x: Tensor,
+        mask: Tensor,
+        time: Tensor,
+        state: Tensor,
+        state_mask: Tensor,
+        slot: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Velocity [B K, H, Da] of the noised chunk x at times [B K], and the future tokens' states [B K, M, W]."""
+        config = self.config
+        time_bucket = bucket(time, config.flow)
+        # what is padded must not be seen: neither noise in padded dimensions nor the value of a hidden state
+        action_tokens = self.embodiments.action(x.masked_fill(~mask, 0), time_bucket, slot) + self.action_position
+        state_token = self.embodiments.state(state.masked_fill(~state_mask, 0)[:, None], slot)
+        future = self.future.to(action_tokens.dtype).expand(len(x), -1, -1)
+        sequence = torch.cat([state_token.to(action_tokens.dtype), future, action_tokens], 1)
+        there = torch.cat(
+            [
+                state_mask.any(1, keepdim=True),
+                torch.ones(len(x), config.future_tokens, dtype=torch.bool, device=x.device),
+                mask.any(-1),
+            ],
+            1,
+        )
+        places = slice(1, 1 + config.future_tokens) if config.future_tokens else None
+        output, states = self.dit(sequence, there, tokens, time_bucket, future=places)
+        return self.embodiments.decoder(output[:, -config.horizon :], slot), states
+
+    @torch.no_grad()
+    def sample(
+        self,
+        tokens: Tokens,
+        state: Tensor,
+        state_mask: Tensor,
+        slot: Tensor,
+        action_dim: int,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        config = self.config
+        shape = (len(state), config.horizon, config.max_action_dim)
+        noise = config.flow.temperature * torch.randn(shape, generator=generator).to(state.device)
+        mask = torch.zeros(shape, dtype=torch.bool, device=state.device)
+        mask[..., :action_dim] = True
+
+        def velocity(x: Tensor, time: Tensor) -> Tensor:
+            return self.velocity(tokens, x, mask, time, state, state_mask, slot)[0].float()
+
+        return euler(velocity, noise, config.flow.steps) * mask
+
+
+def _backbone(config: PolicyConfig) -> Backbone:
+    if not config.vlm.name:
+        return SmallBackbone(config.small)
+    from vla.models.huggingface import HfBackbone
+
+    return HfBackbone.from_pretrained(config.vlm.name, layer=config.vlm.layer)

@@ -1,0 +1,170 @@
+"""An inverse dynamics model: from two pictures, present and a horizon later, to the chunk of actions between them.
+
+present, future  -->  [present | future | future - present] (9 channels)  -->  convolutions  -->  MLP  -->  [H, Da]
+
+Trained on a robot's episodes it labels video without actions with pseudo-actions (Baker et al. 2022, VPT; GR00T N1, 2025).
+GR00T's is a flow-matching transformer; this one regresses the mean chunk, and trains in minutes on a CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+
+from vla.models.small import crop_pictures
+from vla.policy import RobotFacts
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+FORMAT = 1
+"""Of CONFIG."""
+_GRID = 4
+"""Cells a side that features are pooled to: where something moved matters, to a fraction of the picture."""
+
+
+@dataclass(frozen=True)
+class InverseDynamicsConfig:
+    """Sizes of the model, and how its training pictures vary."""
+
+    image_size: int = 84
+    """Height and width of the pictures that come in."""
+    horizon: int = 16
+    """Steps of a chunk; the second picture is seen this many steps after the first."""
+    channels: tuple[int, ...] = (32, 64, 128, 128)
+    """Of the convolutions; each halves the picture."""
+    hidden: int = 256
+    """Width of the MLP."""
+    crop: float = 6 / 7
+    """Side of the part of the pictures that is seen: at a random place in training, the middle otherwise."""
+    light: float = 0.2
+    """Largest change of brightness (share of the range) and of contrast in training, the same for both pictures."""
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1 or self.hidden < 1:
+            raise ValueError(f"horizon {self.horizon}, hidden {self.hidden}: at least 1")
+        if not self.channels or any(width < 8 or width % 8 for width in self.channels):
+            raise ValueError(f"channels {self.channels}: one or more, each a multiple of 8")
+        if not 0.5 <= self.crop <= 1:
+            raise ValueError(f"crop {self.crop}: within 0.5 and 1, a share of the picture's side")
+        if not 0 <= self.light < 1:
+            raise ValueError(f"light {self.light}: within 0 and 1, e.g. 0.2")
+        if self.image_size * self.crop < 2 ** len(self.channels):
+            raise ValueError(f"image_size {self.image_size}: too small to be halved {len(self.channels)} times")
+
+
+class InverseDynamics(nn.Module):
+    """The chunk, encoded by the robot's codec, of two pictures of one camera."""
+
+    def __init__(self, config: InverseDynamicsConfig, facts: RobotFacts) -> None:
+        """Raises ValueError for a codec that needs a state: video without actions has none."""
+        super().__init__()
+        if facts.codec.spec.needs_state:
+            raise ValueError(
+                "the action is delta or relative to the state, which video without actions does not tell: use absolute "
+                "actions"
+            )
+        self.config, self.facts = config, facts
+        widths = (9, *config.channels)
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths):
+            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.GroupNorm(8, outputs), nn.ReLU()]
+        self.encoder = nn.Sequential(*layers)
+        self.head = nn.Sequential(
+            nn.Linear(widths[-1] * _GRID**2, config.hidden),
+            nn.ReLU(),
+            nn.Linear(config.hidden, config.hidden),
+            nn.ReLU(),
+            nn.Linear(config.hidden, config.horizon * facts.codec.action_dim),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def forward(self, present: Tensor, future: Tensor) -> Tensor:
+        """uint8 [B, 3, S, S] twice -> encoded chunk [B, H, Da']. Raises ValueError for pictures of another size."""
+        size = self.config.image_size
+        if present.shape != future.shape or tuple(present.shape[1:]) != (3, size, size):
+            raise ValueError(
+                f"pictures {list(present.shape)} and {list(future.shape)}: both must be [B, 3, {size}, {size}]"
+            )
+        pair = crop_pictures(torch.stack([present, future], 1), self.config.crop, self.training).float() / 127.5 - 1
+        if self.training and self.config.light:
+            change = self.config.light * (2 * torch.rand(2, len(pair), 1, 1, 1, 1, device=pair.device) - 1)
+            pair = pair * (1 + change[0]) + 2 * change[1]
+        first, second = pair.unbind(1)
+        features = self.encoder(torch.cat([first, second, second - first], 1))
+        pooled = F.adaptive_avg_pool2d(features, _GRID).flatten(1)
+        return self.head(pooled).unflatten(1, (self.config.horizon, -1))
+
+    def loss(self, present: Tensor, future: Tensor, action: Tensor, mask: Tensor) -> Tensor:
+        """Mean square error over the known steps: encoded chunks [B, H, Da'], mask bool [B, H]; 0 where none is known."""
+        error = (self(present, future) - action).square().mean(-1)
+        return torch.where(mask, error, 0.0).sum() / mask.sum().clamp(min=1)
+
+    @torch.no_grad()
+    def predict(self, present: Tensor, future: Tensor) -> NDArray[np.float32]:
+        """Raw chunks [B, H, Da] for uint8 pictures [B, 3, S, S]; in evaluation mode, whatever the mode is."""
+        was_training = self.training
+        self.eval()
+        try:
+            encoded = self(present.to(self.device), future.to(self.device)).float().cpu().numpy()
+        finally:
+            self.train(was_training)
+        return self.facts.codec.decode_action(None, encoded)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes model.safetensors and config.json (with the robot and its codec), the latter last."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f"{WEIGHTS}.tmp"
+        save_model(self, str(temporary), metadata={"format": "pt"})
+        os.replace(temporary, folder / WEIGHTS)
+        values = {
+            "giza_inverse_dynamics": FORMAT,
+            "model": dataclasses.asdict(self.config),
+            "robot": self.facts.to_json(),
+        }
+        temporary = folder / f"{CONFIG}.tmp"
+        temporary.write_text(json.dumps(values, indent=1), "utf-8")
+        os.replace(temporary, folder / CONFIG)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> InverseDynamics:
+        """Inverse of `save_pretrained`, in evaluation mode. Raises ValueError where the folder holds no such model."""
+        folder = Path(folder).expanduser()
+        path = folder / CONFIG
+        if not path.is_file() or not (folder / WEIGHTS).is_file():
+            raise ValueError(f"'{folder}' holds no inverse dynamics model: it lacks {CONFIG} or {WEIGHTS}")
+        try:
+            values = json.loads(path.read_text("utf-8"))
+            if values["giza_inverse_dynamics"] != FORMAT:
+                raise ValueError(f"format {values['giza_inverse_dynamics']!r}, this version reads {FORMAT}")
+            sizes = {**values["model"], "channels": tuple(values["model"]["channels"])}
+            model = cls(InverseDynamicsConfig(**sizes), RobotFacts.from_json(values["robot"]))
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no inverse dynamics model of this version: {error}") from error
+        missing, unexpected = load_model(model, str(folder / WEIGHTS), strict=False)
+        if missing or unexpected:
+            raise ValueError(f"{folder / WEIGHTS}: weights do not fit {CONFIG}: {[*missing, *unexpected][:3]}")
+        return model.eval()
+
+
+def saved_hash(folder: str | Path) -> str:
+    """16 hex digits of a saved model's weights and configuration."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in (CONFIG, WEIGHTS):
+        digest.update((Path(folder) / name).read_bytes())
+    return digest.hexdigest()

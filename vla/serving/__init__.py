@@ -1,0 +1,1 @@
+"""A policy behind a server, and at two rates."""

@@ -1,0 +1,231 @@
+"""A policy behind the names and shapes that clients of Isaac-GR00T speak: observation in, named chunks of actions out.
+
+Two forms of observations are read:
+
+- flat (N1, N1.5, and the simulation clients of later ones): {"video.ego_view": uint8 [B, T, H, W, 3],
+  "state.arm": [B, T, D], "annotation.human.task_description": [text] * B}, all with or without the batch axis B;
+- nested (N1.6 and later): {"video": {"ego_view": ...}, "state": {"arm": ...}, "language": {key: [[text]] * B}}.
+
+T is the number of frames that the policy sees for pictures, and 1 for states.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vla.serving.modality_layout import ModalityLayout, layout_of
+from vla.serving.wire import Dialect, ModalityConfig
+
+if TYPE_CHECKING:
+    from vla.policy import ChunkPolicy
+
+Resize = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
+"""uint8 [H, W, 3] and a size S -> uint8 [S, S, 3], as the training data were resized."""
+MAX_INSTRUCTION = 2000
+"""Characters of an instruction: attention over a book would take all memory."""
+
+
+@dataclass(frozen=True)
+class ParsedObservation:
+    """An observation in the policy's own shapes."""
+
+    pictures: NDArray[np.uint8]
+    """[B, V, T, 3, S, S]."""
+    instruction: list[str]
+    """B texts."""
+    state: NDArray[np.float32] | None
+    """[B, Ds]; None for a policy without states."""
+    batched: bool
+    """Whether it came with a batch axis."""
+
+
+class ServedPolicy:
+    """What a `PolicyServer` calls."""
+
+    def __init__(
+        self,
+        policy: ChunkPolicy,
+        embodiment: str,
+        layout: ModalityLayout | None = None,
+        *,
+        resize: Resize | None = None,
+        dialect: Dialect = "n1.6",
+        max_batch: int = 16,
+        seed: int = 0,
+    ) -> None:
+        """`layout`: names of cameras and parts; default: the policy's. `resize`: for pictures of another size than the
+        policy's; without it they are refused. `dialect`: which generation of clients get_modality_config is written
+        for. Raises ValueError for a robot that the policy does not know."""
+        self.policy, self.embodiment, self.resize = policy, embodiment, resize
+        self.layout = layout_of(policy, embodiment) if layout is None else layout
+        self.dialect: Dialect = dialect
+        self.max_batch, self.seed = max_batch, seed
+        self.step_s = float(policy.step_s(embodiment))
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def get_action(self, data: Mapping[str, Any]) -> Any:
+        """The answer to the data of a get_action request, in the form of the request.
+
+        Flat data (N1.5): {"action.arm": float32 [H, D] or [B, H, D]}. Data with an "observation" (N1.6): a list of such
+        a map (its names without "action." where the observation was nested) and {"step_s", "inference_s"}, seconds.
+        Raises ValueError where the observation does not fit the policy.
+        """
+        envelope = "observation" in data
+        observation = data["observation"] if envelope else data
+        if not isinstance(observation, dict):
+            raise ValueError(f"the observation is a {type(observation).__name__}: must be a map of names to arrays")
+        nested = any(isinstance(observation.get(kind), dict) for kind in ("video", "state", "language"))
+        parsed = self.parse(observation, nested=nested)
+        start = time.perf_counter()
+        chunk = self.act(parsed)
+        info = {"step_s": self.step_s, "inference_s": time.perf_counter() - start}
+        before = "" if nested else "action."
+        parts = {before + part.name: chunk[..., part.start : part.end] for part in self.layout.action}
+        if not parsed.batched:
+            # GR00T N1.5 squeezes what came without a batch axis, a part of one dimension to [H]: its clients count on it
+            parts = {name: np.squeeze(part) for name, part in parts.items()}
+        parts = {name: np.ascontiguousarray(part) for name, part in parts.items()}
+        return [parts, info] if envelope else parts
+
+    def reset(self, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Starts the noise of the action chunks anew, from options["seed"] where it is given. Returns {}."""
+        seed = (options or {}).get("seed", self.seed)
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+            raise ValueError(f"reset: seed {str(seed)[:40]}: must be an integer from 0")
+        self._generator.manual_seed(seed)
+        return {}
+
+    def get_modality_config(self) -> dict[str, ModalityConfig]:
+        """Names, and steps relative to the present, of video, state, action and language."""
+        config = self.policy.config
+        history = [-round(age / self.step_s) for age in config.history_s]
+        return self.layout.configs(horizon=config.horizon, history=history, dialect=self.dialect)
+
+    def act(self, parsed: ParsedObservation) -> NDArray[np.float32]:
+        """Raw actions float32 [B, H, Da]. Raises ValueError where the policy gives numbers that no robot should get."""
+        pictures = torch.from_numpy(parsed.pictures)
+        with torch.inference_mode():
+            acted: Any = self.policy.act(
+                pictures,
+                torch.ones(pictures.shape[:3], dtype=torch.bool),
+                parsed.instruction,
+                parsed.state,
+                self.embodiment,
+                generator=self._generator,
+            )
+        chunk = np.asarray(acted.cpu() if isinstance(acted, torch.Tensor) else acted, np.float32)
+        wanted = (len(pictures), self.policy.config.horizon)
+        if chunk.ndim != 3 or chunk.shape[:2] != wanted or chunk.shape[2] < self.layout.action_dim:
+            raise ValueError(
+                f"the policy gave actions {list(chunk.shape)}: {[*wanted, self.layout.action_dim]} were expected; does "
+                "the modality layout belong to this policy?"
+            )
+        if not np.isfinite(chunk).all():
+            raise ValueError("the policy gave actions that are not finite; none is sent to the robot")
+        return chunk
+
+    def parse(self, observation: Mapping[str, Any], *, nested: bool) -> ParsedObservation:
+        """The observation in the policy's shapes. Raises ValueError naming the key and what it must be."""
+        batched, size, pictures = True, -1, []
+        for number, camera in enumerate(self.layout.cameras):
+            name = f"video.{camera}"
+            frames = _array(observation, "video", camera, nested)
+            if number == 0:
+                batched = nested or frames.ndim != 4
+                size = len(frames) if batched and frames.ndim else 1
+                if not 1 <= size <= self.max_batch:
+                    raise ValueError(f"{name}: {size} observations; 1 to {self.max_batch} are served at once")
+            pictures.append(self._pictures(name, frames if batched else frames[None], size))
+        states = []
+        for part in sorted(self.layout.state, key=lambda part: part.start):
+            value = _array(observation, "state", part.name, nested)
+            states.append(_state(f"state.{part.name}", value if batched else value[None], size, part.width))
+        return ParsedObservation(
+            np.stack(pictures, axis=1),
+            self._instruction(observation, nested, size),
+            np.concatenate(states, axis=1) if states else None,
+            batched,
+        )
+
+    def _pictures(self, name: str, frames: NDArray[Any], size: int) -> NDArray[np.uint8]:
+        """uint8 [B, T, H, W, 3] -> [B, T, 3, S, S]."""
+        config = self.policy.config
+        steps, side = len(config.history_s), config.image_size
+        shape = frames.shape
+        if frames.dtype != np.uint8 or frames.ndim != 5 or shape[:2] != (size, steps) or shape[4] != 3:
+            raise ValueError(
+                f"{name}: {frames.dtype} {list(shape)}: must be uint8 pictures [{size}, {steps}, height, width, 3] (batch, "
+                "frames of history, RGB), the batch axis being optional for flat observations"
+            )
+        if 0 in shape:
+            raise ValueError(f"{name}: {list(shape)}: a picture without pixels")
+        if shape[2:4] != (side, side):
+            if self.resize is None:
+                raise ValueError(f"{name}: pictures of {shape[2]}x{shape[3]}: this policy sees {side}x{side}")
+            flat = [self.resize(frame, side) for frame in frames.reshape(-1, *shape[2:])]
+            frames = np.stack(flat).reshape(size, steps, side, side, 3)
+        return np.ascontiguousarray(np.moveaxis(frames, -1, 2))
+
+    def _instruction(self, observation: Mapping[str, Any], nested: bool, size: int) -> list[str]:
+        """B texts of: a text, or for each observation a text or a list of one text."""
+        wanted = self.layout.instruction_key
+        if nested:
+            place = observation.get("language")
+            known = list(place) if isinstance(place, dict) else []
+        else:
+            place = observation
+            known = [
+                key for key in observation if isinstance(key, str) and (key == "task" or key.startswith("annotation."))
+            ]
+        # the key differs between data sets: one that is alone is meant, whatever its name
+        key = wanted if wanted in known else known[0] if len(known) == 1 else None
+        if key is None or place is None:
+            raise ValueError(
+                f"the instruction is missing: '{wanted}' {'under language ' if nested else ''}must hold a text"
+            )
+        value = place[key]
+        if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+            value = value.tolist()
+        items: Sequence[Any] = [value] * size if isinstance(value, str) else value
+        if not isinstance(items, list) or len(items) != size:
+            raise ValueError(f"{key}: must be {size} text(s), one for each observation")
+        texts = [item[0] if isinstance(item, list) and len(item) == 1 else item for item in items]
+        for text in texts:
+            if not isinstance(text, str):
+                raise ValueError(f"{key}: a {type(text).__name__} in the place of a text")
+            if len(text) > MAX_INSTRUCTION:
+                raise ValueError(f"{key}: {len(text)} characters; at most {MAX_INSTRUCTION}")
+        return texts
+
+
+def _array(observation: Mapping[str, Any], kind: str, name: str, nested: bool) -> NDArray[Any]:
+    place = observation.get(kind) if nested else observation
+    key = name if nested else f"{kind}.{name}"
+    if not isinstance(place, dict) or key not in place:
+        have = sorted(map(str, place))[:20] if isinstance(place, dict) else []
+        raise ValueError(f"{kind}.{name} is missing; the observation{f' under {kind}' if nested else ''} has {have}")
+    value = place[key]
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"{kind}.{name}: a {type(value).__name__}; must be a numpy array")
+    return value
+
+
+def _state(name: str, value: NDArray[Any], size: int, width: int) -> NDArray[np.float32]:
+    """[B, 1, D] -> float32 [B, D]."""
+    if value.dtype.kind != "f" or value.shape != (size, 1, width):
+        raise ValueError(
+            f"{name}: {value.dtype} {list(value.shape)}: must be float32 [{size}, 1, {width}] (batch, the present step, "
+            "dimensions), the batch axis being optional for flat observations"
+        )
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+        state = value[:, 0].astype(np.float32)
+    if not np.isfinite(state).all():
+        raise ValueError(f"{name}: not finite")
+    return state

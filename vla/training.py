@@ -1,0 +1,285 @@
+"""Training of a policy as a Lightning module: flow matching and FLARE, average weights, schedule, held-out losses."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from flare.collapse import CollapseAlarm, CollapseMonitor
+from flare.ema import ExponentialMovingAverage
+from flare.objective import AlignmentHead, FlareConfig, alignment_loss
+from flare.targets import TargetEncoder
+from vla.batch import PolicyBatch, to_device
+from vla.policy import ChunkPolicy, PolicyOutput
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PolicyTrainingConfig:
+    """How long and how a policy is trained."""
+
+    steps: int = 0
+    """Optimiser steps; 0: as many as `minutes` allow."""
+    minutes: float = 0.0
+    """Wall-clock budget of training, resumed sessions counted together; 0: no limit but `steps`."""
+    batch_size: int = 64
+    """Samples per step, over all devices."""
+    accumulate: int = 1
+    """Batches per optimiser step."""
+    lr: float = 1e-3
+    """Peak learning rate (AdamW)."""
+    warmup_share: float = 0.05
+    """Share of the budget for linear warm-up; then cosine to 2% of the peak."""
+    weight_decay: float = 1e-4
+    """Of AdamW."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Of AdamW (GR00T N1: 0.95, 0.999)."""
+    ema: float = 0.995
+    """Decay of the average weights, which are what is saved; 0: the last weights are."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    precision: str = "32-true"
+    """Lightning's name: 32-true, bf16-mixed or bf16-true."""
+    devices: int = 1
+    """Devices."""
+    strategy: str = "auto"
+    """Lightning's name: auto, ddp or fsdp (large models; their frozen part is sharded too)."""
+    val_every_steps: int = 500
+    """Steps between validations."""
+    val_samples: int = 256
+    """Held-out samples of each member per validation, the same at each."""
+    workers: int | None = None
+    """Loader processes; default: one per core beside the first, at most 8."""
+    cache_features: bool = True
+    """Compute the features of a frozen vision-language model once for each sample, and keep them on disk."""
+    flare: bool = False
+    """Align the future tokens' states with the future's embedding."""
+    alignment: FlareConfig = field(default_factory=FlareConfig)
+    """FLARE's parts."""
+
+    def __post_init__(self) -> None:
+        if self.steps <= 0 and self.minutes <= 0:
+            raise ValueError("no budget: give --training.steps or --training.minutes (or --steps, --minutes)")
+        for name in ("batch_size", "accumulate", "devices", "val_every_steps", "val_samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: at least 1")
+        if self.precision not in {"32-true", "bf16-mixed", "bf16-true"}:
+            raise ValueError(f"precision '{self.precision}': 32-true, bf16-mixed or bf16-true")
+        if self.strategy not in {"auto", "ddp", "fsdp"}:
+            raise ValueError(f"strategy '{self.strategy}': auto, ddp or fsdp")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema {self.ema}: within 0 and 1, e.g. 0.995")
+
+
+class PolicyTraining(lightning.LightningModule):
+    """Loss = action loss over the samples with actions + coefficient x alignment over the samples with a future."""
+
+    def __init__(
+        self,
+        policy: ChunkPolicy,
+        training: PolicyTrainingConfig,
+        *,
+        seed: int = 0,
+        member_names: Sequence[str] = (),
+        target: TargetEncoder | None = None,
+    ) -> None:
+        """`member_names`: what held-out losses are reported for; `target`: FLARE's target encoder, where wanted."""
+        super().__init__()
+        self.policy = policy
+        self.training_config = training
+        self.seed = seed
+        self.member_names = list(member_names)
+        self.target = target
+        self.head: AlignmentHead | None = None
+        if target is not None:
+            width = policy.config.dit.width
+            self.head = AlignmentHead(width, target.dim, tokens=target.tokens, hidden=training.alignment.hidden)
+        # the policy alone: the alignment's head is not saved, and is validated as it is
+        self.average = ExponentialMovingAverage(policy, decay=training.ema, warm_up=True) if training.ema else None
+        self.elapsed_s = 0.0
+        self.monitor = CollapseMonitor()
+        self._clock: float | None = None
+        self._held: dict[str, list[tuple[float, int]]] = defaultdict(list)
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is spent, in [0, 1]."""
+        budget = self.training_config
+        by_steps = self.global_step / budget.steps if budget.steps else 0.0
+        by_time = self.elapsed_s / (60 * budget.minutes) if budget.minutes else 0.0
+        return min(1.0, max(by_steps, by_time))
+
+    def averaged(self) -> ChunkPolicy:
+        """The policy that is evaluated and saved."""
+        if self.average is None:
+            return self.policy
+        averaged = self.average.module
+        assert isinstance(averaged, ChunkPolicy)
+        averaged.robots, averaged.measured = self.policy.robots, self.policy.measured
+        return averaged
+
+    def train(self, mode: bool = True) -> PolicyTraining:
+        super().train(mode)
+        if self.average is not None:
+            self.average.train(False)
+        return self
+
+    def transfer_batch_to_device(self, batch: PolicyBatch, device: torch.device, dataloader_idx: int) -> PolicyBatch:
+        return to_device(batch, device)
+
+    def losses(self, policy: ChunkPolicy, batch: PolicyBatch) -> tuple[dict[str, Tensor], PolicyOutput]:
+        """Parts of the loss, each a scalar."""
+        output: PolicyOutput = policy(batch)
+        known = output.has_action.float()
+        parts = {"action": (output.action_loss * known).sum() / known.sum().clamp_min(1)}
+        if self.target is not None:
+            predicted, target, has_future, mask = self._aligned(output, batch)
+            parts["alignment"] = self.training_config.alignment.coefficient * alignment_loss(
+                predicted, target, has_future, token_mask=mask
+            )
+        return parts, output
+
+    def _aligned(self, output: PolicyOutput, batch: PolicyBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Predictions and targets [B K, M, D], bool [B K], bool [B K, M]."""
+        assert self.target is not None and self.head is not None and output.future_states is not None
+        seen = batch["picture_mask"][:, :, -1]
+        targets, mask = self.target.of_batch(
+            batch["future"], batch["instruction"], batch["has_future"], picture_mask=seen
+        )
+        draws = output.future_states.shape[1]
+        predicted = self.head(output.future_states.flatten(0, 1))
+        repeated = [value.repeat_interleave(draws, 0) for value in (targets, batch["has_future"], mask)]
+        return predicted, repeated[0], repeated[1], repeated[2]
+
+    def training_step(self, batch: PolicyBatch, index: int) -> Tensor:
+        parts, _ = self.losses(self.policy, batch)
+        loss = torch.stack(list(parts.values())).sum()
+        self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()})
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # noise, times and crops depend on the batch's number alone, so a resumed run repeats an uninterrupted one
+        number = int(self.trainer.fit_loop.total_batch_idx)
+        torch.manual_seed((self.seed * 1_000_003 + number) * 4096 + self.global_rank)
+        now = time.monotonic()
+        if self._clock is not None:
+            self.elapsed_s += now - self._clock
+        self._clock = now
+
+    def optimizer_step(self, *arguments: Any, **keywords: Any) -> None:
+        super().optimizer_step(*arguments, **keywords)
+        # here and not in on_train_batch_end, which is called after the checkpoint is written: what is resumed from it would
+        # lack the averages' last step
+        if self.average is not None:
+            self.average.update(self.policy)
+        if self.target is not None:
+            self.target.update(self._followed())
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        spent = bool(self.training_config.minutes) and self.elapsed_s >= 60 * self.training_config.minutes
+        if self.trainer.world_size > 1:  # clocks of ranks differ; all must stop at the same step
+            spent = self.trainer.strategy.reduce_boolean_decision(spent, all=False)
+        if spent:
+            self.trainer.should_stop = True
+
+    def _followed(self) -> torch.nn.Module | None:
+        """What an averaged target follows: the policy's own picture encoder."""
+        if self.training_config.alignment.target != "ema":
+            return None
+        return self.policy.backbone.vision  # type: ignore[union-attr, return-value]
+
+    def configure_optimizers(self) -> Any:
+        training = self.training_config
+        online = [self.policy, *([self.head] if self.head is not None else [])]
+        decayed: list[torch.nn.Parameter] = []
+        free: list[torch.nn.Parameter] = []
+        for module in online:
+            for name, parameter in module.named_parameters():
+                if parameter.requires_grad:
+                    # decay would shrink the slots of robots that are not in the data
+                    kept = parameter.ndim == 1 or name.startswith("embodiments.")
+                    (free if kept else decayed).append(parameter)
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": training.weight_decay},
+            {"params": free, "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        # Lightning clips no gradients of a fused optimiser in mixed precision; a fused step is 6% of `small` on a CPU
+        return torch.optim.AdamW(
+            groups, lr=training.lr, betas=training.betas, fused=True if training.precision == "32-true" else None
+        )
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        rate = self.training_config.lr * schedule(self.progress, self.training_config.warmup_share)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        self.log("train/lr", rate)
+
+    # Validation: held-out episodes and videos only, by the averaged weights.
+
+    def on_validation_epoch_start(self) -> None:
+        self._held.clear()
+        self.monitor.reset()
+        self._generator_state = torch.get_rng_state()
+        torch.manual_seed(self.seed)  # the same noise at every validation
+
+    def validation_step(self, batch: PolicyBatch, index: int) -> None:
+        policy = self.averaged().eval()
+        _, output = self.losses(policy, batch)
+        for number, loss, has in zip(
+            batch["member"].tolist(), output.action_loss.tolist(), output.has_action.tolist(), strict=True
+        ):
+            if has:
+                self._held[f"action/{self.member_names[number]}"].append((loss, 1))
+        if self.target is not None and bool(batch["has_future"].any()):
+            predicted, target, has_future, _ = self._aligned(output, batch)
+            seen = batch["picture_mask"][:, :, -1]
+            present, _ = self.target.of_batch(
+                batch["pictures"][:, :, -1], batch["instruction"], batch["has_future"], picture_mask=seen
+            )
+            self.monitor.add(predicted.float(), target, has_future, present=present)
+
+    def on_validation_epoch_end(self) -> None:
+        torch.set_rng_state(self._generator_state)
+        for name, rows in self._held.items():
+            value = sum(loss for loss, _ in rows) / len(rows)
+            self.log(f"val/{name}", value, sync_dist=True)
+        if self.target is None:
+            return
+        self.monitor.reduce()
+        report = self.monitor.report()
+        if report is None:
+            return
+        for name, value in report.scalars().items():
+            self.log(f"val/flare/{name}", value)
+        for reason in CollapseAlarm().reasons(report):
+            log.warning("FLARE: %s", reason)
+
+    def on_validation_start(self) -> None:
+        now = time.monotonic()
+        if self._clock is not None:
+            self.elapsed_s += now - self._clock
+        self._clock = None  # validation is not training time
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["elapsed_s"] = self.elapsed_s
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.elapsed_s = float(checkpoint["elapsed_s"])
+
+
+def schedule(progress: float, warmup_share: float) -> float:
+    """Share of the peak learning rate at `progress` in [0, 1]: linear warm-up, then cosine to 2%."""
+    warm = min(1.0, (progress + 1e-3) / warmup_share) if warmup_share else 1.0
+    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
