@@ -9,6 +9,7 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
+from lapa.reporting.probes.baselines import PictureComponents
 from lapa.reporting.probes.probe import (
     ProbeSettings,
     Split,
@@ -170,25 +171,42 @@ def test_what_a_group_knows_by_heart_is_worth_nothing_on_another() -> None:
     assert leaky > 0.8
 
 
-def test_budgets_take_that_many_labels_from_training_groups_only() -> None:
+def test_budgets_take_that_many_labels() -> None:
     x, y, names = data()
-    held_out = {"episode_00", "episode_01"}
-    seen: list[int] = []
-
-    def watch(split: Split):
-        # Poison what must not be touched: a fit on a held-out pair would come out as NaN.
-        seen.append(int(split.train.sum()))
-        return [x]
-
-    y_poisoned = y.copy()
     settings = ProbeSettings(budgets=(16, 64, 100000), draws=4, bootstrap=50)
-    found = run_probe({"latent": watch}, y_poisoned, names, held_out_split(names, held_out), settings)
+    splits = held_out_split(names, {"episode_00", "episode_01"})
+    found = run_probe({"latent": lambda split: [x]}, y, names, splits, settings)
     assert list(found["budgets"]) == ["16", "64"]
     assert found["skipped_budgets"] == [100000]
     assert found["budgets"]["16"]["latent"]["r2_mean"] < found["budgets"]["64"]["latent"]["r2_mean"]
-    assert seen == [18 * 30]
     with pytest.raises(ValueError, match="at least 4"):
         ProbeSettings(budgets=(2,))
+
+
+def test_no_label_of_a_tested_episode_is_fitted_on() -> None:
+    """Labels of tested episodes are poisoned by a shift d and by -d. What is predicted must not follow, so that the sum of
+    (e - d)^2 + (e + d)^2 over the tested pairs is that of 2 e^2 + 2 d^2, whatever the errors e are."""
+    x, y, names = data()
+    held_out, shift = np.isin(names, ["episode_00", "episode_01"]), 10.0
+    settings = ProbeSettings(budgets=(16, 64), draws=3, bootstrap=5)
+
+    def r2(d: float) -> np.ndarray:
+        y_poisoned = y + d * held_out[:, None]
+        found = run_probe({"latent": lambda split: [x]}, y_poisoned, names, [Split(~held_out, held_out)], settings)
+        return np.array([cell["latent"]["r2"] for cell in (found, *found["budgets"].values())])
+
+    np.testing.assert_allclose(r2(shift) + r2(-shift), 2 * r2(0.0) - 2 * shift**2 / y[held_out].var(0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["first", "change"])
+def test_principal_components_are_of_the_training_pairs(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    thumbs = rng.integers(100, 140, (60, 2, 4, 4, 3)).astype(np.uint8)
+    poisoned, train = thumbs.copy(), np.arange(60) < 40
+    poisoned[~train] = rng.integers(0, 256, (20, 2, 4, 4, 3))
+    plain, other = (PictureComponents(t, kind, 5, 0)(Split(train, ~train))[0] for t in (thumbs, poisoned))
+    np.testing.assert_array_equal(plain[train], other[train])
+    assert not np.allclose(plain[~train], other[~train])
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
