@@ -7,6 +7,7 @@ from functools import partial
 
 from lapa.model.config import LamConfig
 from lapa.model.quantisers import QuantiserConfig
+from lapa.pairs.config import PairConfig
 from lapa.training import TrainingConfig
 
 
@@ -23,21 +24,13 @@ T5 = "google-t5/t5-base"
 
 SMALL = LamConfig()
 
-_published = partial(
-    LamConfig,
-    flow_input=False,
-    quantised_share=1.0,
-    code_gradient=True,
-    residual=False,
-    flow_weight=0.0,
-    camera_compensation=False,
-    extract_gap_s=1.0,
-)
+_published = partial(LamConfig, quantised_share=1.0, code_gradient=True, residual=False, flow_weight=0.0)
+_published_pair = partial(PairConfig, camera_compensation=False, flow="none", extract_gap_s=1.0)
 """What the published models have in common: the decoder sees codes alone, which shape the encoder, and predicts the second
 frame itself; no optical flow, no compensation; latents a second apart."""
 
 LAPA = _published(
-    image_size=256,
+    pair=_published_pair(image_size=256, gap_s=(0.6, 1.0, 2.4)),
     patch=32,
     dim=1024,
     heads=16,
@@ -52,11 +45,10 @@ LAPA = _published(
     quantiser=QuantiserConfig(kind="nsvq", codebook_size=8),
     decoder_depth=8,
     condition="cross",
-    gap_s=(0.6, 1.0, 2.4),
 )
 
 UNIVLA = _published(
-    image_size=224,
+    pair=_published_pair(image_size=224, gap_s=(1.0,)),
     patch=14,
     dim=768,
     heads=12,
@@ -71,11 +63,10 @@ UNIVLA = _published(
     condition="prepend",
     target=DINOV2,
     text_model=T5,
-    gap_s=(1.0,),
 )
 
 GROOT = _published(
-    image_size=224,
+    pair=_published_pair(image_size=224, gap_s=(1.0,)),
     patch=16,
     dim=1024,
     heads=16,
@@ -89,13 +80,11 @@ GROOT = _published(
     quantiser=QuantiserConfig(kind="vq", codebook_size=8),
     decoder_depth=8,
     condition="cross",
-    gap_s=(1.0,),
 )
 
 DEBUG = LamConfig(
-    image_size=32,
+    pair=PairConfig(image_size=32, flow="input"),
     input="motion",
-    flow_input=True,
     pool="flatten",
     dim=32,
     heads=2,

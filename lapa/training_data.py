@@ -21,7 +21,8 @@ from corpora.clips.manifest import ClipRow
 from jobs.trainer import process_rank
 from lapa.model.config import LamConfig
 from lapa.pairs.batches import StoredBatches, StreamedBatches, gather, loader_workers
-from lapa.pairs.cache import Featurise, FrameStore, LabelSpec, open_store, store_bytes
+from lapa.pairs.cache import Featurise, FrameStore, open_store, store_bytes
+from lapa.pairs.config import LabelSpec
 from lapa.training import TrainingConfig
 
 VAL_CLIPS = 2000
@@ -60,7 +61,9 @@ class TrainingData:
             )
         self.store: FrameStore | None = None
         self.val_store: FrameStore | None = None
-        self.val_model = dataclasses.replace(model, gap_s=(model.extract_gap_s,))
+        self.val_model = dataclasses.replace(
+            model, pair=dataclasses.replace(model.pair, gap_s=(model.pair.extract_gap_s,))
+        )
         with _progress() as progress:
             common: dict[str, Any] = {"cache": cache, "featurise": featurise, "progress": progress}
             if not self.streamed:

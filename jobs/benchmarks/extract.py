@@ -86,7 +86,11 @@ def random_model(config: LamConfig, folder: Path, seed: int) -> None:
     """Saves a model with random weights, its code book settled on random pictures."""
     torch.manual_seed(seed)
     model = LatentActionModel(config).train()
-    shape = (16, 3, config.image_size, config.image_size) if config.pixels else (4, config.patches, config.feature_dim)
+    shape = (
+        (16, 3, config.pair.image_size, config.pair.image_size)
+        if config.pixels
+        else (4, config.patches, config.feature_dim)
+    )
     with torch.no_grad():
         model.encode(torch.rand(shape), torch.rand(shape))
     model.save(folder)
@@ -103,7 +107,7 @@ def run(config: BenchExtractConfig) -> dict[str, Any]:
     device = choose_device(config.device)
     gap_s = config.gap_s
     if gap_s is None:
-        gap_s = read_lam_config(lam).extract_gap_s
+        gap_s = read_lam_config(lam).pair.extract_gap_s
     settings = ExtractionSettings(lam, corpus.root.absolute(), gap_s, config.stride_s, part_frames=4096)
     machinery = build_machinery(
         settings, device=device, batch_size=config.batch_size, workers=config.workers, seed=config.seed

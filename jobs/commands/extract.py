@@ -78,7 +78,7 @@ def run(config: ExtractConfig) -> dict[str, Any]:
     """
     corpus = Corpus(config.corpus)
     model = load_lam(config.lam)
-    gap_s = model.config.extract_gap_s if config.gap_s is None else config.gap_s
+    gap_s = model.config.pair.extract_gap_s if config.gap_s is None else config.gap_s
     del model
     lam, root = config.lam.expanduser().absolute(), corpus.root.absolute()
     settings = ExtractionSettings(lam, root, gap_s, config.stride_s, config.part_frames)

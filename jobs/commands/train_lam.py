@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from corpora.store.run import claim, recipe_in, write_json
 from jobs.cli import closest, parse
 from lapa.model.config import LamConfig
-from lapa.pairs.cache import LabelSpec
+from lapa.pairs.config import LabelSpec
 from lapa.recipes import RECIPES, SMALL
 from lapa.training import TrainingConfig
 
@@ -87,10 +87,11 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
 
     training = config.budget()
     corpus = Corpus(config.corpus)
-    if config.model.pixels and config.model.image_size > int(corpus.clips[0].size if corpus.clips else 0):
+    size, stored = config.model.pair.image_size, corpus.clips[0].size if corpus.clips else 0
+    if config.model.pixels and size > stored:
         raise ValueError(
-            f"model.image_size {config.model.image_size} is larger than the corpus' {corpus.clips[0].size if corpus.clips else 0} px: "
-            f"ingest again with --size {config.model.image_size}, or choose a smaller model.image_size"
+            f"model.pair.image_size {size} is larger than the corpus' {stored} px: ingest again with --size {size}, or "
+            "choose a smaller model.pair.image_size"
         )
     train_groups, held_groups = split_groups(
         corpus.clips, share=config.val_share, patterns=config.holdout, seed=config.seed
@@ -100,7 +101,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     for moved in ("out", "corpus", "init_from"):  # the same run may be called by another path
         del settings[moved]
-    claim(config.out, settings, formats={"stabilised": STABILISED if config.model.camera_compensation else None})
+    claim(config.out, settings, formats={"stabilised": STABILISED if config.model.pair.camera_compensation else None})
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     model_config = _with_labels(config, corpus)
     held = set(held_groups)
@@ -116,7 +117,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         from lapa.frozen_features import frozen_vision
 
         vision = frozen_vision(model_config.target)
-        probe = vision.of_frames(_black(model_config.image_size))
+        probe = vision.of_frames(_black(model_config.pair.image_size))
         model_config = dataclasses.replace(model_config, feature_patches=probe.shape[1], feature_dim=probe.shape[2])
         featurise = vision.of_frames
     texts = None

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lapa.model.quantisers import QuantiserConfig
-from lapa.pairs.flow import FLOW_STRIDE
+from lapa.pairs.config import PairConfig
 
 
 @dataclass(frozen=True)
 class LamConfig:
     """What a latent action model is made of."""
 
-    image_size: int = 64
-    """Side of the square pictures the model sees."""
+    pair: PairConfig = field(default_factory=PairConfig)
+    """What a pair of frames is."""
     patch: int = 8
     """Side of a patch (pixel target); with a feature target the frozen model's own patches are used."""
     dim: int = 128
@@ -28,10 +28,9 @@ class LamConfig:
     """conv: overlapping strided convolutions; patch: LAPA's linear patches."""
     input: Literal["both", "difference", "como", "change", "additive", "motion"] = "additive"
     """both: two frames, the second's tokens are read; difference: LAPA's e2 - e1; como: first frame and feature difference,
-    the future frame itself removed; change: the difference of the pictures (and `flow_input`), nothing else; additive:
-    g(second) - g(first), so that two steps add up to one; motion: half of the tokens by change, half by additive."""
-    flow_input: bool = False
-    """With `change` and `motion`: optical flow of the pair beside the difference."""
+    the future frame itself removed; change: the difference of the images (with `pair.flow` input, optical flow beside it),
+    nothing else; additive: g(second) - g(first), so that two steps add up to one; motion: half of the tokens by change, half
+    by additive."""
     spatial_depth: int = 1
     """Transformer layers over space in the encoder."""
     temporal_depth: int = 0
@@ -65,13 +64,6 @@ class LamConfig:
     """pixels, or a Hugging Face vision model by name, whose frozen features are input and target."""
     flow_weight: float = 1.0
     """Weight of predicting the pair's optical flow beside the target; 0 switches it off."""
-    camera_compensation: bool = True
-    """Encoder and decoder see both frames warped half way towards each other by the measured camera motion, what that
-    uncovers masked (`lapa.pairs.pair.stabilise`)."""
-    gap_s: tuple[float, ...] = (0.3, 0.5, 0.75, 1.0)
-    """Gaps that training samples from, seconds."""
-    extract_gap_s: float = 0.5
-    """Gap that extraction uses unless told otherwise, seconds."""
     text_model: str = ""
     """Language condition of the decoder (UniVLA): a Hugging Face text encoder by name; empty for none."""
     text_dim: int = 768
@@ -86,26 +78,32 @@ class LamConfig:
     """Patches of the frozen model per frame (feature targets); a square number."""
 
     def __post_init__(self) -> None:
-        if self.image_size % (self.patch):
-            raise ValueError(f"image_size {self.image_size} is no multiple of patch {self.patch}: choose one that is")
-        if self.image_size % FLOW_STRIDE:
-            raise ValueError(f"image_size {self.image_size} is no multiple of {FLOW_STRIDE}, the stride of the flow")
+        size = self.pair.image_size
+        if size % self.patch:
+            raise ValueError(f"image_size {size} is no multiple of patch {self.patch}: choose one that is")
         if self.tokens < 1 or self.latent_dim < 1:
             raise ValueError(f"tokens {self.tokens} x latent_dim {self.latent_dim}: both must be at least 1")
         if self.input == "motion" and self.tokens < 2:
             raise ValueError(
                 f"input 'motion' with tokens {self.tokens}: it needs one for each of its halves, so at least 2"
             )
-        if not self.gap_s or min(self.gap_s) <= 0 or self.extract_gap_s <= 0:
-            raise ValueError(f"gap_s {self.gap_s}, extract_gap_s {self.extract_gap_s}: gaps are positive seconds")
         if not 0 < self.quantised_share <= 1:
             raise ValueError(f"quantised_share {self.quantised_share}: a share in (0, 1]")
-        if not self.pixels and (self.flow_weight or self.flow_input or self.input in {"change", "motion"}):
-            raise ValueError(f"target '{self.target}': optical flow and input 'change' need pixels; set flow_weight 0")
+        if not self.pixels and (self.pair.flow != "none" or self.input in {"change", "motion"}):
+            raise ValueError(
+                f"target '{self.target}': optical flow and input 'change' need pixels; set pair.flow none and flow_weight 0"
+            )
+        if self.flow_weight and self.pair.flow == "none":
+            raise ValueError(
+                f"flow_weight {self.flow_weight} with pair.flow none: set pair.flow target, or flow_weight 0"
+            )
+        if not self.flow_weight and self.pair.flow == "target":
+            raise ValueError("flow_weight 0 with pair.flow target: nothing reads the flow; set pair.flow none")
         pooled = self.tokens / 2 if self.input == "motion" else self.tokens
         if self.pool == "conv" and pooled not in {1, 4, 16, 64}:
             raise ValueError(
-                f"pool 'conv' makes 1, 4, 16 or 64 tokens (twice that with input 'motion'), not {self.tokens}: use pool 'queries'"
+                f"pool 'conv' makes 1, 4, 16 or 64 tokens (twice that with input 'motion'), not {self.tokens}: use pool "
+                "'queries'"
             )
         if self.stage == 2 and (self.tokens % 2 or self.pool != "queries"):
             raise ValueError(
@@ -116,18 +114,18 @@ class LamConfig:
 
     @property
     def pixels(self) -> bool:
-        """Whether pictures themselves are predicted."""
+        """Whether images themselves are predicted."""
         return self.target == "pixels"
 
     @property
     def sees_flow(self) -> bool:
         """Whether the encoder needs the pair's optical flow."""
-        return self.flow_input and self.input in {"change", "motion"}
+        return self.pair.flow == "input" and self.input in {"change", "motion"}
 
     @property
     def patches(self) -> int:
         """Patches of a frame."""
-        return (self.image_size // self.patch) ** 2 if self.pixels else self.feature_patches
+        return (self.pair.image_size // self.patch) ** 2 if self.pixels else self.feature_patches
 
     @property
     def latent_size(self) -> int:
@@ -136,9 +134,22 @@ class LamConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LamConfig:
-        """From `dataclasses.asdict`, as JSON keeps it. Raises ValueError for unknown fields."""
+        """From `dataclasses.asdict`, as JSON keeps it; also of before the fields of a pair were a part of their own.
+
+        Raises ValueError for unknown fields.
+        """
+        if "pair" not in values:
+            values = _with_pair(values)
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := set(values) - known:
             raise ValueError(f"unknown model fields {sorted(unknown)}: the run was made by another version of giza")
-        parts = dict(values, quantiser=QuantiserConfig(**values["quantiser"]), gap_s=tuple(values["gap_s"]))
-        return cls(**parts)
+        quantiser, pair = QuantiserConfig(**values["quantiser"]), PairConfig.from_dict(values["pair"])
+        return cls(**dict(values, quantiser=quantiser, pair=pair))
+
+
+def _with_pair(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration whose pair lies flat in it, with `flow_input` for a model that is given the flow."""
+    rest = dict(flat)
+    pair = {name: rest.pop(name) for name in ("image_size", "gap_s", "extract_gap_s", "camera_compensation")}
+    sees_flow = rest.pop("flow_input") and rest["input"] in {"change", "motion"}
+    return rest | {"pair": pair | {"flow": "input" if sees_flow else "target" if rest["flow_weight"] else "none"}}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lapa.model.attention import RelativePositionBias, Transformer
 from lapa.model.config import LamConfig
 from lapa.model.encoder import make_stem
-from lapa.pairs.flow import FLOW_STRIDE
+from lapa.pairs.config import FLOW_STRIDE
 
 SPREAD_WIDTH = 32
 """Channels per patch of the map that spreads the latent over the picture (condition 'add')."""

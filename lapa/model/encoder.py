@@ -59,7 +59,7 @@ class _Branch(nn.Module):
         super().__init__()
         self.way = way
         dim, peg = config.dim, config.position == "peg"
-        self.stem = make_stem(config, 5 if way == "change" and config.flow_input else 3)
+        self.stem = make_stem(config, 5 if way == "change" and config.sees_flow else 3)
         frames = 1 if way in {"change", "additive"} else 2
         self.position = None if peg else nn.Parameter(0.02 * torch.randn(1, frames, config.patches, dim))
         self.bias = RelativePositionBias(math.isqrt(config.patches), config.heads, dim) if peg else None

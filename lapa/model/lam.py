@@ -130,7 +130,7 @@ class LatentActionModel(nn.Module):
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self.state_dict().items()}
         save_file(tensors, folder / (WEIGHTS + ".tmp"))
         values = dataclasses.asdict(self.config)
-        if self.config.camera_compensation:
+        if self.config.pair.camera_compensation:
             values[_STABILISED] = STABILISED
         (folder / (CONFIG + ".tmp")).write_text(json.dumps(values, indent=1), "utf-8")
         for name in (WEIGHTS, CONFIG):
@@ -149,7 +149,7 @@ def read_lam_config(folder: str | Path) -> LamConfig:
     values = json.loads((folder / CONFIG).read_text("utf-8"))
     stabilised = values.pop(_STABILISED, None)
     config = LamConfig.from_dict(values)
-    if config.camera_compensation and stabilised != STABILISED:
+    if config.pair.camera_compensation and stabilised != STABILISED:
         was = "no number" if stabilised is None else f"number {stabilised}"
         raise ValueError(
             f"'{folder}' holds a latent action model whose camera compensation has {was} of `stabilised`; this version of "

@@ -22,8 +22,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from lapa.model.config import LamConfig
-from lapa.pairs.cache import FrameStore, LabelSpec, clip_records
-from lapa.pairs.flow import FLOW_STRIDE
+from lapa.pairs.cache import FrameStore, clip_records
+from lapa.pairs.config import FLOW_STRIDE, LabelSpec
 from lapa.pairs.pair import pair_input, stabilise
 
 Batch = dict[str, Tensor]
@@ -59,7 +59,7 @@ def gather(store: FrameStore, config: LamConfig, chosen: NDArray[np.int64]) -> B
         }
     else:
         stable = [
-            stabilise(store.frames[a], store.frames[b], table.h[p], compensate=config.camera_compensation)
+            stabilise(store.frames[a], store.frames[b], table.h[p], compensate=config.pair.camera_compensation)
             for a, b, p in zip(i, j, chosen, strict=True)
         ]
         before, after, valid = (np.stack(part) for part in zip(*stable, strict=True))
@@ -127,7 +127,7 @@ class StoredBatches(IterableDataset):  # type: ignore[type-arg]
     ) -> None:
         if len(store.pairs.first) == 0:
             raise ValueError(
-                f"no clip is long enough for a pair {min(config.gap_s)} s apart: choose a shorter --model.gap-s or longer clips"
+                f"no clip is long enough for a pair {min(config.pair.gap_s)} s apart: choose a shorter --model.pair.gap-s or longer clips"
             )
         self.store, self.config, self.batch_size = store, config, batch_size
         self.seed, self.rank, self.start = seed, rank, start
@@ -219,7 +219,7 @@ class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
                         found = True
                         yield frames, pairs, index[clip.row.clip_id]
             if not found:
-                raise ValueError(f"no clip is long enough for a pair {min(self.config.gap_s)} s apart")
+                raise ValueError(f"no clip is long enough for a pair {min(self.config.pair.gap_s)} s apart")
 
     def _pair(self, item: tuple[NDArray[np.uint8], dict[str, NDArray[Any]], int], rng: np.random.Generator) -> Batch:
         frames, pairs, clip = item

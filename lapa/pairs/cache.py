@@ -5,6 +5,7 @@ A corpus that does not fit the disk budget is streamed instead (lapa/pair_batche
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from corpora.clips.corpus import Clip, Corpus
 from corpora.clips.manifest import ClipRow
 from lapa.model.config import LamConfig
+from lapa.pairs.config import LabelSpec
 from lapa.pairs.pair import STABILISED, clip_pairs, pair_input, resize_frames, truth_change
 
 Featurise = Callable[[NDArray[np.uint8]], NDArray[np.float16]]
@@ -61,26 +63,14 @@ class FrameStore:
         return np.memmap(path, dtype, "r", shape=tuple(shape)) if shape[0] else np.zeros(shape, dtype)
 
 
-@dataclass(frozen=True)
-class LabelSpec:
-    """Which known feature the few-label head may see, and of which clips."""
-
-    feature: str = ""
-    """Name in the corpus' ground truth, for instance observation.state; empty for no labels."""
-    dims: tuple[int, ...] = ()
-    """Dimensions of the feature; empty for all."""
-    share: float = 0.025
-    """Share of the clips whose labels are seen (LAOM: 2.5%)."""
-
-
 def clip_records(
     clip: Clip, config: LamConfig, labels: LabelSpec, *, labelled: bool
 ) -> tuple[NDArray[np.uint8], dict[str, NDArray[Any]]]:
     """Frames [T, S, S, 3] of a clip at the model's size, and its pairs over all gaps: arrays first, second, gap_s, h,
     label as in `PairTable`, with indices within the clip."""
-    frames = resize_frames(clip.frames, config.image_size)
+    frames = resize_frames(clip.frames, config.pair.image_size)
     parts: list[dict[str, NDArray[Any]]] = []
-    for gap in config.gap_s:
+    for gap in config.pair.gap_s:
         pairs = clip_pairs(clip, gap)
         count = len(pairs.first)
         label = np.full((count, config.label_dim), np.nan, np.float32)
@@ -101,9 +91,9 @@ def clip_records(
 
 def store_bytes(rows: Iterable[ClipRow], config: LamConfig) -> int:
     """Disk that a store of these clips takes."""
-    per_frame = 3 * config.image_size**2
-    if config.flow_weight or config.flow_input:
-        per_frame += len(config.gap_s) * 2 * 2 * (config.image_size // 4) ** 2
+    per_frame = 3 * config.pair.image_size**2
+    if config.pair.flow != "none":
+        per_frame += len(config.pair.gap_s) * 2 * 2 * (config.pair.image_size // 4) ** 2
     if not config.pixels:
         per_frame += 2 * config.feature_patches * config.feature_dim
     return sum(row.frames for row in rows) * per_frame
@@ -124,11 +114,18 @@ def open_store(
 
     `labelled`: ids of the clips whose labels may be seen; `featurise`: the frozen model of a feature target.
     """
-    stabilised = STABILISED if config.camera_compensation else 0
-    relevant = (config.image_size, config.gap_s, stabilised, config.flow_weight > 0, config.flow_input)
-    identity = (relevant, config.target, config.label_dim, labels, sorted(labelled), [row.clip_id for row in rows])
+    stabilised = STABILISED if config.pair.camera_compensation else 0
+    identity = (
+        dataclasses.replace(config.pair, extract_gap_s=1.0),
+        stabilised,
+        config.target,
+        config.label_dim,
+        labels,
+        sorted(labelled),
+        [row.clip_id for row in rows],
+    )
     name = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
-    folder = cache / f"frames-{config.image_size}px-{name}"
+    folder = cache / f"frames-{config.pair.image_size}px-{name}"
     if not folder.is_dir():
         partial = cache / f".partial-{name}-{os.getpid()}"
         partial.mkdir(parents=True)
@@ -181,9 +178,9 @@ def _build(
                 progress(done, len(rows))
     table = {name: np.concatenate([part[name] for part in parts]) for name in PairTable.__dataclass_fields__}
     np.savez(folder / "pairs.npz", **table)  # type: ignore[arg-type]
-    side = config.image_size // 4
+    side = config.pair.image_size // 4
     meta = {
-        "frames": [frame_count, config.image_size, config.image_size, 3],
+        "frames": [frame_count, config.pair.image_size, config.pair.image_size, 3],
         "flow": [flow_count, 2, side, side] if flow_count else None,
         "features": [frame_count, *feature_shape] if featurise is not None else None,
     }

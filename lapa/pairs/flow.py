@@ -15,9 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-FLOW_STRIDE = 4
-"""Flow is kept at 1/4 of the picture's resolution."""
-
+from lapa.pairs.config import FLOW_STRIDE
 
 _LOCAL = threading.local()
 

@@ -142,8 +142,8 @@ def read_pairs(
         rows = wanted[clip.row.clip_id]
         i, j = frame_indices(clip, sample.t_s[rows], sample.gap_s[rows])
         used, where = np.unique(np.concatenate([i, j, [0, len(clip.frames) - 1]]), return_inverse=True)
-        frames = resize_frames(clip.frames[used], config.image_size)
-        small = frames if config.image_size == THUMB else resize_frames(clip.frames[used], THUMB)
+        frames = resize_frames(clip.frames[used], config.pair.image_size)
+        small = frames if config.pair.image_size == THUMB else resize_frames(clip.frames[used], THUMB)
         a, b = where[: len(i)], where[len(i) : 2 * len(i)]
         pairs = model_pairs(config, frames[a], frames[b], sample.camera[rows], featurise)
         yield ClipPictures(clip, rows, pairs, np.stack([small[a], small[b]], axis=1), frames[where[-2:]])

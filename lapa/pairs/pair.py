@@ -127,8 +127,8 @@ def pair_input(
     training: bool = False,
 ) -> PairInput:
     """Input of the pair of frames [S, S, 3] whose camera moved by `h`; in training flow is a target as well."""
-    before, after, valid = stabilise(first, second, h, compensate=config.camera_compensation)
-    wants_flow = config.sees_flow or (training and config.flow_weight > 0)
+    before, after, valid = stabilise(first, second, h, compensate=config.pair.camera_compensation)
+    wants_flow = config.pair.flow == "input" or (training and config.pair.flow == "target")
     return PairInput(before, after, valid, pair_flow(before, after) if wants_flow else None)
 
 

@@ -116,12 +116,12 @@ class ClipPreparer:
             camera=h.reshape(len(first), 9),
             camera_inlier_ratio=inlier_ratio,
         )
-        frames = resize_frames(np.stack([pictures[i] for i in used.tolist()]), self.config.image_size)
+        frames = resize_frames(np.stack([pictures[i] for i in used.tolist()]), self.config.pair.image_size)
         first, second = where[: len(first)], where[len(first) :]
         if not self.config.pixels:
             return PreparedClip(columns, frames, first, second, None, None, None)
         made = [pair_input(self.config, frames[i], frames[j], m) for i, j, m in zip(first, second, h, strict=True)]
-        moved = self.config.camera_compensation and not (h == np.eye(3)).all()
+        moved = self.config.pair.camera_compensation and not (h == np.eye(3)).all()
         flows = [pair.flow for pair in made if pair.flow is not None]
         return PreparedClip(
             columns,

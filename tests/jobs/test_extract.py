@@ -24,6 +24,7 @@ from lapa.extraction.engine import PairRunner
 from lapa.latents import SCHEMA, plan_parts, sole_writer
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel, load_lam, model_hash
+from lapa.pairs.config import PairConfig
 from lapa.pairs.pair import clip_pairs, pair_input, resize_frames
 from lapa.pairs.reader import ClipPreparer, PreparedClip, decode_frames, every_stride, feed
 from lapa.recipes import RECIPES
@@ -87,7 +88,7 @@ def slow_rows(lam: Path, corpus: Path) -> list[dict]:
     model = load_lam(lam)
     found = []
     for clip in Corpus(corpus).read_clips():
-        small = resize_frames(clip.frames, model.config.image_size)
+        small = resize_frames(clip.frames, model.config.pair.image_size)
         pairs = clip_pairs(clip, GAP_S)
         last = -1.0
         for i, j, h, ratio in zip(pairs.first, pairs.second, pairs.h, pairs.inlier_ratio, strict=True):
@@ -278,8 +279,8 @@ def test_stride_keeps_the_first_and_then_the_next_far_enough():
 
 def test_frozen_features_are_computed_once_a_frame(corpus):
     config = LamConfig(
-        dim=32, heads=2, input="both", flow_input=False, flow_weight=0.0, target="frozen", feature_dim=3,
-        feature_patches=16, camera_compensation=False, tokens=2, latent_dim=8, decoder_depth=1,
+        dim=32, heads=2, input="both", flow_weight=0.0, target="frozen", feature_dim=3,
+        feature_patches=16, pair=PairConfig(camera_compensation=False, flow="none"), tokens=2, latent_dim=8, decoder_depth=1,
     )  # fmt: skip
     torch.manual_seed(0)
     model = LatentActionModel(config).eval()

@@ -23,6 +23,7 @@ from lapa.latents import LatentKey, PairColumns, plan_parts, write_part
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel, model_hash
 from lapa.model.quantisers import QuantiserConfig
+from lapa.pairs.config import PairConfig
 from lapa.reporting.checks.reconstruction import cut_pairs, other_pairs, psnr
 from lapa.reporting.probes.motion import choose_holdout
 from lapa.reporting.probes.probe import ProbeSettings
@@ -32,7 +33,7 @@ from tests.builders.videos import textured
 SIZE, FRAMES, FPS, GAP = 32, 24, 10, 5
 EPISODES = 8
 CONFIG = LamConfig(
-    image_size=32,
+    pair=PairConfig(image_size=32),
     dim=32,
     heads=2,
     spatial_depth=1,
@@ -253,7 +254,8 @@ def test_a_model_of_features_has_no_pictures_but_all_else(corpus: Path, tmp_path
     from lapa.reporting.settings import RunFacts
 
     config = replace(
-        CONFIG, target="made features", input="both", flow_input=False, flow_weight=0.0, camera_compensation=False,
+        CONFIG, target="made features", input="both", flow_weight=0.0,
+        pair=PairConfig(image_size=32, camera_compensation=False, flow="none"),
         feature_patches=16, feature_dim=8,
     )  # fmt: skip
     torch.manual_seed(0)

@@ -13,14 +13,16 @@ import torch
 from corpora.clips.corpus import Corpus
 from jobs.commands import ingest, train_lam
 from jobs.commands.demo import SAMPLE
+from lapa.model.config import LamConfig
 from lapa.model.lam import load_lam
 from lapa.pairs.batches import Augmentation, StoredBatches, StreamedBatches, augment, gather
-from lapa.pairs.cache import LabelSpec, open_store
+from lapa.pairs.cache import open_store
+from lapa.pairs.config import LabelSpec
 from lapa.pairs.pair import STABILISED
 from lapa.recipes import DEBUG, RECIPES
 from lapa.training import LamTraining, TrainingConfig
 
-MODEL = dataclasses.replace(DEBUG, gap_s=(0.3, 0.5))
+MODEL = dataclasses.replace(DEBUG, pair=dataclasses.replace(DEBUG.pair, gap_s=(0.3, 0.5)))
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,10 @@ def store(corpus: Path, tmp_path_factory: pytest.TempPathFactory):  # type: igno
     return made, model, labels, labelled
 
 
+def with_pair(**changes: object) -> LamConfig:
+    return dataclasses.replace(MODEL, pair=dataclasses.replace(MODEL.pair, **changes))  # type: ignore[arg-type]
+
+
 def settings(corpus: Path, out: Path, **changes: object) -> train_lam.TrainLamConfig:
     training = TrainingConfig(
         steps=24, batch_size=8, workers=0, val_every_steps=8, val_pairs=16, precision="32-true", warmup_steps=4
@@ -63,7 +69,7 @@ def test_pairs_of_the_store_are_those_of_the_clips(store, corpus: Path) -> None:
     count = 0
     offset = 0
     for number, clip in enumerate(Corpus(corpus).read_clips()):
-        for gap in model.gap_s:
+        for gap in model.pair.gap_s:
             first, second = pair_indices(clip.t_s, gap)
             rows = np.flatnonzero((made.pairs.clip == number) & (made.pairs.gap_s == np.float32(gap)))
             np.testing.assert_array_equal(made.pairs.first[rows], first + offset)
@@ -163,7 +169,7 @@ def test_a_run_folder_belongs_to_one_run(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_of_other_stabilised_pictures_is_not_resumed(corpus: Path, tmp_path: Path) -> None:
-    model = dataclasses.replace(MODEL, camera_compensation=True)
+    model = with_pair(camera_compensation=True)
     train_lam.run(settings(corpus, tmp_path, steps=1, model=model), quiet=True)
     record = json.loads((tmp_path / "train.json").read_text())
     for stabilised, was in ((1, "1"), (None, "absent")):
@@ -175,7 +181,7 @@ def test_an_interrupted_run_of_other_stabilised_pictures_is_not_resumed(corpus: 
             ValueError, match=rf"another version of giza \(stabilised {was} there and {STABILISED} here\)"
         ):
             train_lam.run(settings(corpus, tmp_path, steps=1, model=model), quiet=True)
-    still = settings(corpus, tmp_path / "still", steps=1, model=dataclasses.replace(MODEL, camera_compensation=False))
+    still = settings(corpus, tmp_path / "still", steps=1, model=with_pair(camera_compensation=False))
     train_lam.run(still, quiet=True)
     record = json.loads((tmp_path / "still" / "train.json").read_text())
     assert record.pop("stabilised") is None
@@ -185,7 +191,7 @@ def test_an_interrupted_run_of_other_stabilised_pictures_is_not_resumed(corpus: 
 
 def test_errors_name_value_rule_and_remedy(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="larger than the corpus' 128 px"):
-        train_lam.run(settings(corpus, tmp_path, model=dataclasses.replace(MODEL, image_size=256)))
+        train_lam.run(settings(corpus, tmp_path, model=with_pair(image_size=256)))
     with pytest.raises(ValueError, match="Did you mean 'observation.state'"):
         train_lam.run(settings(corpus, tmp_path, labels=LabelSpec("observation.stat")))
     with pytest.raises(ValueError, match="is not a corpus"):
@@ -209,7 +215,7 @@ def test_the_command_line_overrides_a_recipes_fields(monkeypatch: pytest.MonkeyP
             "o",
             "--model.quantiser.kind",
             "vq",
-            "--model.gap-s",
+            "--model.pair.gap-s",
             "0.6",
             "1.0",
             "--steps",
@@ -218,7 +224,7 @@ def test_the_command_line_overrides_a_recipes_fields(monkeypatch: pytest.MonkeyP
     )
     assert seen[0].model == dataclasses.replace(
         RECIPES["lapa"].model,
-        gap_s=(0.6, 1.0),
+        pair=dataclasses.replace(RECIPES["lapa"].model.pair, gap_s=(0.6, 1.0)),
         quantiser=dataclasses.replace(RECIPES["lapa"].model.quantiser, kind="vq"),
     )
     assert seen[0].budget().steps == 7

@@ -11,6 +11,7 @@ import torch
 
 from lapa.frozen_features import FrozenVision, embed_texts
 from lapa.model.lam import LatentActionModel
+from lapa.pairs.config import PairConfig
 from lapa.recipes import DEBUG
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -64,9 +65,8 @@ def test_a_model_of_features_encodes_and_predicts_features(tmp_path: Path) -> No
         DEBUG,
         target=str(tmp_path),
         input="both",
-        flow_input=False,
         flow_weight=0.0,
-        image_size=28,
+        pair=PairConfig(image_size=28, flow="none"),
         patch=7,
         feature_patches=16,
         feature_dim=16,

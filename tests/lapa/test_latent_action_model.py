@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel, initialise_from, load_lam, model_hash
 from lapa.model.quantisers import QuantiserConfig
 from lapa.pairs.pair import STABILISED
 from lapa.recipes import DEBUG, RECIPES
 from lapa.training import LamTraining, TrainingConfig, effective_rank, flow_loss, target_loss
 
-PLAIN = dataclasses.replace(DEBUG, input="both", flow_input=False, flow_weight=0.0, temporal_depth=1)
+PLAIN_PAIR = dataclasses.replace(DEBUG.pair, flow="none")
+PLAIN = dataclasses.replace(DEBUG, input="both", pair=PLAIN_PAIR, flow_weight=0.0, temporal_depth=1)
 
 
 def pictures(count: int = 4, size: int = 32, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -83,7 +85,7 @@ class Transposed(torch.nn.Module):
 
 
 def test_what_a_stabilised_frame_does_not_show_changes_nothing() -> None:
-    model = LatentActionModel(dataclasses.replace(DEBUG, flow_input=False, flow_weight=0.0)).eval()
+    model = LatentActionModel(dataclasses.replace(DEBUG, pair=PLAIN_PAIR, flow_weight=0.0)).eval()
     first, second = pictures()
     valid = torch.ones(4, 1, 32, 32)
     valid[..., :7] = 0
@@ -139,16 +141,17 @@ def test_saved_and_loaded_it_is_the_same_model(tmp_path) -> None:  # type: ignor
 
 def test_a_model_of_other_stabilised_pictures_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
     def kept(compensates: bool, **changes: object) -> None:
-        LatentActionModel(dataclasses.replace(PLAIN, camera_compensation=compensates)).save(tmp_path)
+        pair = dataclasses.replace(PLAIN_PAIR, camera_compensation=compensates)
+        LatentActionModel(dataclasses.replace(PLAIN, pair=pair)).save(tmp_path)
         record = json.loads((tmp_path / "config.json").read_text())
         assert record.get("stabilised") == (STABILISED if compensates else None)
         record.pop("stabilised", None)
         (tmp_path / "config.json").write_text(json.dumps(record | changes))
 
     kept(False)
-    assert not load_lam(tmp_path).config.camera_compensation
+    assert not load_lam(tmp_path).config.pair.camera_compensation
     kept(True, stabilised=STABILISED)
-    assert load_lam(tmp_path).config.camera_compensation
+    assert load_lam(tmp_path).config.pair.camera_compensation
     for changes, was in (({}, "no number"), ({"stabilised": 1}, "number 1")):
         kept(True, **changes)
         with pytest.raises(ValueError, match=f"has {was} .* by number {STABILISED}.* train it again"):
@@ -185,8 +188,10 @@ def test_random_codes_come_from_the_code_book() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"image_size": 30}, "image_size 30"),
-        ({"gap_s": ()}, "gap_s"),
+        ({"pair": {"image_size": 30}}, "image_size 30"),
+        ({"pair": {"flow": "none"}}, "flow_weight 1.0 with pair.flow none"),
+        ({"flow_weight": 0.0, "pair": {"flow": "target"}, "input": "both"}, "set pair.flow none"),
+        ({"pair": {"gap_s": ()}}, "gap_s"),
         ({"tokens": 3, "pool": "conv"}, "pool 'conv'"),
         ({"target": "some/model"}, "need pixels"),
         ({"stage": 2}, "stage 2"),
@@ -194,8 +199,22 @@ def test_random_codes_come_from_the_code_book() -> None:
     ],
 )
 def test_a_wrong_configuration_names_the_field(change: dict[str, object], says: str) -> None:
+    values = dataclasses.asdict(DEBUG)
     with pytest.raises(ValueError, match=says):
-        dataclasses.replace(DEBUG, **change)  # type: ignore[arg-type]
+        LamConfig.from_dict(values | change | {"pair": values["pair"] | change.get("pair", {})})  # type: ignore[operator]
+
+
+def test_a_configuration_of_before_pairs_were_a_part_of_it_still_loads() -> None:
+    for config in (recipe.model for recipe in RECIPES.values()):
+        flat = dataclasses.asdict(config)
+        pair = flat.pop("pair")
+        flat |= {name: pair[name] for name in ("image_size", "gap_s", "extract_gap_s", "camera_compensation")}
+        flat["flow_input"] = config.sees_flow
+        assert LamConfig.from_dict(json.loads(json.dumps(flat))) == config
+        assert LamConfig.from_dict(json.loads(json.dumps(dataclasses.asdict(config)))) == config
+    # flow_input meant nothing to a model that does not look at changes
+    ignored = dict(flat, input="both", flow_input=True)
+    assert LamConfig.from_dict(ignored).pair.flow == "target"
 
 
 def test_published_recipes_have_their_published_size() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lapa.model.config import LamConfig
+from lapa.pairs.config import PairConfig
 from lapa.pairs.pair import chosen_share, pair_indices, pair_input, stabilise, truth_change
 from lapa.pairs.split import split_groups
 
@@ -103,8 +104,8 @@ def test_compensation_takes_the_cameras_motion_out_of_the_flow() -> None:
     first, second = np.ascontiguousarray(world[:, :64]), np.ascontiguousarray(world[:, 5:69])
     h = np.eye(3)
     h[0, 2] = -10 / 64
-    off = pair_input(LamConfig(camera_compensation=False), first, second, h, training=True)
-    on = pair_input(LamConfig(camera_compensation=True), first, second, h, training=True)
+    off = pair_input(LamConfig(pair=PairConfig(camera_compensation=False)), first, second, h, training=True)
+    on = pair_input(LamConfig(pair=PairConfig(camera_compensation=True)), first, second, h, training=True)
     assert off.flow is not None
     assert on.flow is not None
     inside = (slice(None), slice(3, -3), slice(3, -4))

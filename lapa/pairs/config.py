@@ -1,0 +1,53 @@
+"""What a pair of frames is, whatever model reads it; light enough for a command's help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+FLOW_STRIDE = 4
+"""Optical flow is kept at 1/4 of the image's resolution."""
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """Two frames a gap apart: how large, how far apart, and what is known of each pair."""
+
+    image_size: int = 64
+    """Side of the square images the model sees."""
+    gap_s: tuple[float, ...] = (0.3, 0.5, 0.75, 1.0)
+    """Gaps that training samples from, seconds."""
+    extract_gap_s: float = 0.5
+    """Gap that extraction uses unless told otherwise, seconds."""
+    camera_compensation: bool = True
+    """Encoder and decoder see both frames warped half way towards each other by the measured camera motion, what that
+    uncovers masked (`lapa.pairs.pair.stabilise`). Pixel targets only."""
+    flow: Literal["none", "target", "input"] = "target"
+    """Optical flow of the pair: none; target: predicted in training beside the second frame; input: also given to the encoder
+    (`change` and `motion` look at it)."""
+
+    def __post_init__(self) -> None:
+        if self.image_size < FLOW_STRIDE or self.image_size % FLOW_STRIDE:
+            raise ValueError(
+                f"image_size {self.image_size} is no multiple of {FLOW_STRIDE}, the stride of the flow: choose one that is"
+            )
+        if not self.gap_s or min(self.gap_s) <= 0 or self.extract_gap_s <= 0:
+            raise ValueError(f"gap_s {self.gap_s}, extract_gap_s {self.extract_gap_s}: gaps are positive seconds")
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> PairConfig:
+        """From `dataclasses.asdict`, as JSON keeps it."""
+        return PairConfig(**dict(values, gap_s=tuple(values["gap_s"])))
+
+
+@dataclass(frozen=True)
+class LabelSpec:
+    """Which known feature the few-label head may see, and of which clips."""
+
+    feature: str = ""
+    """Name in the corpus' ground truth, for instance observation.state; empty for no labels."""
+    dims: tuple[int, ...] = ()
+    """Dimensions of the feature; empty for all."""
+    share: float = 0.025
+    """Share of the clips whose labels are seen (LAOM: 2.5%)."""
