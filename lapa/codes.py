@@ -34,6 +34,14 @@ def perplexity(counts: NDArray[np.integer]) -> float:
     return float(math.exp(-(share * np.log(share)).sum()))
 
 
+def effective_rank(latent: NDArray[np.floating]) -> float:
+    """exp of the entropy of the normalised spectrum of the covariance of latent [N, D] (Roy and Vetterli 2007)."""
+    centred = np.asarray(latent, np.float64) - np.mean(latent, axis=0, dtype=np.float64)
+    spectrum = np.linalg.svd(centred, compute_uv=False) ** 2
+    share = spectrum / max(float(spectrum.sum()), 1e-12)
+    return float(np.exp(-(share * np.log(np.maximum(share, 1e-12))).sum()))
+
+
 def effective_dimensions(latent: NDArray[np.floating]) -> float:
     """Participation ratio (sum of variances)^2 / sum of squared variances along the principal axes of latent [N, D]: D
     where all axes vary alike, 1 where one does, 0 where nothing varies."""
@@ -62,103 +70,144 @@ def between_group_share(latent: NDArray[np.floating], groups: NDArray[Any]) -> f
     return max(0.0, (total - within - (len(names) - 1) * noise) / total)
 
 
+@dataclass(frozen=True)
+class CodeUse:
+    """Of one codebook."""
+
+    used: int
+    """Codes that occur."""
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class PositionUse:
+    """Of one position of the row of codes."""
+
+    used: int
+    perplexity: float
+    counts: tuple[int, ...]
+    """How often each code occurs."""
+
+
+@dataclass(frozen=True)
+class Combinations:
+    """Of whole rows of codes."""
+
+    distinct: int
+    possible: float
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class Codes:
+    """How the codes of a data set are used."""
+
+    size: int
+    """Codes in a codebook; of several, in the largest."""
+    used: int
+    """Of the codebook, its tokens taken together; of several codebooks, of the one that fares worst."""
+    perplexity: float
+    """Likewise."""
+    pairs: int
+    collapsed: bool
+    """The alarm: too few codes in use, or nearly all pairs on a few of them."""
+    thin: bool
+    """The codebook works, but much of it is idle."""
+    books: tuple[CodeUse, ...]
+    positions: tuple[PositionUse, ...]
+    combinations: Combinations
+
+
 @dataclass
 class CodeCounter:
     """Counts codes as they stream by; what it holds does not grow with the number of pairs, but for the distinct
     combinations of codes."""
 
-    size: int
-    """Codes in one code book."""
-    books: tuple[int, ...] = ()
-    """Code book of each position in a row of codes; empty: one book for all, as tokens share it. The levels of a residual
-    quantiser have books of their own."""
+    sizes: tuple[int, ...]
+    """How many codes there are for each position of a row (`Quantiser.sizes`)."""
+    codebook_index: tuple[int, ...] = ()
+    """Which codebook each position's codes are of (`Quantiser.codebook_index`); empty: one for all."""
     pairs: int = 0
     counts: NDArray[np.int64] | None = None
-    """[positions, size]."""
+    """[positions, largest size]."""
     combinations: dict[bytes, int] = field(default_factory=dict)
 
     def add(self, codes: NDArray[np.integer]) -> None:
-        """`codes` [N, positions], each from 0 to size - 1. Raises ValueError for a code outside the code book."""
+        """`codes` [N, positions], each from 0 to its position's size - 1. Raises ValueError for other codes."""
         if codes.size == 0:
             return
-        if codes.min() < 0 or codes.max() >= self.size:
-            raise ValueError(
-                f"codes from {codes.min()} to {codes.max()} in a code book of {self.size}: these latents are of another "
-                "model; extract them again with giza extract"
-            )
         positions = codes.shape[1]
-        if self.books and len(self.books) != positions:
+        if len(self.sizes) != positions:
             raise ValueError(
-                f"{positions} codes a pair, the model has {len(self.books)}: these latents are of another model; extract "
+                f"{positions} codes a pair, the model has {len(self.sizes)}: these latents are of another model; extract "
                 "them again with giza extract"
             )
+        if codes.min() < 0 or (codes.max(0) >= np.array(self.sizes)).any():
+            raise ValueError(
+                f"codes from {codes.min()} to {codes.max()} in a codebook of {max(self.sizes)}: these latents are of another "
+                "model; extract them again with giza extract"
+            )
         if self.counts is None:
-            self.counts = np.zeros((positions, self.size), np.int64)
+            self.counts = np.zeros((positions, max(self.sizes)), np.int64)
         for position in range(positions):
-            self.counts[position] += np.bincount(codes[:, position], minlength=self.size)
+            self.counts[position] += np.bincount(codes[:, position], minlength=max(self.sizes))
         rows, times = np.unique(np.ascontiguousarray(codes, np.int32), axis=0, return_counts=True)
         for row, count in zip(rows, times, strict=True):
             key = row.tobytes()
             self.combinations[key] = self.combinations.get(key, 0) + int(count)
         self.pairs += len(codes)
 
-    def summary(self) -> dict[str, Any]:
-        """{size, used, perplexity, pairs, positions: [{used, perplexity}], books, combinations, collapsed, thin, top}.
-
-        `used` and `perplexity` are of the code book, its tokens taken together; of several books, of the one that fares
-        worst.
-        """
+    def summary(self) -> Codes:
+        """Raises ValueError where no codes were added."""
         if self.counts is None:
             raise ValueError("no codes at all: the latents hold no pair; extract them again with giza extract")
-        positions = len(self.counts)
-        of_position = np.array(self.books or (0,) * positions)
-        books = [self.counts[of_position == book].sum(0) for book in np.unique(of_position)]
-        rated = [{"used": int((book > 0).sum()), "perplexity": perplexity(book)} for book in books]
-        worst = min(rated, key=lambda book: book["perplexity"])
-        used, value = int(min(book["used"] for book in rated)), float(worst["perplexity"])
+        index = np.array(self.codebook_index or (0,) * len(self.sizes))
+        books = [self.counts[index == book].sum(0) for book in np.unique(index)]
+        rated = tuple(CodeUse(int((book > 0).sum()), perplexity(book)) for book in books)
+        size, used = max(self.sizes), min(book.used for book in rated)
+        value = min(book.perplexity for book in rated)
         times = np.array(list(self.combinations.values()), np.int64)
-        return {
-            "size": self.size,
-            "used": used,
-            "perplexity": value,
-            "pairs": self.pairs,
-            "collapsed": codes_collapsed(self.size, used, value),
-            "thin": used < THIN_USED_SHARE * self.size or value < THIN_PERPLEXITY_SHARE * self.size,
-            "books": rated,
-            "positions": [
-                {"used": int((row > 0).sum()), "perplexity": perplexity(row), "counts": row.tolist()}
-                for row in self.counts
-            ],
-            "combinations": {
-                "distinct": len(times),
-                "possible": float(self.size) ** positions,
-                "perplexity": perplexity(times),
-            },
-        }
-
-
-def books_of_positions(kind: str, tokens: int, levels: int, stage: int) -> tuple[int, ...]:
-    """Code book of each code in a row, as the quantisers lay them out: a token's levels side by side (rvq); the tokens of
-    stage 2 after those of stage 1."""
-    per_token = list(range(levels)) if kind == "rvq" else [0]
-    half = tokens // 2 if stage == 2 else tokens
-    return tuple(book + (len(per_token) if token >= half else 0) for token in range(tokens) for book in per_token)
+        return Codes(
+            size=size,
+            used=used,
+            perplexity=value,
+            pairs=self.pairs,
+            collapsed=codes_collapsed(size, used, value),
+            thin=used < THIN_USED_SHARE * size or value < THIN_PERPLEXITY_SHARE * size,
+            books=rated,
+            positions=tuple(
+                PositionUse(int((row > 0).sum()), perplexity(row), tuple(row[:of].tolist()))
+                for row, of in zip(self.counts, self.sizes, strict=True)
+            ),
+            combinations=Combinations(len(times), float(math.prod(self.sizes)), perplexity(times)),
+        )
 
 
 def codes_collapsed(size: int, used: int, value: float) -> bool:
-    """The alarm: too few codes in use, or nearly all pairs on a few of them."""
+    """The alarm, of `used` of `size` codes and their perplexity `value`."""
     return (
         value <= COLLAPSED_PERPLEXITY or value < COLLAPSED_PERPLEXITY_SHARE * size or used < COLLAPSED_USED_SHARE * size
     )
 
 
-def latent_health(latent: NDArray[np.floating], groups: NDArray[Any]) -> dict[str, Any]:
-    """{dim, effective_dims, between_video_share, collapsed} of continuous latents [N, D]."""
+@dataclass(frozen=True)
+class LatentHealth:
+    """Of continuous latents."""
+
+    dim: int
+    effective_dims: float
+    between_video_share: float | None
+    """None where it is unknown."""
+    collapsed: bool
+
+
+def latent_health(latent: NDArray[np.floating], groups: NDArray[Any]) -> LatentHealth:
+    """Of latents [N, D] of the source videos `groups` [N]."""
     dims = effective_dimensions(latent)
     share = between_group_share(latent, groups)
-    return {
-        "dim": int(latent.shape[1]),
-        "effective_dims": dims,
-        "between_video_share": None if math.isnan(share) else share,
-        "collapsed": dims < min(COLLAPSED_DIMENSIONS, 0.75 * latent.shape[1]),
-    }
+    return LatentHealth(
+        dim=int(latent.shape[1]),
+        effective_dims=dims,
+        between_video_share=None if math.isnan(share) else share,
+        collapsed=dims < min(COLLAPSED_DIMENSIONS, 0.75 * latent.shape[1]),
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from lapa.model.config import LamConfig
-from lapa.model.quantisers import QuantiserConfig
+from lapa.model.quantiser_config import QuantiserConfig
 from lapa.pairs.config import PairConfig
 from lapa.training import TrainingConfig
 

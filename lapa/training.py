@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lapa.codes import perplexity
+from lapa.codes import effective_rank, perplexity
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel
-from lapa.model.quantisers import fsq_levels
 from lapa.pairs.batches import Batch
 
 log = logging.getLogger(__name__)
@@ -116,7 +114,7 @@ class LamTraining(lightning.LightningModule):
         valid = batch.get("valid")
         encoding = self.model.encode(batch["first"], batch["second"], valid, flow=batch.get("flow"))
         seen = encoding.quantized
-        if config.quantiser.discrete and config.quantised_share < 1 and self.training:
+        if not self.model.quantiser.continuous and config.quantised_share < 1 and self.training:
             coded = torch.rand(len(seen), 1, 1, device=seen.device) < config.quantised_share
             seen = torch.where(coded, seen, encoding.latent)
         elif not self.training and config.quantised_share < 1:
@@ -130,8 +128,7 @@ class LamTraining(lightning.LightningModule):
         }
         if predicted.flow is not None:
             parts["flow"] = config.flow_weight * flow_loss(predicted.flow.float(), batch["flow"], valid)
-        if config.quantiser.discrete or config.quantiser.kind == "kl":
-            parts["quantiser"] = encoding.loss
+        parts["quantiser"] = encoding.loss
         if config.latent_noise:
             # without a price on size, latents would grow until the noise no longer matters
             parts["size"] = 1e-2 * encoding.latent.pow(2).mean()
@@ -209,11 +206,11 @@ class LamTraining(lightning.LightningModule):
             self.log("val/flow", parts["flow"], batch_size=len(latent), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        self.log("val/effective_rank", effective_rank(torch.cat(self._latents)), sync_dist=True)
+        self.log("val/effective_rank", effective_rank(torch.cat(self._latents).float().cpu().numpy()), sync_dist=True)
         if not self._codes:
             return
         codes = torch.cat(self._codes)
-        size = codebook_size(self.model)
+        size = max(self.model.quantiser.sizes)
         value = perplexity(torch.bincount(codes.flatten().cpu(), minlength=size).numpy())
         self.log("val/perplexity", value, prog_bar=True, sync_dist=True)
         self.collapsed = value < COLLAPSED * size
@@ -253,18 +250,3 @@ def flow_loss(predicted: Tensor, wanted: Tensor, valid: Tensor | None) -> Tensor
         return error.mean()
     weight = F.interpolate(valid, size=error.shape[-2:], mode="area")
     return (error * weight).sum() / (weight.sum() * error.shape[1]).clamp_min(1)
-
-
-def effective_rank(latents: Tensor) -> Tensor:
-    """exp of the entropy of the normalised spectrum of the covariance (Roy and Vetterli 2007); [M, D] -> scalar."""
-    centred = latents.float() - latents.float().mean(0)
-    spectrum = torch.linalg.svdvals(centred).pow(2)
-    share = spectrum / spectrum.sum().clamp_min(1e-12)
-    return torch.exp(-(share * share.clamp_min(1e-12).log()).sum())
-
-
-def codebook_size(model: LatentActionModel) -> int:
-    """Codes that a token can take: for fsq the product of the levels, not the size asked for."""
-    if model.config.quantiser.kind == "fsq":
-        return math.prod(fsq_levels(model.config.quantiser.codebook_size))
-    return model.config.quantiser.codebook_size

@@ -33,8 +33,9 @@ from lapa.extraction.engine import peak_memory_mb
 from lapa.extraction.settings import ExtractionSettings, available_cores, build_machinery, choose_device
 from lapa.extraction.throughput import end_to_end, feed_alone, model_alone, prepared_sample
 from lapa.latents import plan_parts
+from lapa.model.checkpoint import read_lam_config, save_lam
 from lapa.model.config import LamConfig
-from lapa.model.lam import LatentActionModel, read_lam_config
+from lapa.model.lam import LatentActionModel
 from lapa.recipes import RECIPES
 
 GOAL = 0.85
@@ -93,7 +94,7 @@ def random_model(config: LamConfig, folder: Path, seed: int) -> None:
     )
     with torch.no_grad():
         model.encode(torch.rand(shape), torch.rand(shape))
-    model.save(folder)
+    save_lam(model, folder)
 
 
 def run(config: BenchExtractConfig) -> dict[str, Any]:

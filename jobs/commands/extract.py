@@ -30,7 +30,7 @@ from lapa.latents import (
     plan_parts,
     sole_writer,
 )
-from lapa.model.lam import load_lam
+from lapa.model.checkpoint import load_lam
 
 Shown = Callable[[int, int], None]
 """Told (clips, pairs) that were done since the last time."""

@@ -48,7 +48,7 @@ def run(config: ReportConfig) -> dict[str, Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from corpora.clips.corpus import Corpus
-    from lapa.model.lam import load_lam, model_hash
+    from lapa.model.checkpoint import load_lam, model_hash
     from lapa.reporting.page import render
 
     start = time.monotonic()

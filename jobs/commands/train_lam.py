@@ -79,7 +79,8 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     from corpora.clips.corpus import Corpus
     from jobs.trainer import make_trainer, quiet_lightning
     from jobs.training_progress import TrainingProgress
-    from lapa.model.lam import LatentActionModel, model_hash
+    from lapa.model.checkpoint import initialise_from, model_hash, save_lam
+    from lapa.model.lam import LatentActionModel
     from lapa.pairs.pair import STABILISED, chosen_share
     from lapa.pairs.split import split_groups
     from lapa.training import LamTraining
@@ -139,8 +140,6 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     )
     model = LatentActionModel(model_config)
     if config.init_from is not None:
-        from lapa.model.lam import initialise_from
-
         initialise_from(model, config.init_from)
     module = LamTraining(model, training, seed=config.seed, label_scale=data.label_scale(), texts=texts)
     meter = TrainingProgress(show=not quiet)
@@ -183,7 +182,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         "validation": {k: round(float(v), 5) for k, v in measured.items()},
     }
     if trainer.is_global_zero:
-        model.save(config.out)
+        save_lam(model, config.out)
         summary["model_hash"] = model_hash(config.out)
         write_json(config.out / "run.json", summary)
         if not quiet:

@@ -15,7 +15,8 @@ import torch
 from corpora.clips.corpus import Corpus
 from lapa.extraction.engine import Featurise, PairRunner
 from lapa.latents import LatentKey, Part
-from lapa.model.lam import LatentActionModel, load_lam, model_hash
+from lapa.model.checkpoint import load_lam, model_hash
+from lapa.model.lam import LatentActionModel
 from lapa.pairs.reader import ClipPreparer, Fed, feed
 
 HEAVY_PARAMETERS = 20_000_000
@@ -107,7 +108,7 @@ def build_machinery(
     from the other; with a GPU all but one feed. Sets the threads of PyTorch and OpenCV in this process."""
     torch.manual_seed(seed)
     model = load_lam(settings.lam, device)
-    if not codes_are_settled(model):
+    if not model.quantiser.settled:
         raise ValueError(
             f"the code book of '{settings.lam}' has never seen data: train the model with giza train-lam first"
         )
@@ -127,12 +128,6 @@ def build_machinery(
         featurise = frozen_vision(model.config.target).to(device).of_frames
     prepare = ClipPreparer(model.config, settings.gap_s, settings.stride_s)
     return Machinery(model, prepare, batch_size, workers, torch_threads, featurise)
-
-
-def codes_are_settled(model: LatentActionModel) -> bool:
-    """False where a code book waits for its first batch to be made from (vector-quantize-pytorch does so in evaluation
-    mode, too): codes would depend on which clip comes first."""
-    return all(bool(flag.all()) for name, flag in model.named_buffers() if name.split(".")[-1] == "initted")
 
 
 def available_cores() -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lapa.model.quantisers import QuantiserConfig
+from lapa.model.quantiser_config import QuantiserConfig
 from lapa.pairs.config import PairConfig
 
 
@@ -143,7 +143,7 @@ class LamConfig:
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := set(values) - known:
             raise ValueError(f"unknown model fields {sorted(unknown)}: the run was made by another version of giza")
-        quantiser, pair = QuantiserConfig(**values["quantiser"]), PairConfig.from_dict(values["pair"])
+        quantiser, pair = QuantiserConfig.from_dict(values["quantiser"]), PairConfig.from_dict(values["pair"])
         return cls(**dict(values, quantiser=quantiser, pair=pair))
 
 

@@ -1,54 +1,23 @@
 """Quantisers of latent actions: NSVQ (LAPA's), VQ, residual VQ, FSQ, and continuous latents (KL or none).
 
-All see latents [B, tokens, dim] and answer with `Quantised`. Codes that nobody uses are replaced by random live
-*encodings*, never by copies of other codes (which would stay duplicates), and over all ranks alike.
+A quantiser sees latents [B, tokens, dim], answers with `Quantised`, and answers for itself: what it makes, its codebook, and
+whether there are codes at all (`Quantiser`). Codes that nobody uses are replaced by random live *encodings*, never by copies
+of other codes (which would stay duplicates), and over all ranks alike.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-Kind = Literal["nsvq", "vq", "rvq", "fsq", "kl", "none"]
-
-
-@dataclass(frozen=True)
-class QuantiserConfig:
-    """How latents become codes."""
-
-    kind: Kind = "vq"
-    """nsvq: noise substitution (Vali and Backstrom 2022, as LAPA uses it); vq, rvq, fsq: vector-quantize-pytorch; kl: a
-    variational bottleneck; none: no bottleneck but the dimension."""
-    codebook_size: int = 16
-    """Codes per token; with fsq the nearest product of its levels."""
-    levels: int = 2
-    """Stages of the residual quantiser (rvq)."""
-    commitment: float = 0.25
-    """Weight of the pull of encodings to their codes (vq, rvq)."""
-    kl_weight: float = 1e-4
-    """Weight of the Kullback-Leibler term (kl); AdaWorld uses 2e-4."""
-    compand: bool = False
-    """Quantise centred latents whose length is compressed to log(1 + length): motion is heavy-tailed, and without it most
-    codes go to the few largest motions."""
-    expire_below: float = 0.1
-    """A code used less than this share of its fair share (1 / codebook_size), on a running mean, is replaced."""
-    decay: float = 0.99
-    """Running mean of code usage and of the codes of vq and rvq, per step."""
-
-    def __post_init__(self) -> None:
-        if self.codebook_size < 2:
-            raise ValueError(f"codebook_size {self.codebook_size}: a codebook holds at least 2 codes")
-        if not 0 <= self.expire_below < 1:
-            raise ValueError(f"expire_below {self.expire_below}: a share of the fair share, in [0, 1)")
-
-    @property
-    def discrete(self) -> bool:
-        """Whether there are codes."""
-        return self.kind in {"nsvq", "vq", "rvq", "fsq"}
+from lapa.model.kinds import QUANTISERS
+from lapa.model.quantiser_config import QuantiserConfig
 
 
 @dataclass(frozen=True)
@@ -58,44 +27,89 @@ class Quantised:
     quantized: Tensor
     """[B, tokens, dim], what the decoder sees; gradients pass to the latents."""
     codes: Tensor | None
-    """int64 [B, tokens], or [B, tokens * levels] for rvq; None for continuous latents."""
+    """int64 [B, positions], a code for each of `Quantiser.sizes`; None for continuous latents."""
     loss: Tensor
     """Scalar to be added to the training loss."""
 
 
-def fsq_levels(codebook_size: int) -> list[int]:
-    """Levels, each at least 3, whose product is nearest to the wanted size (arXiv 2309.15505, table 1, and smaller)."""
-    known = ([3, 3], [3, 4], [4, 4], [4, 5], [3, 3, 3], [8, 4], [8, 8], [8, 4, 4], [8, 6, 5])
-    bigger = ([8, 5, 5, 5], [7, 5, 5, 5, 5])
-    return min([*known, *bigger], key=lambda levels: abs(int(torch.tensor(levels).prod()) - codebook_size))
+class Quantiser(nn.Module):
+    """From latents to what the decoder sees, and what others must know of it. A subclass defines `forward`, and of the rest
+    what differs; `register` makes it known by name."""
+
+    Config: ClassVar[type[QuantiserConfig]] = QuantiserConfig
+    """The class of its configuration: a subclass of `QuantiserConfig` where it has fields of its own."""
+    continuous: bool = False
+    """Whether there are no codes: the encoder is then trained through what it returns."""
+
+    def __init__(self, config: QuantiserConfig, dim: int, tokens: int) -> None:
+        """For latents of `tokens` tokens of `dim` dimensions."""
+        super().__init__()
+        self.config = config
+        self.tokens = tokens
+
+    def forward(self, z: Tensor) -> Quantised:
+        """`z` [B, tokens, dim]."""
+        raise NotImplementedError
+
+    @property
+    def codebook(self) -> Tensor | None:
+        """[codes, dim], the vector of each code, where all tokens share them; None where they cannot be listed so."""
+        return None
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many codes there are for each position of a pair's row of codes; empty for continuous latents."""
+        return () if self.continuous else (self.config.codebook_size,) * self.tokens
+
+    @property
+    def codebook_index(self) -> tuple[int, ...]:
+        """Which codebook each position's codes are of; tokens share one unless the quantiser says otherwise."""
+        return (0,) * len(self.sizes)
+
+    @property
+    def settled(self) -> bool:
+        """False where a codebook waits for its first batch to be made from: codes would depend on which comes first."""
+        return True
+
+    def adopt(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Weights of another run's quantiser by the names that they have here."""
+        return weights
 
 
-def build_quantiser(config: QuantiserConfig, dim: int) -> nn.Module:
-    """The quantiser of `config` for latents of `dim` dimensions; its forward maps [B, tokens, dim] to `Quantised`."""
-    if not config.discrete:
-        return ContinuousQuantiser(config, dim)
-    inner: nn.Module = (
-        NoiseSubstitutionQuantiser(config, dim) if config.kind == "nsvq" else LibraryQuantiser(config, dim)
-    )
-    return CompandedQuantiser(inner, dim) if config.compand else inner
+def register(name: str, cls: type[Quantiser]) -> None:
+    """Makes `QuantiserConfig(kind=name)` build `cls`. Raises ValueError for the name of one of giza's own."""
+    QUANTISERS.register(name, cls)
 
 
-class NoiseSubstitutionQuantiser(nn.Module):
+def build_quantiser(config: QuantiserConfig, dim: int, tokens: int, *, stage: int = 1) -> Quantiser:
+    """The quantiser of `config` for latents of `tokens` tokens of `dim` dimensions; `stage` 2 is UniVLA's."""
+    if stage == 2:
+        return TwoStageQuantiser(config, dim, tokens)
+    quantiser: Quantiser = QUANTISERS[config.kind](config, dim, tokens)
+    return CompandedQuantiser(quantiser, dim) if config.compand and not quantiser.continuous else quantiser
+
+
+class NoiseSubstitutionQuantiser(Quantiser):
     """NSVQ (Vali and Backstrom, IEEE Access 2022): the quantisation error is replaced by noise of the same length.
 
-    In training, quantized = z + |z - c| * n / |n| with n ~ N(0, I): gradients reach both encoder and code book without a
+    In training, quantized = z + |z - c| * n / |n| with n ~ N(0, I): gradients reach both encoder and codebook without a
     straight-through estimator or a commitment loss. In evaluation, quantized = c.
     """
 
-    codebook: Tensor
     usage: Tensor
 
-    def __init__(self, config: QuantiserConfig, dim: int) -> None:
-        super().__init__()
-        self.config = config
-        self.codebook = nn.Parameter(torch.randn(config.codebook_size, dim))
+    def __init__(self, config: QuantiserConfig, dim: int, tokens: int) -> None:
+        super().__init__(config, dim, tokens)
+        # a property of the class has the name already, so it cannot be set as an attribute
+        self._parameters["codebook"] = nn.Parameter(torch.randn(config.codebook_size, dim))
         self.register_buffer("usage", torch.full((config.codebook_size,), 1 / config.codebook_size))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+
+    @property
+    def codebook(self) -> Tensor:
+        codebook = self._parameters["codebook"]
+        assert codebook is not None
+        return codebook
 
     def forward(self, z: Tensor) -> Quantised:
         flat = z.float().flatten(0, -2)
@@ -131,7 +145,156 @@ class NoiseSubstitutionQuantiser(nn.Module):
             self.usage[dead] = 1 / self.config.codebook_size
 
 
-class CompandedQuantiser(nn.Module):
+@torch.no_grad()
+def random_encodings(flat: Tensor, count: int) -> Tensor:
+    """`count` of the encodings [M, dim] at random, without repeats where there are enough; rank 0's on every rank."""
+    if len(flat) >= count:
+        chosen = flat[torch.randperm(len(flat), device=flat.device)[:count]].clone()
+    else:
+        chosen = flat[torch.randint(len(flat), (count,), device=flat.device)]
+        chosen = chosen + 0.01 * flat.std() * torch.randn_like(chosen)  # too few to be distinct: never exact copies
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast(chosen, 0)
+    return chosen
+
+
+class _LearnedCodebooks(Quantiser):
+    """What vq and rvq of vector-quantize-pytorch share: dead-code expiry switched on (it is off by default), and in hits a
+    batch there, where it is a share of the fair share here."""
+
+    net: nn.Module
+
+    def _options(self, dim: int) -> dict[str, Any]:
+        # ranks must agree on the codes; the library only knows how when a process group is up
+        together = dist.is_available() and dist.is_initialized()
+        return {
+            "dim": dim,
+            "codebook_size": self.config.codebook_size,
+            "decay": self.config.decay,
+            "commitment_weight": self.config.commitment,
+            "kmeans_init": True,
+            "kmeans_iters": 10,
+            "threshold_ema_dead_code": 1,
+            "sync_codebook": together,
+        }
+
+    @property
+    def _codebooks(self) -> list[Any]:
+        """The library's."""
+        raise NotImplementedError
+
+    @property
+    def settled(self) -> bool:
+        return all(bool(codebook.initted.all()) for codebook in self._codebooks)
+
+    def forward(self, z: Tensor) -> Quantised:
+        z = z.float()
+        if self.training:
+            fair = z.shape[0] * z.shape[1] / self.config.codebook_size
+            for codebook in self._codebooks:
+                codebook.threshold_ema_dead_code = self.config.expire_below * fair
+                codebook.reset_cluster_size = fair
+        with torch.autocast(z.device.type, enabled=False):  # distances in bf16 choose wrong codes
+            quantized, codes, loss = self.net(z)
+        return Quantised(quantized, codes.long().flatten(1), loss.sum())
+
+
+class VectorQuantiser(_LearnedCodebooks):
+    """VQ: the nearest code, gradients straight through, codes that follow the running mean of their encodings."""
+
+    def __init__(self, config: QuantiserConfig, dim: int, tokens: int) -> None:
+        super().__init__(config, dim, tokens)
+        from vector_quantize_pytorch import VectorQuantize
+
+        self.net = VectorQuantize(**self._options(dim))
+
+    @property
+    def _codebooks(self) -> list[Any]:
+        return [self.net._codebook]
+
+    @property
+    def codebook(self) -> Tensor:
+        return self.net.codebook  # type: ignore[return-value]
+
+
+class ResidualQuantiser(_LearnedCodebooks):
+    """Residual VQ: each level quantises what the levels before it left, with a codebook of its own; a token's codes lie side
+    by side."""
+
+    def __init__(self, config: QuantiserConfig, dim: int, tokens: int) -> None:
+        super().__init__(config, dim, tokens)
+        from vector_quantize_pytorch import ResidualVQ
+
+        self.net = ResidualVQ(num_quantizers=config.levels, **self._options(dim))
+
+    @property
+    def _codebooks(self) -> list[Any]:
+        return [layer._codebook for layer in self.net.layers]  # type: ignore[union-attr]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return (self.config.codebook_size,) * (self.tokens * self.config.levels)
+
+    @property
+    def codebook_index(self) -> tuple[int, ...]:
+        return tuple(range(self.config.levels)) * self.tokens
+
+
+def fsq_levels(codebook_size: int) -> list[int]:
+    """Levels, each at least 3, whose product is nearest to the wanted size (arXiv 2309.15505, table 1, and smaller)."""
+    known = ([3, 3], [3, 4], [4, 4], [4, 5], [3, 3, 3], [8, 4], [8, 8], [8, 4, 4], [8, 6, 5])
+    bigger = ([8, 5, 5, 5], [7, 5, 5, 5, 5])
+    return min([*known, *bigger], key=lambda levels: abs(math.prod(levels) - codebook_size))
+
+
+class FiniteScalarQuantiser(Quantiser):
+    """FSQ (arXiv 2309.15505): a few projections of the latent, each rounded to one of its levels; no codebook to learn."""
+
+    def __init__(self, config: QuantiserConfig, dim: int, tokens: int) -> None:
+        super().__init__(config, dim, tokens)
+        from vector_quantize_pytorch import FSQ
+
+        self.net = FSQ(levels=fsq_levels(config.codebook_size), dim=dim)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return (math.prod(fsq_levels(self.config.codebook_size)),) * self.tokens
+
+    def forward(self, z: Tensor) -> Quantised:
+        z = z.float()
+        with torch.autocast(z.device.type, enabled=False):  # rounding in bf16 chooses wrong codes
+            quantized, codes = self.net(z)
+        return Quantised(quantized, codes.long().flatten(1), z.new_zeros(()))
+
+
+class NoBottleneck(Quantiser):
+    """No codes: latents as they are."""
+
+    continuous = True
+
+    def forward(self, z: Tensor) -> Quantised:
+        z = z.float()
+        return Quantised(z, None, z.new_zeros(()))
+
+
+class KlBottleneck(Quantiser):
+    """No codes: the latent is drawn from N(mean, sigma), which is pulled to N(0, I) (AdaWorld)."""
+
+    continuous = True
+
+    def __init__(self, config: QuantiserConfig, dim: int, tokens: int) -> None:
+        super().__init__(config, dim, tokens)
+        self.to_log_variance = nn.Linear(dim, dim)
+
+    def forward(self, z: Tensor) -> Quantised:
+        z = z.float()
+        log_variance = self.to_log_variance(z).float().clamp(-20, 10)
+        divergence = 0.5 * (z.pow(2) + log_variance.exp() - log_variance - 1).sum(-1).mean()
+        drawn = z + torch.randn_like(z) * (0.5 * log_variance).exp() if self.training else z
+        return Quantised(drawn, None, self.config.kl_weight * divergence)
+
+
+class CompandedQuantiser(Quantiser):
     """`inner` sees u = (z - mean) / scale with its length r compressed to log(1 + r); what it returns is expanded again.
 
     mean and scale are running statistics of the training latents.
@@ -141,13 +304,30 @@ class CompandedQuantiser(nn.Module):
     scale: Tensor
     started: Tensor
 
-    def __init__(self, inner: nn.Module, dim: int, *, momentum: float = 0.02) -> None:
-        super().__init__()
+    def __init__(self, inner: Quantiser, dim: int, *, momentum: float = 0.02) -> None:
+        super().__init__(inner.config, dim, inner.tokens)
         self.inner = inner
         self.momentum = momentum
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+
+    @property
+    def codebook(self) -> Tensor | None:
+        codebook = self.inner.codebook
+        return None if codebook is None else self.expand(codebook)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self.inner.sizes
+
+    @property
+    def codebook_index(self) -> tuple[int, ...]:
+        return self.inner.codebook_index
+
+    @property
+    def settled(self) -> bool:
+        return self.inner.settled
 
     def forward(self, z: Tensor) -> Quantised:
         z = z.float()
@@ -181,95 +361,31 @@ class CompandedQuantiser(nn.Module):
         self.started.fill_(True)
 
 
-@torch.no_grad()
-def random_encodings(flat: Tensor, count: int) -> Tensor:
-    """`count` of the encodings [M, dim] at random, without repeats where there are enough; rank 0's on every rank."""
-    if len(flat) >= count:
-        chosen = flat[torch.randperm(len(flat), device=flat.device)[:count]].clone()
-    else:
-        chosen = flat[torch.randint(len(flat), (count,), device=flat.device)]
-        chosen = chosen + 0.01 * flat.std() * torch.randn_like(chosen)  # too few to be distinct: never exact copies
-    if dist.is_available() and dist.is_initialized():
-        dist.broadcast(chosen, 0)
-    return chosen
+class TwoStageQuantiser(Quantiser):
+    """UniVLA's second stage: the first half of the tokens keeps stage 1's frozen codebook (what the text does not explain),
+    the second half learns task-centric codes of its own. Codes of the second half are counted from 0 again."""
 
+    def __init__(self, config: QuantiserConfig, dim: int, tokens: int) -> None:
+        super().__init__(config, dim, tokens)
+        self.frozen = build_quantiser(config, dim, tokens // 2).requires_grad_(False)
+        self.task = build_quantiser(config, dim, tokens // 2)
+        self.continuous = self.task.continuous
 
-class LibraryQuantiser(nn.Module):
-    """VQ, residual VQ and FSQ of vector-quantize-pytorch, with dead-code expiry switched on (it is off by default)."""
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self.frozen.sizes + self.task.sizes
 
-    def __init__(self, config: QuantiserConfig, dim: int) -> None:
-        super().__init__()
-        from vector_quantize_pytorch import FSQ, ResidualVQ, VectorQuantize
+    @property
+    def codebook_index(self) -> tuple[int, ...]:
+        first, second = self.frozen.codebook_index, self.task.codebook_index
+        return first + tuple(max(first) + 1 + index for index in second)
 
-        self.config = config
-        # ranks must agree on the codes; the library only knows how when a process group is up
-        together = dist.is_available() and dist.is_initialized()
-        # the library counts a code's running hits per batch: the threshold in hits is set at the first batch
-        common = {
-            "dim": dim,
-            "codebook_size": config.codebook_size,
-            "decay": config.decay,
-            "commitment_weight": config.commitment,
-            "kmeans_init": True,
-            "kmeans_iters": 10,
-            "threshold_ema_dead_code": 1,
-            "sync_codebook": together,
-        }
-        self.net: nn.Module
-        if config.kind == "vq":
-            self.net = VectorQuantize(**common)
-        elif config.kind == "rvq":
-            self.net = ResidualVQ(num_quantizers=config.levels, **common)
-        else:
-            self.net = FSQ(levels=fsq_levels(config.codebook_size), dim=dim)
+    @property
+    def settled(self) -> bool:
+        return self.frozen.settled and self.task.settled
 
-    def forward(self, z: Tensor) -> Quantised:
-        z = z.float()
-        if self.training:
-            self._set_threshold(z.shape[0] * z.shape[1])
-        with torch.autocast(z.device.type, enabled=False):  # distances in bf16 choose wrong codes
-            if self.config.kind == "fsq":
-                quantized, codes = self.net(z)
-                loss = z.new_zeros(())
-            else:
-                quantized, codes, loss = self.net(z)
-        return Quantised(quantized, codes.long().flatten(1), loss.sum())
-
-    def _set_threshold(self, encodings: int) -> None:
-        fair = encodings / self.config.codebook_size
-        for module in self.net.modules():
-            if hasattr(module, "reset_cluster_size"):  # the library's code books
-                module.threshold_ema_dead_code = self.config.expire_below * fair  # type: ignore[assignment]
-                module.reset_cluster_size = fair  # type: ignore[assignment]
-
-
-class ContinuousQuantiser(nn.Module):
-    """No codes: kl draws the latent from N(mean, sigma) and pulls it to N(0, I) (AdaWorld); none passes it on."""
-
-    def __init__(self, config: QuantiserConfig, dim: int) -> None:
-        super().__init__()
-        self.config = config
-        self.to_log_variance = nn.Linear(dim, dim) if config.kind == "kl" else None
-
-    def forward(self, z: Tensor) -> Quantised:
-        z = z.float()
-        if self.to_log_variance is None:
-            return Quantised(z, None, z.new_zeros(()))
-        log_variance = self.to_log_variance(z).float().clamp(-20, 10)
-        divergence = 0.5 * (z.pow(2) + log_variance.exp() - log_variance - 1).sum(-1).mean()
-        drawn = z + torch.randn_like(z) * (0.5 * log_variance).exp() if self.training else z
-        return Quantised(drawn, None, self.config.kl_weight * divergence)
-
-
-class TwoStageQuantiser(nn.Module):
-    """UniVLA's second stage: the first half of the tokens keeps stage 1's frozen code book (what the text does not
-    explain), the second half learns task-centric codes of its own. Codes of the second half are counted from 0 again."""
-
-    def __init__(self, config: QuantiserConfig, dim: int) -> None:
-        super().__init__()
-        self.config = config
-        self.frozen = build_quantiser(config, dim).requires_grad_(False)
-        self.task = build_quantiser(config, dim)
+    def adopt(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {"frozen." + name: value for name, value in weights.items()}
 
     def train(self, mode: bool = True) -> TwoStageQuantiser:
         super().train(mode)

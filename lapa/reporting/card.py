@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from lapa.codes import CodeCounter, books_of_positions, latent_health
+from lapa.codes import CodeCounter, latent_health
 from lapa.extraction.engine import Featurise
 from lapa.latent_sample import LatentSample, Progress, read_codes, read_sample
 from lapa.model.lam import LatentActionModel
-from lapa.model.quantisers import fsq_levels
 from lapa.pairs.frames import pair_pictures
 from lapa.reporting.atlas import Atlas, build_atlas
 from lapa.reporting.checks.decoding import check_cuts, check_reconstruction, check_transfer
@@ -98,7 +97,7 @@ def make_report_card(
     }
     tell("codes", 0, 1)
     card["codes"], card["codes_reason"] = _codes(model, latents)
-    card["latent"] = latent_health(sample.latent, sample.group)
+    card["latent"] = dataclasses.asdict(latent_health(sample.latent, sample.group))
     tell("reconstruction", 0, 1)
     card["reconstruction"], examples = check_reconstruction(model, sample, seen, prefer, components, settings, warnings)
     card["cuts"], cut_examples = check_cuts(
@@ -167,17 +166,13 @@ def _warnings(sample: LatentSample, run: RunFacts, model: LatentActionModel) -> 
 
 
 def _codes(model: LatentActionModel, latents: str | Path) -> tuple[dict[str, Any] | None, str]:
-    config = model.config
-    quantiser = config.quantiser
-    if not quantiser.discrete:
-        return None, f"quantiser '{quantiser.kind}' is continuous: there are no codes"
-    fsq = quantiser.kind == "fsq"
-    size = int(np.prod(fsq_levels(quantiser.codebook_size))) if fsq else quantiser.codebook_size
-    books = books_of_positions(quantiser.kind, config.tokens, quantiser.levels, config.stage)
-    counter = CodeCounter(size, books)
+    quantiser = model.quantiser
+    if quantiser.continuous:
+        return None, f"quantiser '{quantiser.config.kind}' is continuous: there are no codes"
+    counter = CodeCounter(quantiser.sizes, quantiser.codebook_index)
     for codes in read_codes(latents):
         counter.add(codes)
-    return counter.summary(), ""
+    return dataclasses.asdict(counter.summary()), ""
 
 
 def _probes(

@@ -22,8 +22,9 @@ from jobs.benchmarks.extract import random_model
 from jobs.commands.extract import ExtractConfig, run
 from lapa.extraction.engine import PairRunner
 from lapa.latents import SCHEMA, plan_parts, sole_writer
+from lapa.model.checkpoint import load_lam, model_hash, save_lam
 from lapa.model.config import LamConfig
-from lapa.model.lam import LatentActionModel, load_lam, model_hash
+from lapa.model.lam import LatentActionModel
 from lapa.pairs.config import PairConfig
 from lapa.pairs.pair import clip_pairs, pair_input, resize_frames
 from lapa.pairs.reader import ClipPreparer, PreparedClip, decode_frames, every_stride, feed
@@ -226,7 +227,7 @@ def test_faults_of_the_user_are_named(lam, corpus, whole, tmp_path):
         extract(lam, tmp_path, tmp_path / "out")
     with pytest.raises(ValueError, match="gap_s -1"):
         extract(lam, corpus, tmp_path / "out", gap_s=-1.0)
-    LatentActionModel(replace(RECIPES["debug"].model)).save(tmp_path / "new")
+    save_lam(LatentActionModel(replace(RECIPES["debug"].model)), tmp_path / "new")
     if not all(bool(b) for n, b in load_lam(tmp_path / "new").named_buffers() if n.endswith("initted")):
         with pytest.raises(ValueError, match="never seen data"):
             extract(tmp_path / "new", corpus, tmp_path / "out")

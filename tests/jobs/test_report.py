@@ -20,9 +20,10 @@ from jobs.cli import main
 from jobs.commands.report import ReportConfig, run
 from lapa.latent_sample import read_sample
 from lapa.latents import LatentKey, PairColumns, plan_parts, write_part
+from lapa.model.checkpoint import model_hash, save_lam
 from lapa.model.config import LamConfig
-from lapa.model.lam import LatentActionModel, model_hash
-from lapa.model.quantisers import QuantiserConfig
+from lapa.model.lam import LatentActionModel
+from lapa.model.quantiser_config import QuantiserConfig
 from lapa.pairs.config import PairConfig
 from lapa.reporting.checks.reconstruction import cut_pairs, other_pairs, psnr
 from lapa.reporting.probes.motion import choose_holdout
@@ -109,7 +110,7 @@ def make_corpus(root: Path, *, truth: bool) -> Path:
 
 def make_run(root: Path, held_out: tuple[int, ...] = (5, 6, 7), config: LamConfig = CONFIG) -> Path:
     torch.manual_seed(0)
-    LatentActionModel(config).eval().save(root)
+    save_lam(LatentActionModel(config).eval(), root)
     groups = [f"robot/episode_{k:06d}" for k in range(EPISODES)] + [f"hands/{k}.mp4" for k in range(10)]
     held = [groups[k] for k in held_out]
     facts = {"train_groups": [name for name in groups if name not in held], "held_out_groups": held}

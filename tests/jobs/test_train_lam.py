@@ -13,8 +13,8 @@ import torch
 from corpora.clips.corpus import Corpus
 from jobs.commands import ingest, train_lam
 from jobs.commands.demo import SAMPLE
+from lapa.model.checkpoint import load_lam
 from lapa.model.config import LamConfig
-from lapa.model.lam import load_lam
 from lapa.pairs.batches import Augmentation, StoredBatches, StreamedBatches, augment, gather
 from lapa.pairs.cache import open_store
 from lapa.pairs.config import LabelSpec

@@ -1,0 +1,107 @@
+"""The latent action model on disk: a run folder's model.safetensors and config.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lapa.model.config import LamConfig
+from lapa.model.lam import LatentActionModel
+from lapa.pairs.pair import STABILISED
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+_STABILISED = "stabilised"
+"""Beside the fields of the configuration: which stabilised pictures a model with camera compensation was trained on."""
+
+
+def save_lam(model: LatentActionModel, folder: str | Path) -> None:
+    """Writes model.safetensors and config.json, each under a temporary name first; with camera compensation the latter
+    says how pictures were stabilised."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    save_file(tensors, folder / (WEIGHTS + ".tmp"))
+    values = dataclasses.asdict(model.config)
+    if model.config.pair.camera_compensation:
+        values[_STABILISED] = STABILISED
+    (folder / (CONFIG + ".tmp")).write_text(json.dumps(values, indent=1), "utf-8")
+    for name in (WEIGHTS, CONFIG):
+        os.replace(folder / (name + ".tmp"), folder / name)
+
+
+def read_lam_config(folder: str | Path) -> LamConfig:
+    """The configuration of a run folder's model.
+
+    Raises ValueError where the folder holds no model, or one that was trained on pictures stabilised in another way: what
+    this version would show it is not what its latents were learned from.
+    """
+    folder = Path(folder).expanduser()
+    if not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
+        raise ValueError(f"'{folder}' holds no latent action model: train one with giza train-lam --out {folder}")
+    values = json.loads((folder / CONFIG).read_text("utf-8"))
+    stabilised = values.pop(_STABILISED, None)
+    config = LamConfig.from_dict(values)
+    if config.pair.camera_compensation and stabilised != STABILISED:
+        was = "no number" if stabilised is None else f"number {stabilised}"
+        raise ValueError(
+            f"'{folder}' holds a latent action model whose camera compensation has {was} of `stabilised`; this version of "
+            f"giza stabilises by number {STABILISED}, which gives other pictures: train it again (giza train-lam, another "
+            "--out)"
+        )
+    return config
+
+
+def load_lam(folder: str | Path, device: str | torch.device = "cpu") -> LatentActionModel:
+    """The model of a run folder, in evaluation mode. Raises ValueError as `read_lam_config` does."""
+    from safetensors.torch import load_file
+
+    folder = Path(folder).expanduser()
+    model = LatentActionModel(read_lam_config(folder))
+    model.load_state_dict(load_file(folder / WEIGHTS))
+    return model.to(device).eval()
+
+
+def model_hash(folder: str | Path) -> str:
+    """16 hex digits over the weights and the configuration of a run folder."""
+    digest = hashlib.sha256()
+    for name in (CONFIG, WEIGHTS):
+        digest.update((Path(folder).expanduser() / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def initialise_from(model: LatentActionModel, folder: str | Path) -> list[str]:
+    """Weights of another run where names and shapes agree; stage 2 takes stage 1's codebook as its frozen one and stage
+    1's queries as its first ones (UniVLA). Returns the names that were taken. Raises ValueError where none agree."""
+    source = load_lam(folder)
+    own = model.state_dict()
+    taken: list[str] = []
+    for name, value in _offered(model, source).items():
+        if name not in own:
+            continue
+        if own[name].shape == value.shape:
+            own[name] = value
+        elif name == "encoder.branches.0.pool.queries" and model.config.stage == 2:
+            own[name] = torch.cat([value, own[name][:, value.shape[1] :]], 1)
+        else:
+            continue
+        taken.append(name)
+    if not taken:
+        raise ValueError(f"'{folder}' shares no weights with this model: give a run of the same recipe")
+    model.load_state_dict(own)
+    return taken
+
+
+def _offered(model: LatentActionModel, source: LatentActionModel) -> dict[str, Tensor]:
+    """Weights of `source` by the names that they have in `model`."""
+    quantiser = model.quantiser.adopt(source.quantiser.state_dict())
+    rest = {name: value for name, value in source.state_dict().items() if not name.startswith("quantiser.")}
+    return rest | {"quantiser." + name: value for name, value in quantiser.items()}

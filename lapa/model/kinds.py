@@ -1,0 +1,58 @@
+"""Parts of the latent action model that are chosen by name: their names, and the classes behind them.
+
+A class of giza's is named here by where it is and imported when it is first built, so that a command's help loads no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+
+class Registry:
+    """Classes of one kind of part by name."""
+
+    def __init__(self, field: str, built_in: Mapping[str, str]) -> None:
+        """`field`: the configuration's field that chooses; `built_in`: name -> "module:class"."""
+        self.field = field
+        self._built_in = dict(built_in)
+        self._registered: dict[str, type] = {}
+
+    @property
+    def names(self) -> list[str]:
+        return [*self._built_in, *self._registered]
+
+    def register(self, name: str, cls: type) -> None:
+        """Makes `cls` known as `name`; once more replaces it. Raises ValueError for a name of giza's own."""
+        if name in self._built_in:
+            raise ValueError(f"{self.field} '{name}' is giza's own: register another name")
+        self._registered[name] = cls
+
+    def check(self, name: str) -> None:
+        """Raises ValueError for an unknown name."""
+        if name not in self.names:
+            near = difflib.get_close_matches(name, self.names, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"{self.field} '{name}': choose one of {', '.join(self.names)}, or register it.{hint}")
+
+    def __getitem__(self, name: str) -> Any:
+        """The class. Raises ValueError for an unknown name."""
+        self.check(name)
+        return self._registered.get(name) or pkgutil.resolve_name(self._built_in[name])
+
+
+_HERE = "lapa.model.quantisers:"
+QUANTISERS = Registry(
+    "quantiser.kind",
+    {
+        "nsvq": _HERE + "NoiseSubstitutionQuantiser",
+        "vq": _HERE + "VectorQuantiser",
+        "rvq": _HERE + "ResidualQuantiser",
+        "fsq": _HERE + "FiniteScalarQuantiser",
+        "kl": _HERE + "KlBottleneck",
+        "none": _HERE + "NoBottleneck",
+    },
+)
+"""Subclasses of `lapa.model.quantisers.Quantiser`."""
