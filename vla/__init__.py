@@ -1,1 +1,5 @@
-"""The policy: a vision-language backbone (System 2) and a flow-matching diffusion transformer (System 1)."""
+"""Vision-language-action policies: what a robot's numbers are, the policies that learn them, and how they are served."""
+
+from corpora.episodes.parts import ActionPart
+
+__all__ = ["ActionPart"]

@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation as ScipyRotation
 
-from vla.actions.normalise import Normalisation
-from vla.actions.rotations import WIDTH, RotationKind, from_matrix, rotation_angle, to_matrix
-from vla.actions.space import ActionPart, ActionSpec
-from vla.actions.spec import Representation
+from corpora.episodes.parts import ROTATION_WIDTH, ActionPart, Normalisation, Representation, RotationKind
+from vla.actions.rotations import from_matrix, rotation_angle, to_matrix
+from vla.actions.spec import ActionSpec
 
 H = 7
 REPRESENTATIONS: list[Representation] = ["absolute", "delta", "relative"]
@@ -40,7 +39,7 @@ def hand_spec(
     state_kind: RotationKind | None = None,
 ) -> ActionSpec:
     """Action: gripper, rotation, position; state: position, something, rotation. The position turns with the hand."""
-    width, state_width = WIDTH[kind], WIDTH[state_kind or kind]
+    width, state_width = ROTATION_WIDTH[kind], ROTATION_WIDTH[state_kind or kind]
     turn, place = tuple(range(1, 1 + width)), tuple(range(1 + width, 4 + width))
     framed = "" if representation == "absolute" else "wrist"
     return ActionSpec(

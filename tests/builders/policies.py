@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from vla.actions.space import ActionCodec, ActionSpec
+from vla.actions.space import ActionCodec
+from vla.actions.spec import ActionSpec
 from vla.batch import PolicyBatch
 from vla.checkpoint import build_policy
 from vla.models.config import PolicyConfig

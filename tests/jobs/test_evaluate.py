@@ -16,7 +16,8 @@ from jobs.evaluation.acting import embodiment_of, load_acting, metaworld_act, re
 from jobs.evaluation.closed_loop import ROLLOUT_FORMAT
 from tests.builders.datasets import lerobot_v3
 from tests.jobs.test_open_loop import made_policy
-from vla.actions.space import ActionCodec, ActionSpec
+from vla.actions.space import ActionCodec
+from vla.actions.spec import ActionSpec
 from vla.checkpoint import build_policy
 from vla.policy import RobotFacts
 from vla.recipes import RECIPES

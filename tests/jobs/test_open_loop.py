@@ -13,7 +13,8 @@ from jobs.evaluation.open_loop import Baselines, Chunks, compare, matching_state
 from jobs.evaluation.plots import plot_errors, plot_trajectories
 from jobs.evaluation.recorded_chunks import RecordedEpisodes, Selection
 from tests.builders.datasets import CAMERAS, FPS, LENGTHS, lerobot_v2, lerobot_v3, truth_of
-from vla.actions.space import ActionCodec, ActionSpec
+from vla.actions.space import ActionCodec
+from vla.actions.spec import ActionSpec
 from vla.checkpoint import build_policy
 from vla.policy import ChunkPolicy, RobotFacts
 from vla.recipes import RECIPES

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from corpora.episodes.parts import ActionPart
 from jobs.commands.serve import ServeConfig, made_up_observation, main, run
 from vla.actions.space import ActionCodec
-from vla.actions.spec import ActionPart, ActionSpec
+from vla.actions.spec import ActionSpec
 from vla.checkpoint import build_policy
 from vla.policy import ChunkPolicy, RobotFacts
 from vla.recipes import DEBUG

@@ -9,11 +9,12 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation as ScipyRotation
 
+from corpora.episodes.parts import ActionPart, Representation, RotationKind
 from tests.builders.actions import REPRESENTATIONS, ROTATIONS, H, hand_data, hand_spec, numbers, same_chunks
 from vla.actions.chunks import represent
-from vla.actions.rotations import RotationKind, to_matrix
-from vla.actions.space import ActionCodec, ActionPart, ActionSpec
-from vla.actions.spec import Representation
+from vla.actions.rotations import to_matrix
+from vla.actions.space import ActionCodec
+from vla.actions.spec import ActionSpec
 
 
 @pytest.mark.parametrize("representation", REPRESENTATIONS)

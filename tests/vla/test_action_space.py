@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation as ScipyRotation
 
+from corpora.episodes.parts import Normalisation, Representation, RotationKind
 from tests.builders.actions import (
     NORMALISATIONS,
     REPRESENTATIONS,
@@ -21,10 +22,9 @@ from tests.builders.actions import (
     same_chunks,
 )
 from vla.actions.chunks import represent
-from vla.actions.normalise import Normalisation
-from vla.actions.rotations import RotationKind, from_matrix, to_matrix
-from vla.actions.space import ActionCodec, ActionSpec
-from vla.actions.spec import Representation
+from vla.actions.rotations import from_matrix, to_matrix
+from vla.actions.space import ActionCodec
+from vla.actions.spec import ActionSpec
 
 
 @pytest.mark.parametrize("per_step", [False, True])

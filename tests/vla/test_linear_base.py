@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from corpora.episodes.parts import Normalisation, Representation, RotationKind
 from tests.builders.actions import (
     NORMALISATIONS,
     REPRESENTATIONS,
@@ -21,10 +22,8 @@ from tests.builders.actions import (
     same_chunks,
 )
 from vla.actions.linear_base import PENALTIES, LinearBase, folds_of
-from vla.actions.normalise import Normalisation
-from vla.actions.rotations import RotationKind
-from vla.actions.space import ActionCodec, ActionSpec
-from vla.actions.spec import Representation
+from vla.actions.space import ActionCodec
+from vla.actions.spec import ActionSpec
 
 
 def linear_data(

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vla.actions.normalise import Normalisation, Normaliser, Statistics
+from corpora.episodes.parts import Normalisation
+from vla.actions.normalise import Normaliser, Statistics
 
 KINDS: list[Normalisation] = ["min_max", "mean_std", "q01_q99", "none"]
 

@@ -7,10 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation as ScipyRotation
 
+from corpora.episodes.parts import NAMES_6D, ROTATION_WIDTH, RotationKind
 from vla.actions.rotations import (
-    NAMES_6D,
-    WIDTH,
-    RotationKind,
     axis_angle_to_matrix,
     euler_to_matrix,
     from_matrix,
@@ -47,7 +45,7 @@ def near_pi(count: int, gap: float) -> NDArray[np.float64]:
 def test_every_kind_comes_back_over_any_leading_axes(kind: RotationKind) -> None:
     given = matrices(4, 5, 3)
     values = from_matrix(kind, given)
-    assert values.shape == (4, 5, 3, WIDTH[kind])
+    assert values.shape == (4, 5, 3, ROTATION_WIDTH[kind])
     np.testing.assert_allclose(to_matrix(kind, values), given, atol=1e-12)
     np.testing.assert_allclose(from_matrix(kind, to_matrix(kind, values)), values, atol=1e-9)
 

@@ -9,12 +9,13 @@ With s the state at the chunk's beginning and x_1 .. x_H a part of the actions, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.episodes.parts import ActionPart
 from vla.actions.rotations import (
     from_matrix,
     matrix_to_rotation_6d,
@@ -23,7 +24,7 @@ from vla.actions.rotations import (
     rotation_6d_to_matrix,
     to_matrix,
 )
-from vla.actions.spec import ActionPart, ActionSpec
+from vla.actions.spec import ActionSpec
 
 Floats = NDArray[np.float64]
 
@@ -88,7 +89,7 @@ def represented_steps(part: ActionPart, mask: NDArray[np.bool_]) -> NDArray[np.b
     return mask & before
 
 
-def _of(values: NDArray[Any], dims: tuple[int, ...]) -> Floats:
+def _of(values: NDArray[Any], dims: Sequence[int]) -> Floats:
     return values[..., list(dims)].astype(np.float64)
 
 

@@ -11,24 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Normalisation = Literal["min_max", "mean_std", "q01_q99", "none"]
-"""min_max and q01_q99: the range to [-1, 1]; mean_std: (x - mean) / std; none: unchanged."""
+from corpora.episodes.parts import Normalisation, check_normalisation
+
 Floats = NDArray[np.float64]
 
 _FLOAT32_STEPS = 2
 """A dimension whose spread is within this many float32 roundings of its largest value counts as constant."""
 _STATISTICS = ("min", "max", "mean", "std", "q01", "q99")
-
-
-def check_normalisation(kind: str) -> None:
-    """Raises ValueError for a kind that is none of `Normalisation`."""
-    if kind not in get_args(Normalisation):
-        raise ValueError(f"normalisation '{kind}': choose one of {', '.join(get_args(Normalisation))}")
 
 
 @dataclass(frozen=True, eq=False)

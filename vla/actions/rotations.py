@@ -11,21 +11,17 @@ the 6D of the transposed matrix: numbers from such code are converted by transpo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation as ScipyRotation
 
-RotationKind = Literal["none", "quaternion_xyzw", "quaternion_wxyz", "euler_xyz", "axis_angle"]
-"""How a robot writes a rotation; none: the numbers are no rotation. euler_xyz: roll, pitch, yaw about the fixed axes x, y, z."""
+from corpora.episodes.parts import ROTATION_WIDTH, RotationKind, check_rotation
+
 QuaternionOrder = Literal["xyzw", "wxyz"]
 Floats = NDArray[np.float64]
 
-WIDTH: dict[str, int] = {"quaternion_xyzw": 4, "quaternion_wxyz": 4, "euler_xyz": 3, "axis_angle": 3}
-"""Numbers of each kind of rotation."""
-NAMES_6D = ("r11", "r12", "r13", "r21", "r22", "r23")
-"""Names of the six numbers, by row and column of the matrix."""
 _TINY = 1e-12
 _PARALLEL = 1e-8
 """Two rows whose angle is below this (radians) span no plane."""
@@ -114,7 +110,7 @@ def rotation_angle(first: NDArray[Any], second: NDArray[Any]) -> Floats:
 
 
 def to_matrix(kind: RotationKind, values: NDArray[Any]) -> Floats:
-    """[..., WIDTH[kind]] to [..., 3, 3]. Raises ValueError for a kind that is no rotation, or another width."""
+    """[..., ROTATION_WIDTH[kind]] to [..., 3, 3]. Raises ValueError for a kind that is no rotation, or another width."""
     width = _width(kind)
     if values.shape[-1:] != (width,):
         raise ValueError(f"rotation '{kind}' of shape {list(values.shape)}: its last axis must be {width}")
@@ -126,7 +122,7 @@ def to_matrix(kind: RotationKind, values: NDArray[Any]) -> Floats:
 
 
 def from_matrix(kind: RotationKind, matrix: NDArray[Any]) -> Floats:
-    """[..., 3, 3] to [..., WIDTH[kind]], in the form that each function above names."""
+    """[..., 3, 3] to [..., ROTATION_WIDTH[kind]], in the form that each function above names."""
     _width(kind)
     if kind == "euler_xyz":
         return matrix_to_euler(matrix)
@@ -136,7 +132,7 @@ def from_matrix(kind: RotationKind, matrix: NDArray[Any]) -> Floats:
 
 
 def nearest_form(kind: RotationKind, values: NDArray[Any], reference: NDArray[Any]) -> Floats:
-    """The numbers nearest to `reference` [..., WIDTH[kind]] that are the same rotation as `values`, of the same shape.
+    """The numbers nearest to `reference` [..., ROTATION_WIDTH[kind]] that are the same rotation as `values`, of the same shape.
 
     Quaternions change sign, angles turn by 2 pi, roll-pitch-yaw also by its twin (roll + pi, pi - pitch, yaw + pi). So a command
     next to a state of 3.1 rad reads 3.2 and not -3.08, and no controller that interpolates goes the long way round. Where the
@@ -161,17 +157,11 @@ def nearest_form(kind: RotationKind, values: NDArray[Any], reference: NDArray[An
     return np.where(np.isfinite(ref).all(-1, keepdims=True), form, v)
 
 
-def check_rotation(kind: str) -> None:
-    """Raises ValueError for a kind that is none of `RotationKind`."""
-    if kind not in get_args(RotationKind):
-        raise ValueError(f"rotation '{kind}': choose one of {', '.join(get_args(RotationKind))}")
-
-
 def _width(kind: str) -> int:
     check_rotation(kind)
     if kind == "none":
-        raise ValueError(f"rotation 'none' has no matrix: choose one of {', '.join(WIDTH)}")
-    return WIDTH[kind]
+        raise ValueError(f"rotation 'none' has no matrix: choose one of {', '.join(ROTATION_WIDTH)}")
+    return ROTATION_WIDTH[kind]
 
 
 def _by_scipy(values: Floats, build: Callable[[Floats], ScipyRotation]) -> Floats:

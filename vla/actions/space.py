@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.episodes.parts import NAMES_6D
 from vla.actions.chunks import represent, represented_steps, restore
 from vla.actions.linear_base import ROUNDING, LinearBase
-from vla.actions.normalise import Normalisation, Normaliser
-from vla.actions.rotations import NAMES_6D, RotationKind, matrix_to_rotation_6d, to_matrix
-from vla.actions.spec import ActionPart, ActionSpec, Representation
-
-__all__ = ["ActionCodec", "ActionPart", "ActionSpec", "Normalisation", "Representation", "RotationKind"]
+from vla.actions.normalise import Normaliser
+from vla.actions.rotations import matrix_to_rotation_6d, to_matrix
+from vla.actions.spec import ActionSpec
 
 FORMAT = 1
 """Of `ActionCodec.to_json`."""

@@ -3,90 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
-from vla.actions.normalise import Normalisation, check_normalisation
-from vla.actions.rotations import NAMES_6D, WIDTH, RotationKind, check_rotation
-
-Representation = Literal["absolute", "delta", "relative"]
-"""absolute: as recorded; delta: to the step before, the first to the state; relative: to the state at the chunk's beginning."""
-
-
-@dataclass(frozen=True)
-class ActionPart:
-    """One part of an action: the joints of an arm, a position of the hand, its rotation, a gripper."""
-
-    name: str
-    """Unique in its robot."""
-    dims: tuple[int, ...]
-    """Where it lies in the action."""
-    state_dims: tuple[int, ...] | None = None
-    """The same quantity in the state, in the same order and unit; None: the state does not hold it."""
-    representation: Representation = "absolute"
-    """absolute also fits actions that a dataset already records as changes."""
-    rotation: RotationKind = "none"
-    """How the robot writes this rotation; the policy sees 6D. none: the numbers are no rotation."""
-    state_rotation: RotationKind | None = None
-    """How the state writes it, where that differs from the action; None: alike."""
-    frame: str = ""
-    """For a position [x, y, z] that is delta or relative: the name of the rotation part that turns with it. Its motion is then
-    seen from the hand, not from the robot's base (GR00T N1.7's relative end effector: T_state^-1 T_action)."""
-    normalisation: Normalisation = "q01_q99"
-    """Of what the representation (and 6D) make of it."""
-    per_step: bool = False
-    """Statistics of each step of a chunk (GR00T N1.7's relative actions): what is relative grows over the chunk."""
-    clip: float | None = None
-    """Normalised actions are cut to [-clip, clip]; None: they are not, and decoding is exact."""
-
-    @property
-    def width(self) -> int:
-        """Encoded numbers."""
-        return len(self.dims) if self.rotation == "none" else len(NAMES_6D)
-
-    @property
-    def rotation_of_state(self) -> RotationKind:
-        """`state_rotation`, or `rotation` where it is None."""
-        return self.state_rotation or self.rotation
-
-    @property
-    def needs_state(self) -> bool:
-        """Whether it can only be encoded and decoded beside a state."""
-        return self.representation != "absolute"
-
-    def __post_init__(self) -> None:
-        here = f"action part '{self.name}'"
-        if self.representation not in get_args(Representation):
-            raise ValueError(f"{here}: representation '{self.representation}' is none of {get_args(Representation)}")
-        check_rotation(self.rotation)
-        check_rotation(self.rotation_of_state)
-        check_normalisation(self.normalisation)
-        if not self.name or not self.dims:
-            raise ValueError(f"{here} with dims {self.dims}: a part has a name and at least one dimension")
-        if self.needs_state and not self.state_dims:
-            raise ValueError(
-                f"{here} is {self.representation}, but the state does not hold it: give its state_dims, or make it absolute"
-            )
-        if self.rotation == "none":
-            if self.state_rotation not in (None, "none"):
-                raise ValueError(f"{here}: state_rotation '{self.state_rotation}' beside rotation 'none': name both")
-            if self.state_dims is not None and len(self.state_dims) != len(self.dims):
-                raise ValueError(
-                    f"{here}: {len(self.dims)} dims, but {len(self.state_dims)} state_dims; they name the same numbers"
-                )
-        else:
-            if self.rotation_of_state == "none":
-                raise ValueError(
-                    f"{here}: state_rotation 'none' beside rotation '{self.rotation}': name both, or neither"
-                )
-            for kind, dims in ((self.rotation, self.dims), (self.rotation_of_state, self.state_dims)):
-                if dims is not None and len(dims) != WIDTH[kind]:
-                    raise ValueError(
-                        f"{here}: rotation '{kind}' has {WIDTH[kind]} numbers, but {dims} names {len(dims)}"
-                    )
-        if self.frame and (self.rotation != "none" or len(self.dims) != 3 or not self.needs_state):
-            raise ValueError(f"{here}: frame '{self.frame}' is for a position [x, y, z] that is delta or relative")
+from corpora.episodes.parts import ActionPart, Normalisation, Representation, RotationKind
 
 
 @dataclass(frozen=True)
@@ -183,7 +104,7 @@ class ActionSpec:
         return self.linear_base or any(part.needs_state for part in self.parts)
 
     @property
-    def state_rotations(self) -> list[tuple[tuple[int, ...], RotationKind]]:
+    def state_rotations(self) -> list[tuple[Sequence[int], RotationKind]]:
         """The rotations in the state: where each lies and how it is written. Parts may share one."""
         found = [
             (part.state_dims, part.rotation_of_state)

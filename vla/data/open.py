@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from corpora.clips.corpus import Corpus
 from corpora.clips.frames import ClipFrames, open_clip_frames
 from corpora.episodes.frames import open_episode_frames
+from corpora.episodes.parts import ActionPart
 from corpora.episodes.rlds import open_robot_episodes
 from corpora.mixture.datasets import ClipMember, LatentMember, Member, RobotMember
 from corpora.mixture.pseudo_actions import PseudoActionMember
 from corpora.mixture.spec import Pyramid, PyramidMember, chosen_episodes
 from vla.actions.space import ActionCodec
-from vla.actions.spec import ActionPart, ActionSpec
+from vla.actions.spec import ActionSpec
 from vla.data.loader import TrainingMember, held_groups, split_samples
 from vla.policy import ChunkPolicy, RobotFacts
 
