@@ -1,31 +1,33 @@
-"""Target encoders: what FLARE's future tokens are aligned with. Future pictures and instruction -> M tokens of width D.
+"""Target encoders: what FLARE's future tokens are aligned with. Future images and instruction -> M tokens of width D.
 
 frozen        patches of a Hugging Face vision model, pooled on their grid
 ema           the same of a slow copy of the policy's own vision
-action_aware  an encoder pre-trained on actions (flare/action_aware.py), as a slow copy or frozen
+action_aware  a slow copy of an encoder that is trained beside the policy to predict the actions (flare/action_aware.py)
 All answer without gradients and stay in evaluation mode. A policy needs them in training only, never to act.
-Shapes: B batch, V cameras, S picture size, N patches of a picture, M tokens, D width.
+Shapes: B batch, V cameras, S image size, N patches of an image, M tokens, D width.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from flare.action_aware import ActionAwareEncoder, check_pictures
-from flare.ema import ExponentialMovingAverage
-from flare.objective import FlareConfig
-from flare.vision import HubVision
+from flare.action_aware import ActionAwareEncoder, ActionAwareTraining, FlowHead, check_images
+from flare.config import FlareConfig
+from flare.vision import FrozenText, FrozenVision
 
 
 class TargetEncoder(nn.Module, ABC):
-    """Future pictures uint8 [B, V, 3, S, S], B instructions, bool [B, V] (False: camera missing) -> float32 [B, M, D].
+    """Future images uint8 [B, V, 3, S, S], B instructions, bool [B, V] (False: camera missing) -> float32 [B, M, D].
 
     `of_batch` is what a training step calls.
     """
@@ -36,51 +38,75 @@ class TargetEncoder(nn.Module, ABC):
     """D."""
 
     @torch.no_grad()
-    def forward(self, pictures: Tensor, instruction: Sequence[str], *, picture_mask: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor, instruction: Sequence[str], *, image_mask: Tensor | None = None) -> Tensor:
         """Raises ValueError on shapes that do not fit."""
-        check_pictures(pictures, instruction, picture_mask)
-        with torch.autocast(pictures.device.type, enabled=False):  # a target in bf16 has 3 digits
-            return self.encode(pictures, instruction, picture_mask).float()
+        check_images(images, instruction, image_mask)
+        with torch.autocast(images.device.type, enabled=False):  # a target in bf16 has 3 digits
+            return self.encode(images, instruction, image_mask).float()
 
     def of_batch(
-        self, future: Tensor, instruction: Sequence[str], has_future: Tensor, *, picture_mask: Tensor | None = None
+        self, future: Tensor, instruction: Sequence[str], has_future: Tensor, *, image_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """(targets [B, M, D], token_mask bool [B, M]) for `alignment_loss`: only samples with a future are encoded; the others
         have targets 0 and no token."""
-        check_pictures(future, instruction, picture_mask)
+        check_images(future, instruction, image_mask)
         index = has_future.nonzero().flatten()
         targets = torch.zeros(len(future), self.tokens, self.dim, device=future.device)
         token_mask = torch.zeros(targets.shape[:2], dtype=torch.bool, device=future.device)
         if len(index):
-            given = None if picture_mask is None else picture_mask[index]
-            targets[index] = self(future[index], [instruction[i] for i in index.tolist()], picture_mask=given)
+            given = None if image_mask is None else image_mask[index]
+            targets[index] = self(future[index], [instruction[i] for i in index.tolist()], image_mask=given)
             token_mask[index] = True if given is None else self.token_mask(given)
         return targets, token_mask
 
     @abstractmethod
-    def encode(self, pictures: Tensor, instruction: Sequence[str], picture_mask: Tensor | None) -> Tensor:
+    def encode(self, images: Tensor, instruction: Sequence[str], image_mask: Tensor | None) -> Tensor:
         """[B, M, D] of inputs that are checked."""
 
     @abstractmethod
-    def update(self, online: nn.Module | None = None) -> None:
-        """One step of the average towards `online`, after each step of the optimiser. Nothing where the target is frozen."""
+    def update(self, vision: nn.Module | None = None) -> None:
+        """One step of the slow copy, after each step of the optimiser: towards the policy's `vision` or whatever else it
+        follows. Nothing where the target is frozen."""
 
-    def token_mask(self, picture_mask: Tensor) -> Tensor:
+    def learner(self) -> ActionAwareTraining | None:
+        """What must be trained beside the policy for this target: its forward is a loss. None: nothing."""
+        return None
+
+    def token_mask(self, image_mask: Tensor) -> Tensor:
         """bool [B, V] -> bool [B, M]: which tokens of the target show something; for `alignment_loss`."""
-        return picture_mask.any(1, keepdim=True).expand(-1, self.tokens)
+        return image_mask.any(1, keepdim=True).expand(-1, self.tokens)
 
     def train(self, mode: bool = True) -> TargetEncoder:
-        """Targets are made in evaluation mode whatever `mode` says."""
-        super().train(mode)
-        for child in self.children():
-            child.eval()
+        """Targets are made in evaluation mode whatever `mode` says; it holds for the `learner`."""
+        super().train(False)
+        learner = self.learner()
+        if learner is not None:
+            learner.train(mode)
         return self
+
+
+class SlowCopy(AveragedModel):
+    """A copy of `module` that follows it: copy <- decay * copy + (1 - decay) * module; buffers are copied. 1: it stays.
+
+    It takes no gradients and is kept in float32: in bfloat16 a step of 1 - 0.995 is below the spacing of the numbers, and
+    the copy would stand still.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        super().__init__(module, avg_fn=lambda mine, theirs, _: mine.lerp(theirs.to(mine), 1 - decay))
+        self.decay = decay
+        self.float().eval().requires_grad_(False)
+        self.n_averaged += 1  # torch's first update would take the module as it is; what was copied is the first
+
+    def update_parameters(self, model: nn.Module) -> None:
+        if self.decay < 1:
+            super().update_parameters(model)
 
 
 class PooledTarget(TargetEncoder):
     """Patch tokens pooled to M / V on each camera's grid, camera after camera. The kinds "frozen" and "ema".
 
-    vision: an `ExponentialMovingAverage` of a module, or a module that does not change; uint8 [B, 3, S, S] -> [B, N, D].
+    vision: a module that does not change, uint8 [B, 3, S, S] -> [B, N, D], or a `SlowCopy` of one.
     image_size: S, by which N and D are found out.
     """
 
@@ -95,42 +121,42 @@ class PooledTarget(TargetEncoder):
         count, self.dim = probe_tokens(vision, image_size)
         pool_grid(torch.zeros(1, count, 1), tokens // cameras)  # says now what would fail in the first batch
 
-    def encode(self, pictures: Tensor, instruction: Sequence[str], picture_mask: Tensor | None) -> Tensor:
-        if pictures.shape[1] != self.cameras:
+    def encode(self, images: Tensor, instruction: Sequence[str], image_mask: Tensor | None) -> Tensor:
+        if images.shape[1] != self.cameras:
             raise ValueError(
-                f"{pictures.shape[1]} cameras for a target of {self.cameras}: build it with the data's number"
+                f"{images.shape[1]} cameras for a target of {self.cameras}: build it with the data's number"
             )
-        each = pool_grid(self.vision(pictures.flatten(0, 1)), self.tokens // self.cameras)
-        return each.unflatten(0, pictures.shape[:2]).flatten(1, 2)
+        each = pool_grid(self.vision(images.flatten(0, 1)), self.tokens // self.cameras)
+        return each.unflatten(0, images.shape[:2]).flatten(1, 2)
 
-    def update(self, online: nn.Module | None = None) -> None:
-        if not isinstance(self.vision, ExponentialMovingAverage):
+    def update(self, vision: nn.Module | None = None) -> None:
+        if not isinstance(self.vision, SlowCopy):
             return
-        if online is None:
-            raise ValueError("an average needs the module that it follows: update(vision)")
-        self.vision.update(online)
+        if vision is None:
+            raise ValueError("a slow copy needs the module that it follows: update(vision)")
+        self.vision.update_parameters(vision)
 
-    def token_mask(self, picture_mask: Tensor) -> Tensor:
-        return picture_mask.repeat_interleave(self.tokens // self.cameras, dim=1)
+    def token_mask(self, image_mask: Tensor) -> Tensor:
+        return image_mask.repeat_interleave(self.tokens // self.cameras, dim=1)
 
 
 class ActionAwareTarget(TargetEncoder):
-    """A copy of a pre-trained `ActionAwareEncoder`: `decay` 1 keeps it frozen, less lets it follow the policy's own."""
+    """A slow copy of an `ActionAwareEncoder` that `training` trains on actions, from scratch, beside the policy."""
 
-    def __init__(self, encoder: ActionAwareEncoder, *, decay: float = 0.995) -> None:
+    def __init__(self, training: ActionAwareTraining, *, decay: float = 0.995) -> None:
         super().__init__()
-        self.encoder = ExponentialMovingAverage(encoder, decay=decay)
-        self.tokens, self.dim = encoder.tokens, encoder.dim
+        self.training_on_actions = training
+        self.average = SlowCopy(training.encoder, decay)
+        self.tokens, self.dim = training.encoder.tokens, training.encoder.dim
 
-    def encode(self, pictures: Tensor, instruction: Sequence[str], picture_mask: Tensor | None) -> Tensor:
-        return self.encoder(pictures, instruction, picture_mask=picture_mask)
+    def encode(self, images: Tensor, instruction: Sequence[str], image_mask: Tensor | None) -> Tensor:
+        return self.average(images, instruction, image_mask=image_mask)
 
-    def update(self, online: nn.Module | None = None) -> None:
-        if self.encoder.decay == 1:
-            return
-        if online is None:
-            raise ValueError("an average needs the encoder that it follows: update(encoder), or build it with decay=1")
-        self.encoder.update(online)
+    def update(self, vision: nn.Module | None = None) -> None:
+        self.average.update_parameters(self.training_on_actions.encoder)
+
+    def learner(self) -> ActionAwareTraining:
+        return self.training_on_actions
 
 
 class StandardisedTarget(TargetEncoder):
@@ -155,12 +181,12 @@ class StandardisedTarget(TargetEncoder):
         self.register_buffer("started", torch.zeros(inner.tokens, dtype=torch.bool))
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def encode(self, pictures: Tensor, instruction: Sequence[str], picture_mask: Tensor | None) -> Tensor:
-        raw = self.inner(pictures, instruction, picture_mask=picture_mask)
-        if picture_mask is None:
+    def encode(self, images: Tensor, instruction: Sequence[str], image_mask: Tensor | None) -> Tensor:
+        raw = self.inner(images, instruction, image_mask=image_mask)
+        if image_mask is None:
             shown = torch.ones(raw.shape[:2], device=raw.device)
         else:
-            shown = self.token_mask(picture_mask).to(raw.dtype)
+            shown = self.token_mask(image_mask).to(raw.dtype)
         count = shown.sum(0)[:, None]
         mean = (raw * shown[..., None]).sum(0) / count.clamp_min(1)
         variance = ((raw - mean).pow(2) * shown[..., None]).sum(0) / count.clamp_min(1)
@@ -172,8 +198,11 @@ class StandardisedTarget(TargetEncoder):
         # the small share keeps a feature that hardly moves from being blown up to noise
         return (raw - mean) / (variance + 1e-3 * variance.mean() + 1e-12).sqrt()
 
-    def update(self, online: nn.Module | None = None) -> None:
-        self.inner.update(online)
+    def learner(self) -> ActionAwareTraining | None:
+        return self.inner.learner()
+
+    def update(self, vision: nn.Module | None = None) -> None:
+        self.inner.update(vision)
         if self._last is None:
             mean, variance, votes = self.mean, self.variance, torch.zeros_like(self.mean[:, :1])
         else:
@@ -187,38 +216,87 @@ class StandardisedTarget(TargetEncoder):
         self.variance.lerp_(sums[:, self.dim : -1] / total.clamp_min(1), share)
         self.started |= total[:, 0] > 0
 
-    def token_mask(self, picture_mask: Tensor) -> Tensor:
-        return self.inner.token_mask(picture_mask)
+    def token_mask(self, image_mask: Tensor) -> Tensor:
+        return self.inner.token_mask(image_mask)
 
 
-def build_target(
-    config: FlareConfig,
-    *,
-    image_size: int,
-    cameras: int = 1,
-    vision: nn.Module | None = None,
-    encoder: ActionAwareEncoder | None = None,
-) -> TargetEncoder:
-    """The target encoder of `config`. "ema" wants the policy's `vision` module (uint8 [B, 3, S, S] -> [B, N, D]),
-    "action_aware" a pre-trained `encoder`. Raises ValueError where what the kind needs is missing or does not fit."""
-    target: TargetEncoder
-    if config.target == "action_aware":
-        if encoder is None:
-            raise ValueError("target 'action_aware' needs `encoder`: pre-train one by ActionAwareTraining")
-        if encoder.tokens != config.tokens:
-            raise ValueError(
-                f"an encoder of {encoder.tokens} tokens for {config.tokens} future tokens: they must agree"
-            )
-        target = ActionAwareTarget(encoder, decay=config.ema)
-    elif config.target == "ema":
-        if vision is None:
-            raise ValueError("target 'ema' needs `vision`: the policy's module from pictures to tokens")
-        average = ExponentialMovingAverage(vision, decay=config.ema)
-        target = PooledTarget(average, tokens=config.tokens, cameras=cameras, image_size=image_size)
-    else:
-        hub = HubVision(config.target_name)
-        target = PooledTarget(hub, tokens=config.tokens, cameras=cameras, image_size=image_size)
+@dataclass(frozen=True)
+class TargetShape:
+    """What a target must fit: the policy and its data."""
+
+    tokens: int
+    """M: the policy's future tokens."""
+    image_size: int
+    cameras: int = 1
+    vision: nn.Module | None = None
+    """The policy's own, uint8 [B, 3, S, S] -> [B, N, D]; None where it has none that can be copied."""
+    horizon: int = 0
+    """H, for a target that learns from actions; so are those below."""
+    action_dim: int = 0
+    """Padded width A."""
+    state_dim: int = 0
+    """Padded width of the proprioceptive state."""
+    embodiments: int = 1
+
+
+def build_target(config: FlareConfig, shape: TargetShape) -> TargetEncoder:
+    """The target encoder of `config`. Raises ValueError where what the kind needs is missing or does not fit."""
+    target = TARGETS[config.target](config, shape)
     return StandardisedTarget(target) if config.standardise else target
+
+
+def _frozen(config: FlareConfig, shape: TargetShape) -> TargetEncoder:
+    vision = FrozenVision(config.target_name)
+    return PooledTarget(vision, tokens=shape.tokens, cameras=shape.cameras, image_size=shape.image_size)
+
+
+def _slow_copy(config: FlareConfig, shape: TargetShape) -> TargetEncoder:
+    if shape.vision is None:
+        raise ValueError("target 'ema': this policy has no vision module from images to tokens; choose target 'frozen'")
+    slow = SlowCopy(shape.vision, config.ema)
+    return PooledTarget(slow, tokens=shape.tokens, cameras=shape.cameras, image_size=shape.image_size)
+
+
+def _action_aware(config: FlareConfig, shape: TargetShape) -> TargetEncoder:
+    sizes = config.action_aware
+    vision: nn.Module
+    if config.target_name:
+        vision = FrozenVision(config.target_name)
+    elif shape.vision is not None:
+        vision = copy.deepcopy(shape.vision).requires_grad_(True)
+    else:
+        raise ValueError("target 'action_aware': this policy has no vision module to copy; give alignment.target-name")
+    text = FrozenText(config.target_name) if sizes.words else None
+    encoder = ActionAwareEncoder(
+        vision,
+        probe_tokens(vision, shape.image_size)[1],
+        text=text,
+        text_dim=0 if text is None else text.dim,
+        dim=sizes.dim,
+        tokens=shape.tokens,
+        cameras=shape.cameras,
+        layers=sizes.layers,
+        reads=sizes.reads,
+        heads=sizes.heads,
+    )
+    head = FlowHead(
+        shape.action_dim,
+        shape.horizon,
+        sizes.dim,
+        state_dim=shape.state_dim,
+        embodiments=shape.embodiments,
+        dim=sizes.head_dim,
+        depth=sizes.head_layers,
+        heads=sizes.heads,
+    )
+    return ActionAwareTarget(ActionAwareTraining(encoder, head), decay=config.ema)
+
+
+TARGETS: dict[str, Callable[[FlareConfig, TargetShape], TargetEncoder]] = {
+    "frozen": _frozen,
+    "ema": _slow_copy,
+    "action_aware": _action_aware,
+}
 
 
 def pool_grid(tokens: Tensor, count: int) -> Tensor:
@@ -230,14 +308,14 @@ def pool_grid(tokens: Tensor, count: int) -> Tensor:
     side = math.isqrt(tokens.shape[1])
     if side * side != tokens.shape[1]:
         raise ValueError(
-            f"{tokens.shape[1]} tokens of a picture are no square grid: give a module without class tokens, on square pictures"
+            f"{tokens.shape[1]} tokens of an image are no square grid: give a module without class tokens, on square images"
         )
     rows = max(r for r in range(1, math.isqrt(count) + 1) if count % r == 0)
     columns = count // rows
     if columns > side:
         raise ValueError(
-            f"{count} tokens need a grid of {rows} x {columns}, but the picture has {side} x {side} patches: choose fewer tokens "
-            f"(a divisor grid such as {side * side}), larger pictures or smaller patches"
+            f"{count} tokens need a grid of {rows} x {columns}, but the image has {side} x {side} patches: choose fewer tokens "
+            f"(a divisor grid such as {side * side}), larger images or smaller patches"
         )
     grid = tokens.transpose(1, 2).unflatten(2, (side, side))
     return F.adaptive_avg_pool2d(grid, (rows, columns)).flatten(2).transpose(1, 2)
@@ -245,7 +323,7 @@ def pool_grid(tokens: Tensor, count: int) -> Tensor:
 
 @torch.no_grad()
 def probe_tokens(vision: nn.Module, image_size: int) -> tuple[int, int]:
-    """(N, D) that `vision` makes of a picture of `image_size` pixels. Raises ValueError where it makes no [B, N, D]."""
+    """(N, D) that `vision` makes of an image of `image_size` pixels. Raises ValueError where it makes no [B, N, D]."""
     tensors = [*vision.parameters(), *vision.buffers()]
     blank = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8, device=tensors[0].device if tensors else None)
     training = vision.training

@@ -1,27 +1,31 @@
-"""Patch and word tokens of Hugging Face models, by hub name or folder: DINOv2, DINOv3, SigLIP, SigLIP2, CLIP, SmolVLM.
+"""Patch and word tokens of Hugging Face models, by hub name or folder: the one place that reads them.
 
-All load through AutoModel; only their keywords and leading tokens differ. No remote code is run.
-Shapes: B batch, S picture size, N patches of a picture in row-major order (a square grid), L words, D the model's width.
+Vision: DINOv2, DINOv3, SigLIP, SigLIP2, CLIP, SmolVLM, V-JEPA2. Text: SigLIP2 and CLIP, and encoders such as T5. All load
+through AutoModel; only their keywords and leading tokens differ. No remote code is run.
+Shapes: B batch, S image size, N patches of an image in row-major order (a square grid), L words, D the model's width.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class HubVision(nn.Module):
+class FrozenVision(nn.Module):
     """The vision tower of `name`: uint8 [B, 3, S, S] -> patch tokens float32 [B, N, D].
 
     Frozen and in evaluation mode unless `trainable`. Raises ValueError where it cannot be loaded or has no tower that
-    reads plain pictures.
+    reads plain images.
     """
 
     mean: Tensor
@@ -32,30 +36,32 @@ class HubVision(nn.Module):
         config, model = _load(name, "vision")
         vision = getattr(config, "vision_config", config)
         if not hasattr(vision, "patch_size"):
-            raise ValueError(f"'{name}' is no vision model: give DINOv2, DINOv3, SigLIP2, CLIP or SmolVLM")
+            raise ValueError(f"'{name}' is no vision model: give DINOv2, DINOv3, SigLIP2, CLIP, SmolVLM or V-JEPA2")
         self.net = getattr(model, "vision_model", model)
         self.trainable = trainable
         self.net.eval().requires_grad_(trainable)
+        self.video = config.model_type == "vjepa2"
         self.patch = int(vision.patch_size)
-        self.size = int(getattr(vision, "image_size", 0) or 16 * self.patch)
+        size = getattr(vision, "image_size", 0) or getattr(vision, "crop_size", 0) or 16 * self.patch
+        self.size = int(size)
         self.dim = int(vision.hidden_size)
         mean, std = _normalisation(name)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def train(self, mode: bool = True) -> HubVision:
+    def train(self, mode: bool = True) -> FrozenVision:
         """A frozen tower stays in evaluation mode."""
         super().train(mode)
         self.net.train(mode and self.trainable)
         return self
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] -> float32 [B, N, D], without class and register tokens.
 
-        A picture is resized to the multiple of the patch nearest to S, at most to the size that the model was trained with.
+        An image is resized to the multiple of the patch nearest to S, at most to the size that the model was trained with.
         """
-        side = max(1, round(min(pictures.shape[-1], self.size) / self.patch)) * self.patch
-        x = pictures.float() / 255
+        side = max(1, round(min(images.shape[-1], self.size) / self.patch)) * self.patch
+        x = images.float() / 255
         if x.shape[-2:] != (side, side):
             x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
         x = (x - self.mean) / self.std
@@ -64,18 +70,28 @@ class HubVision(nn.Module):
         patches = (side // self.patch) ** 2
         if tokens.ndim != 3 or tokens.shape[1] < patches:
             raise ValueError(
-                f"{type(self.net).__name__} gives {list(tokens.shape)} for {patches} patches of a picture: give a model whose "
+                f"{type(self.net).__name__} gives {list(tokens.shape)} for {patches} patches of an image: give a model whose "
                 "output has one token a patch"
             )
         return tokens[:, tokens.shape[1] - patches :].float()  # class and register tokens lead
 
+    def of_frames(self, frames: NDArray[np.uint8], batch: int = 32) -> NDArray[np.float16]:
+        """uint8 [T, S, S, 3] -> float16 [T, N, D] in batches: what a frame's features are kept as, once a frame."""
+        parts = []
+        for start in range(0, len(frames), batch):
+            images = torch.from_numpy(frames[start : start + batch].transpose(0, 3, 1, 2).copy())
+            parts.append(self(images.to(self.mean.device)).cpu().half().numpy())
+        return np.concatenate(parts)
+
     def _inputs(self, x: Tensor) -> dict[str, Any]:
-        if "spatial_shapes" in inspect.signature(self.net.forward).parameters:  # SigLIP2 of any aspect reads patches
+        if self.video:  # tubelets of two frames; a still frame is shown twice
+            return {"pixel_values_videos": x[:, None].expand(-1, 2, -1, -1, -1), "skip_predictor": True}
+        names = inspect.signature(self.net.forward).parameters
+        if "spatial_shapes" in names:  # SigLIP2 of any aspect reads patches
             rows = x.unflatten(2, (-1, self.patch)).unflatten(4, (-1, self.patch))  # B, 3, row, y, column, x
             patches = rows.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
             shape = x.new_full((len(x), 2), x.shape[-1] // self.patch, dtype=torch.long)
             mask = x.new_ones(patches.shape[:2], dtype=torch.long)
-            names = inspect.signature(self.net.forward).parameters
             key = "pixel_attention_mask" if "pixel_attention_mask" in names else "attention_mask"
             return {"pixel_values": patches, key: mask, "spatial_shapes": shape}
         if x.shape[-1] != self.size and self._interpolates():
@@ -88,26 +104,40 @@ class HubVision(nn.Module):
         return "interpolate_pos_encoding" in inspect.signature(embeddings.forward).parameters
 
 
-class HubText(nn.Module):
-    """The frozen text tower of `name` (SigLIP2, CLIP): instructions -> word tokens and their mask.
+@lru_cache(maxsize=2)
+def frozen_vision(name: str) -> FrozenVision:
+    """The frozen model, loaded once a process."""
+    return FrozenVision(name)
 
-    `length`: words kept, padding included; FLARE gives SigLIP2 32. Raises ValueError where it cannot be loaded or has no
-    text tower.
+
+class FrozenText(nn.Module):
+    """A frozen text encoder: instructions -> word tokens and their mask.
+
+    `name`: a model with a text tower (SigLIP2, CLIP), which sees its padding as it did in training, or an encoder of text
+    (T5), which does not. `length`: words kept, padding included; FLARE gives SigLIP2 32. Raises ValueError where it cannot
+    be loaded or reads no text.
     """
 
     def __init__(self, name: str, *, length: int = 32) -> None:
         super().__init__()
         config, model = _load(name, "text")
-        if not hasattr(model, "text_model"):
-            raise ValueError(f"'{name}' has no text tower: give SigLIP2 or CLIP, or go without text")
         from transformers import AutoTokenizer
 
-        self.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        self.net = model.text_model.eval().requires_grad_(False)
-        self.length = min(length, int(config.text_config.max_position_embeddings))
-        self.dim = int(config.text_config.hidden_size)
+        self.tower = hasattr(model, "text_model")
+        if not self.tower and not hasattr(config, "vocab_size"):
+            raise ValueError(f"'{name}' has no text tower: give SigLIP2, CLIP or T5, or go without text")
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"text model '{name}' has no tokenizer that loads: give a hub name or a folder with it"
+            ) from error
+        text = config.text_config if self.tower else config
+        self.net = (model.text_model if self.tower else model).eval().requires_grad_(False)
+        self.length = min(length, int(text.max_position_embeddings)) if self.tower else length
+        self.dim = int(text.hidden_size)
 
-    def train(self, mode: bool = True) -> HubText:
+    def train(self, mode: bool = True) -> FrozenText:
         """Stays in evaluation mode."""
         super().train(mode)
         self.net.eval()
@@ -116,23 +146,38 @@ class HubText(nn.Module):
     @torch.no_grad()
     def forward(self, instruction: Sequence[str]) -> tuple[Tensor, Tensor]:
         """B texts -> tokens float32 [B, L, D] and bool [B, L]; the mask of an empty text is all False."""
+        tokens, real = self._read(instruction)
+        given = torch.tensor([bool(text) for text in instruction], device=real.device)
+        return tokens, real & given[:, None]
+
+    @torch.no_grad()
+    def of_texts(self, texts: Sequence[str], batch: int = 64) -> Tensor:
+        """float32 [len(texts), L, D] in batches; padding is zero, an empty text keeps what its end mark says."""
+        rows = []
+        for start in range(0, len(texts), batch):
+            tokens, real = self._read(texts[start : start + batch])
+            rows.append(tokens * real[..., None])
+        return torch.cat(rows)
+
+    def _read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         words = self.tokenizer(
-            list(instruction), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
+            list(texts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
         )
         device = next(self.net.parameters()).device
-        # no attention mask: SigLIP was trained with its padding in sight, and at this fixed length
-        tokens = self.net(input_ids=words["input_ids"].to(device)).last_hidden_state.float()
-        given = torch.tensor([bool(text) for text in instruction])
-        real = words["input_ids"] != self.tokenizer.pad_token_id
-        return tokens, (real & given[:, None]).to(device)
+        ids = words["input_ids"].to(device)
+        if self.tower:  # no attention mask: SigLIP was trained with its padding in sight, and at this fixed length
+            return self.net(input_ids=ids).last_hidden_state.float(), ids != self.tokenizer.pad_token_id
+        mask = words["attention_mask"].to(device)
+        return self.net(input_ids=ids, attention_mask=mask).last_hidden_state.float(), mask.bool()
 
 
 def _load(name: str, what: str) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig, AutoModel, T5EncoderModel
 
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        return config, AutoModel.from_pretrained(name, trust_remote_code=False)
+        kind = T5EncoderModel if config.model_type == "t5" else AutoModel  # AutoModel would bring T5's decoder
+        return config, kind.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(

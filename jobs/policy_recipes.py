@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from flare.objective import FlareConfig
+from flare.config import FlareConfig
 from vla.models.config import PolicyConfig
 from vla.recipes import RECIPES as POLICIES
-from vla.training import PolicyTrainingConfig
+from vla.training_config import PolicyTrainingConfig
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,7 @@ RECIPES: dict[str, PolicyRecipe] = {
     "small": PolicyRecipe(POLICIES["small"], PolicyTrainingConfig(minutes=20.0, workers=0)),
     "small_flare": PolicyRecipe(
         POLICIES["small_flare"],
-        PolicyTrainingConfig(
-            minutes=20.0, workers=0, flare=True, alignment=FlareConfig(tokens=9, layer=3, standardise=True, ema=1.0)
-        ),
+        PolicyTrainingConfig(minutes=20.0, workers=0, flare=True, alignment=FlareConfig(standardise=True, ema=1.0)),
     ),
     "bc": PolicyRecipe(POLICIES["bc"], PolicyTrainingConfig(minutes=5.0, workers=0)),
     "debug": PolicyRecipe(
@@ -50,7 +48,7 @@ RECIPES: dict[str, PolicyRecipe] = {
     "n1": PolicyRecipe(POLICIES["n1"], _GROOT),
     "n1_5": PolicyRecipe(
         POLICIES["n1_5"],
-        dataclasses.replace(_GROOT, alignment=FlareConfig(target="frozen", target_name=SIGLIP2, layer=12)),
+        dataclasses.replace(_GROOT, alignment=FlareConfig(target="frozen", target_name=SIGLIP2)),
     ),
     "n1_6": PolicyRecipe(POLICIES["n1_6"], dataclasses.replace(_GROOT, batch_size=64)),
 }

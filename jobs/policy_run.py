@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from corpora.episodes.rlds import is_rlds
 from corpora.store.frames import default_cache
 from corpora.store.run import SUMMARY, write_json
-from flare.targets import TargetEncoder, build_target
+from flare.targets import TargetEncoder, TargetShape, build_target
 from jobs.run_progress import member_bar
 from jobs.trainer import make_trainer, process_rank, quiet_lightning
 from jobs.training_progress import TrainingProgress
@@ -25,9 +25,9 @@ from lapa.pairs.batches import loader_workers
 from vla.checkpoint import WEIGHTS
 from vla.data.features import cacheable, cached_features
 from vla.data.loader import PolicyBatches, TrainingMember, held_batches
-from vla.models.dual_system import DualSystemPolicy
 from vla.policy import ChunkPolicy
-from vla.training import PolicyTraining, PolicyTrainingConfig
+from vla.training import PolicyTraining
+from vla.training_config import PolicyTrainingConfig
 from vla.tuning import merge_lora
 
 log = logging.getLogger(__name__)
@@ -173,23 +173,21 @@ def cameras_of(members: Sequence[TrainingMember]) -> int:
 
 
 def flare_target(policy: ChunkPolicy, training: PolicyTrainingConfig, cameras: int) -> TargetEncoder:
-    """FLARE's target encoder for this policy. Raises ValueError where the policy has no future tokens, or too many."""
-    alignment = training.alignment
-    if not isinstance(policy, DualSystemPolicy) or not policy.config.future_tokens:
+    """FLARE's target encoder for this policy. Raises ValueError where the policy has no future tokens."""
+    if not policy.future_tokens:
         raise ValueError("--training.flare: the policy has no future tokens; give --model.future-tokens, e.g. 9")
-    if policy.config.future_tokens != alignment.tokens:
-        raise ValueError(
-            f"training.alignment.tokens {alignment.tokens}: the policy has {policy.config.future_tokens} future tokens; "
-            "give both the same"
-        )
-    read = policy.config.dit.future_layer
-    if alignment.layer != (read if read > 0 else policy.config.dit.layers):
-        raise ValueError(
-            f"training.alignment.layer {alignment.layer}: the policy's future tokens are read after block {read} "
-            f"(model.dit.future-layer, of {policy.config.dit.layers}); give both the same"
-        )
-    vision = getattr(policy.backbone, "vision", None)
-    return build_target(alignment, image_size=policy.config.image_size, cameras=cameras, vision=vision)
+    config = policy.config
+    shape = TargetShape(
+        policy.future_tokens,
+        config.image_size,
+        cameras,
+        vision=policy.frame_encoder,
+        horizon=config.horizon,
+        action_dim=config.max_action_dim,
+        state_dim=config.max_state_dim,
+        embodiments=config.slots,
+    )
+    return build_target(training.alignment, shape)
 
 
 def budget(training: PolicyTrainingConfig, steps: int | None, minutes: float | None) -> PolicyTrainingConfig:

@@ -105,6 +105,16 @@ class ChunkPolicy(nn.Module, ABC):
         """A slot for a new robot, with the weights of another where `start_from` names it."""
 
     @property
+    def frame_encoder(self) -> nn.Module | None:
+        """uint8 [B, 3, S, S] -> tokens [B, N, D], what FLARE's targets are copied from; None where there is none."""
+        return None
+
+    @property
+    def future_tokens(self) -> int:
+        """M: learned tokens whose states FLARE aligns with the future; 0 where there are none."""
+        return 0
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 

@@ -7,78 +7,22 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor
 
+from flare.action_aware import ActionAwareTraining
 from flare.collapse import CollapseAlarm, CollapseMonitor
 from flare.ema import ExponentialMovingAverage
-from flare.objective import AlignmentHead, FlareConfig, alignment_loss
+from flare.objective import AlignmentHead, alignment_loss, mean_alignment
 from flare.targets import TargetEncoder
 from vla.batch import PolicyBatch, to_device
 from vla.policy import ChunkPolicy, PolicyOutput
+from vla.training_config import PolicyTrainingConfig
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PolicyTrainingConfig:
-    """How long and how a policy is trained."""
-
-    steps: int = 0
-    """Optimiser steps; 0: as many as `minutes` allow."""
-    minutes: float = 0.0
-    """Wall-clock budget of training, resumed sessions counted together; 0: no limit but `steps`."""
-    batch_size: int = 64
-    """Samples per step, over all devices."""
-    accumulate: int = 1
-    """Batches per optimiser step."""
-    lr: float = 1e-3
-    """Peak learning rate (AdamW)."""
-    warmup_share: float = 0.05
-    """Share of the budget for linear warm-up; then cosine to 2% of the peak."""
-    weight_decay: float = 1e-4
-    """Of AdamW."""
-    betas: tuple[float, float] = (0.9, 0.98)
-    """Of AdamW (GR00T N1: 0.95, 0.999)."""
-    ema: float = 0.995
-    """Decay of the average weights, which are what is saved; 0: the last weights are."""
-    clip: float = 1.0
-    """Largest norm of the gradient."""
-    precision: str = "32-true"
-    """Lightning's name: 32-true, bf16-mixed or bf16-true."""
-    devices: int = 1
-    """Devices."""
-    strategy: str = "auto"
-    """Lightning's name: auto, ddp or fsdp (large models; their frozen part is sharded too)."""
-    val_every_steps: int = 500
-    """Steps between validations."""
-    val_samples: int = 256
-    """Held-out samples of each member per validation, the same at each."""
-    workers: int | None = None
-    """Loader processes; default: one per core beside the first, at most 8."""
-    cache_features: bool = True
-    """Compute the features of a frozen vision-language model once for each sample, and keep them on disk."""
-    flare: bool = False
-    """Align the future tokens' states with the future's embedding."""
-    alignment: FlareConfig = field(default_factory=FlareConfig)
-    """FLARE's parts."""
-
-    def __post_init__(self) -> None:
-        if self.steps <= 0 and self.minutes <= 0:
-            raise ValueError("no budget: give --training.steps or --training.minutes (or --steps, --minutes)")
-        for name in ("batch_size", "accumulate", "devices", "val_every_steps", "val_samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: at least 1")
-        if self.precision not in {"32-true", "bf16-mixed", "bf16-true"}:
-            raise ValueError(f"precision '{self.precision}': 32-true, bf16-mixed or bf16-true")
-        if self.strategy not in {"auto", "ddp", "fsdp"}:
-            raise ValueError(f"strategy '{self.strategy}': auto, ddp or fsdp")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema {self.ema}: within 0 and 1, e.g. 0.995")
 
 
 class PolicyTraining(lightning.LightningModule):
@@ -144,9 +88,13 @@ class PolicyTraining(lightning.LightningModule):
         parts = {"action": (output.action_loss * known).sum() / known.sum().clamp_min(1)}
         if self.target is not None:
             predicted, target, has_future, mask = self._aligned(output, batch)
-            parts["alignment"] = self.training_config.alignment.coefficient * alignment_loss(
-                predicted, target, has_future, token_mask=mask
+            loss = alignment_loss(predicted, target, has_future, token_mask=mask)
+            parts["alignment"] = self.training_config.alignment.coefficient * mean_alignment(
+                loss, has_future & mask.any(1), self._align(batch, len(loss))
             )
+            learner = self.target.learner()
+            if learner is not None:
+                parts["target"] = self._learning(learner, batch)
         return parts, output
 
     def _aligned(self, output: PolicyOutput, batch: PolicyBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -154,12 +102,29 @@ class PolicyTraining(lightning.LightningModule):
         assert self.target is not None and self.head is not None and output.future_states is not None
         seen = batch["picture_mask"][:, :, -1]
         targets, mask = self.target.of_batch(
-            batch["future"], batch["instruction"], batch["has_future"], picture_mask=seen
+            batch["future"], batch["instruction"], batch["has_future"], image_mask=seen
         )
         draws = output.future_states.shape[1]
         predicted = self.head(output.future_states.flatten(0, 1))
         repeated = [value.repeat_interleave(draws, 0) for value in (targets, batch["has_future"], mask)]
         return predicted, repeated[0], repeated[1], repeated[2]
+
+    def _align(self, batch: PolicyBatch, count: int) -> Tensor | None:
+        """[B K]: each sample's weight of the alignment, as its dataset has it."""
+        align = batch.get("align")
+        return None if align is None else align.repeat_interleave(count // len(align), 0)
+
+    def _learning(self, learner: ActionAwareTraining, batch: PolicyBatch) -> Tensor:
+        """The loss by which the target learns what matters to actions, of the present."""
+        return learner(
+            batch["pictures"][:, :, -1],
+            batch["instruction"],
+            batch["action"],
+            batch["action_mask"],
+            image_mask=batch["picture_mask"][:, :, -1],
+            state=batch["state"].masked_fill(~batch["state_mask"], 0.0),
+            embodiment=batch["embodiment"],
+        )
 
     def training_step(self, batch: PolicyBatch, index: int) -> Tensor:
         parts, _ = self.losses(self.policy, batch)
@@ -184,7 +149,7 @@ class PolicyTraining(lightning.LightningModule):
         if self.average is not None:
             self.average.update(self.policy)
         if self.target is not None:
-            self.target.update(self._followed())
+            self.target.update(self.policy.frame_encoder)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         spent = bool(self.training_config.minutes) and self.elapsed_s >= 60 * self.training_config.minutes
@@ -193,15 +158,10 @@ class PolicyTraining(lightning.LightningModule):
         if spent:
             self.trainer.should_stop = True
 
-    def _followed(self) -> torch.nn.Module | None:
-        """What an averaged target follows: the policy's own picture encoder."""
-        if self.training_config.alignment.target != "ema":
-            return None
-        return self.policy.backbone.vision  # type: ignore[union-attr, return-value]
-
     def configure_optimizers(self) -> Any:
         training = self.training_config
-        online = [self.policy, *([self.head] if self.head is not None else [])]
+        learner = self.target.learner() if self.target is not None else None
+        online = [module for module in (self.policy, self.head, learner) if module is not None]
         decayed: list[torch.nn.Parameter] = []
         free: list[torch.nn.Parameter] = []
         for module in online:
@@ -246,7 +206,7 @@ class PolicyTraining(lightning.LightningModule):
             predicted, target, has_future, _ = self._aligned(output, batch)
             seen = batch["picture_mask"][:, :, -1]
             present, _ = self.target.of_batch(
-                batch["pictures"][:, :, -1], batch["instruction"], batch["has_future"], picture_mask=seen
+                batch["pictures"][:, :, -1], batch["instruction"], batch["has_future"], image_mask=seen
             )
             self.monitor.add(predicted.float(), target, has_future, present=present)
 

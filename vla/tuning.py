@@ -8,50 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
+from vla.training_config import TuningConfig
+
 ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "q", "k", "v", "out"})
 """Names of the linear layers of an attention: transformers', and this package's."""
-
-
-@dataclass(frozen=True)
-class TuningConfig:
-    """GR00T's choices; its fine-tuning default is projector and DiT."""
-
-    projector: bool = True
-    """Between VLM and DiT, and the embodiments' state and action MLPs."""
-    dit: bool = True
-    """The diffusion transformer."""
-    vlm_top_layers: int = 0
-    """The top N of the language layers that are read (N1.6: 4)."""
-    vision: bool = False
-    """The vision tower with its connector; of a backbone without such parts (the small one), all of it."""
-    lora_rank: int = 0
-    """Rank of the adapters; 0: none."""
-    lora_targets: tuple[str, ...] = ()
-    """Names of the linear layers that get adapters; (): those of the attention."""
-    lora_on: Literal["vlm", "dit"] = "vlm"
-    """Where adapters go: into the language layers of the VLM, or into the DiT."""
-    lora_alpha: float = 16
-    """An adapter adds alpha / rank B A x."""
-
-    def __post_init__(self) -> None:
-        if self.vlm_top_layers < 0 or self.lora_rank < 0:
-            raise ValueError(f"vlm_top_layers {self.vlm_top_layers}, lora_rank {self.lora_rank}: must be 0 or more")
-        if self.lora_rank and self.lora_alpha <= 0:
-            raise ValueError(f"lora_alpha {self.lora_alpha}: must be positive")
-        if self.lora_targets and not self.lora_rank:
-            raise ValueError(f"lora_targets {list(self.lora_targets)}: without lora_rank there are no adapters")
-        if self.lora_rank and self.lora_on == "dit" and self.dit:
-            raise ValueError(
-                f"lora_rank {self.lora_rank} on a DiT that is trained whole: set dit to False, or adapt the vlm"
-            )
-        if self.lora_rank and self.lora_on == "vlm" and self.vlm_top_layers:
-            raise ValueError(
-                f"lora_rank {self.lora_rank} on language layers of which {self.vlm_top_layers} are trained whole: choose one"
-            )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from corpora.store.run import SUMMARY, write_json
 from jobs.ablation.arms import ARMS, Arm, Cell
 from jobs.ablation.data import EMBODIMENT, Prepared, TierData, base_pyramid, labelled, robot_member
 from vla.models.config import PolicyConfig
-from vla.training import PolicyTrainingConfig
+from vla.training_config import PolicyTrainingConfig
 
 RESULT = "result.json"
 FAILURE = "failure.json"
@@ -210,8 +210,6 @@ def _train(
     policy = load_policy(start) if start is not None else build_policy(config)
     alignment = dataclasses.replace(
         PolicyTrainingConfig(steps=1).alignment,
-        tokens=config.future_tokens,
-        layer=config.dit.future_layer,
         standardise=True,
         ema=1.0,  # the random start, kept: an average of a network that learns from nothing but it falls to a point
     )

@@ -13,8 +13,7 @@ from corpora.store.run import claim, recipe_in
 from jobs.cli import parse
 from jobs.policy_recipes import RECIPES, recipe_named
 from vla.models.config import PolicyConfig
-from vla.training import PolicyTrainingConfig
-from vla.tuning import TuningConfig
+from vla.training_config import PolicyTrainingConfig, TuningConfig
 
 DEMONSTRATIONS = "demonstrations"
 """Name of the member that --data is."""

@@ -63,7 +63,7 @@ def run(config: ReportConfig) -> dict[str, Any]:
     known = RunFacts.from_json(facts | {"model_hash": model_hash(config.lam)})
     featurise = None
     if not model.config.pixels:
-        from lapa.frozen_features import frozen_vision
+        from flare.vision import frozen_vision
 
         featurise = frozen_vision(model.config.target).of_frames
     columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -115,7 +115,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     }
     featurise = None
     if not model_config.pixels:
-        from lapa.frozen_features import frozen_vision
+        from flare.vision import frozen_vision
 
         vision = frozen_vision(model_config.target)
         probe = vision.of_frames(_black(model_config.pair.image_size))
@@ -123,9 +123,9 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         featurise = vision.of_frames
     texts = None
     if model_config.text_model:
-        from lapa.frozen_features import embed_texts
+        from flare.vision import FrozenText
 
-        texts = embed_texts(model_config.text_model, [row.text for row in train_rows])
+        texts = FrozenText(model_config.text_model, length=16).of_texts([row.text for row in train_rows])
         model_config = dataclasses.replace(model_config, text_dim=texts.shape[-1])
     data = TrainingData(
         corpus,

@@ -123,7 +123,7 @@ def build_machinery(
     cv2.setNumThreads(1)  # each feeding thread has a clip of its own; more threads below them would only wait for cores
     featurise: Featurise | None = None
     if not model.config.pixels:
-        from lapa.frozen_features import frozen_vision
+        from flare.vision import frozen_vision
 
         featurise = frozen_vision(model.config.target).to(device).of_frames
     prepare = ClipPreparer(model.config, settings.gap_s, settings.stride_s)

@@ -37,7 +37,7 @@ class Encoding:
 
 class LatentActionModel(nn.Module):
     """See the module's docstring. Pictures are float [B, 3, S, S] in [0, 1]; with a feature target, `first` and `second` are
-    the frozen model's features [B, N, F] (lapa/frozen_features.py makes them)."""
+    the frozen model's features [B, N, F] (flare/vision.py makes them)."""
 
     latent_mean: Tensor
     latent_std: Tensor

@@ -15,7 +15,8 @@ from tests.builders.vlms import DIM, some_pictures, tiny_config, tiny_processor
 from vla.models.dit import Dit, DitConfig
 from vla.models.huggingface import HfBackbone
 from vla.models.small import SmallBackbone, SmallBackboneConfig
-from vla.tuning import TuningConfig, apply_tuning, count_trained, merge_lora
+from vla.training_config import TuningConfig
+from vla.tuning import apply_tuning, count_trained, merge_lora
 
 WHOLE = TuningConfig()
 

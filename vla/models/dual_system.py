@@ -60,6 +60,14 @@ class DualSystemPolicy(ChunkPolicy):
         self.action_position = nn.Parameter(0.5 * sinusoid(torch.arange(config.horizon), width))
         self.future = nn.Parameter(0.5 * torch.randn(config.future_tokens, width))
 
+    @property
+    def frame_encoder(self) -> nn.Module | None:
+        return self.backbone.frame_encoder
+
+    @property
+    def future_tokens(self) -> int:
+        return self.config.future_tokens
+
     def slot(self, name: str) -> int:
         return self.embodiments.slot(name)
 

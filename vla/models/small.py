@@ -44,6 +44,11 @@ class Backbone(nn.Module, ABC):
     def forward(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> Tokens:
         """`pictures` uint8 [B, V, T, 3, S, S], `picture_mask` bool [B, V, T], B instructions."""
 
+    @property
+    def frame_encoder(self) -> nn.Module | None:
+        """uint8 [B, 3, S, S] -> tokens [B, N, D], the part that looks at one frame alone; None where there is none."""
+        return None
+
 
 SUMMARY_GRID = 5
 """Side of the grid that the summaries read."""
@@ -159,6 +164,10 @@ class SmallBackbone(Backbone):
         self.keypoints = nn.Sequential(nn.Linear(2 * config.keypoints, dim), nn.GELU(), nn.Linear(dim, dim))
         self.summary = nn.Linear(SUMMARY_GRID**2 * config.channels[-1], config.summaries * dim)
         self.norm = nn.LayerNorm(dim)
+
+    @property
+    def frame_encoder(self) -> nn.Module:
+        return self.vision
 
     def forward(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> Tokens:
         batch, cameras, history = pictures.shape[:3]

@@ -1,4 +1,4 @@
-"""Q-former, target encoders and their pre-training: slow references, padding, toys."""
+"""Target encoders and the one that learns from actions: slow references, padding, toys."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flare.action_aware import ActionAwareEncoder, ActionAwareTraining, FlowHead
-from flare.ema import ExponentialMovingAverage
-from flare.objective import FlareConfig, alignment_loss
-from flare.q_former import MaskedAttention, QFormer, SelfAttentionStack, sine_positions
+from flare.action_aware import ActionAwareEncoder, ActionAwareTraining, FlowHead, sine_positions
+from flare.config import ActionAwareConfig, FlareConfig
+from flare.objective import alignment_loss
 from flare.targets import (
     ActionAwareTarget,
     PooledTarget,
+    SlowCopy,
     StandardisedTarget,
+    TargetShape,
     build_target,
     pool_grid,
 )
@@ -29,8 +30,8 @@ class SmallVision(nn.Module):
         super().__init__()
         self.net = nn.Sequential(nn.Conv2d(3, 12, 5, 2, 2), nn.GELU(), nn.Conv2d(12, 12, 3, 2, 1))
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.net(pictures.float() / 255).flatten(2).transpose(1, 2)
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images.float() / 255).flatten(2).transpose(1, 2)
 
 
 class Words(nn.Module):
@@ -49,55 +50,30 @@ def pictures(*shape: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 
 
-def test_attention_is_that_of_slow_loops() -> None:
-    torch.manual_seed(0)
-    layer = MaskedAttention(8, 2, context_dim=6)
-    x, context = torch.randn(2, 3, 8), torch.randn(2, 4, 6)
-    mask = torch.tensor([[1, 1, 0, 1], [0, 1, 0, 0]]).bool()
-    out = layer(x, context, mask=mask)
-    assert layer.context_norm is not None
-    for b in range(2):
-        keys = [n for n in range(4) if mask[b, n]]
-        seen = layer.to_kv(layer.context_norm(context[b]))
-        for n in range(3):
-            q, heads = layer.to_q(layer.norm(x[b, n])), []
-            for h in (slice(0, 4), slice(4, 8)):
-                logits = [(q[h] @ seen[j, :8][h]).item() / math.sqrt(4) for j in keys]
-                total = sum(math.exp(value) for value in logits)
-                pairs = zip(logits, keys, strict=True)
-                heads.append(sum(math.exp(value) / total * seen[j, 8:][h] for value, j in pairs))
-            torch.testing.assert_close(out[b, n], layer.to_out(torch.cat(heads)), atol=1e-5, rtol=1e-4)
-
-
 @pytest.mark.parametrize("filling", [0.0, 1e4, math.nan])
-def test_padding_changes_nothing(filling: float) -> None:
-    torch.manual_seed(0)
-    stack, reader = SelfAttentionStack(16, 4, 4).eval(), QFormer(16, tokens=5, heads=4).eval()
+@pytest.mark.parametrize("training", [True, False])
+def test_padding_changes_nothing(filling: float, training: bool) -> None:
+    net = encoder().train(training)
     tokens = torch.randn(3, 7, 16)
     padded = torch.cat([tokens, torch.full((3, 6, 16), filling)], 1)
     mask = torch.arange(13).expand(3, -1) < 7
-    thought = stack(padded, mask)
-    torch.testing.assert_close(thought[:, :7], stack(tokens), atol=1e-5, rtol=0)
-    assert thought[:, 7:].abs().max() == 0
-    torch.testing.assert_close(reader(padded, mask), reader(tokens), atol=1e-5, rtol=0)
+    read, alone = net.of_tokens(padded, mask), net.of_tokens(tokens, mask[:, :7])
+    torch.testing.assert_close(read, alone, atol=1e-5, rtol=0)
     # a sample alone is the sample in a batch of longer ones
-    torch.testing.assert_close(reader(padded, mask)[1:2], reader(tokens[1:2]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(net.of_tokens(tokens[1:2], mask[1:2, :7]), read[1:2], atol=1e-5, rtol=0)
 
 
 def test_a_sample_without_tokens_is_finite_and_says_nothing() -> None:
-    torch.manual_seed(0)
-    reader = QFormer(16, tokens=5, heads=4)
+    net = encoder()
     mask = torch.tensor([[True] * 4, [False] * 4])
-    first, second = (reader(torch.randn(2, 4, 16), mask) for _ in range(2))
-    assert torch.equal(first[1], second[1])
+    first, second = (net.of_tokens(torch.randn(2, 4, 16), mask) for _ in range(2))
+    torch.testing.assert_close(first[1], second[1])
     assert not torch.allclose(first[0], second[0])
-    second.sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in reader.parameters())
-    layer = MaskedAttention(8, 2, context_dim=16)
-    nothing = layer(torch.randn(2, 3, 8), torch.randn(2, 4, 16), mask=mask)[1]
-    torch.testing.assert_close(nothing, layer.to_out.bias.expand(3, -1))
+    second.pow(2).sum().backward()
+    used = [net.queries, net.nothing, *net.mix.parameters(), *net.read.parameters()]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in used)
     with pytest.raises(ValueError, match=r"mask torch.int64 \[2, 4\] for tokens \[2, 4, 16\]"):
-        reader(torch.randn(2, 4, 16), mask.long())
+        net.of_tokens(torch.randn(2, 4, 16), mask.long())
 
 
 def test_positions_of_patches_are_distinct_and_two_dimensional() -> None:
@@ -118,7 +94,7 @@ def test_pooling_averages_blocks_of_the_grid() -> None:
             torch.testing.assert_close(pooled[:, row * 8 + column], sum(patches) / 2)
     torch.testing.assert_close(pool_grid(tokens, 64), tokens)
     assert pool_grid(torch.randn(1, 49, 5), 16).shape == (1, 16, 5)  # 7 x 7 to 4 x 4 by overlapping cells
-    with pytest.raises(ValueError, match="32 tokens need a grid of 4 x 8, but the picture has 4 x 4 patches"):
+    with pytest.raises(ValueError, match="32 tokens need a grid of 4 x 8, but the image has 4 x 4 patches"):
         pool_grid(torch.randn(1, 16, 5), 32)
     with pytest.raises(ValueError, match="17 tokens of a picture are no square grid"):
         pool_grid(torch.randn(1, 17, 5), 4)
@@ -140,7 +116,7 @@ def test_cameras_stand_one_after_the_other_and_missing_ones_are_no_target() -> N
         target(shown[:, :1], [""] * 3)
     with pytest.raises(ValueError, match="7 tokens for 2 cameras"):
         PooledTarget(SmallVision(), tokens=7, cameras=2, image_size=16)
-    with pytest.raises(ValueError, match=r"pictures torch.float32 \[3, 2, 3, 16, 16\]: uint8"):
+    with pytest.raises(ValueError, match=r"images torch.float32 \[3, 2, 3, 16, 16\]: uint8"):
         target(shown.float(), [""] * 3)
     with pytest.raises(ValueError, match="2 instructions for 3 samples"):
         target(shown, ["", ""])
@@ -172,8 +148,8 @@ def test_only_samples_with_a_future_are_encoded() -> None:
 def test_the_average_target_follows_the_policys_vision_and_the_frozen_one_does_not() -> None:
     torch.manual_seed(0)
     online, shown = SmallVision(), pictures(2, 1, 3, 16, 16)
-    follows = build_target(FlareConfig(tokens=4, ema=0.5), vision=online, image_size=16)
-    stays = build_target(FlareConfig(tokens=4, ema=1.0), vision=online, image_size=16)
+    follows = build_target(FlareConfig(ema=0.5), TargetShape(4, 16, vision=online))
+    stays = build_target(FlareConfig(ema=1.0), TargetShape(4, 16, vision=online))
     start = follows(shown, ["", ""])
     with torch.no_grad():
         for p in online.parameters():
@@ -198,18 +174,18 @@ def encoder(**keywords: object) -> ActionAwareEncoder:
 def test_a_missing_camera_is_not_seen_and_words_are() -> None:
     net = encoder(text=Words(), text_dim=6, cameras=2).eval()
     shown, mask = pictures(2, 2, 3, 16, 16), torch.tensor([[True, False], [True, True]])
-    out = net(shown, ["ab", ""], picture_mask=mask)
+    out = net(shown, ["ab", ""], image_mask=mask)
     assert out.shape == (2, 4, 16)
     other = shown.clone()
     other[0, 1] = 255 - other[0, 1]
-    torch.testing.assert_close(net(other, ["ab", ""], picture_mask=mask)[0], out[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(net(other, ["ab", ""], image_mask=mask)[0], out[0], atol=1e-5, rtol=0)
     assert not torch.allclose(net(other, ["ab", ""])[0], net(shown, ["ab", ""])[0], atol=1e-4)
     assert (net(shown.flip(1), ["ab", ""]) - net(shown, ["ab", ""])).abs().max() > 1e-4  # so does that of cameras
-    swapped = net(shown, ["ba", ""], picture_mask=mask)
+    swapped = net(shown, ["ba", ""], image_mask=mask)
     assert (swapped[0] - out[0]).abs().max() > 1e-4  # the order of words counts
     torch.testing.assert_close(swapped[1], out[1])
     # padding of another sample's longer text changes nothing
-    torch.testing.assert_close(net(shown[:1], ["ab"], picture_mask=mask[:1])[0], out[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(net(shown[:1], ["ab"], image_mask=mask[:1])[0], out[0], atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="3 cameras for an encoder of 2"):
         net(pictures(1, 3, 3, 16, 16), [""])
     with pytest.raises(ValueError, match="give both or neither"):
@@ -297,34 +273,90 @@ def test_the_flow_loss_of_a_known_velocity_is_that_of_its_formula() -> None:
     assert seen["time"].min() >= 0 and seen["time"].max() <= 0.999
 
 
-def test_an_action_aware_target_is_a_copy_that_follows_or_stays() -> None:
-    online, shown = encoder(), pictures(2, 1, 3, 16, 16)
-    config = FlareConfig(tokens=4, target="action_aware", ema=0.5)
-    follows = build_target(config, encoder=online, image_size=16)
-    stays = ActionAwareTarget(online, decay=1)
-    start = online.eval()(shown, ["", ""]).detach()
-    torch.testing.assert_close(follows(shown, ["", ""]), start)
+SIZES = ActionAwareConfig(dim=16, layers=2, heads=2, head_dim=16, head_layers=1)
+LEARNS = FlareConfig(target="action_aware", ema=0.5, action_aware=SIZES)
+SHAPE = TargetShape(4, 16, vision=SmallVision(), horizon=3, action_dim=2)
+
+
+def test_an_action_aware_target_follows_what_learns_from_actions() -> None:
+    torch.manual_seed(0)
+    target, shown = build_target(LEARNS, SHAPE).train(), pictures(2, 1, 3, 16, 16)
+    training = target.learner()
+    assert isinstance(target, ActionAwareTarget) and training is not None
+    assert training.training and not target.average.training
+    torch.testing.assert_close(target(shown, ["", ""]), training.encoder(shown, ["", ""]).detach(), atol=1e-5, rtol=0)
     with torch.no_grad():
-        for p in online.parameters():
+        for p in training.encoder.parameters():
             p.add_(0.1 * torch.randn_like(p))
     for _ in range(30):
-        follows.update(online)
-        stays.update()
-    torch.testing.assert_close(follows(shown, ["", ""]), online(shown, ["", ""]).detach(), atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(stays(shown, ["", ""]), start)
-    assert follows.token_mask(torch.tensor([[True], [False]])).tolist() == [[True] * 4, [False] * 4]
-    with pytest.raises(ValueError, match="an encoder of 4 tokens for 32 future tokens"):
-        build_target(FlareConfig(target="action_aware"), encoder=online, image_size=16)
-    with pytest.raises(ValueError, match="needs `encoder`"):
-        build_target(FlareConfig(target="action_aware"), image_size=16)
-    with pytest.raises(ValueError, match="needs `vision`"):
-        build_target(FlareConfig(), image_size=16)
+        target.update()
+    now = training.encoder(shown, ["", ""]).detach()
+    torch.testing.assert_close(target(shown, ["", ""]), now, atol=1e-4, rtol=1e-3)
+    assert target.token_mask(torch.tensor([[True], [False]])).tolist() == [[True] * 4, [False] * 4]
+    assert SHAPE.vision is not None and all(p.requires_grad for p in SHAPE.vision.parameters())
+    assert all(p.requires_grad for p in training.parameters())
+    assert not any(p.requires_grad for p in target.average.parameters())
+
+
+def test_what_a_target_needs_is_asked_for() -> None:
+    with pytest.raises(ValueError, match="no vision module to copy; give alignment.target-name"):
+        build_target(LEARNS, TargetShape(4, 16, horizon=3, action_dim=2))
+    with pytest.raises(ValueError, match="no vision module from images to tokens"):
+        build_target(FlareConfig(), TargetShape(4, 16))
 
 
 def test_targets_are_made_in_evaluation_mode() -> None:
     torch.manual_seed(0)
-    target = build_target(FlareConfig(tokens=4, standardise=True), vision=SmallVision(), image_size=16)
+    target = build_target(FlareConfig(standardise=True), TargetShape(4, 16, vision=SmallVision()))
     target.train()
     assert isinstance(target, StandardisedTarget) and isinstance(target.inner, PooledTarget)
-    assert isinstance(target.inner.vision, ExponentialMovingAverage)
+    assert isinstance(target.inner.vision, SlowCopy)
     assert not any(module.training for module in target.inner.modules())
+
+
+def moved(module: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for value in module.parameters():
+        value.data = torch.randn(value.shape, generator=generator).to(value.dtype)
+
+
+def test_a_slow_copy_equals_its_closed_form_and_goes_on_after_a_checkpoint() -> None:
+    online = nn.Linear(3, 2)
+    history = [online.weight.detach().clone()]
+    slow = SlowCopy(online, decay=0.9)
+    for seed in range(20):
+        moved(online, seed)
+        history.append(online.weight.detach().clone())
+        slow.update_parameters(online)
+        if seed == 9:
+            again = SlowCopy(nn.Linear(3, 2), decay=0.9)
+            again.load_state_dict(slow.state_dict())
+            slow = again
+    # e_n = d^n x_0 + (1 - d) sum_i d^(n - i) x_i
+    expected = 0.9**20 * history[0] + 0.1 * sum(0.9 ** (20 - i) * history[i] for i in range(1, 21))
+    torch.testing.assert_close(slow.module.weight, expected)
+    assert not slow.module.weight.requires_grad
+
+
+def test_a_slow_copy_takes_buffers_as_they_are_and_one_that_stays_takes_nothing() -> None:
+    online = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    slow, stays = SlowCopy(online, decay=0.995), SlowCopy(online, decay=1)
+    start = {name: value.clone() for name, value in stays.module.state_dict().items()}
+    moved(online, 0)
+    online.train()(torch.randn(16, 3))
+    for each in (slow, stays):
+        each.update_parameters(online)
+    assert torch.equal(slow.module[1].running_mean, online[1].running_mean)
+    assert slow.module[1].num_batches_tracked == 1
+    assert not slow.module[1].training
+    assert all(torch.equal(value, start[name]) for name, value in stays.module.state_dict().items())
+
+
+def test_a_slow_copy_of_bfloat16_weights_does_not_stand_still() -> None:
+    online = nn.Linear(2, 2, bias=False).bfloat16()
+    online.weight.data.fill_(1.0)
+    slow = SlowCopy(online, decay=0.995)
+    online.weight.data.fill_(1.25)
+    for _ in range(400):
+        slow.update_parameters(online)
+    torch.testing.assert_close(slow.module.weight, torch.full((2, 2), 1.25 - 0.25 * 0.995**400))

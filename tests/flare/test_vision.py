@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from flare.objective import FlareConfig
-from flare.targets import build_target, pool_grid
-from flare.vision import HubText, HubVision
+from flare.config import FlareConfig
+from flare.targets import TargetShape, build_target, pool_grid
+from flare.vision import FrozenText, FrozenVision
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 PICTURE = {"image_size": 28, "patch_size": 7}
@@ -39,6 +40,13 @@ def save(kind: str, folder: Path) -> str:
         model = hf.Siglip2Model(hf.Siglip2Config(vision_config=vision, text_config=TEXT))
     elif kind == "clip":
         model = hf.CLIPModel(hf.CLIPConfig(vision_config={**SMALL, **PICTURE}, text_config=TEXT))
+    elif kind == "vjepa2":
+        config = hf.VJEPA2Config(
+            **{k: v for k, v in SMALL.items() if k != "intermediate_size"},
+            crop_size=28, patch_size=7, tubelet_size=2, frames_per_clip=2, mlp_ratio=2,
+            pred_hidden_size=16, pred_num_hidden_layers=1, pred_num_attention_heads=2,
+        )  # fmt: skip
+        model = hf.VJEPA2Model(config)
     else:
         text = {**SMALL, "vocab_size": 32, "num_key_value_heads": 2, "model_type": "llama", "pad_token_id": 0}
         config = hf.SmolVLMConfig(vision_config={**SMALL, **PICTURE}, text_config=text, scale_factor=2, pad_token_id=0)
@@ -47,9 +55,25 @@ def save(kind: str, folder: Path) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("kind", ["dinov2", "dinov2-registers", "dinov3", "siglip", "siglip2", "clip", "smolvlm"])
+def save_words(folder: Path, *, end: bool = False) -> None:
+    import transformers as hf
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = {"<pad>": 0, "<unk>": 1, "open": 2, "the": 3, "drawer": 4, "<end>": 5}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if end:
+        tokenizer.post_processor = processors.TemplateProcessing(single="$A <end>", special_tokens=[("<end>", 5)])
+    fast = hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>")
+    fast.save_pretrained(folder)
+
+
+KINDS = ["dinov2", "dinov2-registers", "dinov3", "siglip", "siglip2", "clip", "smolvlm", "vjepa2"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_each_hub_model_gives_its_patches_in_place(kind: str, tmp_path: Path) -> None:
-    vision = HubVision(save(kind, tmp_path)).train()
+    vision = FrozenVision(save(kind, tmp_path)).train()
     shown = pictures(2, 3, 28, 28)
     tokens = vision(shown)
     assert tokens.shape == (2, 16, 16) and vision.dim == 16
@@ -59,16 +83,46 @@ def test_each_hub_model_gives_its_patches_in_place(kind: str, tmp_path: Path) ->
     changed[:, :, 7:14, 21:] = 255 - changed[:, :, 7:14, 21:]  # row 1, column 3
     moved = (vision(changed) - tokens).abs().sum((0, 2))
     assert moved.argmax() == 7
-    assert vision(pictures(1, 3, 14, 14)).shape == (1, 4, 16)
-    target = build_target(FlareConfig(tokens=8, target="frozen", target_name=str(tmp_path)), image_size=28)
+    if kind != "vjepa2":  # of one size
+        assert vision(pictures(1, 3, 14, 14)).shape == (1, 4, 16)
+    target = build_target(FlareConfig(target="frozen", target_name=str(tmp_path)), TargetShape(8, 28))
     out = target(shown[:, None], ["", ""])
     torch.testing.assert_close(out, pool_grid(tokens, 8), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["dinov3", "siglip", "vjepa2"])
+def test_features_of_frames_are_those_of_images_in_half_precision(kind: str, tmp_path: Path) -> None:
+    vision = FrozenVision(save(kind, tmp_path))
+    frames = (np.random.default_rng(0).random((3, 28, 28, 3)) * 255).astype(np.uint8)
+    features = vision.of_frames(frames, batch=2)
+    assert features.shape == (3, 16, 16)
+    assert features.dtype == np.float16
+    images = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    np.testing.assert_allclose(vision(images).numpy(), features, atol=2e-3)
+    # patches are in place: a change of the last corner moves the last patch most
+    changed = frames.copy()
+    changed[:, 21:, 21:] = 255 - changed[:, 21:, 21:]
+    moved = np.abs(vision.of_frames(changed).astype(np.float32) - features).sum((0, 2))
+    assert moved.argmax() == 15
+
+
+def test_texts_are_embedded_with_their_padding_at_zero(tmp_path: Path) -> None:
+    import transformers as hf
+
+    save_words(tmp_path)
+    config = hf.T5Config(vocab_size=8, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    hf.T5EncoderModel(config).save_pretrained(tmp_path)
+    rows = FrozenText(str(tmp_path), length=5).of_texts(["open the drawer", "open"], batch=1)
+    assert rows.shape == (2, 5, 16)
+    assert rows[0, :3].abs().sum(-1).min() > 0
+    assert rows[0, 3:].abs().max() == 0
+    assert rows[1, 1:].abs().max() == 0
 
 
 def test_siglip2_patches_are_cut_as_its_processor_cuts_them(tmp_path: Path) -> None:
     from transformers.models.siglip2.image_processing_siglip2 import convert_image_to_patches
 
-    vision = HubVision(save("siglip2", tmp_path))
+    vision = FrozenVision(save("siglip2", tmp_path))
     x = torch.randn(2, 3, 28, 28)
     given = vision._inputs(x)
     for b in range(2):
@@ -78,28 +132,20 @@ def test_siglip2_patches_are_cut_as_its_processor_cuts_them(tmp_path: Path) -> N
 
 def test_a_hub_model_trains_only_when_asked(tmp_path: Path) -> None:
     name = save("dinov2", tmp_path)
-    assert not any(p.requires_grad for p in HubVision(name).parameters())
-    vision = HubVision(name, trainable=True)
+    assert not any(p.requires_grad for p in FrozenVision(name).parameters())
+    vision = FrozenVision(name, trainable=True)
     vision(pictures(1, 3, 28, 28)).sum().backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in vision.parameters())
     with pytest.raises(ValueError, match="vision model '.*nowhere' cannot be loaded"):
-        HubVision(str(tmp_path / "nowhere"))
+        FrozenVision(str(tmp_path / "nowhere"))
 
 
 def test_words_have_a_mask_and_no_text_has_none(tmp_path: Path) -> None:
-    import transformers as hf
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    words = {"<pad>": 0, "<unk>": 1, "open": 2, "the": 3, "drawer": 4, "<end>": 5}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A <end>", special_tokens=[("<end>", 5)])
-    fast = hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>")
-    fast.save_pretrained(tmp_path)
-    text = HubText(save("siglip", tmp_path), length=32)
+    save_words(tmp_path, end=True)
+    text = FrozenText(save("siglip", tmp_path), length=32)
     tokens, mask = text(["open the drawer", "", "open"])
     assert tokens.shape == (3, 8, 16)  # the model has 8 positions
     assert mask.sum(1).tolist() == [4, 0, 2]  # an end is written even after no text
     assert not torch.allclose(tokens[0], tokens[2])
     with pytest.raises(ValueError, match="has no text tower"):
-        HubText(save("dinov2", tmp_path / "dino"))
+        FrozenText(save("dinov2", tmp_path / "dino"))

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from flare.config import FlareConfig
 from flare.ema import ExponentialMovingAverage
-from flare.objective import AlignmentHead, FlareConfig, alignment_loss
+from flare.objective import AlignmentHead, alignment_loss, mean_alignment
 
 
 def slow_loss(predicted: Tensor, target: Tensor, has_future: Tensor, token_mask: Tensor | None = None) -> float:
@@ -29,6 +30,14 @@ def slow_loss(predicted: Tensor, target: Tensor, has_future: Tensor, token_mask:
     return sum(per_sample) / len(per_sample) if per_sample else 0.0
 
 
+def mean_loss(
+    predicted: Tensor, target: Tensor, has_future: Tensor, token_mask: Tensor | None = None, align: Tensor | None = None
+) -> Tensor:
+    """As a training takes it: the mean over the samples that have a future of which something is seen."""
+    loss = alignment_loss(predicted, target, has_future, token_mask=token_mask)
+    return mean_alignment(loss, has_future if token_mask is None else has_future & token_mask.any(1), align)
+
+
 @pytest.fixture
 def pair() -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
@@ -38,9 +47,9 @@ def pair() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("present", [[1, 1, 1, 1, 1], [1, 0, 0, 1, 0], [0, 0, 0, 0, 1]])
 def test_the_loss_is_that_of_slow_loops(pair: tuple[Tensor, Tensor], present: list[int]) -> None:
     has_future = torch.tensor(present).bool()
-    torch.testing.assert_close(alignment_loss(*pair, has_future).item(), slow_loss(*pair, has_future))
+    torch.testing.assert_close(mean_loss(*pair, has_future).item(), slow_loss(*pair, has_future))
     token_mask = torch.rand(5, 4, generator=torch.Generator().manual_seed(1)) < 0.6
-    masked = alignment_loss(*pair, has_future, token_mask=token_mask)
+    masked = mean_loss(*pair, has_future, token_mask)
     torch.testing.assert_close(masked.item(), slow_loss(*pair, has_future, token_mask))
 
 
@@ -49,16 +58,16 @@ def test_the_cosine_is_over_features_not_tokens() -> None:
     target = torch.randn(3, 6, 6)  # as many tokens as features: a wrong axis would not be seen by shapes
     predicted = target * torch.tensor([0.1, 1, 2, 5, 10, 30])[None, :, None]  # each token keeps its direction
     everyone = torch.ones(3, dtype=torch.bool)
-    assert alignment_loss(predicted, target, everyone).item() == pytest.approx(0, abs=1e-6)
+    assert mean_loss(predicted, target, everyone).item() == pytest.approx(0, abs=1e-6)
     over_tokens = 1 - torch.cosine_similarity(predicted, target, dim=1).mean()
     assert over_tokens > 0.1
-    assert alignment_loss(-predicted, target, everyone).item() == pytest.approx(2, abs=1e-6)
+    assert mean_loss(-predicted, target, everyone).item() == pytest.approx(2, abs=1e-6)
 
 
 def test_a_batch_without_futures_is_exactly_zero_with_finite_gradients() -> None:
     torch.manual_seed(0)
     head = AlignmentHead(8, 6, tokens=4)
-    loss = alignment_loss(head(torch.randn(3, 4, 8)), torch.full((3, 4, 6), math.nan), torch.zeros(3).bool())
+    loss = mean_loss(head(torch.randn(3, 4, 8)), torch.full((3, 4, 6), math.nan), torch.zeros(3).bool())
     loss.backward()
     assert loss.item() == 0.0
     gradients = [p.grad for p in head.parameters()]
@@ -68,11 +77,11 @@ def test_a_batch_without_futures_is_exactly_zero_with_finite_gradients() -> None
 def test_a_sample_without_future_changes_nothing_at_all(pair: tuple[Tensor, Tensor]) -> None:
     predicted, target = pair
     has_future = torch.tensor([True, False, True, True, False])
-    loss = alignment_loss(predicted, target, has_future)
+    loss = mean_loss(predicted, target, has_future)
     (gradient,) = torch.autograd.grad(loss, predicted)
     other = target.clone()
     other[1], other[4] = math.nan, -1e30
-    again = alignment_loss(predicted, other, has_future)
+    again = mean_loss(predicted, other, has_future)
     (gradient_again,) = torch.autograd.grad(again, predicted)
     assert torch.equal(loss, again)
     assert torch.equal(gradient, gradient_again)
@@ -83,14 +92,14 @@ def test_a_sample_without_future_changes_nothing_at_all(pair: tuple[Tensor, Tens
 def test_no_gradient_reaches_the_target(pair: tuple[Tensor, Tensor]) -> None:
     predicted, target = pair
     target.requires_grad_()
-    alignment_loss(predicted, target, torch.ones(5).bool()).backward()
+    mean_loss(predicted, target, torch.ones(5).bool()).backward()
     assert target.grad is None
     assert predicted.grad is not None and predicted.grad.abs().sum() > 0
 
 
 def test_half_precision_states_give_a_float32_loss(pair: tuple[Tensor, Tensor]) -> None:
     everyone = torch.ones(5).bool()
-    loss = alignment_loss(pair[0].bfloat16(), pair[1], everyone)
+    loss = mean_loss(pair[0].bfloat16(), pair[1], everyone)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(slow_loss(*pair, everyone), abs=5e-3)
 
@@ -137,24 +146,24 @@ def test_the_head_learns_to_align() -> None:
     optimiser = torch.optim.Adam(head.parameters(), 3e-3)
     has_future = torch.rand(64) < 0.5
     target = torch.tanh(states @ mix)
-    before = alignment_loss(head(states), target, has_future).item()
+    before = mean_loss(head(states), target, has_future).item()
     for _ in range(150):
         optimiser.zero_grad()
-        alignment_loss(head(states), target, has_future).backward()
+        mean_loss(head(states), target, has_future).backward()
         optimiser.step()
     assert before > 0.5
-    assert alignment_loss(head(states), target, has_future).item() < 0.1
+    assert mean_loss(head(states), target, has_future).item() < 0.1
 
 
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
-        ({"tokens": 0}, "tokens 0"),
         ({"coefficient": -1.0}, "coefficient -1.0"),
         ({"future_s": 0.0}, "future_s 0.0"),
         ({"target": "frozen"}, "without target_name"),
         ({"target": "mean"}, "target 'mean': choose frozen, action_aware or ema"),
         ({"ema": 1.5}, "ema 1.5"),
+        ({"target": "action_aware", "ema": 1.0}, "the target would stay random"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(fields: dict, match: str) -> None:
@@ -162,10 +171,15 @@ def test_settings_that_cannot_work_are_refused(fields: dict, match: str) -> None
         FlareConfig(**fields)
 
 
-def test_the_layer_lies_within_the_transformer() -> None:
-    FlareConfig().check_depth(6)
-    with pytest.raises(ValueError, match="layer 6 of a DiT of 4 layers: choose 1 to 4; FLARE's place is 3"):
-        FlareConfig().check_depth(4)
+def test_a_dataset_counts_as_much_as_its_weight_says(pair: tuple[Tensor, Tensor]) -> None:
+    has_future = torch.tensor([True, True, False, True, True])
+    align = torch.tensor([2.0, 0.0, 5.0, 0.5, 1.0])
+    each = [slow_loss(*pair, has_future & (torch.arange(5) == b)) for b in range(5)]
+    loss = mean_loss(*pair, has_future, align=align)
+    assert loss.item() == pytest.approx((2 * each[0] + 0.5 * each[3] + each[4]) / 4, rel=1e-5)
+    assert torch.equal(mean_loss(*pair, has_future, align=torch.ones(5)), mean_loss(*pair, has_future))
+    (gradient,) = torch.autograd.grad(loss, pair[0])
+    assert gradient[1].abs().max() == 0
 
 
 def moved(module: nn.Module, seed: int) -> None:

@@ -8,20 +8,21 @@ import torch.distributed as dist
 from torch import Tensor
 
 from flare.collapse import CollapseMonitor
-from flare.objective import FlareConfig
+from flare.config import FlareConfig
 from flare.targets import (
     StandardisedTarget,
     TargetEncoder,
+    TargetShape,
     build_target,
 )
-from tests.flare.test_flare_targets import SmallVision, pictures
+from tests.flare.test_targets import SmallVision, pictures
 
 
 def standardised(steps: int) -> tuple[TargetEncoder, Tensor]:
     torch.manual_seed(0)
     vision = SmallVision()
     vision.net[2].bias.data += 3  # a mean that all targets share
-    target = build_target(FlareConfig(tokens=4, standardise=True), vision=vision, image_size=16)
+    target = build_target(FlareConfig(standardise=True), TargetShape(4, 16, vision=vision))
     for step in range(steps):
         target(pictures(64, 1, 3, 16, 16, seed=step), [""] * 64)
         target.update(vision)
@@ -52,7 +53,7 @@ def test_standardised_targets_have_no_common_direction() -> None:
 
 def test_a_still_background_is_taken_out_token_by_token() -> None:
     vision = SmallVision()
-    target = build_target(FlareConfig(tokens=4, standardise=True), vision=vision, image_size=16)
+    target = build_target(FlareConfig(standardise=True), TargetShape(4, 16, vision=vision))
     torch.manual_seed(0)
     background = 255 * torch.rand(1, 1, 3, 16, 16)
     shown = (0.9 * background + 25 * torch.rand(64, 1, 3, 16, 16)).to(torch.uint8)  # each token has its own mean
@@ -64,12 +65,12 @@ def test_a_still_background_is_taken_out_token_by_token() -> None:
 def test_missing_cameras_have_no_part_in_the_statistics() -> None:
     torch.manual_seed(0)
     vision = SmallVision()
-    target = build_target(FlareConfig(tokens=4, standardise=True), vision=vision, image_size=16, cameras=2)
+    target = build_target(FlareConfig(standardise=True), TargetShape(4, 16, 2, vision=vision))
     assert isinstance(target, StandardisedTarget)
     shown = pictures(32, 2, 3, 16, 16)
     seen = torch.ones(32, 2, dtype=torch.bool)
     seen[10:, 1] = False
-    target(shown, [""] * 32, picture_mask=seen)
+    target(shown, [""] * 32, image_mask=seen)
     target.update(vision)
     raw = target.inner(shown, [""] * 32)
     torch.testing.assert_close(target.mean[:2], raw[:, :2].mean(0))

@@ -1,0 +1,103 @@
+"""How a policy is trained: the budget and the optimiser, and which of its parts; imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from flare.config import FlareConfig
+
+
+@dataclass(frozen=True)
+class PolicyTrainingConfig:
+    """How long and how a policy is trained."""
+
+    steps: int = 0
+    """Optimiser steps; 0: as many as `minutes` allow."""
+    minutes: float = 0.0
+    """Wall-clock budget of training, resumed sessions counted together; 0: no limit but `steps`."""
+    batch_size: int = 64
+    """Samples per step, over all devices."""
+    accumulate: int = 1
+    """Batches per optimiser step."""
+    lr: float = 1e-3
+    """Peak learning rate (AdamW)."""
+    warmup_share: float = 0.05
+    """Share of the budget for linear warm-up; then cosine to 2% of the peak."""
+    weight_decay: float = 1e-4
+    """Of AdamW."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Of AdamW (GR00T N1: 0.95, 0.999)."""
+    ema: float = 0.995
+    """Decay of the average weights, which are what is saved; 0: the last weights are."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    precision: str = "32-true"
+    """Lightning's name: 32-true, bf16-mixed or bf16-true."""
+    devices: int = 1
+    """Devices."""
+    strategy: str = "auto"
+    """Lightning's name: auto, ddp or fsdp (large models; their frozen part is sharded too)."""
+    val_every_steps: int = 500
+    """Steps between validations."""
+    val_samples: int = 256
+    """Held-out samples of each member per validation, the same at each."""
+    workers: int | None = None
+    """Loader processes; default: one per core beside the first, at most 8."""
+    cache_features: bool = True
+    """Compute the features of a frozen vision-language model once for each sample, and keep them on disk."""
+    flare: bool = False
+    """Align the future tokens' states with the future's embedding."""
+    alignment: FlareConfig = field(default_factory=FlareConfig)
+    """FLARE's parts."""
+
+    def __post_init__(self) -> None:
+        if self.steps <= 0 and self.minutes <= 0:
+            raise ValueError("no budget: give --training.steps or --training.minutes (or --steps, --minutes)")
+        for name in ("batch_size", "accumulate", "devices", "val_every_steps", "val_samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: at least 1")
+        if self.precision not in {"32-true", "bf16-mixed", "bf16-true"}:
+            raise ValueError(f"precision '{self.precision}': 32-true, bf16-mixed or bf16-true")
+        if self.strategy not in {"auto", "ddp", "fsdp"}:
+            raise ValueError(f"strategy '{self.strategy}': auto, ddp or fsdp")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema {self.ema}: within 0 and 1, e.g. 0.995")
+
+
+@dataclass(frozen=True)
+class TuningConfig:
+    """GR00T's choices; its fine-tuning default is projector and DiT."""
+
+    projector: bool = True
+    """Between VLM and DiT, and the embodiments' state and action MLPs."""
+    dit: bool = True
+    """The diffusion transformer."""
+    vlm_top_layers: int = 0
+    """The top N of the language layers that are read (N1.6: 4)."""
+    vision: bool = False
+    """The vision tower with its connector; of a backbone without such parts (the small one), all of it."""
+    lora_rank: int = 0
+    """Rank of the adapters; 0: none."""
+    lora_targets: tuple[str, ...] = ()
+    """Names of the linear layers that get adapters; (): those of the attention."""
+    lora_on: Literal["vlm", "dit"] = "vlm"
+    """Where adapters go: into the language layers of the VLM, or into the DiT."""
+    lora_alpha: float = 16
+    """An adapter adds alpha / rank B A x."""
+
+    def __post_init__(self) -> None:
+        if self.vlm_top_layers < 0 or self.lora_rank < 0:
+            raise ValueError(f"vlm_top_layers {self.vlm_top_layers}, lora_rank {self.lora_rank}: must be 0 or more")
+        if self.lora_rank and self.lora_alpha <= 0:
+            raise ValueError(f"lora_alpha {self.lora_alpha}: must be positive")
+        if self.lora_targets and not self.lora_rank:
+            raise ValueError(f"lora_targets {list(self.lora_targets)}: without lora_rank there are no adapters")
+        if self.lora_rank and self.lora_on == "dit" and self.dit:
+            raise ValueError(
+                f"lora_rank {self.lora_rank} on a DiT that is trained whole: set dit to False, or adapt the vlm"
+            )
+        if self.lora_rank and self.lora_on == "vlm" and self.vlm_top_layers:
+            raise ValueError(
+                f"lora_rank {self.lora_rank} on language layers of which {self.vlm_top_layers} are trained whole: choose one"
+            )
