@@ -31,6 +31,8 @@ class PolicyBatch(TypedDict, total=False):
     """uint8 [B, V, 3, S, S], the observation a horizon later."""
     has_future: Tensor
     """bool [B]."""
+    align: Tensor
+    """Optional: float32 [B], how much the alignment of the sample's dataset counts; 1 where it is absent."""
     features: Tensor
     """Optional: the frozen backbone's tokens, float32 [B, N, D], instead of a look at the pictures."""
     feature_mask: Tensor
