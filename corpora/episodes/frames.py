@@ -7,6 +7,7 @@ frames.pictures[episode.start]        # uint8 [V, 64, 64, 3], what the cameras s
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -19,8 +20,7 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from corpora.episodes.episode import RobotEpisodes
-from corpora.episodes.rlds import RldsEpisodes
+from corpora.episodes.episode import Episodes
 from corpora.sources.source import stamp_of
 from corpora.store.frames import Fit, FrameFault, FrameTable, Progress, available_cores, make_frame_table
 from corpora.video.decode import (
@@ -53,7 +53,7 @@ class _Task:
 
 
 def open_episode_frames(
-    episodes: RobotEpisodes,
+    episodes: Episodes,
     size: int,
     *,
     fit: Fit = "squash",
@@ -61,7 +61,7 @@ def open_episode_frames(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> FrameTable:
-    """Pictures [R, V, size, size, 3] of all rows and cameras of `episodes`, from the cache or decoded now by `workers`
+    """Images [R, V, size, size, 3] of all rows and cameras of `episodes`, from the cache or decoded now by `workers`
     threads (default: one for each core).
 
     A row has the frame nearest in presentation time, at most one interval (of rows or frames, the longer) away. Rows
@@ -74,14 +74,46 @@ def open_episode_frames(
         raise ValueError(f"workers {workers}: must be at least 1")
 
     def fill(pictures: NDArray[np.uint8], valid: NDArray[np.bool_]) -> list[FrameFault]:
-        if isinstance(episodes, RldsEpisodes):
-            return episodes.fill(pictures, valid, lambda rgb: resize_picture(rgb, size, fit))
+        return episodes.reader.fill(episodes, pictures, valid, fit=fit, workers=workers, progress=progress)
+
+    return make_frame_table(
+        fill,
+        identity=("episodes", episodes.fingerprint, fit),
+        rows=len(episodes.t_s),
+        size=size,
+        cameras=episodes.cameras,
+        cache=cache,
+    )
+
+
+class VideoReader:
+    """Images in video files (`Episode.videos`)."""
+
+    def fingerprint(self, episodes: Episodes) -> str:
+        digest = hashlib.blake2b(episodes.t_s.tobytes(), digest_size=16)
+        for episode in episodes.episodes:
+            for camera, span in episode.videos.items():
+                path = span.path.relative_to(episodes.root)
+                facts = (episode.index, episode.start, camera, str(path), span.from_s, span.to_s, stamp_of(span.path))
+                digest.update(repr(facts).encode())
+        return digest.hexdigest()
+
+    def fill(
+        self,
+        episodes: Episodes,
+        images: NDArray[np.uint8],
+        valid: NDArray[np.bool_],
+        *,
+        fit: Fit,
+        workers: int | None,
+        progress: Progress | None,
+    ) -> list[FrameFault]:
         tasks = _tasks(episodes)
         cv2.setNumThreads(1)  # each thread has a video of its own
         total, done = sum(len(task.rows) for task in tasks), 0
         errors: dict[tuple[Path, int], str] = {}
         with ThreadPoolExecutor(workers or available_cores()) as pool:
-            running = {pool.submit(_run, task, pictures, valid, size, fit, episodes.fps): task for task in tasks}
+            running = {pool.submit(_run, task, images, valid, fit, episodes.fps): task for task in tasks}
             try:
                 for future in as_completed(running):
                     task = running.pop(future)
@@ -95,15 +127,6 @@ def open_episode_frames(
                 pool.shutdown(cancel_futures=True)
                 raise
         return _faults(episodes, valid, errors)
-
-    return make_frame_table(
-        fill,
-        identity=("episodes", episodes.fingerprint, fit),
-        rows=len(episodes.t_s),
-        size=size,
-        cameras=episodes.cameras,
-        cache=cache,
-    )
 
 
 def nearest_frames(
@@ -146,7 +169,7 @@ def resize_picture(rgb: NDArray[np.uint8], size: int, fit: Fit) -> NDArray[np.ui
     return fit_square(rgb, size, "stretch" if fit == "squash" else fit)
 
 
-def _tasks(episodes: RobotEpisodes) -> list[_Task]:
+def _tasks(episodes: Episodes) -> list[_Task]:
     """Rows sorted by file and time in it, in runs of moderate length."""
     by_file: dict[tuple[Path, int], list[tuple[NDArray[np.int64], NDArray[np.float64]]]] = defaultdict(list)
     for episode in episodes.episodes:
@@ -172,13 +195,13 @@ def _tasks(episodes: RobotEpisodes) -> list[_Task]:
     return tasks
 
 
-def _run(task: _Task, pictures: NDArray[np.uint8], valid: NDArray[np.bool_], size: int, fit: Fit, fps: float) -> str:
+def _run(task: _Task, images: NDArray[np.uint8], valid: NDArray[np.bool_], fit: Fit, fps: float) -> str:
     """Fills the rows of a task; what went wrong, or an empty string."""
     report = DecodingReport()
     try:
-        for found, picture in nearest_frames(task.path, task.wanted_s, size, fit, 1 / fps, report):
+        for found, image in nearest_frames(task.path, task.wanted_s, images.shape[2], fit, 1 / fps, report):
             rows = task.rows[found]
-            pictures[rows, task.view] = picture
+            images[rows, task.view] = image
             valid[rows, task.view] = True
     except Unusable as error:
         return f"{error.reason}: {error.detail}"
@@ -187,7 +210,7 @@ def _run(task: _Task, pictures: NDArray[np.uint8], valid: NDArray[np.bool_], siz
     return f"decode_error: {report.first_error}" if report.first_error else ""
 
 
-def _faults(episodes: RobotEpisodes, valid: NDArray[np.bool_], errors: dict[tuple[Path, int], str]) -> list[FrameFault]:
+def _faults(episodes: Episodes, valid: NDArray[np.bool_], errors: dict[tuple[Path, int], str]) -> list[FrameFault]:
     """One for each episode and camera with rows that lack a picture."""
     faults = []
     for episode in episodes.episodes:

@@ -1,6 +1,6 @@
 """Episodes in RLDS (TFRecord with dataset_info.json and features.json), as Open X-Embodiment has them.
 
-    episodes = open_robot_episodes("bridge_dataset/1.0.0", cameras=["image_0"])
+    episodes = open_episodes("bridge_dataset/1.0.0", EpisodeSelection(cameras=("image_0",)))
 
 Features are called by their path with dots: `observation.state`, `action`, `observation.image_0`. RLDS does not say how fast
 it was recorded: steps are counted as BridgeData V2's, STEP_S apart, unless a file giza.json beside the records says how many
@@ -18,20 +18,20 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.episodes.episode import RobotEpisode, RobotEpisodes
+from corpora.episodes.episode import Episode, Episodes, EpisodeSelection
+from corpora.episodes.frames import resize_picture
 from corpora.episodes.modality import DEFAULT_COLUMNS, Modality, ModalityPart, choose_parts, whole_column
 from corpora.episodes.tf_records import Values, example, records
 from corpora.sources.source import stamp_of
-from corpora.store.frames import FrameFault
+from corpora.store.frames import Fit, FrameFault, Progress
 from corpora.video.image import decode_picture
 
 log = logging.getLogger(__name__)
@@ -54,77 +54,108 @@ def is_rlds(root: str | Path) -> bool:
     return (folder / MARKER).is_file() and (folder / _INFO).is_file()
 
 
-def open_robot_episodes(root: str | Path, **choices: Any) -> RobotEpisodes:
-    """The episodes at `root`, LeRobot or RLDS; `choices` as `RobotEpisodes` takes them."""
-    return RldsEpisodes(root, **choices) if is_rlds(root) else RobotEpisodes(root, **choices)
+def read_rlds(root: Path, selection: EpisodeSelection) -> Episodes:
+    """All episodes of the RLDS dataset at `root`, with the cameras and columns of `selection`, numbered as they lie in the
+    files. `faults` lists records that are damaged and episodes whose states, actions and images are not of one length.
+    Raises ValueError as `open_episodes`.
+    """
+    info = _read_json(root / _INFO)
+    name = str(info.get("name") or root.resolve().name)
+    features, image_features = _features(root / MARKER)
+    fps = _steps_per_s(root, name)
+    state, action = (
+        (whole_column(features, column),) if column in features else () for column in DEFAULT_COLUMNS.values()
+    )
+    cameras = _choose_cameras(name, image_features, selection.cameras)
+    state_parts = choose_parts(state, selection.state, "state", features)
+    action_parts = choose_parts(action, selection.action, "action", features)
+    if not state_parts and not action_parts:
+        raise ValueError(
+            f"dataset '{name}' has no {' nor '.join(DEFAULT_COLUMNS.values())} to learn from: one of them must be "
+            f"chosen; name columns for the state or the action, of {sorted(features)}"
+        )
+    widths = {feature: int(facts["shape"][0]) for feature, facts in features.items()}
+    records = _Records(root, _shard_lengths(info))
+    whole, faults = [], []
+    for record in records:
+        try:
+            found = record.values()
+            length = _steps(found, cameras, (*state_parts, *action_parts), widths)
+            states, actions = (_numbers(found, parts, widths) for parts in (state_parts, action_parts))
+        except ValueError as error:
+            faults.append((record.index, f"{record.place}: {error}"))
+            continue
+        group, told = f"{name}/episode_{record.index:06d}", [_instruction(found)] * length
+        whole.append(Episode(record.index, group, told, np.arange(length, dtype=np.float64) / fps, states, actions))
+    episodes = Episodes(
+        root=root,
+        name=name,
+        fps=fps,
+        robot_type="",
+        cameras=cameras,
+        modality=Modality(False, state, action, {}, {}),
+        state_parts=state_parts,
+        action_parts=action_parts,
+        episodes=whole,
+        faults=faults,
+        reader=records,
+        state_names=tuple(dim for part in state_parts for dim in part.dims),
+        action_names=tuple(dim for part in action_parts for dim in part.dims),
+    )
+    return episodes.with_previous_action() if selection.previous_action else episodes
 
 
-class RldsEpisodes(RobotEpisodes):
-    """As `RobotEpisodes`, of the RLDS dataset at `root`; episodes are numbered as they lie in the files. `faults` lists
-    records that are damaged and episodes whose states, actions and pictures are not of one length.
+class _Records:
+    """All records of a dataset, and the images in them.
 
-    Views that an episode lacks are blank in RLDS, so a picture of one colour is none. (Metadata like `has_image_1` are not
+    Views that an episode lacks are blank in RLDS, so an image of one colour is none. (Metadata like `has_image_1` are not
     relied on: octo's copy of BridgeData says false of views that are there.)
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        *,
-        cameras: Sequence[str] = (),
-        state: Sequence[str] | None = (),
-        action: Sequence[str] = (),
-        indices: Iterable[int] | None = None,
-        previous_action: bool = False,
-    ) -> None:
-        self.root = Path(root).expanduser()
-        self.info = _read_json(self.root / _INFO)
-        self.name = str(self.info.get("name") or self.root.resolve().name)
-        features, pictures = _features(self.root / MARKER)
-        self._widths = {name: int(feature["shape"][0]) for name, feature in features.items()}
-        self.fps, self.robot_type = _steps_per_s(self.root, self.name), ""
-        parts = {
-            kind: (whole_column(features, column),) if column in features else ()
-            for kind, column in DEFAULT_COLUMNS.items()
-        }
-        self.modality = Modality(False, parts["state"], parts["action"], {}, {})
-        self.cameras = _choose_cameras(self.name, pictures, cameras)
-        self.state_parts = () if state is None else choose_parts(self.modality.state, state, "state", features)
-        self.action_parts = choose_parts(self.modality.action, action, "action", features)
-        if not self.state_parts and not self.action_parts:
-            raise ValueError(
-                f"dataset '{self.name}' has no {' nor '.join(DEFAULT_COLUMNS.values())} to learn from: one of them must be "
-                f"chosen; name columns for the state or the action, of {sorted(features)}"
-            )
-        self.state_names = tuple(dim for part in self.state_parts for dim in part.dims)
-        self.action_names = tuple(dim for part in self.action_parts for dim in part.dims)
-        self.faults = []
-        self._files = sorted(path for path in self.root.iterdir() if ".tfrecord" in path.name)
-        self._gather_records(None if indices is None else {int(index) for index in indices})
-        if previous_action:
-            self._remember_actions()
+    def __init__(self, root: Path, lengths: Mapping[str, Sequence[int]]) -> None:
+        self._files = sorted(path for path in root.iterdir() if ".tfrecord" in path.name)
+        self._lengths = lengths
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Changes with the files and with the episodes chosen, not with the folder."""
+    def __iter__(self) -> Iterator[_Record]:
+        """In order; where a file is cut off, those that it lacks, as far as it is known how many."""
+        index = 0
+        for path in self._files:
+            first, damage = index, ""
+            try:
+                for content in records(path):
+                    yield _Record(index, f"{path.name}, record {index - first}", content)
+                    index += 1
+            except (OSError, ValueError) as error:
+                damage = str(error)
+            count = index - first
+            expected = max(_shard_length(path.name, self._lengths), count + bool(damage))
+            damage = damage or f"{count} records are there, {_INFO} lists {expected}; copy the file again"
+            for place in range(count, expected):
+                yield _Record(index, f"{path.name}, record {place}", b"", damage)
+                index += 1
+
+    def fingerprint(self, episodes: Episodes) -> str:
         facts = [(path.name, stamp_of(path)) for path in self._files]
-        return hashlib.blake2b(repr((_FORMAT, facts, self.indices)).encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(repr((_FORMAT, facts, episodes.indices)).encode(), digest_size=16).hexdigest()
 
     def fill(
         self,
-        pictures: NDArray[np.uint8],
+        episodes: Episodes,
+        images: NDArray[np.uint8],
         valid: NDArray[np.bool_],
-        resize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
+        *,
+        fit: Fit,
+        workers: int | None,
+        progress: Progress | None,
     ) -> list[FrameFault]:
-        """Decodes all pictures to [R, V, S, S, 3] as `resize` makes them; returns what went wrong."""
         faults = []
-        of_index = {episode.index: episode for episode in self.episodes}
-        for record in self._records():
+        of_index = {episode.index: episode for episode in episodes.episodes}
+        for record in self:
             episode = of_index.get(record.index)
             if episode is None:
                 continue
             found = record.values()
-            for view, camera in enumerate(self.cameras):
+            for view, camera in enumerate(episodes.cameras):
                 lacking: Counter[str] = Counter()
                 rows = range(episode.start, episode.stop)
                 for row, encoded in zip(rows, _encoded(found, camera), strict=True):
@@ -136,89 +167,41 @@ class RldsEpisodes(RobotEpisodes):
                     if (rgb.min((0, 1)) == rgb.max((0, 1))).all():
                         lacking["blank: a picture of one colour"] += 1
                         continue
-                    pictures[row, view], valid[row, view] = resize(rgb), True
+                    images[row, view], valid[row, view] = resize_picture(rgb, images.shape[2], fit), True
                 faults += [FrameFault(episode.group, camera, reason, count) for reason, count in lacking.items()]
+            if progress is not None:
+                progress(episode.stop, len(images))
         return faults
 
-    def _records(self) -> Iterator[_Record]:
-        """All records in order; where a file is cut off, those that it lacks, as far as it is known how many."""
-        lengths = _shard_lengths(self.info)
-        index = 0
-        for path in self._files:
-            first, damage = index, ""
-            try:
-                for content in records(path):
-                    yield _Record(index, f"{path.name}, record {index - first}", content)
-                    index += 1
-            except (OSError, ValueError) as error:
-                damage = str(error)
-            count = index - first
-            expected = max(_shard_length(path.name, lengths), count + bool(damage))
-            damage = damage or f"{count} records are there, {_INFO} lists {expected}; copy the file again"
-            for place in range(count, expected):
-                yield _Record(index, f"{path.name}, record {place}", b"", damage)
-                index += 1
 
-    def _gather_records(self, wanted: set[int] | None) -> None:
-        states, actions, times, numbers = [], [], [], []
-        instructions: dict[str, int] = {}
-        self.episodes = []
-        row = count = 0
-        for record in self._records():
-            count += 1
-            if wanted is not None and record.index not in wanted:
-                continue
-            try:
-                found = record.values()
-                length = self._steps(found)
-                state, action = (self._numbers(found, parts) for parts in (self.state_parts, self.action_parts))
-            except ValueError as error:
-                self.faults.append((record.index, f"{record.place}: {error}"))
-                continue
-            text = _instruction(found)
-            start, t_s = row, np.arange(length, dtype=np.float64) / self.fps
-            row += length
-            group = f"{self.name}/episode_{record.index:06d}"
-            self.episodes.append(RobotEpisode(record.index, group, text, start, row, t_s, state, action, {}))
-            states.append(state)
-            actions.append(action)
-            times.append(t_s)
-            numbers.append(np.full(length, instructions.setdefault(text, len(instructions)), np.int32))
-        if wanted is not None and (lacking := wanted - set(range(count))):
-            raise ValueError(
-                f"episodes {sorted(lacking)[:8]}: dataset '{self.name}' does not have them; it has {count}"
-            )
-        if not self.episodes:
-            told = "; ".join(f"episode {index}: {reason}" for index, reason in self.faults[:3]) or "no record"
-            raise ValueError(f"dataset '{self.root}' has no usable episode: {told}")
-        self.t_s, self.instruction = np.concatenate(times), np.concatenate(numbers)
-        self.instructions = tuple(instructions)
-        self.state = None if not self.state_parts else np.concatenate([part for part in states if part is not None])
-        self.action = None if not self.action_parts else np.concatenate([part for part in actions if part is not None])
+def _steps(
+    found: Mapping[str, Values], cameras: Sequence[str], parts: Sequence[ModalityPart], widths: Mapping[str, int]
+) -> int:
+    """Of an episode. Raises ValueError where its numbers and images are not of one length."""
+    counts = {camera: len(_encoded(found, camera)) for camera in cameras}
+    for part in parts:
+        size, width = len(_flat(found, part.column)), widths[part.column]
+        if size % width:
+            raise ValueError(f"'{part.column}' has {size} numbers, no multiple of the {width} that {MARKER} says")
+        counts[part.column] = size // width
+    if f"{_STEPS}is_first" in found:
+        counts["is_first"] = len(found[f"{_STEPS}is_first"])
+    if len(set(counts.values())) > 1 or not all(counts.values()):
+        raise ValueError(f"steps must be equally many of all features, at least 1; they are {counts}")
+    return next(iter(counts.values()))
 
-    def _steps(self, found: Mapping[str, Values]) -> int:
-        """Of an episode. Raises ValueError where its numbers and pictures are not of one length."""
-        counts = {camera: len(_encoded(found, camera)) for camera in self.cameras}
-        for part in (*self.state_parts, *self.action_parts):
-            size, width = len(_flat(found, part.column)), self._widths[part.column]
-            if size % width:
-                raise ValueError(f"'{part.column}' has {size} numbers, no multiple of the {width} that {MARKER} says")
-            counts[part.column] = size // width
-        if f"{_STEPS}is_first" in found:
-            counts["is_first"] = len(found[f"{_STEPS}is_first"])
-        if len(set(counts.values())) > 1 or not all(counts.values()):
-            raise ValueError(f"steps must be equally many of all features, at least 1; they are {counts}")
-        return next(iter(counts.values()))
 
-    def _numbers(self, found: Mapping[str, Values], parts: Sequence[ModalityPart]) -> NDArray[np.float32] | None:
-        """[N, D] of the parts' dimensions. Raises ValueError for numbers that are not finite."""
-        if not parts:
-            return None
-        whole = [(part, _flat(found, part.column).reshape(-1, self._widths[part.column])) for part in parts]
-        values = np.concatenate([columns[:, part.start : part.end] for part, columns in whole], 1)
-        if not np.isfinite(values).all():
-            raise ValueError(f"numbers that are not finite in {[part.column for part in parts]}")
-        return values
+def _numbers(
+    found: Mapping[str, Values], parts: Sequence[ModalityPart], widths: Mapping[str, int]
+) -> NDArray[np.float32] | None:
+    """[N, D] of the parts' dimensions. Raises ValueError for numbers that are not finite."""
+    if not parts:
+        return None
+    whole = [(part, _flat(found, part.column).reshape(-1, widths[part.column])) for part in parts]
+    values = np.concatenate([columns[:, part.start : part.end] for part, columns in whole], 1)
+    if not np.isfinite(values).all():
+        raise ValueError(f"numbers that are not finite in {[part.column for part in parts]}")
+    return values
 
 
 @dataclass(frozen=True)

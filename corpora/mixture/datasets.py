@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.clips.frames import ClipFrames
-from corpora.episodes.episode import RobotEpisodes
+from corpora.episodes.episode import Episodes
 from corpora.mixture.labels import LatentColumn, LatentRows, read_latents, shuffle_over_clips
 from corpora.mixture.views import PictureViews
 from corpora.store.frames import FrameTable
@@ -93,7 +93,7 @@ class RobotMember:
 
     def __init__(
         self,
-        episodes: RobotEpisodes,
+        episodes: Episodes,
         frames: FrameTable,
         *,
         name: str,

@@ -31,6 +31,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from corpora.episodes.episode import EpisodeSelection, named_episodes
 from corpora.episodes.rlds import is_rlds
 
 Tier = Literal["human", "synthetic", "neural", "robot"]
@@ -98,6 +99,11 @@ class PyramidMember:
     @property
     def slot(self) -> str:
         return self.embodiment or ("latent" if self.label == "latent" else "new_embodiment")
+
+    @property
+    def selection(self) -> EpisodeSelection:
+        """Of a dataset."""
+        return EpisodeSelection(**{item.name: getattr(self, item.name) for item in fields(EpisodeSelection)})
 
     @property
     def planned(self) -> bool:
@@ -246,7 +252,7 @@ def _faults(member: PyramidMember, folder: Path, embodiments: tuple[str, ...]) -
     if member.linear_base and member.label != "action":
         faults.append(f"{title}: linear_base is for label 'action', not '{member.label}', which has no state")
     try:
-        _named_episodes(member.episodes)
+        named_episodes(member.episodes)
     except ValueError as error:
         faults.append(f"{title}: {error}")
     if member.demos < 0:
@@ -289,35 +295,3 @@ def _faults(member: PyramidMember, folder: Path, embodiments: tuple[str, ...]) -
 def _near(word: str, known: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""
-
-
-def chosen_episodes(indices: list[int], instructions: list[str], *, episodes: str = "", demos: int = 0) -> list[int]:
-    """Of the episodes `indices`, those that the text `episodes` ("0:20", "0,3,5") and `demos` (the first N of each
-    instruction) leave. Raises ValueError for a text that is none, and where nothing is left."""
-    kept = list(zip(indices, instructions, strict=True))
-    if episodes:
-        wanted = _named_episodes(episodes)
-        kept = [(index, text) for index, text in kept if index in wanted]
-    if demos:
-        seen: dict[str, int] = {}
-        few = []
-        for index, text in kept:
-            seen[text] = seen.get(text, 0) + 1
-            if seen[text] <= demos:
-                few.append((index, text))
-        kept = few
-    if not kept:
-        raise ValueError(f"episodes '{episodes}', demos {demos}: no episode is left of {len(indices)}")
-    return [index for index, _ in kept]
-
-
-def _named_episodes(episodes: str) -> set[int]:
-    """Raises ValueError for a text that names none."""
-    wanted: set[int] = set()
-    for part in episodes.split(",") if episodes else ():
-        first, colon, last = part.strip().partition(":")
-        try:
-            wanted |= set(range(int(first), int(last))) if colon else {int(first)}
-        except ValueError as error:
-            raise ValueError(f"episodes '{episodes}': write 0:20 or 0,3,5") from error
-    return wanted

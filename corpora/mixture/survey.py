@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpora.clips.corpus import Corpus
-from corpora.episodes.rlds import open_robot_episodes
+from corpora.episodes.opening import open_episodes
 from corpora.mixture.pseudo_actions import read_facts
-from corpora.mixture.spec import TIERS, Pyramid, PyramidMember, chosen_episodes
+from corpora.mixture.spec import TIERS, Pyramid, PyramidMember
 from corpora.video.decode import describe
 
 _METADATA = b"giza"
@@ -218,12 +218,9 @@ def _count(member: PyramidMember, pyramid: Pyramid, limits: PolicyLimits) -> _Co
 
 
 def _count_episodes(member: PyramidMember, pyramid: Pyramid, limits: PolicyLimits) -> _Counted:
-    data = open_robot_episodes(
-        pyramid.path(member.dataset), cameras=member.cameras, state=member.state, action=member.action
-    )
-    texts = [episode.instruction for episode in data.episodes]
-    wanted = set(chosen_episodes(data.indices, texts, episodes=member.episodes, demos=member.demos))
-    rows = [len(episode.t_s) for episode in data.episodes if episode.index in wanted]
+    selection = dataclasses.replace(member.selection, failures=True, previous_action=False)
+    data = open_episodes(pyramid.path(member.dataset), selection)
+    rows = [len(episode.t_s) for episode in data.episodes]
     state_dim = 0 if data.state is None else data.state.shape[1]
     action_dim = 0 if data.action is None else data.action.shape[1]
     found = _Counted(len(rows), sum(rows), sum(rows) / data.fps / 3600, sum(rows), action_dim=action_dim)

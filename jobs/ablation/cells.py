@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from corpora.episodes.episode import EpisodeSelection
 from corpora.mixture.spec import Pyramid, read_pyramid
 from corpora.store.run import SUMMARY, write_json
 from jobs.ablation.arms import ARMS, Arm, Cell
@@ -172,7 +173,7 @@ def _label(job: CellJob, places: Prepared, demos: int, *, true: bool) -> None:
         corpus=places.human,
         out=folder,
         steps=job.budget.pretrain_steps or job.budget.ground_steps,
-        demos=demos,
+        selection=EpisodeSelection(demos=demos, failures=True),
         horizon=job.policy.horizon,
         image_size=job.policy.image_size,
         cache=Path(job.out) / "cache",

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tyro.conf import OmitArgPrefixes
+
+from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection
 from jobs.cli import parse
 
 log = logging.getLogger(__name__)
@@ -32,18 +35,12 @@ class EvaluateConfig:
     """Robot that acts; may be left out where the policy knows only one."""
     data: Path | None = None
     """LeRobot or RLDS dataset for the open loop."""
-    episodes: str = ""
-    """With --data: held-out episodes, "20:26" for 20 to 25, or "3,5,8"."""
+    selection: OmitArgPrefixes[EpisodeSelection] = ALL_EPISODES
+    """With --data: what is held out. Cameras, state and action that are not named are those of the policy's names."""
     train_episodes: str = ""
     """With --data: episodes behind the baselines; default: all that are not held out."""
     every: int = 2
     """With --data: predict a chunk at every k-th row."""
-    cameras: tuple[str, ...] = ()
-    """With --data: default the policy's."""
-    state: tuple[str, ...] = ()
-    """With --data: parts of the state, or dimensions ("7:14"); default: those of the policy's names."""
-    action: tuple[str, ...] = ()
-    """With --data: as --state."""
     plots: int = 3
     """With --data: held-out episodes whose trajectories are drawn."""
     metaworld: bool = False
@@ -80,11 +77,12 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if self.data is None and not self.metaworld:
             raise ValueError("nothing to evaluate on: give --data and --episodes (open loop), --metaworld, or both")
-        if self.data is not None and not self.episodes:
+        if self.data is not None and not (self.selection.episodes or self.selection.demos):
             raise ValueError("--data without --episodes: name those that the policy was not trained on, e.g. 20:26")
         if self.data is None:
-            for name in ("episodes", "train_episodes", "cameras", "state", "action"):
-                if getattr(self, name):
+            chosen = {**vars(self.selection), "train_episodes": self.train_episodes}
+            for name in ("episodes", "demos", "train_episodes", "cameras", "state", "action", "previous_action"):
+                if chosen[name]:
                     raise ValueError(f"--{name.replace('_', '-')} without --data: it chooses from a dataset")
         if not self.metaworld and (self.tasks or self.language_check):
             raise ValueError("--tasks and --language-check are of the closed loop: add --metaworld")
@@ -158,10 +156,9 @@ def _comparable(before: Mapping[str, Any]) -> dict[str, Any]:
 def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint: str, quiet: bool) -> dict[str, Any]:
     from jobs.evaluation.open_loop import Baselines, compare
     from jobs.evaluation.plots import plot_errors, plot_trajectories
-    from jobs.evaluation.recorded_chunks import RecordedEpisodes, Selection
+    from jobs.evaluation.recorded_chunks import RecordedEpisodes
 
     assert config.data is not None
-    choice = Selection(config.episodes, config.train_episodes, config.cameras, config.state, config.action)
     settings = json.loads(
         json.dumps(
             {
@@ -171,7 +168,8 @@ def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint
                 "every": config.every,
                 "seed": config.seed,
                 "plots": config.plots,
-                **vars(choice),
+                "train_episodes": config.train_episodes,
+                **vars(config.selection),
             }
         )
     )
@@ -181,7 +179,14 @@ def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint
         return before
     with _Bar("open loop", quiet) as tell:
         recorded = RecordedEpisodes(
-            policy, embodiment, config.data, choice, every=config.every, cache=config.cache, progress=tell
+            policy,
+            embodiment,
+            config.data,
+            config.selection,
+            train_episodes=config.train_episodes,
+            every=config.every,
+            cache=config.cache,
+            progress=tell,
         )
         predicted = recorded.predict(policy, embodiment, seed=config.seed, progress=tell)
     baselines = Baselines(recorded.train, recorded.held_by)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tyro.conf import OmitArgPrefixes
+
+from corpora.episodes.episode import ALL_DEMONSTRATIONS, EpisodeSelection
 from corpora.mixture.spec import Pyramid, PyramidMember, read_pyramid
 from corpora.store.run import claim, recipe_in
 from jobs.cli import parse
@@ -33,26 +36,14 @@ class GroundConfig:
     """A pretrained policy: run folder or hub name; empty: from scratch, by --recipe."""
     recipe: str = "small"
     """small, bc, debug, n1, n1_5 or n1_6: the policy (from scratch) and training that the other flags override."""
-    demos: int = 0
-    """The first N episodes of each instruction; 0 for all."""
-    episodes: str = ""
-    """Train on these only: "0:20" or "0,3,5"."""
+    selection: OmitArgPrefixes[EpisodeSelection] = ALL_DEMONSTRATIONS
+    """What is trained on."""
     held_episodes: str = ""
     """Hold these out; default: a tenth of the dataset, of the episodes not trained on where there are such."""
-    previous_action: bool = False
-    """The state also holds the last action; `relative` is then relative to it."""
-    failures: bool = False
-    """Train also on episodes that the dataset's next.success calls failed."""
     embodiment: str = "new_embodiment"
     """Slot of the robot; a new name takes a free slot."""
     start_from: str | None = None
     """Begin the slot's weights with those of this trained slot."""
-    cameras: tuple[str, ...] = ()
-    """Default: all."""
-    state: tuple[str, ...] = ()
-    """Parts of the state, or dimensions ("7:14"); default: all."""
-    action: tuple[str, ...] = ()
-    """Parts of the action, or dimensions; default: all."""
     representation: str = "absolute"
     """absolute, delta or relative (to the state at the chunk's beginning)."""
     normalisation: str = "q01_q99"
@@ -84,8 +75,6 @@ class GroundConfig:
             raise ValueError(f"--steps {self.steps}: at least 1")
         if self.minutes is not None and self.minutes <= 0:
             raise ValueError(f"--minutes {self.minutes}: more than 0")
-        if self.demos < 0:
-            raise ValueError(f"--demos {self.demos}: at least 0 (all)")
         if not 0 < self.co_train_share < 1:
             raise ValueError(f"--co-train-share {self.co_train_share}: within 0 and 1")
 
@@ -103,6 +92,7 @@ def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
 
     pyramid = pyramid_of_demonstrations(config)
     settings = dataclasses.asdict(config)
+    settings |= settings.pop("selection")
     for moved in ("out", "data", "cache", "policy", "co_train"):
         del settings[moved]
     settings["data_fingerprint"] = data_fingerprint(config.data)
@@ -139,13 +129,7 @@ def pyramid_of_demonstrations(config: GroundConfig) -> Pyramid:
         label="action",
         embodiment=config.embodiment,
         dataset=str(config.data.expanduser().resolve()),
-        episodes=config.episodes,
-        demos=config.demos,
-        previous_action=config.previous_action,
-        failures=config.failures,
-        cameras=config.cameras,
-        state=config.state,
-        action=config.action,
+        **vars(config.selection),
         representation=config.representation,
         normalisation=config.normalisation,
         linear_base=config.linear_base,

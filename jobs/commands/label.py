@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from tyro.conf import OmitArgPrefixes
 
+from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection
 from corpora.episodes.modality import read_modality
 from corpora.simulation.episode import EXPERT_ACTION
 from jobs.cli import parse
@@ -57,16 +59,10 @@ class LabelConfig:
     minutes: float | None = None
     """Wall-clock minutes of training; default 5, where no --steps are given."""
     camera: str = ""
-    """The robot's camera that the model sees; default: its first. Take the one that is most like the clips'."""
-    state: tuple[str, ...] = ()
-    """Parts of the robot's state or dimensions ("7:14"), as the pyramid file has them; empty for all."""
-    action: tuple[str, ...] = ()
-    """Parts of the robot's action or dimensions, as the pyramid file has them; empty for all, and of giza simulate's data the
+    """The robot's camera that the model sees; default: the first of its cameras. Take the one that is most like the clips'."""
+    selection: OmitArgPrefixes[EpisodeSelection] = ALL_EPISODES
+    """Of the robot; state and action as the pyramid file has them. Where no action is named, it is of giza simulate's data the
     action done instead of the expert's."""
-    episodes: str = ""
-    """Of the robot: "0:20" or "0,3,5"; empty for all."""
-    demos: int = 0
-    """Of the robot: the first N episodes of each instruction; 0 for all."""
     normalisation: Literal["min_max", "mean_std", "q01_q99"] = "q01_q99"
     """Of states and actions, as the pyramid file has it: the policy takes over this codec."""
     held_share: float = 0.1
@@ -115,6 +111,7 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
         settings = dataclasses.asdict(config)
         for moved in ("out", "cache"):
             del settings[moved]
+        settings |= settings.pop("selection")
         settings["action_done"] = list(action_done(config)) or None  # labels of earlier versions are of the expert's
         claim(out, {**settings, "corpus_identity": corpus.identity}, free=())
         if (out / SUMMARY).is_file():
@@ -193,7 +190,7 @@ def action_done(config: LabelConfig) -> tuple[str, ...]:
     between two pictures lies what the robot did, noise included, and that is the column `action`.
     """
     info = config.robot.expanduser() / "meta" / "info.json"
-    if config.action or not info.is_file():
+    if config.selection.action or not info.is_file():
         return ()
     try:
         features = json.loads(info.read_text("utf-8"))["features"]
@@ -207,20 +204,19 @@ def action_done(config: LabelConfig) -> tuple[str, ...]:
 
 def _robot(config: LabelConfig, progress: Callable[[int, int], None]) -> RobotMember:
     """Samples of the robot's episodes, the future a horizon later."""
-    from corpora.episodes.episode import RobotEpisodes
     from corpora.episodes.frames import open_episode_frames
+    from corpora.episodes.opening import open_episodes
     from corpora.mixture.datasets import RobotMember
-    from corpora.mixture.spec import chosen_episodes
 
-    action = config.action or action_done(config)
-    listed = RobotEpisodes(config.robot, state=config.state, action=action)
-    if listed.action is None:
+    action = config.selection.action or action_done(config)
+    cameras = (config.camera,) if config.camera else config.selection.cameras
+    episodes = open_episodes(config.robot, dataclasses.replace(config.selection, cameras=cameras, action=action))
+    if episodes.action is None:
         raise ValueError(f"robot '{config.robot}' has no actions: there is nothing to learn from it")
-    texts = [episode.instruction for episode in listed.episodes]
-    chosen = chosen_episodes(listed.indices, texts, episodes=config.episodes, demos=config.demos)
-    camera = config.camera or listed.cameras[0]
-    episodes = RobotEpisodes(config.robot, cameras=(camera,), state=config.state, action=action, indices=chosen)
-    if action != config.action:  # labels lie in the places of the policy's own actions, and take over their names
+    episodes = episodes.seen_by(episodes.cameras[:1])
+    if (
+        action != config.selection.action
+    ):  # labels lie in the places of the policy's own actions, and take over their names
         episodes.action_names = tuple(dim for part in episodes.modality.action for dim in part.dims)
     for index, reason in episodes.faults:
         log.warning("robot '%s': episode %d is left out: %s", config.robot, index, reason)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.episodes.previous_action import LEAD, PREVIOUS
+from corpora.episodes.episode import LEAD, PREVIOUS
 from jobs.evaluation.statistics import Interval, bootstrap_ratio, resamples
 from jobs.evaluation.still_action import still_rules
 

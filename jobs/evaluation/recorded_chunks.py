@@ -4,19 +4,17 @@ episodes' numbers for the baselines."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corpora.episodes.episode import RobotEpisodes
+from corpora.episodes.episode import PREVIOUS, Episodes, EpisodeSelection
 from corpora.episodes.frames import open_episode_frames
-from corpora.episodes.previous_action import PREVIOUS
-from corpora.episodes.rlds import open_robot_episodes
+from corpora.episodes.opening import open_episodes
 from corpora.mixture.datasets import RobotMember
-from corpora.mixture.spec import chosen_episodes
 from corpora.video.nearest import rows_within
 from jobs.evaluation.open_loop import Chunks, matching_state_dims
 from vla.policy import ChunkPolicy
@@ -25,26 +23,12 @@ FIT_CHUNKS = 20_000
 """Chunks of the training episodes, evenly spaced, behind the baselines."""
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Which episodes and columns of a dataset; empty: as the policy was trained."""
-
-    episodes: str
-    """Held out: "20:26" for 20 to 25, or "3,5,8"."""
-    train_episodes: str = ""
-    """Behind the baselines; empty: all that are not held out."""
-    cameras: tuple[str, ...] = ()
-    """Empty: the policy's."""
-    state: tuple[str, ...] = ()
-    """Parts or dimensions ("7:14"); empty: those that have the policy's names."""
-    action: tuple[str, ...] = ()
-    """As `state`."""
-
-
 class RecordedEpisodes:
     """The held-out moments (every `every`-th row) of a dataset (LeRobot or RLDS), in the policy's dimensions.
 
-    Raises ValueError for episodes or cameras there are not, and columns that are not the policy's.
+    `selection`: what is held out; cameras, state and action that it does not name are those of the policy's names.
+    `train_episodes`: behind the baselines, "0:20" or "3,5,8"; empty: all that are not held out. Raises ValueError for
+    episodes or cameras there are not, and columns that are not the policy's.
     """
 
     def __init__(
@@ -52,8 +36,9 @@ class RecordedEpisodes:
         policy: ChunkPolicy,
         embodiment: str,
         data: Path,
-        selection: Selection,
+        selection: EpisodeSelection,
         *,
+        train_episodes: str = "",
         every: int = 1,
         cache: Path | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -61,17 +46,13 @@ class RecordedEpisodes:
         facts, config = policy.robot(embodiment), policy.config
         spec = facts.codec.spec
         previous = any(name.startswith(PREVIOUS) for name in spec.names_of_state)
-        listed = open_robot_episodes(
-            data,
-            cameras=selection.cameras or facts.cameras,
-            state=selection.state,
-            action=selection.action,
-            previous_action=previous,
-        )
-        texts = [episode.instruction for episode in listed.episodes]
-        held = chosen_episodes(listed.indices, texts, episodes=selection.episodes)
-        if selection.train_episodes:
-            train = chosen_episodes(listed.indices, texts, episodes=selection.train_episodes)
+        if selection.previous_action and not previous:
+            raise ValueError("previous_action: the policy was trained without it; leave it out")
+        cameras = selection.cameras or facts.cameras
+        listed = open_episodes(data, replace(selection.columns, cameras=cameras, previous_action=previous))
+        held = listed.choose(selection)
+        if train_episodes:
+            train = listed.choose(EpisodeSelection(train_episodes, failures=True))
         else:
             train = [index for index in listed.indices if index not in set(held)]
         both = sorted(set(train) & set(held))
@@ -87,14 +68,7 @@ class RecordedEpisodes:
         self.horizon = config.horizon
         self.held_by = matching_state_dims(self.state_names, self.action_names, _held_by(policy, embodiment))
         self.train = self._numbers(listed, train)
-        chosen = open_robot_episodes(
-            data,
-            cameras=selection.cameras or facts.cameras,
-            state=selection.state,
-            action=selection.action,
-            indices=held,
-            previous_action=previous,
-        )
+        chosen = listed.take(held)
         frames = open_episode_frames(chosen, config.image_size, cache=cache, progress=progress)
         self._member = RobotMember(
             chosen,
@@ -115,14 +89,14 @@ class RecordedEpisodes:
         self._indices = np.flatnonzero(first)
         self.held = self._chunks(chosen, rows[first])
 
-    def _numbers(self, episodes: RobotEpisodes, chosen: Sequence[int]) -> Chunks:
+    def _numbers(self, episodes: Episodes, chosen: Sequence[int]) -> Chunks:
         wanted = set(chosen)
         rows = np.concatenate(
             [np.arange(episode.start, episode.stop) for episode in episodes.episodes if episode.index in wanted]
         )
         return self._chunks(episodes, rows[:: -(-len(rows) // FIT_CHUNKS)])
 
-    def _chunks(self, episodes: RobotEpisodes, rows: NDArray[np.int64]) -> Chunks:
+    def _chunks(self, episodes: Episodes, rows: NDArray[np.int64]) -> Chunks:
         """Of these rows of `episodes`, by time."""
         assert episodes.action is not None
         offsets = np.arange(-1, self.horizon) * self.step_s

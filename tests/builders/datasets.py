@@ -5,18 +5,38 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from corpora.episodes.episode import Episodes, EpisodeSelection
+from corpora.episodes.opening import open_episodes
 from tests.builders.videos import numbered_frame, write_video
 
 FPS = 15
 CAMERAS = ("observation.images.head", "observation.images.side")
 LENGTHS = (30, 45)
 TASKS = ("pick the cup", "place the cup")
+
+
+def without_states(root: Path) -> Path:
+    """The LeRobot dataset at `root`, its states taken off the list of features."""
+    path = root / "meta" / "info.json"
+    info = json.loads(path.read_text())
+    del info["features"]["observation.state"]
+    path.write_text(json.dumps(info))
+    return root
+
+
+def opened(root: Path, *, indices: Iterable[int] | None = None, **choices: Any) -> Episodes:
+    """All episodes of a dataset, failed ones too, or those of these `indices`."""
+    choices = {name: tuple(value) if isinstance(value, list) else value for name, value in choices.items()}
+    episodes = open_episodes(root, EpisodeSelection(failures=True, **choices))
+    return episodes if indices is None else episodes.take(indices)
 
 
 def truth_of(episode: int) -> dict[str, np.ndarray]:

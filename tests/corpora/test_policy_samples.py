@@ -11,13 +11,23 @@ import pytest
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.frames import ClipFrames, open_clip_frames
-from corpora.episodes.episode import RobotEpisodes
+from corpora.episodes.episode import Episodes
 from corpora.episodes.frames import open_episode_frames
 from corpora.mixture.datasets import ClipMember, LatentMember, Member, MemberSubset, RobotMember
 from corpora.store.frames import FrameTable
 from lapa.latents import LatentKey, PairColumns, Part, write_part
 from tests.builders.corpora import clip_frames, write_corpus
-from tests.builders.datasets import CAMERAS, FPS, LENGTHS, TASKS, frames_of, lerobot_v2, lerobot_v3
+from tests.builders.datasets import (
+    CAMERAS,
+    FPS,
+    LENGTHS,
+    TASKS,
+    frames_of,
+    lerobot_v2,
+    lerobot_v3,
+    opened,
+    without_states,
+)
 from tests.builders.videos import number_of, write_video
 
 HEAD = CAMERAS[0]
@@ -25,9 +35,9 @@ TOKENS, DIM = 4, 3
 
 
 @pytest.fixture(scope="module")
-def robot(tmp_path_factory: pytest.TempPathFactory) -> tuple[RobotEpisodes, FrameTable]:
+def robot(tmp_path_factory: pytest.TempPathFactory) -> tuple[Episodes, FrameTable]:
     folder = tmp_path_factory.mktemp("robot")
-    episodes = RobotEpisodes(lerobot_v3(folder / "pick"))
+    episodes = opened(lerobot_v3(folder / "pick"))
     return episodes, open_episode_frames(episodes, 64, cache=folder / "cache")
 
 
@@ -65,7 +75,7 @@ def write_latents(folder: Path, clips: ClipFrames, *, shift_s: float = 0.0, lam_
         (folder / "lam" / "config.json").write_text(json.dumps({"tokens": lam_tokens}))
 
 
-def member_of(robot: tuple[RobotEpisodes, FrameTable], **changes: object) -> RobotMember:
+def member_of(robot: tuple[Episodes, FrameTable], **changes: object) -> RobotMember:
     settings: dict = {"name": "pick", "embodiment": "two_link", "horizon": 6, **changes}
     return RobotMember(*robot, **settings)
 
@@ -147,7 +157,7 @@ def test_a_camera_that_failed_is_masked_and_rows_nobody_saw_are_no_samples(tmp_p
     video = "videos/chunk-000/{}/episode_000000.mp4"
     write_video(root / video.format(HEAD), frames_of(0, 0)[:10], fps=FPS)
     write_video(root / video.format(CAMERAS[1]), frames_of(0, 1)[:20], fps=FPS)
-    episodes = RobotEpisodes(root)
+    episodes = opened(root)
     frames = open_episode_frames(episodes, 32, cache=tmp_path / "cache")
     member = member_of((episodes, frames), episode_indices=[0], future_s=4 / FPS)
     assert len(member) == 21
@@ -160,7 +170,7 @@ def test_a_camera_that_failed_is_masked_and_rows_nobody_saw_are_no_samples(tmp_p
 
 
 def test_without_actions_the_mask_is_false(tmp_path: Path) -> None:
-    episodes = RobotEpisodes(lerobot_v2(tmp_path / "watched", actions=False), cameras=["head"], state=None)
+    episodes = opened(without_states(lerobot_v2(tmp_path / "watched", actions=False)), cameras=["head"])
     frames = open_episode_frames(episodes, 32, cache=tmp_path / "cache")
     member = member_of((episodes, frames), future_s=0.2)
     sample = member.sample(3)
@@ -186,7 +196,7 @@ def test_settings_that_make_no_sense_are_refused(robot) -> None:
     with pytest.raises(ValueError, match="has no sample"):
         member_of(robot, horizon=60, drop_last=True)
     with pytest.raises(ValueError, match="open_episode_frames of the same episodes"):
-        member_of((RobotEpisodes(robot[0].root, indices=[0]), robot[1]))
+        member_of((opened(robot[0].root, indices=[0]), robot[1]))
 
 
 def test_samples_may_be_changed_without_changing_the_data(robot, corpus) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from corpora.mixture.spec import PyramidMember, chosen_episodes, pyramid_of, read_pyramid
+from corpora.episodes.episode import EpisodeSelection
+from corpora.mixture.spec import PyramidMember, pyramid_of, read_pyramid
 
 
 @pytest.fixture
@@ -178,18 +179,18 @@ TEXTS = ["open", "close", "open", "open", "close", "open"]
     ],
 )
 def test_chosen_episodes(options: dict, expected: list[int]) -> None:
-    assert chosen_episodes(INDICES, TEXTS, **options) == expected
+    assert EpisodeSelection(**options).choose(INDICES, TEXTS) == expected
 
 
 @pytest.mark.parametrize("text", ["a", "1:", "0-4", "1,,2", "1:2:3"])
 def test_a_text_that_names_no_episodes(text: str) -> None:
     with pytest.raises(ValueError, match=f"episodes '{text}': write 0:20 or 0,3,5"):
-        chosen_episodes(INDICES, TEXTS, episodes=text)
+        EpisodeSelection(text).choose(INDICES, TEXTS)
 
 
 def test_nothing_left_is_an_error() -> None:
     with pytest.raises(ValueError, match="episodes '8:20', demos 2: no episode is left of 6"):
-        chosen_episodes(INDICES, TEXTS, episodes="8:20", demos=2)
+        EpisodeSelection("8:20", demos=2).choose(INDICES, TEXTS)
 
 
 def test_an_rlds_dataset_is_one_where_its_reader_says_so(folder: Path) -> None:

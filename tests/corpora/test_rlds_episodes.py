@@ -16,9 +16,10 @@ import pytest
 from numpy.typing import NDArray
 
 from corpora.episodes.frames import open_episode_frames
-from corpora.episodes.rlds import STEP_S, RldsEpisodes, is_rlds, open_robot_episodes
+from corpora.episodes.rlds import STEP_S, is_rlds
 from corpora.episodes.tf_records import example, records
 from corpora.video.image import decode_picture
+from tests.builders.datasets import opened
 
 LENGTHS = (5, 8, 3)
 TEXTS = ("put the cup away", "open the drawer", "put the cup away")
@@ -133,8 +134,8 @@ def test_values_come_back_as_they_were_written(packed: bool) -> None:
 def test_episodes_are_read_as_they_lie_there(tmp_path: Path) -> None:
     root = rlds(tmp_path / "1.0.0")
     assert is_rlds(root) and not is_rlds(tmp_path)
-    episodes = open_robot_episodes(root, cameras=("head",))
-    assert isinstance(episodes, RldsEpisodes) and episodes.name == "kitchen" and not episodes.faults
+    episodes = opened(root, cameras=("head",))
+    assert episodes.name == "kitchen" and not episodes.faults
     assert episodes.indices == [0, 1, 2] and episodes.cameras == ("observation.head",)
     for episode, length, text in zip(episodes.episodes, LENGTHS, TEXTS, strict=True):
         state, action = numbers_of(episode.index)
@@ -143,7 +144,7 @@ def test_episodes_are_read_as_they_lie_there(tmp_path: Path) -> None:
         np.testing.assert_allclose(episode.t_s, np.arange(length) * STEP_S)
         assert episode.instruction == text
         assert episodes.instructions[episodes.instruction[episode.start]] == text
-    few = open_robot_episodes(root, indices=[2], state=["1:3"], action=["0"], previous_action=True)
+    few = opened(root, indices=[2], state=["1:3"], action=["0"], previous_action=True)
     assert few.indices == [2] and few.state is not None and few.action is not None
     np.testing.assert_array_equal(few.state[:, :2], numbers_of(2)[0][:, 1:])
     np.testing.assert_array_equal(few.state[1:, -1], few.action[:-1, 0])
@@ -151,7 +152,7 @@ def test_episodes_are_read_as_they_lie_there(tmp_path: Path) -> None:
 
 
 def test_pictures_lie_beside_their_rows_and_blank_views_are_none(tmp_path: Path) -> None:
-    episodes = open_robot_episodes(rlds(tmp_path / "data"), indices=[1, 2])
+    episodes = opened(rlds(tmp_path / "data"), indices=[1, 2])
     frames = open_episode_frames(episodes, 64, cache=tmp_path / "cache")
     assert frames.cameras == ("observation.head", "observation.side")
     assert frames.valid[:, 0].all() and not frames.valid[:, 1].any()
@@ -165,11 +166,11 @@ def test_pictures_lie_beside_their_rows_and_blank_views_are_none(tmp_path: Path)
 def test_what_is_damaged_or_lacking_is_named(tmp_path: Path) -> None:
     root = rlds(tmp_path / "data")
     with pytest.raises(ValueError, match=r"camera 'wrist'.*'kitchen'.*observation\.head"):
-        open_robot_episodes(root, cameras=("wrist",))
+        opened(root, cameras=("wrist",))
     with pytest.raises(ValueError, match=r"episodes \[7\]: dataset 'kitchen' does not have them; it has 3"):
-        open_robot_episodes(root, indices=[1, 7])
+        opened(root, indices=[1, 7])
     with pytest.raises(ValueError, match="state '3:9': 'observation.state' has 3 dimensions"):
-        open_robot_episodes(root, state=["3:9"])
+        opened(root, state=["3:9"])
     last = sorted(root.glob("*.tfrecord*"))[1]
     whole = last.read_bytes()
     for cut in (len(whole) - 1, 7):
@@ -178,7 +179,7 @@ def test_what_is_damaged_or_lacking_is_named(tmp_path: Path) -> None:
             list(records(last))
     short = made_example({"steps/observation/state": np.ones(7, np.float32), "steps/is_first": np.arange(3) == 0})
     last.write_bytes(record(short))
-    broken = open_robot_episodes(root)
+    broken = opened(root)
     assert broken.indices == [0, 1] and "7 numbers, no multiple of the 3" in broken.faults[0][1]
     for rubbish in (b"\xff" * 40, b"\x0a\xff\x01", b"\x08\x01", made_example({"a": [b"b"]})[:-1]):
         with pytest.raises(ValueError, match=r"no tf\.train\.Example"):
@@ -191,7 +192,7 @@ def test_what_is_damaged_or_lacking_is_named(tmp_path: Path) -> None:
     for broken_tree in trees:
         (root / "features.json").write_text(json.dumps(broken_tree))
         with pytest.raises(ValueError, match=r"features\.json has no steps: it is no RLDS dataset.*restore it"):
-            open_robot_episodes(root)
+            opened(root)
 
 
 def nested(feature_bytes: bytes) -> bytes:
@@ -238,7 +239,7 @@ def test_rubbish_is_no_example(content: bytes, reason: str) -> None:
 def test_steps_are_counted_by_the_widths_of_features_json(tmp_path: Path) -> None:
     few = {"is_first": None, "action": np.arange(12, dtype=np.float32)}  # 6 actions beside 5 states
     root = rlds(tmp_path / "data", changed={0: few, 1: {"is_first": None}, 2: {"observation/state": None}})
-    episodes = open_robot_episodes(root, state=["1:2"])
+    episodes = opened(root, state=["1:2"])
     assert episodes.indices == [1] and episodes.state is not None and episodes.action is not None
     np.testing.assert_array_equal(episodes.state[:, 0], numbers_of(1)[0][:, 1])  # not of half the width
     (first, reason), (last, lacking) = episodes.faults
@@ -251,7 +252,7 @@ def test_steps_are_counted_by_the_widths_of_features_json(tmp_path: Path) -> Non
         2: {"action": [b"0"]},
     }
     with pytest.raises(ValueError, match=r"no usable episode.*numbers where .*head': 7, .*'action' holds bytes"):
-        open_robot_episodes(rlds(tmp_path / "other", changed=odd))
+        opened(rlds(tmp_path / "other", changed=odd))
 
 
 def test_damaged_records_are_faults_and_the_rest_goes_on(tmp_path: Path) -> None:
@@ -262,7 +263,7 @@ def test_damaged_records_are_faults_and_the_rest_goes_on(tmp_path: Path) -> None
     first.write_bytes(record(b"\xff" * 40) + first.read_bytes()[length + 16 :])
     whole = second.read_bytes()
     second.write_bytes(whole[: len(whole) // 2])
-    episodes = open_robot_episodes(root)
+    episodes = opened(root)
     faults = dict(episodes.faults)
     kept = [1, *(index for index in (2, 3) if index not in faults), 5]
     assert episodes.indices == kept and 4 in faults  # numbered as if all were there
@@ -272,9 +273,9 @@ def test_damaged_records_are_faults_and_the_rest_goes_on(tmp_path: Path) -> None
     frames = open_episode_frames(episodes, 64, cache=tmp_path / "cache")
     assert frames.valid[:, 0].all()
     assert np.abs(frames.pictures[episodes.episodes[-1].start, 0] - picture_of(0, 0).astype(int)).mean() < 4
-    assert [index for index, _ in open_robot_episodes(root, indices=[1, 4]).faults] == [4]
+    assert [index for index, _ in opened(root, indices=[1, 4]).faults] == [4]
     (root / "dataset_info.json").write_text("{}")  # not known how many there should be
-    assert open_robot_episodes(root).indices[-1] == kept[-2] + 2
+    assert opened(root).indices[-1] == kept[-2] + 2
 
 
 def claimed(width: int, height: int) -> tuple[bytes, bytes]:
@@ -302,7 +303,7 @@ def test_pictures_that_do_not_decode_are_faults_of_their_rows(tmp_path: Path) ->
         b"",
     ]
     root = rlds(tmp_path / "data", changed={1: {"observation/head": views}})
-    frames = open_episode_frames(open_robot_episodes(root, cameras=["head"]), 64, cache=tmp_path / "cache")
+    frames = open_episode_frames(opened(root, cameras=["head"]), 64, cache=tmp_path / "cache")
     assert frames.valid[:, 0].tolist() == [True] * 5 + [False, False, True] + [False] * 5 + [True] * 3
     told = {fault.reason: fault.rows for fault in frames.faults}
     assert {fault.source for fault in frames.faults} == {"kitchen/episode_000001"} and sum(told.values()) == 7
@@ -342,18 +343,18 @@ def test_whole_pictures_decode_and_errors_of_the_decoder_are_told(monkeypatch: p
 def test_the_rate_is_assumed_aloud_or_read_from_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = rlds(tmp_path / "data")
     with caplog.at_level(logging.WARNING):
-        assert open_robot_episodes(root).fps == 5 and open_robot_episodes(root).fps == 5
+        assert opened(root).fps == 5 and opened(root).fps == 5
     assert len(caplog.records) == 1  # once, however often it is opened
     assert "'kitchen'" in caplog.text and "5 steps a second" in caplog.text and str(root / "giza.json") in caplog.text
     caplog.clear()
     (root / "giza.json").write_text('{"steps_per_s": 10}')
-    episodes = open_robot_episodes(root)
+    episodes = opened(root)
     assert episodes.fps == 10 and not caplog.records
     np.testing.assert_allclose(episodes.episodes[0].t_s, np.arange(5) / 10)
     for wrong in ("0", "-1", '"fast"', "true", "NaN", "Infinity", "null"):
         (root / "giza.json").write_text(f'{{"steps_per_s": {wrong}}}')
         with pytest.raises(ValueError, match=r"giza\.json: steps_per_s .* must be a number above 0, for example 5"):
-            open_robot_episodes(root)
+            opened(root)
 
 
 def test_a_dataset_without_numbers_and_a_shape_that_varies(tmp_path: Path) -> None:
@@ -362,6 +363,8 @@ def test_a_dataset_without_numbers_and_a_shape_that_varies(tmp_path: Path) -> No
     step = tree["featuresDict"]["features"]["steps"]["sequence"]["feature"]["featuresDict"]["features"]
     step["action"]["tensor"]["shape"]["dimensions"] = ["-1"]
     (root / "features.json").write_text(json.dumps(tree))
-    assert open_robot_episodes(root).action is None
-    with pytest.raises(ValueError, match=r"'kitchen' has no .*state nor action.*name columns.*'observation\.state'"):
-        open_robot_episodes(root, state=None)
+    assert opened(root).action is None
+    step["observation"]["featuresDict"]["features"]["state"]["tensor"]["shape"]["dimensions"] = ["-1"]
+    (root / "features.json").write_text(json.dumps(tree))
+    with pytest.raises(ValueError, match=r"'kitchen' has no .*state nor action.*name columns.*of \["):
+        opened(root)

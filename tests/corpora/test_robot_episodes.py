@@ -13,9 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpora.episodes import frames as episode_frames
-from corpora.episodes.episode import RobotEpisodes
 from corpora.episodes.frames import open_episode_frames
-from tests.builders.datasets import CAMERAS, FPS, LENGTHS, TASKS, frames_of, lerobot_v2, lerobot_v3, truth_of
+from tests.builders.datasets import (
+    CAMERAS,
+    FPS,
+    LENGTHS,
+    TASKS,
+    frames_of,
+    lerobot_v2,
+    lerobot_v3,
+    opened,
+    truth_of,
+    without_states,
+)
 from tests.builders.videos import number_of, numbered_frame, write_video
 
 HEAD, SIDE = CAMERAS
@@ -37,7 +47,7 @@ def change_column(path: Path, name: str, values: list, *, rename: str = "") -> N
 
 @pytest.mark.parametrize("version", ["v2.0", "v2.1", "v3.0"])
 def test_every_version_gives_the_same_rows(tmp_path: Path, version: str) -> None:
-    episodes = RobotEpisodes(made(tmp_path / "pick", version))
+    episodes = opened(made(tmp_path / "pick", version))
     assert (episodes.fps, episodes.robot_type, episodes.cameras) == (FPS, "two_link", CAMERAS)
     assert episodes.indices == [0, 1]
     assert episodes.state_names == ("state_0", "state_1", "state_2")
@@ -54,7 +64,7 @@ def test_every_version_gives_the_same_rows(tmp_path: Path, version: str) -> None
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 def test_pictures_are_the_frames_of_their_rows(tmp_path: Path, version: str) -> None:
-    episodes = RobotEpisodes(made(tmp_path / "pick", version), cameras=["side", "head"])
+    episodes = opened(made(tmp_path / "pick", version), cameras=["side", "head"])
     assert episodes.cameras == (SIDE, HEAD)
     frames = open_episode_frames(episodes, 64, cache=tmp_path / "cache")
     assert frames.pictures.shape == (sum(LENGTHS), 2, 64, 64, 3)
@@ -69,7 +79,7 @@ def test_pictures_are_the_frames_of_their_rows(tmp_path: Path, version: str) -> 
 
 
 def test_crop_keeps_the_middle_square_and_squash_the_whole(tmp_path: Path) -> None:
-    episodes = RobotEpisodes(made(tmp_path / "pick"), cameras=["head"], indices=[0])
+    episodes = opened(made(tmp_path / "pick"), cameras=["head"], indices=[0])
     squashed = open_episode_frames(episodes, 48, cache=tmp_path / "cache")
     cropped = open_episode_frames(episodes, 48, fit="crop", cache=tmp_path / "cache")
     source = frames_of(0, 0)[7]
@@ -92,7 +102,7 @@ def test_rows_and_frames_meet_by_time_and_not_by_counting(tmp_path: Path) -> Non
     times = np.sort(rng.uniform(0, shown[-1], LENGTHS[0]))
     times[0] = 0.0
     change_column(root / DATA.format(0), "timestamp", times.tolist())
-    episodes = RobotEpisodes(root, cameras=["head"], indices=[0])
+    episodes = opened(root, cameras=["head"], indices=[0])
     frames = open_episode_frames(episodes, 64, cache=tmp_path / "cache")
     nearest = [int(np.abs(shown - time).argmin()) for time in times]
     assert nearest != list(range(LENGTHS[0]))
@@ -103,7 +113,7 @@ def test_rows_and_frames_meet_by_time_and_not_by_counting(tmp_path: Path) -> Non
 def test_a_recorder_that_stamps_after_the_step_still_begins_with_the_first_frame(tmp_path: Path) -> None:
     root = made(tmp_path / "pick")
     change_column(root / DATA.format(0), "timestamp", [(i + 1) / FPS for i in range(LENGTHS[0])])
-    episodes = RobotEpisodes(root, cameras=["head"], indices=[0])
+    episodes = opened(root, cameras=["head"], indices=[0])
     frames = open_episode_frames(episodes, 64, cache=tmp_path / "cache")
     assert [number_of(picture) for picture in frames.pictures[:, 0]] == list(range(LENGTHS[0]))
 
@@ -114,7 +124,7 @@ def test_the_last_row_of_an_episode_never_shows_the_next_one(tmp_path: Path) -> 
     path = root / "data/chunk-000/file-000.parquet"
     times = np.concatenate([np.arange(length) / FPS * 1.019 for length in LENGTHS])
     change_column(path, "timestamp", times.tolist())
-    episodes = RobotEpisodes(root, cameras=["head"])
+    episodes = opened(root, cameras=["head"])
     assert round(episodes.episodes[0].t_s[-1] * FPS) == LENGTHS[0]  # the second episode's first frame
     frames = open_episode_frames(episodes, 64, cache=tmp_path / "cache")
     assert number_of(frames.pictures[LENGTHS[0] - 1, 0]) == LENGTHS[0] - 1
@@ -138,37 +148,36 @@ def test_modality_names_parts_cameras_and_instruction(tmp_path: Path) -> None:
     for episode, length in enumerate(LENGTHS):
         change_column(root / DATA.format(episode), "annotation.told", [4] * 10 + [5] * (length - 10))
         change_column(root / DATA.format(episode), "annotation.human.validity", [0] * length)
-    episodes = RobotEpisodes(root)
+    episodes = opened(root)
     assert episodes.cameras == (SIDE,)
     assert episodes.state_names == ("hand.state_2", "arm.state_0", "arm.state_1")
-    assert episodes.state_slices == {"hand": slice(0, 1), "arm": slice(1, 3)}
+    assert [(part.name, part.width) for part in episodes.state_parts] == [("hand", 1), ("arm", 2)]
     assert episodes.state_parts[1].facts == {"rotation_type": "euler"}
     truth = truth_of(1)
     np.testing.assert_array_equal(episodes.episodes[1].state, truth["observation.state"][:, [2, 0, 1]])
     told = [episodes.instructions[number] for number in episodes.instruction]
     assert told == (["reach"] * 10 + ["lift"] * 20) + (["reach"] * 10 + ["lift"] * 35)
-    chosen = RobotEpisodes(root, cameras=["ego"], state=["1:3", "hand"], action=["grip"])
+    chosen = opened(root, cameras=["ego"], state=["1:3", "hand"], action=["grip"])
     np.testing.assert_array_equal(chosen.episodes[0].state, truth_of(0)["observation.state"][:, [1, 2, 2]])
     np.testing.assert_array_equal(chosen.episodes[0].action, truth_of(0)["action"][:, 1:])
     with pytest.raises(ValueError, match=r"action 'wrist'.*\['arm', 'grip'\]"):
-        RobotEpisodes(root, action=["wrist"])
+        opened(root, action=["wrist"])
     with pytest.raises(ValueError, match="has 3 dimensions"):
-        RobotEpisodes(root, state=["2:4"])
+        opened(root, state=["2:4"])
     modality["state"]["arm"]["end"] = 9
     (root / "meta" / "modality.json").write_text(json.dumps(modality))
     with pytest.raises(ValueError, match="'arm' is 0:9"):
-        RobotEpisodes(root)
+        opened(root)
 
 
 def test_v3_tasks_come_row_by_row_from_their_table(tmp_path: Path) -> None:
     root = made(tmp_path / "pick", "v3.0")
     pq.write_table(pa.table({"task_index": [1, 0], "task": ["second", "first"]}), root / "meta" / "tasks.parquet")
-    assert [episode.instruction for episode in RobotEpisodes(root).episodes] == ["first", "second"]
+    assert [episode.instruction for episode in opened(root).episodes] == ["first", "second"]
 
 
 def test_without_states_or_actions_there_are_none(tmp_path: Path) -> None:
-    root = lerobot_v2(tmp_path / "watched", actions=False)
-    episodes = RobotEpisodes(root, state=None)
+    episodes = opened(without_states(lerobot_v2(tmp_path / "watched", actions=False)))
     assert episodes.state is None
     assert episodes.action is None
     assert episodes.state_names == ()
@@ -213,7 +222,7 @@ def _ragged(root: Path) -> None:
 def test_a_damaged_episode_is_left_out_with_its_reason(tmp_path: Path, damage, told: str) -> None:
     root = made(tmp_path / "pick")
     damage(root)
-    episodes = RobotEpisodes(root)
+    episodes = opened(root)
     assert episodes.indices == [1]
     (fault,) = episodes.faults
     assert fault[0] == 0
@@ -221,40 +230,40 @@ def test_a_damaged_episode_is_left_out_with_its_reason(tmp_path: Path, damage, t
     assert len(episodes.t_s) == LENGTHS[1]
     (root / DATA.format(1)).unlink()
     with pytest.raises(ValueError, match="no usable episode: episode 0: "):
-        RobotEpisodes(root)
+        opened(root)
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     root = made(tmp_path / "pick")
     with pytest.raises(ValueError, match=r"camera 'wrist'.*observation.images.head"):
-        RobotEpisodes(root, cameras=["wrist"])
+        opened(root, cameras=["wrist"])
     with pytest.raises(ValueError, match=r"episodes \[7\]"):
-        RobotEpisodes(root, indices=[0, 7])
+        opened(root, indices=[0, 7])
     with pytest.raises(ValueError, match="not a LeRobot dataset"):
-        RobotEpisodes(tmp_path)
+        opened(tmp_path)
     info = json.loads((root / "meta" / "info.json").read_text())
     (root / "meta" / "info.json").write_text(json.dumps({**info, "codebase_version": "v1.6"}))
     with pytest.raises(ValueError, match=r"version 'v1.6'; 2.0, 2.1 and 3.0"):
-        RobotEpisodes(root)
+        opened(root)
     (root / "meta" / "info.json").write_text("{")
     with pytest.raises(ValueError, match=r"info.json cannot be read"):
-        RobotEpisodes(root)
+        opened(root)
 
 
 def test_a_camera_without_videos_is_passed_over_unless_asked_for(tmp_path: Path) -> None:
     root = made(tmp_path / "pick")
     for episode in range(2):
         (root / VIDEO.format(SIDE, episode)).unlink()
-    assert RobotEpisodes(root).cameras == (HEAD,)
+    assert opened(root).cameras == (HEAD,)
     with pytest.raises(ValueError, match="holds no video of it"):
-        RobotEpisodes(root, cameras=["side"])
+        opened(root, cameras=["side"])
 
 
 def test_a_video_that_breaks_off_costs_its_rows_only(tmp_path: Path) -> None:
     root = made(tmp_path / "pick")
     write_video(root / VIDEO.format(HEAD, 0), frames_of(0, 0)[:12], fps=FPS)
     (root / VIDEO.format(HEAD, 1)).write_bytes(b"no video at all")
-    episodes = RobotEpisodes(root)
+    episodes = opened(root)
     told: list[tuple[int, int]] = []
     frames = open_episode_frames(episodes, 32, cache=tmp_path / "cache", progress=lambda *done: told.append(done))
     head, side = frames.valid[:, 0], frames.valid[:, 1]
@@ -272,7 +281,7 @@ def test_a_video_that_breaks_off_costs_its_rows_only(tmp_path: Path) -> None:
 
 def test_pictures_are_decoded_once_and_shared_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, cache = made(tmp_path / "pick"), tmp_path / "cache"
-    first = open_episode_frames(RobotEpisodes(root), 32, cache=cache)
+    first = open_episode_frames(opened(root), 32, cache=cache)
     copy = pickle.loads(pickle.dumps(first))  # as a worker process gets it
     assert len(pickle.dumps(first)) < 500
     np.testing.assert_array_equal(copy.pictures, first.pictures)
@@ -283,27 +292,27 @@ def test_pictures_are_decoded_once_and_shared_read_only(tmp_path: Path, monkeypa
         raise AssertionError("decoded again")
 
     monkeypatch.setattr(episode_frames, "_run", refuse)
-    again = open_episode_frames(RobotEpisodes(root), 32, cache=cache)
+    again = open_episode_frames(opened(root), 32, cache=cache)
     np.testing.assert_array_equal(again.pictures, first.pictures)
     moved = tmp_path / "elsewhere" / "pick"
     moved.parent.mkdir()
     root.rename(moved)
-    assert open_episode_frames(RobotEpisodes(moved), 32, cache=cache).folder == first.folder
-    for other in (RobotEpisodes(moved, cameras=["head"]), RobotEpisodes(moved, indices=[1])):
+    assert open_episode_frames(opened(moved), 32, cache=cache).folder == first.folder
+    for other in (opened(moved, cameras=["head"]), opened(moved, indices=[1])):
         with pytest.raises(AssertionError, match="decoded again"):
             open_episode_frames(other, 32, cache=cache)
     with pytest.raises(AssertionError, match="decoded again"):
-        open_episode_frames(RobotEpisodes(moved), 40, cache=cache)
+        open_episode_frames(opened(moved), 40, cache=cache)
     assert sorted(path.name for path in cache.iterdir() if not path.name.startswith(".lock")) == [first.folder.name]
 
 
 def test_a_killed_decoding_is_begun_anew(tmp_path: Path) -> None:
     root, cache = made(tmp_path / "pick"), tmp_path / "cache"
-    first = open_episode_frames(RobotEpisodes(root), 32, cache=cache)
+    first = open_episode_frames(opened(root), 32, cache=cache)
     key = first.folder.name.rpartition("-")[2]
     wanted = first.pictures.copy()
     partial = first.folder.rename(cache / f".partial-{key}")
     (partial / "table.json").unlink()
-    again = open_episode_frames(RobotEpisodes(root), 32, cache=cache)
+    again = open_episode_frames(opened(root), 32, cache=cache)
     np.testing.assert_array_equal(again.pictures, wanted)
     assert not partial.exists()

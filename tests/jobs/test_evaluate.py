@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from corpora.episodes.episode import EpisodeSelection
 from corpora.simulation import gl as offscreen_gl
 from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES
 from jobs.commands.evaluate import EvaluateConfig, _comparable, main, run
@@ -43,8 +44,8 @@ def metaworld_policy(folder: Path) -> Path:
     [
         ({}, "give --data and --episodes"),
         ({"data": Path("x")}, "--data without --episodes"),
-        ({"metaworld": True, "episodes": "0:2"}, "--episodes without --data"),
-        ({"data": Path("x"), "episodes": "0", "tasks": ("reach",)}, "add --metaworld"),
+        ({"metaworld": True, "selection": EpisodeSelection("0:2")}, "--episodes without --data"),
+        ({"data": Path("x"), "selection": EpisodeSelection("0"), "tasks": ("reach",)}, "add --metaworld"),
         ({"metaworld": True, "starts": 0}, "--starts 0: must be at least 1"),
     ],
 )

@@ -17,10 +17,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from corpora.episodes.episode import RobotEpisodes
+from corpora.episodes.episode import EpisodeSelection
 from jobs.commands import ground
 from jobs.policy_recipes import recipe_named
-from tests.builders.datasets import CAMERAS, lerobot_v2, lerobot_v3
+from tests.builders.datasets import CAMERAS, lerobot_v2, lerobot_v3, opened
 from vla.policy import ChunkPolicy
 from vla.training import PolicyTraining
 
@@ -41,10 +41,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(data: Path, out: Path, cache: Path, **changes: Any) -> ground.GroundConfig:
     training = dataclasses.replace(DEBUG.training, val_every_steps=4, **changes.pop("training", {}))
     base = ground.GroundConfig(
-        data=data, out=out, recipe="debug", cache=cache, steps=STEPS, embodiment="two_link", cameras=CAMERAS[:1],
+        data=data, out=out, recipe="debug", cache=cache, steps=STEPS, embodiment="two_link",
+        selection=EpisodeSelection(cameras=CAMERAS[:1]),
         model=DEBUG.policy, training=training,
     )  # fmt: skip
-    return dataclasses.replace(base, **changes)
+    chosen = {
+        item.name: changes.pop(item.name) for item in dataclasses.fields(EpisodeSelection) if item.name in changes
+    }
+    return dataclasses.replace(base, selection=dataclasses.replace(base.selection, **chosen), **changes)
 
 
 def logged(out: Path) -> dict[str, dict[int, float]]:
@@ -246,7 +250,7 @@ def test_the_last_action_is_in_the_state_and_chunks_are_relative_to_it(data: Pat
     changes = {"previous_action": True, "representation": "relative", "steps": 1}
     ground.run(settings(data, tmp_path, cache, **changes), quiet=True)
     codec = ChunkPolicy.from_pretrained(tmp_path).robot("two_link").codec
-    episodes = RobotEpisodes(data, previous_action=True)
+    episodes = opened(data, previous_action=True)
     assert codec.spec.names_of_state == episodes.state_names and len(episodes.state_names) > 3
     assert codec.spec.parts[0].state_dims == (3, 4)  # of 3 numbers and the last action's 2
     chunk = np.zeros((1, 8, codec.spec.action_dim), np.float32)
@@ -261,7 +265,7 @@ def test_a_linear_base_is_fitted_on_the_training_episodes_and_saved(data: Path, 
     ground.run(settings(data, tmp_path, cache, **changes), quiet=True)
     codec = ChunkPolicy.from_pretrained(tmp_path).robot("two_link").codec
     assert codec.base is not None and codec.horizon == 8
-    first, second = (episode.state for episode in RobotEpisodes(data).episodes)
+    first, second = (episode.state for episode in opened(data).episodes)
     assert first is not None and second is not None
     assert codec.base.high == pytest.approx(codec.encode_state(first).max(0))
     assert (codec.encode_state(second).max(0) > codec.base.high + 0.1).any()

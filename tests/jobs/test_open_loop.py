@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from corpora.episodes.episode import EpisodeSelection
 from jobs.evaluation.open_loop import Baselines, Chunks, compare, matching_state_dims
 from jobs.evaluation.plots import plot_errors, plot_trajectories
-from jobs.evaluation.recorded_chunks import RecordedEpisodes, Selection
+from jobs.evaluation.recorded_chunks import RecordedEpisodes
 from tests.builders.datasets import CAMERAS, FPS, LENGTHS, lerobot_v2, lerobot_v3, truth_of
 from vla.actions.space import ActionCodec
 from vla.actions.spec import ActionSpec
@@ -186,7 +187,7 @@ def test_a_policy_that_knows_the_truth_has_no_error(tmp_path: Path, make: Any) -
 
     policy = made_policy(act)
     root = make(tmp_path / "data")
-    recorded = RecordedEpisodes(policy, "two_link", root, Selection("1"), every=3, cache=tmp_path / "cache")
+    recorded = RecordedEpisodes(policy, "two_link", root, EpisodeSelection("1"), every=3, cache=tmp_path / "cache")
     held = recorded.held
     assert len(held.action) == LENGTHS[1] // 3 and set(held.episode.tolist()) == {1}
     assert set(recorded.train.episode.tolist()) == {0} and len(recorded.train.action) == LENGTHS[0]
@@ -204,11 +205,13 @@ def test_a_policy_that_knows_the_truth_has_no_error(tmp_path: Path, make: Any) -
 def test_wrong_choices_are_named(tmp_path: Path) -> None:
     root, policy = lerobot_v3(tmp_path / "data"), made_policy()
     for selection, message in (
-        (Selection("0:2"), "hold out some of them, not all"),
-        (Selection("1", train_episodes="0:2"), r"\[1\] also among the training"),
-        (Selection("7"), "no episode is left"),
-        (Selection("1", state=("0:2",)), "give --state as the policy was trained with"),
-        (Selection("1", cameras=("wrist",)), "camera 'wrist'"),
+        (EpisodeSelection("0:2"), "hold out some of them, not all"),
+        (EpisodeSelection("1"), r"\[1\] also among the training"),
+        (EpisodeSelection("7"), "no episode is left"),
+        (EpisodeSelection("1", state=("0:2",)), "give --state as the policy was trained with"),
+        (EpisodeSelection("1", cameras=("wrist",)), "camera 'wrist'"),
+        (EpisodeSelection("1", previous_action=True), "trained without it"),
     ):
+        train = "0:2" if "training" in message else ""
         with pytest.raises(ValueError, match=message):
-            RecordedEpisodes(policy, "two_link", root, selection, cache=tmp_path / "cache")
+            RecordedEpisodes(policy, "two_link", root, selection, train_episodes=train, cache=tmp_path / "cache")

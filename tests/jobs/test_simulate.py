@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from corpora.episodes.episode import RobotEpisodes
 from corpora.episodes.lerobot_writer import BOOKKEEPING
 from corpora.simulation import gl as offscreen_gl
 from corpora.simulation.episode import EpisodeSettings
@@ -23,6 +22,7 @@ from corpora.simulation.metaworld import HEAD_POSE, Look, MetaWorldEnv, episode_
 from corpora.simulation.tasks import task_names
 from corpora.video.camera import measure_camera_motion
 from jobs.commands.simulate import FORMAT, SimulateConfig, _finished, _versions, main, run
+from tests.builders.datasets import opened
 
 needs_gl = pytest.mark.skipif(not offscreen_gl.offscreen_gl_available(), reason="no software GL library (libosmesa6)")
 SHORT = EpisodeSettings(max_steps=24, noise=(0.0, 0.5))
@@ -248,7 +248,7 @@ def test_policies_read_what_the_expert_wanted_and_the_action_done_by_its_name(si
     rows = rows_of(simulated)
     assert not np.array_equal(rows["action"], rows["action.expert"])
     for parts, column in ((), "action.expert"), (("action",), "action"):
-        episodes = RobotEpisodes(simulated, action=parts)
+        episodes = opened(simulated, action=parts)
         assert episodes.action is not None
         np.testing.assert_allclose(episodes.action, rows[column], atol=1e-6)
         assert episodes.cameras == ("observation.images.head",)

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.frames import ClipFrames, open_clip_frames
+from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.frames import open_episode_frames
+from corpora.episodes.opening import open_episodes
 from corpora.episodes.parts import ActionPart
-from corpora.episodes.rlds import open_robot_episodes
 from corpora.mixture.datasets import ClipMember, LatentMember, Member, RobotMember
 from corpora.mixture.pseudo_actions import PseudoActionMember
-from corpora.mixture.spec import Pyramid, PyramidMember, chosen_episodes
+from corpora.mixture.spec import Pyramid, PyramidMember
 from vla.actions.space import ActionCodec
 from vla.actions.spec import ActionSpec
 from vla.data.loader import TrainingMember, held_groups, split_samples
@@ -105,23 +106,18 @@ def _episodes(
     bar: Callable[[int, int], None] | None,
 ) -> tuple[Member, set[str]]:
     """The member, with the episodes to hold out among its own."""
-    episodes = open_robot_episodes(
-        pyramid.path(entry.dataset),
-        cameras=entry.cameras,
-        state=entry.state,
-        action=entry.action,
-        previous_action=entry.previous_action,
-    )
+    selection = entry.selection
+    episodes = open_episodes(pyramid.path(entry.dataset), selection.columns)
     for index, reason in episodes.faults:
         log.warning("member '%s': episode %d is left out: %s", entry.name, index, reason)
-    usable = [episode for episode in episodes.episodes if entry.failures or episode.succeeded is not False]
+    usable = [episode for episode in episodes.episodes if selection.failures or episode.success is not False]
     if len(usable) < len(episodes):
         log.info("member '%s': %d failed episodes are left out", entry.name, len(episodes) - len(usable))
-    indices, texts = [episode.index for episode in usable], [episode.instruction for episode in usable]
-    chosen = chosen_episodes(indices, texts, episodes=entry.episodes, demos=entry.demos)
+    indices = [episode.index for episode in usable]
+    chosen = episodes.choose(selection)
     group = {episode.index: episode.group for episode in episodes.episodes}
     if held_episodes:
-        out = chosen_episodes(indices, texts, episodes=held_episodes)
+        out = episodes.choose(EpisodeSelection(held_episodes, failures=selection.failures))
         chosen = [index for index in chosen if index not in set(out)]
     elif len(chosen) < len(indices):
         others = [index for index in indices if index not in set(chosen)]
