@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from corpora.clips.corpus import SHARDS, Corpus, decode_clip, iterate_shard
 from corpora.clips.manifest import ClipRow
-from corpora.episodes.frames import resize_picture
-from corpora.store.frames import Fit, FrameFault, FrameTable, Progress, available_cores, make_frame_table
+from corpora.store.frames import FrameFault, FrameTable, Progress, available_cores, make_frame_table
 from corpora.video.decode import describe
+from corpora.video.image import Fit, fit_square
 
 CAMERA = "video"
 """What the one view of a clip is called."""
@@ -41,7 +41,7 @@ def open_clip_frames(
     size: int,
     *,
     rows: Sequence[ClipRow] | None = None,
-    fit: Fit = "squash",
+    fit: Fit = "stretch",
     cache: Path | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -51,8 +51,8 @@ def open_clip_frames(
     A clip that does not decode is told in the table's `faults`, its rows are not valid. Raises ValueError for an unknown
     `fit`, for no clip at all, and as `make_frame_table`.
     """
-    if fit not in ("squash", "crop"):
-        raise ValueError(f"fit '{fit}': must be 'squash' (the whole picture) or 'crop' (its middle square)")
+    if fit not in ("stretch", "crop"):
+        raise ValueError(f"fit '{fit}': must be 'stretch' (the whole picture) or 'crop' (its middle square)")
     if workers is not None and workers < 1:
         raise ValueError(f"workers {workers}: must be at least 1")
     chosen = tuple(corpus.clips if rows is None else rows)
@@ -115,7 +115,7 @@ def _fill(
         if len(frames) != end - begin:
             return f"damaged: {len(frames)} frames, {end - begin} times"
         for row, frame in enumerate(frames, begin):
-            pictures[row, 0] = resize_picture(frame, size, fit)
+            pictures[row, 0] = fit_square(frame, size, fit)
         valid[begin:end] = True
         return ""
 

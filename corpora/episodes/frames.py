@@ -22,17 +22,17 @@ from numpy.typing import NDArray
 
 from corpora.episodes.episode import Episodes
 from corpora.sources.source import stamp_of
-from corpora.store.frames import Fit, FrameFault, FrameTable, Progress, available_cores, make_frame_table
+from corpora.store.frames import FrameFault, FrameTable, Progress, available_cores, make_frame_table
 from corpora.video.decode import (
     DecodingReport,
     Unusable,
     VideoFacts,
     decoded_frames,
     describe,
-    fit_square,
     probe,
     upright,
 )
+from corpora.video.image import Fit, fit_square
 
 _TASK_ROWS = 2048
 """Rows after which a long file is handed to another thread."""
@@ -56,7 +56,7 @@ def open_episode_frames(
     episodes: Episodes,
     size: int,
     *,
-    fit: Fit = "squash",
+    fit: Fit = "stretch",
     cache: Path | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -68,8 +68,8 @@ def open_episode_frames(
     without one are not valid, and told in the table's `faults`; a video that does not decode stops nothing. Raises
     ValueError for an unknown `fit`, and as `make_frame_table`.
     """
-    if fit not in ("squash", "crop"):
-        raise ValueError(f"fit '{fit}': must be 'squash' (the whole picture) or 'crop' (its middle square)")
+    if fit not in ("stretch", "crop"):
+        raise ValueError(f"fit '{fit}': must be 'stretch' (the whole picture) or 'crop' (its middle square)")
     if workers is not None and workers < 1:
         raise ValueError(f"workers {workers}: must be at least 1")
 
@@ -150,7 +150,7 @@ def nearest_frames(
             near = done + np.flatnonzero(np.abs(wanted_s[done:stop] - last[0]) <= reach_s)
             if len(near):
                 rgb = upright(np.asarray(last[1].to_ndarray(format="rgb24"), np.uint8), facts.rotation)
-                yield near, resize_picture(rgb, size, fit)
+                yield near, fit_square(rgb, size, fit)
 
     for t_s, frame in decoded_frames(path, facts, report=report, start_s=start_s, end_s=end_s):
         if last is not None:
@@ -161,12 +161,6 @@ def nearest_frames(
                 return
         last = t_s, frame
     yield from take(len(wanted_s))
-
-
-def resize_picture(rgb: NDArray[np.uint8], size: int, fit: Fit) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3] -> [size, size, 3], by area where it shrinks. What a policy sees while it acts must be resized by
-    this, too: another method differs by a grey level or more."""
-    return fit_square(rgb, size, "stretch" if fit == "squash" else fit)
 
 
 def _tasks(episodes: Episodes) -> list[_Task]:

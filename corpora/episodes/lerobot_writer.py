@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from corpora.episodes.lerobot_stats import Stats, merge_picture_stats, picture_stats, vector_stats
 from corpora.episodes.lerobot_tables import arrow_type, flat, table, tasks_table
-from corpora.video.episode_video import EpisodeVideo, VideoEncoding, join_videos
+from corpora.video.encode import EpisodeVideo, VideoEncoding, join_videos
 
 BOOKKEEPING = {
     "timestamp": "float32",

@@ -27,12 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.episodes.episode import Episode, Episodes, EpisodeSelection
-from corpora.episodes.frames import resize_picture
 from corpora.episodes.modality import DEFAULT_COLUMNS, Modality, ModalityPart, choose_parts, whole_column
 from corpora.episodes.tf_records import Values, example, records
 from corpora.sources.source import stamp_of
-from corpora.store.frames import Fit, FrameFault, Progress
-from corpora.video.image import decode_picture
+from corpora.store.frames import FrameFault, Progress
+from corpora.video.image import Fit, decode_image, fit_square
 
 log = logging.getLogger(__name__)
 
@@ -160,14 +159,14 @@ class _Records:
                 rows = range(episode.start, episode.stop)
                 for row, encoded in zip(rows, _encoded(found, camera), strict=True):
                     try:
-                        rgb = decode_picture(encoded)
+                        rgb = decode_image(encoded)
                     except ValueError as error:
                         lacking[str(error)] += 1
                         continue
                     if (rgb.min((0, 1)) == rgb.max((0, 1))).all():
                         lacking["blank: a picture of one colour"] += 1
                         continue
-                    images[row, view], valid[row, view] = resize_picture(rgb, images.shape[2], fit), True
+                    images[row, view], valid[row, view] = fit_square(rgb, images.shape[2], fit), True
                 faults += [FrameFault(episode.group, camera, reason, count) for reason, count in lacking.items()]
             if progress is not None:
                 progress(episode.stop, len(images))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.video.camera import TrackedFrame, measure_tracked
-from corpora.video.decode import fit_square
+from corpora.video.image import Fit, fit_square
 from corpora.video.quality import Quality, QualityMeter, QualitySettings
 
 _CUT_TOLERANCE_S = 1e-4
@@ -58,7 +58,7 @@ class WindowSettings:
     """How frames become windows."""
 
     size: int
-    fit: str
+    fit: Fit
     clip_s: float
     camera_gap_s: float
     quality: QualitySettings

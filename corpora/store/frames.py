@@ -20,13 +20,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Fit = Literal["squash", "crop"]
-"""squash: the whole picture whatever its aspect; crop: its middle square."""
 Progress = Callable[[int, int], None]
 """Told (done, total)."""
 

@@ -1,6 +1,6 @@
 """Video files: what they hold, and their frames by presentation time in seconds.
 
-PyAV is the reference decoder. decord stands beside it in `corpora/fast_decoder.py`. Times are counted from the first
+Decoded by PyAV. Times are counted from the first
 frame that is shown, so start offsets and edit lists do not matter; rotation metadata is applied.
 """
 
@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 import av
 import av.error
-import cv2
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -351,21 +350,6 @@ def _tolerant(
 def upright(rgb: NDArray[np.uint8], rotation: int) -> NDArray[np.uint8]:
     """`rgb` turned counter-clockwise by 0, 90, 180 or 270 degrees."""
     return np.ascontiguousarray(np.rot90(rgb, rotation // 90)) if rotation else rgb
-
-
-def fit_square(rgb: NDArray[np.uint8], size: int, fit: str) -> NDArray[np.uint8]:
-    """uint8 [size, size, 3]: the whole picture whatever its aspect ("stretch"), or its middle square ("crop")."""
-    if fit == "crop":
-        height, width = rgb.shape[:2]
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        rgb = rgb[top : top + side, left : left + side]
-    if rgb.shape[:2] == (size, size):
-        return rgb
-    shrinks = rgb.shape[0] >= size and rgb.shape[1] >= size
-    return np.asarray(
-        cv2.resize(rgb, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8
-    )
 
 
 def describe(error: BaseException) -> str:

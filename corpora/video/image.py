@@ -1,13 +1,16 @@
-"""JPEG and PNG decoded from bytes that nobody vouches for."""
+"""Images: made square, and decoded from bytes that nobody vouches for."""
 
 from __future__ import annotations
 
 import struct
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+Fit = Literal["stretch", "crop"]
+"""stretch: the whole image whatever its aspect; crop: its middle square."""
 MAX_SIDE = 8192
 """Pixels. A header of a few bytes may claim more than memory holds, so it is read first."""
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
@@ -15,21 +18,35 @@ _NO_SIZE = {0xC4, 0xC8, 0xCC}
 """JPEG markers 0xC0 to 0xCF begin a frame and tell its size, but for these."""
 
 
-def decode_picture(encoded: bytes) -> NDArray[np.uint8]:
+def fit_square(rgb: NDArray[np.uint8], size: int, fit: Fit) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3] -> [size, size, 3], by area where it shrinks. What a policy sees while it acts must be resized by
+    this, too: another method differs by a grey level or more."""
+    if fit == "crop":
+        height, width = rgb.shape[:2]
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        rgb = rgb[top : top + side, left : left + side]
+    if rgb.shape[:2] == (size, size):
+        return rgb
+    method = cv2.INTER_AREA if min(rgb.shape[:2]) >= size else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(rgb, (size, size), interpolation=method), np.uint8)
+
+
+def decode_image(encoded: bytes) -> NDArray[np.uint8]:
     """uint8 [H, W, 3], RGB. Raises ValueError for bytes that are no whole JPEG or PNG, and for sides above MAX_SIDE."""
-    width, height = picture_size(encoded)
+    width, height = image_size(encoded)
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
-        raise ValueError(f"picture of {width} x {height} pixels: sides must be 1 to {MAX_SIDE}; make it smaller")
+        raise ValueError(f"image of {width} x {height} pixels: sides must be 1 to {MAX_SIDE}; make it smaller")
     try:
         bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise ValueError(f"picture of {len(encoded)} bytes does not decode ({error.err}); encode it again") from error
+        raise ValueError(f"image of {len(encoded)} bytes does not decode ({error.err}); encode it again") from error
     if bgr is None:
-        raise ValueError(f"picture of {len(encoded)} bytes does not decode; encode it again")
+        raise ValueError(f"image of {len(encoded)} bytes does not decode; encode it again")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def picture_size(encoded: bytes) -> tuple[int, int]:
+def image_size(encoded: bytes) -> tuple[int, int]:
     """(width, height) in pixels as the header says, without decoding. Raises ValueError where there is none."""
     try:
         if encoded.startswith(_PNG):
@@ -38,8 +55,8 @@ def picture_size(encoded: bytes) -> tuple[int, int]:
         if encoded.startswith(_JPEG):
             return _jpeg_size(encoded)
     except (struct.error, IndexError) as error:
-        raise ValueError(f"picture of {len(encoded)} bytes ends within its header; encode it again") from error
-    raise ValueError("no picture: 0 bytes" if not encoded else "no picture: it must be JPEG or PNG; encode it again")
+        raise ValueError(f"image of {len(encoded)} bytes ends within its header; encode it again") from error
+    raise ValueError("no image: 0 bytes" if not encoded else "no image: it must be JPEG or PNG; encode it again")
 
 
 def _jpeg_size(encoded: bytes) -> tuple[int, int]:

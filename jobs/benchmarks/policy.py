@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from corpora.episodes.frames import resize_picture
+from corpora.video.image import fit_square
 from jobs.cli import parse
 from jobs.policy_recipes import recipe_named
 from vla.checkpoint import build_policy, load_policy
@@ -113,7 +113,7 @@ def _measure(
     cv2.setNumThreads(1)
 
     def preprocess() -> torch.Tensor:
-        small = np.stack([resize_picture(picture, size, "squash") for picture in pictures])
+        small = np.stack([fit_square(picture, size, "stretch") for picture in pictures])
         return torch.from_numpy(small).permute(0, 3, 1, 2)[None, :, None].contiguous().to(device)
 
     think = prepare(lambda seen: policy.think(seen, mask, ["pick up the cup"]))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from corpora.simulation.episode import EpisodeSettings
-from corpora.video.episode_video import VideoEncoding
+from corpora.video.encode import VideoEncoding
 from jobs.cli import parse
 from jobs.commands.simulate import SimulateConfig, run
 

@@ -45,7 +45,7 @@ class ServeConfig:
     """A modality.json with the names of cameras and parts; default: the policy's own."""
     protocol: Literal["n1.5", "n1.6", "n1.7"] = "n1.6"
     """Generation of clients that get_modality_config is written for; all of them are understood."""
-    fit: Literal["squash", "crop"] = "squash"
+    fit: Literal["stretch", "crop"] = "stretch"
     """How pictures of another size become square; as in training."""
     device: str = ""
     """cpu, cuda, cuda:1, ...; empty: cuda where there is one."""
@@ -84,7 +84,7 @@ def run(config: ServeConfig) -> dict[str, Any]:
 
 def serve(policy: ChunkPolicy, config: ServeConfig) -> dict[str, Any]:
     """Serves `policy` until Ctrl+C, or until a client ends it; returns how many requests of each kind were answered."""
-    from corpora.episodes.frames import resize_picture
+    from corpora.video.image import fit_square
     from vla.serving.groot import ServedPolicy
     from vla.serving.modality_layout import layout_of
     from vla.serving.server import PolicyServer, ServerConfig
@@ -101,7 +101,7 @@ def serve(policy: ChunkPolicy, config: ServeConfig) -> dict[str, Any]:
         policy,
         config.embodiment,
         layout_of(policy, config.embodiment, _modality(config.modality)),
-        resize=lambda picture, size: resize_picture(picture, size, config.fit),
+        resize=lambda picture, size: fit_square(picture, size, config.fit),
         dialect=config.protocol,
         seed=config.seed,
     )

@@ -23,7 +23,7 @@ from corpora.simulation.gl import require_offscreen_gl
 from corpora.simulation.metaworld import HEAD_CAMERA, Look, MetaWorldEnv, still_pose
 from corpora.simulation.tasks import DEFAULT_TASKS, task_names
 from corpora.store.run import write_json
-from corpora.video.episode_video import VideoEncoding
+from corpora.video.encode import VideoEncoding
 from jobs.cli import parse
 from jobs.ending import print_ending
 

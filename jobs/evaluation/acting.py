@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corpora.episodes.frames import resize_picture
 from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES
-from corpora.store.frames import Fit
+from corpora.video.image import Fit, fit_square
 from jobs.evaluation.closed_loop import Act, Observations
 from vla.policy import ChunkPolicy
 
@@ -39,7 +38,7 @@ def embodiment_of(policy: ChunkPolicy, name: str) -> str:
     return name
 
 
-def metaworld_act(policy: ChunkPolicy, embodiment: str, *, seed: int = 0, fit: Fit = "squash") -> Act:
+def metaworld_act(policy: ChunkPolicy, embodiment: str, *, seed: int = 0, fit: Fit = "stretch") -> Act:
     """What `evaluate_metaworld` calls: pictures are resized as the training data were, noise is drawn from `seed` and the
     round. Raises ValueError for a policy of another robot or of several cameras."""
     facts = policy.robot(embodiment)
@@ -72,7 +71,7 @@ def resized(pictures: NDArray[np.uint8], size: int, fit: Fit) -> NDArray[np.uint
     if pictures.shape[-2:] == (size, size):
         return pictures
     flat = pictures.reshape(-1, *pictures.shape[3:]).transpose(0, 2, 3, 1)
-    small = np.stack([resize_picture(np.ascontiguousarray(picture), size, fit) for picture in flat])
+    small = np.stack([fit_square(np.ascontiguousarray(picture), size, fit) for picture in flat])
     return np.ascontiguousarray(small.transpose(0, 3, 1, 2)).reshape(*pictures.shape[:3], 3, size, size)
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.video.episode_video import EpisodeVideo, VideoEncoding
+from corpora.video.encode import EpisodeVideo, VideoEncoding
 from jobs.evaluation.closed_loop import FILM_HZ, Rollout
 
 _WIDTH = 256

@@ -12,7 +12,7 @@ import pytest
 
 from corpora.episodes.lerobot_stats import merge_picture_stats, picture_stats, vector_stats
 from corpora.episodes.lerobot_writer import BOOKKEEPING, Feature, LeRobotFormat, LeRobotWriter
-from corpora.video.episode_video import VideoEncoding
+from corpora.video.encode import VideoEncoding
 
 CAMERA = "observation.images.head"
 SIZE = 64

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from corpora.episodes.frames import open_episode_frames
 from corpora.episodes.rlds import STEP_S, is_rlds
 from corpora.episodes.tf_records import example, records
-from corpora.video.image import decode_picture
+from corpora.video.image import decode_image
 from tests.builders.datasets import opened
 
 LENGTHS = (5, 8, 3)
@@ -307,7 +307,7 @@ def test_pictures_that_do_not_decode_are_faults_of_their_rows(tmp_path: Path) ->
     assert frames.valid[:, 0].tolist() == [True] * 5 + [False, False, True] + [False] * 5 + [True] * 3
     told = {fault.reason: fault.rows for fault in frames.faults}
     assert {fault.source for fault in frames.faults} == {"kitchen/episode_000001"} and sum(told.values()) == 7
-    assert told["no picture: 0 bytes"] == 2 and told["blank: a picture of one colour"] == 1
+    assert told["no image: 0 bytes"] == 2 and told["blank: a picture of one colour"] == 1
     assert any("60000 x 50000 pixels: sides must be 1 to 8192" in reason for reason in told)
 
 
@@ -318,26 +318,26 @@ def test_headers_are_read_before_the_picture(size: tuple[int, int], monkeypatch:
 
     monkeypatch.setattr(cv2, "imdecode", decoded)
     for encoded in claimed(*size):
-        with pytest.raises(ValueError, match=f"picture of {size[0]} x {size[1]} pixels"):
-            decode_picture(encoded)
+        with pytest.raises(ValueError, match=f"image of {size[0]} x {size[1]} pixels"):
+            decode_image(encoded)
 
 
 def test_whole_pictures_decode_and_errors_of_the_decoder_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     rgb = picture_of(1, 2)
     for ending in (".png", ".jpg"):
         encoded = cv2.imencode(ending, rgb[:40, :, ::-1])[1].tobytes()
-        assert decode_picture(encoded).shape == (40, 64, 3)
-        assert np.abs(decode_picture(encoded) - rgb[:40].astype(int)).mean() < 4
+        assert decode_image(encoded).shape == (40, 64, 3)
+        assert np.abs(decode_image(encoded) - rgb[:40].astype(int)).mean() < 4
     for cut in (3, 20):
-        with pytest.raises(ValueError, match=f"picture of {cut} bytes ends within its header"):
-            decode_picture(jpeg(rgb)[:cut])
+        with pytest.raises(ValueError, match=f"image of {cut} bytes ends within its header"):
+            decode_image(jpeg(rgb)[:cut])
 
     def fails(*_: object) -> None:
         raise cv2.error("of the decoder")
 
     monkeypatch.setattr(cv2, "imdecode", fails)
     with pytest.raises(ValueError, match="does not decode"):
-        decode_picture(jpeg(rgb))
+        decode_image(jpeg(rgb))
 
 
 def test_the_rate_is_assumed_aloud_or_read_from_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from corpora.video import seek as fast_decoder
-from corpora.video.decode import DecodingReport, FrameSampler, Unusable, VideoFacts, fit_square, probe, read_frames
+from corpora.video.decode import DecodingReport, FrameSampler, Unusable, VideoFacts, probe, read_frames
+from corpora.video.image import fit_square
 from corpora.video.seek import Disagreement, read_with_decord, unsuited
 from tests.builders.videos import (
     HEIGHT,

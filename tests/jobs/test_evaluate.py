@@ -98,11 +98,11 @@ def test_the_wrong_robot_is_named(tmp_path: Path) -> None:
 
 def test_pictures_are_resized_each_for_itself() -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (2, 1, 3, 3, 64, 64), np.uint8)
-    small = resized(pictures, 32, "squash")
+    small = resized(pictures, 32, "stretch")
     assert small.shape == (2, 1, 3, 3, 32, 32)
     means = pictures.reshape(2, 1, 3, 3, 32, 2, 32, 2).mean((5, 7))
     assert np.abs(small - means).max() <= 1
-    assert resized(pictures, 64, "squash") is pictures
+    assert resized(pictures, 64, "stretch") is pictures
 
 
 def test_a_closed_loop_of_void_rollouts_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:

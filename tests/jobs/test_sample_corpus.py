@@ -14,7 +14,7 @@ import pytest
 from corpora.episodes.lerobot_writer import BOOKKEEPING
 from corpora.simulation.gl import offscreen_gl_available
 from corpora.simulation.tasks import DEFAULT_TASKS, INSTRUCTIONS
-from corpora.video.episode_video import EpisodeVideo, VideoEncoding
+from corpora.video.encode import EpisodeVideo, VideoEncoding
 from jobs.commands.sample_corpus import MAX_BYTES, PARTS, SampleCorpusConfig, part_config
 
 SAMPLE = Path(__file__).resolve().parents[2] / "corpora" / "sample"
