@@ -83,6 +83,12 @@ class LamTraining(lightning.LightningModule):
     ) -> None:
         """`label_scale` [A]: deviation of each labelled dimension; `texts` [clips, L, D]: text embedding per clip."""
         super().__init__()
+        config = model.config
+        if config.quantised_share == 1 and not config.code_gradient and not model.quantiser.continuous:
+            raise ValueError(
+                "quantised_share 1 without code_gradient: the decoder then sees codes alone, through which nothing reaches the "
+                "encoder; lower --model.quantised-share, or set --model.code-gradient"
+            )
         self.model = model
         self.training_config = training
         self.seed = seed

@@ -63,7 +63,8 @@ class LatentActionModel(nn.Module):
         if flow is None and self.config.sees_flow:
             flow = batch_flow(first, second)
         latent = self.encoder(first, second, valid, flow).float()
-        quantised = self.quantiser(latent if self.config.code_gradient else latent.detach())
+        live = self.config.code_gradient or self.quantiser.continuous  # without codes, nothing else reaches the encoder
+        quantised = self.quantiser(latent if live else latent.detach())
         return Encoding(latent, quantised.quantized, quantised.codes, quantised.loss)
 
     def predict(
