@@ -99,6 +99,8 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     )
     if not held_groups:
         log.warning("only one source video: nothing is held out, so nothing says whether the model generalises")
+    with torch.device("meta"):  # parts that do not fit together say so before anything is claimed or decoded
+        LatentActionModel(config.model)
     settings = dataclasses.asdict(config)
     for moved in ("out", "corpus", "init_from"):  # the same run may be called by another path
         del settings[moved]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lapa.model.kinds import CONDITIONS, POOLS, WAYS_IN
 from lapa.model.quantiser_config import QuantiserConfig
 from lapa.pairs.config import PairConfig
 
@@ -26,7 +27,7 @@ class LamConfig:
     """Attention heads."""
     stem: Literal["conv", "patch"] = "conv"
     """conv: overlapping strided convolutions; patch: LAPA's linear patches."""
-    input: Literal["both", "difference", "como", "change", "additive", "motion"] = "additive"
+    input: str = "additive"
     """both: two frames, the second's tokens are read; difference: LAPA's e2 - e1; como: first frame and feature difference,
     the future frame itself removed; change: the difference of the images (with `pair.flow` input, optical flow beside it),
     nothing else; additive: g(second) - g(first), so that two steps add up to one; motion: half of the tokens by change, half
@@ -37,9 +38,9 @@ class LamConfig:
     """Transformer layers over time (causal) in the encoder."""
     position: Literal["learned", "peg"] = "learned"
     """learned embeddings; peg: LAPA's depthwise convolutions and relative bias."""
-    pool: Literal["flatten", "conv", "queries", "keypoints"] = "keypoints"
-    """From patches to latent tokens: one linear map of all; LAPA's strided convolutions; learned queries; keypoints:
-    where each of many learned features is (spatial softmax), so that latents are linear in positions."""
+    pool: str = "keypoints"
+    """From patches to latent tokens. flatten: one linear map of all; conv: LAPA's strided convolutions; queries: learned
+    queries; keypoints: where each of many learned features is (spatial softmax), so that latents are linear in positions."""
     tokens: int = 4
     """Latent tokens of a pair; in stage 2 the first half holds stage 1's codes, the second the task-centric ones."""
     latent_dim: int = 32
@@ -56,8 +57,9 @@ class LamConfig:
     """Standard deviation of noise on the continuous latent in training; keeps it smooth and of bounded size."""
     decoder_depth: int = 2
     """Transformer layers of the decoder."""
-    condition: Literal["add", "cross", "prepend"] = "add"
-    """How the decoder sees the latent: a map added to the first frame's patches; cross-attention; tokens in front."""
+    condition: str = "add"
+    """How the decoder sees the latent. add: a map added to the first frame's patches; cross: cross-attention; prepend: tokens
+    in front of the patches."""
     residual: bool = True
     """The decoder predicts the change of the first frame instead of the second frame."""
     target: str = "pixels"
@@ -78,37 +80,23 @@ class LamConfig:
     """Patches of the frozen model per frame (feature targets); a square number."""
 
     def __post_init__(self) -> None:
+        for registry, name in ((WAYS_IN, self.input), (POOLS, self.pool), (CONDITIONS, self.condition)):
+            registry.check(name)
         size = self.pair.image_size
         if size % self.patch:
             raise ValueError(f"image_size {size} is no multiple of patch {self.patch}: choose one that is")
         if self.tokens < 1 or self.latent_dim < 1:
             raise ValueError(f"tokens {self.tokens} x latent_dim {self.latent_dim}: both must be at least 1")
-        if self.input == "motion" and self.tokens < 2:
-            raise ValueError(
-                f"input 'motion' with tokens {self.tokens}: it needs one for each of its halves, so at least 2"
-            )
         if not 0 < self.quantised_share <= 1:
             raise ValueError(f"quantised_share {self.quantised_share}: a share in (0, 1]")
-        if not self.pixels and (self.pair.flow != "none" or self.input in {"change", "motion"}):
-            raise ValueError(
-                f"target '{self.target}': optical flow and input 'change' need pixels; set pair.flow none and flow_weight 0"
-            )
+        if not self.pixels and self.pair.flow != "none":
+            raise ValueError(f"target '{self.target}': optical flow needs pixels; set pair.flow none and flow_weight 0")
         if self.flow_weight and self.pair.flow == "none":
             raise ValueError(
                 f"flow_weight {self.flow_weight} with pair.flow none: set pair.flow target, or flow_weight 0"
             )
         if not self.flow_weight and self.pair.flow == "target":
             raise ValueError("flow_weight 0 with pair.flow target: nothing reads the flow; set pair.flow none")
-        pooled = self.tokens / 2 if self.input == "motion" else self.tokens
-        if self.pool == "conv" and pooled not in {1, 4, 16, 64}:
-            raise ValueError(
-                f"pool 'conv' makes 1, 4, 16 or 64 tokens (twice that with input 'motion'), not {self.tokens}: use pool "
-                "'queries'"
-            )
-        if self.stage == 2 and (self.tokens % 2 or self.pool != "queries"):
-            raise ValueError(
-                f"stage 2 with tokens {self.tokens} and pool '{self.pool}': it needs queries, an even number"
-            )
         if math.isqrt(self.patches) ** 2 != self.patches:
             raise ValueError(f"{self.patches} patches are no square grid: choose another model or image_size")
 
@@ -120,7 +108,7 @@ class LamConfig:
     @property
     def sees_flow(self) -> bool:
         """Whether the encoder needs the pair's optical flow."""
-        return self.pair.flow == "input" and self.input in {"change", "motion"}
+        return self.pair.flow == "input" and bool(WAYS_IN[self.input].sees_flow)
 
     @property
     def patches(self) -> int:

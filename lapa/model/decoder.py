@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lapa.model.attention import RelativePositionBias, Transformer
 from lapa.model.config import LamConfig
 from lapa.model.encoder import make_stem
+from lapa.model.kinds import CONDITIONS
 from lapa.pairs.config import FLOW_STRIDE
 
 SPREAD_WIDTH = 32
@@ -29,7 +30,20 @@ class Prediction:
 
 
 class FrameDecoder(nn.Module):
-    """See `LamConfig.condition` for how the latent enters."""
+    """A subclass says how the latent enters: by `make_entry` and `enter_latent`."""
+
+    def make_entry(self, config: LamConfig) -> None:
+        """Makes the layers through which the latent enters."""
+        self.enter = nn.Linear(config.latent_dim, config.dim)
+
+    def crosses(self, config: LamConfig) -> bool:
+        """Whether the transformer has cross-attention."""
+        return False
+
+    def enter_latent(self, x: Tensor, latent: Tensor, text: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Tokens [B, M, D] whose last N are the patches, and the context [B, C, D] that they attend to, if any; of patches `x`
+        [B, N, D], latents [B, tokens, latent_dim] and text [B, L, D] (none or one)."""
+        raise NotImplementedError
 
     def __init__(self, config: LamConfig) -> None:
         super().__init__()
@@ -38,15 +52,10 @@ class FrameDecoder(nn.Module):
         self.stem = make_stem(config, 3)
         self.position = None if peg else nn.Parameter(0.02 * torch.randn(1, config.patches, dim))
         self.bias = RelativePositionBias(math.isqrt(config.patches), config.heads, dim) if peg else None
-        if config.condition == "add":
-            self.spread = nn.Linear(config.latent_size, SPREAD_WIDTH * config.patches)
-            self.enter = nn.Linear(SPREAD_WIDTH, dim)
-        else:
-            self.enter = nn.Linear(config.latent_dim, dim)
+        self.make_entry(config)
         self.text = nn.Linear(config.text_dim, dim) if config.text_model else None
-        crossed = config.condition == "cross" or (self.text is not None and config.condition == "add")
         self.transformer = Transformer(
-            dim, config.decoder_depth, config.heads, peg=peg, context_dim=dim if crossed else None
+            dim, config.decoder_depth, config.heads, peg=peg, context_dim=dim if self.crosses(config) else None
         )
         out = 3 * config.patch**2 if config.pixels else config.feature_dim
         self.out = nn.Linear(dim, out)
@@ -65,14 +74,7 @@ class FrameDecoder(nn.Module):
         if self.position is not None:
             x = x + self.position
         extra = [] if self.text is None or text is None else [self.text(text)]
-        context = None
-        if config.condition == "add":
-            x = x + self.enter(self.spread(latent.flatten(1)).unflatten(1, (config.patches, SPREAD_WIDTH)))
-            context = extra[0] if extra else None
-        elif config.condition == "cross":
-            context = torch.cat([self.enter(latent), *extra], 1)
-        else:
-            x = torch.cat([self.enter(latent), *extra, x], 1)
+        x, context = self.enter_latent(x, latent, extra)
         x = self.transformer(x[:, None], context=context, bias=None if self.bias is None else self.bias())[:, 0]
         x = x[:, -config.patches :]
         return Prediction(self._target(x, first), self._flow(x))
@@ -90,3 +92,40 @@ class FrameDecoder(nn.Module):
         side = math.isqrt(self.config.patches)
         grid = self.flow(x).transpose(1, 2).unflatten(2, (side, side))
         return F.pixel_shuffle(grid, self.flow_side)
+
+
+def register(name: str, cls: type[FrameDecoder]) -> None:
+    """Makes `LamConfig(condition=name)` build `cls`. Raises ValueError for the name of one of giza's own."""
+    CONDITIONS.register(name, cls)
+
+
+class AddedLatent(FrameDecoder):
+    """A map of the latent is added to the first frame's patches; text is attended to."""
+
+    def make_entry(self, config: LamConfig) -> None:
+        self.spread = nn.Linear(config.latent_size, SPREAD_WIDTH * config.patches)
+        self.enter = nn.Linear(SPREAD_WIDTH, config.dim)
+
+    def crosses(self, config: LamConfig) -> bool:
+        return bool(config.text_model)
+
+    def enter_latent(self, x: Tensor, latent: Tensor, text: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        added = self.enter(self.spread(latent.flatten(1)).unflatten(1, (self.config.patches, SPREAD_WIDTH)))
+        return x + added, text[0] if text else None
+
+
+class AttendedLatent(FrameDecoder):
+    """Patches attend to the latent's tokens, and to the text's."""
+
+    def crosses(self, config: LamConfig) -> bool:
+        return True
+
+    def enter_latent(self, x: Tensor, latent: Tensor, text: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        return x, torch.cat([self.enter(latent), *text], 1)
+
+
+class PrependedLatent(FrameDecoder):
+    """The latent's tokens, and the text's, stand in front of the patches."""
+
+    def enter_latent(self, x: Tensor, latent: Tensor, text: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        return torch.cat([self.enter(latent), *text, x], 1), None

@@ -43,16 +43,46 @@ class Registry:
         return self._registered.get(name) or pkgutil.resolve_name(self._built_in[name])
 
 
-_HERE = "lapa.model.quantisers:"
 QUANTISERS = Registry(
     "quantiser.kind",
     {
-        "nsvq": _HERE + "NoiseSubstitutionQuantiser",
-        "vq": _HERE + "VectorQuantiser",
-        "rvq": _HERE + "ResidualQuantiser",
-        "fsq": _HERE + "FiniteScalarQuantiser",
-        "kl": _HERE + "KlBottleneck",
-        "none": _HERE + "NoBottleneck",
+        "nsvq": "lapa.model.quantisers:NoiseSubstitutionQuantiser",
+        "vq": "lapa.model.quantisers:VectorQuantiser",
+        "rvq": "lapa.model.quantisers:ResidualQuantiser",
+        "fsq": "lapa.model.quantisers:FiniteScalarQuantiser",
+        "kl": "lapa.model.quantisers:KlBottleneck",
+        "none": "lapa.model.quantisers:NoBottleneck",
     },
 )
 """Subclasses of `lapa.model.quantisers.Quantiser`."""
+WAYS_IN = Registry(
+    "input",
+    {
+        "both": "lapa.model.encoder:Both",
+        "difference": "lapa.model.encoder:Difference",
+        "como": "lapa.model.encoder:Como",
+        "change": "lapa.model.encoder:Change",
+        "additive": "lapa.model.encoder:Additive",
+        "motion": "lapa.model.encoder:Motion",
+    },
+)
+"""Subclasses of `lapa.model.encoder.WayIn`."""
+POOLS = Registry(
+    "pool",
+    {
+        "flatten": "lapa.model.pools:FlattenPool",
+        "conv": "lapa.model.pools:ConvPool",
+        "queries": "lapa.model.pools:QueryPool",
+        "keypoints": "lapa.model.pools:KeypointPool",
+    },
+)
+"""Subclasses of `lapa.model.pools.Pool`."""
+CONDITIONS = Registry(
+    "condition",
+    {
+        "add": "lapa.model.decoder:AddedLatent",
+        "cross": "lapa.model.decoder:AttendedLatent",
+        "prepend": "lapa.model.decoder:PrependedLatent",
+    },
+)
+"""Subclasses of `lapa.model.decoder.FrameDecoder`."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lapa.model.config import LamConfig
 from lapa.model.decoder import FrameDecoder, Prediction
 from lapa.model.encoder import PairEncoder
+from lapa.model.kinds import CONDITIONS
 from lapa.model.quantisers import build_quantiser
 from lapa.pairs.flow import batch_flow
 
@@ -47,7 +48,7 @@ class LatentActionModel(nn.Module):
         self.config = config
         self.encoder = PairEncoder(config)
         self.quantiser = build_quantiser(config.quantiser, config.latent_dim, config.tokens, stage=config.stage)
-        self.decoder = FrameDecoder(config)
+        self.decoder: FrameDecoder = CONDITIONS[config.condition](config)
         self.action_head = nn.Linear(config.latent_size, config.label_dim) if config.label_dim else None
         self.register_buffer("latent_mean", torch.zeros(config.tokens, config.latent_dim))
         self.register_buffer("latent_std", torch.ones(config.tokens, config.latent_dim))

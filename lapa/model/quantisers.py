@@ -367,6 +367,8 @@ class TwoStageQuantiser(Quantiser):
 
     def __init__(self, config: QuantiserConfig, dim: int, tokens: int) -> None:
         super().__init__(config, dim, tokens)
+        if tokens % 2:
+            raise ValueError(f"stage 2 with tokens {tokens}: half are stage 1's, half are new; choose an even number")
         self.frozen = build_quantiser(config, dim, tokens // 2).requires_grad_(False)
         self.task = build_quantiser(config, dim, tokens // 2)
         self.continuous = self.task.continuous

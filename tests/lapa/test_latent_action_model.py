@@ -10,9 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from lapa.model import decoder, encoder, pools
 from lapa.model.checkpoint import initialise_from, load_lam, model_hash, save_lam
 from lapa.model.config import LamConfig
+from lapa.model.decoder import FrameDecoder
+from lapa.model.encoder import WayIn
 from lapa.model.lam import LatentActionModel
+from lapa.model.pools import Pool
 from lapa.model.quantiser_config import QuantiserConfig
 from lapa.pairs.pair import STABILISED
 from lapa.recipes import DEBUG, RECIPES
@@ -186,6 +190,42 @@ def test_random_codes_come_from_the_code_book() -> None:
             torch.testing.assert_close(model.quantiser(drawn).quantized, drawn, atol=1e-4, rtol=1e-4)
 
 
+class Halves(WayIn):
+    """The mean of both frames."""
+
+    frames = 1
+
+    def forward(self, first: Tensor, second: Tensor, flow: Tensor | None) -> Tensor:
+        return self.pool(self.blocks(self.stem((first + second) / 2)[:, None])[:, 0])
+
+
+class MeanPool(Pool):
+    def __init__(self, config: LamConfig) -> None:
+        super().__init__(config)
+        self.out = torch.nn.Linear(config.dim, config.latent_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x.mean(1)).unflatten(1, self.shape)
+
+
+class Ignored(FrameDecoder):
+    """The latent changes nothing."""
+
+    def enter_latent(self, x: Tensor, latent: Tensor, text: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        return x, None
+
+
+def test_a_part_of_ones_own_is_one_class_and_a_name() -> None:
+    encoder.register("halves", Halves)
+    pools.register("mean", MeanPool)
+    decoder.register("ignored", Ignored)
+    model = LatentActionModel(dataclasses.replace(PLAIN, input="halves", pool="mean", condition="ignored")).eval()
+    first, second = pictures()
+    latent = model.encode(first, second).latent
+    torch.testing.assert_close(model.encode(second, first).latent, latent)
+    assert torch.equal(model.decode(first, latent), model.decode(first, -latent))
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -195,14 +235,21 @@ def test_random_codes_come_from_the_code_book() -> None:
         ({"pair": {"gap_s": ()}}, "gap_s"),
         ({"tokens": 3, "pool": "conv"}, "pool 'conv'"),
         ({"target": "some/model"}, "need pixels"),
+        ({"target": "some/model", "flow_weight": 0.0, "pair": {"flow": "none"}}, "it needs pixels"),
         ({"stage": 2}, "stage 2"),
+        ({"stage": 2, "pool": "queries", "tokens": 3, "input": "both"}, "choose an even number"),
+        ({"tokens": 1}, "input 'motion' with tokens 1"),
         ({"quantised_share": 0.0}, "quantised_share"),
+        ({"input": "moton"}, "input 'moton': .* Did you mean 'motion'"),
+        ({"pool": "query"}, "pool 'query': choose one of flatten"),
+        ({"condition": "film"}, "condition 'film'"),
     ],
 )
 def test_a_wrong_configuration_names_the_field(change: dict[str, object], says: str) -> None:
     values = dataclasses.asdict(DEBUG)
-    with pytest.raises(ValueError, match=says):
-        LamConfig.from_dict(values | change | {"pair": values["pair"] | change.get("pair", {})})  # type: ignore[operator]
+    values |= change | {"pair": values["pair"] | change.get("pair", {})}  # type: ignore[operator]
+    with torch.device("meta"), pytest.raises(ValueError, match=says):
+        LatentActionModel(LamConfig.from_dict(values))  # what a part needs is said by the part
 
 
 def test_a_configuration_of_before_pairs_were_a_part_of_it_still_loads() -> None:
