@@ -234,7 +234,7 @@ def test_a_part_of_ones_own_is_one_class_and_a_name() -> None:
         ({"flow_weight": 0.0, "pair": {"flow": "target"}, "input": "both"}, "set pair.flow none"),
         ({"pair": {"gap_s": ()}}, "gap_s"),
         ({"tokens": 3, "pool": "conv"}, "pool 'conv'"),
-        ({"target": "some/model"}, "need pixels"),
+        ({"target": "some/model"}, "optical flow needs pixels"),
         ({"target": "some/model", "flow_weight": 0.0, "pair": {"flow": "none"}}, "it needs pixels"),
         ({"stage": 2}, "stage 2"),
         ({"stage": 2, "pool": "queries", "tokens": 3, "input": "both"}, "choose an even number"),
