@@ -1,217 +1,367 @@
-"""The report card: one pass over the corpus, every measurement beside its trivial baseline, and the verdict."""
+"""The report card: what was measured of a latent action model and its latents, each figure beside its trivial baselines.
+
+`lapa.reporting.measure` fills it in, `verdict.py` judges it, `page.html.j2` shows it; report.json is `Card.to_json`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+import cattrs
+from cattrs.gen import make_dict_unstructure_fn
 
-from corpora.clips.corpus import Corpus
-from corpora.clips.manifest import ClipRow
-from lapa.codes import CodeCounter, latent_health
-from lapa.extraction.engine import Featurise
-from lapa.latent_sample import LatentSample, Progress, read_codes, read_sample
-from lapa.model.lam import LatentActionModel
-from lapa.pairs.frames import pair_pictures
-from lapa.reporting.atlas import Atlas, build_atlas
-from lapa.reporting.checks.decoding import check_cuts, check_reconstruction, check_transfer
-from lapa.reporting.checks.transfer import TransferStrip
-from lapa.reporting.probes.baselines import PictureComponents
-from lapa.reporting.probes.camera import check_camera
-from lapa.reporting.probes.motion import Truth, choose_holdout, find_known_motion, probe_known_motion
-from lapa.reporting.settings import ReportSettings, RunFacts
-from lapa.reporting.survey import Survey, survey_clips
-from lapa.reporting.verdict import judge
+from lapa.codes import Codes, LatentHealth
+from lapa.reporting.images import Images
+from lapa.reporting.page import write_page
+from lapa.reporting.settings import ReportSettings
 
-PICTURE = 96
-"""Side of the clips' pictures in the report."""
+Interval = tuple[float, float]
+"""The middle 95%."""
+Level = Literal["trust", "trust with care", "do not trust", "cannot tell"]
+HoldoutKind = Literal["held out of training", "named", "k-fold"]
+"""Which episodes a probe is tested on."""
+TITLES: dict[Level, str] = {
+    "trust": "Trust",
+    "trust with care": "Trust with care",
+    "do not trust": "Do not trust",
+    "cannot tell": "Cannot tell: no actions known",
+}
+FEATURES = {
+    "latent": "latent",
+    "quantized": "its code",
+    "first_frame": "first frame alone",
+    "untrained": "untrained network",
+    "pca": "PCA of the difference",
+    "shuffled": "shuffled latents",
+}
+"""What a probe reads: the latent, and what it must beat."""
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What the page shows; frames are uint8 [S, S, 3]."""
+class Decoded:
+    """How well second frames are predicted. Decibels are None where no pixels are predicted.
 
-    atlas: Atlas
-    frames: dict[int, NDArray[np.uint8]]
-    """Row of the sample -> first and second frame."""
-    labels: dict[int, str]
-    """Row of the sample -> where it is from."""
-    reconstructions: list[list[NDArray[np.uint8]]]
-    """First, second, predicted from the code, from the continuous latent, from a random code."""
-    cuts: list[list[NDArray[np.uint8]]]
-    """First, second, predicted, across cuts."""
-    transfers: list[TransferStrip]
-
-
-def make_report_card(
-    corpus: Corpus,
-    model: LatentActionModel,
-    run: RunFacts,
-    latents: str | Path,
-    settings: ReportSettings,
-    featurise: Featurise | None = None,
-    progress: Progress | None = None,
-) -> tuple[dict[str, Any], Pictures]:
-    """Everything that `report.json` holds, and the pictures of the page.
-
-    Raises ValueError where latents, corpus and model do not belong together, or a setting names what is not there.
+    `explained`: share of the first frame's error that is taken away: 1 a perfect picture, 0 no better than copying.
     """
-    tell: Progress = progress or (lambda what, done, total: None)
-    clips = _some_clips(corpus.clips, settings)
-    truth: Truth = corpus.read_truth(clips) if corpus.truth_features else {}
-    sample = read_sample(
-        latents,
-        known_clips=[row.clip_id for row in clips],
-        with_truth=truth,
-        max_pairs=settings.max_pairs,
-        seed=settings.seed,
-        gap_s=settings.gap_s,
-    )
-    prefer = run.unseen(sample.group)
-    rng = np.random.default_rng([settings.seed, 3])
-    clock = _Clock()
-    seen = survey_clips(corpus, sample, model, prefer, truth, settings, featurise, rng, tell)
-    clock.lap("reading clips")
-    tell("principal components", 0, 1)
-    train = np.ones(len(sample), bool) if not prefer.any() or prefer.all() else ~prefer
-    principal = PictureComponents(seen.thumbs, "change", sample.latent.shape[1], settings.seed)
-    components = principal.components(train)
-    clock.lap("principal components")
-    warnings = _warnings(sample, run, model)
-    card: dict[str, Any] = {
-        "settings": dataclasses.asdict(settings),
-        "pairs": sample.pairs,
-        "sampled_pairs": len(sample),
-        "clips": len(np.unique(sample.clip_id)),
-        "groups": len(np.unique(sample.group)),
-        "embodiments": sorted(np.unique(sample.embodiment).tolist()),
-        "gap_s": float(np.median(sample.gap_s)),
-        "model_hash": run.model_hash,
+
+    pairs: int
+    psnr_db: float | None
+    continuous_psnr_db: float | None
+    copy_psnr_db: float | None
+    plain_copy_psnr_db: float | None
+    """Of the first frame without camera compensation."""
+    random_code_psnr_db: float | None
+    shuffled_code_psnr_db: float | None
+    """From the code of another pair."""
+    explained: float
+    continuous_explained: float
+    random_code_explained: float
+    shuffled_code_explained: float
+    pca_explained: float
+    """What principal components of the difference, as many as the latent has dimensions, rebuild of it."""
+
+
+@dataclass(frozen=True)
+class Reconstruction(Decoded):
+    """On pairs as they are."""
+
+    groups: int
+    on: str
+    """Which videos these are of."""
+    unit: str
+    """"pixels", or the features that are predicted."""
+
+
+@dataclass(frozen=True)
+class Cuts(Decoded):
+    """Across cuts, where no action leads from one frame to the other."""
+
+    kind: str
+    real_explained: float
+    """`explained` of real pairs."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a linear read-out finds in one feature, on episodes that it was not fitted on."""
+
+    r2: list[float]
+    """[K], of each dimension."""
+    r2_mean: float
+    ci95: Interval
+    r2_ci95: list[Interval]
+    alpha: float | None = None
+    """Of the last fit; with all labels."""
+    scaling: str | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """R2 of the latent minus that of another feature, by the same resamples."""
+
+    mean: float
+    ci95: Interval
+
+
+@dataclass(frozen=True)
+class Readout:
+    """All features at one number of labelled pairs."""
+
+    labels: int
+    scores: dict[str, Score]
+    """Keys as in FEATURES; "quantized" is lacking in a continuous model."""
+    difference: dict[str, Difference]
+    draws: int = 1
+    """Random choices of the labelled pairs that the scores are means of."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the latents tell of one body's known motion."""
+
+    target: str
+    """What is read, in words."""
+    feature: str
+    embodiment: str
+    gap_s: float
+    dims: list[int]
+    dimension: int
+    """Of the latent, and of each baseline."""
+    pairs: int
+    groups: int
+    train_pairs: int
+    holdout: HoldoutKind
+    test_groups: list[str]
+    notes: list[str]
+    neighbour_agreement: float | None
+    """1: the nearest latent of another video moves alike; 0: as a random one does."""
+    readout: Readout
+    """With all labels."""
+    budgets: list[Readout]
+    """With fewer."""
+    skipped_budgets: list[int]
+    """For want of labelled pairs."""
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        return self.readout.scores
+
+    @property
+    def difference(self) -> dict[str, Difference]:
+        return self.readout.difference
+
+
+@dataclass(frozen=True)
+class MeanScore:
+    r2_mean: float
+    ci95: Interval
+
+
+@dataclass(frozen=True)
+class CameraProbe:
+    """How much of the camera's own motion is in the latent; low is good."""
+
+    r2_mean: float | None
+    """None where it was not measured, for `reason`."""
+    ci95: Interval | None
+    reason: str = ""
+    r2: dict[str, float] = field(default_factory=dict)
+    """Of each quantity."""
+    pairs: int = 0
+    groups: int = 0
+    baselines: dict[str, MeanScore] = field(default_factory=dict)
+    difference: dict[str, Difference] = field(default_factory=dict)
+    source: str = ""
+    truth: CameraProbe | None = None
+    """The same where the camera's motion is known, not tracked."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Cosine of the latent that is read off a prediction with the one that was put in, and with one that was not."""
+
+    same_latent: float
+    chance: float
+
+
+@dataclass(frozen=True)
+class Transfer(Agreement):
+    """Latents decoded on another video's first frame."""
+
+    across_embodiments: Agreement | None
+    strips: int
+
+
+@dataclass(frozen=True)
+class AtlasSize:
+    kind: str
+    """What an entry is."""
+    entries: int
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One sentence for or against."""
+
+    kind: Literal["good", "concern", "bad"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """May these latents be trusted, and why; the reasons are sorted, worst first."""
+
+    level: Level
+    reasons: tuple[Reason, ...]
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.level]
+
+    @property
+    def text(self) -> str:
+        """Title and sentences in one line."""
+        return " ".join([self.title + ".", *(reason.text for reason in self.reasons)])
+
+    def __str__(self) -> str:
+        marks = {"good": "+", "concern": "!", "bad": "x"}
+        return "\n".join([self.title, *(f" {marks[reason.kind]} {reason.text}" for reason in self.reasons)])
+
+    def to_json(self) -> dict[str, Any]:
+        return {"level": self.level, "title": self.title, "reasons": [dataclasses.asdict(r) for r in self.reasons]}
+
+
+@dataclass(frozen=True)
+class Card:
+    """All of it."""
+
+    settings: ReportSettings
+    pairs: int
+    """That the latents hold."""
+    sampled_pairs: int
+    """Of them, that were looked at."""
+    clips: int
+    groups: int
+    embodiments: list[str]
+    gap_s: float
+    model_hash: str
+    codes: Codes | None
+    codes_reason: str
+    """Why there are none."""
+    latent: LatentHealth
+    reconstruction: Reconstruction
+    cuts: Cuts | None
+    """None where no two clips differ enough to stand for a cut."""
+    probes: dict[str, Probe]
+    """By body, that with most known pairs first."""
+    probe_reason: str
+    """Why there are none."""
+    probe_notes: list[str]
+    """Why a body that has ground truth was not probed."""
+    camera: CameraProbe
+    transfer: Transfer | None
+    transfer_reason: str
+    """Why there is none."""
+    atlas: AtlasSize
+    seconds: dict[str, float]
+    """By stage."""
+    warnings: list[str]
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    """By body. So far of one body: the first that is probed, or where none is the first there is."""
+    images: Images | None = field(default=None, repr=False, compare=False)
+    """Not in report.json."""
+
+    @property
+    def probe(self) -> Probe | None:
+        """Of the body with most known pairs."""
+        return next(iter(self.probes.values()), None)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the body with most known pairs."""
+        return next(iter(self.verdicts.values()))
+
+    def save_html(self, path: str | Path) -> None:
+        """Writes the card as one self-contained page."""
+        write_page(Path(path), "page.html.j2", card=self, images=self.images, features=FEATURES)
+
+    def to_json(self) -> dict[str, Any]:
+        """As report.json has it; what is not finite becomes None."""
+        record: dict[str, Any] = _CONVERTER.unstructure(dataclasses.replace(self, verdicts={}, images=None))
+        for name in ("images", "verdicts", "transfer_reason"):
+            del record[name]
+        if self.transfer is None:
+            record["transfer"] = {"reason": self.transfer_reason}
+        probe = self.probe
+        record["probe"] = None if probe is None else record["probes"][probe.embodiment]
+        record["verdict"], record["verdict_detail"] = self.verdict.text, self.verdict.to_json()
+        return dict(_finite(record))
+
+    @staticmethod
+    def from_json(record: Mapping[str, Any]) -> Card:
+        """From report.json. Raises ValueError that names what is lacking or wrong."""
+        transfer = record.get("transfer") or {}
+        lost = transfer.get("reason", "")
+        parts = {**record, "transfer": None if lost else transfer, "transfer_reason": lost, "verdicts": {}}
+        try:
+            card = _CONVERTER.structure(parts, Card)
+            verdict = _CONVERTER.structure(record["verdict_detail"], Verdict)
+        except Exception as error:
+            why = "; ".join(cattrs.transform_error(error, path="report"))
+            raise ValueError(f"this is no report card of today's format: {why}; run giza report again") from error
+        return dataclasses.replace(
+            card, verdicts={card.probe.embodiment if card.probe else card.embodiments[0]: verdict}
+        )
+
+
+def _readout_json(readout: Readout) -> dict[str, Any]:
+    return {name: _CONVERTER.unstructure(score) for name, score in readout.scores.items()} | {
+        "difference": _CONVERTER.unstructure(readout.difference)
     }
-    tell("codes", 0, 1)
-    card["codes"], card["codes_reason"] = _codes(model, latents)
-    card["latent"] = dataclasses.asdict(latent_health(sample.latent, sample.group))
-    tell("reconstruction", 0, 1)
-    card["reconstruction"], examples = check_reconstruction(model, sample, seen, prefer, components, settings, warnings)
-    card["cuts"], cut_examples = check_cuts(
-        model, sample, seen, card["reconstruction"], components, settings, featurise, rng
+
+
+def _readout(record: Mapping[str, Any], labels: int) -> Readout:
+    scores = {name: _CONVERTER.structure(record[name], Score) for name in FEATURES if name in record}
+    difference = _CONVERTER.structure(record["difference"], dict[str, Difference])
+    return Readout(labels, scores, difference, int(record.get("draws", 1)))
+
+
+def _probe_json(probe: Probe) -> dict[str, Any]:
+    facts = {f.name: getattr(probe, f.name) for f in dataclasses.fields(probe) if f.name not in ("readout", "budgets")}
+    budgets = {str(b.labels): {"labels": b.labels, "draws": b.draws, **_readout_json(b)} for b in probe.budgets}
+    return {**facts, **_readout_json(probe.readout), "budgets": budgets}
+
+
+def _probe(record: Mapping[str, Any], _: Any) -> Probe:
+    readout = _readout(record, int(record["train_pairs"]))
+    budgets = [_readout(budget, int(budget["labels"])) for budget in record["budgets"].values()]
+    names = {f.name for f in dataclasses.fields(Probe)} - {"readout", "budgets"}
+    facts = {name: value for name, value in record.items() if name in names}
+    return Probe(**facts, readout=readout, budgets=budgets)
+
+
+def _finite(value: Any) -> Any:
+    """NumPy numbers become Python's, what is not finite None."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+_CONVERTER = cattrs.Converter()
+for _kind in (Score, CameraProbe):  # what is not known is not written
+    _CONVERTER.register_unstructure_hook(
+        _kind, make_dict_unstructure_fn(_kind, _CONVERTER, _cattrs_omit_if_default=True)
     )
-    clock.lap("decoding")
-    _probes(card, sample, truth, seen, run, settings, warnings, tell)
-    clock.lap("probe")
-    tell("camera leakage", 0, 1)
-    card["camera"] = check_camera(sample, truth, principal.project(components), settings.probe)
-    clock.lap("camera leakage")
-    tell("action transfer", 0, 1)
-    card["transfer"], strips = check_transfer(model, sample, seen, rng)
-    tell("code atlas", 0, 1)
-    atlas = build_atlas(sample, prefer=prefer, seed=settings.seed)
-    clock.lap("transfer and atlas")
-    card["seconds"] = clock.seconds
-    card["atlas"] = {"kind": atlas.kind, "entries": len(atlas.entries)}
-    rows = atlas.rows()
-    labels = {int(row): f"{sample.group[row]} at {sample.t_s[row]:.1f} s" for row in rows}
-    frames = pair_pictures(corpus, sample, rows, PICTURE)
-    card["warnings"] = warnings
-    verdict = judge(card)
-    card["verdict"], card["verdict_detail"] = verdict.text, verdict.to_json()
-    return card, Pictures(atlas, frames, labels, examples, cut_examples, strips)
-
-
-class _Clock:
-    """Seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def lap(self, stage: str) -> None:
-        now = time.monotonic()
-        self.seconds[stage] = round(now - self._last, 2)
-        self._last = now
-
-
-def _some_clips(clips: Sequence[ClipRow], settings: ReportSettings) -> list[ClipRow]:
-    def key(row: ClipRow) -> str:
-        return hashlib.blake2b(f"{settings.seed}/{row.clip_id}".encode(), digest_size=8).hexdigest()
-
-    if len(clips) <= settings.max_clips:
-        return list(clips)
-    return sorted(clips, key=key)[: settings.max_clips]
-
-
-def _warnings(sample: LatentSample, run: RunFacts, model: LatentActionModel) -> list[str]:
-    warnings = []
-    if run.model_hash and sample.model_hashes != (run.model_hash,):
-        warnings.append(
-            f"The latents are of model {', '.join(sample.model_hashes)}, the run folder holds {run.model_hash}: extract again."
-        )
-    if run.labelled_clips:
-        warnings.append(
-            f"The model saw the actions of {run.labelled_clips} training clips, so it is not trained on video alone."
-        )
-    if sample.latent.shape[1] != model.config.latent_size:
-        raise ValueError(
-            f"the latents have {sample.latent.shape[1]} dimensions, the model {model.config.latent_size}: they are of another "
-            "model; extract them again with giza extract"
-        )
-    return warnings
-
-
-def _codes(model: LatentActionModel, latents: str | Path) -> tuple[dict[str, Any] | None, str]:
-    quantiser = model.quantiser
-    if quantiser.continuous:
-        return None, f"quantiser '{quantiser.config.kind}' is continuous: there are no codes"
-    counter = CodeCounter(quantiser.sizes, quantiser.codebook_index)
-    for codes in read_codes(latents):
-        counter.add(codes)
-    return dataclasses.asdict(counter.summary()), ""
-
-
-def _probes(
-    card: dict[str, Any],
-    sample: LatentSample,
-    truth: Truth,
-    seen: Survey,
-    run: RunFacts,
-    settings: ReportSettings,
-    warnings: list[str],
-    tell: Progress,
-) -> None:
-    """Fills probe, probes, probe_reason and probe_notes."""
-    card["probe"], card["probes"], card["probe_reason"] = None, {}, "no clip of the corpus has ground truth"
-    known, card["probe_notes"] = find_known_motion(sample, truth, settings.target, settings.dims)
-    for number, motion in enumerate(known):
-        holdout = choose_holdout(
-            sample.group[motion.rows],
-            trained=set(run.train_groups),
-            held_out=set(run.held_out_groups),
-            patterns=settings.test_groups if number == 0 else (),
-            folds=5,
-            seed=settings.seed,
-        )
-        if number == 0:
-            warnings.extend(holdout.warnings)
-        title = motion.embodiment
-        found = probe_known_motion(
-            motion,
-            sample,
-            seen.thumbs,
-            seen.untrained,
-            holdout,
-            settings.probe,
-            lambda name, title=title: tell(f"probe {title}: {name}", 0, 1),  # type: ignore[misc]
-        )
-        found["warnings"] = holdout.warnings
-        card["probes"][title] = found
-    if known:
-        card["probe"], card["probe_reason"] = card["probes"][known[0].embodiment], ""
-    elif card["probe_notes"]:
-        card["probe_reason"] = "; ".join(card["probe_notes"])
+_CONVERTER.register_unstructure_hook(Probe, _probe_json)
+_CONVERTER.register_structure_hook(Probe, _probe)
+_CONVERTER.register_structure_hook(float, lambda value, _: math.nan if value is None else float(value))
+_CONVERTER.register_structure_hook(Images, lambda value, _: value)

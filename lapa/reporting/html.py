@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from lapa.reporting.verdict import span
+from lapa.reporting.page import span
 
 
 def section(title: str, *parts: str) -> str:

@@ -1,16 +1,33 @@
-"""What a report is asked for, and what is known of the model's training."""
+"""What a report is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 
-from lapa.reporting.probes.probe import ProbeSettings
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """What a probe is asked for."""
+
+    budgets: tuple[int, ...] = (64, 256, 1024)
+    """Numbers of labelled pairs to try beside all of them."""
+    draws: int = 10
+    """Random choices of the labelled pairs at each budget."""
+    bootstrap: int = 1000
+    """Resamples of the test groups behind each interval."""
+    folds: int = 5
+    """Of cross-validation over groups."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("draws", 1), ("bootstrap", 1), ("folds", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)}: must be at least {least}")
+        if any(budget < 4 for budget in self.budgets):
+            raise ValueError(f"budgets {self.budgets}: each must be at least 4 labelled pairs")
 
 
 @dataclass(frozen=True)
@@ -51,28 +68,3 @@ class ReportSettings:
     @property
     def probe(self) -> ProbeSettings:
         return ProbeSettings(self.budgets, self.draws, self.bootstrap, seed=self.seed)
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """What is known of the model's training, from its run folder."""
-
-    train_groups: tuple[str, ...] = ()
-    held_out_groups: tuple[str, ...] = ()
-    labelled_clips: int = 0
-    model_hash: str = ""
-
-    def unseen(self, groups: NDArray[np.str_]) -> NDArray[np.bool_]:
-        """Which of `groups` [N] the model was not trained on; none where nothing is known of its training."""
-        if self.train_groups:
-            return ~np.isin(groups, self.train_groups)
-        return np.isin(groups, self.held_out_groups)
-
-    @staticmethod
-    def from_json(record: Mapping[str, Any]) -> RunFacts:
-        return RunFacts(
-            tuple(record.get("train_groups", ())),
-            tuple(record.get("held_out_groups", ())),
-            int(record.get("labelled_clips", 0)),
-            str(record.get("model_hash", "")),
-        )

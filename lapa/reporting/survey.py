@@ -39,6 +39,10 @@ class Survey:
     ends: list[NDArray[np.uint8]] = field(default_factory=list)
     """[2, S, S, 3] of each: its first and its last frame."""
 
+    def gallery_pairs(self) -> tuple[NDArray[np.int64], ModelPairs]:
+        """(rows of the sample, the pairs) of `gallery`."""
+        return np.concatenate([r for r, _ in self.gallery]), ModelPairs.joined([p for _, p in self.gallery])
+
 
 def survey_clips(
     corpus: Corpus,

@@ -19,17 +19,11 @@ model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-Level = Literal["trust", "trust with care", "do not trust", "cannot tell"]
-TITLES = {
-    "trust": "Trust",
-    "trust with care": "Trust with care",
-    "do not trust": "Do not trust",
-    "cannot tell": "Cannot tell: no actions known",
-}
+from lapa.reporting.card import Card, Level, Probe, Reason, Verdict
+from lapa.reporting.page import figure, span
+
 LEAST_R2 = 0.05
 GOOD_R2 = 0.5
 CAMERA_R2 = 0.5
@@ -46,63 +40,21 @@ RIVALS = {
 }
 
 
-def figure(value: float, sign: str = "") -> str:
-    """Two decimals, and no minus before a zero."""
-    return f"{round(value, 2) + 0.0:{sign}.2f}"
-
-
-def span(ci: Sequence[float], sign: str = "") -> str:
-    """An interval, as `figure`."""
-    return f"[{figure(ci[0], sign)}, {figure(ci[1], sign)}]"
-
-
-@dataclass(frozen=True)
-class Reason:
-    """One sentence for or against."""
-
-    kind: Literal["good", "concern", "bad"]
-    text: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    level: Level
-    reasons: tuple[Reason, ...]
-
-    @property
-    def title(self) -> str:
-        return TITLES[self.level]
-
-    @property
-    def text(self) -> str:
-        """Title and sentences, worst first."""
-        return " ".join([self.title + ".", *(reason.text for reason in self.reasons)])
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "level": self.level,
-            "title": self.title,
-            "reasons": [{"kind": reason.kind, "text": reason.text} for reason in self.reasons],
-        }
-
-
-def judge(report: dict[str, Any]) -> Verdict:
-    """The verdict on a report card; reads codes, latent, reconstruction, probe, camera, cuts and warnings."""
-    collapse = _collapse(report)
-    decoder = _decoder(report)
-    concerns = _concerns(report)
-    probe = report.get("probe")
-    if probe is None:
-        why = str(report.get("probe_reason") or "no clip of the corpus has ground truth")
+def judge(card: Card) -> Verdict:
+    """The verdict on what was measured, of the body with most known pairs."""
+    collapse = _collapse(card)
+    decoder = _decoder(card)
+    concerns = _concerns(card)
+    if card.probe is None:
         untold = Reason(
             "concern",
-            f"No known actions to compare with ({why}), so nothing here shows that the latents are actions; a few dozen "
-            "labelled clips, ingested with the rest, would settle it.",
+            f"No known actions to compare with ({card.probe_reason}), so nothing here shows that the latents are actions; a few "
+            "dozen labelled clips, ingested with the rest, would settle it.",
         )
         reasons = [*collapse, *decoder, untold, *concerns]
         broken = any(reason.kind == "bad" for reason in reasons)
         return _sorted("do not trust" if broken else "cannot tell", reasons)
-    told, sound, useless = _probe(probe)
+    told, sound, useless = _told_by(card.probe)
     # Where actions are known, they say more than the decoder does.
     decoder = [Reason("concern", reason.text) if reason.kind == "bad" else reason for reason in decoder]
     reasons = [*collapse, *told, *decoder, *concerns]
@@ -118,108 +70,94 @@ def _sorted(level: Level, reasons: list[Reason]) -> Verdict:
     return Verdict(level, tuple(sorted(reasons, key=lambda reason: order[reason.kind])))
 
 
-def _collapse(report: dict[str, Any]) -> list[Reason]:
-    codes, latent = report.get("codes"), report.get("latent") or {}
+def _collapse(card: Card) -> list[Reason]:
+    codes, latent = card.codes, card.latent
     reasons = []
-    if latent.get("collapsed"):
+    if latent.collapsed:
         reasons.append(
             Reason(
                 "bad",
-                f"The continuous latent has collapsed: its variance lies in {latent['effective_dims']:.1f} of "
-                f"{latent['dim']} dimensions.",
+                f"The continuous latent has collapsed: its variance lies in {latent.effective_dims:.1f} of {latent.dim} "
+                "dimensions.",
             )
         )
     if codes is None:
         return reasons
-    usage = f"{codes['used']} of {codes['size']} codes are used, with a perplexity of {codes['perplexity']:.1f}"
-    if codes["collapsed"]:
+    usage = f"{codes.used} of {codes.size} codes are used, with a perplexity of {codes.perplexity:.1f}"
+    if codes.collapsed:
         reasons.append(Reason("bad", f"The codes have collapsed: {usage}."))
-    elif codes["thin"]:
+    elif codes.thin:
         reasons.append(Reason("concern", f"Much of the code book is idle: {usage}."))
     else:
         reasons.append(Reason("good", f"The code book is alive: {usage}."))
     return reasons
 
 
-def _decoder(report: dict[str, Any]) -> list[Reason]:
-    found = report.get("reconstruction")
-    if not found or found.get("explained") is None:
-        return []
-    own, random = found["explained"], found["random_code_explained"]
-    if found.get("psnr_db") is not None:
+def _decoder(card: Card) -> list[Reason]:
+    found = card.reconstruction
+    own, random = found.explained, found.random_code_explained
+    if found.psnr_db is not None:
         figures = (
-            f"{found['psnr_db']:.1f} dB on {found['on']}, {found['copy_psnr_db']:.1f} by copying the first frame, "
-            f"{found['random_code_psnr_db']:.1f} with a random code"
+            f"{found.psnr_db:.1f} dB on {found.on}, {found.copy_psnr_db:.1f} by copying the first frame, "
+            f"{found.random_code_psnr_db:.1f} with a random code"
         )
     else:
-        figures = f"{100 * own:.0f}% of the change explained on {found['on']}, {100 * random:.0f}% with a random code"
+        figures = f"{100 * own:.0f}% of the change explained on {found.on}, {100 * random:.0f}% with a random code"
     if own < DECODER_GAIN:
         return [Reason("bad", f"The code predicts the second frame no better than a copy of the first ({figures}).")]
     if own - random < DECODER_GAIN:
         return [Reason("bad", f"The decoder does not heed the code ({figures}).")]
     if own - random < HEEDED * own:
-        return [
-            Reason("concern", f"A random code predicts the second frame nearly as well as a pair's own ({figures}).")
-        ]
+        text = f"A random code predicts the second frame nearly as well as a pair's own ({figures})."
+        return [Reason("concern", text)]
     return [Reason("good", f"The code predicts the second frame ({figures}).")]
 
 
-def _concerns(report: dict[str, Any]) -> list[Reason]:
-    reasons = [Reason("concern", text) for text in report.get("warnings", [])]
-    camera = report.get("camera") or {}
-    r2 = camera.get("r2_mean")
+def _concerns(card: Card) -> list[Reason]:
+    reasons = [Reason("concern", text) for text in card.warnings]
+    r2 = card.camera.r2_mean
     if r2 is not None:
         told = f"R2 {figure(r2)} from the latent to the measured motion of the camera"
-        kind: Literal["good", "concern"] = "concern" if r2 > CAMERA_R2 else "good"
+        if r2 > CAMERA_R2:
+            reasons.append(Reason("concern", f"The latent carries the camera's movement ({told})."))
+        else:
+            reasons.append(Reason("good", f"Little of the camera's movement is in the latent ({told})."))
+    if card.cuts is None:
+        return reasons
+    across, real = card.cuts.explained, card.cuts.real_explained
+    if across > CUT_EXPLAINED:
         text = (
-            f"The latent carries the camera's movement ({told})."
-            if r2 > CAMERA_R2
-            else f"Little of the camera's movement is in the latent ({told})."
+            f"Across a cut, where there is no action, the code still rebuilds {100 * across:.0f}% of the difference: it copies the "
+            "second frame."
         )
-        reasons.append(Reason(kind, text))
-    cuts = report.get("cuts") or {}
-    explained = cuts.get("explained")
-    if explained is not None and explained > CUT_EXPLAINED:
-        reasons.append(
-            Reason(
-                "concern",
-                f"Across a cut, where there is no action, the code still rebuilds {100 * explained:.0f}% of the "
-                "difference: it copies the second frame.",
-            )
-        )
-    elif explained is not None and cuts["real_explained"] > max(explained, 0.0) + DECODER_GAIN:
-        figures = (
-            f"{100 * max(0.0, explained):.0f}% of the difference, {100 * cuts['real_explained']:.0f}% on real pairs"
-        )
+        reasons.append(Reason("concern", text))
+    elif real > max(across, 0.0) + DECODER_GAIN:
+        figures = f"{100 * max(0.0, across):.0f}% of the difference, {100 * real:.0f}% on real pairs"
         reasons.append(Reason("good", f"The code is no copy of the second frame: across a cut it rebuilds {figures}."))
     return reasons
 
 
-def _probe(probe: dict[str, Any]) -> tuple[list[Reason], bool, bool]:
+def _told_by(probe: Probe) -> tuple[list[Reason], bool, bool]:
     """(reasons, above all rivals and good, worth nothing)."""
-    latent = probe["latent"]
-    r2, low = latent["r2_mean"], latent["ci95"][0]
-    told = f"R2 {figure(r2)} {span(latent['ci95'])}"
-    if low <= LEAST_R2 or probe["difference"]["shuffled"]["ci95"][0] <= 0:
-        text = f"A linear probe finds no dependable relation between latents and {probe['target']} ({told})."
+    latent = probe.scores["latent"]
+    told = f"R2 {figure(latent.r2_mean)} {span(latent.ci95)}"
+    if latent.ci95[0] <= LEAST_R2 or probe.difference["shuffled"].ci95[0] <= 0:
+        text = f"A linear probe finds no dependable relation between latents and {probe.target} ({told})."
         return [Reason("bad", text)], False, True
-    reasons: list[Reason] = []
-    good = r2 >= GOOD_R2
-    text = f"A linear probe of held-out episodes reads {probe['target']} over {probe['gap_s']:.2f} s with {told}"
-    reasons.append(Reason("good" if good else "concern", text + ("." if good else "; that is weak.")))
+    good = latent.r2_mean >= GOOD_R2
+    text = f"A linear probe of held-out episodes reads {probe.target} over {probe.gap_s:.2f} s with {told}"
+    reasons = [Reason("good" if good else "concern", text + ("." if good else "; that is weak."))]
     sound, useless = good, False
     for name, title in RIVALS.items():
-        difference = probe["difference"][name]
-        low, high = difference["ci95"]
-        beaten_at = [cell["labels"] for cell in probe["budgets"].values() if cell["difference"][name]["ci95"][0] > 0]
-        figures = f"{figure(difference['mean'], '+')} {span(difference['ci95'], '+')}"
+        difference = probe.difference[name]
+        low, high = difference.ci95
+        beaten_at = [str(fewer.labels) for fewer in probe.budgets if fewer.difference[name].ci95[0] > 0]
+        figures = f"{figure(difference.mean, '+')} {span(difference.ci95, '+')}"
         if low > 0:
             reasons.append(Reason("good", f"The latent is above {title} ({figures} R2)."))
             continue
         sound = False
-        few = (
-            f" with all labels, but above it with {', '.join(map(str, beaten_at))} labelled pairs" if beaten_at else ""
-        )
+        few = f" with all labels, but above it with {', '.join(beaten_at)} labelled pairs" if beaten_at else ""
         if high < 0:
             useless |= not beaten_at
             kind: Literal["concern", "bad"] = "concern" if beaten_at else "bad"

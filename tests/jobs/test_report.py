@@ -6,7 +6,6 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,10 +24,11 @@ from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel
 from lapa.model.quantiser_config import QuantiserConfig
 from lapa.pairs.config import PairConfig
+from lapa.reporting.card import Card
 from lapa.reporting.checks.reconstruction import cut_pairs, other_pairs, psnr
+from lapa.reporting.measure import RunFacts, make_card, training_pairs
 from lapa.reporting.probes.motion import choose_holdout
-from lapa.reporting.probes.probe import ProbeSettings
-from lapa.reporting.settings import ReportSettings
+from lapa.reporting.settings import ProbeSettings, ReportSettings
 from tests.builders.videos import textured
 
 SIZE, FRAMES, FPS, GAP = 32, 24, 10, 5
@@ -160,16 +160,17 @@ def lam(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def random_report(corpus: Path, lam: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def random_report(corpus: Path, lam: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Card, Path]:
     root = tmp_path_factory.mktemp("report")
     latents = make_latents(root / "latents", corpus, lam, "random")
     return run(ReportConfig(lam, corpus, latents, root / "out", settings=QUICK, threads=1)), root / "out"
 
 
-def test_the_report_holds_every_field_and_its_baselines(random_report: tuple[dict[str, Any], Path]) -> None:
+def test_the_report_holds_every_field_and_its_baselines(random_report: tuple[Card, Path]) -> None:
     returned, out = random_report
     card = json.loads((out / "report.json").read_text("utf-8"))
-    assert card == json.loads(json.dumps(returned))
+    assert Card.from_json(card) == returned
+    assert {k: v for k, v in card.items() if k not in ("config", "wall_s")} == returned.to_json()
     assert set(card["codes"]) >= {"size", "used", "perplexity"}
     assert card["codes"]["size"] == 8 and card["codes"]["used"] == 8
     assert set(card["reconstruction"]) >= {"psnr_db", "copy_psnr_db", "random_code_psnr_db"}
@@ -186,18 +187,17 @@ def test_the_report_holds_every_field_and_its_baselines(random_report: tuple[dic
             assert set(cell["difference"][name]) == {"mean", "ci95"}
     assert "r2_mean" in card["camera"]
     assert card["cuts"]["kind"] == "neighbouring shots"
-    assert isinstance(card["verdict"], str)
+    assert card["verdict"].startswith("Do not trust") and card["verdict_detail"]["level"] == "do not trust"
 
 
-def test_random_latents_are_not_to_be_trusted(random_report: tuple[dict[str, Any], Path]) -> None:
+def test_random_latents_are_not_to_be_trusted(random_report: tuple[Card, Path]) -> None:
     card, _ = random_report
-    assert card["probe"]["latent"]["r2_mean"] < 0.1
-    assert card["verdict_detail"]["level"] == "do not trust"
-    assert card["verdict"].startswith("Do not trust")
-    assert any("not what this model makes" in warning for warning in card["warnings"])
+    assert card.probes["two_link"].scores["latent"].r2_mean < 0.1
+    assert card.verdicts["two_link"].level == "do not trust"
+    assert any("not what this model makes" in warning for warning in card.warnings)
 
 
-def test_the_page_needs_nothing_but_itself(random_report: tuple[dict[str, Any], Path]) -> None:
+def test_the_page_needs_nothing_but_itself(random_report: tuple[Card, Path]) -> None:
     _, out = random_report
     page = (out / "report.html").read_text("utf-8")
     text = re.sub(r"base64,[A-Za-z0-9+/=]*", "base64,", page)
@@ -212,26 +212,25 @@ def test_latents_that_hold_the_motion_are_found_out(corpus: Path, lam: Path, tmp
     latents = make_latents(tmp_path / "latents", corpus, lam, "motion")
     config = ReportConfig(lam, corpus, latents, tmp_path / "out", settings=replace(QUICK, dims=(1,)), threads=1)
     card = run(config)
-    probe = card["probe"]
-    assert probe["dims"] == [1]
-    assert probe["latent"]["r2_mean"] > 0.9
-    assert probe["difference"]["shuffled"]["ci95"][0] > 0.5
-    assert probe["difference"]["first_frame"]["ci95"][0] > 0
-    assert probe["neighbour_agreement"] > 0.5
-    assert card["verdict_detail"]["level"] == "trust with care"  # the latents are not this model's
+    probe = card.probes["two_link"]
+    assert probe.dims == [1]
+    assert probe.scores["latent"].r2_mean > 0.9
+    assert probe.difference["shuffled"].ci95[0] > 0.5
+    assert probe.difference["first_frame"].ci95[0] > 0
+    assert probe.neighbour_agreement is not None and probe.neighbour_agreement > 0.5
+    assert card.verdict.level == "trust with care"  # the latents are not this model's
     again = run(replace(config, out=tmp_path / "again"))
-    timed = ("seconds", "wall_s")
-    assert {k: v for k, v in again.items() if k not in timed} == {k: v for k, v in card.items() if k not in timed}
+    assert replace(again, seconds=card.seconds) == card
 
 
 def test_without_known_actions_nobody_can_tell(lam: Path, tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path / "corpus", truth=False)
     latents = make_latents(tmp_path / "latents", corpus, lam, "random")
     card = run(ReportConfig(lam, corpus, latents, tmp_path / "out", settings=QUICK, threads=1))
-    assert card["probe"] is None and card["probes"] == {}
-    assert card["probe_reason"] == "no clip of the corpus has ground truth"
-    assert card["verdict_detail"]["level"] in ("cannot tell", "do not trust")
-    assert "No known actions" in card["verdict"]
+    assert card.probe is None and card.probes == {}
+    assert card.probe_reason == "no clip of the corpus has ground truth"
+    assert card.verdict.level in ("cannot tell", "do not trust")
+    assert "No known actions" in card.verdict.text
     assert "Not measured" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
@@ -242,18 +241,14 @@ def test_a_continuous_model_has_clusters_instead_of_codes(corpus: Path, tmp_path
     lam = make_run(tmp_path / "lam", config=replace(CONFIG, quantiser=QuantiserConfig(kind="none")))
     extract(ExtractConfig(lam=lam, corpus=corpus, out=tmp_path / "latents", workers=1))
     card = run(ReportConfig(lam, corpus, tmp_path / "latents", tmp_path / "out", settings=QUICK, threads=1))
-    assert card["codes"] is None and "continuous" in card["codes_reason"]
-    assert "quantized" not in card["probe"]
-    assert card["atlas"]["kind"].startswith("k-means clusters")
-    assert not any("not what this model makes" in warning for warning in card["warnings"])
-    assert card["reconstruction"]["random_code_psnr_db"] is not None
+    assert card.codes is None and "continuous" in card.codes_reason
+    assert "quantized" not in card.probes["two_link"].scores
+    assert card.atlas.kind.startswith("k-means clusters")
+    assert not any("not what this model makes" in warning for warning in card.warnings)
+    assert card.reconstruction.random_code_psnr_db is not None
 
 
 def test_a_model_of_features_has_no_pictures_but_all_else(corpus: Path, tmp_path: Path) -> None:
-    from lapa.reporting.card import make_report_card
-    from lapa.reporting.page import render
-    from lapa.reporting.settings import RunFacts
-
     config = replace(
         CONFIG, target="made features", input="both", flow_weight=0.0,
         pair=PairConfig(image_size=32, camera_compensation=False, flow="none"),
@@ -270,11 +265,18 @@ def test_a_model_of_features_has_no_pictures_but_all_else(corpus: Path, tmp_path
         return values.astype(np.float16)
 
     facts = RunFacts(held_out_groups=tuple(f"robot/episode_{k:06d}" for k in (5, 6, 7)))
-    card, pictures = make_report_card(Corpus(corpus), model, facts, latents, QUICK, featurise)
-    assert card["reconstruction"]["psnr_db"] is None and 0 < card["reconstruction"]["pca_explained"] <= 1
-    assert card["probe"]["latent"]["r2_mean"] > 0.9
-    assert "reason" in card["transfer"] and not pictures.reconstructions
-    assert "features of made features" in render(card, pictures)
+    card = make_card(Corpus(corpus), model, facts, latents, QUICK, featurise)
+    assert card.reconstruction.psnr_db is None and 0 < card.reconstruction.pca_explained <= 1
+    assert card.probes["two_link"].scores["latent"].r2_mean > 0.9
+    assert "no picture" in card.transfer_reason and card.images is not None and not card.images.reconstructions
+    card.save_html(tmp_path / "card.html")
+    assert "features of made features" in (tmp_path / "card.html").read_text("utf-8")
+
+
+def test_baselines_learn_from_pairs_that_the_model_was_trained_on() -> None:
+    held = np.array([True, False, True, False])
+    assert training_pairs(held).tolist() == [False, True, False, True]
+    assert training_pairs(np.ones(4, bool)).all() and training_pairs(np.zeros(4, bool)).all()
 
 
 def test_named_test_groups_and_a_warning_where_they_were_trained_on() -> None:

@@ -10,18 +10,17 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 from lapa.reporting.probes.baselines import PictureComponents
+from lapa.reporting.probes.motion import choose_dims, choose_feature, relative_motion
 from lapa.reporting.probes.probe import (
-    ProbeSettings,
     Split,
     TestGroups,
     held_out_split,
     k_fold_splits,
-    r_squared,
     resample_groups,
     run_probe,
 )
 from lapa.reporting.probes.ridge import assign_folds, coordinates_of, fit_ridge, ridge_path
-from lapa.reporting.probes.target import choose_dims, choose_feature, relative_motion
+from lapa.reporting.settings import ProbeSettings
 
 
 def data(groups: int = 20, each: int = 30, dim: int = 12, out: int = 3, noise: float = 0.5, seed: int = 0):
@@ -105,7 +104,7 @@ def test_the_labelled_pairs_choose_the_coordinates(seed: int, deviation, worth, 
 
     def test_r2(maps) -> float:
         fit = fit_ridge(x[few], y[few], names[few], coordinates=replace(known, maps=maps))
-        return float(r_squared(fit.predict(x[600:]), y[600:]).mean())
+        return float(r2_score(y[600:], fit.predict(x[600:])))
 
     alone = {name: test_r2({name: by}) for name, by in known.maps.items()}
     assert fit_ridge(x[few], y[few], names[few], coordinates=known).scaling == wanted
@@ -119,11 +118,12 @@ def test_a_known_relation_is_found_and_a_shuffled_one_is_not() -> None:
     splits = held_out_split(names, {"episode_00", "episode_07", "episode_13"})
     features = {"latent": lambda split: [x], "shuffled": lambda split: [mixed]}
     found = run_probe(features, y, names, splits, ProbeSettings(budgets=(64,), draws=3, bootstrap=200))
-    assert found["latent"]["r2_mean"] > 0.999
-    assert abs(found["shuffled"]["r2_mean"]) < 0.1
-    assert found["difference"]["shuffled"]["ci95"][0] > 0.8
-    assert found["budgets"]["64"]["latent"]["r2_mean"] > 0.99
-    assert set(found["latent"]) >= {"r2", "r2_mean", "ci95"} and len(found["latent"]["r2"]) == 3
+    scores = found.all_labels.scores
+    assert scores["latent"].r2_mean > 0.999
+    assert abs(scores["shuffled"].r2_mean) < 0.1
+    assert found.all_labels.difference["shuffled"].ci95[0] > 0.8
+    assert found.budgets[0].scores["latent"].r2_mean > 0.99
+    assert len(scores["latent"].r2) == 3
 
 
 def test_r2_and_its_resamples_are_those_of_the_pairs_themselves() -> None:
@@ -137,7 +137,6 @@ def test_r2_and_its_resamples_are_those_of_the_pairs_themselves() -> None:
     once = bank.r2(sums, np.ones((1, 3)))[0]
     want = r2_score(y[split.test], fit.predict(x[split.test]), multioutput="raw_values")
     np.testing.assert_allclose(once, want)
-    np.testing.assert_allclose(r_squared(fit.predict(x[split.test]), y[split.test]), want)
     weights = resample_groups(3, 5, np.random.default_rng(1))
     for drawn, ours in zip(weights, bank.r2(sums, weights), strict=True):
         rows = np.concatenate(
@@ -166,7 +165,7 @@ def test_what_a_group_knows_by_heart_is_worth_nothing_on_another() -> None:
     x = np.eye(20)[names.astype(int)] + 0.01 * rng.normal(size=(400, 20))
     y = np.repeat(rng.normal(size=(20, 2)), 20, axis=0) + 0.1 * rng.normal(size=(400, 2))
     found = run_probe({"latent": lambda split: [x]}, y, names, k_fold_splits(names, 5, 0), ProbeSettings(budgets=()))
-    assert found["latent"]["r2_mean"] < 0.1
+    assert found.all_labels.scores["latent"].r2_mean < 0.1
     leaky = Ridge(alpha=1e-3).fit(x[::2], y[::2]).score(x[1::2], y[1::2])
     assert leaky > 0.8
 
@@ -176,9 +175,9 @@ def test_budgets_take_that_many_labels() -> None:
     settings = ProbeSettings(budgets=(16, 64, 100000), draws=4, bootstrap=50)
     splits = held_out_split(names, {"episode_00", "episode_01"})
     found = run_probe({"latent": lambda split: [x]}, y, names, splits, settings)
-    assert list(found["budgets"]) == ["16", "64"]
-    assert found["skipped_budgets"] == [100000]
-    assert found["budgets"]["16"]["latent"]["r2_mean"] < found["budgets"]["64"]["latent"]["r2_mean"]
+    assert [fewer.labels for fewer in found.budgets] == [16, 64]
+    assert found.skipped_budgets == [100000]
+    assert found.budgets[0].scores["latent"].r2_mean < found.budgets[1].scores["latent"].r2_mean
     with pytest.raises(ValueError, match="at least 4"):
         ProbeSettings(budgets=(2,))
 
@@ -193,7 +192,7 @@ def test_no_label_of_a_tested_episode_is_fitted_on() -> None:
     def r2(d: float) -> np.ndarray:
         y_poisoned = y + d * held_out[:, None]
         found = run_probe({"latent": lambda split: [x]}, y_poisoned, names, [Split(~held_out, held_out)], settings)
-        return np.array([cell["latent"]["r2"] for cell in (found, *found["budgets"].values())])
+        return np.array([readout.scores["latent"].r2 for readout in (found.all_labels, *found.budgets)])
 
     np.testing.assert_allclose(r2(shift) + r2(-shift), 2 * r2(0.0) - 2 * shift**2 / y[held_out].var(0), rtol=1e-9)
 
@@ -222,7 +221,7 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
         for seed in (1, 1, 2)
     )
     assert one == two
-    assert one["budgets"]["32"]["latent"] != other["budgets"]["32"]["latent"]
+    assert one.budgets[0].scores["latent"] != other.budgets[0].scores["latent"]
 
 
 def test_intervals_cover_the_true_r2() -> None:
@@ -240,7 +239,7 @@ def test_intervals_cover_the_true_r2() -> None:
         settings = ProbeSettings(budgets=(), bootstrap=200, seed=trial)
         held_out = set(np.arange(20).astype(str))
         found = run_probe({"latent": lambda split, x=x: [x]}, y, names, held_out_split(names, held_out), settings)
-        low, high = found["latent"]["ci95"]
+        low, high = found.all_labels.scores["latent"].ci95
         covered += low <= true_r2 <= high
     assert covered >= 0.82 * trials
 
@@ -251,8 +250,8 @@ def test_the_interval_of_a_difference_is_paired() -> None:
     worse = x + 0.05 * np.random.default_rng(1).normal(size=x.shape)
     features = {"latent": lambda split: [x], "pca": lambda split: [worse]}
     found = run_probe(features, y, names, k_fold_splits(names, 5, 0), ProbeSettings(budgets=(), bootstrap=300))
-    low, high = found["difference"]["pca"]["ci95"]
-    wide_low, wide_high = found["latent"]["ci95"]
+    low, high = found.all_labels.difference["pca"].ci95
+    wide_low, wide_high = found.all_labels.scores["latent"].ci95
     assert high - low < 0.3 * (wide_high - wide_low)
 
 

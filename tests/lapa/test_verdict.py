@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lapa.reporting.card import CameraProbe, Card, Reason, Verdict
 from lapa.reporting.verdict import judge
+from tests.builders.cards import BODY, difference, good_card, score
 
 
-def interval_cell(mean: float, width: float = 0.05) -> dict[str, Any]:
-    return {"mean": mean, "ci95": [mean - width, mean + width]}
+def changed(value: Any, changes: Any) -> Any:
+    """A card or a part of it with some fields replaced, and some fields of those."""
+    if not isinstance(changes, dict) or not changes:
+        return changes
+    if isinstance(value, dict):
+        return {**value, **{name: changed(value.get(name), change) for name, change in changes.items()}}
+    return dataclasses.replace(value, **{name: changed(getattr(value, name), c) for name, c in changes.items()})
 
 
-def good_card() -> dict[str, Any]:
-    """What a report on a sound model says."""
-    difference = {"first_frame": 0.6, "untrained": 0.1, "pca": 0.08, "shuffled": 0.8}
-    return {
-        "codes": {"size": 16, "used": 16, "perplexity": 13.0, "collapsed": False, "thin": False},
-        "latent": {"collapsed": False, "effective_dims": 20.0, "dim": 128},
-        "reconstruction": {
-            "explained": 0.5, "random_code_explained": -0.2, "psnr_db": 25.0, "copy_psnr_db": 22.0,
-            "random_code_psnr_db": 21.0, "on": "held-out videos",
-        },
-        "probe": {
-            "target": "the change of observation.state", "gap_s": 0.5,
-            "latent": {"r2_mean": 0.8, "ci95": [0.75, 0.85]},
-            "difference": {name: interval_cell(mean) for name, mean in difference.items()},
-            "budgets": {"64": {"labels": 64, "difference": {name: interval_cell(m) for name, m in difference.items()}}},
-        },
-        "camera": {"r2_mean": 0.1},
-        "cuts": {"explained": 0.1, "real_explained": 0.5},
-        "warnings": [],
-    }  # fmt: skip
+def probe(**readout: Any) -> dict[str, Any]:
+    """A change of what the probe found with all labels."""
+    return {"probes": {BODY: {"readout": readout}}}
 
 
 def test_a_sound_model_is_trusted() -> None:
@@ -49,39 +41,51 @@ def test_a_sound_model_is_trusted() -> None:
         ({"codes": {"collapsed": True, "used": 1, "perplexity": 1.0}}, "do not trust", "codes have collapsed"),
         ({"codes": {"thin": True, "used": 7, "perplexity": 5.0}}, "trust with care", "7 of 16 codes"),
         ({"latent": {"collapsed": True, "effective_dims": 1.1}}, "do not trust", "1.1 of 128 dimensions"),
-        ({"probe": {"latent": {"r2_mean": 0.3, "ci95": [0.2, 0.4]}}}, "trust with care", "that is weak"),
-        ({"probe": {"latent": {"r2_mean": 0.03, "ci95": [-0.1, 0.1]}}}, "do not trust", "no dependable relation"),
-        ({"probe": {"difference": {"shuffled": interval_cell(0.01)}}}, "do not trust", "no dependable relation"),
-        ({"probe": {"difference": {"pca": interval_cell(0.0)}}}, "trust with care", "not clearly above PCA"),
-        ({"probe": {"difference": {"pca": interval_cell(-0.2)}}}, "trust with care", "but above it with 64 labelled"),
+        (probe(scores={"latent": score(0.3, 0.2, 0.4)}), "trust with care", "that is weak"),
+        (probe(scores={"latent": score(0.03, -0.1, 0.1)}), "do not trust", "no dependable relation"),
+        (probe(difference={"shuffled": difference(0.01)}), "do not trust", "no dependable relation"),
+        (probe(difference={"pca": difference(0.0)}), "trust with care", "not clearly above PCA"),
+        (probe(difference={"pca": difference(-0.2)}), "trust with care", "but above it with 64 labelled"),
         ({"camera": {"r2_mean": 0.8}}, "trust with care", "camera's movement"),
         ({"cuts": {"explained": 0.9}}, "trust with care", "copies the second frame"),
         ({"reconstruction": {"random_code_explained": 0.5}}, "trust with care", "does not heed the code"),
         ({"reconstruction": {"random_code_explained": 0.35}}, "trust with care", "nearly as well"),
         ({"reconstruction": {"random_code_explained": 0.3}}, "trust", "predicts the second frame"),
         ({"warnings": ["A thing."]}, "trust with care", "A thing."),
-        ({"probe": None}, "cannot tell", "No known actions"),
-        ({"probe": None, "reconstruction": {"explained": -0.1}}, "do not trust", "no better than a copy"),
+        ({"probes": {}}, "cannot tell", "No known actions"),
+        ({"probes": {}, "reconstruction": {"explained": -0.1}}, "do not trust", "no better than a copy"),
         ({"codes": None}, "trust", "Trust."),
     ],
 )
 def test_the_verdict_says_what_is_wrong(change: dict[str, Any], level: str, words: str) -> None:
-    def merge(into: dict[str, Any], changes: dict[str, Any]) -> None:
-        for name, value in changes.items():
-            if isinstance(value, dict) and isinstance(into.get(name), dict):
-                merge(into[name], value)
-            else:
-                into[name] = value
-
-    card = good_card()
-    merge(card, copy.deepcopy(change))
-    verdict = judge(card)
+    verdict = judge(changed(good_card(), change))
     assert verdict.level == level
     assert words in verdict.text
 
 
 def test_worse_than_an_untrained_network_at_every_budget_is_useless() -> None:
-    card = good_card()
-    for cell in (card["probe"], card["probe"]["budgets"]["64"]):
-        cell["difference"]["untrained"] = interval_cell(-0.1)
-    assert judge(card).level == "do not trust"
+    worse = {"untrained": difference(-0.1)}
+    card = changed(good_card(), probe(difference=worse))
+    few = changed(card.probes[BODY].budgets[0], {"difference": worse})
+    assert judge(changed(card, {"probes": {BODY: {"budgets": [few]}}})).level == "do not trust"
+
+
+def test_a_verdict_prints_as_a_title_and_a_marked_line_a_reason() -> None:
+    verdict = Verdict("trust with care", (Reason("bad", "a"), Reason("concern", "b"), Reason("good", "c")))
+    assert str(verdict) == "Trust with care\n x a\n ! b\n + c"
+
+
+def test_a_card_comes_back_from_its_json() -> None:
+    card = good_card(camera=CameraProbe(None, None, "the camera stands still", truth=CameraProbe(0.1, (0.0, 0.2))))
+    card = dataclasses.replace(card, verdicts={BODY: judge(card)})
+    assert Card.from_json(json.loads(json.dumps(card.to_json()))) == card
+    with pytest.raises(ValueError, match="effective_dims.*run giza report again"):
+        Card.from_json(changed(card.to_json(), {"latent": {"dim": 3, "effective_dims": "many"}}))
+
+
+def test_the_page_of_a_card_without_images_says_what_the_card_does(tmp_path: Path) -> None:
+    card = good_card(warnings=["A <b>thing</b> & more."])
+    dataclasses.replace(card, verdicts={BODY: judge(card)}).save_html(tmp_path / "card.html")
+    page = (tmp_path / "card.html").read_text("utf-8")
+    assert "Trust with care" in page and "A &lt;b&gt;thing&lt;/b&gt; &amp; more." in page
+    assert "keeps no images" in page and "<img" not in page

@@ -1,4 +1,4 @@
-"""Does the decoder follow the code, and is the code more than a copy of the second frame?
+"""Does the decoder follow the code, on held-out pairs, and is the code more than a copy of the second frame, across cuts?
 
 Squared errors are averaged over the pixels that both stabilised frames show (all, without camera compensation) and
 over pairs before a decibel is taken. All pairs are of groups held out of training where there are such groups.
@@ -17,10 +17,113 @@ from torch import Tensor
 
 from corpora.clips.manifest import ClipRow
 from lapa.extraction.engine import Featurise
+from lapa.latent_sample import LatentSample
 from lapa.model.lam import LatentActionModel
-from lapa.pairs.frames import BATCH, ModelPairs, model_pairs, pictures
+from lapa.pairs.frames import BATCH, THUMB, ModelPairs, model_pairs, pictures
+from lapa.pairs.pair import resize_frames
+from lapa.reporting.atlas import spread_over_groups
+from lapa.reporting.card import Cuts, Reconstruction
+from lapa.reporting.images import Frame
+from lapa.reporting.probes.baselines import Components, change_images
 
 NEIGHBOURS = "neighbouring shots"
+MAX_CUTS = 96
+CUT_ENERGY = 2.0
+"""Clips of different sources stand for a cut where the squared change is this many times that of the median pair."""
+EXAMPLES = 6
+
+
+def check_reconstruction(
+    model: LatentActionModel,
+    sample: LatentSample,
+    held: Sequence[tuple[NDArray[np.int64], ModelPairs]],
+    thumbs: NDArray[np.uint8],
+    components: Components,
+    on: str,
+    seed: int,
+) -> tuple[Reconstruction, list[list[Frame]], bool]:
+    """(figures, example pictures, whether the stored latents are what the model makes of these pairs).
+
+    `held`: pairs to decode, with their rows of the sample; `thumbs` [N, 2, THUMB, THUMB, 3] of the sample; `components`: of
+    the training pairs' difference images, as many as the latent has dimensions; `on`: what the pairs are.
+    """
+    rows = np.concatenate([rows for rows, _ in held])
+    pairs = ModelPairs.joined([pairs for _, pairs in held])
+    groups = sample.group[rows]
+    rng = np.random.default_rng([seed, 5])
+    errors, again = reconstruction_errors(model, pairs, other_pairs(groups, rng), seed)
+    found = Reconstruction(
+        **_figures(errors, pixels=model.config.pixels),
+        pca_explained=_kept(components, change_images(thumbs[rows])),
+        groups=len(np.unique(groups)),
+        on=on,
+        unit="pixels" if model.config.pixels else f"features of {model.config.target}",
+    )
+    error = float(np.sqrt(((again - sample.latent[rows]) ** 2).mean()))
+    ours = error <= 0.05 * max(float(sample.latent[rows].std()), 1e-6)
+    if not model.config.pixels:
+        return found, [], ours
+    lively = np.argsort(-sample.motion[rows], kind="stable")[: max(EXAMPLES, len(rows) // 2)]
+    chosen = np.array(spread_over_groups(lively, groups, EXAMPLES, rng), np.int64)
+    return found, _examples(model, pairs.take(chosen), seed), ours
+
+
+def check_cuts(
+    model: LatentActionModel,
+    clips: Sequence[ClipRow],
+    ends: NDArray[np.uint8],
+    thumbs: NDArray[np.uint8],
+    real_explained: float,
+    components: Components,
+    featurise: Featurise | None,
+    seed: int,
+    rng: np.random.Generator,
+) -> tuple[Cuts | None, list[list[Frame]]]:
+    """(figures of pairs across a cut, or None where no two clips differ enough; example pictures).
+
+    `ends` [clips, 2, S, S, 3]: first and last frame of each of `clips`; clips of different sources that look alike are left
+    out. `thumbs` and `components` as in `check_reconstruction`; `real_explained` is its figure.
+    """
+    chosen, kind = cut_pairs(clips, rng, MAX_CUTS)
+    energy = float(np.median((change_images(thumbs[:: max(1, len(thumbs) // 2000)]) ** 2).mean(1)))
+    jump = [float(((ends[a, 1].astype(np.float32) - ends[b, 0]) ** 2).mean()) / 255**2 for a, b in chosen]
+    if kind != NEIGHBOURS:
+        # Strangers may look alike (episodes of one scene); shots were told apart by ingest already.
+        chosen = [pair for pair, size in zip(chosen, jump, strict=True) if size > CUT_ENERGY * energy]
+    if len(chosen) < 4:
+        return None, []
+    pairs = cut_model_pairs(model, chosen, ends, featurise)
+    errors, _ = reconstruction_errors(model, pairs, np.roll(np.arange(len(pairs)), 1), seed)
+    joined = np.stack([np.stack([ends[a, 1], ends[b, 0]]) for a, b in chosen])
+    small = resize_frames(joined.reshape(-1, *joined.shape[2:]), THUMB).reshape(len(chosen), 2, THUMB, THUMB, 3)
+    found = Cuts(
+        **_figures(errors, pixels=model.config.pixels),
+        pca_explained=_kept(components, change_images(small)),
+        kind=kind,
+        real_explained=real_explained,
+    )
+    if not model.config.pixels:
+        return found, []
+    some = np.unique(np.linspace(0, len(pairs) - 1, EXAMPLES).round().astype(np.int64))
+    return found, [columns[:3] for columns in _examples(model, pairs.take(some), seed)]
+
+
+@torch.inference_mode()
+def _examples(model: LatentActionModel, pairs: ModelPairs, seed: int) -> list[list[Frame]]:
+    """Of each pair: first, second, predicted from the code, from the continuous latent, from a random code."""
+    first, second, valid, flow = pairs.tensors()
+    encoding = model.encode(first, second, valid, flow=flow)
+    random = model.random_codes(len(first), torch.Generator().manual_seed(seed))
+    columns = [first, second]
+    columns += [model.decode(first, latent, valid) for latent in (encoding.quantized, encoding.latent, random)]
+    arrays = [(c.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy() for c in columns]
+    return [[column[k] for column in arrays] for k in range(len(first))]
+
+
+def _kept(components: Components, change: NDArray[np.float32]) -> float:
+    """Share of the change images' energy that the components keep."""
+    rest = float(((components.rebuild(change) - change) ** 2).sum())
+    return 1 - rest / max(float((change**2).sum()), 1e-12)
 
 
 def psnr(mse: float) -> float:
@@ -75,12 +178,8 @@ def reconstruction_errors(
     return {name: torch.cat(values).double().numpy() for name, values in errors.items()}, continuous.flatten(1).numpy()
 
 
-def summarise(errors: dict[str, NDArray[np.float64]], *, pixels: bool) -> dict[str, Any]:
-    """The report's figures of `reconstruction_errors`.
-
-    `explained` is the share of the first frame's error that the code takes away: 1 a perfect picture, 0 no better than
-    copying. In decibels only where pictures are predicted.
-    """
+def _figures(errors: dict[str, NDArray[np.float64]], *, pixels: bool) -> dict[str, Any]:
+    """The fields of `lapa.reporting.card.Decoded` from `reconstruction_errors`, but for PCA's."""
     mean = {name: float(values.mean()) for name, values in errors.items()}
     copy = max(mean["copy"], 1e-12)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,28 +11,30 @@ from numpy.typing import NDArray
 
 from lapa.model.lam import LatentActionModel
 from lapa.pairs.frames import BATCH, ModelPairs
+from lapa.reporting.card import Agreement, Transfer
+from lapa.reporting.checks.reconstruction import other_pairs
+from lapa.reporting.images import TransferStrip
 
 MOVING_PERCENTILE = 70.0
 """Strips show pairs with at least this much motion; a latent of rest shows nothing."""
 
 
-@dataclass(frozen=True)
-class TransferStrip:
-    """Pictures uint8 [S, S, 3] of one transfer."""
-
-    source: str
-    """Where the latent is from."""
-    target: str
-    """Where it is decoded."""
-    across: bool
-    """Between embodiments."""
-    taken_from: tuple[NDArray[np.uint8], NDArray[np.uint8]]
-    """First and second frame of the pair that the latent is from."""
-    onto: NDArray[np.uint8]
-    quantized: NDArray[np.uint8]
-    """The second frame predicted from the code."""
-    continuous: NDArray[np.uint8]
-    """The same from the latent before quantisation."""
+def check_transfer(
+    model: LatentActionModel,
+    pairs: ModelPairs,
+    groups: NDArray[Any],
+    embodiments: NDArray[Any],
+    motion: NDArray[np.floating],
+    rng: np.random.Generator,
+) -> tuple[Transfer, list[TransferStrip]]:
+    """Within all and between embodiments; strips. For models that predict pictures."""
+    within = transfer_agreement(model, pairs, other_pairs(groups, rng))
+    foreign = [np.flatnonzero(embodiments != name) for name in embodiments]
+    other = np.array([rng.choice(rows) if len(rows) else -1 for rows in foreign])
+    across = transfer_agreement(model, pairs, other) if (other >= 0).all() else None
+    chosen = choose_transfers(groups, embodiments, motion, 8, rng)
+    strips = transfer_strips(model, pairs, groups, embodiments, chosen)
+    return Transfer(within.same_latent, within.chance, across, len(chosen)), strips
 
 
 def choose_transfers(
@@ -96,11 +97,9 @@ def transfer_strips(
 
 
 @torch.inference_mode()
-def transfer_agreement(model: LatentActionModel, pairs: ModelPairs, other: NDArray[np.integer]) -> dict[str, float]:
-    """Latents decoded on another clip's first frame and read again from the prediction.
-
-    Returns {same_latent, chance}: the mean cosine between the latent read again and the one put in, about the mean latent;
-    and the same with a latent that was not put in. Equal figures mean that the prediction does not show the action.
+def transfer_agreement(model: LatentActionModel, pairs: ModelPairs, other: NDArray[np.integer]) -> Agreement:
+    """Latents of pairs `other` [P] decoded on another clip's first frame and read again from the prediction: the mean cosine,
+    about the mean latent. Equal figures mean that the prediction does not show the action.
     """
     latents, reread = [], []
     for start in range(0, len(pairs), BATCH):
@@ -117,4 +116,4 @@ def transfer_agreement(model: LatentActionModel, pairs: ModelPairs, other: NDArr
     again = (torch.cat(reread) - mean).flatten(1)
     same = F.cosine_similarity(again, (put_in - mean).flatten(1), dim=1)
     chance = F.cosine_similarity(again, (put_in - mean).flatten(1).roll(1, 0), dim=1)
-    return {"same_latent": float(same.mean()), "chance": float(chance.mean())}
+    return Agreement(float(same.mean()), float(chance.mean()))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corpora.video.camera import motion_at_centre
 from lapa.latent_sample import LatentSample
+from lapa.reporting.card import CameraProbe, MeanScore
 from lapa.reporting.probes.baselines import fixed, shuffled
-from lapa.reporting.probes.motion import Truth
-from lapa.reporting.probes.probe import Feature, ProbeSettings, Split, k_fold_splits, run_probe
-from lapa.reporting.probes.target import relative_motion
+from lapa.reporting.probes.motion import Truth, relative_motion
+from lapa.reporting.probes.probe import k_fold_splits, run_probe
+from lapa.reporting.settings import ProbeSettings
 
 KNOWN = "camera.motion"
 """Feature of the ground truth that holds the camera's own motion."""
@@ -27,6 +28,8 @@ LEAST_SPREAD = (0.006, 0.006, 0.15, 0.004)
 WINSOR = (1.0, 99.0)
 """Percentiles of the training pairs beyond which a measured motion is clipped: a lost track must not decide an R2."""
 MIN_PAIRS = 50
+MAX_PAIRS = 8000
+"""More change the figures little."""
 
 
 def camera_motion(h: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -43,50 +46,15 @@ def moving_columns(values: NDArray[np.floating], least: Sequence[float]) -> list
     return [int(k) for k in np.flatnonzero(spread > np.asarray(least))]
 
 
-def camera_probe(
-    features: Mapping[str, Feature],
-    values: NDArray[np.floating],
-    names: Sequence[str],
-    groups: NDArray[Any],
-    splits: Sequence[Split],
-    settings: ProbeSettings,
-) -> dict[str, Any]:
-    """R2 from each feature to the camera's motion `values` [N, K], groups held out.
-
-    Returns {r2_mean, ci95, quantities, pairs, baselines: {feature: {r2_mean, ci95}}}, r2 of the latent.
-    """
-    train = splits[0].train
-    low, high = np.percentile(values[train], WINSOR, axis=0)
-    only_all = ProbeSettings(budgets=(), bootstrap=settings.bootstrap, folds=settings.folds, seed=settings.seed)
-    found = run_probe(features, np.clip(values, low, high), groups, splits, only_all)
-    latent = found["latent"]
-    return {
-        "r2_mean": latent["r2_mean"],
-        "ci95": latent["ci95"],
-        "r2": dict(zip(names, latent["r2"], strict=True)),
-        "pairs": len(values),
-        "groups": len(np.unique(groups)),
-        "baselines": {
-            name: {"r2_mean": found[name]["r2_mean"], "ci95": found[name]["ci95"]}
-            for name in features
-            if name != "latent"
-        },
-        "difference": found["difference"],
-    }
-
-
-def check_camera(
-    sample: LatentSample, truth: Truth, pca: NDArray[np.float32], settings: ProbeSettings
-) -> dict[str, Any]:
-    """{r2_mean, ...} as `camera_probe`, or r2_mean None and the reason; `truth` the same for known camera motion.
+def check_camera(sample: LatentSample, truth: Truth, pca: NDArray[np.float32], settings: ProbeSettings) -> CameraProbe:
+    """R2 from the latent to the camera's motion as tracking measured it, and as the recording knows it.
 
     `pca` [N, D]: the difference images' principal components, beside which the latent is set.
     """
     measured = np.flatnonzero(sample.camera_inlier_ratio > 0)
-    result = _camera_from(
-        sample, pca, measured, camera_motion(sample.camera[measured]), QUANTITIES, LEAST_SPREAD, settings
-    )
-    result["source"] = "measured by tracking"
+    moved = camera_motion(sample.camera[measured])
+    result = _probe_motion(sample, pca, measured, moved, QUANTITIES, LEAST_SPREAD, settings)
+    known = None
     has = [row for row, clip in enumerate(sample.clip_id.tolist()) if KNOWN in truth.get(clip, {})]
     if has:
         rows = np.array(has, np.int64)
@@ -99,11 +67,11 @@ def check_camera(
         fine = np.isfinite(values).all(1)
         names = list(POSE) if values.shape[1] == len(POSE) else [f"{KNOWN}[{k}]" for k in range(values.shape[1])]
         least = [1e-3] * values.shape[1]  # a millimetre, a milliradian
-        result["truth"] = _camera_from(sample, pca, rows[fine], values[fine], names, least, settings)
-    return result
+        known = _probe_motion(sample, pca, rows[fine], values[fine], names, least, settings)
+    return replace(result, source="measured by tracking", truth=known)
 
 
-def _camera_from(
+def _probe_motion(
     sample: LatentSample,
     pca: NDArray[np.float32],
     rows: NDArray[np.int64],
@@ -111,26 +79,32 @@ def _camera_from(
     names: Sequence[str],
     least: Sequence[float],
     settings: ProbeSettings,
-) -> dict[str, Any]:
-    if len(rows) > 8000:
-        some = np.linspace(0, len(rows) - 1, 8000).round().astype(np.int64)
+) -> CameraProbe:
+    """`values` [P, K]: the camera's motion of `rows` of the sample."""
+    if len(rows) > MAX_PAIRS:
+        some = np.linspace(0, len(rows) - 1, MAX_PAIRS).round().astype(np.int64)
         rows, values = rows[some], values[some]
-    nothing: dict[str, Any] = {"r2_mean": None, "ci95": None}
     groups = sample.group[rows]
-    if len(rows) < MIN_PAIRS or len(np.unique(groups)) < 2:
-        return nothing | {
-            "reason": f"the camera's motion is known for {len(rows)} pairs of {len(np.unique(groups))} videos"
-        }
+    videos = len(np.unique(groups))
+    if len(rows) < MIN_PAIRS or videos < 2:
+        return CameraProbe(None, None, f"the camera's motion is known for {len(rows)} pairs of {videos} videos")
     columns = moving_columns(values, least)
     if not columns:
-        return nothing | {"reason": "the camera stands still"}
+        return CameraProbe(None, None, "the camera stands still")
     # Each video in turn: those held out of training are few, and their camera may stand still.
     splits = k_fold_splits(groups, settings.folds, settings.seed)
     latent = sample.latent[rows]
-    features = {
-        "latent": fixed(latent),
-        "pca": fixed(pca[rows]),
-        "shuffled": shuffled(latent, settings.seed, 1),
-    }
-    chosen = [names[k] for k in columns]
-    return camera_probe(features, values[:, columns], chosen, groups, splits, settings)
+    features = {"latent": fixed(latent), "pca": fixed(pca[rows]), "shuffled": shuffled(latent, settings.seed, 1)}
+    low, high = np.percentile(values[splits[0].train][:, columns], WINSOR, axis=0)
+    y = np.clip(values[:, columns], low, high)
+    found = run_probe(features, y, groups, splits, replace(settings, budgets=())).all_labels
+    own = found.scores["latent"]
+    return CameraProbe(
+        own.r2_mean,
+        own.ci95,
+        r2=dict(zip([names[k] for k in columns], own.r2, strict=True)),
+        pairs=len(rows),
+        groups=videos,
+        baselines={n: MeanScore(score.r2_mean, score.ci95) for n, score in found.scores.items() if n != "latent"},
+        difference=found.difference,
+    )

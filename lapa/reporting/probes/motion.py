@@ -1,4 +1,4 @@
-"""The probes of a report: for each embodiment with known actions, its pairs, its split and its features."""
+"""The probes of a report: for each embodiment with known actions what is asked for, its pairs, its split and its features."""
 
 from __future__ import annotations
 
@@ -12,15 +12,80 @@ from numpy.typing import NDArray
 
 from lapa.latent_sample import LatentSample
 from lapa.reporting.atlas import neighbour_agreement
+from lapa.reporting.card import HoldoutKind, Probe
 from lapa.reporting.probes.baselines import PictureComponents, fixed, shuffled
-from lapa.reporting.probes.probe import Feature, ProbeSettings, Split, held_out_split, k_fold_splits, run_probe
-from lapa.reporting.probes.target import choose_dims, choose_feature, relative_motion
+from lapa.reporting.probes.probe import Feature, Split, held_out_split, k_fold_splits, run_probe
+from lapa.reporting.settings import ProbeSettings
 
+STATE = "observation.state"
+ACTION = "action"
+MOVES_SHARE = 0.05
+"""A dimension counts as moving where its spread over pairs is above this share of the widest."""
+MAX_DIMS = 16
+HAND_FIRST = ("metaworld", "sawyer")
+"""Embodiments whose state begins with the hand's position: x, y and z are asked for unless told otherwise."""
 MIN_PAIRS = 40
 FEW_GROUPS = 10
 """With fewer test groups than this their resampling gives a rough interval."""
 Truth = Mapping[str, Mapping[str, NDArray[Any]]]
 """clip_id -> t_s and features."""
+
+
+def choose_feature(features: Sequence[str], wanted: str | None) -> str:
+    """`wanted`, or the state where there is one, or the action. Raises ValueError where there is none of them."""
+    known = sorted(set(features))
+    if wanted is not None:
+        if wanted not in known:
+            raise ValueError(
+                f"target '{wanted}': the corpus knows {', '.join(known) or 'no feature'}; name one of these"
+            )
+        return wanted
+    for name in (STATE, ACTION):
+        if name in known:
+            return name
+    raise ValueError(f"neither {STATE} nor {ACTION} among {', '.join(known)}; name a feature with --target")
+
+
+def relative_motion(
+    truth: Mapping[str, NDArray[Any]], feature: str, t_s: NDArray[np.floating], gap_s: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Motion [N, D] over each pair's gap; NaN where a frame lies outside the known times.
+
+    A state changes: its linear interpolation at t + gap minus that at t. Actions add up: their sum over the gap, each
+    held until the next. `truth` holds t_s [M] in seconds and feature [M, D].
+    """
+    times = np.asarray(truth["t_s"], np.float64)
+    values = np.asarray(truth[feature], np.float64)
+    values = values[:, None] if values.ndim == 1 else values
+    begin, end = np.asarray(t_s, np.float64), np.asarray(t_s, np.float64) + np.asarray(gap_s, np.float64)
+    if len(times) < 2:
+        return np.full((len(begin), values.shape[1]), np.nan)
+    step = float(np.median(np.diff(times)))
+    if feature == ACTION:
+        # A sum in the action's own steps, so that the motion over a gap does not depend on the pair's phase.
+        edges = np.append(times, times[-1] + step)
+        curve = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+    else:
+        edges, curve = times, values
+    known = (begin >= edges[0] - step) & (end <= edges[-1] + step)
+    motion = np.stack([np.interp(end, edges, column) - np.interp(begin, edges, column) for column in curve.T], axis=1)
+    return np.where(known[:, None], motion, np.nan)
+
+
+def choose_dims(motion: NDArray[np.floating], embodiment: str, feature: str, wanted: Sequence[int]) -> list[int]:
+    """The dimensions to ask for. Raises ValueError for one that `motion` [N, D] lacks."""
+    width = motion.shape[1]
+    if wanted:
+        wrong = [dim for dim in wanted if not 0 <= dim < width]
+        if wrong:
+            raise ValueError(f"dims {wrong}: {feature} of '{embodiment}' has dimensions 0 to {width - 1}")
+        return [int(dim) for dim in wanted]
+    if feature == STATE and width >= 3 and any(name in embodiment.lower() for name in HAND_FIRST):
+        return [0, 1, 2]
+    spread = np.nanstd(motion, axis=0)
+    moving = np.flatnonzero(spread > MOVES_SHARE * spread.max(initial=0.0))
+    widest = moving[np.argsort(-spread[moving], kind="stable")][:MAX_DIMS]
+    return sorted(int(dim) for dim in widest)
 
 
 @dataclass(frozen=True)
@@ -41,8 +106,7 @@ class Holdout:
     """How groups were split."""
 
     splits: list[Split]
-    kind: str
-    """"held out of training" | "named" | "k-fold"."""
+    kind: HoldoutKind
     test_groups: list[str]
     warnings: list[str]
     notes: list[str]
@@ -135,7 +199,8 @@ def choose_holdout(
             warnings.append(
                 f"{len(seen)} of {len(test)} test groups were in the model's training, {seen[0]} for one: the probe flatters it."
             )
-        kind, splits = "named", held_out_split(groups, test)
+        kind: HoldoutKind = "named"
+        splits = held_out_split(groups, test)
     elif len(test := set(names) & held_out) >= 2 and len(test) < len(names):
         kind, splits = "held out of training", held_out_split(groups, test)
     else:
@@ -180,26 +245,28 @@ def probe_known_motion(
     holdout: Holdout,
     settings: ProbeSettings,
     progress: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
-    """The `probe` section of a report: see `lapa.reporting.probes.probe.run_probe` for its figures."""
+) -> Probe:
+    """What the latents tell of this motion, beside the baselines."""
     rows = known.rows
     groups = sample.group[rows]
     features = latent_features(sample, rows, thumbs, untrained, settings.seed)
-    found = run_probe(features, known.y, groups, holdout.splits, settings, progress=progress)
-    what = "the change of" if known.feature != "action" else "the sum of"
-    return {
-        "target": f"{what} {known.feature}",
-        "feature": known.feature,
-        "embodiment": known.embodiment,
-        "gap_s": float(np.median(sample.gap_s[rows])),
-        "dims": known.dims,
-        "dimension": int(sample.latent.shape[1]),
-        "pairs": len(rows),
-        "groups": len(np.unique(groups)),
-        "train_pairs": int(holdout.splits[0].train.sum()),
-        "holdout": holdout.kind,
-        "test_groups": holdout.test_groups,
-        "notes": holdout.notes,
-        "neighbour_agreement": neighbour_agreement(sample.latent[rows], known.y, groups, settings.seed),
-        **found,
-    }
+    found = run_probe(features, known.y, groups, holdout.splits, settings, progress)
+    return Probe(
+        target=f"{'the sum of' if known.feature == ACTION else 'the change of'} {known.feature}",
+        feature=known.feature,
+        embodiment=known.embodiment,
+        gap_s=float(np.median(sample.gap_s[rows])),
+        dims=known.dims,
+        dimension=int(sample.latent.shape[1]),
+        pairs=len(rows),
+        groups=len(np.unique(groups)),
+        train_pairs=int(holdout.splits[0].train.sum()),
+        holdout=holdout.kind,
+        test_groups=holdout.test_groups,
+        notes=holdout.notes,
+        neighbour_agreement=neighbour_agreement(sample.latent[rows], known.y, groups, settings.seed),
+        readout=found.all_labels,
+        budgets=found.budgets,
+        skipped_budgets=found.skipped_budgets,
+        warnings=holdout.warnings,
+    )

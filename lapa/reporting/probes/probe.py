@@ -9,38 +9,20 @@ difference between two of them has an interval of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lapa.reporting.card import Difference, Interval, Readout, Score
 from lapa.reporting.probes.ridge import RidgeFit, assign_folds, coordinates_of, fit_ridge
+from lapa.reporting.settings import ProbeSettings
 
 Array = NDArray[np.float64]
 Feature = Callable[["Split"], Sequence[NDArray[np.floating]]]
 """Given a split, the feature's variants (several seeds of one baseline, for instance), each [N, D]. What a feature learns
 from data (a PCA) it must learn from `split.train` alone."""
-
-
-@dataclass(frozen=True)
-class ProbeSettings:
-    budgets: tuple[int, ...] = (64, 256, 1024)
-    """Numbers of labelled pairs to try beside all of them."""
-    draws: int = 10
-    """Random choices of the labelled pairs at each budget."""
-    bootstrap: int = 1000
-    """Resamples of the test groups behind each interval."""
-    folds: int = 5
-    """Of cross-validation over groups."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("draws", 1), ("bootstrap", 1), ("folds", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} {getattr(self, name)}: must be at least {least}")
-        if any(budget < 4 for budget in self.budgets):
-            raise ValueError(f"budgets {self.budgets}: each must be at least 4 labelled pairs")
 
 
 @dataclass(frozen=True)
@@ -66,13 +48,6 @@ def k_fold_splits(groups: NDArray[Any], folds: int, seed: int) -> list[Split]:
     if fold_of.max(initial=0) < 1:
         raise ValueError("one group only: nothing can be held out; ingest more than one episode with known actions")
     return [Split(fold_of != fold, fold_of == fold) for fold in range(int(fold_of.max()) + 1)]
-
-
-def r_squared(prediction: NDArray[np.floating], truth: NDArray[np.floating]) -> Array:
-    """1 - squared error over the variance about the mean of `truth`, for each column [K]."""
-    truth = np.asarray(truth, np.float64)
-    total = ((truth - truth.mean(0)) ** 2).sum(0)
-    return 1.0 - ((prediction - truth) ** 2).sum(0) / np.where(total > 0, total, np.nan)
 
 
 class TestGroups:
@@ -112,10 +87,20 @@ def resample_groups(groups: int, resamples: int, rng: np.random.Generator) -> Ar
     return rng.multinomial(groups, np.full(groups, 1.0 / groups), size=resamples).astype(np.float64)
 
 
-def interval(values: NDArray[np.floating]) -> list[float]:
+def interval(values: NDArray[np.floating]) -> Interval:
     """The middle 95% of `values` [B]."""
     low, high = np.nanpercentile(np.asarray(values, np.float64), [2.5, 97.5])
-    return [float(low), float(high)]
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Readouts:
+    """A probe's read-outs with all labels and with fewer."""
+
+    all_labels: Readout
+    budgets: list[Readout]
+    skipped_budgets: list[int]
+    """For want of labelled pairs."""
 
 
 def run_probe(
@@ -124,16 +109,11 @@ def run_probe(
     groups: NDArray[Any],
     splits: Sequence[Split],
     settings: ProbeSettings,
-    *,
-    against: str = "latent",
     progress: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
-    """Probes each feature for y [N, K] and compares all with `against`.
+) -> Readouts:
+    """Probes each feature for y [N, K] and compares all with "latent", which is one of them.
 
-    Returns {feature: {r2 [K], r2_mean, ci95, alpha, scaling}, "difference": {feature: {mean, ci95}}, "budgets": {"64":
-    {"labels", "draws", feature: ..., "difference": ...}}, "skipped_budgets": [int]}. `difference` is `against` minus the
-    feature. At a budget r2 is the mean over draws of labelled pairs, and the interval covers both the draw and the test
-    groups.
+    At a budget r2 is the mean over draws of labelled pairs, and the interval covers both the draw and the test groups.
     """
     bank = TestGroups(y, groups, splits)
     rng = np.random.default_rng([settings.seed, 1])
@@ -152,16 +132,16 @@ def run_probe(
         if progress is not None:
             progress(name)
         errors[name], fits[name] = _fit_and_test(feature, y, groups, splits, labelled, bank, settings)
-    result: dict[str, Any] = _compare(errors, 0, bank, weights, np.zeros((settings.bootstrap, 1), int), against)
-    for name, fit in fits.items():
-        result[name] |= {"alpha": fit.alpha, "scaling": fit.scaling}
-    result["budgets"] = {}
+    scores, difference = _compare(errors, 0, bank, weights, np.zeros((settings.bootstrap, 1), int))
+    scores = {
+        name: replace(score, alpha=fits[name].alpha, scaling=fits[name].scaling) for name, score in scores.items()
+    }
+    fewer = []
     for budget in budgets:
         draws = rng.integers(settings.draws, size=(settings.bootstrap, settings.draws))
-        cell = _compare(errors, budget, bank, weights, draws, against)
-        result["budgets"][str(budget)] = {"labels": budget, "draws": settings.draws, **cell}
-    result["skipped_budgets"] = [budget for budget in settings.budgets if budget not in budgets]
-    return result
+        fewer.append(Readout(budget, *_compare(errors, budget, bank, weights, draws), settings.draws))
+    skipped = [budget for budget in settings.budgets if budget not in budgets]
+    return Readouts(Readout(int(splits[0].train.sum()), scores, difference), fewer, skipped)
 
 
 def _draw(split: Split, budget: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -215,8 +195,7 @@ def _compare(
     bank: TestGroups,
     weights: Array,
     draws: NDArray[np.int64],
-    against: str,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Score], dict[str, Difference]]:
     """Point values and intervals at one budget; `draws` [B, D]: the draws that each resample averages."""
     once = np.ones((1, len(bank.names)))
     point: dict[str, Array] = {}
@@ -228,20 +207,20 @@ def _compare(
             [np.mean([bank.r2(cell, weights) for cell in row], axis=0) for row in table]
         )  # [draws, B, K]
         sampled[name] = of_draw[draws, np.arange(len(weights))[:, None]].mean(1)  # [B, K]
-    result: dict[str, Any] = {}
-    for name in errors:
-        result[name] = {
-            "r2": [float(value) for value in point[name]],
-            "r2_mean": float(point[name].mean()),
-            "ci95": interval(sampled[name].mean(1)),
-            "r2_ci95": [interval(column) for column in sampled[name].T],
-        }
-    result["difference"] = {
-        name: {
-            "mean": float((point[against] - point[name]).mean()),
-            "ci95": interval((sampled[against] - sampled[name]).mean(1)),
-        }
+    scores = {
+        name: Score(
+            [float(value) for value in point[name]],
+            float(point[name].mean()),
+            interval(sampled[name].mean(1)),
+            [interval(column) for column in sampled[name].T],
+        )
         for name in errors
-        if name != against
     }
-    return result
+    difference = {
+        name: Difference(
+            float((point["latent"] - point[name]).mean()), interval((sampled["latent"] - sampled[name]).mean(1))
+        )
+        for name in errors
+        if name != "latent"
+    }
+    return scores, difference

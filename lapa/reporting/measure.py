@@ -1,0 +1,287 @@
+"""Measuring a report card: one pass over the corpus, and every check on what it leaves behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corpora.clips.corpus import Corpus
+from corpora.clips.manifest import ClipRow
+from lapa.codes import CodeCounter, Codes, latent_health
+from lapa.extraction.engine import Featurise
+from lapa.latent_sample import LatentSample, Progress, read_codes, read_sample
+from lapa.model.checkpoint import load_lam, model_hash
+from lapa.model.lam import LatentActionModel
+from lapa.pairs.frames import pair_pictures
+from lapa.reporting.atlas import build_atlas
+from lapa.reporting.card import AtlasSize, Card, Probe, Transfer
+from lapa.reporting.checks.reconstruction import check_cuts, check_reconstruction
+from lapa.reporting.checks.transfer import check_transfer
+from lapa.reporting.images import Images, TransferStrip
+from lapa.reporting.probes.baselines import PictureComponents
+from lapa.reporting.probes.camera import check_camera
+from lapa.reporting.probes.motion import Truth, choose_holdout, find_known_motion, probe_known_motion
+from lapa.reporting.settings import ReportSettings
+from lapa.reporting.survey import Survey, survey_clips
+from lapa.reporting.verdict import judge
+
+IMAGE = 96
+"""Side of the clips' frames in the report."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What is known of the model's training, from its run folder."""
+
+    train_groups: tuple[str, ...] = ()
+    held_out_groups: tuple[str, ...] = ()
+    labelled_clips: int = 0
+    model_hash: str = ""
+
+    def unseen(self, groups: NDArray[np.str_]) -> NDArray[np.bool_]:
+        """Which of `groups` [N] the model was not trained on; none where nothing is known of its training."""
+        if self.train_groups:
+            return ~np.isin(groups, self.train_groups)
+        return np.isin(groups, self.held_out_groups)
+
+    @staticmethod
+    def of(folder: str | Path) -> RunFacts:
+        """Of a run folder of giza train-lam; the model's hash alone where it holds no run.json."""
+        record = Path(folder).expanduser() / "run.json"
+        facts: Mapping[str, Any] = json.loads(record.read_text("utf-8")) if record.is_file() else {}
+        return RunFacts(
+            tuple(facts.get("train_groups", ())),
+            tuple(facts.get("held_out_groups", ())),
+            int(facts.get("labelled_clips", 0)),
+            model_hash(folder),
+        )
+
+
+def report(
+    lam: LatentActionModel | str | Path,
+    corpus: Corpus | str | Path,
+    latents: str | Path,
+    settings: ReportSettings | None = None,
+    *,
+    run: RunFacts | str | Path | None = None,
+    progress: Progress | None = None,
+) -> Card:
+    """May these latents be trusted? Measures the latents in the folder `latents`, extracted from `corpus` by `lam`.
+
+    `lam`: a model, or its run folder, which also tells which videos it was trained on; for a model alone give `run`, or
+    nothing is known to be held out. Raises ValueError where the three do not belong together.
+    """
+    if isinstance(lam, str | Path):
+        run = RunFacts.of(lam) if run is None else run
+        lam = load_lam(Path(lam))
+    if not isinstance(run, RunFacts):
+        run = RunFacts() if run is None else RunFacts.of(run)
+    featurise = None
+    if not lam.config.pixels:
+        from flare.vision import frozen_vision
+
+        featurise = frozen_vision(lam.config.target).of_frames
+    corpus = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
+    return make_card(corpus, lam, run, latents, settings or ReportSettings(), featurise, progress)
+
+
+def make_card(
+    corpus: Corpus,
+    model: LatentActionModel,
+    run: RunFacts,
+    latents: str | Path,
+    settings: ReportSettings,
+    featurise: Featurise | None = None,
+    progress: Progress | None = None,
+) -> Card:
+    """The card, with its images and verdict. `featurise`: frames to what a model of features is fed.
+
+    Raises ValueError where latents, corpus and model do not belong together, or a setting names what is not there.
+    """
+    tell: Progress = progress or (lambda what, done, total: None)
+    clock = _Clock()
+    clips = _some_clips(corpus.clips, settings)
+    truth: Truth = corpus.read_truth(clips) if corpus.truth_features else {}
+    sample = read_sample(
+        latents,
+        known_clips=[row.clip_id for row in clips],
+        with_truth=truth,
+        max_pairs=settings.max_pairs,
+        seed=settings.seed,
+        gap_s=settings.gap_s,
+    )
+    warnings = _warnings(sample, run, model)
+    prefer = run.unseen(sample.group)
+    rng = np.random.default_rng([settings.seed, 3])
+    seen = survey_clips(corpus, sample, model, prefer, truth, settings, featurise, rng, tell)
+    clock.lap("reading clips")
+    tell("principal components", 0, 1)
+    principal = PictureComponents(seen.thumbs, "change", sample.latent.shape[1], settings.seed)
+    components = principal.components(training_pairs(prefer))
+    clock.lap("principal components")
+    tell("codes", 0, 1)
+    codes, codes_reason = _codes(model, latents)
+    latent = latent_health(sample.latent, sample.group)
+    tell("reconstruction", 0, 1)
+    on = "held-out videos" if prefer.any() else "videos it may have been trained on (none were held out)"
+    reconstruction, examples, ours = check_reconstruction(
+        model, sample, seen.held, seen.thumbs, components, on, settings.seed
+    )
+    if not ours:
+        warnings.append("The stored latents are not what this model makes of these pairs: extract them again.")
+    cuts, cut_examples = check_cuts(
+        model,
+        seen.rows,
+        np.stack(seen.ends),
+        seen.thumbs,
+        reconstruction.explained,
+        components,
+        featurise,
+        settings.seed,
+        rng,
+    )
+    clock.lap("decoding")
+    probes, notes = _probes(sample, truth, seen, run, settings, tell)
+    if probes:
+        warnings.extend(next(iter(probes.values())).warnings)
+    reason = "; ".join(notes) or "no clip of the corpus has ground truth"
+    clock.lap("probe")
+    tell("camera leakage", 0, 1)
+    camera = check_camera(sample, truth, principal.project(components), settings.probe)
+    clock.lap("camera leakage")
+    tell("action transfer", 0, 1)
+    transfer, strips, transfer_reason = _transfer(model, sample, seen, rng)
+    tell("code atlas", 0, 1)
+    atlas = build_atlas(sample, prefer=prefer, seed=settings.seed)
+    clock.lap("transfer and atlas")
+    shown = atlas.rows()
+    images = Images(
+        atlas,
+        {row: list(frames) for row, frames in pair_pictures(corpus, sample, shown, IMAGE).items()},
+        {int(row): f"{sample.group[row]} at {sample.t_s[row]:.1f} s" for row in shown},
+        examples,
+        cut_examples,
+        strips,
+    )
+    card = Card(
+        settings=settings,
+        pairs=sample.pairs,
+        sampled_pairs=len(sample),
+        clips=len(np.unique(sample.clip_id)),
+        groups=len(np.unique(sample.group)),
+        embodiments=sorted(np.unique(sample.embodiment).tolist()),
+        gap_s=float(np.median(sample.gap_s)),
+        model_hash=run.model_hash,
+        codes=codes,
+        codes_reason=codes_reason,
+        latent=latent,
+        reconstruction=reconstruction,
+        cuts=cuts,
+        probes=probes,
+        probe_reason="" if probes else reason,
+        probe_notes=notes,
+        camera=camera,
+        transfer=transfer,
+        transfer_reason=transfer_reason,
+        atlas=AtlasSize(atlas.kind, len(atlas.entries)),
+        seconds=clock.seconds,
+        warnings=warnings,
+        images=images,
+    )
+    return replace(card, verdicts={card.probe.embodiment if card.probe else card.embodiments[0]: judge(card)})
+
+
+def training_pairs(held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What a baseline may learn from [N]: pairs that are not held out; all where none or all are."""
+    return np.ones_like(held_out) if held_out.all() else ~held_out
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, stage: str) -> None:
+        now = time.monotonic()
+        self.seconds[stage] = round(now - self._last, 2)
+        self._last = now
+
+
+def _some_clips(clips: Sequence[ClipRow], settings: ReportSettings) -> list[ClipRow]:
+    def key(row: ClipRow) -> str:
+        return hashlib.blake2b(f"{settings.seed}/{row.clip_id}".encode(), digest_size=8).hexdigest()
+
+    if len(clips) <= settings.max_clips:
+        return list(clips)
+    return sorted(clips, key=key)[: settings.max_clips]
+
+
+def _warnings(sample: LatentSample, run: RunFacts, model: LatentActionModel) -> list[str]:
+    if sample.latent.shape[1] != model.config.latent_size:
+        raise ValueError(
+            f"the latents have {sample.latent.shape[1]} dimensions, the model {model.config.latent_size}: they are of another "
+            "model; extract them again with giza extract"
+        )
+    warnings = []
+    if run.model_hash and sample.model_hashes != (run.model_hash,):
+        made_by = ", ".join(sample.model_hashes)
+        warnings.append(f"The latents are of model {made_by}, the run folder holds {run.model_hash}: extract again.")
+    if run.labelled_clips:
+        warnings.append(
+            f"The model saw the actions of {run.labelled_clips} training clips, so it is not trained on video alone."
+        )
+    return warnings
+
+
+def _transfer(
+    model: LatentActionModel, sample: LatentSample, seen: Survey, rng: np.random.Generator
+) -> tuple[Transfer | None, list[TransferStrip], str]:
+    if not model.config.pixels:
+        return None, [], f"the target is features of {model.config.target}: there is no picture to show"
+    rows, pairs = seen.gallery_pairs()
+    groups, bodies, motion = sample.group[rows], sample.embodiment[rows], sample.motion[rows]
+    return *check_transfer(model, pairs, groups, bodies, motion, rng), ""
+
+
+def _codes(model: LatentActionModel, latents: str | Path) -> tuple[Codes | None, str]:
+    quantiser = model.quantiser
+    if quantiser.continuous:
+        return None, f"quantiser '{quantiser.config.kind}' is continuous: there are no codes"
+    counter = CodeCounter(quantiser.sizes, quantiser.codebook_index)
+    for codes in read_codes(latents):
+        counter.add(codes)
+    return counter.summary(), ""
+
+
+def _probes(
+    sample: LatentSample, truth: Truth, seen: Survey, run: RunFacts, settings: ReportSettings, tell: Progress
+) -> tuple[dict[str, Probe], list[str]]:
+    """(by body, that with most known pairs first; why others are not probed)."""
+    known, notes = find_known_motion(sample, truth, settings.target, settings.dims)
+    probes = {}
+    for number, motion in enumerate(known):
+        body = motion.embodiment
+        holdout = choose_holdout(
+            sample.group[motion.rows],
+            trained=set(run.train_groups),
+            held_out=set(run.held_out_groups),
+            patterns=settings.test_groups if number == 0 else (),
+            folds=settings.probe.folds,
+            seed=settings.seed,
+        )
+
+        def said(name: str, body: str = body) -> None:
+            tell(f"probe {body}: {name}", 0, 1)
+
+        probes[body] = probe_known_motion(motion, sample, seen.thumbs, seen.untrained, holdout, settings.probe, said)
+    return probes, notes
