@@ -35,12 +35,12 @@ _GROOT = PolicyTrainingConfig(
 """GR00T's fine-tuning defaults (REFERENCE.md, section 2)."""
 
 RECIPES: dict[str, PolicyRecipe] = {
-    "small": PolicyRecipe(POLICIES["small"], PolicyTrainingConfig(minutes=20.0, workers=0)),
+    "small": PolicyRecipe(POLICIES["small"], PolicyTrainingConfig(steps=3000, workers=0)),
     "small_flare": PolicyRecipe(
         POLICIES["small_flare"],
-        PolicyTrainingConfig(minutes=20.0, workers=0, flare=True, alignment=FlareConfig(standardise=True, ema=1.0)),
+        PolicyTrainingConfig(steps=3000, workers=0, flare=True, alignment=FlareConfig(standardise=True, ema=1.0)),
     ),
-    "bc": PolicyRecipe(POLICIES["bc"], PolicyTrainingConfig(minutes=5.0, workers=0)),
+    "bc": PolicyRecipe(POLICIES["bc"], PolicyTrainingConfig(steps=3000, workers=0)),
     "debug": PolicyRecipe(
         POLICIES["debug"],
         PolicyTrainingConfig(steps=20, batch_size=8, val_every_steps=10, val_samples=16, workers=0, ema=0.9),

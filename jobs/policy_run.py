@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import logging
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from torch.utils.data import DataLoader
 
 from corpora.episodes.rlds import is_rlds
-from corpora.store.frames import default_cache
-from corpora.store.run import SUMMARY, write_json
+from corpora.mixture.spec import Pyramid
+from corpora.store.files import default_cache
+from corpora.store.run import BUDGET, TRAINING, Run, process_rank
 from flare.targets import TargetEncoder, TargetShape, build_target
-from jobs.run_progress import member_bar
-from jobs.trainer import make_trainer, process_rank, quiet_lightning
-from jobs.training_progress import TrainingProgress
+from jobs.budget import with_budget
+from jobs.console import bar, decoding_bar, print_training
+from jobs.policy_settings import TrainPolicy
+from jobs.trainer import fit
 from lapa.pairs.batches import loader_workers
-from vla.checkpoint import WEIGHTS
+from vla.checkpoint import WEIGHTS, build_policy, load_policy
 from vla.data.features import cacheable, cached_features
 from vla.data.loader import PolicyBatches, TrainingMember, held_batches
+from vla.data.open import open_members
 from vla.policy import ChunkPolicy
 from vla.training import PolicyTraining
 from vla.training_config import PolicyTrainingConfig
-from vla.tuning import merge_lora
-
-log = logging.getLogger(__name__)
+from vla.tuning import apply_tuning, merge_lora
 
 
 def data_fingerprint(dataset: Path) -> str:
@@ -64,18 +62,63 @@ def policy_fingerprint(name: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def train_on(
+    config: TrainPolicy,
+    pyramid: Pyramid,
+    identity: Mapping[str, Any],
+    *,
+    paths: Sequence[str] = (),
+    job: str,
+    quiet: bool,
+    **opening: Any,
+) -> dict[str, Any]:
+    """Trains (or resumes) what `config` says on `pyramid`, saves the policy and returns the summary; a finished run only
+    returns it.
+
+    identity: of the data, kept with the settings; paths: fields of `config` that may move. `opening` goes to
+    `open_members`. Raises ValueError for members that do not fit the policy, and where `config.out` holds another run.
+    """
+    settings = dataclasses.asdict(config)
+    for moved in ("out", "cache", "policy", *paths):
+        del settings[moved]
+    settings |= settings.pop("selection", {})
+    settings |= {**identity, "policy_fingerprint": policy_fingerprint(config.policy) if config.policy else None}
+    run = Run(config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",))
+    summary = run.finished
+    if summary is None:
+        lightning.seed_everything(config.seed, workers=True, verbose=False)
+        policy = load_policy(config.policy) if config.policy else build_policy(config.model)
+        training = with_budget(config.training, config.steps, config.minutes)
+        members = open_members(
+            pyramid,
+            policy,
+            seed=config.seed,
+            future_s=training.alignment.future_s if training.flare else None,
+            cache=config.cache,
+            progress=None if quiet else decoding_bar,
+            **opening,
+        )
+        if hasattr(policy, "dit"):
+            apply_tuning(policy, config.tuning, log=(lambda text: None) if quiet else print)
+        summary = train_policy(policy, members, training, run, seed=config.seed, cache=config.cache, quiet=quiet)
+    if not quiet and process_rank() == 0:
+        print_training(summary, f"giza {job}: {config.out}", config.out)
+    return summary
+
+
 def train_policy(
     policy: ChunkPolicy,
     members: Sequence[TrainingMember],
     training: PolicyTrainingConfig,
-    out: Path,
+    run: Run,
     *,
     seed: int,
     target: TargetEncoder | None = None,
     cache: Path | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Trains (or resumes) and saves the averaged policy to `out`, as `from_pretrained` reads it. Returns the summary.
+    """Trains (or resumes) and saves the averaged policy to the run's folder, as `from_pretrained` reads it. Returns the
+    summary.
 
     Raises ValueError for members that do not fit the policy, KeyboardInterrupt where it was stopped by hand.
     """
@@ -84,35 +127,27 @@ def train_policy(
     lightning.seed_everything(seed, workers=True, verbose=False)
     names = [member.name for member in members]
     module = PolicyTraining(policy, training, seed=seed, member_names=names, target=target)
-    checkpoint = out / "checkpoints" / "last.ckpt"
-    resumed = checkpoint if checkpoint.is_file() else None
-    batches_done = 0
-    if resumed is not None:
-        state = torch.load(resumed, weights_only=True, map_location="cpu", mmap=True)
-        batches_done = int(state["global_step"]) * training.accumulate
-        del state
-    meter = TrainingProgress(show=not quiet, unit="samples", key="embodiment")
-    trainer = make_trainer(training, out, meter, clip=training.clip, strategy=training.strategy)
     look_up = None
     if training.cache_features and cacheable(policy):
-        with nullcontext() if quiet else member_bar("features of the frozen model") as bar:
+        with bar("features of the frozen model", quiet=quiet) as tell:
             folder = (cache or default_cache()) / "features"
-            look_up = cached_features(policy, members, folder, cameras=cameras_of(members), progress=bar).tokens
-    ranks = training.devices
-    rank = process_rank()
+            look_up = cached_features(policy, members, folder, cameras=cameras_of(members), progress=tell).tokens
     batches = PolicyBatches(
         members,
         policy.config,
         batch_size=training.batch_size,
         cameras=cameras_of(members),
         seed=seed,
-        rank=rank,
-        ranks=ranks,
-        start=batches_done,
+        rank=process_rank(),
+        ranks=training.devices,
         look_up=look_up,
     )
-    workers = loader_workers(training.workers)
-    loader: DataLoader[Any] = DataLoader(batches, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
+
+    def loader(start: int) -> DataLoader[Any]:
+        batches.start = start
+        workers = loader_workers(training.workers)
+        return DataLoader(batches, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
+
     held = held_batches(
         members,
         policy.config,
@@ -123,35 +158,38 @@ def train_policy(
     )
     validation: DataLoader[Any] | None = DataLoader(held, batch_size=None) if held else None  # type: ignore[arg-type]
     module.train()  # Lightning keeps modes as they are, and a loaded policy is in evaluation mode
-    with quiet_lightning():
-        trainer.fit(module, loader, validation, ckpt_path=str(resumed) if resumed else None, weights_only=True)
-    if trainer.interrupted:  # Ctrl-C: a checkpoint's worth of work is kept, the run is not finished
-        raise KeyboardInterrupt
-    measured: dict[str, float] = {}
-    if validation is not None:
-        with quiet_lightning():
-            measured = dict(trainer.validate(module, validation, verbose=False)[0])
-    summary = {
-        "seed": seed,
-        "steps": trainer.global_step,
-        "minutes": round(module.elapsed_s / 60, 3),
-        "samples_seen": trainer.global_step * training.batch_size * training.accumulate,
-        "samples_per_s": round(meter.samples_per_s, 1),
-        "data_wait_share": round(meter.wait_share, 4),
-        "parameters": sum(p.numel() for p in policy.parameters()),
-        "trained_parameters": sum(p.numel() for p in policy.parameters() if p.requires_grad),
-        "members": [
-            _member_summary(batches, number, trainer.global_step * training.accumulate) for number in range(len(names))
-        ],
-        "held_out": {name: round(float(value), 6) for name, value in measured.items()},
-    }
-    if trainer.is_global_zero:
-        averaged = module.averaged()
-        averaged.measured = {**policy.measured, "training": summary}
-        merge_lora(averaged)
-        averaged.save_pretrained(out)
-        write_json(out / SUMMARY, summary)
-    return summary
+    with run.claim():
+        took = fit(
+            module,
+            loader,
+            validation,
+            training,
+            run.folder,
+            key="embodiment",
+            clip=training.clip,
+            strategy=training.strategy,
+            quiet=quiet,
+        )
+        summary = {
+            "seed": seed,
+            "steps": took.steps,
+            "minutes": took.minutes,
+            "samples_seen": took.steps * training.batch_size * training.accumulate,
+            "samples_per_s": took.samples_per_s,
+            "data_wait_share": took.data_wait_share,
+            "parameters": sum(p.numel() for p in policy.parameters()),
+            "trained_parameters": sum(p.numel() for p in policy.parameters() if p.requires_grad),
+            "members": [
+                _member_summary(batches, number, took.steps * training.accumulate) for number in range(len(names))
+            ],
+            "held_out": {name: round(value, 6) for name, value in took.measured.items()},
+        }
+        if process_rank() == 0:
+            averaged = module.averaged()
+            averaged.measured = {**policy.measured, "training": summary}
+            merge_lora(averaged)
+            averaged.save_pretrained(run.folder)
+        return run.finish(summary)
 
 
 def _member_summary(batches: PolicyBatches, number: int, batch_count: int) -> dict[str, Any]:
@@ -188,10 +226,3 @@ def flare_target(policy: ChunkPolicy, training: PolicyTrainingConfig, cameras: i
         embodiments=config.slots,
     )
     return build_target(training.alignment, shape)
-
-
-def budget(training: PolicyTrainingConfig, steps: int | None, minutes: float | None) -> PolicyTrainingConfig:
-    """The training with --steps and --minutes put in: giving one drops the recipe's other."""
-    if steps is None and minutes is None:
-        return training
-    return dataclasses.replace(training, steps=steps or 0, minutes=minutes or 0.0)

@@ -1,21 +1,33 @@
-"""Lightning's trainer as all of the house's trainings want it: one checkpoint, TensorBoard, our own progress bar."""
+"""Lightning's trainer as all of the house's trainings want it: resumed to the bit, stopped by hand without loss, measured."""
 
 from __future__ import annotations
 
 import logging
-import os
+import signal
+import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from torch.utils.data import DataLoader
 
-from jobs.training_progress import TrainingProgress
+log = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoints/last.ckpt"
+CHECKPOINT_EVERY_S = 60.0
+"""What a kill can cost; a validation's half where that is sooner."""
+SETTLE_BATCHES = 5
+"""The first batches start the loaders and warm the kernels; they would spoil the rate."""
 
 
 class Schedule(Protocol):
@@ -23,6 +35,8 @@ class Schedule(Protocol):
 
     @property
     def steps(self) -> int: ...
+    @property
+    def minutes(self) -> float: ...
     @property
     def accumulate(self) -> int: ...
     @property
@@ -33,45 +47,229 @@ class Schedule(Protocol):
     def val_every_steps(self) -> int: ...
 
 
-def make_trainer(
-    training: Schedule, out: Path, meter: TrainingProgress, *, clip: float = 1.0, strategy: str = "auto"
-) -> lightning.Trainer:
-    """Checkpoints to `out`/checkpoints twice between validations; `strategy` auto is DDP on several devices."""
+@dataclass(frozen=True)
+class Fitted:
+    """What a training took, and what it came to on the held-out data."""
+
+    steps: int
+    minutes: float
+    samples_per_s: float
+    data_wait_share: float
+    world_size: int
+    measured: dict[str, float]
+    """Of the final weights, wherever the last validation in training fell; empty where nothing is held out."""
+
+
+def fit(
+    module: lightning.LightningModule,
+    train: Callable[[int], DataLoader[Any]],
+    validation: DataLoader[Any] | None,
+    training: Schedule,
+    folder: Path,
+    *,
+    unit: str = "samples",
+    key: str,
+    clip: float = 1.0,
+    strategy: str = "auto",
+    quiet: bool = False,
+) -> Fitted:
+    """Trains `module` for `training.steps` optimiser steps, or for as many as `training.minutes` allow, from the folder's
+    checkpoint where there is one.
+
+    train: the number of the first batch -> batches from there on, without end. unit, key: what a batch is counted in, and
+    an entry of it that has one of them each. strategy: auto is DDP on several devices.
+
+    Raises KeyboardInterrupt where it was stopped by hand, once the step is done and saved.
+    """
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    keeper = ModelCheckpoint(
-        dirpath=out / "checkpoints",
-        save_last=True,
-        save_top_k=0,
-        every_n_train_steps=max(1, training.val_every_steps // 2),
-    )
-    return lightning.Trainer(
-        accelerator="gpu" if torch.cuda.is_available() else "cpu",
-        devices=training.devices,
-        strategy="ddp" if strategy == "auto" and training.devices > 1 else strategy,
-        precision=training.precision,  # type: ignore[arg-type]
-        max_steps=training.steps or -1,
-        max_epochs=-1,
-        accumulate_grad_batches=training.accumulate,
-        gradient_clip_val=clip,
-        val_check_interval=training.val_every_steps * training.accumulate,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=20,
-        logger=TensorBoardLogger(str(out), name="tensorboard", version=""),
-        callbacks=[keeper, meter],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
+    checkpoint = folder / CHECKPOINT
+    resumed = checkpoint if checkpoint.is_file() else None
+    done = 0
+    if resumed is not None:
+        state = torch.load(resumed, weights_only=True, map_location="cpu", mmap=True)
+        done = int(state["global_step"]) * training.accumulate
+        del state
+    timer = Timer(timedelta(minutes=training.minutes) if training.minutes else None)
+    meter = Meter(training.steps, unit=unit, key=key, show=not quiet)
+    with _ctrl_c_noted() as noted, _quiet_lightning():
+        keeper = StepCheckpoints(checkpoint, steps=max(1, training.val_every_steps // 2), stop=noted)
+        trainer = lightning.Trainer(
+            accelerator="gpu" if torch.cuda.is_available() else "cpu",
+            devices=training.devices,
+            strategy="ddp" if strategy == "auto" and training.devices > 1 else strategy,
+            precision=training.precision,  # type: ignore[arg-type]
+            max_steps=training.steps,
+            max_epochs=-1,
+            accumulate_grad_batches=training.accumulate,
+            gradient_clip_val=clip,
+            val_check_interval=training.val_every_steps * training.accumulate,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=20,
+            logger=_TensorBoard(str(folder), name="tensorboard", version=""),
+            callbacks=[timer, meter, keeper],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        try:
+            trainer.fit(module, train(done), validation, ckpt_path=resumed, weights_only=True)
+        except (_Stopped, SystemExit):  # Lightning turns a KeyboardInterrupt into an exit with status 1
+            log.warning("stopped at step %d of %d", trainer.global_step, training.steps)
+            raise KeyboardInterrupt from None
+        if trainer.global_step < training.steps:
+            log.warning(
+                "stopped by the minutes at step %d of %d, before the learning rate came down; for a schedule that ends "
+                "there give --steps %d",
+                trainer.global_step,
+                training.steps,
+                trainer.global_step,
+            )
+        measured: dict[str, float] = {}
+        if validation is not None:
+            measured = {name: float(v) for name, v in trainer.validate(module, validation, verbose=False)[0].items()}
+    return Fitted(
+        steps=trainer.global_step,
+        minutes=round(timer.time_elapsed("train") / 60, 3),
+        samples_per_s=round(meter.samples_per_s, 1),
+        data_wait_share=round(meter.wait_share, 4),
+        world_size=trainer.world_size,
+        measured=measured,
     )
 
 
-def process_rank() -> int:
-    """Of this process among those that train together, also before the trainer has gathered them."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
+class _Stopped(Exception):
+    """Ctrl-C, after the checkpoint."""
+
+
+class StepCheckpoints(Checkpoint):
+    """Writes one checkpoint over and over, between two optimiser steps: every `steps` of them, every CHECKPOINT_EVERY_S
+    seconds, and when `stop` is set, which ends the training.
+
+    Lightning's ModelCheckpoint knows steps or seconds, not both, and its OnExceptionCheckpoint saves within a step, which
+    cannot be resumed to the bit.
+    """
+
+    def __init__(self, path: Path, *, steps: int, stop: threading.Event) -> None:
+        self._path, self._steps, self._stop = path, steps, stop
+        self._saved_s = time.monotonic()
+        self._step: int | None = None
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._saved_s, self._step = time.monotonic(), trainer.global_step
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if trainer.global_step == self._step:  # gradients are being accumulated
+            return
+        self._step = trainer.global_step
+        stop = self._stop.is_set()
+        due = self._step % self._steps == 0 or time.monotonic() - self._saved_s > CHECKPOINT_EVERY_S
+        if trainer.world_size > 1:  # clocks differ, and so does when a signal comes; all save and stop at the same step
+            due, stop = (trainer.strategy.reduce_boolean_decision(said, all=False) for said in (due, stop))
+        if due or stop or trainer.should_stop or self._step == trainer.max_steps:
+            trainer.save_checkpoint(self._path)
+            self._saved_s = time.monotonic()
+        if stop:
+            raise _Stopped
+
+
+class Meter(Callback):
+    """Samples a second and the share of the time spent waiting for data; drawn where `show`, and without a terminal
+    printed every minute. Lightning's RichProgressBar shows neither the wait nor, of endless batches, how much is left."""
+
+    def __init__(self, steps: int, *, unit: str, key: str, show: bool) -> None:
+        self._steps, self._unit, self._key = steps, unit, key
+        self._wait_s = self._busy_s = self._line_s = self._start = 0.0
+        self._samples = self._seen = 0
+        self._end: float | None = None
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+        )
+        self._bar = Progress(*columns) if show else None
+
+    @property
+    def samples_per_s(self) -> float:
+        """On this device, waiting included, validation not."""
+        return self._samples / max(self._wait_s + self._busy_s, 1e-9)
+
+    @property
+    def wait_share(self) -> float:
+        return self._wait_s / max(self._wait_s + self._busy_s, 1e-9)
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if not trainer.is_global_zero:
+            self._bar = None
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task("training", total=self._steps)
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._start = time.monotonic()
+        if self._end is not None and self._seen > SETTLE_BATCHES:
+            self._wait_s += self._start - self._end
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._end = time.monotonic()
+        self._seen += 1
+        if self._seen > SETTLE_BATCHES:
+            self._busy_s += self._end - self._start
+            self._samples += len(batch[self._key])
+        if self._seen % 20 == 0:
+            pl_module.log(f"speed/{self._unit}_per_s", self.samples_per_s)
+            pl_module.log("speed/data_wait_share", self.wait_share)
+        if self._bar is None:
+            return
+        loss = float(trainer.callback_metrics.get("train/loss", float("nan")))
+        rate = f"{self.samples_per_s:.0f} {self._unit}/s, {self.wait_share:.0%} waiting for data"
+        text = f"step {trainer.global_step} of {self._steps}, loss {loss:.3f}, {rate}"
+        self._bar.update(self._task, completed=trainer.global_step, description=text)
+        if not self._bar.console.is_terminal and self._end - self._line_s > 60:
+            self._line_s = self._end
+            self._bar.console.print(text)
+
+    def on_validation_start(self, *_: Any) -> None:
+        self._end = None
+
+    def on_validation_end(self, *_: Any) -> None:
+        self._end = None
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+class _TensorBoard(TensorBoardLogger):
+    """Without hparams.yaml, which would be empty: a run's settings lie beside it."""
+
+    def save(self) -> None:
+        self.experiment.flush()
 
 
 @contextmanager
-def quiet_lightning() -> Iterator[None]:
+def _ctrl_c_noted() -> Iterator[threading.Event]:
+    """What is set by Ctrl-C; pressed again it interrupts at once."""
+    noted = threading.Event()
+
+    def note(*_: Any) -> None:
+        if noted.is_set():
+            raise KeyboardInterrupt
+        noted.set()
+
+    if threading.current_thread() is not threading.main_thread():  # which alone hears of signals
+        yield noted
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
     """Without what Lightning says of choices that were made here on purpose, and of its own use of torch."""
     with warnings.catch_warnings():
         for message in (

@@ -96,7 +96,7 @@ DEBUG = LamConfig(
 )
 
 RECIPES: dict[str, Recipe] = {
-    "small": Recipe(SMALL, TrainingConfig(minutes=8.0, batch_size=32)),
+    "small": Recipe(SMALL, TrainingConfig(steps=2600, batch_size=32)),
     "lapa": Recipe(LAPA, TrainingConfig(steps=100_000, batch_size=64, lr=1e-4, val_every_steps=2000)),
     "univla": Recipe(UNIVLA, TrainingConfig(steps=100_000, batch_size=64, accumulate=8, lr=1e-4, val_every_steps=2000)),
     "groot": Recipe(GROOT, TrainingConfig(steps=100_000, batch_size=64, accumulate=16, lr=1e-4, val_every_steps=2000)),

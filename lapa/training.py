@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +30,9 @@ class TrainingConfig:
     """How long and how a model is trained."""
 
     steps: int = 0
-    """Optimiser steps; 0: as many as `minutes` allow."""
+    """Optimiser steps, which the schedule spans, so that the same seed gives the same model."""
     minutes: float = 0.0
-    """Wall-clock budget of training, resumed sessions counted together; 0: no limit but `steps`."""
+    """Wall-clock minutes after which it stops early, resumed sessions counted together; 0: no limit."""
     batch_size: int = 64
     """Pairs per step and device."""
     accumulate: int = 1
@@ -58,8 +57,10 @@ class TrainingConfig:
     """Disk for decoded frames; a larger corpus is streamed from its shards."""
 
     def __post_init__(self) -> None:
-        if self.steps <= 0 and self.minutes <= 0:
-            raise ValueError("no budget: give --training.steps or --training.minutes (or --steps, --minutes)")
+        if self.steps < 1:
+            raise ValueError(f"no budget: steps {self.steps}; give --steps (or --training.steps)")
+        if self.minutes < 0:
+            raise ValueError(f"minutes {self.minutes}: at least 0 (no limit)")
         for name in ("batch_size", "accumulate", "devices", "val_every_steps", "val_pairs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: at least 1")
@@ -96,9 +97,7 @@ class LamTraining(lightning.LightningModule):
             "label_scale", label_scale if label_scale is not None else torch.ones(max(1, model.config.label_dim))
         )
         self.texts = texts
-        self.elapsed_s = 0.0
         self.collapsed = False
-        self._clock: float | None = None
         self._codes: list[Tensor] = []
         self._latents: list[Tensor] = []
 
@@ -108,11 +107,8 @@ class LamTraining(lightning.LightningModule):
 
     @property
     def progress(self) -> float:
-        """Share of the budget that is spent, in [0, 1]."""
-        budget = self.training_config
-        by_steps = self.global_step / budget.steps if budget.steps else 0.0
-        by_time = self.elapsed_s / (60 * budget.minutes) if budget.minutes else 0.0
-        return min(1.0, max(by_steps, by_time))
+        """Share of the steps that are done, in [0, 1]."""
+        return min(1.0, self.global_step / self.training_config.steps)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         """Parts of the training loss (each a scalar), latents [B, tokens, dim], codes."""
@@ -167,17 +163,6 @@ class LamTraining(lightning.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # noise and code draws depend on the batch's number alone, so a resumed run repeats an uninterrupted one
         torch.manual_seed((self.seed * 1_000_003 + batch_idx_of(self)) * 4096 + self.global_rank)
-        now = time.monotonic()
-        if self._clock is not None:
-            self.elapsed_s += now - self._clock
-        self._clock = now
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        spent = bool(self.training_config.minutes) and self.elapsed_s >= 60 * self.training_config.minutes
-        if self.trainer.world_size > 1:  # clocks of ranks differ; all must stop at the same step
-            spent = self.trainer.strategy.reduce_boolean_decision(spent, all=False)
-        if spent:
-            self.trainer.should_stop = True
 
     def configure_optimizers(self) -> Any:
         training = self.training_config
@@ -196,7 +181,6 @@ class LamTraining(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._codes, self._latents = [], []
-        self._clock = None if self.trainer.sanity_checking else self._clock
 
     def validation_step(self, batch: Batch, index: int) -> None:
         parts, latent, codes = self.losses(batch)
@@ -227,12 +211,6 @@ class LamTraining(lightning.LightningModule):
                 value,
                 size,
             )
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["elapsed_s"] = self.elapsed_s
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.elapsed_s = float(checkpoint["elapsed_s"])
 
 
 def batch_idx_of(module: LamTraining) -> int:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from jobs.trainer import process_rank
+from corpora.store.run import process_rank
 from lapa.model.config import LamConfig
 from lapa.pairs.batches import StoredBatches, StreamedBatches, gather, loader_workers
 from lapa.pairs.cache import Featurise, FrameStore, open_store, store_bytes

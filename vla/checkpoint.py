@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
+from corpora.store.files import write_json, write_text, written_whole
 from vla.models.config import PolicyConfig, from_dict, to_dict
 from vla.policy import ChunkPolicy, RobotFacts
 
@@ -42,9 +42,8 @@ def save_policy(policy: ChunkPolicy, folder: Path) -> None:
         backbone = getattr(policy, "backbone", None)
         if isinstance(backbone, HfBackbone):  # configuration and processor; the weights are in WEIGHTS
             backbone.save_pretrained(folder / BACKBONE, weights=False)
-    temporary = folder / f"{WEIGHTS}.tmp"
-    save_model(policy, str(temporary), metadata={"format": "pt"})
-    os.replace(temporary, folder / WEIGHTS)
+    with written_whole(folder / WEIGHTS) as temporary:
+        save_model(policy, str(temporary), metadata={"format": "pt"})
     values = {
         "giza_policy": FORMAT,
         "policy": to_dict(policy.config),
@@ -52,8 +51,8 @@ def save_policy(policy: ChunkPolicy, folder: Path) -> None:
         "robots": {name: facts.to_json() for name, facts in policy.robots.items()},
         "measured": policy.measured,
     }
-    _write(folder / CARD, model_card(policy))
-    _write(folder / CONFIG, json.dumps(values, indent=1))
+    write_text(folder / CARD, model_card(policy))
+    write_json(folder / CONFIG, values)
 
 
 def load_policy(name: str | Path, *, revision: str | None = None) -> ChunkPolicy:
@@ -104,8 +103,8 @@ def record_measured(folder: Path, name: str, values: Any) -> None:
     settings["measured"] = {**settings.get("measured", {}), name: values}
     card = (folder / CARD).read_text("utf-8") if (folder / CARD).is_file() else ""
     head = card.partition(MEASURED)[0] or "# A policy made by giza\n\n"
-    _write(folder / CARD, head + _measured_lines(settings["measured"]))
-    _write(path, json.dumps(settings, indent=1))
+    write_text(folder / CARD, head + _measured_lines(settings["measured"]))
+    write_json(path, settings)
 
 
 def push_policy(policy: ChunkPolicy, repo_id: str, *, private: bool = True, token: str | None = None) -> str:
@@ -177,9 +176,3 @@ def _download(name: str, revision: str | None) -> Path:
             f"'{name}': no folder of this name, and the hub does not give it ({type(error).__name__}); check the path"
         ) from error
     return Path(found)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -50,18 +49,13 @@ class PolicyTraining(lightning.LightningModule):
             self.head = AlignmentHead(width, target.dim, tokens=target.tokens, hidden=training.alignment.hidden)
         # the policy alone: the alignment's head is not saved, and is validated as it is
         self.average = ExponentialMovingAverage(policy, decay=training.ema, warm_up=True) if training.ema else None
-        self.elapsed_s = 0.0
         self.monitor = CollapseMonitor()
-        self._clock: float | None = None
         self._held: dict[str, list[tuple[float, int]]] = defaultdict(list)
 
     @property
     def progress(self) -> float:
-        """Share of the budget that is spent, in [0, 1]."""
-        budget = self.training_config
-        by_steps = self.global_step / budget.steps if budget.steps else 0.0
-        by_time = self.elapsed_s / (60 * budget.minutes) if budget.minutes else 0.0
-        return min(1.0, max(by_steps, by_time))
+        """Share of the steps that are done, in [0, 1]."""
+        return min(1.0, self.global_step / self.training_config.steps)
 
     def averaged(self) -> ChunkPolicy:
         """The policy that is evaluated and saved."""
@@ -137,10 +131,6 @@ class PolicyTraining(lightning.LightningModule):
         # noise, times and crops depend on the batch's number alone, so a resumed run repeats an uninterrupted one
         number = int(self.trainer.fit_loop.total_batch_idx)
         torch.manual_seed((self.seed * 1_000_003 + number) * 4096 + self.global_rank)
-        now = time.monotonic()
-        if self._clock is not None:
-            self.elapsed_s += now - self._clock
-        self._clock = now
 
     def optimizer_step(self, *arguments: Any, **keywords: Any) -> None:
         super().optimizer_step(*arguments, **keywords)
@@ -150,13 +140,6 @@ class PolicyTraining(lightning.LightningModule):
             self.average.update(self.policy)
         if self.target is not None:
             self.target.update(self.policy.frame_encoder)
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        spent = bool(self.training_config.minutes) and self.elapsed_s >= 60 * self.training_config.minutes
-        if self.trainer.world_size > 1:  # clocks of ranks differ; all must stop at the same step
-            spent = self.trainer.strategy.reduce_boolean_decision(spent, all=False)
-        if spent:
-            self.trainer.should_stop = True
 
     def configure_optimizers(self) -> Any:
         training = self.training_config
@@ -225,18 +208,6 @@ class PolicyTraining(lightning.LightningModule):
             self.log(f"val/flare/{name}", value)
         for reason in CollapseAlarm().reasons(report):
             log.warning("FLARE: %s", reason)
-
-    def on_validation_start(self) -> None:
-        now = time.monotonic()
-        if self._clock is not None:
-            self.elapsed_s += now - self._clock
-        self._clock = None  # validation is not training time
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["elapsed_s"] = self.elapsed_s
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.elapsed_s = float(checkpoint["elapsed_s"])
 
 
 def schedule(progress: float, warmup_share: float) -> float:

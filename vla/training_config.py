@@ -13,9 +13,9 @@ class PolicyTrainingConfig:
     """How long and how a policy is trained."""
 
     steps: int = 0
-    """Optimiser steps; 0: as many as `minutes` allow."""
+    """Optimiser steps, which the schedule spans, so that the same seed gives the same model."""
     minutes: float = 0.0
-    """Wall-clock budget of training, resumed sessions counted together; 0: no limit but `steps`."""
+    """Wall-clock minutes after which it stops early, resumed sessions counted together; 0: no limit."""
     batch_size: int = 64
     """Samples per step, over all devices."""
     accumulate: int = 1
@@ -52,8 +52,10 @@ class PolicyTrainingConfig:
     """FLARE's parts."""
 
     def __post_init__(self) -> None:
-        if self.steps <= 0 and self.minutes <= 0:
-            raise ValueError("no budget: give --training.steps or --training.minutes (or --steps, --minutes)")
+        if self.steps < 1:
+            raise ValueError(f"no budget: steps {self.steps}; give --steps (or --training.steps)")
+        if self.minutes < 0:
+            raise ValueError(f"minutes {self.minutes}: at least 0 (no limit)")
         for name in ("batch_size", "accumulate", "devices", "val_every_steps", "val_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: at least 1")

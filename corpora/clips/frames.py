@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from corpora.clips.corpus import SHARDS, Corpus, decode_clip, iterate_shard
 from corpora.clips.manifest import ClipRow
-from corpora.store.frames import FrameFault, FrameTable, Progress, available_cores, make_frame_table
+from corpora.store.files import available_cores
+from corpora.store.frames import FrameFault, FrameTable, Progress, make_frame_table
 from corpora.video.decode import describe
 from corpora.video.image import Fit, fit_square
 

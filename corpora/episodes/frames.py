@@ -21,8 +21,8 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from corpora.episodes.episode import Episodes
-from corpora.sources.source import stamp_of
-from corpora.store.frames import FrameFault, FrameTable, Progress, available_cores, make_frame_table
+from corpora.store.files import available_cores, stamp_of
+from corpora.store.frames import FrameFault, FrameTable, Progress, make_frame_table
 from corpora.video.decode import (
     DecodingReport,
     Unusable,

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from corpora.sources.source import Source, stamp_of
+from corpora.sources.source import Source
+from corpora.store.files import stamp_of
 
 _BOOKKEEPING = frozenset({"timestamp", "frame_index", "episode_index", "index", "task_index"})
 _EDGE_S = 1e-4

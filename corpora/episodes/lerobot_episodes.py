@@ -17,7 +17,7 @@ from corpora.episodes.episode import Episode, Episodes, EpisodeSelection, VideoS
 from corpora.episodes.frames import VideoReader
 from corpora.episodes.lerobot import LeRobotDataset, LeRobotEpisode, column_array, has_videos, list_episodes
 from corpora.episodes.modality import ModalityPart, choose_parts, read_modality
-from corpora.sources.source import stamp_of
+from corpora.store.files import stamp_of
 from corpora.video.decode import describe
 
 SUCCESS = "next.success"

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from corpora.episodes.episode import Episode, Episodes, EpisodeSelection
 from corpora.episodes.modality import DEFAULT_COLUMNS, Modality, ModalityPart, choose_parts, whole_column
 from corpora.episodes.tf_records import Values, example, records
-from corpora.sources.source import stamp_of
+from corpora.store.files import stamp_of
 from corpora.store.frames import FrameFault, Progress
 from corpora.video.image import Fit, decode_image, fit_square
 

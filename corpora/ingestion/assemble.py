@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -18,6 +17,7 @@ from corpora.clips.shards import ShardWriter
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.stage import StagedClip, read_staged, staged_path
 from corpora.sources.source import Source
+from corpora.store.files import write_json
 from corpora.video.duplicates import DuplicateIndex
 
 
@@ -109,10 +109,3 @@ def _place(staged: StagedClip, writer: ShardWriter, index: DuplicateIndex) -> Cl
     members["json"] = json.dumps({**dataclasses.asdict(row), **extra}).encode()
     writer.write(row.clip_id, members)
     return row
-
-
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Under a temporary name first."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(temporary, path)

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corpora.clips.corpus import SUMMARY
-from corpora.ingestion.assemble import assemble, write_json
+from corpora.ingestion.assemble import assemble
 from corpora.ingestion.pool import STAGE_FUNCTION, StagingJob, stage_locally
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.stage import clear_temporary, staged_path
 from corpora.sources.discover import SourceDefaults, check_tier, expand_inputs, find_sources
 from corpora.sources.source import Source
+from corpora.store.files import write_json
 
 FORMAT = 2
 """Raised when the same settings would give other bytes."""

@@ -32,7 +32,8 @@ from corpora.episodes.lerobot import cut_truth, read_truth, truth_digest
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.windows import Window, WindowSettings, cut_windows
 from corpora.ingestion.worker import Heartbeat
-from corpora.sources.source import Source, stamp_of
+from corpora.sources.source import Source
+from corpora.store.files import stamp_of
 from corpora.video.camera import median_motion
 from corpora.video.decode import DecodingReport, FrameSampler, Unusable, VideoFacts, describe, probe, read_frames
 from corpora.video.duplicates import embed_clip

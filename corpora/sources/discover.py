@@ -17,8 +17,9 @@ from typing import Any
 
 from corpora.clips.manifest import TIERS
 from corpora.episodes.lerobot import read_lerobot
-from corpora.sources.source import VIDEO_SUFFIXES, Source, stamp_of
+from corpora.sources.source import VIDEO_SUFFIXES, Source
 from corpora.sources.webdataset import read_tar
+from corpora.store.files import stamp_of
 
 GLOB_CHARACTERS = frozenset("*?[")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 VIDEO_SUFFIXES = frozenset(
@@ -56,12 +55,3 @@ class Source:
     @staticmethod
     def from_json(record: dict[str, Any]) -> Source:
         return Source(**{**record, "stamp": tuple(record["stamp"])})
-
-
-def stamp_of(path: Path) -> tuple[int, int]:
-    """(size, modification time in ns); zeros where the file cannot be looked at."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return 0, 0
-    return facts.st_size, facts.st_mtime_ns

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corpora.clips.shards import forget_members
-from corpora.sources.source import VIDEO_SUFFIXES, Source, stamp_of
+from corpora.sources.source import VIDEO_SUFFIXES, Source
+from corpora.store.files import stamp_of
 
 _NOTES_LIMIT = 1 << 20
 """Larger json and txt members are no captions."""

@@ -10,20 +10,21 @@ A table is written under another name and renamed when it is whole; a second pro
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
+
+from corpora.store.files import default_cache, write_json
 
 Progress = Callable[[int, int], None]
 """Told (done, total)."""
@@ -69,16 +70,6 @@ class FrameTable:
         return FrameTable, (self.folder,)
 
 
-def default_cache() -> Path:
-    """$GIZA_CACHE, or ~/.cache/giza."""
-    return Path(os.environ.get("GIZA_CACHE") or "~/.cache/giza").expanduser()
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def make_frame_table(
     fill: Callable[[NDArray[np.uint8], NDArray[np.bool_]], list[FrameFault]],
     *,
@@ -100,20 +91,13 @@ def make_frame_table(
     cache = default_cache() if cache is None else cache.expanduser()
     key = hashlib.sha256(repr((_FORMAT, identity, rows, size, cameras)).encode()).hexdigest()[:16]
     folder, partial = cache / f"frames-{size}px-{key}", cache / f".partial-{key}"
-    with _sole_maker(cache, key):
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f".lock-{key}"):
         if not (folder / _META).is_file():
             shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
             _make(partial, fill, (rows, len(cameras), size, size, 3), cameras)
             os.replace(partial, folder)
     return FrameTable(folder)
-
-
-@contextmanager
-def _sole_maker(cache: Path, key: str) -> Iterator[None]:
-    cache.mkdir(parents=True, exist_ok=True)
-    with open(cache / f".lock-{key}", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _make(
@@ -136,7 +120,7 @@ def _make(
         pictures.flush()
         np.save(partial / _VALID, valid, allow_pickle=False)
         meta = {"shape": shape, "cameras": cameras, "faults": [dataclasses.asdict(fault) for fault in faults]}
-        (partial / _META).write_text(json.dumps(meta, indent=1), "utf-8")
+        write_json(partial / _META, meta)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

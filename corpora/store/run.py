@@ -1,57 +1,166 @@
-"""The folder of a training run: it belongs to one configuration, and its files appear whole."""
+"""A run: one job's folder, which belongs to one configuration, is written by one process at a time, and is done once."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-SETTINGS = "train.json"
+from filelock import FileLock, Timeout
+
+from corpora.store.files import UNFINISHED, plain, read_json, write_json
+from corpora.store.provenance import provenance
+
+SETTINGS = "settings.json"
+TRAINING = "train.json"
+"""As SETTINGS, of trainings."""
 SUMMARY = "run.json"
-BUDGET = ("steps", "minutes", "training.workers")
-"""What may change when a run is resumed: a longer budget continues it, loaders do not change the order."""
+BUDGET = ("steps", "minutes", "training.steps", "training.minutes")
+LOCK = ".lock"
+LOCK_WAIT_S = 6.0
+"""A killed process' loaders hold its lock until they notice, which takes them up to five seconds."""
 
 
-def claim(
-    folder: Path,
-    settings: dict[str, Any],
-    *,
-    free: Sequence[str] = BUDGET,
-    formats: Mapping[str, int | None] = MappingProxyType({}),
-) -> None:
-    """Writes `settings` and `formats` to the run folder.
+class Run:
+    """The folder of one job.
 
-    `free`: settings that may change. `formats`: numbers of this version of giza, no flags; None where one has no say in
-    the run. Raises ValueError where the folder holds a run with other settings, or one of another version: formats
-    differ, or one record has a setting that the other lacks.
+        run = Run(out, settings)
+        if run.finished is not None:
+            return run.finished
+        ...                           # whatever can be refused is refused here: nothing is written yet
+        with run.claim():
+            ...
+            return run.finish(summary)
+
+    settings: all that the result depends on; plain values, in dicts and lists. Paths that may move are left out.
+    budget: settings that may change; where they do, the run is not finished but goes on.
+    free: settings that may change and change nothing.
+    formats: numbers of this version of giza, no flags; None where one has no say in the run.
+    summary, record: files of the folder: what came out, and the settings.
+    inside: key of the summary that holds the settings, of which the record then goes when the run is finished.
+    alone: the folder must hold nothing else.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / SETTINGS
-    mine = _flat(json.loads(json.dumps(settings, default=str))) | dict(formats)
-    if path.is_file():
-        theirs = _flat(json.loads(path.read_text("utf-8")))
-        differ = [name for name in sorted({*mine, *theirs} - set(free)) if mine.get(name) != theirs.get(name)]
-        chosen = [name for name in differ if name in mine and name in theirs and name not in formats]
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        *,
+        summary: str = SUMMARY,
+        record: str = SETTINGS,
+        budget: Sequence[str] = (),
+        free: Sequence[str] = (),
+        formats: Mapping[str, int | None] = MappingProxyType({}),
+        inside: str = "",
+        alone: bool = False,
+    ) -> None:
+        self.folder = folder.expanduser()
+        self.settings = _flat(plain(dict(settings))) | dict(formats)
+        self._summary, self._record = self.folder / summary, self.folder / record
+        self._budget, self._free, self._formats = tuple(budget), {*budget, *free}, formats
+        self._inside, self._alone = inside, alone
+
+    @property
+    def finished(self) -> dict[str, Any] | None:
+        """What `finish` was given, with "already_finished"; None where there is still something to do.
+
+        Raises ValueError where the folder holds another run, or one of another version of giza.
+        """
+        there = self._checked()
+        summary = read_json(self._summary)
+        if summary is None or any(there.get(name) != self.settings.get(name) for name in self._budget):
+            return None
+        return {**summary, "already_finished": True}
+
+    @contextmanager
+    def claim(self) -> Iterator[Run]:
+        """Makes the folder, locks it and writes the settings; clears what a killed process left half-written.
+
+        Of processes that train together the first does so for all. Raises ValueError as `finished`, and where another
+        process is writing there. A body that is refused (ValueError) before it wrote anything leaves nothing behind.
+        """
+        self._checked()
+        if process_rank():
+            yield self
+            return
+        made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / LOCK)
+        try:
+            lock.acquire(timeout=LOCK_WAIT_S)
+        except Timeout:
+            raise ValueError(
+                f"another process is writing to '{self.folder}': wait for it, or give another --out"
+            ) from None
+        try:
+            there = self._checked()
+            if there and any(there.get(name) != self.settings.get(name) for name in self._budget):
+                self._summary.unlink(missing_ok=True)  # first of all: a run with a summary is finished
+            for path in self.folder.glob(f"*{UNFINISHED}"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            self._record.parent.mkdir(exist_ok=True)
+            write_json(self._record, self.settings)
+            try:
+                yield self
+            except ValueError:
+                if not there and {path.name for path in self.folder.iterdir()} <= {self._record.name, LOCK}:
+                    self._record.unlink()
+                raise
+        finally:
+            (self.folder / LOCK).unlink(missing_ok=True)
+            lock.release()
+            for folder in made:
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+
+    def finish(self, summary: Mapping[str, Any], *, traced: bool = True) -> dict[str, Any]:
+        """Writes `summary` with its provenance (where it is to be `traced`) and returns it. The run is finished then."""
+        record = {**summary, "provenance": provenance()} if traced else dict(summary)
+        if process_rank() == 0:
+            write_json(self._summary, record)
+            if self._inside:
+                self._record.unlink()
+        return record
+
+    def _checked(self) -> dict[str, Any]:
+        """The settings that the folder holds, {} where there are none. Raises ValueError where they are of another run."""
+        if self.folder.is_file():
+            raise ValueError(f"--out '{self.folder}' is a file: name a folder")
+        found, summary = read_json(self._record), read_json(self._summary)
+        if found is None and summary is not None:
+            found = summary.get(self._inside, {"format": None})  # a result that does not say what it was made of
+        if found is None:
+            known = {LOCK, self._record.relative_to(self.folder).parts[0]}
+            if self._alone and self.folder.is_dir() and {path.name for path in self.folder.iterdir()} - known:
+                raise ValueError(f"--out '{self.folder}' holds other files: name a new or empty folder")
+            return {}
+        there = _flat(found)
+        differ = [
+            name for name in sorted({*self.settings, *there} - self._free) if self.settings.get(name) != there.get(name)
+        ]
+        chosen = [name for name in differ if name in self.settings and name in there and name not in self._formats]
         if chosen:
             raise ValueError(
-                f"'{folder}' holds a run with other settings ({', '.join(chosen)}): resume with the same flags, or give "
-                "another --out"
+                f"'{self.folder}' holds a run with other settings ({', '.join(chosen)}): resume with the same flags, or "
+                "give another --out"
             )
         if differ:
             said = ", ".join(
-                f"{name} {theirs.get(name, 'absent')} there and {mine.get(name, 'absent')} here" for name in differ
+                f"{name} {there.get(name, 'absent')} there and {self.settings.get(name, 'absent')} here"
+                for name in differ
             )
             raise ValueError(
-                f"'{folder}' holds a run that was begun by another version of giza ({said}), which this one cannot resume: "
-                f"begin again with another --out, or remove '{folder}'"
+                f"'{self.folder}' holds a run that was begun by another version of giza ({said}), which this one cannot "
+                f"resume: begin again with another --out, or remove '{self.folder}'"
             )
-    write_json(path, mine)
+        return there
 
 
-def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """{"training": {"lr": 1}} -> {"training.lr": 1}; of a list of such also its length, {"members": 1, "members.0.name": "a"}."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
@@ -62,11 +171,9 @@ def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
     return flat
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Under a temporary name, then renamed."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1, default=str), "utf-8")
-    os.replace(temporary, path)
+def process_rank() -> int:
+    """Of this process among those that train together, also before the trainer has gathered them."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
 
 
 def recipe_in(argv: Sequence[str], default: str) -> str:

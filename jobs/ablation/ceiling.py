@@ -3,7 +3,6 @@ made of video can be better, so this arm tells what is lost in the labels from w
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from corpora.clips.corpus import Corpus
 from corpora.episodes.lerobot import column_array
 from corpora.mixture.pseudo_actions import SUMMARY, ClipLabels, write_labels
 from corpora.simulation.episode import EXPERT_ACTION
-from corpora.store.run import write_json
+from corpora.store.files import write_json
+from corpora.store.provenance import provenance
 from jobs.commands.label import LabelConfig, robot_facts
 
 _EPISODE = re.compile(r"episode_(\d+)")
@@ -54,7 +54,7 @@ def write_true_actions(config: LabelConfig, truth: Path) -> Path:
         "codec": facts.codec.to_json(),
         "corpus_identity": corpus.identity,
     }
-    write_json(out / SUMMARY, json.loads(json.dumps(summary)))
+    write_json(out / SUMMARY, summary | {"provenance": provenance()})
     return out
 
 

@@ -4,7 +4,6 @@ rollouts from starts that are the same for every cell. Each part is resumed, or 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import traceback
 from collections.abc import Callable
@@ -12,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from corpora.episodes.episode import EpisodeSelection
 from corpora.mixture.spec import Pyramid, read_pyramid
-from corpora.store.run import SUMMARY, write_json
+from corpora.store.files import write_json
+from corpora.store.run import TRAINING, Run
 from jobs.ablation.arms import ARMS, Arm, Cell
 from jobs.ablation.data import EMBODIMENT, Prepared, TierData, base_pyramid, labelled, robot_member
 from vla.models.config import PolicyConfig
@@ -179,8 +181,9 @@ def _label(job: CellJob, places: Prepared, demos: int, *, true: bool) -> None:
         cache=Path(job.out) / "cache",
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # seeds that run side by side share the labels; the second finds them done
+    with FileLock(
+        folder.with_suffix(".lock")
+    ):  # seeds that run side by side share the labels; the second finds them done
         if true:
             write_true_actions(config, Path(job.out) / "human" / "truth.parquet")
         else:
@@ -202,10 +205,9 @@ def _train(
     from vla.checkpoint import build_policy, load_policy
     from vla.data.open import open_members
 
-    record = folder / SUMMARY
-    if record.is_file():
-        summary: dict[str, Any] = json.loads(record.read_text("utf-8"))
-        return summary
+    run = Run(folder, {}, record=TRAINING)  # the ablation's folder belongs to its settings
+    if (done := run.finished) is not None:
+        return done
     lightning.seed_everything(seed, workers=True, verbose=False)
     config = dataclasses.replace(job.policy, head="regression") if arm.recipe == "bc" else job.policy
     policy = load_policy(start) if start is not None else build_policy(config)
@@ -234,7 +236,7 @@ def _train(
         future_s=alignment.future_s if flare else None,
         cache=Path(job.out) / "cache",
     )
-    return train_policy(policy, members, training, folder, seed=seed, quiet=True)
+    return train_policy(policy, members, training, run, seed=seed, quiet=True)
 
 
 def _rollouts(job: CellJob, policy: Any, folder: Path) -> list[dict[str, Any]]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import os
 import shutil
 import statistics
 from collections.abc import Sequence
@@ -26,11 +24,13 @@ from rich.progress import track
 from rich.table import Table
 
 from corpora.clips.corpus import Corpus
+from corpora.store.files import available_cores, write_json
+from corpora.store.provenance import provenance
 from jobs.cli import parse
 from jobs.commands import ingest
 from jobs.commands.demo import SAMPLE
 from lapa.extraction.engine import peak_memory_mb
-from lapa.extraction.settings import ExtractionSettings, available_cores, build_machinery, choose_device
+from lapa.extraction.settings import ExtractionSettings, build_machinery, choose_device
 from lapa.extraction.throughput import end_to_end, feed_alone, model_alone, prepared_sample
 from lapa.latents import plan_parts
 from lapa.model.checkpoint import read_lam_config, save_lam
@@ -153,9 +153,7 @@ def run(config: BenchExtractConfig) -> dict[str, Any]:
         "gap_s": gap_s,
         "config": dataclasses.asdict(config),
     }
-    temporary = out / "bench.json.tmp"
-    temporary.write_text(json.dumps(summary, indent=1, default=str), "utf-8")
-    os.replace(temporary, out / "bench.json")
+    write_json(out / "bench.json", summary | {"provenance": provenance()})
     return summary
 
 

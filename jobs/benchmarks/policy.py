@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +15,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from corpora.store.files import write_json
+from corpora.store.provenance import provenance
 from corpora.video.image import fit_square
 from jobs.cli import parse
 from jobs.policy_recipes import recipe_named
@@ -92,9 +92,7 @@ def run(config: BenchPolicyConfig) -> dict[str, Any]:
     if config.compiled:
         summary["compiled"] = _measure(config, policy, device, torch.compile)
     config.out.mkdir(parents=True, exist_ok=True)
-    temporary = config.out / "bench.json.tmp"
-    temporary.write_text(json.dumps(summary, indent=1), "utf-8")
-    os.replace(temporary, config.out / "bench.json")
+    write_json(config.out / "bench.json", summary | {"provenance": provenance()})
     return summary
 
 

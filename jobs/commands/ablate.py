@@ -21,6 +21,7 @@ from vla.recipes import SMALL_FLARE
 
 if TYPE_CHECKING:
     from corpora.mixture.spec import Pyramid
+    from jobs.ablation.statistics import Statistics
 
 SIX = ("drawer-open", "button-press-topdown", "window-open", "door-open", "faucet-open", "faucet-close")
 EIGHT = (*SIX, "push", "pick-place")
@@ -107,25 +108,48 @@ def run(config: AblateConfig) -> dict[str, Any]:
 
     Raises ValueError where `out` holds another ablation; an arm that fails is in the result and stops nothing.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from corpora.mixture.spec import read_pyramid
-    from corpora.store.run import claim, write_json
-    from jobs.ablation.data import hours, prepare
+    from corpora.store.run import TRAINING, Run
     from jobs.ablation.page import write_page
     from jobs.ablation.statistics import summarise
     from jobs.ablation.tables import print_tables
     from jobs.evaluation.closed_loop import ROLLOUT_FORMAT
 
     began = time.monotonic()
-    arms = arms_named(config.arms)
-    tasks = task_names(config.tasks)
     extra = read_pyramid(config.extra) if config.extra is not None else None
     settings = dataclasses.asdict(config)
-    for free in ("out", "engine", "parallel", "recipe", "seed"):
-        del settings[free]
+    for moved in ("out", "engine", "parallel", "recipe"):
+        del settings[moved]
     settings["extra"] = config.extra.read_text("utf-8") if config.extra is not None else None
-    claim(config.out, settings, free=("arms", "seeds", "demos"), formats={"rollout_format": ROLLOUT_FORMAT})
+    run = Run(
+        config.out,
+        settings,
+        summary="ablation.json",
+        record=TRAINING,
+        budget=("arms", "seeds", "demos", "seed"),
+        formats={"rollout_format": ROLLOUT_FORMAT},
+    )
+    before = run.finished
+    if before is not None and all(cell["status"] == "done" for cell in before["runs"]):
+        print_tables(before, summarise(before, seed=config.seed))
+        return before
+    with run.claim():
+        result, found = _measure(config, extra)
+        result["minutes"] = round((time.monotonic() - began) / 60, 2)
+        write_page(result, config.out / "ablation.html", found)
+        result = run.finish(result)
+    print_tables(result, found)
+    return result
+
+
+def _measure(config: AblateConfig, extra: Pyramid | None) -> tuple[dict[str, Any], Statistics]:
+    """Runs what is missing; all that there is then, and what it says."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from jobs.ablation.data import hours, prepare
+    from jobs.ablation.statistics import summarise
+
+    arms, tasks = arms_named(config.arms), task_names(config.tasks)
     places = prepare(config.out, tasks, config.data, arms, quiet=True)
     parallel = config.parallel or min(8, os.cpu_count() or 1)
     jobs = [
@@ -156,17 +180,13 @@ def run(config: AblateConfig) -> dict[str, Any]:
 
         each(jobs, parallel, config.engine, done)
     result = gather(config)
-    result["minutes"] = round((time.monotonic() - began) / 60, 2)
     result["pyramid"] = {
         "tiers": [{"tier": tier, "hours": value} for tier, value in hours(places).items()],
         "svg": _picture(config, places, extra),
     }
     found = summarise(result, seed=config.seed)
     result["statistics"] = found.to_json()
-    write_json(config.out / "ablation.json", result)
-    write_page(result, config.out / "ablation.html", found)
-    print_tables(result, found)
-    return result
+    return result, found
 
 
 def _picture(config: AblateConfig, places: Prepared, extra: Pyramid | None) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from tyro.conf import OmitArgPrefixes
 
 from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection
+from corpora.store.files import plain, read_json, write_json
 from jobs.cli import parse
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
     policy, fingerprint = load_acting(config.policy, device=config.device)
     embodiment = embodiment_of(policy, config.embodiment)
     config.out.mkdir(parents=True, exist_ok=True)
-    before = _read(config.out / RESULT)
+    before = read_json(config.out / RESULT) or {}
     # what was measured of the same policy by another call of this job stays
     kept = (
         _comparable(before)
@@ -125,7 +125,7 @@ def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
     if config.metaworld:
         result["closed_loop"] = _closed_loop(config, policy, embodiment, fingerprint, quiet)
     result["wall_s"] = round(time.monotonic() - started, 1)
-    _write(config.out / RESULT, result)
+    write_json(config.out / RESULT, result)
     if Path(config.policy).is_dir():  # the model card holds what was measured
         from vla.checkpoint import record_measured
 
@@ -173,7 +173,7 @@ def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint
             }
         )
     )
-    before = _read(config.out / RESULT).get("open_loop", {})
+    before = (read_json(config.out / RESULT) or {}).get("open_loop", {})
     # one without rules is of a version that took displacements for targets
     if before.get("settings") == settings and "hold_still_is" in before:
         return before
@@ -197,7 +197,7 @@ def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint
     for episode in episodes:
         path = config.out / f"open_loop_episode_{episode:06d}.png"
         plot_trajectories(result, recorded.held, predicted, episode, recorded.step_s, path)
-    return {"settings": settings, **_plain(result.to_json()), "hold_still_is": list(baselines.still_rules)}
+    return {"settings": settings, **plain(result.to_json()), "hold_still_is": list(baselines.still_rules)}
 
 
 def _closed_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint: str, quiet: bool) -> dict[str, Any]:
@@ -283,7 +283,7 @@ def _closed_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerpri
     }
     if config.language_check:
         result["language"] = {name: share.to_json() for name, share in language_shares(rollouts).items()}
-    return _plain(result)
+    return plain(result)
 
 
 def _mean_seconds(rollouts: Sequence[Any]) -> dict[str, float | None]:
@@ -331,10 +331,6 @@ class _Bar:
         self._progress.update(self._task, completed=done, total=total)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
-
-
 def _card(result: Mapping[str, Any]) -> dict[str, Any]:
     """Of a result, what belongs on a model card: tables without single rollouts or dimensions."""
     kept: dict[str, Any] = {"embodiment": result["embodiment"], "seed": result["seed"]}
@@ -346,21 +342,6 @@ def _card(result: Mapping[str, Any]) -> dict[str, Any]:
                 if not isinstance(value, list) and name not in ("settings", "squared_error_per_dimension")
             }
     return kept
-
-
-def _write(path: Path, value: Mapping[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
-    temporary.replace(path)
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it: what is not finite becomes null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_result(result: Mapping[str, Any], out: Path) -> None:

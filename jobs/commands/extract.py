@@ -17,7 +17,7 @@ from rich.table import Table
 
 from corpora.clips.corpus import Corpus
 from jobs.cli import parse
-from jobs.ending import print_ending
+from jobs.console import print_ending
 from lapa.extraction.engine import extract_parts, peak_memory_mb
 from lapa.extraction.settings import ExtractionSettings, Machinery, build_machinery, choose_device
 from lapa.extraction.throughput import StageSpeeds, measure_stages

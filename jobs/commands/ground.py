@@ -12,30 +12,21 @@ from tyro.conf import OmitArgPrefixes
 
 from corpora.episodes.episode import ALL_DEMONSTRATIONS, EpisodeSelection
 from corpora.mixture.spec import Pyramid, PyramidMember, read_pyramid
-from corpora.store.run import claim, recipe_in
+from corpora.store.run import recipe_in
 from jobs.cli import parse
-from jobs.policy_recipes import RECIPES, recipe_named
-from vla.models.config import PolicyConfig
-from vla.training_config import PolicyTrainingConfig, TuningConfig
+from jobs.policy_recipes import recipe_named
+from jobs.policy_settings import TrainPolicy
 
 DEMONSTRATIONS = "demonstrations"
 """Name of the member that --data is."""
-EVERYTHING = TuningConfig(vision=True)
-"""What a small policy trains: all of it."""
 
 
-@dataclass(frozen=True)
-class GroundConfig:
+@dataclass(frozen=True, kw_only=True)
+class GroundConfig(TrainPolicy):
     """Train a policy on demonstrations of one robot."""
 
     data: Path
     """LeRobot dataset (v2.0, v2.1 or v3.0), or the folder of an RLDS dataset's features.json."""
-    out: Path
-    """Run folder; the same command again resumes. It holds the policy when the run is done."""
-    policy: str = ""
-    """A pretrained policy: run folder or hub name; empty: from scratch, by --recipe."""
-    recipe: str = "small"
-    """small, bc, debug, n1, n1_5 or n1_6: the policy (from scratch) and training that the other flags override."""
     selection: OmitArgPrefixes[EpisodeSelection] = ALL_DEMONSTRATIONS
     """What is trained on."""
     held_episodes: str = ""
@@ -55,70 +46,27 @@ class GroundConfig:
     """Pyramid file whose members are trained on beside the demonstrations."""
     co_train_share: float = 0.5
     """Share of the samples that come from `co_train`."""
-    cache: Path | None = None
-    """Folder for decoded pictures; default GIZA_CACHE, else the user's cache."""
-    seed: int = 0
-    """Of weights, order and noise."""
-    steps: int | None = None
-    """Optimiser steps, instead of the recipe's budget."""
-    minutes: float | None = None
-    """Wall-clock minutes, instead of the recipe's budget."""
-    tuning: TuningConfig = EVERYTHING
-    """What is trained; of a policy with a vision-language model by name, projector and DiT are GR00T's choice."""
-    model: PolicyConfig = RECIPES["small"].policy
-    """The policy, from scratch."""
-    training: PolicyTrainingConfig = RECIPES["small"].training
-    """The training."""
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"--steps {self.steps}: at least 1")
-        if self.minutes is not None and self.minutes <= 0:
-            raise ValueError(f"--minutes {self.minutes}: more than 0")
+        super().__post_init__()
         if not 0 < self.co_train_share < 1:
             raise ValueError(f"--co-train-share {self.co_train_share}: within 0 and 1")
 
 
 def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
     """Trains (or resumes) and saves the policy to `config.out`; returns the summary."""
-    import lightning
+    from jobs.policy_run import data_fingerprint, train_on
 
-    from jobs.policy_run import budget, data_fingerprint, policy_fingerprint, train_policy
-    from jobs.run_progress import member_bar
-    from jobs.trainer import process_rank
-    from vla.checkpoint import build_policy, load_policy
-    from vla.data.open import open_members
-    from vla.tuning import apply_tuning
-
-    pyramid = pyramid_of_demonstrations(config)
-    settings = dataclasses.asdict(config)
-    settings |= settings.pop("selection")
-    for moved in ("out", "data", "cache", "policy", "co_train"):
-        del settings[moved]
-    settings["data_fingerprint"] = data_fingerprint(config.data)
-    lightning.seed_everything(config.seed, workers=True, verbose=False)
-    policy = load_policy(config.policy) if config.policy else build_policy(config.model)
-    settings["policy_fingerprint"] = policy_fingerprint(config.policy) if config.policy else None
-    claim(config.out, settings)
-    training = budget(config.training, config.steps, config.minutes)
-    members = open_members(
-        pyramid,
-        policy,
-        seed=config.seed,
+    return train_on(
+        config,
+        pyramid_of_demonstrations(config),
+        {"data_fingerprint": data_fingerprint(config.data)},
+        paths=("data", "co_train"),
+        job="ground",
+        quiet=quiet,
         held_episodes={DEMONSTRATIONS: config.held_episodes},
-        future_s=training.alignment.future_s if training.flare else None,
-        cache=config.cache,
         start_from={config.embodiment: config.start_from} if config.start_from else {},
-        progress=None if quiet else member_bar,
     )
-    if hasattr(policy, "dit"):
-        apply_tuning(policy, config.tuning, log=(lambda text: None) if quiet else print)
-    summary = train_policy(policy, members, training, config.out, seed=config.seed, cache=config.cache, quiet=quiet)
-    if not quiet and process_rank() == 0:
-        from jobs.run_progress import print_run
-
-        print_run(summary, f"giza ground: {config.out}")
-    return summary
 
 
 def pyramid_of_demonstrations(config: GroundConfig) -> Pyramid:

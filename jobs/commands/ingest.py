@@ -17,7 +17,7 @@ from corpora.ingestion.pipeline import IngestRun, ingest
 from corpora.ingestion.settings import IngestSettings
 from corpora.sources.discover import SourceDefaults
 from jobs.cli import parse
-from jobs.ending import print_ending
+from jobs.console import print_ending
 
 
 @dataclass(frozen=True)

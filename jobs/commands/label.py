@@ -5,24 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from tyro.conf import OmitArgPrefixes
 
 from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection
 from corpora.episodes.modality import read_modality
 from corpora.simulation.episode import EXPERT_ACTION
+from corpora.store.files import read_json, write_json
+from jobs.budget import check_budget
 from jobs.cli import parse
-from jobs.ending import print_ending
+from jobs.console import print_ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MODEL = "model"
+MEASURED = "measured.json"
 _FIT_CHUNKS = 20_000
 _OFF_SHARE = 0.25
 """A frame is labelled where another lies a horizon later, up to this share of the horizon: else it shows another motion."""
@@ -87,10 +87,7 @@ class LabelConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.held_share < 1:
             raise ValueError(f"--held-share {self.held_share}: within 0 and 1, e.g. 0.1")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"--steps {self.steps}: at least 1")
-        if self.minutes is not None and self.minutes <= 0:
-            raise ValueError(f"--minutes {self.minutes}: more than 0")
+        check_budget(self.steps, self.minutes)
 
 
 def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
@@ -102,72 +99,82 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
     from corpora.clips.corpus import Corpus
     from corpora.clips.frames import open_clip_frames
     from corpora.mixture.pseudo_actions import SUMMARY
-    from corpora.store.run import claim, write_json
-    from lapa.latents import sole_writer
+    from corpora.store.run import TRAINING, Run
+    from jobs.console import bar
+    from vla.models.inverse_dynamics import CONFIG, InverseDynamics
 
     corpus = Corpus(config.corpus)
     out = config.out.expanduser().absolute()
-    with sole_writer(out):
-        settings = dataclasses.asdict(config)
-        for moved in ("out", "cache"):
-            del settings[moved]
-        settings |= settings.pop("selection")
-        settings["action_done"] = list(action_done(config)) or None  # labels of earlier versions are of the expert's
-        claim(out, {**settings, "corpus_identity": corpus.identity}, free=())
-        if (out / SUMMARY).is_file():
-            return {**json.loads((out / SUMMARY).read_text("utf-8")), "already_finished": True}
-        model, measured = _trained(config, out / MODEL, quiet)
-        with _bar("decoding the clips", quiet) as tell:
-            clips = open_clip_frames(
-                corpus,
-                config.image_size,
-                cache=config.cache,
-                progress=lambda done, total: tell(done / total, "decoding the clips"),
-            )
+    settings = dataclasses.asdict(config)
+    for moved in ("out", "cache"):
+        del settings[moved]
+    settings |= settings.pop("selection")
+    settings["action_done"] = list(action_done(config)) or None  # labels of earlier versions are of the expert's
+    settings["corpus_identity"] = corpus.identity
+    run = Run(out, settings, summary=SUMMARY, record=TRAINING)
+    if (done := run.finished) is not None:
+        return done
+    measured = read_json(out / MODEL / MEASURED) if (out / MODEL / CONFIG).is_file() else None
+    robot = None if measured else _split(config, quiet)
+    with bar("decoding the clips", quiet=quiet) as tell:
+        clips = open_clip_frames(corpus, config.image_size, cache=config.cache, progress=tell)
+    with run.claim():
+        if robot is not None:
+            model, measured = _trained(config, out / MODEL, robot, quiet)
+        else:
+            assert measured is not None
+            model = InverseDynamics.from_pretrained(out / MODEL)
         labelled = _label(config, corpus, clips, model, out, quiet)
-        summary = {
-            "embodiment": config.embodiment,
-            "horizon": config.horizon,
-            "step_s": model.facts.step_s,
-            "action_names": list(model.facts.codec.spec.names_of_action),
-            "cameras": list(model.facts.cameras),
-            "codec": model.facts.codec.to_json(),
-            "corpus": str(config.corpus),
-            "corpus_identity": corpus.identity,
-            "robot": str(config.robot),
-            "seed": config.seed,
-            **labelled,
-            **measured,
-        }
-        write_json(out / SUMMARY, summary)
-    return summary
+        return run.finish(
+            {
+                "embodiment": config.embodiment,
+                "horizon": config.horizon,
+                "step_s": model.facts.step_s,
+                "action_names": list(model.facts.codec.spec.names_of_action),
+                "cameras": list(model.facts.cameras),
+                "codec": model.facts.codec.to_json(),
+                "corpus": str(config.corpus),
+                "corpus_identity": corpus.identity,
+                "robot": str(config.robot),
+                "seed": config.seed,
+                **labelled,
+                **measured,
+            }
+        )
 
 
-def _trained(config: LabelConfig, folder: Path, quiet: bool) -> tuple[InverseDynamics, dict[str, Any]]:
-    """The model, and training and held-out errors as measured.json has them."""
-    import torch
-
-    from corpora.store.run import write_json
-    from jobs.inverse_dynamics_training import InverseDynamicsTraining, held_out_error, train_model
+def _split(config: LabelConfig, quiet: bool) -> tuple[RobotMember, NDArray[np.int64], NDArray[np.int64]]:
+    """The robot's samples, and which of them are trained on and held out. Raises ValueError where there are none."""
+    from jobs.console import bar
     from vla.data.loader import held_groups
-    from vla.models.inverse_dynamics import CONFIG, InverseDynamics, InverseDynamicsConfig
 
-    record = folder / "measured.json"
-    if (folder / CONFIG).is_file() and record.is_file():
-        return InverseDynamics.from_pretrained(folder), json.loads(record.read_text("utf-8"))
-    with _bar("decoding the robot's episodes", quiet) as tell:
-        member = _robot(config, lambda done, total: tell(done / total, "decoding the robot's episodes"))
+    with bar("decoding the robot's episodes", quiet=quiet) as tell:
+        member = _robot(config, tell)
     usable = np.flatnonzero(member.moments[1])
     groups = [member.groups[index] for index in usable.tolist()]
     held = np.isin(groups, sorted(held_groups(groups, config.held_share, config.seed)))
-    train, out = usable[~held], usable[held]
-    if not len(train):
+    if held.all():
         raise ValueError(
             f"robot '{config.robot}': no moment of its episodes has a picture {config.horizon} steps later; give a "
             "shorter --horizon"
         )
-    if not len(out):
+    if not held.any():
         log.warning("robot '%s': nothing is held out, so the labels' error is not known", config.robot)
+    return member, usable[~held], usable[held]
+
+
+def _trained(
+    config: LabelConfig, folder: Path, robot: tuple[RobotMember, NDArray[np.int64], NDArray[np.int64]], quiet: bool
+) -> tuple[InverseDynamics, dict[str, Any]]:
+    """The model, and training and held-out errors as measured.json has them."""
+    import torch
+
+    from corpora.store.provenance import provenance
+    from jobs.console import bar
+    from jobs.inverse_dynamics_training import InverseDynamicsTraining, held_out_error, train_model
+    from vla.models.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+
+    member, train, out = robot
     torch.manual_seed(config.seed)
     sizes = InverseDynamicsConfig(image_size=config.image_size, horizon=config.horizon, channels=config.channels)
     model = InverseDynamics(sizes, _facts(config, member, train)).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -175,10 +182,12 @@ def _trained(config: LabelConfig, folder: Path, quiet: bool) -> tuple[InverseDyn
     training = InverseDynamicsTraining(
         steps=config.steps or 0, minutes=minutes, batch_size=config.batch_size, lr=config.lr
     )
-    with _bar("training", quiet) as tell:
-        took = train_model(model, member, train, training, folder, seed=config.seed, tell=tell)
+    with bar("training", quiet=quiet) as tell:
+        took = train_model(
+            model, member, train, training, folder, seed=config.seed, tell=lambda done, text: tell(done, 1, text)
+        )
     measured = {"training": took, "held_out": held_out_error(model, member, train, out, config.seed)}
-    write_json(record, measured)
+    write_json(folder / MEASURED, measured | {"provenance": provenance()})
     model.save_pretrained(folder)
     return model, measured
 
@@ -267,6 +276,7 @@ def _label(
 ) -> dict[str, Any]:
     """Writes the parts that are missing; what all of them hold."""
     from corpora.mixture.pseudo_actions import labels_on_disk, write_labels
+    from jobs.console import bar
     from lapa.latents import plan_parts
     from vla.models.inverse_dynamics import saved_hash
 
@@ -274,7 +284,7 @@ def _label(
     place = {row.clip_id: run for run, row in enumerate(clips.rows)}
     model_hash = saved_hash(out / MODEL)
     rows = labelled = now = 0
-    with _bar("labelling", quiet) as tell:
+    with bar("labelling", quiet=quiet) as tell:
         for part in plan:
             key = {"model_hash": model_hash, "corpus": corpus.identity, "clips": part.digest}
             count = labels_on_disk(out / part.name, key)
@@ -285,7 +295,7 @@ def _label(
                 now += count
             rows += count
             labelled += len(part.rows)
-            tell(labelled / len(corpus.clips), f"labelling {rows} frames")
+            tell(labelled, len(corpus.clips), f"labelling {rows} frames")
     if not rows:
         raise ValueError(
             f"corpus '{config.corpus}': no clip shows anything {config.horizon * model.facts.step_s:.2f} s after a frame; "
@@ -314,13 +324,6 @@ def _chunks(config: LabelConfig, clips: ClipFrames, run: int, model: InverseDyna
         for some in np.split(frames, range(128, len(frames), 128))
     ]
     return ClipLabels(clips.rows[run].clip_id, t_s[frames], np.concatenate(chunks))
-
-
-@contextmanager
-def _bar(title: str, quiet: bool) -> Iterator[Callable[[float, str], None]]:
-    with Progress(console=Console(stderr=True), transient=True, disable=quiet) as progress:
-        task = progress.add_task(title, total=1.0)
-        yield lambda done, text: progress.update(task, completed=done, description=text)
 
 
 def table(summary: dict[str, Any]) -> Table:

@@ -49,7 +49,8 @@ def run(config: PyramidConfig) -> PyramidSurvey:
     from corpora.mixture.drawing import pyramid_svg
     from corpora.mixture.spec import raise_faults, read_sound_members
     from corpora.mixture.survey import PolicyLimits, survey_pyramid
-    from corpora.store.run import write_json
+    from corpora.store.files import write_json
+    from corpora.store.provenance import provenance
     from jobs.policy_recipes import recipe_named
     from vla.models.embodiment_layers import SLOTS
 
@@ -67,7 +68,7 @@ def run(config: PyramidConfig) -> PyramidSurvey:
     raise_faults(str(config.pyramid), [*faults, *survey.faults])
     out = folder(config)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "pyramid.json", survey.to_json())
+    write_json(out / "pyramid.json", survey.to_json() | {"provenance": provenance()})
     temporary = out / "pyramid.svg.tmp"
     temporary.write_text(pyramid_svg(survey, dark=not config.light), "utf-8")
     temporary.replace(out / "pyramid.svg")

@@ -22,10 +22,10 @@ from corpora.simulation.episode import EpisodeSettings, episode_features, episod
 from corpora.simulation.gl import require_offscreen_gl
 from corpora.simulation.metaworld import HEAD_CAMERA, Look, MetaWorldEnv, still_pose
 from corpora.simulation.tasks import DEFAULT_TASKS, task_names
-from corpora.store.run import write_json
+from corpora.store.files import write_json
 from corpora.video.encode import VideoEncoding
 from jobs.cli import parse
-from jobs.ending import print_ending
+from jobs.console import print_ending
 
 SUMMARY = "simulate.json"
 MODALITY = "meta/modality.json"

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpora.store.run import claim, recipe_in, write_json
+from corpora.store.run import BUDGET, TRAINING, Run, process_rank, recipe_in
+from jobs.budget import check_budget, with_budget
 from jobs.cli import closest, parse
+from jobs.console import print_ending
 from lapa.model.config import LamConfig
 from lapa.pairs.config import LabelSpec
 from lapa.recipes import RECIPES, SMALL
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from corpora.clips.corpus import Corpus
+    from lapa.training import LamTraining
+    from lapa.training_data import TrainingData
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +41,9 @@ class TrainLamConfig:
     seed: int = 0
     """Of weights, pairs and the held-out split."""
     steps: int | None = None
-    """Optimiser steps, instead of the recipe's budget."""
+    """Optimiser steps, instead of the recipe's."""
     minutes: float | None = None
-    """Wall-clock minutes, instead of the recipe's budget."""
+    """Wall-clock minutes after which it stops early."""
     holdout: tuple[str, ...] = ()
     """Globs over the manifest's `group`: these videos are kept from training. Default: `val_share` of each embodiment."""
     val_share: float = 0.15
@@ -56,16 +60,7 @@ class TrainLamConfig:
     def __post_init__(self) -> None:
         if self.model.stage == 2 and self.init_from is None:
             raise ValueError("--model.stage 2 continues a stage 1 run: give its folder with --init-from")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"--steps {self.steps}: at least 1")
-        if self.minutes is not None and self.minutes <= 0:
-            raise ValueError(f"--minutes {self.minutes}: more than 0")
-
-    def budget(self) -> TrainingConfig:
-        """The training with `steps` and `minutes` put in: giving one drops the recipe's other."""
-        if self.steps is None and self.minutes is None:
-            return self.training
-        return dataclasses.replace(self.training, steps=self.steps or 0, minutes=self.minutes or 0.0)
+        check_budget(self.steps, self.minutes)
 
 
 def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
@@ -74,19 +69,16 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     Returns what run.json holds. Raises ValueError for a corpus that is none, or a folder that holds another run.
     """
     import lightning
-    import torch
 
     from corpora.clips.corpus import Corpus
-    from jobs.trainer import make_trainer, quiet_lightning
-    from jobs.training_progress import TrainingProgress
-    from lapa.model.checkpoint import initialise_from, model_hash, save_lam
+    from lapa.model.checkpoint import initialise_from
     from lapa.model.lam import LatentActionModel
     from lapa.pairs.pair import STABILISED, chosen_share
     from lapa.pairs.split import split_groups
     from lapa.training import LamTraining
     from lapa.training_data import TrainingData
 
-    training = config.budget()
+    training = with_budget(config.training, config.steps, config.minutes)
     corpus = Corpus(config.corpus)
     size, stored = config.model.pair.image_size, corpus.clips[0].size if corpus.clips else 0
     if config.model.pixels and size > stored:
@@ -104,7 +96,12 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     for moved in ("out", "corpus", "init_from"):  # the same run may be called by another path
         del settings[moved]
-    claim(config.out, settings, formats={"stabilised": STABILISED if config.model.pair.camera_compensation else None})
+    formats = {"stabilised": STABILISED if config.model.pair.camera_compensation else None}
+    run = Run(config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",), formats=formats)
+    if (done := run.finished) is not None:
+        if not quiet:
+            _print(done, config)
+        return done
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     model_config = _with_labels(config, corpus)
     held = set(held_groups)
@@ -144,52 +141,47 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     if config.init_from is not None:
         initialise_from(model, config.init_from)
     module = LamTraining(model, training, seed=config.seed, label_scale=data.label_scale(), texts=texts)
-    meter = TrainingProgress(show=not quiet)
-    trainer = make_trainer(training, config.out, meter)
-    checkpoint = config.out / "checkpoints" / "last.ckpt"
-    resumed = checkpoint if checkpoint.is_file() else None
-    batches_done = 0
-    if resumed is not None:
-        batches_done = (
-            int(torch.load(resumed, weights_only=True, map_location="cpu")["global_step"]) * training.accumulate
-        )
-    start = str(resumed) if resumed else None
-    with quiet_lightning():
-        trainer.fit(module, data.train_loader(batches_done), data.val_loader(), ckpt_path=start, weights_only=True)
-    if trainer.interrupted:  # Ctrl-C: Lightning has kept a checkpoint's worth of work, the run is not finished
-        raise KeyboardInterrupt
-    steps = trainer.global_step
-    validation = data.val_loader()
-    measured: dict[str, float] = {}
-    if validation is not None:  # of the final weights, wherever the last validation in training fell
-        with quiet_lightning():
-            measured = dict(trainer.validate(module, validation, verbose=False)[0])
-    summary: dict[str, Any] = {
+    facts = {
         "recipe": config.recipe,
         "seed": config.seed,
         "corpus": str(config.corpus),
-        "steps": steps,
-        "minutes": round(module.elapsed_s / 60, 3),
-        "pairs_seen": steps * training.batch_size * training.accumulate * trainer.world_size,
-        "pairs_per_s": round(meter.samples_per_s, 1),
-        "data_wait_share": round(meter.wait_share, 4),
-        "parameters": sum(p.numel() for p in model.parameters()),
         "train_groups": train_groups,
         "held_out_groups": held_groups,
         "train_clips": len(train_rows),
         "labelled_clips": len(labelled),
         "labels": dataclasses.asdict(config.labels),
         "streamed": data.streamed,
-        "collapsed": module.collapsed,
-        "validation": {k: round(float(v), 5) for k, v in measured.items()},
     }
-    if trainer.is_global_zero:
-        save_lam(model, config.out)
-        summary["model_hash"] = model_hash(config.out)
-        write_json(config.out / "run.json", summary)
-        if not quiet:
-            _print(summary, config)
+    with run.claim():
+        summary = _train(run, module, data, facts, quiet=quiet)
+    if not quiet and process_rank() == 0:
+        _print(summary, config)
     return summary
+
+
+def _train(run: Run, module: LamTraining, data: TrainingData, facts: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
+    """Trains from where the run is, saves the model, and finishes the run with `facts` and what was measured."""
+    from jobs.trainer import fit
+    from lapa.model.checkpoint import model_hash, save_lam
+
+    training = module.training_config
+    took = fit(
+        module, data.train_loader, data.val_loader(), training, run.folder, unit="pairs", key="clip", quiet=quiet
+    )
+    summary = facts | {
+        "steps": took.steps,
+        "minutes": took.minutes,
+        "pairs_seen": took.steps * training.batch_size * training.accumulate * took.world_size,
+        "pairs_per_s": took.samples_per_s,
+        "data_wait_share": took.data_wait_share,
+        "parameters": sum(p.numel() for p in module.model.parameters()),
+        "collapsed": module.collapsed,
+        "validation": {name: round(value, 5) for name, value in took.measured.items()},
+    }
+    if process_rank() == 0:
+        save_lam(module.model, run.folder)
+        summary["model_hash"] = model_hash(run.folder)
+    return run.finish(summary)
 
 
 def _with_labels(config: TrainLamConfig, corpus: Corpus) -> LamConfig:
@@ -214,7 +206,6 @@ def _black(size: int) -> np.ndarray[Any, Any]:
 
 
 def _print(summary: dict[str, Any], config: TrainLamConfig) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"latent action model: {config.out}", show_header=False)
@@ -233,7 +224,7 @@ def _print(summary: dict[str, Any], config: TrainLamConfig) -> None:
     table.add_row("held-out videos", str(len(summary["held_out_groups"])))
     for name, value in summary["validation"].items():
         table.add_row(name, str(value))
-    Console().print(table)
+    print_ending(table, summary, config.out)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import cv2
 import torch
 
 from corpora.clips.corpus import Corpus
+from corpora.store.files import available_cores
 from lapa.extraction.engine import Featurise, PairRunner
 from lapa.latents import LatentKey, Part
 from lapa.model.checkpoint import load_lam, model_hash
@@ -128,8 +128,3 @@ def build_machinery(
         featurise = frozen_vision(model.config.target).to(device).of_frames
     prepare = ClipPreparer(model.config, settings.gap_s, settings.stride_s)
     return Machinery(model, prepare, batch_size, workers, torch_threads, featurise)
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

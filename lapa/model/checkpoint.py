@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from corpora.store.files import write_json, written_whole
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel
 from lapa.pairs.pair import STABILISED
@@ -29,13 +29,12 @@ def save_lam(model: LatentActionModel, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    save_file(tensors, folder / (WEIGHTS + ".tmp"))
+    with written_whole(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary)
     values = dataclasses.asdict(model.config)
     if model.config.pair.camera_compensation:
         values[_STABILISED] = STABILISED
-    (folder / (CONFIG + ".tmp")).write_text(json.dumps(values, indent=1), "utf-8")
-    for name in (WEIGHTS, CONFIG):
-        os.replace(folder / (name + ".tmp"), folder / name)
+    write_json(folder / CONFIG, values)
 
 
 def read_lam_config(folder: str | Path) -> LamConfig:

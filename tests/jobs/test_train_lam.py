@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from corpora.clips.corpus import Corpus
+from jobs.budget import with_budget
 from jobs.commands import ingest, train_lam
 from jobs.commands.demo import SAMPLE
 from lapa.model.checkpoint import load_lam
@@ -227,5 +228,5 @@ def test_the_command_line_overrides_a_recipes_fields(monkeypatch: pytest.MonkeyP
         pair=dataclasses.replace(RECIPES["lapa"].model.pair, gap_s=(0.6, 1.0)),
         quantiser=dataclasses.replace(RECIPES["lapa"].model.quantiser, kind="vq"),
     )
-    assert seen[0].budget().steps == 7
-    assert seen[0].budget().lr == 1e-4
+    training = with_budget(seen[0].training, seen[0].steps, seen[0].minutes)
+    assert (training.steps, training.minutes, training.lr) == (7, 0, 1e-4)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
+from corpora.store.files import write_json, written_whole
 from vla.models.small import crop_pictures
 from vla.policy import RobotFacts
 
@@ -129,17 +129,14 @@ class InverseDynamics(nn.Module):
         """Writes model.safetensors and config.json (with the robot and its codec), the latter last."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"{WEIGHTS}.tmp"
-        save_model(self, str(temporary), metadata={"format": "pt"})
-        os.replace(temporary, folder / WEIGHTS)
+        with written_whole(folder / WEIGHTS) as temporary:
+            save_model(self, str(temporary), metadata={"format": "pt"})
         values = {
             "giza_inverse_dynamics": FORMAT,
             "model": dataclasses.asdict(self.config),
             "robot": self.facts.to_json(),
         }
-        temporary = folder / f"{CONFIG}.tmp"
-        temporary.write_text(json.dumps(values, indent=1), "utf-8")
-        os.replace(temporary, folder / CONFIG)
+        write_json(folder / CONFIG, values)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> InverseDynamics:

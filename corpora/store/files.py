@@ -1,0 +1,116 @@
+"""Files that are there whole or not at all, digests of what is in them, and where what can be made again lies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+UNFINISHED = ".tmp"
+"""Suffix of a file that is being written; what a killed process left of it may be removed."""
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """The name to write to; renamed to `path` at the end, and removed where the writing fails.
+
+    File and folder are on the disk before this returns, so that a crash of the machine leaves the old file or the new.
+    """
+    temporary = path.with_name(path.name + UNFINISHED)
+    try:
+        yield temporary
+        put_in_place(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Renames what was written to its name, the bytes first on the disk and then the name.
+
+    Whoever may read the user's files may read it, also where a library made it for the user alone.
+    """
+    temporary.chmod(temporary.stat().st_mode | 0o666 & ~_UMASK)
+    _to_disk(temporary)
+    os.replace(temporary, path)
+    _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8, whole. Half a character, as a file name of another encoding leaves it, is written as an escape."""
+    with written_whole(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as `plain` has it, whole."""
+    write_text(path, json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The record of a file; None where there is none. Raises ValueError where it holds something else."""
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError as error:  # no JSON, no UTF-8
+        raise ValueError(f"{path}: damaged ({error}); remove it") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: no record of giza; remove it")
+    return value
+
+
+def plain(value: Any) -> Any:
+    """As JSON has it: arrays and NumPy's numbers as Python's, paths as text, what is not finite as null."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def digest_of(*parts: str | bytes, size: int = 16) -> str:
+    """Hexadecimal, `size` bytes; tells ("ab", "c") from ("a", "bc")."""
+    found = hashlib.blake2b(digest_size=size)
+    for part in parts:
+        data = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
+        found.update(len(data).to_bytes(8, "little") + data)
+    return found.hexdigest()
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """(size, modification time in ns); zeros where the file cannot be looked at."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return 0, 0
+    return facts.st_size, facts.st_mtime_ns
+
+
+def default_cache() -> Path:
+    """$GIZA_CACHE, or ~/.cache/giza."""
+    return Path(os.environ.get("GIZA_CACHE") or "~/.cache/giza").expanduser()
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
