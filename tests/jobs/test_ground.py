@@ -274,7 +274,6 @@ def test_faults_name_the_remedy(straight, data: Path, cache: Path, tmp_path: Pat
     refused("no actions", data=lerobot_v2(tmp_path / "blind", actions=False))
     refused("--training.flare.*--model.future-tokens", training={"flare": True},
             model=dataclasses.replace(DEBUG.policy, future_tokens=0))  # fmt: skip
-    refused("training.alignment.tokens 32: the policy has 4 future tokens", training={"flare": True})
 
 
 def test_held_episodes_are_not_trained_on(data: Path, cache: Path, tmp_path: Path) -> None:
