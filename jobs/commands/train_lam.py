@@ -69,6 +69,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     Returns what run.json holds. Raises ValueError for a corpus that is none, or a folder that holds another run.
     """
     import lightning
+    import torch
 
     from corpora.clips.corpus import Corpus
     from lapa.model.checkpoint import initialise_from
