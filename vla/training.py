@@ -179,7 +179,7 @@ class PolicyTraining(lightning.LightningModule):
 
     def validation_step(self, batch: PolicyBatch, index: int) -> None:
         policy = self.averaged().eval()
-        _, output = self.losses(policy, batch)
+        parts, output = self.losses(policy, batch)
         for number, loss, has in zip(
             batch["member"].tolist(), output.action_loss.tolist(), output.has_action.tolist(), strict=True
         ):
@@ -192,6 +192,8 @@ class PolicyTraining(lightning.LightningModule):
                 batch["pictures"][:, :, -1], batch["instruction"], batch["has_future"], image_mask=seen
             )
             self.monitor.add(predicted.float(), target, has_future, present=present)
+        if "target" in parts and bool(output.has_action.any()):
+            self._held["flare/target"].append((float(parts["target"]), 1))
 
     def on_validation_epoch_end(self) -> None:
         torch.set_rng_state(self._generator_state)
