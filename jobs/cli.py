@@ -1,18 +1,22 @@
 """The `giza` command: picks a job by name, parses its frozen config with tyro, and turns a user's error into one line.
 
 A job module has a docstring (its first line is the help text) and `main(argv)`. Jobs are imported only when they are
-called, so that `giza --help` answers at once.
+called, and import what computes only when they run, so that `giza --help` and `giza JOB --help` answer at once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import difflib
 import importlib
+import importlib.metadata
+import io
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 JOBS = {
     "demo": ("jobs.commands.demo", "run everything on the sample corpus and write report.html"),
@@ -23,7 +27,7 @@ JOBS = {
     "report": ("jobs.commands.report", "may I trust these latents? report.json and report.html"),
     "label": ("jobs.commands.label", "pseudo-actions of a corpus by an inverse dynamics model, as Parquet"),
     "pretrain": ("jobs.commands.pretrain", "a policy on human video, synthetic and robot data in one mixture"),
-    "ground": ("jobs.commands.ground", "few-demonstration post-training of a policy on one robot"),
+    "ground": ("jobs.commands.ground", "fine-tune: few-demonstration post-training of a policy on one robot"),
     "evaluate": ("jobs.commands.evaluate", "open loop on held-out episodes, closed loop in Meta-World"),
     "serve": ("jobs.commands.serve", "a policy server in Isaac-GR00T's protocol"),
     "pyramid": ("jobs.commands.pyramid", "print and draw a pyramid file, and check it"),
@@ -32,6 +36,8 @@ JOBS = {
 }
 
 Config = TypeVar("Config")
+Recipes = Mapping[str, Mapping[str, Any]]
+"""Name -> the fields of a job's config that the recipe sets."""
 
 
 def closest(name: str, known: Sequence[str]) -> str:
@@ -40,45 +46,112 @@ def closest(name: str, known: Sequence[str]) -> str:
     return (f"Did you mean '{near[0]}'? " if near else "") + "Known: " + ", ".join(known) + "."
 
 
-def parse(config_type: type[Config], argv: Sequence[str], *, job: str, default: Config | None = None) -> Config:
-    """Parse `argv` into `config_type`; exits with status 2 and a usage message on a wrong flag."""
+def parse(
+    config_type: type[Config], argv: Sequence[str], *, job: str, recipes: Recipes | None = None, recipe: str = "small"
+) -> Config:
+    """Parse `argv` into `config_type`; exits with status 2 and a usage message on a wrong flag.
+
+    `recipes`: what --recipe chooses from, `recipe` its default; the fields of the chosen one are the defaults of the other
+    flags. With --quiet nothing but errors is printed from here on. Raises ValueError for an unknown recipe.
+    """
     import tyro
 
-    if default is None:
-        return tyro.cli(config_type, args=list(argv), prog=f"giza {job}")
-    return tyro.cli(config_type, args=list(argv), prog=f"giza {job}", default=default)
+    words = [word for word in argv if word != "--quiet"]
+    options: dict[str, Any] = {"args": words, "prog": f"giza {job}"}
+    if recipes is not None:
+        name = _recipe_in(words, recipe)
+        if name not in recipes:
+            raise ValueError(f"--recipe '{name}': {closest(name, list(recipes))}")
+        options["default"] = _with_recipe(config_type, name, recipes[name])
+        options["description"] = f"{config_type.__doc__}\n\nRecipes: {', '.join(recipes)}."
+    config = tyro.cli(config_type, **options)
+    if len(words) < len(argv):
+        sys.stdout = sys.stderr = io.StringIO()
+    return config
+
+
+def _recipe_in(argv: Sequence[str], default: str) -> str:
+    """The value of --recipe, which must be known before the other flags are."""
+    for place, word in enumerate(argv):
+        if word == "--recipe" and place + 1 < len(argv):
+            return argv[place + 1]
+        if word.startswith("--recipe="):
+            return word.split("=", 1)[1]
+    return default
+
+
+def _with_recipe(config_type: type[Config], name: str, fields: Mapping[str, Any]) -> Config:
+    import tyro
+
+    known = dataclasses.fields(config_type)  # type: ignore[arg-type]
+    empty = (dataclasses.MISSING, dataclasses.MISSING)
+    required = {field.name: tyro.MISSING for field in known if (field.default, field.default_factory) == empty}
+    return config_type(**{**required, "recipe": name, **fields})
 
 
 def usage() -> str:
-    lines = ["usage: giza JOB [flags]      (giza JOB --help lists a job's flags)", ""]
+    lines = ["usage: giza JOB [flags]", ""]
     lines += [f"  {name:<10} {text}" for name, (_, text) in JOBS.items()]
+    lines += ["", "giza JOB --help lists a job's flags and recipes; --quiet prints errors alone; giza --version"]
     return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the `giza` command; returns the exit status (2: the user's error, in one line)."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in {"-h", "--help", "help"}:
-        print(usage())
-        return 0
-    name, rest = argv[0], argv[1:]
+    """Entry point of the `giza` command; returns the exit status (2: the user's error, in one line; 1: the machine's)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if os.environ.get("NO_COLOR"):
+        os.environ["PYTHON_TYRO_ANSI_CODES"] = "0"  # read when tyro is imported; it does not know NO_COLOR
+    with _streams():
+        if words[:1] == ["help"]:
+            words = [*words[1:2], "--help"]
+        if not words or words[0] in {"-h", "--help"}:
+            print(usage())
+            return 0
+        if words[0] in {"-V", "--version"}:
+            print(f"giza {importlib.metadata.version('giza')}")
+            return 0
+        return _call(words[0], words[1:])
+
+
+def _call(name: str, argv: list[str]) -> int:
+    errors = sys.stderr  # parse may silence the stream
     if name not in JOBS:
-        print(f"giza: no job '{name}'. {closest(name, list(JOBS))}", file=sys.stderr)
+        print(f"giza: no job '{name}'. {closest(name, list(JOBS))}", file=errors)
         return 2
+    level = logging.ERROR if "--quiet" in argv else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     for package in ("corpora", "lapa", "flare", "vla", "jobs"):
-        logging.getLogger(package).setLevel(logging.INFO)
+        logging.getLogger(package).setLevel(level)
     # OpenMP threads that spin while they wait starve the loaders beside them; read when torch is first imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        importlib.import_module(JOBS[name][0]).main(rest)
+        importlib.import_module(JOBS[name][0]).main(argv)
+    except BrokenPipeError:
+        raise
     except (ValueError, FileNotFoundError) as error:
-        print(f"giza {name}: {error}", file=sys.stderr)
+        print(f"giza {name}: {error}", file=errors)
         return 2
+    except OSError as error:
+        print(f"giza {name}: {error}; run the same command again once that is mended", file=errors)
+        return 1
     except KeyboardInterrupt:
-        print(f"giza {name}: stopped; run the same command again to resume", file=sys.stderr)
+        print(f"giza {name}: stopped; run the same command again to resume", file=errors)
         return 130
     return 0
+
+
+@contextlib.contextmanager
+def _streams() -> Iterator[None]:
+    """Gives standard streams back as they were; a reader that has gone (`giza JOB --help | head`) is no error."""
+    before = sys.stdout, sys.stderr
+    try:
+        yield
+        before[0].flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), before[0].fileno())
+        sys.exit(0)
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 if __name__ == "__main__":

@@ -54,6 +54,10 @@ RECIPES: dict[str, PolicyRecipe] = {
 }
 
 
+FIELDS = {name: {"model": recipe.policy, "training": recipe.training} for name, recipe in RECIPES.items()}
+"""The same, as the jobs' flags --model and --training."""
+
+
 def recipe_named(name: str) -> PolicyRecipe:
     """Raises ValueError for an unknown name, with the nearest known one."""
     if name not in RECIPES:

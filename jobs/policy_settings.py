@@ -23,7 +23,7 @@ class TrainPolicy:
     policy: str = ""
     """Go on from this policy (run folder or hub name) instead of fresh weights."""
     recipe: str = "small"
-    """small, small_flare, bc, debug, n1, n1_5 or n1_6: the policy (from scratch) and training that the other flags override."""
+    """The policy (from scratch) and training that the other flags override."""
     cache: Path | None = None
     """Folder for decoded pictures; default GIZA_CACHE, else the user's cache."""
     seed: int = 0

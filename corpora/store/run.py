@@ -174,13 +174,3 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 def process_rank() -> int:
     """Of this process among those that train together, also before the trainer has gathered them."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
-
-
-def recipe_in(argv: Sequence[str], default: str) -> str:
-    """The value of --recipe in a command line: a recipe's fields are the defaults that the other flags override."""
-    for place, word in enumerate(argv):
-        if word == "--recipe" and place + 1 < len(argv):
-            return argv[place + 1]
-        if word.startswith("--recipe="):
-            return word.split("=", 1)[1]
-    return default

@@ -253,13 +253,5 @@ def _tiers(name: str) -> list[str]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Parses the recipe first: its fields are the defaults that the other flags override."""
-    import tyro
-
-    from corpora.store.run import recipe_in
-    from jobs.cli import closest
-
-    name = recipe_in(argv, "demo")
-    if name not in RECIPES:
-        raise ValueError(f"--recipe '{name}': {closest(name, list(RECIPES))}")
-    run(parse(AblateConfig, argv, job="ablate", default=AblateConfig(out=tyro.MISSING, recipe=name, **RECIPES[name])))
+    """The job's command line."""
+    run(parse(AblateConfig, argv, job="ablate", recipes=RECIPES, recipe="demo"))

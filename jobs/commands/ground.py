@@ -12,9 +12,8 @@ from tyro.conf import OmitArgPrefixes
 
 from corpora.episodes.episode import ALL_DEMONSTRATIONS, EpisodeSelection
 from corpora.mixture.spec import Pyramid, PyramidMember, read_pyramid
-from corpora.store.run import recipe_in
 from jobs.cli import parse
-from jobs.policy_recipes import recipe_named
+from jobs.policy_recipes import FIELDS
 from jobs.policy_settings import TrainPolicy
 
 DEMONSTRATIONS = "demonstrations"
@@ -97,12 +96,5 @@ def pyramid_of_demonstrations(config: GroundConfig) -> Pyramid:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Parses the recipe first: its fields are the defaults that the other flags override."""
-    import tyro
-
-    name = recipe_in(argv, "small")
-    recipe = recipe_named(name)
-    default = GroundConfig(
-        data=tyro.MISSING, out=tyro.MISSING, recipe=name, model=recipe.policy, training=recipe.training
-    )
-    run(parse(GroundConfig, argv, job="ground", default=default))
+    """The job's command line."""
+    run(parse(GroundConfig, argv, job="ground", recipes=FIELDS))

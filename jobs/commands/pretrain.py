@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from corpora.mixture.spec import read_pyramid
-from corpora.store.run import recipe_in
 from jobs.cli import parse
-from jobs.policy_recipes import recipe_named
+from jobs.policy_recipes import FIELDS
 from jobs.policy_settings import TrainPolicy
 
 
@@ -53,12 +52,5 @@ def run(config: PretrainConfig, *, quiet: bool = False) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Parses the recipe first: its fields are the defaults that the other flags override."""
-    import tyro
-
-    name = recipe_in(argv, "small")
-    recipe = recipe_named(name)
-    default = PretrainConfig(
-        pyramid=tyro.MISSING, out=tyro.MISSING, recipe=name, model=recipe.policy, training=recipe.training
-    )
-    run(parse(PretrainConfig, argv, job="pretrain", default=default))
+    """The job's command line."""
+    run(parse(PretrainConfig, argv, job="pretrain", recipes=FIELDS))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpora.store.run import BUDGET, TRAINING, Run, process_rank, recipe_in
+from corpora.store.run import BUDGET, TRAINING, Run, process_rank
 from jobs.budget import check_budget, with_budget
 from jobs.cli import closest, parse
 from jobs.console import print_ending
@@ -37,7 +37,7 @@ class TrainLamConfig:
     out: Path
     """Run folder; run the same command again to resume."""
     recipe: str = "small"
-    """small, debug, lapa, univla or groot: the model and training that the other flags override."""
+    """The model and training that the other flags override."""
     seed: int = 0
     """Of weights, pairs and the held-out split."""
     steps: int | None = None
@@ -229,14 +229,5 @@ def _print(summary: dict[str, Any], config: TrainLamConfig) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Parses the recipe first: its fields are the defaults that the other flags override."""
-    name = recipe_in(argv, "small")
-    if name not in RECIPES:
-        raise ValueError(f"--recipe '{name}': {closest(name, list(RECIPES))}")
-    recipe = RECIPES[name]
-    import tyro
-
-    default = TrainLamConfig(
-        corpus=tyro.MISSING, out=tyro.MISSING, recipe=name, model=recipe.model, training=recipe.training
-    )
-    run(parse(TrainLamConfig, argv, job="train-lam", default=default))
+    """The job's command line."""
+    run(parse(TrainLamConfig, argv, job="train-lam", recipes={name: vars(recipe) for name, recipe in RECIPES.items()}))
