@@ -1,8 +1,43 @@
-"""One thread per test process: on a busy two-core machine, OpenMP threads that wait for each other cost ten times more."""
+"""One thread per test process (on a busy two-core machine, OpenMP threads that wait for each other cost ten times more), and
+the tiny things that many tests read: a corpus, a latent action model trained on it, its latents. Nobody writes into them."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import pytest
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve clips of a second or two, one for each source video, whose block's place is known (tests/builders/corpora.py)."""
+    from tests.builders.corpora import write_corpus
+
+    return write_corpus(tmp_path_factory.mktemp("tiny") / "corpus", range(12), truth=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_lam(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of `giza train-lam` on it, of five steps (tests/builders/lam.py)."""
+    from jobs.commands import train_lam
+    from tests.builders.lam import lam_settings
+
+    out = tmp_path_factory.mktemp("tiny") / "lam"
+    train_lam.run(lam_settings(tiny_corpus, out), quiet=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_latents(tiny_corpus: Path, tiny_lam: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of `giza extract` of both, at 0.5 s."""
+    from jobs.commands import extract
+
+    out = tmp_path_factory.mktemp("tiny") / "latents"
+    extract.run(
+        extract.ExtractConfig(lam=tiny_lam, corpus=tiny_corpus, out=out, gap_s=0.5, measure_s=0.0, device="cpu")
+    )
+    return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,30 +19,42 @@ from tests.builders.videos import textured
 SIZE = 48
 
 
+def block_positions(seed: int, count: int) -> np.ndarray:
+    """float64 [count, 2]: where the block of `clip_frames` is, (y, x) of its corner in pixels."""
+    rng = np.random.default_rng(seed)
+    position, positions = rng.uniform(5, SIZE - 15, 2), []
+    for _ in range(count):
+        position = np.clip(position + rng.uniform(-3, 3, 2), 0, SIZE - 10)
+        positions.append(position)
+    return np.stack(positions)
+
+
 def clip_frames(seed: int, count: int, *, moving: bool) -> np.ndarray:
     """uint8 [count, SIZE, SIZE, 3]: a block that wanders over a texture, seen by a camera that stands or slides."""
     world = textured(3 * SIZE, 2 * SIZE, seed)
-    rng = np.random.default_rng(seed)
-    position, frames = rng.uniform(5, SIZE - 15, 2), []
-    for index in range(count):
+    frames = []
+    for index, (y, x) in enumerate(block_positions(seed, count).astype(int)):
         left = index if moving else 0
-        picture = world[10 : 10 + SIZE, left : left + SIZE].copy()
-        position = np.clip(position + rng.uniform(-3, 3, 2), 0, SIZE - 10)
-        y, x = position.astype(int)
-        picture[y : y + 10, x : x + 10] = (230, 200, 60)
-        frames.append(picture)
+        image = world[10 : 10 + SIZE, left : left + SIZE].copy()
+        image[y : y + 10, x : x + 10] = (230, 200, 60)
+        frames.append(image)
     return np.stack(frames)
 
 
-def write_corpus(root: Path, seeds: Sequence[int], *, shard_mb: float = 0.05) -> Path:
+def write_corpus(
+    root: Path, seeds: Sequence[int], *, shard_mb: float = 0.05, truth: bool = False, black: Collection[int] = ()
+) -> Path:
     """A corpus of one clip for each seed, in that order. Seed 3 is shorter than 0.5 s, seeds divisible by 4 have uneven
-    times, odd ones a moving camera."""
+    times, odd ones a moving camera. `truth`: observation.state [T, 3] holds where the block is, and 0; `black`: seeds whose
+    clips show nothing at all."""
     root.mkdir(parents=True)
     shards = ShardWriter(root / SHARDS, shard_mb)
     with ManifestWriter(root / MANIFEST) as manifest:
         for seed in seeds:
             count = 4 if seed == 3 else 16 + seed % 5
             frames = clip_frames(seed, count, moving=seed % 2 == 1)
+            if seed in black:
+                frames[:] = 0
             steps = np.full(count - 1, 0.1)
             if seed % 4 == 0:
                 steps = np.random.default_rng(seed).uniform(0.05, 0.15, count - 1)
@@ -65,9 +77,13 @@ def write_corpus(root: Path, seeds: Sequence[int], *, shard_mb: float = 0.05) ->
                 "json": json.dumps({"t_s": t_s.tolist()}).encode(),
                 "camera.npz": pack_arrays(camera),
             }
+            if truth:
+                state = np.pad(block_positions(seed, count), ((0, 0), (0, 1))).astype(np.float32)
+                members["truth.npz"] = pack_arrays({"t_s": t_s, "observation.state": state})
             shard, index = shards.place(members)
             shards.write(row.clip_id, members)
             manifest.append(replace(row, shard=shard, index_in_shard=index))
         shards.close()
-    (root / SUMMARY).write_text(json.dumps({"fingerprint": "made", "clips": len(seeds)}), "utf-8")
+    summary = {"fingerprint": "made", "clips": len(seeds), "truth_features": {"observation.state": 3} if truth else {}}
+    (root / SUMMARY).write_text(json.dumps(summary), "utf-8")
     return root

@@ -12,36 +12,24 @@ import torch
 
 from corpora.clips.corpus import Corpus
 from jobs.budget import with_budget
-from jobs.commands import ingest, train_lam
-from jobs.commands.demo import SAMPLE
+from jobs.commands import train_lam
 from lapa.model.checkpoint import load_lam
 from lapa.model.config import LamConfig
 from lapa.pairs.batches import Augmentation, StoredBatches, StreamedBatches, augment, gather
 from lapa.pairs.cache import open_store
 from lapa.pairs.config import LabelSpec
 from lapa.pairs.pair import STABILISED
-from lapa.recipes import DEBUG, RECIPES
+from lapa.recipes import RECIPES
 from lapa.training import LamTraining, TrainingConfig
-
-MODEL = dataclasses.replace(DEBUG, pair=dataclasses.replace(DEBUG.pair, gap_s=(0.3, 0.5)))
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The robot with the still camera of the sample corpus."""
-    out = tmp_path_factory.mktemp("corpus")
-    dataset = sorted(
-        path for path in SAMPLE.iterdir() if path.is_dir() and "robot" in path.name and "still" in path.name
-    )
-    ingest.run(ingest.IngestConfig(inputs=(str(dataset[0]),), out=out, workers=1))
-    return out
+from tests.builders.corpora import write_corpus
+from tests.builders.lam import TINY, TINY_SMALL, lam_settings
 
 
 @pytest.fixture(scope="module")
-def store(corpus: Path, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    read = Corpus(corpus)
+def store(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    read = Corpus(tiny_corpus)
     labelled = {row.clip_id for row in read.clips[:5]}
-    model = dataclasses.replace(MODEL, label_dim=3)
+    model = dataclasses.replace(TINY, label_dim=3)
     labels = LabelSpec("observation.state", (0, 1, 2), 0.5)
     cache = tmp_path_factory.mktemp("cache")
     made = open_store(read, read.clips, model, labels, labelled, cache=cache)
@@ -52,24 +40,16 @@ def store(corpus: Path, tmp_path_factory: pytest.TempPathFactory):  # type: igno
 
 
 def with_pair(**changes: object) -> LamConfig:
-    return dataclasses.replace(MODEL, pair=dataclasses.replace(MODEL.pair, **changes))  # type: ignore[arg-type]
+    return dataclasses.replace(TINY, pair=dataclasses.replace(TINY.pair, **changes))  # type: ignore[arg-type]
 
 
-def settings(corpus: Path, out: Path, **changes: object) -> train_lam.TrainLamConfig:
-    training = TrainingConfig(
-        steps=24, batch_size=8, workers=0, val_every_steps=8, val_pairs=16, precision="32-true", warmup_steps=4
-    )
-    base = train_lam.TrainLamConfig(corpus=corpus, out=out, recipe="debug", model=MODEL, training=training)
-    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
-
-
-def test_pairs_of_the_store_are_those_of_the_clips(store, corpus: Path) -> None:  # type: ignore[no-untyped-def]
+def test_pairs_of_the_store_are_those_of_the_clips(store, tiny_corpus: Path) -> None:  # type: ignore[no-untyped-def]
     from lapa.pairs.pair import pair_indices, truth_change
 
     made, model, _, labelled = store
     count = 0
     offset = 0
-    for number, clip in enumerate(Corpus(corpus).read_clips()):
+    for number, clip in enumerate(Corpus(tiny_corpus).read_clips()):
         for gap in model.pair.gap_s:
             first, second = pair_indices(clip.t_s, gap)
             rows = np.flatnonzero((made.pairs.clip == number) & (made.pairs.gap_s == np.float32(gap)))
@@ -112,9 +92,9 @@ def test_augmentation_keeps_what_happened(store) -> None:  # type: ignore[no-unt
     assert any(same)
 
 
-def test_streaming_gives_the_same_kind_of_batch(store, corpus: Path) -> None:  # type: ignore[no-untyped-def]
+def test_streaming_gives_the_same_kind_of_batch(store, tiny_corpus: Path) -> None:  # type: ignore[no-untyped-def]
     made, model, labels, labelled = store
-    read = Corpus(corpus)
+    read = Corpus(tiny_corpus)
     streamed = StreamedBatches(read, read.clips, model, labels, labelled, 8, seed=0, pool=4)
     batch = next(iter(streamed))
     stored = StoredBatches(made, model, 8, seed=0).batch(0)
@@ -122,56 +102,72 @@ def test_streaming_gives_the_same_kind_of_batch(store, corpus: Path) -> None:  #
     assert 0 < batch["flow"].abs().mean() < 20
 
 
+@pytest.mark.parametrize("model", [TINY, TINY_SMALL], ids=["debug", "small"])
 def test_killed_and_resumed_it_ends_where_an_uninterrupted_run_ends(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: LamConfig, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    straight = train_lam.run(settings(corpus, tmp_path / "straight"), quiet=True)
+    straight = train_lam.run(lam_settings(tiny_corpus, tmp_path / "straight", steps=6, model=model), quiet=True)
     original = LamTraining.on_train_batch_end
 
     def killed(self, outputs, batch, index) -> None:  # type: ignore[no-untyped-def]
         original(self, outputs, batch, index)
-        if self.global_step == 14:
+        if self.global_step == 5:
             raise RuntimeError("killed")
 
     monkeypatch.setattr(LamTraining, "on_train_batch_end", killed)
     with pytest.raises(RuntimeError, match="killed"):
-        train_lam.run(settings(corpus, tmp_path / "resumed"), quiet=True)
+        train_lam.run(lam_settings(tiny_corpus, tmp_path / "resumed", steps=6, model=model), quiet=True)
     assert not (tmp_path / "resumed" / "model.safetensors").exists()
     monkeypatch.setattr(LamTraining, "on_train_batch_end", original)
-    resumed = train_lam.run(settings(corpus, tmp_path / "resumed"), quiet=True)
-    assert resumed["steps"] == straight["steps"] == 24
+    resumed = train_lam.run(lam_settings(tiny_corpus, tmp_path / "resumed", steps=6, model=model), quiet=True)
+    assert resumed["steps"] == straight["steps"] == 6
     a = load_lam(tmp_path / "straight").state_dict()
     b = load_lam(tmp_path / "resumed").state_dict()
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_validation_never_sees_a_training_video(corpus: Path, tmp_path: Path) -> None:
-    summary = train_lam.run(settings(corpus, tmp_path, steps=2), quiet=True)
-    assert summary["held_out_groups"]
-    assert not set(summary["held_out_groups"]) & set(summary["train_groups"])
-    on_disk = json.loads((tmp_path / "run.json").read_text())
-    assert on_disk["held_out_groups"] == summary["held_out_groups"]
+@pytest.mark.parametrize("cache_gb", [20.0, 0.0], ids=["stored", "streamed"])
+def test_training_sees_no_held_out_video_and_validation_no_other(
+    cache_gb: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The held-out videos are black, and no other is."""
+    corpus = write_corpus(tmp_path / "corpus", [0, 1, 2, 4, 5, 6], black=(1, 4))
+    black: dict[str, list[bool]] = {"training": [], "validation": []}
+    losses = LamTraining.losses
+
+    def watched(self, batch):  # type: ignore[no-untyped-def]
+        black["training" if self.training else "validation"] += [bool(image.std() < 0.01) for image in batch["first"]]
+        return losses(self, batch)
+
+    monkeypatch.setattr(LamTraining, "losses", watched)
+    settings = lam_settings(corpus, tmp_path / "run", holdout=("video1", "video4"))
+    settings = dataclasses.replace(settings, training=dataclasses.replace(settings.training, cache_gb=cache_gb))
+    summary = train_lam.run(settings, quiet=True)
+    assert summary["streamed"] == (cache_gb == 0)
+    assert len(black["training"]) == 40 and not any(black["training"])
+    assert len(black["validation"]) > 10 and all(black["validation"])
+    assert summary["held_out_groups"] == ["video1", "video4"]
+    assert summary["train_groups"] == ["video0", "video2", "video5", "video6"]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["held_out_groups"] == summary["held_out_groups"]
     assert {"val/target", "val/copy", "val/perplexity"} <= set(summary["validation"])
 
 
-def test_few_labels_train_a_head_on_their_share(corpus: Path, tmp_path: Path) -> None:
+def test_few_labels_train_a_head_on_their_share(tiny_corpus: Path, tmp_path: Path) -> None:
     labels = LabelSpec("observation.state", (0, 1, 2), 0.5)
-    summary = train_lam.run(settings(corpus, tmp_path, labels=labels, steps=4), quiet=True)
+    summary = train_lam.run(lam_settings(tiny_corpus, tmp_path, labels=labels, steps=4), quiet=True)
     assert 0 < summary["labelled_clips"] < summary["train_clips"]
     assert load_lam(tmp_path).action_head.out_features == 3  # type: ignore[union-attr]
 
 
-def test_a_run_folder_belongs_to_one_run(corpus: Path, tmp_path: Path) -> None:
-    train_lam.run(settings(corpus, tmp_path, steps=1), quiet=True)
-    other = settings(corpus, tmp_path, steps=1, seed=1)
+def test_a_run_folder_belongs_to_one_run(tiny_corpus: Path, tiny_lam: Path) -> None:
     with pytest.raises(ValueError, match="holds a run with other settings \\(seed\\)"):
-        train_lam.run(other, quiet=True)
+        train_lam.run(lam_settings(tiny_corpus, tiny_lam, seed=1), quiet=True)
 
 
-def test_an_interrupted_run_of_other_stabilised_pictures_is_not_resumed(corpus: Path, tmp_path: Path) -> None:
+def test_an_interrupted_run_of_other_stabilised_pictures_is_not_resumed(tiny_corpus: Path, tmp_path: Path) -> None:
     model = with_pair(camera_compensation=True)
-    train_lam.run(settings(corpus, tmp_path, steps=1, model=model), quiet=True)
+    train_lam.run(lam_settings(tiny_corpus, tmp_path, steps=1, model=model), quiet=True)
     record = json.loads((tmp_path / "train.json").read_text())
     for stabilised, was in ((1, "1"), (None, "absent")):
         record["stabilised"] = stabilised
@@ -181,8 +177,8 @@ def test_an_interrupted_run_of_other_stabilised_pictures_is_not_resumed(corpus: 
         with pytest.raises(
             ValueError, match=rf"another version of giza \(stabilised {was} there and {STABILISED} here\)"
         ):
-            train_lam.run(settings(corpus, tmp_path, steps=1, model=model), quiet=True)
-    still = settings(corpus, tmp_path / "still", steps=1, model=with_pair(camera_compensation=False))
+            train_lam.run(lam_settings(tiny_corpus, tmp_path, steps=1, model=model), quiet=True)
+    still = lam_settings(tiny_corpus, tmp_path / "still", steps=1, model=with_pair(camera_compensation=False))
     train_lam.run(still, quiet=True)
     record = json.loads((tmp_path / "still" / "train.json").read_text())
     assert record.pop("stabilised") is None
@@ -190,13 +186,13 @@ def test_an_interrupted_run_of_other_stabilised_pictures_is_not_resumed(corpus: 
     assert train_lam.run(still, quiet=True)["steps"] == 1
 
 
-def test_errors_name_value_rule_and_remedy(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="larger than the corpus' 128 px"):
-        train_lam.run(settings(corpus, tmp_path, model=with_pair(image_size=256)))
+def test_errors_name_value_rule_and_remedy(tiny_corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="larger than the corpus' 48 px"):
+        train_lam.run(lam_settings(tiny_corpus, tmp_path, model=with_pair(image_size=256)))
     with pytest.raises(ValueError, match="Did you mean 'observation.state'"):
-        train_lam.run(settings(corpus, tmp_path, labels=LabelSpec("observation.stat")))
+        train_lam.run(lam_settings(tiny_corpus, tmp_path, labels=LabelSpec("observation.stat")))
     with pytest.raises(ValueError, match="is not a corpus"):
-        train_lam.run(settings(tmp_path, tmp_path))
+        train_lam.run(lam_settings(tmp_path, tmp_path))
     with pytest.raises(ValueError, match="Did you mean 'small'"):
         train_lam.main(["--corpus", "x", "--out", "y", "--recipe", "smal"])
     with pytest.raises(ValueError, match="no budget"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel
 from lapa.model.quantiser_config import QuantiserConfig
+from lapa.pairs.batches import Augmentation, augment
 from lapa.recipes import DEBUG
 from lapa.training import LamTraining, TrainingConfig
 
@@ -19,6 +21,12 @@ PLAIN = dataclasses.replace(DEBUG, pair=dataclasses.replace(DEBUG.pair, flow="no
 def module_of(config: LamConfig, **changes: object) -> LamTraining:
     torch.manual_seed(0)
     return LamTraining(LatentActionModel(config), TrainingConfig(steps=1), **changes)  # type: ignore[arg-type]
+
+
+def stepping(module: LamTraining) -> LamTraining:
+    """In training mode, without a trainer to log to."""
+    module.log = module.log_dict = lambda *args, **keywords: None  # type: ignore[method-assign, assignment]
+    return module.train()
 
 
 def batch_of(count: int = 8, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -40,3 +48,60 @@ def test_codes_alone_that_leave_the_encoder_alone_are_refused() -> None:
         module_of(dataclasses.replace(PLAIN, quantised_share=1.0))
     module_of(dataclasses.replace(PLAIN, quantised_share=1.0, code_gradient=True))
     module_of(dataclasses.replace(PLAIN, quantised_share=1.0, quantiser=QuantiserConfig("kl")))
+
+
+def test_known_actions_are_in_the_loss_each_at_its_own_scale() -> None:
+    scale = torch.tensor([2.0, 0.1])
+    module = stepping(module_of(dataclasses.replace(PLAIN, label_dim=2), label_scale=scale))
+    batch = batch_of(6)
+    label = torch.randn(6, 2, generator=torch.Generator().manual_seed(1)) * scale
+    label[:4] = torch.nan  # unknown, or withheld
+    head = module.model.action_head
+    assert head is not None
+    latent = module.model.encode(batch["first"], batch["second"]).latent
+    wanted = (head(latent.flatten(1))[4:] - label[4:] / scale).pow(2).mean()
+    torch.manual_seed(3)
+    parts = module.losses(batch | {"label": label})[0]
+    torch.testing.assert_close(parts["label"], wanted)
+    torch.manual_seed(3)
+    loss = module.training_step(batch | {"label": label}, 0)
+    torch.testing.assert_close(loss, torch.stack(list(parts.values())).sum())
+    torch.manual_seed(3)
+    torch.testing.assert_close(loss - module.training_step(batch, 0), wanted, atol=1e-4, rtol=1e-4)
+    parts["label"].backward()
+    assert head.weight.grad is not None and head.weight.grad.abs().sum() > 0
+    assert all(p.grad is not None for p in module.model.encoder.parameters()), "labels shape the encoder as well"
+    unknown = torch.full((6, 2), torch.nan)
+    assert module.losses(batch | {"label": unknown})[0]["label"] == 0
+
+
+def test_random_latents_are_drawn_like_those_of_training() -> None:
+    module = stepping(module_of(dataclasses.replace(PLAIN, quantiser=QuantiserConfig(kind="none"))))
+    batch = batch_of(32)
+    with torch.no_grad():
+        for _ in range(30):
+            module.training_step(batch, 0)
+        latent = module.model.encode(batch["first"], batch["second"]).latent
+    left = 0.98**30  # of the mean 0 and deviation 1 that it began with
+    mean, deviation = (1 - left) * latent.mean(0), left + (1 - left) * latent.std(0, unbiased=False)
+    torch.testing.assert_close(module.model.latent_mean, mean)
+    torch.testing.assert_close(module.model.latent_std, deviation)
+    drawn = module.model.eval().random_codes(4096, torch.Generator().manual_seed(0))
+    assert ((drawn.mean(0) - mean).abs() < 0.1 * deviation).all()
+    torch.testing.assert_close(drawn.std(0), deviation, rtol=0.1, atol=0)
+
+
+def test_flow_moves_with_the_images_that_it_was_measured_on() -> None:
+    """A block that moves over black: wherever augmentation puts the block, there is its flow."""
+    first, flow = torch.zeros(4, 3, 32, 32), torch.zeros(4, 2, 8, 8)
+    for k, (y, x) in enumerate([(8, 8), (12, 16), (16, 8), (20, 20)]):
+        first[k, :, y : y + 4, x : x + 4] = 1
+        flow[k, :, y // 4, x // 4] = 6.0
+    batch = {"first": first, "second": first, "valid": torch.ones(4, 1, 32, 32), "flow": flow}
+    shifts = set()
+    for seed in range(8):
+        seen = augment(batch, Augmentation(shift=1 / 8, contrast=0, brightness=0), np.random.default_rng(seed))
+        images = torch.nn.functional.avg_pool2d(seen["first"][:, :1], 4)
+        torch.testing.assert_close(seen["flow"], 6 * images.expand(-1, 2, -1, -1))
+        shifts.add(int(seen["first"][0, 0].flatten().argmax()))
+    assert len(shifts) > 4
