@@ -127,6 +127,9 @@ def print_card(card: Card) -> None:
     console.print(f"[bold]{card.verdict.title}[/]")
     for reason in card.verdict.reasons:
         console.print(f" {marks[reason.kind]}", escape(reason.text), highlight=False)
+    for body, verdict in card.verdicts.items():
+        if card.probes and verdict is not card.verdict:
+            console.print(f"[bold]{escape(body)}: {verdict.title}[/]")
 
 
 def main(argv: Sequence[str]) -> None:

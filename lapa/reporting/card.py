@@ -273,7 +273,7 @@ class Card:
     """By stage."""
     warnings: list[str]
     verdicts: dict[str, Verdict] = field(default_factory=dict)
-    """By body. So far of one body: the first that is probed, or where none is the first there is."""
+    """By body."""
     images: Images | None = field(default=None, repr=False, compare=False)
     """Not in report.json."""
 
@@ -285,7 +285,7 @@ class Card:
     @property
     def verdict(self) -> Verdict:
         """Of the body with most known pairs."""
-        return next(iter(self.verdicts.values()))
+        return self.verdicts[self.probe.embodiment if self.probe else self.embodiments[0]]
 
     def save_html(self, path: str | Path) -> None:
         """Writes the card as one self-contained page."""
@@ -301,6 +301,7 @@ class Card:
         probe = self.probe
         record["probe"] = None if probe is None else record["probes"][probe.embodiment]
         record["verdict"], record["verdict_detail"] = self.verdict.text, self.verdict.to_json()
+        record["verdicts"] = {body: verdict.to_json() for body, verdict in self.verdicts.items()}
         return dict(_finite(record))
 
     @staticmethod
@@ -308,16 +309,14 @@ class Card:
         """From report.json. Raises ValueError that names what is lacking or wrong."""
         transfer = record.get("transfer") or {}
         lost = transfer.get("reason", "")
-        parts = {**record, "transfer": None if lost else transfer, "transfer_reason": lost, "verdicts": {}}
+        parts = {**record, "transfer": None if lost else transfer, "transfer_reason": lost}
+        if "verdicts" not in record:
+            raise ValueError("this is no report card of today's format: it lacks verdicts; run giza report again")
         try:
-            card = _CONVERTER.structure(parts, Card)
-            verdict = _CONVERTER.structure(record["verdict_detail"], Verdict)
+            return _CONVERTER.structure(parts, Card)
         except Exception as error:
             why = "; ".join(cattrs.transform_error(error, path="report"))
             raise ValueError(f"this is no report card of today's format: {why}; run giza report again") from error
-        return dataclasses.replace(
-            card, verdicts={card.probe.embodiment if card.probe else card.embodiments[0]: verdict}
-        )
 
 
 def _readout_json(readout: Readout) -> dict[str, Any]:

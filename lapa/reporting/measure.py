@@ -196,7 +196,7 @@ def make_card(
         warnings=warnings,
         images=images,
     )
-    return replace(card, verdicts={card.probe.embodiment if card.probe else card.embodiments[0]: judge(card)})
+    return replace(card, verdicts={body: judge(card, body) for body in card.embodiments})
 
 
 def training_pairs(held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ The rules, in this order:
    - Above first frame, untrained network and PCA, each interval above zero, with an R2 of at least 0.5 and without concerns:
      trust.
    - Otherwise: trust with care, and the concerns are named.
-4. Actions unknown: cannot tell. What else was measured is said, and what would settle it.
+4. Actions of this body unknown: cannot tell. What else was measured is said, and what would settle it.
 Concerns: test videos that the model was trained on; much of the camera's motion in the latent; a latent that rebuilds pictures
 across a cut; a code book that is mostly idle; a random code that explains nearly as much as a pair's own; latents of another
 model.
@@ -40,21 +40,21 @@ RIVALS = {
 }
 
 
-def judge(card: Card) -> Verdict:
-    """The verdict on what was measured, of the body with most known pairs."""
+def judge(card: Card, body: str) -> Verdict:
+    """The verdict on the latents of one body: what was measured of all of them, and what is known of this body's motion."""
     collapse = _collapse(card)
     decoder = _decoder(card)
-    concerns = _concerns(card)
-    if card.probe is None:
+    concerns = _concerns(card, body)
+    if body not in card.probes:
         untold = Reason(
             "concern",
-            f"No known actions to compare with ({card.probe_reason}), so nothing here shows that the latents are actions; a few "
-            "dozen labelled clips, ingested with the rest, would settle it.",
+            f"No known actions to compare with ({_unknown(card, body)}), so nothing here shows that the latents are actions; a "
+            "few dozen labelled clips, ingested with the rest, would settle it.",
         )
         reasons = [*collapse, *decoder, untold, *concerns]
         broken = any(reason.kind == "bad" for reason in reasons)
         return _sorted("do not trust" if broken else "cannot tell", reasons)
-    told, sound, useless = _told_by(card.probe)
+    told, sound, useless = _told_by(card.probes[body])
     # Where actions are known, they say more than the decoder does.
     decoder = [Reason("concern", reason.text) if reason.kind == "bad" else reason for reason in decoder]
     reasons = [*collapse, *told, *decoder, *concerns]
@@ -63,6 +63,14 @@ def judge(card: Card) -> Verdict:
     if sound and not any(reason.kind == "concern" for reason in reasons):
         return _sorted("trust", reasons)
     return _sorted("trust with care", reasons)
+
+
+def _unknown(card: Card, body: str) -> str:
+    """Why a body's motion is not known."""
+    if not card.probes:
+        return card.probe_reason
+    notes = [note.removeprefix(f"{body}: ") for note in card.probe_notes if note.startswith(f"{body}: ")]
+    return notes[0] if notes else "no clip of this body has ground truth"
 
 
 def _sorted(level: Level, reasons: list[Reason]) -> Verdict:
@@ -113,8 +121,11 @@ def _decoder(card: Card) -> list[Reason]:
     return [Reason("good", f"The code predicts the second frame ({figures}).")]
 
 
-def _concerns(card: Card) -> list[Reason]:
-    reasons = [Reason("concern", text) for text in card.warnings]
+def _concerns(card: Card, body: str) -> list[Reason]:
+    others = {text for name, probe in card.probes.items() if name != body for text in probe.warnings}
+    own = card.probes[body].warnings if body in card.probes else []
+    common = [text for text in card.warnings if text not in others and text not in own]
+    reasons = [Reason("concern", text) for text in (*common, *own)]
     r2 = card.camera.r2_mean
     if r2 is not None:
         told = f"R2 {figure(r2)} from the latent to the measured motion of the camera"

@@ -193,7 +193,8 @@ def test_the_report_holds_every_field_and_its_baselines(random_report: tuple[Car
 def test_random_latents_are_not_to_be_trusted(random_report: tuple[Card, Path]) -> None:
     card, _ = random_report
     assert card.probes["two_link"].scores["latent"].r2_mean < 0.1
-    assert card.verdicts["two_link"].level == "do not trust"
+    assert card.verdicts["two_link"].level == "do not trust" and card.verdict is card.verdicts["two_link"]
+    assert "(no clip of this body has ground truth)" in card.verdicts["human"].text
     assert any("not what this model makes" in warning for warning in card.warnings)
 
 

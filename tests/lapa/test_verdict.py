@@ -29,7 +29,7 @@ def probe(**readout: Any) -> dict[str, Any]:
 
 
 def test_a_sound_model_is_trusted() -> None:
-    verdict = judge(good_card())
+    verdict = judge(good_card(), BODY)
     assert verdict.level == "trust"
     assert all(reason.kind == "good" for reason in verdict.reasons)
     assert "0.80 [0.75, 0.85]" in verdict.text
@@ -58,7 +58,7 @@ def test_a_sound_model_is_trusted() -> None:
     ],
 )
 def test_the_verdict_says_what_is_wrong(change: dict[str, Any], level: str, words: str) -> None:
-    verdict = judge(changed(good_card(), change))
+    verdict = judge(changed(good_card(), change), BODY)
     assert verdict.level == level
     assert words in verdict.text
 
@@ -67,7 +67,21 @@ def test_worse_than_an_untrained_network_at_every_budget_is_useless() -> None:
     worse = {"untrained": difference(-0.1)}
     card = changed(good_card(), probe(difference=worse))
     few = changed(card.probes[BODY].budgets[0], {"difference": worse})
-    assert judge(changed(card, {"probes": {BODY: {"budgets": [few]}}})).level == "do not trust"
+    assert judge(changed(card, {"probes": {BODY: {"budgets": [few]}}}), BODY).level == "do not trust"
+
+
+def test_each_body_has_a_verdict_of_its_own() -> None:
+    card = good_card(embodiments=[BODY, "hand", "leg"], probe_notes=["leg: observation.state does not move"])
+    assert judge(card, BODY).level == "trust"
+    assert judge(card, "hand").level == judge(card, "leg").level == "cannot tell"
+    assert "(no clip of this body has ground truth)" in judge(card, "hand").text
+    assert "(observation.state does not move)" in judge(card, "leg").text
+    weak = changed(card.probes[BODY], {"readout": {"scores": {"latent": score(0.3, 0.2, 0.4)}}, "warnings": ["Seen."]})
+    card = changed(card, {"probes": {"hand": weak, BODY: {"warnings": ["Few."]}}, "warnings": ["All.", "Few."]})
+    assert "that is weak" in judge(card, "hand").text and "that is weak" not in judge(card, BODY).text
+    said = {body: [reason.text for reason in judge(card, body).reasons] for body in (BODY, "hand", "leg")}
+    own = {body: [text for text in ("All.", "Few.", "Seen.") if text in texts] for body, texts in said.items()}
+    assert own == {BODY: ["All.", "Few."], "hand": ["All.", "Seen."], "leg": ["All."]}
 
 
 def test_a_verdict_prints_as_a_title_and_a_marked_line_a_reason() -> None:
@@ -77,7 +91,7 @@ def test_a_verdict_prints_as_a_title_and_a_marked_line_a_reason() -> None:
 
 def test_a_card_comes_back_from_its_json() -> None:
     card = good_card(camera=CameraProbe(None, None, "the camera stands still", truth=CameraProbe(0.1, (0.0, 0.2))))
-    card = dataclasses.replace(card, verdicts={BODY: judge(card)})
+    card = dataclasses.replace(card, verdicts={BODY: judge(card, BODY)})
     assert Card.from_json(json.loads(json.dumps(card.to_json()))) == card
     with pytest.raises(ValueError, match="effective_dims.*run giza report again"):
         Card.from_json(changed(card.to_json(), {"latent": {"dim": 3, "effective_dims": "many"}}))
@@ -85,7 +99,7 @@ def test_a_card_comes_back_from_its_json() -> None:
 
 def test_the_page_of_a_card_without_images_says_what_the_card_does(tmp_path: Path) -> None:
     card = good_card(warnings=["A <b>thing</b> & more."])
-    dataclasses.replace(card, verdicts={BODY: judge(card)}).save_html(tmp_path / "card.html")
+    dataclasses.replace(card, verdicts={BODY: judge(card, BODY)}).save_html(tmp_path / "card.html")
     page = (tmp_path / "card.html").read_text("utf-8")
     assert "Trust with care" in page and "A &lt;b&gt;thing&lt;/b&gt; &amp; more." in page
     assert "keeps no images" in page and "<img" not in page
