@@ -26,6 +26,8 @@ GOOD, BAD, CARD = "#22763f", "#b3261e", "#ffffff"
 THEME = {INK: "ink", SOFT: "soft", LINE: "line", ACCENT: "accent", GOOD: "good", BAD: "bad", CARD: "card"}
 """Colours of base.html.j2 on a light desk; on the page they are its variables, and so follow a dark one."""
 COLOURS = {"latent": ACCENT, "quantized": "#7d5bbe", "first_frame": "#8d8d86", "untrained": "#2f9180", "pca": "#c46a1c"}
+GROWS = 1.2
+"""A chart on a wide page is at most so many times as large as it was made."""
 TIP = "tip:"
 """An artist's gid that begins so is shown where the mouse rests on it."""
 
@@ -71,7 +73,7 @@ def svg(figure: Figure, alt: str) -> Markup:
         if "style" in element.attrib:
             element.set("style", _themed(element.attrib["style"]))
     root.attrib = {"class": "chart", "viewBox": root.attrib["viewBox"], "role": "img", "aria-label": alt}
-    root.set("style", f"max-width: {figure.get_figwidth() * 72:.0f}px")
+    root.set("style", f"max-width: {figure.get_figwidth() * 72 * GROWS:.0f}px")
     return Markup(ElementTree.tostring(root, encoding="unicode", short_empty_elements=False))
 
 
@@ -87,7 +89,7 @@ def usage_bars(positions: Sequence[Sequence[int]]) -> Figure:
     counts = np.array([sum(column) for column in zip_longest(*positions, fillvalue=0)])
     shares = counts / max(1, counts.sum())
     even = 1 / len(shares)
-    figure, axes = chart(720, 135)
+    figure, axes = chart(620, 120)
     for code, bar in enumerate(axes.bar(range(len(shares)), shares, 0.85, color=ACCENT)):
         bar.set_gid(f"{TIP}code {code}: {100 * shares[code]:.1f}%")
     axes.axhline(even, color=SOFT, dashes=(4, 3), linewidth=1)
@@ -103,7 +105,7 @@ def label_curves(
     # A fit gone astray at few labels must not flatten all else.
     worst = min(0.0, *(value for curve in curves.values() for _, value, _ in curve))
     low = math.floor(max(-0.3, worst) * 5) / 5
-    figure, axes = chart(720, 290)
+    figure, axes = chart(620, 260)
     placed = 2.0
     for name, curve in sorted(curves.items(), key=lambda item: -item[1][-1][1]):
         colour, strong = COLOURS[name], name == "latent"

@@ -14,9 +14,10 @@ import pytest
 from rich.console import Console
 
 from jobs.ablation.charts import forest, learning_curves, success_bars
-from jobs.ablation.page import print_tables, render, write_page
+from jobs.ablation.page import render, write_page
 from jobs.ablation.statistics import percent, summarise, verdict
-from jobs.ablation.tables import costs, matched_words
+from jobs.ablation.tables import costs, matched_words, print_tables
+from lapa.reporting.figures import BAD, GOOD, INK, SOFT, svg
 
 ARMS = {"robot-only": 0.3, "bc": 0.3, "human-latent": 0.8, "shuffled": 0.3}
 TASKS = ("drawer-open", "push")
@@ -209,27 +210,53 @@ def test_bars_and_points_stand_where_the_figures_say() -> None:
     result = made()
     statistics = summarise(result)
     cells = [cell for cell in statistics.success if cell.demos == 1]
-    bars = ElementTree.fromstring(success_bars(cells, dict.fromkeys(ARMS, 0)))
-    grid = [float(line.attrib["x1"]) for line in bars.iter("line")]
-    widths = [float(bar.attrib["width"]) for bar in bars.iter("rect")]
-    assert widths == pytest.approx([(grid[-1] - grid[0]) * (cell.overall.value or 0) for cell in cells], abs=0.1)
-    assert len(list(bars.iter("circle"))) == 3 * len(cells)  # seeds
+    bars = success_bars(cells, dict.fromkeys(ARMS, "red")).axes[0]
+    assert [bar.get_width() for bar in bars.patches] == [cell.overall.value for cell in cells]
+    assert [bar.get_y() + bar.get_height() / 2 for bar in bars.patches] == pytest.approx(range(len(cells)))
+    assert [label.get_text() for label in bars.get_yticklabels()] == [cell.arm for cell in cells]
+    whiskers = [line.get_xdata() for line in bars.lines if len(line.get_xdata()) > 1]
+    assert [(min(x), max(x)) for x in whiskers] == [(cell.overall.low, cell.overall.high) for cell in cells]
+    seeds = [float(line.get_xdata()[0]) for line in bars.lines if len(line.get_xdata()) == 1]
+    assert seeds == [share for cell in cells for share in cell.by_seed.values()]
     compared = [c for c in statistics.comparisons if c.reference == "robot-only"]
-    drawn = ElementTree.fromstring(forest(compared))
-    zero = next(float(line.attrib["x1"]) for line in drawn.iter("line") if line.attrib["class"] == "zero")
-    for comparison, spot, span in zip(
-        compared, drawn.iter("circle"), (p for p in drawn.iter("path") if "span" in p.attrib["class"]), strict=True
-    ):
-        low, high = map(float, re.findall(r"M([\d.]+) [\d.]+H([\d.]+)", span.attrib["d"])[0])
-        assert low <= float(spot.attrib["cx"]) <= high
-        assert (low > zero) == (comparison.shown == "lifts") == ("lifts" in spot.attrib["class"])
+    drawn = forest(compared).axes[0]
+    spots = [line for line in drawn.lines if line.get_marker() == "o"]
+    for row, (comparison, spot, span) in enumerate(zip(compared, spots, drawn.collections, strict=True)):
+        (low, y), (high, _) = span.get_segments()[0]
+        found = comparison.overall
+        assert (low, high, y) == (pytest.approx(100 * found.low), pytest.approx(100 * found.high), row)  # type: ignore[operator]
+        assert spot.get_xdata() == pytest.approx([100 * found.value]) and spot.get_ydata() == [row]  # type: ignore[operator]
+        colours = {"lifts": GOOD, "lowers": BAD}
+        assert spot.get_color() == colours.get(comparison.shown, SOFT)
+
+
+def test_a_chart_within_a_page_takes_its_colours_and_refers_to_nothing() -> None:
+    cell = next(cell for cell in summarise(made()).success if cell.arm == "human-latent")
+    text = svg(success_bars([cell], {cell.arm: "#123456"}), "a & b")
+    root = ElementTree.fromstring(text)
+    assert root.attrib["aria-label"] == "a & b" and {element.tag for element in root.iter()} <= {
+        "svg",
+        "g",
+        "path",
+        "text",
+        "title",
+    }
+    assert "var(--ink)" in text and INK not in text and "#123456" in text
+    assert not {"id", "clip-path"} & {name for element in root.iter() for name in element.attrib}
+    tips = [element.text for element in root.iter("title")]
+    assert f"human-latent: {percent(cell.overall)}" in tips and f"seed 0: {100 * cell.by_seed[0]:.0f}%" in tips
 
 
 def test_curves_that_diverged_or_are_empty_do_no_harm() -> None:
-    assert learning_curves({}, {}) == "" == learning_curves({"a": [[], [(1, float("nan"))]]}, {"a": 0})
-    text = learning_curves({"a": [[(1, 0.5), (2, float("inf")), (3, 0.1)], []], "b": [[(5, 0.2)]]}, {"a": 0, "b": 1})
-    ElementTree.fromstring(text)
-    assert "inf" not in text and "nan" not in text and text.count('class="curve once') == 1
+    assert learning_curves({}, {}) is None is learning_curves({"a": [[], [(1, float("nan"))]]}, {"a": "red"})
+    figure = learning_curves(
+        {"a": [[(1, 0.5), (2, float("inf")), (3, 0.1)], []], "b": [[(5, 0.2)]]}, {"a": "red", "b": "blue"}
+    )
+    assert figure is not None
+    once = [line for line in figure.axes[0].lines if line.get_alpha()]
+    assert len(once) == 1 and list(once[0].get_ydata()) == [0.5, 0.1]
+    text = svg(figure, "curves")
+    assert "inf" not in text and "nan" not in text
 
 
 def test_costs_are_means_of_finished_runs_and_unmatched_ones_are_said() -> None:
