@@ -243,11 +243,12 @@ def _rollouts(job: CellJob, policy: Any, folder: Path) -> list[dict[str, Any]]:
     """Successes from the starts that all cells share; resumed start by start."""
     from corpora.simulation.metaworld import Look
     from jobs.evaluation.acting import metaworld_act
-    from jobs.evaluation.closed_loop import RolloutLog, evaluate_metaworld
+    from jobs.evaluation.closed_loop import play
+    from jobs.evaluation.rollout_log import RolloutLog
 
     settings = {"tasks": job.tasks, "starts": job.budget.starts, "execute": job.budget.execute}
     log = RolloutLog(folder / "rollouts.jsonl", settings)
-    evaluate_metaworld(
+    play(
         metaworld_act(policy, EMBODIMENT, seed=0),
         job.tasks,
         job.budget.starts,
@@ -258,7 +259,7 @@ def _rollouts(job: CellJob, policy: Any, folder: Path) -> list[dict[str, Any]]:
         workers=1,
         slots=12,
         skip=log.done(),
-        done=log.add,
+        on_complete=log.add,
     )
     ordered = sorted(log.rollouts, key=lambda rollout: (rollout.task, rollout.start))
     return [{"task": r.task, "start": r.start, "success": r.success, "steps": r.steps} for r in ordered]

@@ -113,7 +113,7 @@ def run(config: AblateConfig) -> dict[str, Any]:
     from jobs.ablation.page import write_page
     from jobs.ablation.statistics import summarise
     from jobs.ablation.tables import print_tables
-    from jobs.evaluation.closed_loop import ROLLOUT_FORMAT
+    from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
 
     began = time.monotonic()
     extra = read_pyramid(config.extra) if config.extra is not None else None

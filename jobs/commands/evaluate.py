@@ -1,8 +1,7 @@
-"""How good is this policy? Open loop on held-out episodes, closed loop in Meta-World, with intervals, plots and films."""
+"""How good is this policy? Open loop on held-out episodes, closed loop in Meta-World, with intervals, plots and videos."""
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -15,12 +14,11 @@ from tyro.conf import OmitArgPrefixes
 from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection
 from corpora.store.files import plain, read_json, write_json
 from jobs.cli import parse
+from jobs.console import bar
 
 log = logging.getLogger(__name__)
 
 RESULT = "evaluation.json"
-ROLLOUTS = "rollouts.jsonl"
-FILMS = "films"
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class EvaluateConfig:
     policy: str
     """Run folder of giza pretrain or giza ground, or a name on the hub."""
     out: Path
-    """Folder for evaluation.json, plots and films; the same command again resumes."""
+    """Folder for evaluation.json, plots and videos; the same command again resumes."""
     embodiment: str = ""
     """Robot that acts; may be left out where the policy knows only one."""
     data: Path | None = None
@@ -48,7 +46,7 @@ class EvaluateConfig:
     tasks: tuple[str, ...] = ()
     """With --metaworld: tasks; default: the six that giza simulate makes."""
     starts: int = 20
-    """With --metaworld: unseen starts of each task."""
+    """With --metaworld: unseen initial states of each task."""
     execute: int = 8
     """With --metaworld: steps of a chunk that are executed before the next is asked for."""
     max_steps: int = 250
@@ -60,7 +58,7 @@ class EvaluateConfig:
     camera: str = "head"
     """With --metaworld: the camera of the training data."""
     films: int = 1
-    """With --metaworld: starts of each task and instruction that are filmed."""
+    """With --metaworld: starts of each task and instruction that are recorded as videos."""
     workers: int = 2
     """With --metaworld: processes of environments."""
     slots: int = 6
@@ -137,7 +135,7 @@ def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
 
 def _comparable(before: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of an evaluation.json that this version of giza would measure alike."""
-    from jobs.evaluation.closed_loop import ROLLOUT_FORMAT
+    from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
 
     kept = {part: before[part] for part in ("open_loop", "closed_loop") if part in before}
     there = kept.get("closed_loop", {}).get("settings", {}).get("rollout_format")
@@ -154,30 +152,26 @@ def _comparable(before: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint: str, quiet: bool) -> dict[str, Any]:
-    from jobs.evaluation.open_loop import Baselines, compare
-    from jobs.evaluation.plots import plot_errors, plot_trajectories
-    from jobs.evaluation.recorded_chunks import RecordedEpisodes
+    from jobs.evaluation.recorded_chunks import RecordedEpisodes, measure_open_loop
 
     assert config.data is not None
-    settings = json.loads(
-        json.dumps(
-            {
-                "fingerprint": fingerprint,
-                "embodiment": embodiment,
-                "data": config.data.expanduser().resolve().name,
-                "every": config.every,
-                "seed": config.seed,
-                "plots": config.plots,
-                "train_episodes": config.train_episodes,
-                **vars(config.selection),
-            }
-        )
+    settings = plain(
+        {
+            "fingerprint": fingerprint,
+            "embodiment": embodiment,
+            "data": config.data.expanduser().resolve().name,
+            "every": config.every,
+            "seed": config.seed,
+            "plots": config.plots,
+            "train_episodes": config.train_episodes,
+            **vars(config.selection),
+        }
     )
     before = (read_json(config.out / RESULT) or {}).get("open_loop", {})
     # one without rules is of a version that took displacements for targets
     if before.get("settings") == settings and "hold_still_is" in before:
         return before
-    with _Bar("open loop", quiet) as tell:
+    with bar("open loop", quiet=quiet) as tell:
         recorded = RecordedEpisodes(
             policy,
             embodiment,
@@ -188,147 +182,39 @@ def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint
             cache=config.cache,
             progress=tell,
         )
-        predicted = recorded.predict(policy, embodiment, seed=config.seed, progress=tell)
-    baselines = Baselines(recorded.train, recorded.held_by)
-    methods: dict[str, Any] = {"policy": predicted, **baselines.predict(recorded.held)}
-    result = compare(methods, recorded.held, baselines.std, recorded.action_names, seed=config.seed)
-    plot_errors(result, config.out / "open_loop_errors.png", baselines.still_rules)
-    episodes = list(dict.fromkeys(recorded.held.episode.tolist()))[: config.plots]
-    for episode in episodes:
-        path = config.out / f"open_loop_episode_{episode:06d}.png"
-        plot_trajectories(result, recorded.held, predicted, episode, recorded.step_s, path)
-    return {"settings": settings, **plain(result.to_json()), "hold_still_is": list(baselines.still_rules)}
+        found = measure_open_loop(
+            policy, embodiment, recorded, config.out, plots=config.plots, seed=config.seed, progress=tell
+        )
+    return {"settings": settings, **plain(found.to_json())}
 
 
 def _closed_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint: str, quiet: bool) -> dict[str, Any]:
     from corpora.simulation.metaworld import Look
-    from corpora.simulation.tasks import DEFAULT_TASKS, INSTRUCTIONS, task_names
     from jobs.evaluation.acting import metaworld_act
-    from jobs.evaluation.closed_loop import (
-        FAUCET_TASKS,
-        Rollout,
-        RolloutLog,
-        StepCounter,
-        evaluate_metaworld,
-        language_instructions,
-        language_shares,
-        success_shares,
+    from jobs.evaluation.closed_loop import ClosedLoopSettings, closed_loop
+
+    settings = ClosedLoopSettings(
+        tasks=config.tasks,
+        starts=config.starts,
+        execute=config.execute,
+        max_steps=config.max_steps,
+        language_check=config.language_check,
+        look=Look(config.size, config.camera),
+        videos=config.films,
+        workers=config.workers,
+        slots=config.slots,
+        seed=config.seed,
     )
-    from jobs.evaluation.videos import contact_sheet, write_film
-
-    tasks = task_names(config.tasks or DEFAULT_TASKS)
-    if config.language_check and not set(tasks) & set(FAUCET_TASKS):
-        raise ValueError(f"--language-check: it needs one of {', '.join(FAUCET_TASKS)} among --tasks")
-    act = metaworld_act(policy, embodiment, seed=config.seed)
-    step_s = policy.step_s(embodiment)
-    settings = {
-        "fingerprint": fingerprint,
-        "embodiment": embodiment,
-        "seed": config.seed,
-        "execute": config.execute,
-        "max_steps": config.max_steps,
-        "size": config.size,
-        "camera": config.camera,
-    }
-    played = RolloutLog(config.out / ROLLOUTS, settings)
-    told = language_instructions() if config.language_check else {}
-    wanted = {
-        (task, start, text)
-        for task in tasks
-        for start in range(config.starts)
-        for text in told.get(task, (INSTRUCTIONS[task],))
-    }
-    count = StepCounter()
-    with _Bar("rollouts", quiet) as tell:
-        had = len(wanted & played.done())
-        tell(had, len(wanted))
-
-        def done(rollout: Rollout) -> None:
-            count(rollout)
-            if rollout.frames is not None:  # before the log says that there is nothing left to do
-                write_film(config.out / FILMS, rollout)
-            played.add(rollout)
-            tell(len(wanted & played.done()), len(wanted))
-
-        evaluate_metaworld(
-            act,
-            tasks,
-            config.starts,
-            look=Look(config.size, config.camera),
-            execute=config.execute,
-            max_steps=config.max_steps,
-            seed=config.seed,
-            workers=config.workers,
-            slots=config.slots,
-            instructions=told,
-            step_s=step_s,
+    with bar("rollouts", quiet=quiet) as tell:
+        return closed_loop(
+            metaworld_act(policy, embodiment, seed=config.seed),
+            settings,
+            {"fingerprint": fingerprint, "embodiment": embodiment},
+            config.out,
+            step_s=policy.step_s(embodiment),
             history_s=policy.config.history_s,
-            skip=played.done(),
-            film=config.films,
-            done=done,
+            progress=tell,
         )
-    order = {
-        key: place
-        for place, key in enumerate(
-            (t, s, i) for t in tasks for i in told.get(t, (INSTRUCTIONS[t],)) for s in range(config.starts)
-        )
-    }
-    rollouts = sorted((each for each in played.rollouts if each.key in order), key=lambda each: order[each.key])
-    contact_sheet(config.out / FILMS, rollouts, config.out / "contact_sheet.png")
-    result: dict[str, Any] = {
-        "settings": {**played.settings, "step_s": step_s, "starts": config.starts},
-        "success": {name: share.to_json() for name, share in success_shares(rollouts).items()},
-        "mean_seconds": _mean_seconds(rollouts),
-        "control_steps_per_s": round(count.per_s, 1) if count.steps else None,
-    }
-    if config.language_check:
-        result["language"] = {name: share.to_json() for name, share in language_shares(rollouts).items()}
-    return plain(result)
-
-
-def _mean_seconds(rollouts: Sequence[Any]) -> dict[str, float | None]:
-    """Task -> robot's seconds to success, of the rollouts that had it."""
-    seconds: dict[str, list[float]] = {}
-    for rollout in rollouts:
-        seconds.setdefault(rollout.task, [])
-        if rollout.success:
-            seconds[rollout.task].append(rollout.seconds)
-    return {task: sum(values) / len(values) if values else None for task, values in seconds.items()}
-
-
-class _Bar:
-    """A progress bar that is told (done, total); silent where `quiet`."""
-
-    def __init__(self, title: str, quiet: bool) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        self._progress = Progress(*columns, console=Console(stderr=True), disable=quiet)
-        self._task = self._progress.add_task(title, total=None)
-
-    def __enter__(self) -> _Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def __call__(self, done: int, total: int) -> None:
-        self._progress.update(self._task, completed=done, total=total)
 
 
 def _card(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES
 from corpora.video.image import Fit, fit_square
 from jobs.evaluation.closed_loop import Act, Observations
+from vla.models.embodiment_layers import LATENT
 from vla.policy import ChunkPolicy
 
 
@@ -29,17 +29,19 @@ def load_acting(name: str, *, device: str = "") -> tuple[ChunkPolicy, str]:
 
 
 def embodiment_of(policy: ChunkPolicy, name: str) -> str:
-    """`name` where the policy knows it; without a name its only robot. Raises ValueError where neither is so."""
-    if not name and len(policy.robots) == 1:
-        return next(iter(policy.robots))
+    """`name` where the policy knows it; without a name its only robot (latent actions are nobody's). Raises ValueError
+    where neither is so."""
+    robots = [robot for robot in policy.robots if robot != LATENT]
+    if not name and len(robots) == 1:
+        return robots[0]
     if not name:
-        raise ValueError(f"--embodiment: this policy knows {', '.join(policy.robots) or 'no robot'}; name one")
+        raise ValueError(f"--embodiment: this policy knows {', '.join(robots) or 'no robot'}; name one")
     policy.robot(name)
     return name
 
 
 def metaworld_act(policy: ChunkPolicy, embodiment: str, *, seed: int = 0, fit: Fit = "stretch") -> Act:
-    """What `evaluate_metaworld` calls: pictures are resized as the training data were, noise is drawn from `seed` and the
+    """What `play` calls: pictures are resized as the training data were, noise is drawn from `seed` and the
     round. Raises ValueError for a policy of another robot or of several cameras."""
     facts = policy.robot(embodiment)
     widths = (facts.codec.spec.state_dim, facts.codec.spec.action_dim)
@@ -73,8 +75,3 @@ def resized(pictures: NDArray[np.uint8], size: int, fit: Fit) -> NDArray[np.uint
     flat = pictures.reshape(-1, *pictures.shape[3:]).transpose(0, 2, 3, 1)
     small = np.stack([fit_square(np.ascontiguousarray(picture), size, fit) for picture in flat])
     return np.ascontiguousarray(small.transpose(0, 3, 1, 2)).reshape(*pictures.shape[:3], 3, size, size)
-
-
-def run_name(policy: str) -> str:
-    """Of a run folder or hub name, for titles."""
-    return Path(policy).name or policy

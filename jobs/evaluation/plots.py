@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from jobs.evaluation.open_loop import BASELINES, Chunks, OpenLoopResult
-from jobs.evaluation.still_action import STILL_TITLES, Still, describe_still
+from jobs.evaluation.open_loop import BASELINES, STILL_TITLES, Chunks, OpenLoopResult, describe_still
 
 _COLOURS = {
     "policy": "#1f5fa8",
@@ -29,9 +27,10 @@ def _title(method: str) -> str:
     return BASELINES.get(method, method)
 
 
-def plot_errors(result: OpenLoopResult, path: Path, still: Sequence[Still] = ()) -> None:
-    """PNG: normalised error of each method with its interval, by dimension, and by how far ahead. `still` [Da]: the rule by
-    which each dimension holds still, written below its name; empty: nothing is."""
+def error_figure(result: OpenLoopResult) -> Figure:
+    """Normalised error of each method with its interval, by dimension (below its name the rule by which it holds still,
+    where that is known), and by how far ahead."""
+    still = result.hold_still_is
     figure = Figure(figsize=(13, 7.5), layout="constrained")
     grid = figure.add_gridspec(2, 2)
     overall, steps, dims = (
@@ -70,7 +69,7 @@ def plot_errors(result: OpenLoopResult, path: Path, still: Sequence[Still] = ())
     dims.set_title(f"by dimension, squared error / variance{held}")
     for axes in (overall, steps, dims):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=100)
+    return figure
 
 
 def plot_trajectories(

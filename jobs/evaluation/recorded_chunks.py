@@ -16,7 +16,8 @@ from corpora.episodes.frames import open_episode_frames
 from corpora.episodes.opening import open_episodes
 from corpora.mixture.datasets import RobotMember
 from corpora.video.nearest import rows_within
-from jobs.evaluation.open_loop import Chunks, matching_state_dims
+from jobs.evaluation.open_loop import Baselines, Chunks, OpenLoopResult, compare, matching_state_dims
+from jobs.evaluation.plots import error_figure, plot_trajectories
 from vla.policy import ChunkPolicy
 
 FIT_CHUNKS = 20_000
@@ -173,3 +174,26 @@ def _held_by(policy: ChunkPolicy, embodiment: str) -> dict[int, int]:
         if part.state_dims is not None and part.rotation == part.rotation_of_state and not remembered:
             found |= dict(zip(part.dims, part.state_dims, strict=True))
     return found
+
+
+def measure_open_loop(
+    policy: ChunkPolicy,
+    embodiment: str,
+    recorded: RecordedEpisodes,
+    out: Path,
+    *,
+    plots: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> OpenLoopResult:
+    """The policy beside the baselines on the held-out moments; draws the errors, and the first `plots` episodes."""
+    predicted = recorded.predict(policy, embodiment, seed=seed, progress=progress)
+    baselines = Baselines(recorded.train, recorded.held_by)
+    methods = {"policy": predicted, **baselines.predict(recorded.held)}
+    names, rules = recorded.action_names, baselines.still_rules
+    result = compare(methods, recorded.held, baselines.std, names, still_rules=rules, seed=seed)
+    error_figure(result).savefig(out / "open_loop_errors.png", dpi=100)
+    for episode in list(dict.fromkeys(recorded.held.episode.tolist()))[:plots]:
+        path = out / f"open_loop_episode_{episode:06d}.png"
+        plot_trajectories(result, recorded.held, predicted, episode, recorded.step_s, path)
+    return result

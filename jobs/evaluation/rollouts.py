@@ -20,7 +20,7 @@ from corpora.simulation.tasks import INSTRUCTIONS
 
 
 def start_seed(seed: int, task: str, start: int) -> int:
-    """Reset seed of the start number `start`: from a stream of its own, which no simulated episode draws from."""
+    """Reset seed of the initial state number `start`: from a stream of its own, which no simulated episode draws from."""
     return int(episode_generator(seed, task, start, "evaluation").integers(2**31))
 
 
@@ -29,11 +29,11 @@ class RolloutRequest(NamedTuple):
 
     task: str
     start: int
-    """Number of the start; the same number is the same start under every policy and instruction."""
+    """Number of the initial state; the same number is the same state under every policy and instruction."""
     instruction: str
     """What the policy is told."""
-    film: bool = False
-    """Bring the pictures along."""
+    video: bool = False
+    """Bring its frames along."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,17 @@ class RolloutSettings:
     max_steps: int
     """Control steps after which a rollout has failed."""
     seed: int
-    """Of the starts."""
+    """Of the initial states."""
     history_steps: tuple[int, ...]
     """Ages of the frames that the policy sees, in control steps, oldest first, the last 0."""
-    film_every: int
-    """A filmed rollout keeps every k-th control step's picture."""
+    video_every: int
+    """A recorded rollout keeps every k-th control step's picture."""
     expert: bool = False
     """Meta-World's script acts instead of a policy; nobody is asked."""
 
 
-class Question(NamedTuple):
-    """What a policy is shown when one environment needs its next chunk."""
+class Observation(NamedTuple):
+    """What a policy is shown of one environment that needs its next chunk."""
 
     task: str
     start: int
@@ -69,12 +69,12 @@ class Question(NamedTuple):
     pictures: NDArray[np.uint8]
     """[T, S, S, 3], oldest first."""
     seen: NDArray[np.bool_]
-    """[T]: False for a frame from before the start."""
+    """[T]: False for a frame from before the initial state."""
     state: NDArray[np.float32]
     """[11], see corpora.simulation.metaworld.STATE_NAMES."""
 
 
-class Answer(NamedTuple):
+class RolloutResult(NamedTuple):
     """How one rollout ended."""
 
     request: RolloutRequest
@@ -101,29 +101,29 @@ class _Playing:
         self._look()
 
     def _look(self) -> None:
-        """Renders only what will be shown: the frames of a question (there is one every execute * repeat steps) and of
-        the film."""
+        """Renders only what will be shown: the frames of an observation (there is one every execute * repeat steps) and of
+        the video."""
         step, settings = self.env.steps, self.settings
         period = settings.execute * settings.repeat
-        filmed = self.request.film and (step % settings.film_every == 0 or self.over)
+        recorded = self.request.video and (step % settings.video_every == 0 or self.over)
         asked = not settings.expert and any((step + age) % period == 0 for age in settings.history_steps)
-        if not (filmed or (asked and not self.over)):
+        if not (recorded or (asked and not self.over)):
             return
         picture = self.env.render().copy()
-        if filmed:
+        if recorded:
             self.frames.append(picture)
         if asked:
             self.seen[step] = picture
             oldest = step - settings.history_steps[0]
             self.seen = {at: kept for at, kept in self.seen.items() if at >= oldest}
 
-    def question(self) -> Question:
+    def observation(self) -> Observation:
         step, request = self.env.steps, self.request
         present = self.seen[step]
         times = [step - age for age in self.settings.history_steps]
         pictures = np.stack([self.seen[at] if at >= 0 else np.zeros_like(present) for at in times])
         seen = np.array([at >= 0 for at in times])
-        return Question(request.task, request.start, step, request.instruction, pictures, seen, self.state)
+        return Observation(request.task, request.start, step, request.instruction, pictures, seen, self.state)
 
     def play(self, chunk: NDArray[np.floating[Any]]) -> None:
         for action in chunk[: self.settings.execute]:
@@ -146,9 +146,9 @@ class _Playing:
         self.over = env.success or answered or env.steps >= self.settings.max_steps
         self._look()
 
-    def answer(self) -> Answer:
-        frames = np.stack(self.frames) if self.request.film else None
-        return Answer(self.request, self.env.success, self.turned, self.env.steps, frames)
+    def result(self) -> RolloutResult:
+        frames = np.stack(self.frames) if self.request.video else None
+        return RolloutResult(self.request, self.env.success, self.turned, self.env.steps, frames)
 
 
 class _Worker:
@@ -158,7 +158,7 @@ class _Worker:
         self.waiting = list(requests)
         self.settings = settings
         self.idle: list[MetaWorldEnv] = []
-        self.answers: list[Answer] = []
+        self.results: list[RolloutResult] = []
         self.playing: list[_Playing] = []
         for _ in range(min(slots, len(requests))):
             self._begin()
@@ -194,7 +194,7 @@ class _Worker:
         return request
 
     def _end(self, playing: _Playing) -> None:
-        self.answers.append(playing.answer())
+        self.results.append(playing.result())
         self.idle.append(playing.env)
 
     def advance(self, chunks: Sequence[NDArray[np.floating[Any]]]) -> None:
@@ -210,10 +210,10 @@ class _Worker:
         if self.settings.expert:
             self._begin()
 
-    def report(self) -> tuple[list[Question], list[Answer], bool]:
-        """Questions, rollouts that ended since the last report, and whether there is more to come."""
-        answers, self.answers = self.answers, []
-        return [playing.question() for playing in self.playing], answers, bool(self.playing or self.waiting)
+    def report(self) -> tuple[list[Observation], list[RolloutResult], bool]:
+        """Observations, rollouts that ended since the last report, and whether there is more to come."""
+        results, self.results = self.results, []
+        return [playing.observation() for playing in self.playing], results, bool(self.playing or self.waiting)
 
     def close(self) -> None:
         for env in [*self.idle, *(playing.env for playing in self.playing)]:
@@ -244,8 +244,8 @@ class RolloutPool:
     """Processes, each with its share of the requests; a context manager.
 
         with RolloutPool(requests, settings, workers=2, slots=6) as pool:
-            for questions, answers in pool:      # every environment that needs a chunk; rollouts that ended
-                pool.answer(chunks)              # float [len(questions), H, 4]
+            for observations, results in pool:      # every environment that needs a chunk; rollouts that ended
+                pool.answer(chunks)              # float [len(observations), H, 4]
 
     Rounds are in step: who is asked together depends on the requests and the policy, not on timing.
     Raises WorkerError where an environment's process fails.
@@ -295,17 +295,17 @@ class RolloutPool:
     def __iter__(self) -> RolloutPool:
         return self
 
-    def __next__(self) -> tuple[list[Question], list[Answer]]:
+    def __next__(self) -> tuple[list[Observation], list[RolloutResult]]:
         if not self._pipes:
             raise StopIteration
-        questions: list[Question] = []
-        answers: list[Answer] = []
+        observations: list[Observation] = []
+        results: list[RolloutResult] = []
         counts: list[int] = []
         ended: list[Connection] = []
         for pipe in self._pipes:
             asked, given, more = self._receive(pipe)
-            questions += asked
-            answers += given
+            observations += asked
+            results += given
             if more:
                 counts.append(len(asked))
             else:
@@ -315,9 +315,9 @@ class RolloutPool:
             pipe.close()
         self._pipes = [pipe for pipe in self._pipes if pipe not in ended]
         self._counts = counts
-        return questions, answers
+        return observations, results
 
-    def _receive(self, pipe: Connection) -> tuple[list[Question], list[Answer], bool]:
+    def _receive(self, pipe: Connection) -> tuple[list[Observation], list[RolloutResult], bool]:
         try:
             message = pipe.recv()
         except (EOFError, ConnectionResetError) as error:
@@ -327,7 +327,7 @@ class RolloutPool:
         return message
 
     def answer(self, chunks: NDArray[np.floating[Any]]) -> None:
-        """Sends each environment its chunk, [len(questions), H, 4] in the order of the questions."""
+        """Sends each environment its chunk, [len(observations), H, 4] in the order of the observations."""
         first = 0
         for pipe, count in zip(self._pipes, self._counts, strict=True):
             pipe.send(list(chunks[first : first + count]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -70,6 +69,11 @@ class Interval:
     low: NDArray[np.float64]
     high: NDArray[np.float64]
 
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Interval:
+        value, (low, high) = (found[name] for name in ("value", "bootstrap95"))
+        return cls(*(np.asarray(each, np.float64) for each in (value, low, high)))  # null reads as NaN
+
     def to_json(self) -> dict[str, Any]:
         return {"value": self.value.tolist(), "bootstrap95": [self.low.tolist(), self.high.tolist()]}
 
@@ -111,11 +115,3 @@ def bootstrap_ratio(
         value = top.sum(0) / bottom.sum(0)
     low, high = np.nanpercentile(drawn, [tail, 100 - tail], axis=0)
     return Interval(value, low, high)
-
-
-def paired_bootstrap(
-    differences: Sequence[float] | NDArray[np.floating[Any]], *, draws: int = 10_000, seed: int = 0
-) -> Interval:
-    """Mean of paired differences [N] (one for each start, episode or seed) with its percentile interval."""
-    values = np.asarray(differences, np.float64)
-    return bootstrap_mean(values, np.ones(len(values)), draws=draws, seed=seed)

@@ -7,8 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.evaluation.open_loop import BASELINES
-from jobs.evaluation.still_action import describe_still
+from jobs.evaluation.open_loop import BASELINES, describe_still
 
 _LANGUAGE = {
     "compliance": "turned as told, both ways",
@@ -28,14 +27,15 @@ def open_loop_table(found: Mapping[str, Any]) -> Table:
     table.add_column("", no_wrap=True)
     for column in ("error", "95%", "policy /", "95%"):
         table.add_column(column, justify="right", no_wrap=True)
+    several = found["episodes"] > 1  # intervals come from resampling episodes
     for method, error in found["normalised_squared_error"].items():
         ratio = found["policy_over_baseline"].get(method)
         table.add_row(
             BASELINES.get(method, method),
             f"{error['value']:.4g}",
-            _span(error["bootstrap95"]),
+            _span(error["bootstrap95"]) if several else "",
             "" if ratio is None else f"{ratio['value']:.3f}",
-            "" if ratio is None else _span(ratio["bootstrap95"]),
+            _span(ratio["bootstrap95"]) if several and ratio is not None else "",
         )
     return table
 

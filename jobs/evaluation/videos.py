@@ -1,4 +1,4 @@
-"""Films of rollouts, each with what was said and what came of it, and one contact sheet of them all."""
+"""Videos of rollouts, each with what was said and what came of it, and one contact sheet of them all."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.video.encode import EpisodeVideo, VideoEncoding
-from jobs.evaluation.closed_loop import FILM_HZ, Rollout
+from jobs.evaluation.rollout_log import VIDEO_HZ, Rollout
 
 _WIDTH = 256
-"""Pixels of a film's picture, and its caption above."""
+"""Pixels of a video's image, and its caption above."""
 _CAPTION = 36
 _OUTCOME = {True: "did as told", False: "did not"}
 _GOOD, _BAD = (46, 140, 70), (190, 50, 40)
 
 
-def film_path(folder: Path, rollout: Rollout) -> Path:
-    """Where the film of a rollout lies: its task, start and instruction."""
+def video_path(folder: Path, rollout: Rollout) -> Path:
+    """Where the video of a rollout lies: its task, initial state and instruction."""
     words = re.sub(r"[^a-z0-9]+", "-", rollout.instruction.lower()).strip("-") or "nothing-said"
     return folder / f"{rollout.task}_{rollout.start:03d}_{words[:60]}.mp4"
 
 
-def write_film(folder: Path, rollout: Rollout) -> Path:
-    """An mp4 at FILM_HZ of a rollout that brought its frames; the last picture stays for half a second."""
+def write_video(folder: Path, rollout: Rollout) -> Path:
+    """An mp4 at VIDEO_HZ of a rollout that brought its frames; the last frame stays for half a second."""
     assert rollout.frames is not None
     folder.mkdir(parents=True, exist_ok=True)
-    path = film_path(folder, rollout)
+    path = video_path(folder, rollout)
     partial = path.with_name(path.name + ".part")
     caption = _caption(rollout)
-    with EpisodeVideo(partial, FILM_HZ, VideoEncoding(crf=20, keyframe_frames=FILM_HZ)) as video:
-        for frame in [*rollout.frames, *[rollout.frames[-1]] * (FILM_HZ // 2)]:
+    with EpisodeVideo(partial, VIDEO_HZ, VideoEncoding(crf=20, keyframe_frames=VIDEO_HZ)) as video:
+        for frame in [*rollout.frames, *[rollout.frames[-1]] * (VIDEO_HZ // 2)]:
             picture = cv2.resize(frame, (_WIDTH, _WIDTH), interpolation=cv2.INTER_CUBIC)
             video.add(np.concatenate([caption, np.asarray(picture, np.uint8)]))
     partial.replace(path)
@@ -43,7 +43,7 @@ def write_film(folder: Path, rollout: Rollout) -> Path:
 
 
 def _caption(rollout: Rollout) -> NDArray[np.uint8]:
-    """uint8 [_CAPTION, _WIDTH, 3]: task and start, outcome, and the instruction below."""
+    """uint8 [_CAPTION, _WIDTH, 3]: task and initial state, outcome, and the instruction below."""
     canvas = np.full((_CAPTION, _WIDTH, 3), 24, np.uint8)
     outcome = f"{_OUTCOME[rollout.as_told]} {rollout.seconds:.2f} s"
     if rollout.turned:
@@ -68,21 +68,21 @@ def _write(canvas: NDArray[np.uint8], text: str, y: int, colour: tuple[int, int,
 
 
 def contact_sheet(folder: Path, rollouts: Sequence[Rollout], path: Path, *, columns: int = 8, size: int = 112) -> int:
-    """PNG with a row for each rollout whose film is in `folder`: `columns` moments from the first to the last, marked
+    """PNG with a row for each rollout whose video is in `folder`: `columns` moments from the first to the last, marked
     green where it did as told, red where not. Returns the number of rows; without any, nothing is written."""
     rows = []
     for rollout in rollouts:
-        film = film_path(folder, rollout)
-        if not film.is_file():
+        path_of_video = video_path(folder, rollout)
+        if not path_of_video.is_file():
             continue
-        pictures = _pictures(film)[: -(FILM_HZ // 2)]
+        pictures = _pictures(path_of_video)[: -(VIDEO_HZ // 2)]
         chosen = np.linspace(0, len(pictures) - 1, columns).round().astype(int)
         cells = []
         for number in chosen:
             cell = cv2.resize(pictures[number][_CAPTION:], (size, size), interpolation=cv2.INTER_AREA)
             cv2.putText(
                 cell,
-                f"{number / FILM_HZ:.1f} s",
+                f"{number / VIDEO_HZ:.1f} s",
                 (3, size - 5),
                 cv2.FONT_HERSHEY_SIMPLEX,
                 0.33,

@@ -279,7 +279,7 @@ def killed(self, outputs, batch, index):
 PolicyTraining.on_train_batch_end = killed
 """
 IN_ROLLOUTS = """
-from jobs.evaluation.closed_loop import RolloutLog
+from jobs.evaluation.rollout_log import RolloutLog
 from vla.training import PolicyTraining
 ended = PolicyTraining.on_train_batch_end
 def told(self, outputs, batch, index):

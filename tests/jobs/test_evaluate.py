@@ -14,7 +14,7 @@ from corpora.simulation import gl as offscreen_gl
 from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES
 from jobs.commands.evaluate import EvaluateConfig, _comparable, main, run
 from jobs.evaluation.acting import embodiment_of, load_acting, metaworld_act, resized
-from jobs.evaluation.closed_loop import ROLLOUT_FORMAT
+from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
 from tests.builders.datasets import lerobot_v3
 from tests.jobs.test_open_loop import made_policy
 from vla.actions.space import ActionCodec
@@ -94,6 +94,15 @@ def test_the_wrong_robot_is_named(tmp_path: Path) -> None:
         metaworld_act(policy, "two_link")
     with pytest.raises(ValueError, match="lacks config.json"):
         load_acting(str(tmp_path))
+
+
+def test_latent_actions_are_no_robot_that_could_be_meant() -> None:
+    policy = made_policy()
+    policy.robots["latent"] = policy.robots["two_link"]
+    assert embodiment_of(policy, "") == "two_link"
+    policy.robots["gr1"] = policy.robots["two_link"]
+    with pytest.raises(ValueError, match="this policy knows two_link, gr1; name one"):
+        embodiment_of(policy, "")
 
 
 def test_pictures_are_resized_each_for_itself() -> None:

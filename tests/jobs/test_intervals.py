@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from jobs.evaluation.statistics import bootstrap_mean, bootstrap_ratio, paired_bootstrap, resamples, wilson
+from jobs.evaluation.statistics import bootstrap_mean, bootstrap_ratio, resamples, wilson
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(19, 20), (1, 7), (60, 120), (5, 5), (0, 9)])
@@ -78,9 +78,9 @@ def test_paired_differences_hold_the_truth_and_tell_a_shift() -> None:
     rng = np.random.default_rng(4)
     hits = []
     for trial in range(300):
-        interval = paired_bootstrap(rng.normal(0.3, 1, 50), draws=400, seed=trial)
+        interval = bootstrap_mean(rng.normal(0.3, 1, 50), np.ones(50), draws=400, seed=trial)
         hits.append(float(interval.low) <= 0.3 <= float(interval.high))
     assert np.mean(hits) == pytest.approx(0.94, abs=0.04)
-    assert float(paired_bootstrap(rng.normal(1, 0.2, 30)).low) > 0.8
+    assert float(bootstrap_mean(rng.normal(1, 0.2, 30), np.ones(30)).low) > 0.8
     with pytest.raises(ValueError, match="at least 1"):
-        paired_bootstrap([])
+        bootstrap_mean(np.zeros(0), np.ones(0))

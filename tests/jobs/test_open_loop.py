@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 from corpora.episodes.episode import EpisodeSelection
-from jobs.evaluation.open_loop import Baselines, Chunks, compare, matching_state_dims
-from jobs.evaluation.plots import plot_errors, plot_trajectories
+from jobs.evaluation.open_loop import Baselines, Chunks, OpenLoopResult, compare, matching_state_dims
+from jobs.evaluation.plots import plot_trajectories
 from jobs.evaluation.recorded_chunks import RecordedEpisodes
+from jobs.evaluation.tables import open_loop_table
 from tests.builders.datasets import CAMERAS, FPS, LENGTHS, lerobot_v2, lerobot_v3, truth_of
 from vla.actions.space import ActionCodec
 from vla.actions.spec import ActionSpec
@@ -118,6 +120,18 @@ def test_intervals_come_from_episodes_and_not_from_samples() -> None:
     np.testing.assert_allclose(one.overall["policy"].high, two.overall["policy"].high)
 
 
+INTERVAL = {"value": 0.9, "bootstrap95": [0.9, 0.9]}
+
+
+def test_one_episode_has_no_interval() -> None:
+    found = {"samples": 3, "episodes": 1, "policy_over_baseline": {"hold_still": INTERVAL}}
+    found["normalised_squared_error"] = {"policy": INTERVAL, "hold_still": INTERVAL}
+    columns = open_loop_table(found).columns
+    assert [list(column.cells) for column in columns[2::2]] == [["", ""], ["", ""]]
+    columns = open_loop_table({**found, "episodes": 2}).columns
+    assert [list(column.cells) for column in columns[2::2]] == [["0.9 to 0.9"] * 2, ["", "0.9 to 0.9"]]
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     truth = made_chunks(7)
     zeros = np.zeros_like(truth.action)
@@ -147,8 +161,11 @@ def test_plots_are_drawn(tmp_path: Path) -> None:
     train, truth = made_chunks(8), made_chunks(9)
     baselines = Baselines(train, HELD_BY)
     predictions = {"policy": truth.action + 0.3, **baselines.predict(truth)}
-    result = compare(predictions, truth, baselines.std, ("a", "b", "c"), draws=50)
-    plot_errors(result, tmp_path / "errors.png", baselines.still_rules)
+    rules = baselines.still_rules
+    result = compare(predictions, truth, baselines.std, ("a", "b", "c"), draws=50, still_rules=rules)
+    stored = OpenLoopResult.from_json(json.loads(json.dumps(result.to_json())))
+    assert stored.to_json() == result.to_json()
+    stored.plot().savefig(tmp_path / "errors.png", dpi=100)
     plot_trajectories(result, truth, predictions["policy"], 11, 1 / 20, tmp_path / "episode.png")
     blue = (168, 95, 31)  # of the policy, in OpenCV's order
     for name in ("errors.png", "episode.png"):

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from jobs.evaluation.open_loop import Baselines, Chunks
-from jobs.evaluation.still_action import describe_still, still_rules
+from jobs.evaluation.open_loop import Baselines, Chunks, describe_still, still_rules
 
 EPISODES, LENGTH, HORIZON = 6, 60, 4
 
