@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -189,7 +190,7 @@ def measure_open_loop(
     """The policy beside the baselines on the held-out moments; draws the errors, and the first `plots` episodes."""
     predicted = recorded.predict(policy, embodiment, seed=seed, progress=progress)
     baselines = Baselines(recorded.train, recorded.held_by)
-    methods = {"policy": predicted, **baselines.predict(recorded.held)}
+    methods: dict[str, NDArray[Any]] = {"policy": predicted, **baselines.predict(recorded.held)}
     names, rules = recorded.action_names, baselines.still_rules
     result = compare(methods, recorded.held, baselines.std, names, still_rules=rules, seed=seed)
     error_figure(result).savefig(out / "open_loop_errors.png", dpi=100)
