@@ -1,265 +1,373 @@
-"""LeRobot datasets v2.0, v2.1 and v3.0: episodes as video sources, their states and actions as ground truth."""
+"""LeRobot datasets v2.0, v2.1 and v3.0: what they hold, where an episode lies, and the rows of its data file.
+
+dataset = LeRobotDataset.open("recordings/pick")
+for place in dataset.episodes(dataset.cameras):
+    print(place.index, place.text, place.data, place.videos)
+episodes = read_lerobot(dataset.root, EpisodeSelection(cameras=("head",)))
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from corpora.sources.source import Source
+from corpora.episodes.columns import column_array
+from corpora.episodes.episode import Episode, Episodes, EpisodeSelection, VideoSpan
+from corpora.episodes.frames import VideoReader
+from corpora.episodes.modality import Modality, ModalityPart, choose_parts, names_of, read_modality
 from corpora.store.files import stamp_of
+from corpora.video.decode import describe
 
-_BOOKKEEPING = frozenset({"timestamp", "frame_index", "episode_index", "index", "task_index"})
-_EDGE_S = 1e-4
+SUCCESS = "next.success"
+DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, pa.ArrowException)
+"""What reading damaged files raises."""
+
+
+class DatasetFault(ValueError):
+    """A dataset that cannot be read at all."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        """unreadable or unsupported."""
+
+
+@dataclass(frozen=True)
+class EpisodePlace:
+    """Where an episode lies."""
+
+    index: int
+    text: str
+    """The first of its tasks; "" where there is none."""
+    data: Path
+    """Parquet file of its rows, perhaps among those of others."""
+    videos: dict[str, VideoSpan]
+    """Camera -> the stretch of a file that shows it."""
 
 
 @dataclass(frozen=True)
 class LeRobotDataset:
-    """A dataset's metadata and the cameras that are read of it."""
+    """A dataset's metadata."""
 
     root: Path
     name: str
     """As shown to people, and the beginning of each episode's group."""
-    info: dict[str, Any]
+    info: Mapping[str, Any]
     """meta/info.json."""
-    cameras: tuple[str, ...]
-    """Features of type video, for instance "observation.images.top"."""
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Whether `folder` is a LeRobot dataset."""
+        return (folder / "meta" / "info.json").is_file()
+
+    @staticmethod
+    def open(root: Path, name: str = "") -> LeRobotDataset:
+        """`name`: default the folder's. Raises DatasetFault where info.json is missing, damaged or of another version."""
+        path = root / "meta" / "info.json"
+        if not path.is_file():
+            raise DatasetFault("unreadable", f"'{root}' is not a LeRobot dataset: it has no meta/info.json")
+        try:
+            info = json.loads(path.read_text("utf-8"))
+            version = str(info.get("codebase_version", ""))
+            if not all(isinstance(feature, dict) for feature in info["features"].values()):
+                raise ValueError("features")
+        except DAMAGE as error:
+            raise DatasetFault(
+                "unreadable", f"{path} cannot be read ({describe(error)}); restore it from where the data came"
+            ) from error
+        if version.lstrip("v")[:1] not in ("2", "3"):
+            raise DatasetFault(
+                "unsupported",
+                f"'{root}' is of LeRobot version '{version}'; 2.0, 2.1 and 3.0 are read: convert it with LeRobot's own tool",
+            )
+        return LeRobotDataset(root, name or root.resolve().name, info)
 
     @property
-    def chunk_size(self) -> int:
-        """Episodes in a chunk (v2)."""
-        return int(self.info.get("chunks_size") or 1000)
+    def features(self) -> dict[str, dict[str, Any]]:
+        return dict(self.info["features"])
 
     @property
-    def tier(self) -> str:
-        """Tier "robot" where there are actions, else "human"."""
-        return "robot" if "action" in self.info.get("features", {}) else "human"
-
-    @property
-    def embodiment(self) -> str:
-        """The robot's type, as the dataset calls it."""
+    def robot_type(self) -> str:
+        """As the dataset calls it."""
         return str(self.info.get("robot_type") or "")
+
+    @property
+    def fps(self) -> float:
+        """Rows a second. Raises DatasetFault where it is no number above 0."""
+        fps = self.info.get("fps")
+        if isinstance(fps, bool) or not isinstance(fps, int | float) or not fps > 0:
+            path = self.root / "meta" / "info.json"
+            raise DatasetFault(
+                "unreadable", f"{path} cannot be read (fps {fps!r}); restore it from where the data came"
+            )
+        return float(fps)
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Features of type video, for instance "observation.images.top", depth maps among them."""
+        return tuple(key for key, feature in self.features.items() if feature.get("dtype") == "video")
+
+    def is_depth(self, camera: str) -> bool:
+        feature = self.features[camera]
+        facts = {**(feature.get("video_info") or {}), **(feature.get("info") or {})}
+        return bool(facts.get("video.is_depth_map"))
+
+    def holds(self, camera: str) -> bool:
+        """Whether there is any file of this camera; info.json may name one that the dataset does not ship."""
+        folders = [*self.root.glob(f"videos/{camera}"), *self.root.glob(f"videos/chunk-*/{camera}")]
+        return any(next(folder.rglob("*"), None) is not None for folder in folders)
 
     def group(self, episode: int) -> str:
         """The unit of hold-out."""
         return f"{self.name}/episode_{episode:06d}"
 
+    def tasks(self) -> dict[int, str]:
+        """task_index -> text, of tasks.jsonl (v2) or tasks.parquet (v3); empty where there is neither. Raises ValueError
+        for a damaged one."""
+        lines, table = self.root / "meta" / "tasks.jsonl", self.root / "meta" / "tasks.parquet"
+        try:
+            if lines.is_file():
+                records = [json.loads(line) for line in lines.read_text("utf-8").splitlines() if line.strip()]
+                return {int(record["task_index"]): str(record["task"]) for record in records}
+            if table.is_file():
+                columns = pq.read_table(table).to_pydict()
+                numbers = columns.pop("task_index")
+                texts = next(values for values in columns.values() if values and isinstance(values[0], str))
+                return {int(number): text for number, text in zip(numbers, texts, strict=True)}
+        except (*DAMAGE, StopIteration) as error:
+            raise ValueError(
+                f"the tasks of dataset '{self.root}' cannot be read ({describe(error)}); restore meta/"
+            ) from error
+        return {}
 
-@dataclass(frozen=True)
-class LeRobotEpisode:
-    """Where an episode lies."""
+    def episodes(self, cameras: Sequence[str]) -> Iterator[EpisodePlace]:
+        """In the order of the metadata. Raises one of DAMAGE where that is damaged."""
+        if str(self.info["codebase_version"]).lstrip("v").startswith("2"):
+            return self._episodes_v2(cameras)
+        return self._episodes_v3(cameras)
 
-    index: int
-    text: str
-    """The first of its tasks."""
-    data: str
-    """Path of the Parquet file below the root."""
-    videos: dict[str, tuple[str, float, float | None]]
-    """Camera -> (path below the root, from, to in seconds of that file; to None: its end)."""
+    def _episodes_v2(self, cameras: Sequence[str]) -> Iterator[EpisodePlace]:
+        in_chunk = int(self.info.get("chunks_size") or 1000)
+        with (self.root / "meta" / "episodes.jsonl").open(encoding="utf-8") as lines:
+            for line in lines:
+                if not line.strip():
+                    continue
+                record = json.loads(line)
+                index = int(record["episode_index"])
+                place = {"episode_chunk": index // in_chunk, "episode_index": index}
+                videos = {camera: VideoSpan(self._video(camera, place), 0.0, None) for camera in cameras}
+                yield EpisodePlace(index, _first_task(record), self._data(place), videos)
+
+    def _episodes_v3(self, cameras: Sequence[str]) -> Iterator[EpisodePlace]:
+        keys = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+        wanted = {"episode_index", "tasks", "data/chunk_index", "data/file_index"}
+        wanted |= {f"videos/{camera}/{key}" for camera in cameras for key in keys}
+        for path in sorted((self.root / "meta" / "episodes").glob("chunk-*/file-*.parquet")):
+            with pq.ParquetFile(path) as file:
+                columns = [column for column in file.schema_arrow.names if column in wanted]
+                for batch in file.iter_batches(batch_size=512, columns=columns):
+                    for record in batch.to_pylist():
+                        videos = {}
+                        for camera in cameras:
+                            found = {key: record[f"videos/{camera}/{key}"] for key in keys}
+                            span = float(found.pop("from_timestamp")), float(found.pop("to_timestamp"))
+                            videos[camera] = VideoSpan(self._video(camera, found), *span)
+                        data = self._data({key: record[f"data/{key}"] for key in ("chunk_index", "file_index")})
+                        yield EpisodePlace(int(record["episode_index"]), _first_task(record), data, videos)
+
+    def _video(self, camera: str, place: Mapping[str, Any]) -> Path:
+        return self.root / str(self.info["video_path"]).format(video_key=camera, **place)
+
+    def _data(self, place: Mapping[str, Any]) -> Path:
+        return self.root / str(self.info["data_path"]).format(**place)
 
 
-def read_lerobot(root: Path, name: str, *, cameras: Sequence[str] = ()) -> Iterator[Source]:
-    """One source for each episode and camera, in that order. Raises ValueError for a camera the dataset lacks.
+def read_lerobot(root: Path, selection: EpisodeSelection) -> Episodes:
+    """All episodes of the dataset at `root`, with the cameras and columns of `selection`.
 
-    What is wrong with the dataset itself (unreadable metadata, files that are missing) is a source with a fault.
+    Cameras: features or their last parts ("head"), or modality.json's names; empty: those of modality.json, else all
+    that have videos and are no depth maps. State, action: parts of modality.json, columns, or dimensions ("7:14"); empty:
+    all parts, else the whole feature. Raises ValueError as `open_episodes`.
     """
-    stamp = stamp_of(root / "meta" / "info.json")
+    dataset = LeRobotDataset.open(root)
+    modality = read_modality(root, dataset.features)
+    cameras = _choose_cameras(dataset, modality.cameras, selection.cameras)
+    state = choose_parts(modality.state, selection.state, "state", dataset.features)
+    action = choose_parts(modality.action, selection.action, "action", dataset.features)
+    reader = _Reader(dataset, modality, state, action)
+    whole = reader.read(cameras)
+    episodes = Episodes(
+        root=root,
+        name=dataset.name,
+        fps=dataset.fps,
+        robot_type=dataset.robot_type,
+        cameras=cameras,
+        modality=modality,
+        state_parts=state,
+        action_parts=action,
+        episodes=whole,
+        faults=sorted(reader.faults),
+        reader=VideoReader(),
+        state_names=names_of(state),
+        action_names=names_of(action),
+    )
+    return episodes.with_previous_action() if selection.previous_action else episodes
 
-    def fault(suffix: str, reason: str, detail: str) -> Source:
-        title = f"{name}/{suffix}" if suffix else name
-        return Source(name=title, group=name, path=str(root), stamp=stamp, fault=reason, fault_detail=detail)
 
-    try:
-        info = json.loads((root / "meta" / "info.json").read_text("utf-8"))
-        features = info["features"]
-        known = [key for key, feature in features.items() if feature.get("dtype") == "video"]
-        version = str(info.get("codebase_version", "")).lstrip("v")
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        yield fault("", "unreadable", f"meta/info.json: {type(error).__name__}: {error}")
-        return
-    chosen = _choose(known, cameras, name)
-    if not chosen:
-        yield fault("", "no_video_stream", "the dataset has no feature of type video")
-        return
-    if version[:1] not in ("2", "3"):
-        yield fault(
-            "", "unsupported", f"LeRobot codebase_version '{info.get('codebase_version')}'; 2.0, 2.1 and 3.0 are read"
+class _Reader:
+    """Rows of episodes; what is damaged goes to `faults`."""
+
+    def __init__(
+        self,
+        dataset: LeRobotDataset,
+        modality: Modality,
+        state: Sequence[ModalityPart],
+        action: Sequence[ModalityPart],
+    ) -> None:
+        self.faults: list[tuple[int, str]] = []
+        self._dataset, self._state, self._action = dataset, state, action
+        self._annotation = modality.instruction_column
+        self._tasks = dataset.tasks()
+        self._fps = dataset.fps
+
+    def read(self, cameras: Sequence[str]) -> list[Episode]:
+        """The episodes that are whole, in the order of the metadata; each data file is read once."""
+        try:
+            listed = list(self._dataset.episodes(cameras))
+        except DAMAGE as error:
+            raise ValueError(
+                f"dataset '{self._dataset.root}': its list of episodes cannot be read ({describe(error)})"
+            ) from error
+        by_file: dict[Path, list[EpisodePlace]] = defaultdict(list)
+        for place in listed:
+            missing = [path for path in (place.data, *(span.path for span in place.videos.values())) if _is_empty(path)]
+            if missing:
+                self.faults.append((place.index, f"missing or empty file: {self._relative(missing[0])}"))
+            else:
+                by_file[place.data].append(place)
+        whole: dict[int, Episode] = {}
+        for path, places in by_file.items():
+            whole.update(self._read_file(path, places))
+        return [whole[place.index] for place in listed if place.index in whole]
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self._dataset.root).as_posix()
+
+    def _read_file(self, path: Path, places: Sequence[EpisodePlace]) -> dict[int, Episode]:
+        columns = {"timestamp", "episode_index", "task_index", SUCCESS, self._annotation} - {""}
+        columns |= {part.column for part in (*self._state, *self._action)}
+        found: dict[int, Episode] = {}
+        try:
+            with pq.ParquetFile(path) as file:
+                table = file.read(columns=[name for name in file.schema_arrow.names if name in columns])
+            rows = {place.index: np.arange(table.num_rows) for place in places}
+            if "episode_index" in table.column_names:
+                of_row = column_array(table.column("episode_index"), np.int64)[:, 0]
+                order = np.argsort(of_row, kind="stable")
+                rows = {index: order[slice(*np.searchsorted(of_row[order], [index, index + 1]))] for index in rows}
+        except DAMAGE as error:
+            self.faults += [(place.index, f"{self._relative(path)}: {describe(error)}") for place in places]
+            return {}
+        for place in places:
+            try:
+                found[place.index] = self._episode(table.take(pa.array(rows[place.index])), place)
+            except DAMAGE as error:
+                self.faults.append((place.index, f"{self._relative(path)}: {describe(error)}"))
+        return found
+
+    def _episode(self, table: pa.Table, place: EpisodePlace) -> Episode:
+        """Raises one of DAMAGE where its rows cannot be used."""
+        if table.num_rows == 0:
+            raise ValueError("no row of this episode")
+        t_s = column_array(table.column("timestamp"), np.float64)[:, 0]
+        order = np.argsort(t_s, kind="stable")
+        t_s = t_s[order]
+        if not np.isfinite(t_s).all() or (np.diff(t_s) <= 0).any():
+            raise ValueError("times that are not finite and ascending")
+        # Some recorders stamp a row after its first step, the video from 0: the first row belongs to the first frame.
+        # (In GR00T's demonstration data joint speeds and image changes agree best so.)
+        if 0 < t_s[0] <= 1.5 / self._fps:
+            t_s = t_s - t_s[0]
+        success = None
+        if SUCCESS in table.column_names:
+            success = bool(column_array(table.column(SUCCESS), np.float32).any())
+        return Episode(
+            index=place.index,
+            group=self._dataset.group(place.index),
+            instructions=self._instructions(table, order, place.text),
+            t_s=t_s,
+            state=_values(table, self._state, order),
+            action=_values(table, self._action, order),
+            videos=place.videos,
+            success=success,
         )
-        return
-    present = []
-    for camera in chosen:
-        if has_videos(root, camera):
-            present.append(camera)
-        else:
-            yield fault(camera, "missing_file", "the dataset names this camera but holds no video of it")
-    dataset = LeRobotDataset(root, name, info, tuple(present))
-    try:
-        for episode in list_episodes(dataset):
-            yield from _sources(dataset, episode)
-    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
-        yield fault("", "unreadable", f"meta: {type(error).__name__}: {error}")
+
+    def _instructions(self, table: pa.Table, order: NDArray[np.int64], default: str) -> list[str]:
+        """One for each row: the annotation's, else the row's task, else the episode's first task."""
+        for column in (self._annotation, "task_index"):
+            if column and self._tasks and column in table.column_names:
+                numbers = column_array(table.column(column), np.float64)[order, 0]
+                if all(number in self._tasks for number in np.unique(numbers)):
+                    return [self._tasks[int(number)] for number in numbers]
+        return [default] * table.num_rows
 
 
-def _choose(known: Sequence[str], wanted: Sequence[str], name: str) -> list[str]:
-    """The cameras asked for, by full name ("observation.images.top") or last part ("top"); all where none is named."""
-    if not wanted:
-        return list(known)
-    chosen = [camera for camera in known if camera in wanted or camera.rpartition(".")[2] in wanted]
-    if not chosen:
-        raise ValueError(f"cameras {list(wanted)}: dataset '{name}' has none of them; it has {list(known)}")
-    return chosen
-
-
-def has_videos(root: Path, camera: str) -> bool:
-    """Whether a dataset holds any file of this camera; info.json may name one that it does not ship."""
-    folders = [*root.glob(f"videos/{camera}"), *root.glob(f"videos/chunk-*/{camera}")]
-    return any(next(folder.rglob("*"), None) is not None for folder in folders)
-
-
-def list_episodes(dataset: LeRobotDataset) -> Iterator[LeRobotEpisode]:
-    """Episodes in the order of the metadata. Raises OSError, KeyError, ValueError, TypeError or pa.ArrowException where
-    the metadata is damaged."""
-    version = str(dataset.info.get("codebase_version", "")).lstrip("v")
-    return _episodes_v2(dataset) if version.startswith("2") else _episodes_v3(dataset)
-
-
-def _episodes_v2(dataset: LeRobotDataset) -> Iterator[LeRobotEpisode]:
-    info = dataset.info
-    with (dataset.root / "meta" / "episodes.jsonl").open(encoding="utf-8") as lines:
-        for line in lines:
-            if not line.strip():
-                continue
-            record = json.loads(line)
-            index = int(record["episode_index"])
-            place = {"episode_chunk": index // dataset.chunk_size, "episode_index": index}
-            videos: dict[str, tuple[str, float, float | None]] = {
-                camera: (info["video_path"].format(video_key=camera, **place), 0.0, None) for camera in dataset.cameras
-            }
-            yield LeRobotEpisode(index, _first_task(record), info["data_path"].format(**place), videos)
-
-
-def _episodes_v3(dataset: LeRobotDataset) -> Iterator[LeRobotEpisode]:
-    info = dataset.info
-    wanted = ["episode_index", "tasks", "data/chunk_index", "data/file_index"]
-    for camera in dataset.cameras:
-        wanted += [
-            f"videos/{camera}/{part}" for part in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
-        ]
-    for path in sorted((dataset.root / "meta" / "episodes").glob("chunk-*/file-*.parquet")):
-        with pq.ParquetFile(path) as file:
-            columns = [column for column in wanted if column in file.schema_arrow.names]
-            for batch in file.iter_batches(batch_size=512, columns=columns):
-                for record in batch.to_pylist():
-                    yield _episode_v3(record, info, dataset.cameras)
-
-
-def _episode_v3(record: dict[str, Any], info: dict[str, Any], cameras: Sequence[str]) -> LeRobotEpisode:
-    videos: dict[str, tuple[str, float, float | None]] = {}
-    for camera in cameras:
-        part = {name: record[f"videos/{camera}/{name}"] for name in ("chunk_index", "file_index")}
-        span = record[f"videos/{camera}/from_timestamp"], record[f"videos/{camera}/to_timestamp"]
-        videos[camera] = (info["video_path"].format(video_key=camera, **part), float(span[0]), float(span[1]))
-    place = {"chunk_index": record["data/chunk_index"], "file_index": record["data/file_index"]}
-    return LeRobotEpisode(int(record["episode_index"]), _first_task(record), info["data_path"].format(**place), videos)
-
-
-def _first_task(record: dict[str, Any]) -> str:
+def _first_task(record: Mapping[str, Any]) -> str:
     tasks = record.get("tasks")
     if isinstance(tasks, str):
         return tasks
     return str(tasks[0]) if tasks else ""
 
 
-def _sources(dataset: LeRobotDataset, episode: LeRobotEpisode) -> Iterator[Source]:
-    group = dataset.group(episode.index)
-    data = dataset.root / episode.data
-    for camera, (relative, start, end) in episode.videos.items():
-        path = dataset.root / relative
-        missing = not path.exists()
-        yield Source(
-            name=f"{group}/{camera}",
-            group=group,
-            path=str(path),
-            stamp=stamp_of(path),
-            selector=f"{camera}/{episode.index}",
-            start_s=start,
-            end_s=end,
-            origin_s=start,
-            text=episode.text,
-            tier=dataset.tier,
-            embodiment=dataset.embodiment,
-            truth_path=str(data) if data.exists() else "",
-            truth_episode=episode.index,
-            fault="missing_file" if missing else "",
-            fault_detail=relative if missing else "",
+def _is_empty(path: Path) -> bool:
+    """Or not there."""
+    return stamp_of(path)[0] == 0
+
+
+def _values(table: pa.Table, parts: Sequence[ModalityPart], order: NDArray[np.int64]) -> NDArray[np.float32] | None:
+    """[N, D] of the parts. Raises ValueError for what is too narrow, or not finite."""
+    if not parts:
+        return None
+    columns = {part.column: column_array(table.column(part.column), np.float32) for part in parts}
+    for part in parts:
+        if columns[part.column].shape[1] < part.end:
+            raise ValueError(f"'{part.column}' has {columns[part.column].shape[1]} dimensions, not {part.end}")
+    values = np.concatenate([columns[part.column][:, part.start : part.end] for part in parts], 1)[order]
+    if not np.isfinite(values).all():
+        raise ValueError(f"numbers that are not finite in {sorted(columns)}")
+    return values
+
+
+def _choose_cameras(dataset: LeRobotDataset, named: Mapping[str, str], wanted: Sequence[str]) -> tuple[str, ...]:
+    """Features of type video, each once, in the order asked for. `named`: modality.json's name -> feature."""
+    root, videos = dataset.root, dataset.cameras
+    if not videos:
+        raise ValueError(
+            f"dataset '{root}' has no feature of type video; pictures inside of Parquet files are not read: convert them"
         )
-
-
-def read_truth(path: str, episode: int) -> dict[str, NDArray[Any]]:
-    """t_s float64 [N] (from the episode's beginning) and float32 [N, D] for each numeric feature of one episode.
-
-    Raises ValueError where the file has no such episode or no timestamps.
-    """
-    with pq.ParquetFile(path) as file:
-        names = [name for name in file.schema_arrow.names if _is_numeric(file.schema_arrow.field(name).type)]
-        if "timestamp" not in names:
-            raise ValueError(f"{path} has no column 'timestamp'")
-        filters = [("episode_index", "=", episode)] if "episode_index" in names else None
-    table = pq.read_table(path, columns=names, filters=filters)
-    if table.num_rows == 0:
-        raise ValueError(f"{path} holds no row of episode {episode}")
-    truth: dict[str, NDArray[Any]] = {"t_s": column_array(table.column("timestamp"), np.float64)[:, 0]}
-    for name in names:
-        if name not in _BOOKKEEPING and not name.startswith("annotation."):
-            truth[name] = column_array(table.column(name), np.float32)
-    order = np.argsort(truth["t_s"], kind="stable")
-    return {name: values[order] for name, values in truth.items()}
-
-
-def cut_truth(truth: dict[str, NDArray[Any]], start_s: float, end_s: float) -> dict[str, NDArray[Any]]:
-    """The rows in [start_s, end_s)."""
-    inside = (truth["t_s"] >= start_s - _EDGE_S) & (truth["t_s"] < end_s - _EDGE_S)
-    return {name: values[inside] for name, values in truth.items()}
-
-
-def truth_digest(truth: dict[str, NDArray[Any]]) -> str:
-    """Names what is known in the middle of a clip: equal for copies of an episode, different for two that look alike."""
-    count = len(truth["t_s"])
-    if count == 0:
-        return ""
-    digest = hashlib.blake2b(digest_size=8)
-    for name in sorted(set(truth) - {"t_s"}):
-        digest.update(name.encode())
-        digest.update(np.round(truth[name][count // 2].astype(np.float64), 4).tobytes())
-    return digest.hexdigest()
-
-
-def _is_numeric(kind: pa.DataType) -> bool:
-    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        kind = kind.value_type
-    return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-
-
-def column_array(column: pa.ChunkedArray, dtype: type) -> NDArray[Any]:
-    """[N, D], whatever the nesting of the column's lists. Raises ValueError for rows of different lengths or without a
-    list; a missing number is NaN."""
-    values = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    while pa.types.is_list(values.type) or pa.types.is_large_list(values.type) or _is_fixed(values.type):
-        lengths = pc.unique(pc.list_value_length(values))
-        if values.null_count or len(lengths) > 1:
-            raise ValueError(f"rows of different lengths: {lengths.to_pylist()[:4]}")
-        values = values.flatten()
-    return np.asarray(values.to_numpy(zero_copy_only=False)).astype(dtype).reshape(len(column), -1)
-
-
-def _is_fixed(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_fixed_size_list(kind))
+    aliases = {name: key if key in videos else f"observation.images.{name}" for name, key in named.items()}
+    if not wanted:
+        wanted = [key for key in aliases.values() if key in videos] or [
+            key for key in videos if not dataset.is_depth(key) and dataset.holds(key)
+        ]
+    chosen: list[str] = []
+    for name in wanted:
+        key = aliases.get(name, name)
+        matches = [video for video in videos if key in (video, video.rpartition(".")[2])]
+        if not matches:
+            raise ValueError(f"camera '{name}': dataset '{root}' has none of this name; it has {list(videos)}")
+        if not dataset.holds(matches[0]):
+            raise ValueError(f"camera '{name}': dataset '{root}' names it but holds no video of it")
+        chosen += [match for match in matches[:1] if match not in chosen]
+    if not chosen:
+        raise ValueError(f"dataset '{root}' names the cameras {list(videos)} but holds no video of any")
+    return tuple(chosen)

@@ -91,6 +91,11 @@ def choose_parts(
     return tuple(known[name] if name in known else _slice(name, kind, features, list(known)) for name in wanted)
 
 
+def names_of(parts: Sequence[ModalityPart]) -> tuple[str, ...]:
+    """One for each of their dimensions, part after part."""
+    return tuple(dim for part in parts for dim in part.dims)
+
+
 def whole_column(features: Mapping[str, Any], column: str) -> ModalityPart:
     """A numeric feature as one part."""
     width = _width(features, column)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from corpora.episodes.episode import ALL_DEMONSTRATIONS, Episodes, EpisodeSelection, named_episodes
-from corpora.episodes.lerobot_episodes import read_lerobot_episodes
+from corpora.episodes.lerobot import read_lerobot
 from corpora.episodes.rlds import is_rlds, read_rlds
 
 
@@ -16,7 +16,7 @@ def open_episodes(folder: str | Path, selection: EpisodeSelection = ALL_DEMONSTR
     dataset cannot be read at all, lacks what was asked for, or has no episode left.
     """
     root = Path(folder).expanduser()
-    episodes = (read_rlds if is_rlds(root) else read_lerobot_episodes)(root, selection)
+    episodes = (read_rlds if is_rlds(root) else read_lerobot)(root, selection)
     named = named_episodes(selection.episodes)
     told = {index for index, _ in episodes.faults if named is None or index in named}
     return episodes.take({*episodes.choose(selection), *told})

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.episodes.episode import Episode, Episodes, EpisodeSelection
-from corpora.episodes.modality import DEFAULT_COLUMNS, Modality, ModalityPart, choose_parts, whole_column
+from corpora.episodes.modality import DEFAULT_COLUMNS, Modality, ModalityPart, choose_parts, names_of, whole_column
 from corpora.episodes.tf_records import Values, example, records
 from corpora.store.files import stamp_of
 from corpora.store.frames import FrameFault, Progress
@@ -98,8 +98,8 @@ def read_rlds(root: Path, selection: EpisodeSelection) -> Episodes:
         episodes=whole,
         faults=faults,
         reader=records,
-        state_names=tuple(dim for part in state_parts for dim in part.dims),
-        action_names=tuple(dim for part in action_parts for dim in part.dims),
+        state_names=names_of(state_parts),
+        action_names=names_of(action_parts),
     )
     return episodes.with_previous_action() if selection.previous_action else episodes
 
@@ -121,8 +121,8 @@ class _Records:
         for path in self._files:
             first, damage = index, ""
             try:
-                for content in records(path):
-                    yield _Record(index, f"{path.name}, record {index - first}", content)
+                for content, wrong in records(path):
+                    yield _Record(index, f"{path.name}, record {index - first}", content, wrong)
                     index += 1
             except (OSError, ValueError) as error:
                 damage = str(error)
@@ -213,7 +213,7 @@ class _Record:
     """The file and which of its records it is, from 0."""
     content: bytes
     damage: str = ""
-    """Why there is no content."""
+    """Why the content is none, or not to be trusted."""
 
     def values(self) -> dict[str, Values]:
         """Raises ValueError for a record that is damaged."""

@@ -1,12 +1,8 @@
 """TFRecord files of `tf.train.Example`, read without TensorFlow.
 
-A record is  uint64 length, uint32 checksum, bytes, uint32 checksum  (little endian); the bytes are a protocol buffer:
-
-    Example { features: Features = 1 }    Features { map<string, Feature> feature = 1 }
-    Feature { bytes_list = 1 | float_list = 2 | int64_list = 3 }    ..._list { repeated value = 1 }
-
-(tensorflow/core/example/example.proto and feature.proto; the wire format is protobuf.dev/programming-guides/encoding.)
-Checksums are not compared: CRC-32C takes longer in Python than all the rest, and a cut file shows by its lengths.
+A record is  uint64 length, uint32 checksum, bytes, uint32 checksum  (little endian; checksums are CRC-32C, masked); the
+bytes are a protocol buffer as in tensorflow/core/example/example.proto and feature.proto. (The package `tfrecord` reads
+them, too, but it compares no checksum, reads a packed number of another kind as none, and importing it imports torch.)
 """
 
 from __future__ import annotations
@@ -14,118 +10,97 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import google_crc32c
 import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
 from numpy.typing import NDArray
 
 Values = list[bytes] | NDArray[np.float32] | NDArray[np.int64]
 """Of one feature, flat."""
 
-_HEAD, _FOOT = struct.Struct("<QI"), 4
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_VARINT_BYTES = 10
-"""The longest there is: 64 bits, 7 a byte."""
+_HEAD, _FOOT = struct.Struct("<QI"), struct.Struct("<I")
+_LIST = 'message_type {{ name: "{0}List" field {{ name: "value" number: 1 label: LABEL_REPEATED type: TYPE_{1} }} }}\n'
+_ONE = 'field {{ name: "{0}" number: {1} label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: ".giza.{2}" {3} }}\n'
+_PROTO = (
+    'name: "giza_example.proto" package: "giza" syntax: "proto3"\n'
+    + "".join(_LIST.format(*each) for each in (("Bytes", "BYTES"), ("Float", "FLOAT"), ("Int64", "INT64")))
+    + 'message_type { name: "Feature" oneof_decl { name: "kind" }\n'
+    + _ONE.format("bytes_list", 1, "BytesList", "oneof_index: 0")
+    + _ONE.format("float_list", 2, "FloatList", "oneof_index: 0")
+    + _ONE.format("int64_list", 3, "Int64List", "oneof_index: 0")
+    + '} message_type { name: "Features"\n'
+    + 'field { name: "feature" number: 1 label: LABEL_REPEATED type: TYPE_MESSAGE type_name: ".giza.Features.Entry" }\n'
+    + 'nested_type { name: "Entry" options { map_entry: true }\n'
+    + 'field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }\n'
+    + _ONE.format("value", 2, "Feature", "")
+    + '} } message_type { name: "Example"\n'
+    + _ONE.format("features", 1, "Features", "")
+    + "}"
+)
 
 
-def records(path: Path) -> Iterator[bytes]:
-    """The records of a file in order. Raises ValueError where it is cut off or no TFRecord file."""
+def _example_class() -> Any:
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(text_format.Parse(_PROTO, descriptor_pb2.FileDescriptorProto()))
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("giza.Example"))
+
+
+_Example = _example_class()
+
+
+def records(path: Path) -> Iterator[tuple[bytes, str]]:
+    """(bytes, why they cannot be trusted or "") of each record of a file, in order. Raises ValueError where the file is cut
+    off, is no TFRecord file, or a length is damaged, so that what follows is not found."""
     size = path.stat().st_size
     with path.open("rb") as file:
         at = 0
         while at < size:
             head = file.read(_HEAD.size)
-            length = _HEAD.unpack(head)[0] if len(head) == _HEAD.size else size
-            at += _HEAD.size + length + _FOOT
+            length, checksum = _HEAD.unpack(head) if len(head) == _HEAD.size else (size, 0)
+            if len(head) == _HEAD.size and checksum != masked_crc32c(head[:8]):
+                raise ValueError(
+                    f"'{path.name}' at byte {at}: the checksum of a length is not that of its bytes: it is damaged, or no "
+                    "TFRecord file; copy it again"
+                )
+            at += _HEAD.size + length + _FOOT.size
             if at > size:
                 raise ValueError(
                     f"'{path.name}' ends within a record: it is cut off, or no TFRecord file; copy it again"
                 )
-            yield file.read(length)
-            file.seek(_FOOT, 1)
+            content = file.read(length)
+            (checksum,) = _FOOT.unpack(file.read(_FOOT.size))
+            sound = checksum == masked_crc32c(content)
+            yield content, "" if sound else "its checksum is not that of its bytes: it is damaged; copy the file again"
+
+
+def masked_crc32c(content: bytes) -> int:
+    """CRC-32C, turned and shifted as TFRecord has it."""
+    crc = int(google_crc32c.value(content))
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFF_FFFF
 
 
 def example(record: bytes) -> dict[str, Values]:
     """Feature -> its values. Raises ValueError for bytes that are no Example. Needs memory of the record's own size only,
     whatever its bytes say."""
-    found: dict[str, Values] = {}
+    message = _Example()
     try:
-        for features in _messages(memoryview(record)):
-            for entry in _messages(features):
-                pair = {number: _held(wire, value) for number, wire, value in _fields(entry) if number in (1, 2)}
-                found[bytes(pair[1]).decode()] = _values(pair[2]) if 2 in pair else []
-    except (IndexError, KeyError, TypeError, OverflowError, UnicodeDecodeError, struct.error) as error:
-        raise ValueError(f"a record is no tf.train.Example ({type(error).__name__}: {error})") from error
-    return found
+        message.ParseFromString(record)
+    except DecodeError as error:
+        raise ValueError(f"a record is no tf.train.Example ({error})") from error
+    features = message.features.feature
+    kinds = {name: feature.WhichOneof("kind") for name, feature in features.items()}
+    lists = {name: getattr(features[name], kind) for name, kind in kinds.items() if kind}
+    # what is of another wire type than it should be lies among the unknown
+    if any(len(UnknownFieldSet(part)) for part in (message, message.features, *features.values(), *lists.values())):
+        raise ValueError("a record is no tf.train.Example: it holds fields that such a message has not")
+    return {name: _values(lists[name].value, kind) if kind else [] for name, kind in kinds.items()}
 
 
-def _values(feature: memoryview) -> Values:
-    for kind, outer, whole in _fields(feature):
-        if kind not in (1, 2, 3):
-            continue
-        fields = [(wire, value) for number, wire, value in _fields(_held(outer, whole)) if number == 1]
-        if kind == 1:
-            return [bytes(_held(wire, value)) for wire, value in fields]
-        if kind == 2:  # packed, or one by one
-            floats = [_held(wire, value, _BYTES, _FIXED32) for wire, value in fields]
-            if odd := [len(value) for value in floats if len(value) % 4]:
-                raise ValueError(f"a record is no tf.train.Example: floats of {odd[0]} bytes, no multiple of 4")
-            return np.frombuffer(b"".join(floats), "<f4").astype(np.float32)
-        numbers: list[int] = []
-        for wire, value in fields:
-            numbers += _varints(_held(wire, value)) if isinstance(value, memoryview) else [value]
-        return np.array(numbers, np.uint64).astype(np.int64)  # two's complement
-    return []
-
-
-def _messages(message: memoryview) -> Iterator[memoryview]:
-    """What field 1 holds, each time."""
-    for number, wire, value in _fields(message):
-        if number == 1:
-            yield _held(wire, value)
-
-
-def _held(wire: int, value: memoryview | int, *kinds: int) -> memoryview:
-    """The bytes of a field of one of these wire types (none given: bytes). Raises ValueError for another, before
-    `bytes()` of a number makes that many zeros."""
-    if isinstance(value, int) or wire not in (kinds or (_BYTES,)):
-        raise ValueError(f"a record is no tf.train.Example: a field of wire type {wire} where others are")
-    return value
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview | int]]:
-    """(number, wire type, value) of each field; the value of a varint is a number."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        number, wire = key >> 3, key & 7
-        if wire == _VARINT:
-            value, at = _varint(message, at)
-            yield number, wire, value
-            continue
-        if wire == _BYTES:
-            size, at = _varint(message, at)
-        elif wire in (_FIXED64, _FIXED32):
-            size = 8 if wire == _FIXED64 else 4
-        else:
-            raise ValueError(f"a record is no tf.train.Example: wire type {wire}")
-        if at + size > len(message):
-            raise ValueError("a record is no tf.train.Example: a field is longer than the message")
-        yield number, wire, message[at : at + size]
-        at += size
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """(value, place after it). Raises ValueError where it does not end within _VARINT_BYTES, or within the message."""
-    value = 0
-    for place, byte in enumerate(message[at : at + _VARINT_BYTES]):
-        value |= (byte & 0x7F) << 7 * place
-        if byte < 0x80:
-            return value & 0xFFFF_FFFF_FFFF_FFFF, at + place + 1
-    raise ValueError(f"a record is no tf.train.Example: a number does not end within {_VARINT_BYTES} bytes")
-
-
-def _varints(packed: memoryview) -> Iterator[int]:
-    at = 0
-    while at < len(packed):
-        value, at = _varint(packed, at)
-        yield value
+def _values(values: Any, kind: str) -> Values:
+    if kind == "bytes_list":
+        return list(values)
+    return np.array(values, np.float32) if kind == "float_list" else np.array(values, np.int64)

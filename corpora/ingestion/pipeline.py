@@ -25,8 +25,8 @@ from corpora.ingestion.assemble import assemble
 from corpora.ingestion.pool import STAGE_FUNCTION, StagingJob, stage_locally
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.stage import clear_temporary, staged_path
-from corpora.sources.discover import SourceDefaults, check_tier, expand_inputs, find_sources
-from corpora.sources.source import Source
+from corpora.sources.discover import expand_inputs, find_sources
+from corpora.sources.source import Source, SourceDefaults, check_tier
 from corpora.store.files import write_json
 
 FORMAT = 2
@@ -207,7 +207,7 @@ def _list_sources(
     temporary = staging / "sources.jsonl.tmp"
     with temporary.open("w", encoding="utf-8") as file:
         for source in find_sources(inputs, defaults, skipped=skipped, exclude=out):
-            line = json.dumps(dataclasses.asdict(source))
+            line = json.dumps(source.to_json())
             file.write(line + "\n")
             digest.update(line.encode())
             total += 1

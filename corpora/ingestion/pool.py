@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -39,7 +39,7 @@ class StagingJob:
     def run(self, worker: IsolatedWorker, source: Source) -> dict[str, Any]:
         """Stages one source; returns {"rows": int, "seconds": float}."""
         task = {
-            "source": asdict(source),
+            "source": source.to_json(),
             "settings": self.settings.to_json(),
             "staging": str(self.staging),
             "seed": self.seed,

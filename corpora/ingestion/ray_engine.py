@@ -6,7 +6,6 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,7 +42,7 @@ def stage_on_ray(job: StagingJob, sources: Iterator[Source], workers: int) -> It
     available = max(1, int(ray.cluster_resources().get("CPU", 1)))
     workers = min(workers, available)
     while batch := list(itertools.islice(sources, BATCH)):
-        rows = [{"source": json.dumps(asdict(source))} for source in batch]
+        rows = [{"source": json.dumps(source.to_json())} for source in batch]
         # Small blocks, so that outcomes (and with them the progress) come while the batch is under way.
         blocks = min(len(rows), 8 * workers)
         staged = ray.data.from_items(rows, override_num_blocks=blocks).map(

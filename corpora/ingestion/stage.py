@@ -6,7 +6,6 @@ or not at all, and staging it again gives the same bytes.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 
 from corpora.clips.manifest import ClipRow
 from corpora.clips.shards import add_member, open_for_writing
-from corpora.episodes.lerobot import cut_truth, read_truth, truth_digest
+from corpora.episodes.truth import cut_truth, truth_digest
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.windows import Window, WindowSettings, cut_windows
 from corpora.ingestion.worker import Heartbeat
@@ -92,7 +91,7 @@ def stage_fault(source: Source, staging: Path, reason: str, detail: str) -> None
 def fault_row(source: Source, reason: str, detail: str) -> ClipRow:
     """The one row of a source of which nothing was used."""
     start = source.start_s - source.origin_s
-    end = start if source.end_s is None else source.end_s - source.origin_s
+    end = start if math.isinf(source.end_s) else source.end_s - source.origin_s
     return ClipRow(
         clip_id=_digest("fault", source.name, source.selector, f"{start:.6f}", reason),
         source=source.name,
@@ -170,12 +169,12 @@ class _Stager:
 def _stage(source: Source, settings: IngestSettings, stager: _Stager, heartbeat: Heartbeat) -> list[ClipRow]:
     if source.fault:
         raise Unusable(source.fault, source.fault_detail)
-    with _as_file(source, stager.staging) as path:
+    with source.media.opened(stager.staging / "tmp") as path:
         facts = probe(path)
         heartbeat()
         content_hash = _content_hash(str(path), stamp_of(path))
         heartbeat()
-        note = unsuited(facts, settings.decoder, source.start_s, math.inf if source.end_s is None else source.end_s)
+        note = unsuited(facts, settings.decoder, source.start_s, source.end_s)
         if not note:
             try:
                 return list(_rows(source, settings, stager, heartbeat, path, facts, content_hash, "decord", ""))
@@ -183,23 +182,6 @@ def _stage(source: Source, settings: IngestSettings, stager: _Stager, heartbeat:
                 note = difference.note
                 stager.start_again()
         return list(_rows(source, settings, stager, heartbeat, path, facts, content_hash, "pyav", note))
-
-
-@contextlib.contextmanager
-def _as_file(source: Source, staging: Path) -> Iterator[Path]:
-    """The file to decode: the source's own, or a copy of a tar's member that lasts as long as it is needed."""
-    if source.tar_offset < 0:
-        yield Path(source.path)
-        return
-    with tempfile.NamedTemporaryFile(dir=staging / "tmp", suffix=source.tar_suffix) as copy:
-        with open(source.path, "rb") as tar:
-            tar.seek(source.tar_offset)
-            left = source.tar_bytes
-            while left > 0 and (block := tar.read(min(left, 1 << 20))):
-                copy.write(block)
-                left -= len(block)
-        copy.flush()
-        yield Path(copy.name)
 
 
 @functools.lru_cache(maxsize=4)
@@ -221,8 +203,7 @@ def _rows(
     note: str,
 ) -> Iterator[ClipRow]:
     """Yields each row after it was added to the stager."""
-    end_s = math.inf if source.end_s is None else source.end_s
-    available = min(end_s, facts.duration_s) - source.start_s
+    available = min(source.end_s, facts.duration_s) - source.start_s
     width, height = facts.shown_size
     common = dataclasses.replace(
         fault_row(source, "", ""),
@@ -259,7 +240,7 @@ def _rows(
         reason = "decode_error" if report.first_error else "no_frames"
         raise Unusable(reason, report.first_error or "nothing decodes")
     # What the header promised and the file did not give.
-    promised = min(end_s, facts.duration_s + facts.missing_s) - source.origin_s
+    promised = min(source.end_s, facts.duration_s + facts.missing_s) - source.origin_s
     if promised - last_s > max(TRUNCATED_S, 2 * facts.interval_s):
         detail = report.first_error or f"the file ends at {last_s:.2f} s of {promised:.2f} s"
         row = _named(common, source, last_s, promised, "truncated", detail)
@@ -269,10 +250,10 @@ def _rows(
 
 def _truth(source: Source) -> tuple[dict[str, NDArray[Any]] | None, str]:
     """(ground truth, or None; why there is none although there should be). The video is of use without it."""
-    if not source.truth_path:
+    if source.truth is None:
         return None, ""
     try:
-        return read_truth(source.truth_path, source.truth_episode), ""
+        return source.truth.read(), ""
     except (ValueError, OSError, pa.ArrowException) as error:
         return None, f"no ground truth: {describe(error)}"
 
@@ -291,16 +272,14 @@ def _windows(
     if decoder == "decord":
         frames = read_with_decord(path, facts, side=side, sampler=sampler, report=report)
     else:
-        end_s = math.inf if source.end_s is None else source.end_s
-        frames = read_frames(
-            path, facts, side=side, sampler=sampler, report=report, start_s=source.start_s, end_s=end_s
-        )
+        span = {"start_s": source.start_s, "end_s": source.end_s}
+        frames = read_frames(path, facts, side=side, sampler=sampler, report=report, **span)
     window_settings = WindowSettings(
         settings.size, settings.fit, settings.clip_s, settings.camera_gap_s, settings.quality
     )
     timed = ((t_s - source.origin_s, rgb) for t_s, rgb in _beating(frames, heartbeat))
     known_s = facts.duration_s if facts.times_exact else math.inf
-    end_s = known_s if source.end_s is None else min(source.end_s, known_s)
+    end_s = min(source.end_s, known_s)
     return cut_windows(label_shots(timed, settings.shots), window_settings, end_s - source.origin_s)
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from corpora.clips.frames import ClipFrames
-from corpora.episodes.lerobot import column_array
+from corpora.episodes.columns import column_array
 from corpora.video.decode import describe
 from corpora.video.nearest import nearest_rows
 

@@ -1,11 +1,33 @@
-"""One video to be cut into clips, wherever it lies: in a file, in a tar, in a dataset of episodes."""
+"""One video to be cut into clips, wherever it lies, and the kinds of inputs that videos come from.
+
+A kind is a class that knows its inputs and yields their sources. It lies in a file of this folder, or in a notebook:
+
+    @corpora.sources.register
+    class Zipped(SourceKind):
+        def recognises(self, path):
+            return path.suffix == ".zip"
+
+        def sources(self, path, name, defaults):
+            for video in unpacked(path):
+                yield Source(name=f"{name}/{video.name}", group=name, media=File.at(video))
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from typing import Any
+import math
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from corpora.clips.manifest import TIERS
+from corpora.episodes.truth import TruthRef
+from corpora.store.files import stamp_of
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"}
@@ -14,44 +36,173 @@ VIDEO_SUFFIXES = frozenset(
 
 
 @dataclass(frozen=True)
+class File:
+    """A video that is a file of its own, or a stretch of one."""
+
+    path: str
+    stamp: tuple[int, int] = (0, 0)
+    """Size and modification time (ns), so that a changed file is done again."""
+
+    @classmethod
+    def at(cls, path: Path) -> File:
+        """With the stamp that it has now."""
+        return cls(str(path), stamp_of(path))
+
+    @contextmanager
+    def opened(self, folder: Path) -> Iterator[Path]:
+        """The file to decode. `folder`: where a copy may lie for as long as it is needed."""
+        yield Path(self.path)
+
+
+@dataclass(frozen=True)
+class TarMember:
+    """A video within a tar, as it is (not compressed)."""
+
+    path: str
+    """Of the tar."""
+    stamp: tuple[int, int]
+    offset: int
+    """Where its bytes begin."""
+    size: int
+    """Bytes."""
+    suffix: str
+    """".mp4" """
+
+    @contextmanager
+    def opened(self, folder: Path) -> Iterator[Path]:
+        """A copy of it in `folder`, that lasts as long as it is needed."""
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=self.suffix) as copy:
+            with open(self.path, "rb") as tar:
+                tar.seek(self.offset)
+                left = self.size
+                while left > 0 and (block := tar.read(min(left, 1 << 20))):
+                    copy.write(block)
+                    left -= len(block)
+            copy.flush()
+            yield Path(copy.name)
+
+
+@dataclass(frozen=True)
 class Source:
-    """One video, or one stretch of a video, to be cut into clips. JSON through `dataclasses.asdict`."""
+    """One video, or one stretch of a video, to be cut into clips."""
 
     name: str
     """As shown to people."""
     group: str
     """Unit of hold-out."""
-    path: str
-    """File that holds the video: a video file, or the tar around it."""
-    stamp: tuple[int, int] = (0, 0)
-    """Size and modification time (ns) of that file, so that a changed file is done again."""
+    media: File | TarMember
     selector: str = ""
-    """Camera and episode, or the tar's key: tells apart what shares a file."""
-    start_s: float = 0.0
-    end_s: float | None = None
-    """The stretch of the file to use; None: to its end."""
+    """Camera and episode: tells apart what shares a file."""
+    span_s: tuple[float, float | None] = (0.0, None)
+    """The stretch of the file to use, seconds; None: to its end."""
     origin_s: float = 0.0
     """Time of the file that is the source's zero (an episode's beginning in a file of several)."""
     text: str = ""
     tier: str = ""
     embodiment: str = ""
-    tar_offset: int = -1
-    """Where a tar's member begins; -1: the file itself is the video."""
-    tar_bytes: int = 0
-    tar_suffix: str = ""
-    truth_path: str = ""
-    """Parquet file with the episode's states and actions."""
-    truth_episode: int = -1
+    truth: TruthRef | None = None
+    """The episode's states and actions."""
     fault: str = ""
     """Reason, where it is already known that there is nothing to decode."""
     fault_detail: str = ""
 
     @property
+    def start_s(self) -> float:
+        return self.span_s[0]
+
+    @property
+    def end_s(self) -> float:
+        """Infinite where it goes to the file's end."""
+        return math.inf if self.span_s[1] is None else self.span_s[1]
+
+    @property
     def key(self) -> str:
         """32 hex digits that change with anything that changes the result."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        text = json.dumps(self.to_json(), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Flat; corpora that are there name their sources by it."""
+        tar = self.media if isinstance(self.media, TarMember) else None
+        return {
+            "name": self.name,
+            "group": self.group,
+            "path": self.media.path,
+            "stamp": list(self.media.stamp),
+            "selector": self.selector,
+            "start_s": self.span_s[0],
+            "end_s": self.span_s[1],
+            "origin_s": self.origin_s,
+            "text": self.text,
+            "tier": self.tier,
+            "embodiment": self.embodiment,
+            "tar_offset": tar.offset if tar else -1,
+            "tar_bytes": tar.size if tar else 0,
+            "tar_suffix": tar.suffix if tar else "",
+            "truth_path": self.truth.path if self.truth else "",
+            "truth_episode": self.truth.episode if self.truth else -1,
+            "fault": self.fault,
+            "fault_detail": self.fault_detail,
+        }
 
     @staticmethod
     def from_json(record: dict[str, Any]) -> Source:
-        return Source(**{**record, "stamp": tuple(record["stamp"])})
+        """Of `to_json`."""
+        place = record["path"], (int(record["stamp"][0]), int(record["stamp"][1]))
+        tar = record["tar_offset"], record["tar_bytes"], record["tar_suffix"]
+        same = ("name", "group", "selector", "origin_s", "text", "tier", "embodiment", "fault", "fault_detail")
+        return Source(
+            media=TarMember(*place, *tar) if record["tar_offset"] >= 0 else File(*place),
+            span_s=(record["start_s"], record["end_s"]),
+            truth=TruthRef(record["truth_path"], record["truth_episode"]) if record["truth_path"] else None,
+            **{name: record[name] for name in same},
+        )
+
+
+@dataclass(frozen=True)
+class SourceDefaults:
+    """What applies to sources of which no list says otherwise."""
+
+    tier: str = ""
+    embodiment: str = ""
+    text: str = ""
+    cameras: tuple[str, ...] = ()
+    """Cameras of LeRobot datasets; empty: all."""
+
+
+def check_tier(tier: str, where: str) -> None:
+    """ValueError unless `tier` is empty or one of the four."""
+    if tier and tier not in TIERS:
+        raise ValueError(f"{where}: tier '{tier}' is unknown; use one of {', '.join(TIERS)}")
+
+
+class SourceKind(ABC):
+    """A kind of input: a file or a folder that holds videos."""
+
+    rank = 0
+    """Kinds of a lower rank are asked first: giza's own have 50, and video files 100."""
+    only_named = False
+    """Whether it is taken for input only where it is named as such, not where it lies in a folder."""
+
+    @abstractmethod
+    def recognises(self, path: Path) -> bool:
+        """Whether this file or folder is of this kind."""
+
+    @abstractmethod
+    def sources(self, path: Path, name: str, defaults: SourceDefaults) -> Iterator[Source]:
+        """Its videos, in an order that is always the same. `name`: of the input, to begin their names and groups with, so
+        that these are unique. What is wrong with it is a source with a fault; ValueError for what was asked of it wrongly."""
+
+
+_Kind = TypeVar("_Kind", bound=type[SourceKind])
+KINDS: list[SourceKind] = []
+"""In the order in which they are asked."""
+
+
+def register(kind: _Kind) -> _Kind:
+    """Makes a kind known to ingest; registered again (a notebook's cell) it takes the place of its older self."""
+    name = kind.__module__, kind.__qualname__
+    KINDS[:] = [known for known in KINDS if (type(known).__module__, type(known).__qualname__) != name]
+    KINDS.append(kind())
+    KINDS.sort(key=lambda known: known.rank)
+    return kind

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from corpora.clips.corpus import Corpus
-from corpora.episodes.lerobot import column_array
+from corpora.episodes.columns import column_array
 from corpora.mixture.pseudo_actions import SUMMARY, ClipLabels, write_labels
 from corpora.simulation.episode import EXPERT_ACTION
 from corpora.store.files import write_json

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from corpora.ingestion.pipeline import IngestRun, ingest
 from corpora.ingestion.settings import IngestSettings
-from corpora.sources.discover import SourceDefaults
+from corpora.sources.source import SourceDefaults
 from jobs.cli import parse
 from jobs.console import print_ending
 

@@ -13,7 +13,7 @@ from corpora.clips.corpus import SHARDS, Corpus, decode_clip, iterate_shard
 from corpora.clips.manifest import ManifestWriter, read_manifest
 from corpora.ingestion.pipeline import IngestRun, ingest
 from corpora.ingestion.settings import IngestSettings
-from corpora.sources.discover import SourceDefaults
+from corpora.sources.source import SourceDefaults
 from tests.builders.datasets import lerobot_v2
 from tests.builders.videos import numbered_video
 

@@ -12,7 +12,7 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from corpora.ingestion.pipeline import IngestRun, ingest
 from corpora.ingestion.settings import IngestSettings
-from corpora.sources.discover import SourceDefaults
+from corpora.sources.source import SourceDefaults
 from tests.builders.datasets import lerobot_v2
 from tests.builders.videos import audio_only, numbered_frame, numbered_video, textured, without_frames, write_video
 

@@ -15,7 +15,7 @@ import pytest
 from corpora.clips.corpus import Corpus
 from corpora.ingestion.pipeline import IngestRun, ingest
 from corpora.ingestion.settings import IngestSettings
-from corpora.sources.discover import SourceDefaults
+from corpora.sources.source import SourceDefaults
 from tests.builders.datasets import lerobot_v2
 from tests.builders.videos import numbered_video
 

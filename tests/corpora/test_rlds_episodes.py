@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from corpora.episodes.frames import open_episode_frames
 from corpora.episodes.rlds import STEP_S, is_rlds
-from corpora.episodes.tf_records import example, records
+from corpora.episodes.tf_records import example, masked_crc32c, records
 from corpora.video.image import decode_image
 from tests.builders.datasets import opened
 
@@ -57,7 +57,8 @@ def made_example(values: dict[str, Any], *, packed: bool = True) -> bytes:
 
 
 def record(content: bytes) -> bytes:
-    return struct.pack("<QI", len(content), 0) + content + struct.pack("<I", 0)
+    length = struct.pack("<Q", len(content))
+    return length + struct.pack("<I", masked_crc32c(length)) + content + struct.pack("<I", masked_crc32c(content))
 
 
 def picture_of(episode: int, row: int) -> NDArray[np.uint8]:
@@ -125,7 +126,7 @@ def test_values_come_back_as_they_were_written(packed: bool) -> None:
         "integers": np.array([0, 1, -1, 127, 128, 2**63 - 1, -(2**63)]),
     }
     found = example(made_example(values, packed=packed))
-    assert list(found) == list(values) and found["text"] == values["text"]
+    assert set(found) == set(values) and found["text"] == values["text"]
     for name in ("floats", "integers"):
         np.testing.assert_array_equal(found[name], values[name])
         assert found[name].dtype == (np.float32 if name == "floats" else np.int64)  # type: ignore[union-attr]
@@ -212,7 +213,7 @@ def nested(feature_bytes: bytes) -> bytes:
 def test_a_number_where_bytes_belong_takes_no_memory(content: bytes) -> None:
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match=r"no tf\.train\.Example: a field of wire type 0"):
+        with pytest.raises(ValueError, match=r"no tf\.train\.Example: it holds fields"):
             example(content)
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
@@ -222,13 +223,13 @@ def test_a_number_where_bytes_belong_takes_no_memory(content: bytes) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"\x80" * 1_000_000 + b"\x01", "does not end within 10 bytes"),
-        (b"\x0a\x80", "does not end"),
-        (nested(message(3, message(1, b"\x80" * 10 + b"\x01"))), "does not end within 10 bytes"),
-        (nested(message(2, message(1, b"\0" * 7))), "floats of 7 bytes, no multiple of 4"),
-        (nested(message(2, message(1, b"\0" * 3) + message(1, b"\0"))), "floats of 3 bytes"),
-        (nested(message(2, varint(1 << 3 | 1) + b"\0" * 8)), "wire type 1"),
-        (nested(message(3, varint(1 << 3 | 1) + b"\0" * 8)), "wire type 1"),
+        (b"\x80" * 1_000_000 + b"\x01", "corrupt"),  # a number that does not end within 10 bytes
+        (b"\x0a\x80", "corrupt"),  # nor within the message
+        (nested(message(3, message(1, b"\x80" * 10 + b"\x01"))), "corrupt"),
+        (nested(message(2, message(1, b"\0" * 7))), "corrupt"),  # floats of 7 bytes, no multiple of 4
+        (nested(message(2, message(1, b"\0" * 3) + message(1, b"\0"))), "corrupt"),
+        (nested(message(2, varint(1 << 3 | 1) + b"\0" * 8)), "it holds fields"),  # a float of 8 bytes
+        (nested(message(3, varint(1 << 3 | 1) + b"\0" * 8)), "it holds fields"),
     ],
 )
 def test_rubbish_is_no_example(content: bytes, reason: str) -> None:
@@ -276,6 +277,36 @@ def test_damaged_records_are_faults_and_the_rest_goes_on(tmp_path: Path) -> None
     assert [index for index, _ in opened(root, indices=[1, 4]).faults] == [4]
     (root / "dataset_info.json").write_text("{}")  # not known how many there should be
     assert opened(root).indices[-1] == kept[-2] + 2
+
+
+def test_a_flipped_bit_is_found_and_named(tmp_path: Path) -> None:
+    root = rlds(tmp_path / "data", ((0, 1, 2),))
+    (file,) = root.glob("*.tfrecord*")
+    whole = file.read_bytes()
+    lengths, at = [], 0
+    while at < len(whole):
+        lengths.append(struct.unpack_from("<Q", whole, at)[0])
+        at += 16 + lengths[-1]
+    second = 16 + lengths[0]
+    rng = np.random.default_rng(0)
+    for place in (second + 12, second + 11 + lengths[1], second + 12 + int(rng.integers(lengths[1]))):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << int(rng.integers(8))
+        file.write_bytes(flipped)
+        episodes = opened(root)
+        ((index, reason),) = episodes.faults
+        assert episodes.indices == [0, 2] and index == 1
+        assert (
+            reason
+            == f"{file.name}, record 1: its checksum is not that of its bytes: it is damaged; copy the file again"
+        )
+        np.testing.assert_array_equal(episodes.episodes[1].state, numbers_of(2)[0])
+    flipped = bytearray(whole)
+    flipped[second] ^= 1  # of a length: where the next record begins is not known
+    file.write_bytes(flipped)
+    episodes = opened(root)
+    assert episodes.indices == [0]
+    assert f"'{file.name}' at byte {second}: the checksum of a length is not that of its bytes" in episodes.faults[0][1]
 
 
 def claimed(width: int, height: int) -> tuple[bytes, bytes]:

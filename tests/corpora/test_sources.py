@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from corpora.episodes.lerobot import cut_truth, read_truth
-from corpora.sources.discover import SourceDefaults, find_sources
-from corpora.sources.source import Source
+import corpora.sources
+from corpora.episodes.truth import cut_truth
+from corpora.sources.discover import find_sources
+from corpora.sources.source import KINDS, File, Source, SourceDefaults, SourceKind, TarMember
 from tests.builders.datasets import CAMERAS, LENGTHS, TASKS, lerobot_v2, lerobot_v3, truth_of, webdataset
 from tests.builders.videos import numbered_video
 
@@ -78,14 +80,8 @@ def test_lists_carry_times_text_tier_and_embodiment(tmp_path):
     path = tmp_path / "list.jsonl"
     path.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
     first, second, third = found(path, tier="neural", text="default")
-    assert (first.start_s, first.end_s, first.text, first.tier, first.embodiment) == (
-        1.0,
-        2.5,
-        "pour",
-        "synthetic",
-        "hand",
-    )
-    assert (second.start_s, second.end_s, second.text, second.tier) == (0.0, None, "default", "neural")
+    assert (first.span_s, first.text, first.tier, first.embodiment) == ((1.0, 2.5), "pour", "synthetic", "hand")
+    assert (second.span_s, second.text, second.tier) == ((0.0, None), "default", "neural")
     assert third.fault == "missing_file"
 
 
@@ -120,11 +116,12 @@ def test_tars_of_videos_with_captions(tmp_path):
     members |= {"0003.json": b"{}", "sub/0004.mp4": video, "sub/0004.json": b"not json"}
     first, second, fourth = found(webdataset(tmp_path / "w.tar", members))
     assert (first.name, first.text) == ("w.tar/0001", "from txt")
-    assert (second.name, second.text, second.tar_suffix) == ("w.tar/0002", "from json", ".webm")
+    assert isinstance(second.media, TarMember)
+    assert (second.name, second.text, second.media.suffix) == ("w.tar/0002", "from json", ".webm")
     assert (fourth.name, fourth.text) == ("w.tar/sub/0004", "")
-    with open(first.path, "rb") as tar:
-        tar.seek(second.tar_offset)
-        assert tar.read(second.tar_bytes) == video
+    with second.media.opened(tmp_path) as copy:
+        assert copy.read_bytes() == video
+    assert not copy.exists()
 
 
 def test_damaged_tars_give_what_comes_before_the_damage(tmp_path):
@@ -156,8 +153,8 @@ def test_lerobot_datasets_are_recognised_also_inside_a_folder(tmp_path, version)
     with pytest.raises(ValueError, match=r"cameras \['wrist'\].*has none of them; it has"):
         found(root, cameras=("wrist",))
     for source in direct:
-        truth = read_truth(source.truth_path, source.truth_episode)
-        episode = source.truth_episode
+        assert source.truth is not None
+        truth, episode = source.truth.read(), source.truth.episode
         assert len(truth["t_s"]) == LENGTHS[episode]
         for name, values in truth_of(episode).items():
             np.testing.assert_array_equal(truth[name], values)
@@ -191,4 +188,35 @@ def test_a_changed_file_is_another_source(tmp_path):
     numbered_video(path, 4)
     (after,) = found(path)
     assert before.key != after.key
-    assert Source.from_json(json.loads(json.dumps(after.__dict__))) == after
+    assert Source.from_json(json.loads(json.dumps(after.to_json()))) == after
+
+
+@pytest.fixture
+def kinds() -> Iterator[list[SourceKind]]:
+    """Those that there are; newcomers are forgotten afterwards."""
+    there = list(KINDS)
+    yield there
+    KINDS[:] = there
+
+
+def test_a_newcomer_adds_a_kind_by_one_class(tmp_path, kinds):
+    """As from a notebook, and in a folder among others; registered again, it is there once."""
+    video = numbered_video(tmp_path / "one.mkv", 3).rename(tmp_path / "one.bin")
+
+    for _ in range(2):
+
+        @corpora.sources.register
+        class Pairs(SourceKind):
+            def recognises(self, path: Path) -> bool:
+                return path.suffix == ".pairs"
+
+            def sources(self, path: Path, name: str, defaults: SourceDefaults) -> Iterator[Source]:
+                for line in path.read_text().split():
+                    yield Source(name=f"{name}/{line}", group=name, media=File.at(path.parent / line))
+
+    assert len(KINDS) == len(kinds) + 1
+    (tmp_path / "a.pairs").write_text("one.bin one.bin")
+    (tmp_path / "z.mp4").write_bytes(b"")
+    assert names(tmp_path) == ["a.pairs/one.bin", "a.pairs/one.bin", "one.bin", "z.mp4"]
+    (first, _) = found(tmp_path / "a.pairs", tier="synthetic")
+    assert (first.group, first.tier, first.media) == ("a.pairs", "synthetic", File.at(video))

@@ -13,7 +13,7 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from corpora.ingestion.pipeline import IngestRun, ingest
 from corpora.ingestion.settings import IngestSettings
-from corpora.sources.discover import SourceDefaults
+from corpora.sources.source import SourceDefaults
 from jobs import cli
 from jobs.commands.ingest import IngestConfig
 from jobs.commands.ingest import run as run_job

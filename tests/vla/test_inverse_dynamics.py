@@ -15,6 +15,7 @@ import torch
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.frames import open_clip_frames
+from corpora.episodes.episode import EpisodeSelection
 from corpora.mixture.datasets import RobotMember
 from corpora.mixture.pseudo_actions import PseudoActionMember, read_facts
 from corpora.mixture.spec import Pyramid, PyramidMember
@@ -201,7 +202,7 @@ def test_of_simulated_data_the_action_done_is_learned_under_the_policys_names(fo
     robot = simulated(folders, tmp_path / "sim")
     found = {}
     for action in ((), ("expert",), ("action",)):
-        config = config_of(folders, tmp_path / "out", robot=robot, action=action)
+        config = config_of(folders, tmp_path / "out", robot=robot, selection=EpisodeSelection(action=action))
         member = label._robot(config, lambda done, total: None)
         chunks = member.chunks(list(range(20)))[1]
         found[action] = (member.episodes.action_names, bool(chunks.any()))

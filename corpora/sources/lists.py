@@ -1,0 +1,67 @@
+"""JSONL lists: one video, or one stretch of a video, a line, with its text, tier and embodiment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from corpora.sources.source import File, Source, SourceDefaults, SourceKind, check_tier, register
+
+_FIELDS = {"path", "start", "end", "start_s", "end_s", "text", "tier", "embodiment"}
+
+
+@register
+class Lists(SourceKind):
+    """Paths are relative to the list, times in seconds."""
+
+    rank = 50
+    only_named = True
+
+    def recognises(self, path: Path) -> bool:
+        return path.suffix.lower() == ".jsonl" and not path.is_dir()
+
+    def sources(self, path: Path, name: str, defaults: SourceDefaults) -> Iterator[Source]:
+        """Raises ValueError for a line that is wrong, with its number."""
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                where = f"{path} line {number}"
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"{where}: not JSON ({error}); write one object a line") from error
+                yield _source(record, path.parent, where)
+
+
+def _source(record: Any, folder: Path, where: str) -> Source:
+    if not isinstance(record, dict) or not isinstance(record.get("path"), str):
+        raise ValueError(f'{where}: {str(record)[:80]} has no "path"; write {{"path": "video.mp4", ...}}')
+    unknown = set(record) - _FIELDS
+    if unknown:
+        raise ValueError(f"{where}: unknown fields {sorted(unknown)}; known: {sorted(_FIELDS)}")
+    start, end = (record.get(name, record.get(f"{name}_s")) for name in ("start", "end"))
+    for label, value in (("start", start), ("end", end)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
+            raise ValueError(f"{where}: {label} {value!r} is no time; give seconds from the video's beginning")
+    if end is not None and end <= (start or 0):
+        raise ValueError(f"{where}: end {end} is not after start {start or 0}; give both in seconds")
+    tier = str(record.get("tier") or "")
+    check_tier(tier, where)
+    path = Path(os.path.expanduser(record["path"]))
+    path = path if path.is_absolute() else folder / path
+    missing = not os.path.lexists(path)
+    return Source(
+        name=record["path"],
+        group=record["path"],
+        media=File.at(path),
+        span_s=(float(start or 0.0), None if end is None else float(end)),
+        text=str(record.get("text") or ""),
+        tier=tier,
+        embodiment=str(record.get("embodiment") or ""),
+        fault="missing_file" if missing else "",
+        fault_detail=where if missing else "",
+    )
