@@ -8,7 +8,7 @@ from functools import partial
 from lapa.model.config import LamConfig
 from lapa.model.quantiser_config import QuantiserConfig
 from lapa.pairs.config import PairConfig
-from lapa.training import TrainingConfig
+from lapa.training_config import TrainingConfig
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from lapa.model.config import LamConfig
 from lapa.pairs.batches import StoredBatches, StreamedBatches, gather, loader_workers
 from lapa.pairs.cache import Featurise, FrameStore, open_store, store_bytes
 from lapa.pairs.config import LabelSpec
-from lapa.training import TrainingConfig
+from lapa.training_config import TrainingConfig
 
 VAL_CLIPS = 2000
 """Clips behind a validation: held-out videos give it a few hundred pairs, with no need for all of a large corpus."""

@@ -16,7 +16,7 @@ from jobs.console import print_ending
 from lapa.model.config import LamConfig
 from lapa.pairs.config import LabelSpec
 from lapa.recipes import RECIPES, SMALL
-from lapa.training import TrainingConfig
+from lapa.training_config import TrainingConfig
 
 if TYPE_CHECKING:
     import numpy as np

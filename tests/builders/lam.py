@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jobs.commands.train_lam import TrainLamConfig
 from lapa.recipes import DEBUG, SMALL
-from lapa.training import TrainingConfig
+from lapa.training_config import TrainingConfig
 
 TINY = dataclasses.replace(DEBUG, pair=dataclasses.replace(DEBUG.pair, gap_s=(0.3, 0.5)))
 """Of recipe `debug`."""

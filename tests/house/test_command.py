@@ -20,7 +20,7 @@ from lapa.recipes import RECIPES as MODELS
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "lightning", "transformers", "sklearn", "scipy", "mujoco", "matplotlib")
 """What takes seconds to import, and no help needs."""
-NOT_YET = {"train-lam", "extract", "pretrain", "ground", "ablate", "bench extract", "bench policy"}
+NOT_YET = {"extract", "pretrain", "ground", "ablate", "bench extract", "bench policy"}
 ASKED = [name for name in [*cli.JOBS, *(f"bench {name}" for name in BENCHES)] if name not in NOT_YET]
 RECIPES = {"train-lam": MODELS, "pretrain": POLICIES, "ground": POLICIES, "ablate": ABLATIONS}
 

@@ -20,7 +20,8 @@ from lapa.pairs.cache import open_store
 from lapa.pairs.config import LabelSpec
 from lapa.pairs.pair import STABILISED
 from lapa.recipes import RECIPES
-from lapa.training import LamTraining, TrainingConfig
+from lapa.training import LamTraining
+from lapa.training_config import TrainingConfig
 from tests.builders.corpora import write_corpus
 from tests.builders.lam import TINY, TINY_SMALL, lam_settings
 

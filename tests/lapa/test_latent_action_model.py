@@ -20,7 +20,8 @@ from lapa.model.pools import Pool
 from lapa.model.quantiser_config import QuantiserConfig
 from lapa.pairs.pair import STABILISED
 from lapa.recipes import DEBUG, RECIPES
-from lapa.training import LamTraining, TrainingConfig, flow_loss, target_loss
+from lapa.training import LamTraining, flow_loss, target_loss
+from lapa.training_config import TrainingConfig
 
 PLAIN_PAIR = dataclasses.replace(DEBUG.pair, flow="none")
 PLAIN = dataclasses.replace(DEBUG, input="both", pair=PLAIN_PAIR, flow_weight=0.0, temporal_depth=1)

@@ -13,7 +13,8 @@ from lapa.model.lam import LatentActionModel
 from lapa.model.quantiser_config import QuantiserConfig
 from lapa.pairs.batches import Augmentation, augment
 from lapa.recipes import DEBUG
-from lapa.training import LamTraining, TrainingConfig
+from lapa.training import LamTraining
+from lapa.training_config import TrainingConfig
 
 PLAIN = dataclasses.replace(DEBUG, pair=dataclasses.replace(DEBUG.pair, flow="none"), flow_weight=0.0)
 
