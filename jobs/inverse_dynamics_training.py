@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corpora.mixture.datasets import RobotMember
+from corpora.mixture.datasets import EpisodeSamples
 from corpora.mixture.order import MixtureOrder
 from jobs.evaluation.open_loop import BASELINES, Baselines, Chunks, compare, matching_state_dims
 from vla.models.inverse_dynamics import InverseDynamics
@@ -60,9 +60,9 @@ class InverseDynamicsTraining:
             raise ValueError(f"batch_size {self.batch_size}: at least 1")
 
 
-def pictures(member: RobotMember, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+def pictures(member: EpisodeSamples, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Present and future uint8 [B, 3, S, S] of the first camera, for samples that have a future."""
-    samples = [member.sample(int(index)) for index in chosen]
+    samples = [member[int(index)] for index in chosen]
     present = np.stack([sample.pictures[0, -1] for sample in samples])
     future = np.stack([sample.future[0] for sample in samples])  # type: ignore[index]
     return to_tensor(present), to_tensor(future)
@@ -75,7 +75,7 @@ def to_tensor(frames: NDArray[np.uint8]) -> Tensor:
 
 def train_model(
     model: InverseDynamics,
-    member: RobotMember,
+    member: EpisodeSamples,
     train: NDArray[np.int64],
     training: InverseDynamicsTraining,
     folder: Path,
@@ -87,7 +87,7 @@ def train_model(
     optimiser = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=training.weight_decay)
     step, before_s = _resume(folder / CHECKPOINT, model, optimiser)
     began = saved = time.monotonic()
-    order = MixtureOrder([len(train)], [1.0], batch_size=training.batch_size, seed=seed, names=[member.name])
+    order = MixtureOrder([len(train)], [1.0], batch_size=training.batch_size, seed=seed, names=[member.spec.name])
     codec, loss = model.facts.codec, math.nan
     model.train()
     while True:
@@ -102,12 +102,12 @@ def train_model(
         for group in optimiser.param_groups:
             group["lr"] = training.lr * _schedule(done)
         chosen = train[[index for _, index in order.batch(step)]]
-        _, chunks, mask = member.chunks(chosen.tolist())
+        numbers = member.numbers(chosen.tolist())
         present, future = pictures(member, chosen.tolist())
-        encoded = torch.from_numpy(codec.encode_action(None, chunks, mask)).to(model.device)
+        encoded = torch.from_numpy(codec.encode_action(None, numbers.chunks, numbers.mask)).to(model.device)
         torch.manual_seed((seed << 32) + step)  # crops and light are drawn by the model
         value = model.loss(
-            present.to(model.device), future.to(model.device), encoded, torch.from_numpy(mask).to(model.device)
+            present.to(model.device), future.to(model.device), encoded, torch.from_numpy(numbers.mask).to(model.device)
         )
         optimiser.zero_grad(set_to_none=True)
         value.backward()
@@ -128,7 +128,7 @@ def train_model(
 
 
 def held_out_error(
-    model: InverseDynamics, member: RobotMember, train: NDArray[np.int64], held: NDArray[np.int64], seed: int
+    model: InverseDynamics, member: EpisodeSamples, train: NDArray[np.int64], held: NDArray[np.int64], seed: int
 ) -> dict[str, Any]:
     """Squared error on the held-out pairs, in units of the training actions' variance, of the model and of baselines that
     see no picture, with intervals over episodes; empty where nothing is held out."""
@@ -186,16 +186,16 @@ def _batches(indices: NDArray[np.int64], size: int = 128) -> list[NDArray[np.int
     return [indices[first : first + size] for first in range(0, len(indices), size)]
 
 
-def _predict(model: InverseDynamics, member: RobotMember, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+def _predict(model: InverseDynamics, member: EpisodeSamples, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
     return model.predict(*pictures(member, chosen.tolist()))
 
 
-def _chunks(member: RobotMember, chosen: NDArray[np.int64]) -> Chunks:
-    state, action, mask = member.chunks(chosen.tolist())
-    rows = member.moments[0][chosen]
+def _chunks(member: EpisodeSamples, chosen: NDArray[np.int64]) -> Chunks:
+    found = member.numbers(chosen.tolist())
+    rows = member.rows[chosen]
     starts = np.asarray([episode.start for episode in member.episodes.episodes])
     number = np.searchsorted(starts, rows, side="right") - 1
     assert member.episodes.action is not None
     before = member.episodes.action[np.maximum(rows - 1, 0)]
     last = np.where((rows > starts[number])[:, None], before, np.float32(np.nan))
-    return Chunks(state, last, action, mask, number, member.episodes.t_s[rows])
+    return Chunks(found.states, last, found.chunks, found.mask, number, member.episodes.t_s[rows])

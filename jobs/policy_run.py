@@ -12,7 +12,7 @@ import lightning
 from torch.utils.data import DataLoader
 
 from corpora.episodes.rlds import is_rlds
-from corpora.mixture.spec import Pyramid
+from corpora.mixture.mixture import MixtureSpec
 from corpora.store.files import default_cache
 from corpora.store.run import BUDGET, TRAINING, Run, process_rank
 from flare.targets import TargetEncoder, TargetShape, build_target
@@ -23,8 +23,8 @@ from jobs.trainer import fit
 from lapa.pairs.batches import loader_workers
 from vla.checkpoint import WEIGHTS, build_policy, load_policy
 from vla.data.features import cacheable, cached_features
-from vla.data.loader import PolicyBatches, TrainingMember, held_batches
-from vla.data.open import open_members
+from vla.data.loader import PolicyBatches, TrainingDataset, held_batches
+from vla.data.open import open_mixture
 from vla.policy import ChunkPolicy
 from vla.training import PolicyTraining
 from vla.training_config import PolicyTrainingConfig
@@ -64,7 +64,7 @@ def policy_fingerprint(name: str) -> str:
 
 def train_on(
     config: TrainPolicy,
-    pyramid: Pyramid,
+    mixture: MixtureSpec,
     identity: Mapping[str, Any],
     *,
     paths: Sequence[str] = (),
@@ -72,11 +72,11 @@ def train_on(
     quiet: bool,
     **opening: Any,
 ) -> dict[str, Any]:
-    """Trains (or resumes) what `config` says on `pyramid`, saves the policy and returns the summary; a finished run only
+    """Trains (or resumes) what `config` says on `mixture`, saves the policy and returns the summary; a finished run only
     returns it.
 
     identity: of the data, kept with the settings; paths: fields of `config` that may move. `opening` goes to
-    `open_members`. Raises ValueError for members that do not fit the policy, and where `config.out` holds another run.
+    `open_mixture`. Raises ValueError for datasets that do not fit the policy, and where `config.out` holds another run.
     """
     settings = dataclasses.asdict(config)
     for moved in ("out", "cache", "policy", *paths):
@@ -89,8 +89,8 @@ def train_on(
         lightning.seed_everything(config.seed, workers=True, verbose=False)
         policy = load_policy(config.policy) if config.policy else build_policy(config.model)
         training = with_budget(config.training, config.steps, config.minutes)
-        members = open_members(
-            pyramid,
+        members = open_mixture(
+            mixture,
             policy,
             seed=config.seed,
             future_s=training.alignment.future_s if training.flare else None,
@@ -108,7 +108,7 @@ def train_on(
 
 def train_policy(
     policy: ChunkPolicy,
-    members: Sequence[TrainingMember],
+    members: Sequence[TrainingDataset],
     training: PolicyTrainingConfig,
     run: Run,
     *,
@@ -193,11 +193,11 @@ def train_policy(
 
 
 def _member_summary(batches: PolicyBatches, number: int, batch_count: int) -> dict[str, Any]:
-    member = batches.members[number]
+    member = batches.datasets[number]
     return {
         "name": member.name,
-        "tier": member.member.tier,
-        "embodiment": member.member.embodiment,
+        "tier": member.data.spec.tier,
+        "embodiment": member.data.spec.embodiment,
         "share": round(batches.order.shares[number], 5),
         "samples": len(member.train),
         "held_out_samples": len(member.held),
@@ -205,9 +205,9 @@ def _member_summary(batches: PolicyBatches, number: int, batch_count: int) -> di
     }
 
 
-def cameras_of(members: Sequence[TrainingMember]) -> int:
-    """The most cameras that a member has."""
-    return max(len(member.member.sample(int(member.train[0])).pictures) for member in members)
+def cameras_of(members: Sequence[TrainingDataset]) -> int:
+    """The most cameras that a dataset has."""
+    return max(len(member.data.cameras) for member in members)
 
 
 def flare_target(policy: ChunkPolicy, training: PolicyTrainingConfig, cameras: int) -> TargetEncoder:

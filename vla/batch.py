@@ -39,8 +39,6 @@ class PolicyBatch(TypedDict, total=False):
     """bool [B, N], with `features`."""
     feature_is_image: Tensor
     """bool [B, N], with `features`."""
-    tier: Tensor
-    """int64 [B]."""
     member: Tensor
     """int64 [B]."""
 

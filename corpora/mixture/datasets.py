@@ -1,4 +1,4 @@
-"""What a policy learns from, sample by sample: demonstrations of robots, clips with latent actions, clips alone.
+"""What a policy learns from, sample by sample: episodes of robots, and clips with labels or without.
 
     ... o-----o-----o-----o-----o-----o-----o ...     rows of one episode, or frames of one clip
         |     |     |  action chunk   |     |
@@ -9,9 +9,8 @@ Samples are neither normalised nor padded; pictures come from the shared table o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -19,8 +18,9 @@ from numpy.typing import NDArray
 
 from corpora.clips.frames import ClipFrames
 from corpora.episodes.episode import Episodes
-from corpora.mixture.labels import LatentColumn, LatentRows, read_latents, shuffle_over_clips
-from corpora.mixture.views import PictureViews
+from corpora.mixture.labels import EmbodimentFacts, Labels
+from corpora.mixture.spec import DatasetSpec
+from corpora.mixture.views import PictureViews, Window
 from corpora.store.frames import FrameTable
 from corpora.video.nearest import rows_within
 
@@ -36,7 +36,7 @@ class Sample:
     instruction: str
     """"" where there is none."""
     state: NDArray[np.float32] | None
-    """[Ds]."""
+    """[Ds], proprioception."""
     action: NDArray[np.float32] | None
     """[H, Da]; past the end the last action is repeated."""
     action_mask: NDArray[np.bool_]
@@ -45,14 +45,22 @@ class Sample:
     """[V, S, S, 3]; None where it is not asked for, or lies past the end."""
 
 
-class Member(Protocol):
+@dataclass(frozen=True)
+class Numbers:
+    """M samples without their pictures, for statistics."""
+
+    states: NDArray[np.float32] | None
+    """[M, Ds]."""
+    chunks: NDArray[np.float32]
+    """[M, H, Da]; of labels that are shorter than a chunk, only their own steps."""
+    mask: NDArray[np.bool_]
+    """[M, H]."""
+
+
+class SampleDataset(Protocol):
     """A set of samples of one tier and one embodiment."""
 
-    name: str
-    tier: str
-    """robot, synthetic, neural or human."""
-    embodiment: str
-    """The policy's slot."""
+    spec: DatasetSpec
     cameras: tuple[str, ...]
     """[V]."""
     groups: list[str]
@@ -60,78 +68,52 @@ class Member(Protocol):
 
     def __len__(self) -> int: ...
 
-    def sample(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Sample:
         """Sample `index` of [0, len)."""
 
+    def numbers(self, indices: Sequence[int]) -> Numbers:
+        """Of these samples. Raises ValueError where there are no actions."""
 
-class MemberSubset:
-    """Some samples of a member, for instance those of the groups that are held out."""
-
-    def __init__(self, member: Member, indices: Iterable[int], *, name: str | None = None) -> None:
-        self.member, self.name = member, member.name if name is None else name
-        self.tier, self.embodiment, self.cameras = member.tier, member.embodiment, member.cameras
-        self.indices = np.asarray(list(indices), np.int64)
-        self.groups = [member.groups[index] for index in self.indices.tolist()]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def sample(self, index: int) -> Sample:
-        """Sample `index` of [0, len)."""
-        return self.member.sample(int(self.indices[index]))
+    def embodiment(self) -> EmbodimentFacts | None:
+        """Whose actions these are; None: there are none to learn."""
 
 
-class RobotMember:
+class EpisodeSamples:
     """A sample for each row of the chosen episodes that at least one camera saw.
 
-    `frames`: `open_episode_frames` of these episodes. `horizon`, `step_s`: step k of a sample at time t is the action
-    nearest to t + k step_s (default: 1 / fps, every row). `future_s`: the future's distance; None: no future.
-    `history_s`: moments of the pictures, seconds relative to t. `episode_indices`: as the dataset numbers them; default
-    all. `drop_last`: only samples whose whole chunk lies within the episode. Raises ValueError for a setting that makes
-    no sense, episodes there are not, a table of other episodes, and where no sample is left.
+    `frames`: `open_episode_frames` of these episodes. Step k of a sample at time t is the action nearest to t + k
+    window.step_s (default: 1 / fps, every row). `chosen`: episodes, as the dataset numbers them; default all. Raises
+    ValueError for episodes there are not, a table of other episodes, and where no sample is left.
     """
 
     def __init__(
         self,
+        spec: DatasetSpec,
         episodes: Episodes,
         frames: FrameTable,
-        *,
-        name: str,
-        embodiment: str,
-        horizon: int,
-        tier: str = "robot",
-        step_s: float | None = None,
-        future_s: float | None = None,
-        history_s: Sequence[float] = (0.0,),
-        episode_indices: Collection[int] | None = None,
-        drop_last: bool = False,
+        window: Window,
+        chosen: Collection[int] | None = None,
     ) -> None:
-        _check_horizon(horizon)
-        if step_s is not None and not step_s > 0:
-            raise ValueError(f"step_s {step_s}: must be above 0 seconds")
         if len(frames) != len(episodes.t_s) or frames.cameras != episodes.cameras:
             raise ValueError(
                 f"the pictures are {len(frames)} rows of {frames.cameras}, the episodes {len(episodes.t_s)} of "
                 f"{episodes.cameras}: make them with open_episode_frames of the same episodes"
             )
-        self.name, self.tier, self.embodiment = name, tier, embodiment
-        self.episodes, self.cameras, self.horizon = episodes, episodes.cameras, horizon
-        self.step_s = 1 / episodes.fps if step_s is None else float(step_s)
-        self._views = PictureViews(frames, episodes.t_s, history_s, future_s, 1 / episodes.fps)
-        self._offsets = np.arange(horizon) * self.step_s
-        wanted = set(episodes.indices if episode_indices is None else episode_indices)
-        lacking = sorted(wanted - set(episodes.indices))
-        if lacking:
-            raise ValueError(f"member '{name}': episodes {lacking[:8]} are not among the {len(episodes)} usable ones")
+        self.spec, self.episodes, self.cameras = spec, episodes, episodes.cameras
+        self.step_s = window.step_s or 1 / episodes.fps
+        self._views = PictureViews(frames, episodes.t_s, window, 1 / episodes.fps)
+        self._offsets = np.arange(window.horizon) * self.step_s
+        wanted = set(episodes.indices if chosen is None else chosen)
+        if lacking := sorted(wanted - set(episodes.indices)):
+            raise ValueError(
+                f"dataset '{spec.name}': episodes {lacking[:8]} are not among the {len(episodes)} usable ones"
+            )
         rows, runs, futures, self.groups = [], [], [], []
         self._bounds: list[tuple[int, int]] = []
         for episode in episodes.episodes:
             if episode.index not in wanted:
                 continue
             found = episode.start + np.flatnonzero(frames.valid[episode.start : episode.stop].any(1))
-            if drop_last:
-                reach = episode.t_s[found - episode.start] + self._offsets[-1]
-                found = found[rows_within(episode.t_s, reach, 1 / episodes.fps)[1]]
             rows.append(found)
             futures.append(self._views.futures(found, episode.start, episode.stop))
             runs.append(np.full(len(found), len(self._bounds), np.int32))
@@ -139,237 +121,143 @@ class RobotMember:
             self.groups += [episode.group] * len(found)
         self._rows, self._runs, self._futures = _joined(rows), _joined(runs), _joined(futures)
         if not len(self._rows):
-            raise ValueError(f"member '{name}' has no sample: {len(wanted)} episodes, horizon {horizon}, {drop_last=}")
+            raise ValueError(f"dataset '{spec.name}' has no sample: none of its {len(wanted)} episodes has a picture")
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def sample(self, index: int) -> Sample:
-        """Sample `index` of [0, len)."""
+    def __getitem__(self, index: int) -> Sample:
         row, episodes = int(self._rows[index]), self.episodes
         start, stop = self._bounds[self._runs[index]]
         pictures, mask = self._views.around(row, start, stop)
         action, action_mask = self._chunk(row, start, stop)
-        state = None if episodes.state is None else episodes.state[row].copy()
-        future = self._futures[index]
         return Sample(
             pictures,
             mask,
             episodes.instructions[episodes.instruction[row]],
-            state,
+            None if episodes.state is None else episodes.state[row].copy(),
             action,
             action_mask,
-            None if future < 0 else self._views.table.pictures[future].copy(),
+            self._views.shown(int(self._futures[index])),
         )
 
     @property
-    def moments(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """[N], rows of the episodes' arrays at which samples begin, and which of them have a future."""
-        return self._rows, self._futures >= 0
+    def rows(self) -> NDArray[np.int64]:
+        """[N], rows of the episodes' arrays at which samples begin."""
+        return self._rows
 
-    def rows(self) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
-        """States [N, Ds] and actions [N, Da] of all samples' moments, for statistics."""
-        state, action = self.episodes.state, self.episodes.action
-        return None if state is None else state[self._rows], None if action is None else action[self._rows]
+    @property
+    def has_future(self) -> NDArray[np.bool_]:
+        """[N], which samples have one."""
+        return self._futures >= 0
 
-    def chunks(
-        self, indices: Sequence[int]
-    ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32], NDArray[np.bool_]]:
-        """States [M, Ds], actions [M, H, Da] and mask [M, H] of these samples, without pictures. Raises ValueError where
-        the dataset has no actions."""
+    def numbers(self, indices: Sequence[int]) -> Numbers:
+        """Of these samples. Raises ValueError where the dataset has no actions."""
         if self.episodes.action is None:
-            raise ValueError(f"member '{self.name}' has no actions")
+            raise ValueError(f"dataset '{self.spec.name}' has no actions")
         rows = self._rows[np.asarray(indices, np.int64)]
         bounds = [self._bounds[self._runs[index]] for index in indices]
         found = [self._chunk(int(row), start, stop) for row, (start, stop) in zip(rows, bounds, strict=True)]
         state = None if self.episodes.state is None else self.episodes.state[rows]
         actions = [action for action, _ in found if action is not None]
-        return state, np.stack(actions), np.stack([mask for _, mask in found])
+        return Numbers(state, np.stack(actions), np.stack([mask for _, mask in found]))
+
+    def embodiment(self) -> EmbodimentFacts | None:
+        """The robot, with its names where they are unique."""
+        if not self.spec.label.acts:
+            return None
+        episodes = self.episodes
+        names = _unique(episodes.state_names, episodes.state), _unique(episodes.action_names, episodes.action)
+        return EmbodimentFacts(self.cameras, self.step_s, *names)
 
     def _chunk(self, row: int, start: int, stop: int) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_]]:
         """[H, Da] and [H]."""
         episodes = self.episodes
         if episodes.action is None:
-            return None, np.zeros(self.horizon, np.bool_)
+            return None, np.zeros(len(self._offsets), np.bool_)
         t_s = episodes.t_s[start:stop]
         found, near = rows_within(t_s, episodes.t_s[row] + self._offsets, 1 / episodes.fps)
         return episodes.action[start + found], near
 
 
-class ClipMember:
-    """Clips without actions: each frame that has a future, for alignment with it.
+class ClipSamples:
+    """Clips: a sample for each label, its steps those of a chunk; without labels one for each frame that has a future.
 
-    `future_s`: its distance. `stride_s`: frames of a clip begin samples at least this far apart; 0: every frame.
-    `groups`: only clips of these sources. `state_dim`: width of a state of zeros; None: no state. Raises ValueError for
-    a setting that makes no sense, and where no sample is left.
+    `stride_s`: without labels, frames of a clip begin samples at least this far apart; 0: every frame. Beyond a label's
+    steps, those of the chunk are zero and masked. Raises ValueError for a stride below 0, where a label has more steps than
+    the chunk, and where no sample is left.
     """
 
     def __init__(
-        self,
-        clips: ClipFrames,
-        *,
-        name: str,
-        embodiment: str,
-        horizon: int,
-        future_s: float,
-        tier: str = "human",
-        history_s: Sequence[float] = (0.0,),
-        stride_s: float = 0.0,
-        groups: Collection[str] | None = None,
-        state_dim: int | None = None,
+        self, spec: DatasetSpec, clips: ClipFrames, window: Window, labels: Labels | None = None, stride_s: float = 0.0
     ) -> None:
-        _check_horizon(horizon)
         if not stride_s >= 0:
             raise ValueError(f"stride_s {stride_s}: must be 0 (every frame) or more seconds")
-        self.name, self.tier, self.embodiment = name, tier, embodiment
-        self.cameras, self.horizon = clips.table.cameras, horizon
-        self._clips, self._state_dim = clips, state_dim
-        self._views = PictureViews(clips.table, clips.t_s, history_s, future_s)
-        rows, runs, futures = [], [], []
-        for run in chosen_clips(clips, groups):
-            start, stop = int(clips.starts[run]), int(clips.starts[run + 1])
-            found = start + _spaced(clips.t_s[start:stop], stride_s)
-            found = found[clips.table.valid[found].any(1)]
-            future = self._views.futures(found, start, stop)
-            rows.append(found[future >= 0])
-            futures.append(future[future >= 0])
-            runs.append(np.full(len(rows[-1]), run, np.int32))
-        self._rows, self._runs, self._futures = _joined(rows), _joined(runs), _joined(futures)
-        self.groups = [clips.rows[run].group for run in self._runs.tolist()]
+        self.spec, self.cameras, self.horizon = spec, clips.table.cameras, window.horizon
+        self._clips, self._labels = clips, labels
+        self._views = PictureViews(clips.table, clips.t_s, window)
+        if labels is None:
+            self._rows, self._runs, self._futures = self._seen(stride_s)
+            lacking = f"no clip shows anything {window.future_s} s after a frame"
+        else:
+            steps = labels.values.shape[1]
+            if steps > window.horizon:
+                raise ValueError(
+                    f"dataset '{spec.name}': labels of {steps} tokens do not fit a horizon of {window.horizon} steps; "
+                    "choose a longer horizon, or a model of fewer"
+                )
+            self._rows, self._runs = labels.rows, labels.runs
+            self._futures = np.full(len(self._rows), -1)
+            for run in np.unique(self._runs).tolist():
+                self._futures[self._runs == run] = self._views.futures(
+                    self._rows[self._runs == run], *self._bounds(run)
+                )
+            lacking = "the labels are of none of these clips"
         if not len(self._rows):
-            raise ValueError(f"member '{name}' has no sample: no clip shows anything {future_s} s after a frame")
+            raise ValueError(f"dataset '{spec.name}' has no sample: {lacking}")
+        self.groups = [clips.rows[run].group for run in self._runs.tolist()]
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def sample(self, index: int) -> Sample:
-        """Sample `index` of [0, len)."""
-        return self._seen(index, None, np.zeros(self.horizon, np.bool_))
+    def __getitem__(self, index: int) -> Sample:
+        run = int(self._runs[index])
+        pictures, mask = self._views.around(int(self._rows[index]), *self._bounds(run))
+        action, action_mask = None, np.zeros(self.horizon, np.bool_)
+        if self._labels is not None:
+            label = self._labels.values[index]
+            action = np.zeros((self.horizon, label.shape[1]), np.float32)
+            action[: len(label)] = label
+            action_mask[: len(label)] = True
+        future = self._views.shown(int(self._futures[index]))
+        return Sample(pictures, mask, self._clips.rows[run].text, None, action, action_mask, future)
 
-    def _seen(self, index: int, action: NDArray[np.float32] | None, action_mask: NDArray[np.bool_]) -> Sample:
-        run, future = int(self._runs[index]), int(self._futures[index])
-        pictures, mask = self._views.around(
-            int(self._rows[index]), int(self._clips.starts[run]), int(self._clips.starts[run + 1])
-        )
-        return Sample(
-            pictures,
-            mask,
-            self._clips.rows[run].text,
-            None if self._state_dim is None else np.zeros(self._state_dim, np.float32),
-            action,
-            action_mask,
-            None if future < 0 else self._views.table.pictures[future].copy(),
-        )
+    def numbers(self, indices: Sequence[int]) -> Numbers:
+        """The labels of these samples. Raises ValueError where there are none."""
+        if self._labels is None:
+            raise ValueError(f"dataset '{self.spec.name}' has no actions")
+        chunks = self._labels.values[np.asarray(indices, np.int64)]
+        return Numbers(None, chunks, np.ones(chunks.shape[:2], np.bool_))
 
+    def embodiment(self) -> EmbodimentFacts | None:
+        """As the labels say; None without them."""
+        return None if self._labels is None else self._labels.facts
 
-class LabelledClipMember(ClipMember):
-    """Clips of which some frames have a label of `found`: a sample for each, its steps those of a chunk.
+    def _bounds(self, run: int) -> tuple[int, int]:
+        return int(self._clips.starts[run]), int(self._clips.starts[run + 1])
 
-    Beyond the label's steps, those of the chunk are zero and masked. Without a `future_s`, or past the end, the future is
-    None. Raises ValueError where a label has more steps than the chunk, and where there is none.
-    """
-
-    def __init__(
-        self,
-        clips: ClipFrames,
-        found: LatentRows,
-        *,
-        name: str,
-        embodiment: str,
-        horizon: int,
-        tier: str,
-        future_s: float | None,
-        history_s: Sequence[float],
-        state_dim: int | None = None,
-    ) -> None:
-        _check_horizon(horizon)
-        self.name, self.tier, self.embodiment = name, tier, embodiment
-        self.cameras, self.horizon = clips.table.cameras, horizon
-        self._clips, self._state_dim = clips, state_dim
-        self._views = PictureViews(clips.table, clips.t_s, history_s, future_s)
-        if found.values.shape[1] > horizon:
-            raise ValueError(
-                f"member '{name}': labels of {found.values.shape[1]} tokens do not fit a horizon of {horizon} steps; "
-                "choose a longer horizon, or a model of fewer"
-            )
-        self._rows, self._runs, self._labels = found.rows, found.runs, found.values
-        if not len(self._rows):
-            raise ValueError(f"member '{name}' has no sample: the labels are of none of these clips")
-        self._futures = np.full(len(self._rows), -1)
-        for run in np.unique(self._runs).tolist():
-            of_run = self._runs == run
-            self._futures[of_run] = self._views.futures(
-                self._rows[of_run], int(clips.starts[run]), int(clips.starts[run + 1])
-            )
-        self.groups = [clips.rows[run].group for run in self._runs.tolist()]
-
-    def sample(self, index: int) -> Sample:
-        """Sample `index` of [0, len)."""
-        label = self._labels[index]
-        action = np.zeros((self.horizon, label.shape[1]), np.float32)
-        action[: len(label)] = label
-        return self._seen(index, action, np.arange(self.horizon) < len(label))
-
-    def labels(self) -> NDArray[np.float32]:
-        """[N, steps, dim] of all samples, for statistics."""
-        return self._labels
-
-
-class LatentMember(LabelledClipMember):
-    """Clips with the latent actions of `giza extract`: a sample for each latent, its tokens the steps of a chunk.
-
-    `latents`: folder of the extraction, of the same corpus. `tokens`: of a latent; None: as the latent action model's
-    configuration says. `column`: "latent" (before quantisation) or "quantized". `groups`: only clips of these sources.
-    `shuffle_latents_seed`: control, every frame gets a latent of another clip. Raises ValueError where latents and clips
-    do not fit each other, and as `LabelledClipMember`.
-    """
-
-    def __init__(
-        self,
-        clips: ClipFrames,
-        latents: str | Path,
-        *,
-        name: str,
-        horizon: int,
-        embodiment: str = "latent",
-        tier: str = "human",
-        tokens: int | None = None,
-        column: LatentColumn = "latent",
-        future_s: float | None = None,
-        history_s: Sequence[float] = (0.0,),
-        groups: Collection[str] | None = None,
-        state_dim: int | None = None,
-        shuffle_latents_seed: int | None = None,
-    ) -> None:
-        found = read_latents(Path(latents), clips, chosen_clips(clips, groups), tokens=tokens, column=column)
-        if shuffle_latents_seed is not None and len(found.rows):
-            found = shuffle_over_clips(found, shuffle_latents_seed)
-        super().__init__(
-            clips,
-            found,
-            name=name,
-            embodiment=embodiment,
-            horizon=horizon,
-            tier=tier,
-            future_s=future_s,
-            history_s=history_s,
-            state_dim=state_dim,
-        )
-
-    def latents(self) -> NDArray[np.float32]:
-        """[N, tokens, dim] of all samples, for statistics."""
-        return self.labels()
-
-
-def _check_horizon(horizon: int) -> None:
-    if horizon < 1:
-        raise ValueError(f"horizon {horizon}: a chunk has at least 1 step")
-
-
-def chosen_clips(clips: ClipFrames, groups: Collection[str] | None) -> list[int]:
-    """The clips of these sources (None: all), indices into `clips.rows`."""
-    wanted = None if groups is None else set(groups)
-    return [index for index, row in enumerate(clips.rows) if wanted is None or row.group in wanted]
+    def _seen(self, stride_s: float) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Rows, clips and futures of the frames that have a future."""
+        rows, runs, futures = [], [], []
+        for run in range(len(self._clips.rows)):
+            start, stop = self._bounds(run)
+            found = start + _spaced(self._clips.t_s[start:stop], stride_s)
+            found = found[self._clips.table.valid[found].any(1)]
+            future = self._views.futures(found, start, stop)
+            rows.append(found[future >= 0])
+            futures.append(future[future >= 0])
+            runs.append(np.full(len(rows[-1]), run, np.int32))
+        return _joined(rows), _joined(runs), _joined(futures)
 
 
 def _spaced(t_s: NDArray[np.float64], stride_s: float) -> NDArray[np.int64]:
@@ -383,3 +271,9 @@ def _spaced(t_s: NDArray[np.float64], stride_s: float) -> NDArray[np.int64]:
 
 def _joined(parts: Sequence[NDArray[np.generic]]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
+
+
+def _unique(names: tuple[str, ...], values: NDArray[np.float32] | None) -> tuple[str, ...]:
+    """The names, where there is one for each dimension and none is given twice."""
+    width = 0 if values is None else values.shape[1]
+    return tuple(names) if len(set(names)) == len(names) == width else ()

@@ -14,7 +14,7 @@ from itertools import pairwise
 from xml.sax.saxutils import escape, quoteattr
 
 from corpora.mixture.geometry import Band, Box, Scale, cut_bands
-from corpora.mixture.survey import Contents, MemberSurvey, PyramidSurvey, TierSurvey
+from corpora.mixture.survey import Contents, DatasetSurvey, MixtureSurvey, TierSurvey
 
 WIDTH = 1100
 COLOURS = {"human": "#E69F00", "synthetic": "#56B4E9", "neural": "#CC79A7", "robot": "#009E73"}
@@ -46,7 +46,7 @@ _DARK = """
 """
 
 
-def pyramid_svg(survey: PyramidSurvey, *, dark: bool = True) -> str:
+def pyramid_svg(survey: MixtureSurvey, *, dark: bool = True) -> str:
     """The picture. `dark`: follow a reader's dark system; False: always light, to stand in a page that is.
 
     Raises ValueError for a survey without a tier.
@@ -79,7 +79,7 @@ def pyramid_svg(survey: PyramidSurvey, *, dark: bool = True) -> str:
     return "\n".join([*out, "</svg>", ""])
 
 
-def pyramid_text(survey: PyramidSurvey, *, rows: int = 16, columns: int = 44) -> str:
+def pyramid_text(survey: MixtureSurvey, *, rows: int = 16, columns: int = 44) -> str:
     """The same in characters, a line for each slice, the tiers' names, hours and shares beside them."""
     tiers = [_largest_first(tier) for tier in reversed(survey.tiers)]
     if not tiers:
@@ -90,12 +90,12 @@ def pyramid_text(survey: PyramidSurvey, *, rows: int = 16, columns: int = 44) ->
     cuts = [round(band.top * rows) for band in bands] + [rows]
     lines = []
     for tier, (first, last) in zip(tiers, pairwise(cuts), strict=True):
-        contents = _of_tier(survey, tier[0].member.tier).contents
+        contents = _of_tier(survey, tier[0].spec.tier).contents
         for row in range(first, last):
             left, right = box.edges((row + 0.5) / rows)
-            line = (" " * round(left) + fills[tier[0].member.tier] * max(1, round(right) - round(left))).ljust(columns)
+            line = (" " * round(left) + fills[tier[0].spec.tier] * max(1, round(right) - round(left))).ljust(columns)
             if row == (first + last - 1) // 2:
-                line += f"  {tier[0].member.tier:<10}{hours_text(contents.hours):>12}  {contents.share:>6.1%}"
+                line += f"  {tier[0].spec.tier:<10}{hours_text(contents.hours):>12}  {contents.share:>6.1%}"
             lines.append(line.rstrip())
     what = "hours" if survey.planned else "samples"
     return "\n".join([*lines, f"{scale.name}; at the right: hours, share of {what}"])
@@ -123,8 +123,8 @@ class _Block:
     columns: int
 
     @classmethod
-    def of(cls, members: Sequence[MemberSurvey], survey: PyramidSurvey) -> _Block:
-        tier = _of_tier(survey, members[0].member.tier)
+    def of(cls, members: Sequence[DatasetSurvey], survey: MixtureSurvey) -> _Block:
+        tier = _of_tier(survey, members[0].spec.tier)
         columns = 2 if len(members) > 3 else 1
         room = (_LIST_WIDTH - 20 - _GUTTER * (columns - 1)) / columns
         lines = tuple(_member_line(number, found, room, columns == 1) for number, found in enumerate(members, 1))
@@ -154,15 +154,15 @@ class _Block:
         return out
 
 
-def _largest_first(tier: TierSurvey) -> list[MemberSurvey]:
-    return sorted(tier.members, key=lambda found: -found.contents.hours)
+def _largest_first(tier: TierSurvey) -> list[DatasetSurvey]:
+    return sorted(tier.datasets, key=lambda found: -found.contents.hours)
 
 
-def _of_tier(survey: PyramidSurvey, tier: str) -> TierSurvey:
+def _of_tier(survey: MixtureSurvey, tier: str) -> TierSurvey:
     return next(found for found in survey.tiers if found.tier == tier)
 
 
-def _totals(survey: PyramidSurvey) -> str:
+def _totals(survey: MixtureSurvey) -> str:
     text = _contents_text(survey.contents)
     return f"{text}; {survey.steps:,} steps of {survey.batch_size}" if survey.steps and survey.batch_size else text
 
@@ -178,24 +178,24 @@ def _contents_text(contents: Contents) -> str:
     return " · ".join(parts)
 
 
-def _member_line(number: int, found: MemberSurvey, room: float, roomy: bool) -> tuple[str, str]:
+def _member_line(number: int, found: DatasetSurvey, room: float, roomy: bool) -> tuple[str, str]:
     contents = found.contents
     tail = hours_text(contents.hours)
     if roomy:
         tail += f" · {contents.share:.1%}"
         if contents.epochs is not None:
             tail += f" · {contents.epochs:.1f} epochs"
-    return _cut(f"{number} {found.member.name}", room - _wide(tail, 12) - 12, 12), tail
+    return _cut(f"{number} {found.spec.name}", room - _wide(tail, 12) - 12, 12), tail
 
 
-def _band(tier: Sequence[MemberSurvey], band: Band, box: Box) -> list[str]:
+def _band(tier: Sequence[DatasetSurvey], band: Band, box: Box) -> list[str]:
     """Members as polygons, with their names where there is room, else their numbers in the list."""
-    colour = COLOURS[tier[0].member.tier]
+    colour = COLOURS[tier[0].spec.tier]
     out = []
     for number, found in enumerate(tier):
         corners = " ".join(f"{x:.2f},{y:.2f}" for x, y in band.segment(number, box))
         left, right, y = band.middle(number, box)
-        name, hours = _printable(found.member.name), hours_text(found.contents.hours)
+        name, hours = _printable(found.spec.name), hours_text(found.contents.hours)
         fill = colour if number % 2 == 0 else _lighter(colour)
         seam = 1.5 if right - left > 8 else 0.4  # a wide seam would hide a small member
         out.append(

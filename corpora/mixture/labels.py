@@ -1,12 +1,13 @@
-"""Latents of `giza extract`, each joined to the frame that it begins at, by clip and time."""
+"""Labels of clips on disk (latents of `giza extract`, pseudo-actions of `giza label`), each joined to the frame that it
+begins at, by clip and time."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,92 +19,90 @@ from corpora.episodes.columns import column_array
 from corpora.video.decode import describe
 from corpora.video.nearest import nearest_rows
 
-LatentColumn = Literal["latent", "quantized"]
-"""Before or after quantisation."""
 SAME_MOMENT_S = 1e-3
-"""A latent and its frame were shown at the same time, up to rounding."""
+"""A label and its frame were shown at the same time, up to rounding."""
 
 
 @dataclass(frozen=True)
-class LatentRows:
-    """N latents, in the order of the clips and of time."""
+class EmbodimentFacts:
+    """What a set of samples says of the embodiment whose actions it has."""
+
+    cameras: tuple[str, ...]
+    step_s: float = 0.0
+    """Seconds between two steps of a chunk; 0: its steps are no moments (tokens of a latent)."""
+    state_names: tuple[str, ...] = ()
+    """[Ds]; empty: unknown, or not unique."""
+    action_names: tuple[str, ...] = ()
+    """[Da]; likewise."""
+    codec: Mapping[str, Any] | None = None
+    """The action space that these actions were made with (pseudo-actions), as its `to_json` gives it: they follow their
+    robot and have no part in its statistics. None: the samples are what an action space is fitted on."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """N labels of clips, in the order of the clips and of time."""
 
     rows: NDArray[np.int64]
-    """[N], rows of the clips' table."""
+    """[N], rows of the clips' table: the frames at which labels begin."""
     runs: NDArray[np.int64]
     """[N], clips, indices into `ClipFrames.rows`."""
     values: NDArray[np.float32]
-    """[N, tokens, dim]."""
+    """[N, steps, dim]."""
+    facts: EmbodimentFacts
 
+    @classmethod
+    def read(
+        cls, folder: Path, clips: ClipFrames, *, column: str, steps: int, job: str, facts: EmbodimentFacts
+    ) -> Labels:
+        """The lists in `column` of the Parquet parts that `giza <job>` wrote to `folder`, each of `steps` steps or tokens,
+        of those frames that were decoded.
 
-def read_latents(
-    folder: Path,
-    clips: ClipFrames,
-    chosen: Sequence[int],
-    *,
-    tokens: int | None = None,
-    column: LatentColumn = "latent",
-) -> LatentRows:
-    """The latents of the clips `chosen` (indices into `clips.rows`) whose frame was decoded.
+        Raises ValueError for a part that cannot be read, a label without a frame at its time, lists that do not divide into
+        `steps`, and numbers that are not finite.
+        """
+        place = {row.clip_id: run for run, row in enumerate(clips.rows)}
+        found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
+        for path in sorted(folder.glob("part-*.parquet")):
+            try:
+                table = pq.read_table(path, columns=["clip_id", "t_s", column])
+                runs = np.asarray([place.get(name, -1) for name in table.column("clip_id").to_pylist()], np.int64)
+                known = runs >= 0
+                if known.any():
+                    kept, runs = table.filter(pa.array(known)), runs[known]
+                    t_s = column_array(kept.column("t_s"), np.float64)[:, 0]
+                    found.append((_join(clips, runs, t_s, folder, job), runs, _values(kept, column, steps)))
+            except (OSError, KeyError, pa.ArrowException) as error:
+                raise ValueError(
+                    f"{path} cannot be read ({describe(error)}); write it again with giza {job}"
+                ) from error
+        if not found:
+            nothing = np.zeros(0, np.int64)
+            return cls(nothing, nothing, np.zeros((0, steps, 0), np.float32), facts)
+        rows, runs, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        order = np.argsort(rows, kind="stable")
+        order = order[clips.table.valid[rows[order]].any(1)]
+        return cls(rows[order], runs[order], values[order], facts)
 
-    `tokens`: of a latent; None: as the configuration of the model says that extract.json names. Raises ValueError where
-    the folder holds no finished extraction, where a latent has no frame at its time, and where the tokens are unknown
-    or do not divide a latent.
-    """
-    if column not in ("latent", "quantized"):
-        raise ValueError(f"column '{column}': must be 'latent' or 'quantized'")
-    folder = folder.expanduser()
-    summary_path = folder / "extract.json"
-    if not summary_path.is_file():
-        raise ValueError(f"'{folder}' holds no finished extraction; make one with: giza extract --out {folder}")
-    tokens = _tokens(json.loads(summary_path.read_text("utf-8")), folder) if tokens is None else tokens
-    return read_labels(folder, clips, chosen, column=column, steps=tokens, job="extract")
-
-
-def read_labels(
-    folder: Path, clips: ClipFrames, chosen: Sequence[int], *, column: str, steps: int, job: str
-) -> LatentRows:
-    """The lists in `column` of the Parquet parts of a folder that `giza <job>` wrote, each of `steps` steps or tokens, for
-    the clips `chosen` whose frame was decoded. Raises ValueError as `read_latents`."""
-    place = {clips.rows[run].clip_id: run for run in chosen}
-    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
-    for path in sorted(folder.glob("part-*.parquet")):
-        try:
-            table = pq.read_table(path, columns=["clip_id", "t_s", column])
-            names = table.column("clip_id").to_pylist()
-            runs = np.asarray([place.get(name, -1) for name in names], np.int64)
-            if (runs >= 0).any():
-                kept = table.filter(pa.array(runs >= 0))
-                t_s = column_array(kept.column("t_s"), np.float64)[:, 0]
-                found.append(
-                    (_join(clips, runs[runs >= 0], t_s, folder, job), runs[runs >= 0], _values(kept, column, steps))
-                )
-        except (OSError, KeyError, pa.ArrowException) as error:
-            raise ValueError(f"{path} cannot be read ({describe(error)}); write it again with giza {job}") from error
-    if not found:
-        return LatentRows(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, steps, 0), np.float32))
-    rows, runs, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    order = np.argsort(rows, kind="stable")
-    order = order[clips.table.valid[rows[order]].any(1)]
-    return LatentRows(rows[order], runs[order], values[order])
-
-
-def shuffle_over_clips(latents: LatentRows, seed: int) -> LatentRows:
-    """The same latents, each at a frame of another clip, as a control: what they say of their frames is gone, their
-    distribution is not. Raises ValueError where one clip holds more than half of them."""
-    count = len(latents.rows)
-    largest = int(np.bincount(latents.runs).max(initial=0)) if count else 0
-    if 2 * largest > count:
-        raise ValueError(
-            f"{largest} of {count} latents are of one clip: there are not enough others to exchange them with; add clips"
-        )
-    # In random order clip by clip; moved on by the largest clip, each lands in another one.
-    rng = np.random.default_rng(seed)
-    clip_order = rng.permutation(int(latents.runs.max(initial=0)) + 1)
-    order = np.lexsort((rng.random(count), clip_order[latents.runs]))
-    values = np.empty_like(latents.values)
-    values[order] = latents.values[np.roll(order, largest)]
-    return replace(latents, values=values)
+    def shuffled(self, seed: int) -> Labels:
+        """The same labels, each at a frame of another clip, as a control: what they say of their frames is gone, their
+        distribution is not. Raises ValueError where one clip holds more than half of them."""
+        count = len(self.rows)
+        largest = int(np.bincount(self.runs).max(initial=0)) if count else 0
+        if 2 * largest > count:
+            raise ValueError(
+                f"{largest} of {count} latents are of one clip: there are not enough others to exchange them with; add "
+                "clips"
+            )
+        if not count:
+            return self
+        # In random order clip by clip; moved on by the largest clip, each lands in another one.
+        rng = np.random.default_rng(seed)
+        clip_order = rng.permutation(int(self.runs.max(initial=0)) + 1)
+        order = np.lexsort((rng.random(count), clip_order[self.runs]))
+        values = np.empty_like(self.values)
+        values[order] = self.values[np.roll(order, largest)]
+        return replace(self, values=values)
 
 
 def _join(
@@ -125,22 +124,46 @@ def _join(
     return rows
 
 
-def _values(table: pa.Table, column: str, tokens: int) -> NDArray[np.float32]:
+def _values(table: pa.Table, column: str, steps: int) -> NDArray[np.float32]:
     flat = column_array(table.column(column), np.float32)
-    if tokens < 1 or not flat.shape[1] or flat.shape[1] % tokens:
-        raise ValueError(f"tokens {tokens}: labels of {flat.shape[1]} numbers do not divide into so many")
+    if steps < 1 or not flat.shape[1] or flat.shape[1] % steps:
+        raise ValueError(f"tokens {steps}: labels of {flat.shape[1]} numbers do not divide into so many")
     if not np.isfinite(flat).all():
         raise ValueError("numbers that are not finite: the model that made them is broken")
-    return flat.reshape(len(flat), tokens, -1)
+    return flat.reshape(len(flat), steps, -1)
 
 
-def _tokens(summary: dict[str, object], folder: Path) -> int:
-    if "tokens" in summary:
-        return int(str(summary["tokens"]))
+def tokens_of_latents(folder: Path) -> int:
+    """Tokens of one latent, as extract.json or the configuration of its model says. Raises ValueError where the folder holds
+    no finished extraction, or neither says it."""
+    path = folder / "extract.json"
+    if not path.is_file():
+        raise ValueError(f"'{folder}' holds no finished extraction; make one with: giza extract --out {folder}")
+    summary: dict[str, object] = json.loads(path.read_text("utf-8"))
     config = Path(str(summary.get("lam", ""))).expanduser() / "config.json"
     try:
-        return int(json.loads(config.read_text("utf-8"))["tokens"])
+        return int(str(summary["tokens"] if "tokens" in summary else json.loads(config.read_text("utf-8"))["tokens"]))
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise ValueError(
-            f"'{folder}' does not say how many tokens a latent has, and {config} cannot be read; give tokens"
+            f"'{folder}' does not say how many tokens a latent has, and {config} cannot be read; extract again"
         ) from error
+
+
+def part_footers(folder: Path) -> list[tuple[Path, Mapping[bytes, bytes], int]]:
+    """(path, metadata, rows) of the folder's Parquet parts. Raises ValueError for one that cannot be read."""
+    found: list[tuple[Path, Mapping[bytes, bytes], int]] = []
+    for path in sorted(folder.glob("part-*.parquet")):
+        try:
+            with pq.ParquetFile(path) as file:
+                found.append((path, dict(file.schema_arrow.metadata or {}), int(file.metadata.num_rows)))
+        except (OSError, pa.ArrowException) as error:
+            raise ValueError(f"{path} cannot be read ({describe(error)}); remove it and make it again") from error
+    return found
+
+
+def list_width(paths: Sequence[Path], column: str) -> int:
+    """Length of the lists of a column, by its first row; 0 where there is no row."""
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            return len(next(file.iter_batches(batch_size=1, columns=[column])).column(0)[0].as_py())
+    return 0

@@ -1,17 +1,17 @@
-"""The order of samples in a mixture of members, as a pure function of (seed, batch number).
+"""The order of samples in a mixture of datasets, as a pure function of (seed, batch number).
 
 So a training that resumes in the middle goes on exactly, and the order is the same for any number of workers and ranks.
 
-- **Shares.** In batch n, members lie end to end on a line of `batch_size` units, each as long as its share, and one sample
+- **Shares.** In batch n, datasets lie end to end on a line of `batch_size` units, each as long as its share, and one sample
   is drawn at every point v_n + k (systematic sampling); v_n advances by the golden ratio, so after any number of
-  batches every member's count is within a few samples of its exact share, not within a random walk of it. The line is
+  batches every dataset's count is within a few samples of its exact share, not within a random walk of it. The line is
   counted in whole ticks of 2^-40, so the count is exact, and a sum of floors (of a linear function, by Euclid's
   algorithm) gives it without walking through the batches.
-- **Within a member** each epoch is a permutation of its own, without replacement: a Feistel network over the smallest
-  power of four that holds the member, walking along its cycle until it is back inside (Black and Rogaway, 2002); for
-  small members, where so small a network would not be uniform, a table.
+- **Within a dataset** each epoch is a permutation of its own, without replacement: a Feistel network over the smallest
+  power of four that holds the dataset, walking along its cycle until it is back inside (Black and Rogaway, 2002); for
+  small datasets, where so small a network would not be uniform, a table.
 
-A batch costs O(batch_size + members), however many samples there are and however many batches have gone by.
+A batch costs O(batch_size + datasets), however many samples there are and however many batches have gone by.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _TICKS = 1 << 40
 _GOLDEN = round(_TICKS * (math.sqrt(5) - 1) / 2) | 1
 _FEISTEL_ROUNDS = 6
 _TABLE_SIZE = 4096
-"""Members up to this size are permuted by a table."""
+"""Datasets up to this size are permuted by a table."""
 _GAMMA = 0x9E3779B97F4A7C15
 _WORD = (1 << 64) - 1
 
 
 class MixtureOrder:
-    """Which samples of which member make up a batch.
+    """Which samples of which dataset make up a batch.
 
-    `sizes`: samples of each member; `weights`: their shares, of any positive sum; 0 leaves a member out; `names`: for
-    messages. Raises ValueError for negative or infinite weights, for a member with weight but without samples, and
+    `sizes`: samples of each dataset; `weights`: their shares, of any positive sum; 0 leaves a dataset out; `names`: for
+    messages. Raises ValueError for negative or infinite weights, for a dataset with weight but without samples, and
     where no weight is positive.
     """
 
@@ -53,14 +53,14 @@ class MixtureOrder:
     ) -> None:
         names = list(names) or [str(index) for index in range(len(sizes))]
         if not len(sizes) == len(weights) == len(names):
-            raise ValueError(f"{len(sizes)} sizes, {len(weights)} weights, {len(names)} names: one for each member")
+            raise ValueError(f"{len(sizes)} sizes, {len(weights)} weights, {len(names)} names: one for each dataset")
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size}: must be at least 1")
         for name, size, weight in zip(names, sizes, weights, strict=True):
             if not (math.isfinite(weight) and weight >= 0):
-                raise ValueError(f"weight {weight} of member '{name}': must be finite and 0 or more")
+                raise ValueError(f"weight {weight} of dataset '{name}': must be finite and 0 or more")
             if weight > 0 and size < 1:
-                raise ValueError(f"member '{name}' is empty: give it samples, or the weight 0")
+                raise ValueError(f"dataset '{name}' is empty: give it samples, or the weight 0")
         total = sum(Fraction(weight) for weight in weights)
         if total <= 0:
             raise ValueError(f"weights {list(weights)}: at least one must be above 0")
@@ -71,7 +71,7 @@ class MixtureOrder:
             upto += Fraction(weight)
             ends.append(math.floor(batch_size * _TICKS * upto / total))
         self._ends = ends
-        """Members lie between these ticks."""
+        """Datasets lie between these ticks."""
         self._start = _mix(seed & _WORD) % _TICKS
 
     @property
@@ -81,18 +81,18 @@ class MixtureOrder:
         return tuple((end - start) / whole for start, end in itertools.pairwise(self._ends))
 
     def counts(self, batches: int) -> list[int]:
-        """Samples of each member in the first `batches` batches."""
+        """Samples of each dataset in the first `batches` batches."""
         upto = [-_floor_sum(batches, _TICKS, _GOLDEN, self._start - end) for end in self._ends]
         return [after - before for before, after in itertools.pairwise(upto)]
 
     def epochs(self, batches: int) -> list[float]:
-        """How often each member has been gone through after `batches` batches; 0 for an empty one."""
+        """How often each dataset has been gone through after `batches` batches; 0 for an empty one."""
         return [count / size if size else 0.0 for count, size in zip(self.counts(batches), self.sizes, strict=True)]
 
     def batch(self, number: int, *, rank: int = 0, ranks: int = 1) -> list[tuple[int, int]]:
-        """(member, index) of each sample of batch `number`, member after member.
+        """(dataset, index) of each sample of batch `number`, dataset after dataset.
 
-        With several ranks, every `ranks`-th from `rank` on: together they are the batch, and each has the members'
+        With several ranks, every `ranks`-th from `rank` on: together they are the batch, and each has the datasets'
         shares. Raises ValueError where `batch_size` does not divide, or for a number below 0.
         """
         if number < 0:
@@ -105,20 +105,20 @@ class MixtureOrder:
         point = self._start + number * _GOLDEN
         upto = [-((point - end) // _TICKS) for end in self._ends]
         chosen: list[tuple[int, int]] = []
-        for member, (first, (low, high)) in enumerate(zip(before, itertools.pairwise(upto), strict=True)):
+        for dataset, (first, (low, high)) in enumerate(zip(before, itertools.pairwise(upto), strict=True)):
             if high > low:
-                chosen += [(member, index) for index in self._drawn(member, first, first + high - low).tolist()]
+                chosen += [(dataset, index) for index in self._drawn(dataset, first, first + high - low).tolist()]
         assert len(chosen) == self.batch_size
         return chosen[rank::ranks]
 
-    def _drawn(self, member: int, first: int, last: int) -> NDArray[np.uint64]:
-        """Indices of the member's draws [first, last)."""
-        size = self.sizes[member]
+    def _drawn(self, dataset: int, first: int, last: int) -> NDArray[np.uint64]:
+        """Indices of the dataset's draws [first, last)."""
+        size = self.sizes[dataset]
         parts = []
         while first < last:
             epoch, place = divmod(first, size)
             stop = min(last, (epoch + 1) * size)
-            key = _mix(_mix(_mix(self.seed & _WORD) ^ (member + 1)) ^ epoch)
+            key = _mix(_mix(_mix(self.seed & _WORD) ^ (dataset + 1)) ^ epoch)
             parts.append(permuted(np.arange(place, place + stop - first, dtype=np.uint64), size, key))
             first = stop
         return np.concatenate(parts)

@@ -1,5 +1,5 @@
-"""Pseudo-actions of `giza label` on disk and as samples: chunks of a robot's actions that an inverse dynamics model read
-off video without actions.
+"""Pseudo-actions of `giza label` on disk: chunks of a robot's actions that an inverse dynamics model read off video
+without actions.
 
     FOLDER/label.json             which robot, how many steps, what was measured; written last
            part-000000.parquet    clip_id, t_s, action (the chunk from there on, raw, flattened), steps
@@ -7,10 +7,9 @@ off video without actions.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from corpora.clips.frames import ClipFrames
-from corpora.mixture.datasets import LabelledClipMember, chosen_clips
-from corpora.mixture.labels import read_labels
+from corpora.mixture.labels import EmbodimentFacts
 
 SUMMARY = "label.json"
 _METADATA = b"giza"
@@ -42,17 +39,12 @@ class PseudoActionFacts:
     """What label.json says of the chunks."""
 
     embodiment: str
-    """Whose actions they are: the policy's slot."""
+    """Whose actions they are."""
+    robot: EmbodimentFacts
+    """With the action space of that embodiment, fitted on the episodes that the model was trained on; of its cameras the
+    first is the one that the model saw."""
     horizon: int
     """Steps of a chunk."""
-    step_s: float
-    """Seconds between two steps."""
-    action_names: tuple[str, ...]
-    """[Da]."""
-    cameras: tuple[str, ...]
-    """Of the robot; the first is the one that the model saw."""
-    codec: Mapping[str, Any]
-    """The robot's codec, fitted on the episodes that the model was trained on, as its `to_json` gives it."""
     corpus: str
     """Identity of the corpus that was labelled."""
 
@@ -64,66 +56,17 @@ def read_facts(folder: str | Path) -> PseudoActionFacts:
         raise ValueError(f"'{folder}' holds no finished pseudo-actions; make them with: giza label --out {folder}")
     try:
         values = json.loads(path.read_text("utf-8"))
-        return PseudoActionFacts(
-            embodiment=str(values["embodiment"]),
-            horizon=int(values["horizon"]),
+        robot = EmbodimentFacts(
+            cameras=tuple(values["cameras"]),
             step_s=float(values["step_s"]),
             action_names=tuple(values["action_names"]),
-            cameras=tuple(values["cameras"]),
             codec=dict(values["codec"]),
-            corpus=str(values["corpus_identity"]),
+        )
+        return PseudoActionFacts(
+            str(values["embodiment"]), robot, int(values["horizon"]), str(values["corpus_identity"])
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}); label the corpus again") from error
-
-
-class PseudoActionMember(LabelledClipMember):
-    """Clips with pseudo-actions, as samples of the robot whose actions they are, without a state.
-
-    `labels`: folder of `giza label`, of the same corpus. Of a chunk that is longer than `horizon` the first steps are
-    taken. Raises ValueError where labels and clips do not fit each other, for another robot than `embodiment`, and as
-    `LabelledClipMember`.
-    """
-
-    def __init__(
-        self,
-        clips: ClipFrames,
-        labels: str | Path,
-        *,
-        name: str,
-        embodiment: str,
-        horizon: int,
-        tier: str = "human",
-        future_s: float | None = None,
-        history_s: Sequence[float] = (0.0,),
-        groups: Collection[str] | None = None,
-    ) -> None:
-        folder = Path(labels).expanduser()
-        self.facts = read_facts(folder)
-        if embodiment != self.facts.embodiment:
-            raise ValueError(
-                f"member '{name}': the pseudo-actions in '{labels}' are those of '{self.facts.embodiment}', not of "
-                f"'{embodiment}'; give that embodiment, or label with --embodiment {embodiment}"
-            )
-        found = read_labels(
-            folder, clips, chosen_clips(clips, groups), column="action", steps=self.facts.horizon, job="label"
-        )
-        dim = len(self.facts.action_names)
-        if len(found.rows) and found.values.shape[2] != dim:
-            raise ValueError(
-                f"'{labels}' holds actions of {found.values.shape[2]} dimensions, but names {dim}: label again"
-            )
-        found = dataclasses.replace(found, values=found.values[:, :horizon])
-        super().__init__(
-            clips,
-            found,
-            name=name,
-            embodiment=embodiment,
-            horizon=horizon,
-            tier=tier,
-            future_s=future_s,
-            history_s=history_s,
-        )
 
 
 @dataclass(frozen=True)

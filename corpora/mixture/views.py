@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,27 +12,42 @@ from corpora.store.frames import FrameTable
 from corpora.video.nearest import rows_within
 
 
+@dataclass(frozen=True)
+class Window:
+    """Which moments make up one sample at time t, in seconds relative to t."""
+
+    horizon: int
+    """Steps of a chunk."""
+    step_s: float | None = None
+    """Between two of them; None: the rate of the episodes."""
+    history_s: tuple[float, ...] = (0.0,)
+    """Of the pictures, oldest first, 0 the last."""
+    future_s: float | None = None
+    """To the future; None: no future."""
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1:
+            raise ValueError(f"horizon {self.horizon}: a chunk has at least 1 step")
+        if self.step_s is not None and not self.step_s > 0:
+            raise ValueError(f"step_s {self.step_s}: must be above 0 seconds")
+        history = self.history_s
+        if not history or history[-1] != 0 or any(late <= early for early, late in pairwise(history)):
+            raise ValueError(
+                f"history_s {tuple(history)}: seconds relative to the present, oldest first, 0 the last; for example "
+                "(-0.5, 0.0)"
+            )
+        if self.future_s is not None and not self.future_s > 0:
+            raise ValueError(f"future_s {self.future_s}: must be above 0 seconds, or None for no future")
+
+
 class PictureViews:
     """Pictures of runs of rows (episodes or clips) around a moment."""
 
     def __init__(
-        self,
-        table: FrameTable,
-        t_s: NDArray[np.float64],
-        history_s: Sequence[float],
-        future_s: float | None,
-        interval_s: float | None = None,
+        self, table: FrameTable, t_s: NDArray[np.float64], window: Window, interval_s: float | None = None
     ) -> None:
-        history = np.asarray(history_s, np.float64)
-        if not len(history) or history[-1] != 0 or (np.diff(history) <= 0).any():
-            raise ValueError(
-                f"history_s {tuple(history_s)}: seconds relative to the present, oldest first, 0 the last; for example "
-                "(-0.5, 0.0)"
-            )
-        if future_s is not None and not future_s > 0:
-            raise ValueError(f"future_s {future_s}: must be above 0 seconds, or None for no future")
-        self.table, self.t_s, self.future_s = table, t_s, future_s
-        self._history = history if len(history) > 1 else None
+        self.table, self.t_s, self.future_s = table, t_s, window.future_s
+        self._history = np.asarray(window.history_s, np.float64) if len(window.history_s) > 1 else None
         self._interval_s = interval_s
 
     def interval(self, start: int, stop: int) -> float:
@@ -48,6 +64,10 @@ class PictureViews:
         found = found + start
         near &= (found > rows) & self.table.valid[found].all(1)
         return np.where(near, found, -1)
+
+    def shown(self, row: int) -> NDArray[np.uint8] | None:
+        """Pictures [V, S, S, 3] of a row; None for -1."""
+        return None if row < 0 else self.table.pictures[row].copy()
 
     def around(self, row: int, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Pictures [V, T, S, S, 3] and mask [V, T]."""

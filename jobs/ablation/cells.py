@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from typing import Any
 from filelock import FileLock
 
 from corpora.episodes.episode import EpisodeSelection
-from corpora.mixture.spec import Pyramid, read_pyramid
+from corpora.mixture.mixture import MixtureSpec
 from corpora.store.files import write_json
 from corpora.store.run import TRAINING, Run
-from jobs.ablation.arms import ARMS, Arm, Cell
-from jobs.ablation.data import EMBODIMENT, Prepared, TierData, base_pyramid, labelled, robot_member
+from jobs.ablation.arms import Arm, Cell
+from jobs.ablation.settings import Budget, TierData
+from jobs.ablation.tiers import EMBODIMENT, LabelOrder, Tiers
 from vla.models.config import PolicyConfig
 from vla.training_config import PolicyTrainingConfig
 
@@ -27,38 +28,33 @@ FAILURE = "failure.json"
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What all arms have in common."""
+class Plan:
+    """What one arm trains on with some number of demonstrations."""
 
-    pretrain_steps: int = 400
-    """Optimiser steps on the base alone; an arm without a base takes them on its demonstrations. 0: the base is trained on
-    beside the demonstrations only, from scratch."""
-    ground_steps: int = 600
-    """Optimiser steps on the demonstrations."""
-    co_train_share: float = 0.5
-    """Share of the base's samples beside those of demonstrations."""
-    batch_size: int = 32
-    """Samples a step, in both."""
-    lr: float = 1e-3
-    """Peak learning rate of both."""
-    starts: int = 10
-    """Unseen starts of each task."""
-    execute: int = 8
-    """Steps of a chunk that are executed."""
-    max_steps: int = 250
-    """Control steps of a rollout."""
+    demos: int
+    mixture: MixtureSpec
+    orders: tuple[LabelOrder, ...]
+    """Labels that it makes first."""
 
-    def __post_init__(self) -> None:
-        if self.pretrain_steps < 0 or self.ground_steps < 1:
-            raise ValueError(
-                f"pretrain_steps {self.pretrain_steps}, ground_steps {self.ground_steps}: at least 0 and 1 optimiser steps"
-            )
-        if not 0 <= self.co_train_share < 1:
-            raise ValueError(f"co_train_share {self.co_train_share}: within 0 and 1, e.g. 0.5")
-        if not self.pretrain_steps and not self.co_train_share:
-            raise ValueError(
-                "pretrain_steps 0 with co_train_share 0: nothing would be trained on the base; give either"
-            )
+    @property
+    def robot(self) -> MixtureSpec:
+        """The demonstrations."""
+        return self.mixture.of_tier("robot")
+
+    @property
+    def base(self) -> MixtureSpec:
+        """What it is pretrained on: everything below the robot tier."""
+        return self.mixture.of_tier("human", "synthetic", "neural")
+
+
+def plans(arm: Arm, tiers: Tiers, demos: Sequence[int]) -> tuple[Plan, ...]:
+    """One for each number of demonstrations."""
+    found = []
+    for count in demos:
+        tiers.orders.clear()
+        mixture = arm.mixture(tiers, count)
+        found.append(Plan(count, mixture, tuple(tiers.orders)))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -67,18 +63,19 @@ class CellJob:
 
     out: str
     arm: str
+    recipe: str
+    flare: bool
     seed: int
-    demos: tuple[int, ...]
+    plans: tuple[Plan, ...]
     tasks: tuple[str, ...]
     budget: Budget
     data: TierData
     policy: PolicyConfig
-    extra: str
     threads: int
 
 
 def run_arm(job: CellJob) -> list[dict[str, Any]]:
-    """The cells of one arm and seed, in the order of `demos`; a failure is a result too."""
+    """The cells of one arm and seed, in the order of its plans; a failure is a result too."""
     import logging
     import warnings
 
@@ -89,14 +86,14 @@ def run_arm(job: CellJob) -> list[dict[str, Any]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(job.threads)
     try:
-        return [_cell(job, demos) for demos in job.demos]
+        return [_cell(job, plan) for plan in job.plans]
     finally:
         torch.set_num_threads(threads)  # the process may be the caller's own
 
 
-def _cell(job: CellJob, demos: int) -> dict[str, Any]:
+def _cell(job: CellJob, plan: Plan) -> dict[str, Any]:
     """The result of one cell, from the disk where it is done."""
-    cell = Cell(job.arm, demos, job.seed)
+    cell = Cell(job.arm, plan.demos, job.seed)
     folder = Path(job.out) / "runs" / cell.folder
     done = folder / RESULT
     if done.is_file():
@@ -104,7 +101,7 @@ def _cell(job: CellJob, demos: int) -> dict[str, Any]:
         return finished
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        result = _run_cell(job, cell, folder)
+        result = _run_cell(job, plan, cell, folder)
         (folder / FAILURE).unlink(missing_ok=True)
         write_json(done, result)
     except KeyboardInterrupt:
@@ -119,43 +116,37 @@ def _record(cell: Cell, status: str, *, error: str | None = None, **facts: Any) 
     return {**dataclasses.asdict(cell), "status": status, "error": error, "rollouts": [], "curve": [], **facts}
 
 
-def _run_cell(job: CellJob, cell: Cell, folder: Path) -> dict[str, Any]:
+def _run_cell(job: CellJob, plan: Plan, cell: Cell, folder: Path) -> dict[str, Any]:
     from vla.checkpoint import load_policy
 
-    arm, budget = ARMS[cell.arm], job.budget
-    out = Path(job.out)
-    places = labelled(_places(out), arm, cell.demos)
-    extra = read_pyramid(job.extra) if job.extra else None
-    own = ""
-    if arm.human in ("inverse-dynamics", "true"):  # the labels know only these demonstrations
-        own = f"-demos{cell.demos}"
-        _label(job, places, cell.demos, true=arm.human == "true")
-    base = base_pyramid(arm, places, extra)
+    budget, robot = job.budget, plan.robot.weighing(1.0)
+    for order in plan.orders:
+        _label(job, order)
     pretraining: dict[str, Any] = {"steps": 0, "minutes": 0.0, "samples_seen": 0}
     start = None
-    if arm.pretrained:
+    if plan.base.datasets:
+        own = f"-demos{cell.demos}" if len({other.base for other in job.plans}) > 1 or plan.orders else ""
         if budget.pretrain_steps:
-            start = out / "runs" / cell.arm / f"pretrain{own}-seed{cell.seed}"
-            pretraining = _train(job, arm, base, start, cell.seed, budget.pretrain_steps, None)
+            start = Path(job.out) / "runs" / cell.arm / f"pretrain{own}-seed{cell.seed}"
+            pretraining = _train(job, plan.base, start, budget.pretrain_steps, None)
         share = budget.co_train_share / (1 - budget.co_train_share)
-        total = sum(member.weight for member in base.members)
-        rest = [dataclasses.replace(member, weight=member.weight * share / total) for member in base.members]
-        mixture = Pyramid("", (robot_member(places, cell.demos, 1.0), *(m for m in rest if m.weight > 0)), Path())
+        mixture = robot + plan.base.weighing(share) if share else robot
         steps = budget.ground_steps
     else:
-        mixture = Pyramid("", (robot_member(places, cell.demos, 1.0),), Path())
+        mixture = robot
         steps = budget.pretrain_steps + budget.ground_steps  # trained as long
-    grounding = _train(job, arm, mixture, folder, cell.seed, steps, start)
+    grounding = _train(job, mixture, folder, steps, start)
     policy = load_policy(folder)
     rollouts = _rollouts(job, policy, folder)
-    robot = sum(m["epochs"] * m["samples"] for m in grounding["members"] if m["name"] == "demonstrations")
+    names = {spec.name for spec in robot.datasets}
+    seen = sum(m["epochs"] * m["samples"] for m in grounding["members"] if m["name"] in names)
     return _record(
         cell,
         "done",
         steps=pretraining["steps"] + grounding["steps"],
         minutes=round(pretraining["minutes"] + grounding["minutes"], 3),
         samples_seen=pretraining["samples_seen"] + grounding["samples_seen"],
-        robot_samples_seen=round(robot),
+        robot_samples_seen=round(seen),
         curve=_curve(folder),
         rollouts=rollouts,
         held_out=grounding["held_out"],
@@ -163,80 +154,69 @@ def _run_cell(job: CellJob, cell: Cell, folder: Path) -> dict[str, Any]:
     )
 
 
-def _label(job: CellJob, places: Prepared, demos: int, *, true: bool) -> None:
-    """Actions for people's clips: by an inverse dynamics model of `demos` demonstrations a task, or the `true` ones."""
+def _label(job: CellJob, order: LabelOrder) -> None:
+    """Actions for people's clips: by an inverse dynamics model of the demonstrations, or the true ones."""
     from jobs.ablation.ceiling import write_true_actions
     from jobs.commands import label
 
-    folder = places.pseudo_actions
+    out = Path(job.out)
     config = label.LabelConfig(
-        robot=places.robot,
+        robot=out / "robot",
         embodiment=EMBODIMENT,
-        corpus=places.human,
-        out=folder,
+        corpus=out / "human" / "corpus",
+        out=order.folder,
         steps=job.budget.pretrain_steps or job.budget.ground_steps,
-        selection=EpisodeSelection(demos=demos, failures=True),
+        selection=EpisodeSelection(demos=order.demos, failures=True),
         horizon=job.policy.horizon,
         image_size=job.policy.image_size,
-        cache=Path(job.out) / "cache",
+        cache=out / "cache",
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(
-        folder.with_suffix(".lock")
-    ):  # seeds that run side by side share the labels; the second finds them done
-        if true:
-            write_true_actions(config, Path(job.out) / "human" / "truth.parquet")
+    order.folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(order.folder.with_suffix(".lock")):  # seeds side by side share the labels; the second finds them done
+        if order.true:
+            write_true_actions(config, out / "human" / "truth.parquet")
         else:
             label.run(config, quiet=True)
 
 
-def _places(out: Path) -> Prepared:
-    human = out / "human"
-    return Prepared(out / "robot", out / "synthetic", human / "corpus", human / "latents", human / "pseudo")
-
-
-def _train(
-    job: CellJob, arm: Arm, mixture: Pyramid, folder: Path, seed: int, steps: int, start: Path | None
-) -> dict[str, Any]:
+def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: Path | None) -> dict[str, Any]:
     """Trains in `folder`, or reads what a finished training left there."""
     import lightning
 
     from jobs.policy_run import train_policy
     from vla.checkpoint import build_policy, load_policy
-    from vla.data.open import open_members
+    from vla.data.open import open_mixture
 
     run = Run(folder, {}, record=TRAINING)  # the ablation's folder belongs to its settings
     if (done := run.finished) is not None:
         return done
-    lightning.seed_everything(seed, workers=True, verbose=False)
-    config = dataclasses.replace(job.policy, head="regression") if arm.recipe == "bc" else job.policy
+    lightning.seed_everything(job.seed, workers=True, verbose=False)
+    config = dataclasses.replace(job.policy, head="regression") if job.recipe == "bc" else job.policy
     policy = load_policy(start) if start is not None else build_policy(config)
     alignment = dataclasses.replace(
         PolicyTrainingConfig(steps=1).alignment,
         standardise=True,
         ema=1.0,  # the random start, kept: an average of a network that learns from nothing but it falls to a point
     )
-    flare = arm.flare and arm.recipe != "bc"
     training = PolicyTrainingConfig(
         steps=steps,
         batch_size=job.budget.batch_size,
         lr=job.budget.lr,
         workers=0,
         ema=0.99,
-        flare=flare,
+        flare=job.flare,
         alignment=alignment,
         val_every_steps=max(1, min(50, steps // 2), steps // 5),  # checkpoints twice as often, of a small budget too
         val_samples=128,
     )
-    members = open_members(
+    datasets = open_mixture(
         mixture,
         policy,
         seed=0,  # the same episodes are held out in every arm and seed
-        held_share=0.1,
-        future_s=alignment.future_s if flare else None,
+        future_s=alignment.future_s if job.flare else None,
         cache=Path(job.out) / "cache",
     )
-    return train_policy(policy, members, training, run, seed=seed, quiet=True)
+    return train_policy(policy, datasets, training, run, seed=job.seed, quiet=True)
 
 
 def _rollouts(job: CellJob, policy: Any, folder: Path) -> list[dict[str, Any]]:

@@ -6,21 +6,22 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from corpora.mixture.mixture import MixtureSpec, read_mixture
 from corpora.simulation.tasks import task_names
-from jobs.ablation.arms import ARMS, arms_named, cells
-from jobs.ablation.cells import FAILURE, RESULT, Budget, CellJob, each
-from jobs.ablation.data import Prepared, TierData, base_pyramid, labelled, robot_member
+from jobs.ablation.arms import Arm, arms_named, cells
+from jobs.ablation.cells import FAILURE, RESULT, CellJob, Plan, each, plans
+from jobs.ablation.settings import Budget, TierData
+from jobs.ablation.tiers import Tiers
 from jobs.cli import parse
 from vla.models.config import PolicyConfig
 from vla.recipes import SMALL_FLARE
 
 if TYPE_CHECKING:
-    from corpora.mixture.spec import Pyramid
     from jobs.ablation.statistics import Statistics
 
 SIX = ("drawer-open", "button-press-topdown", "window-open", "door-open", "faucet-open", "faucet-close")
@@ -59,7 +60,7 @@ class AblateConfig:
     data: TierData = dataclasses.field(default_factory=TierData)
     """How much of each tier there is."""
     extra: Path | None = None
-    """Pyramid file whose members with people's video (labels latent and none) join the arms that use such video."""
+    """Pyramid file whose datasets of people's video (labels latent and none) join the arms that use such video."""
     engine: Literal["local", "ray"] = "local"
     """ray: arms side by side on the machines of a cluster that share the folder."""
     parallel: int = 0
@@ -71,7 +72,6 @@ class AblateConfig:
 
     def __post_init__(self) -> None:
         task_names(self.tasks)
-        arms_named(self.arms)
         if not self.demos or min(self.demos) < 1:
             raise ValueError(f"--demos {self.demos}: each at least 1")
         if 2 * max(self.demos) + 4 > self.data.robot_episodes:
@@ -103,12 +103,12 @@ RECIPES: dict[str, dict[str, Any]] = {
 """Fields that a recipe sets; flags override them."""
 
 
-def run(config: AblateConfig) -> dict[str, Any]:
+def run(config: AblateConfig, own: Sequence[Arm] = ()) -> dict[str, Any]:
     """Runs what is missing and writes ablation.json and ablation.html; returns the former.
 
-    Raises ValueError where `out` holds another ablation; an arm that fails is in the result and stops nothing.
+    `own`: arms beside those of ARMS, which `config.arms` may name. Raises ValueError for an unknown arm, and where `out`
+    holds another ablation; an arm that fails is in the result and stops nothing.
     """
-    from corpora.mixture.spec import read_pyramid
     from corpora.store.run import TRAINING, Run
     from jobs.ablation.page import write_page
     from jobs.ablation.statistics import summarise
@@ -116,7 +116,7 @@ def run(config: AblateConfig) -> dict[str, Any]:
     from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
 
     began = time.monotonic()
-    extra = read_pyramid(config.extra) if config.extra is not None else None
+    arms = arms_named(config.arms, {arm.name: arm for arm in own})
     settings = dataclasses.asdict(config)
     for moved in ("out", "engine", "parallel", "recipe"):
         del settings[moved]
@@ -134,7 +134,7 @@ def run(config: AblateConfig) -> dict[str, Any]:
         print_tables(before, summarise(before, seed=config.seed))
         return before
     with run.claim():
-        result, found = _measure(config, extra)
+        result, found = _measure(config, arms)
         result["minutes"] = round((time.monotonic() - began) / 60, 2)
         write_page(result, config.out / "ablation.html", found)
         result = run.finish(result)
@@ -142,27 +142,30 @@ def run(config: AblateConfig) -> dict[str, Any]:
     return result
 
 
-def _measure(config: AblateConfig, extra: Pyramid | None) -> tuple[dict[str, Any], Statistics]:
+def _measure(config: AblateConfig, arms: Sequence[Arm]) -> tuple[dict[str, Any], Statistics]:
     """Runs what is missing; all that there is then, and what it says."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from jobs.ablation.data import hours, prepare
     from jobs.ablation.statistics import summarise
 
-    arms, tasks = arms_named(config.arms), task_names(config.tasks)
-    places = prepare(config.out, tasks, config.data, arms, quiet=True)
+    tasks = task_names(config.tasks)
+    extra = read_mixture(config.extra.resolve()) if config.extra is not None else None
+    tiers = Tiers(config.out, tasks, config.data, extra)
+    plan = {arm.name: plans(arm, tiers, config.demos) for arm in arms}
+    tiers.make()
     parallel = config.parallel or min(8, os.cpu_count() or 1)
     jobs = [
         CellJob(
             out=str(config.out.resolve()),
             arm=arm.name,
+            recipe=arm.recipe,
+            flare=arm.flare,
             seed=seed,
-            demos=config.demos,
+            plans=plan[arm.name],
             tasks=tasks,
             budget=config.budget,
             data=config.data,
             policy=config.policy,
-            extra=str(config.extra.resolve()) if config.extra else "",
             threads=max(1, (os.cpu_count() or 1) // parallel),
         )
         for seed in config.seeds
@@ -179,31 +182,24 @@ def _measure(config: AblateConfig, extra: Pyramid | None) -> tuple[dict[str, Any
                 bar.console.print("; ".join(_said(result) for result in results))
 
         each(jobs, parallel, config.engine, done)
-    result = gather(config)
+    result = gather(config, arms, plan)
     result["pyramid"] = {
-        "tiers": [{"tier": tier, "hours": value} for tier, value in hours(places).items()],
-        "svg": _picture(config, places, extra),
+        "tiers": [{"tier": tier, "hours": value} for tier, value in tiers.hours().items()],
+        "svg": _picture(arms, plan),
     }
     found = summarise(result, seed=config.seed)
     result["statistics"] = found.to_json()
     return result, found
 
 
-def _picture(config: AblateConfig, places: Prepared, extra: Pyramid | None) -> str | None:
-    """The pyramid of all that any arm trains on, at the largest number of demonstrations."""
-    from corpora.mixture.drawing import pyramid_svg
-    from corpora.mixture.spec import Pyramid, PyramidMember
-    from corpora.mixture.survey import survey_pyramid
-
-    members: dict[str, PyramidMember] = {}
-    for arm in arms_named(config.arms):
-        if not arm.shuffled and arm.pretrained:
-            base = base_pyramid(arm, labelled(places, arm, max(config.demos)), extra)
-            members |= {member.name: member for member in base.members}
-    robot = robot_member(places, max(config.demos), 1.0)
+def _picture(arms: Sequence[Arm], plan: Mapping[str, Sequence[Plan]]) -> str | None:
+    """The pyramid of all that any arm but a control trains on, at the largest number of demonstrations."""
+    most = [max(plan[arm.name], key=lambda found: found.demos) for arm in arms if not arm.is_control]
+    below = {spec.name: spec for found in most for spec in found.base.datasets}
+    robot = {spec.name: spec for found in most for spec in found.robot.datasets}
     try:
-        return pyramid_svg(survey_pyramid(Pyramid("", (*members.values(), robot), Path())))
-    except ValueError:  # a member that failed to be made is told by its arm; the page then draws the hours
+        return MixtureSpec((*below.values(), *robot.values())).svg()
+    except ValueError:  # a dataset that failed to be made is told by its arm; the page then draws the hours
         return None
 
 
@@ -215,9 +211,8 @@ def _said(result: dict[str, Any]) -> str:
     return f"{name}: {won}/{len(result['rollouts'])}"
 
 
-def gather(config: AblateConfig) -> dict[str, Any]:
+def gather(config: AblateConfig, arms: Sequence[Arm], plan: Mapping[str, Sequence[Plan]]) -> dict[str, Any]:
     """What the runs left on disk, for statistics and page; a cell without a result is `missing`."""
-    arms = arms_named(config.arms)
     runs = []
     for cell in cells(arms, config.demos, config.seeds):
         folder = config.out / "runs" / cell.folder
@@ -239,17 +234,12 @@ def gather(config: AblateConfig) -> dict[str, Any]:
     return {
         "recipe": config.recipe,
         "settings": settings,
-        "arms": [{"name": arm.name, "says": arm.says, "members": _tiers(arm.name)} for arm in arms],
+        "arms": [
+            {"name": arm.name, "says": arm.description, "members": arm.data(plan[arm.name][0].mixture)} for arm in arms
+        ],
         "runs": runs,
         "latents": None,
     }
-
-
-def _tiers(name: str) -> list[str]:
-    arm = ARMS[name]
-    human = {"": [], "latent": ["human (latents)"], "flare": ["human (FLARE)"], "both": ["human (latents, FLARE)"]}
-    shuffled = ["human (latents shuffled)"] if arm.shuffled else human.get(arm.human, [f"human ({arm.human})"])
-    return ["robot", *(["synthetic"] if arm.synthetic else []), *shuffled]
 
 
 def main(argv: Sequence[str]) -> None:

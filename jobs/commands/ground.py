@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import OmitArgPrefixes
 
 from corpora.episodes.episode import ALL_DEMONSTRATIONS, EpisodeSelection
-from corpora.mixture.spec import Pyramid, PyramidMember, read_pyramid
 from jobs.cli import parse
 from jobs.policy_recipes import FIELDS
 from jobs.policy_settings import TrainPolicy
 
+if TYPE_CHECKING:
+    from corpora.mixture.mixture import MixtureSpec
+
 DEMONSTRATIONS = "demonstrations"
-"""Name of the member that --data is."""
+"""Name of the dataset that --data is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class GroundConfig(TrainPolicy):
     """The policy learns only what a ridge from the state leaves of a chunk: strong open loop with few demonstrations; with
     --previous-action it may copy itself in closed loop."""
     co_train: Path | None = None
-    """Pyramid file whose members are trained on beside the demonstrations."""
+    """Pyramid file whose datasets are trained on beside the demonstrations."""
     co_train_share: float = 0.5
     """Share of the samples that come from `co_train`."""
 
@@ -58,7 +59,7 @@ def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
 
     return train_on(
         config,
-        pyramid_of_demonstrations(config),
+        mixture_of_demonstrations(config),
         {"data_fingerprint": data_fingerprint(config.data)},
         paths=("data", "co_train"),
         job="ground",
@@ -68,31 +69,29 @@ def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
     )
 
 
-def pyramid_of_demonstrations(config: GroundConfig) -> Pyramid:
-    """The demonstrations as a pyramid of one member, on what `co_train` adds below it."""
-    demonstrations = PyramidMember(
-        name=DEMONSTRATIONS,
-        tier="robot",
-        label="action",
+def mixture_of_demonstrations(config: GroundConfig) -> MixtureSpec:
+    """The demonstrations, and what `co_train` adds to them."""
+    from corpora.mixture.label_kinds import Actions
+    from corpora.mixture.mixture import MixtureSpec, read_mixture
+    from corpora.mixture.spec import DatasetSpec, EpisodesAt
+
+    demonstrations = DatasetSpec(
+        DEMONSTRATIONS,
+        "robot",
+        EpisodesAt(config.data.expanduser().resolve(), config.selection),
+        Actions(config.representation, config.normalisation, linear_base=config.linear_base),
         embodiment=config.embodiment,
-        dataset=str(config.data.expanduser().resolve()),
-        **vars(config.selection),
-        representation=config.representation,
-        normalisation=config.normalisation,
-        linear_base=config.linear_base,
     )
+    alone = MixtureSpec((demonstrations,))
     if config.co_train is None:
-        return Pyramid("", (demonstrations,), Path())
-    base = read_pyramid(config.co_train)
-    if any(member.name == DEMONSTRATIONS or member.planned for member in base.members):
+        return alone
+    base = read_mixture(config.co_train)
+    if any(spec.name == DEMONSTRATIONS or spec.planned for spec in base.datasets):
         raise ValueError(
-            f"--co-train '{config.co_train}': its members must have data, and none may be called '{DEMONSTRATIONS}', "
+            f"--co-train '{config.co_train}': its datasets must have data, and none may be called '{DEMONSTRATIONS}', "
             "which is what --data is called; rename it"
         )
-    total = sum(member.weight for member in base.members)
-    share = config.co_train_share / (1 - config.co_train_share) / total
-    rest = [dataclasses.replace(member, weight=member.weight * share) for member in base.members]
-    return Pyramid(base.name, (demonstrations, *rest), base.folder)
+    return alone + base.weighing(config.co_train_share / (1 - config.co_train_share))
 
 
 def main(argv: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from corpora.clips.corpus import Corpus
     from corpora.clips.frames import ClipFrames
-    from corpora.mixture.datasets import RobotMember
+    from corpora.mixture.datasets import EpisodeSamples
     from corpora.mixture.pseudo_actions import ClipLabels
     from vla.models.inverse_dynamics import InverseDynamics
     from vla.policy import RobotFacts
@@ -143,14 +143,14 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
         )
 
 
-def _split(config: LabelConfig, quiet: bool) -> tuple[RobotMember, NDArray[np.int64], NDArray[np.int64]]:
+def _split(config: LabelConfig, quiet: bool) -> tuple[EpisodeSamples, NDArray[np.int64], NDArray[np.int64]]:
     """The robot's samples, and which of them are trained on and held out. Raises ValueError where there are none."""
     from jobs.console import bar
     from vla.data.loader import held_groups
 
     with bar("decoding the robot's episodes", quiet=quiet) as tell:
         member = _robot(config, tell)
-    usable = np.flatnonzero(member.moments[1])
+    usable = np.flatnonzero(member.has_future)
     groups = [member.groups[index] for index in usable.tolist()]
     held = np.isin(groups, sorted(held_groups(groups, config.held_share, config.seed)))
     if held.all():
@@ -164,7 +164,7 @@ def _split(config: LabelConfig, quiet: bool) -> tuple[RobotMember, NDArray[np.in
 
 
 def _trained(
-    config: LabelConfig, folder: Path, robot: tuple[RobotMember, NDArray[np.int64], NDArray[np.int64]], quiet: bool
+    config: LabelConfig, folder: Path, robot: tuple[EpisodeSamples, NDArray[np.int64], NDArray[np.int64]], quiet: bool
 ) -> tuple[InverseDynamics, dict[str, Any]]:
     """The model, and training and held-out errors as measured.json has them."""
     import torch
@@ -211,11 +211,13 @@ def action_done(config: LabelConfig) -> tuple[str, ...]:
     return tuple(f"{part.start}:{part.end}" for part in parts)
 
 
-def _robot(config: LabelConfig, progress: Callable[[int, int], None]) -> RobotMember:
+def _robot(config: LabelConfig, progress: Callable[[int, int], None]) -> EpisodeSamples:
     """Samples of the robot's episodes, the future a horizon later."""
     from corpora.episodes.frames import open_episode_frames
     from corpora.episodes.opening import open_episodes
-    from corpora.mixture.datasets import RobotMember
+    from corpora.mixture.datasets import EpisodeSamples
+    from corpora.mixture.spec import DatasetSpec, EpisodesAt
+    from corpora.mixture.views import Window
 
     action = config.selection.action or action_done(config)
     cameras = (config.camera,) if config.camera else config.selection.cameras
@@ -223,19 +225,15 @@ def _robot(config: LabelConfig, progress: Callable[[int, int], None]) -> RobotMe
     if episodes.action is None:
         raise ValueError(f"robot '{config.robot}' has no actions: there is nothing to learn from it")
     episodes = episodes.seen_by(episodes.cameras[:1])
-    if (
-        action != config.selection.action
-    ):  # labels lie in the places of the policy's own actions, and take over their names
+    if action != config.selection.action:  # labels lie in the places of the policy's own, and take over their names
         episodes.action_names = tuple(dim for part in episodes.modality.action for dim in part.dims)
     for index, reason in episodes.faults:
         log.warning("robot '%s': episode %d is left out: %s", config.robot, index, reason)
-    return RobotMember(
+    return EpisodeSamples(
+        DatasetSpec(config.robot.name, "robot", EpisodesAt(config.robot), embodiment=config.embodiment),
         episodes,
         open_episode_frames(episodes, config.image_size, cache=config.cache, progress=progress),
-        name=config.robot.name,
-        embodiment=config.embodiment,
-        horizon=config.horizon,
-        future_s=config.horizon / episodes.fps,
+        Window(config.horizon, future_s=config.horizon / episodes.fps),
     )
 
 
@@ -245,14 +243,15 @@ def robot_facts(config: LabelConfig) -> RobotFacts:
     return _facts(config, member, np.arange(len(member)))
 
 
-def _facts(config: LabelConfig, member: RobotMember, train: NDArray[np.int64]) -> RobotFacts:
+def _facts(config: LabelConfig, member: EpisodeSamples, train: NDArray[np.int64]) -> RobotFacts:
     """The robot as the policy is to know it, fitted on what the model is trained on."""
     from vla.actions.space import ActionCodec
     from vla.actions.spec import ActionSpec
     from vla.policy import RobotFacts
 
     some = np.sort(np.random.default_rng(config.seed).permutation(train)[:_FIT_CHUNKS])
-    states, chunks, masks = member.chunks(some.tolist())
+    numbers = member.numbers(some.tolist())
+    states, chunks, masks = numbers.states, numbers.chunks, numbers.mask
     width = 0 if states is None else states.shape[1]
     spec = ActionSpec.simple(
         width,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpora.mixture.spec import read_pyramid
 from jobs.cli import parse
 from jobs.policy_recipes import FIELDS
 from jobs.policy_settings import TrainPolicy
@@ -16,12 +14,12 @@ from jobs.policy_settings import TrainPolicy
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(TrainPolicy):
-    """Train a policy on the members of a pyramid file."""
+    """Train a policy on the datasets of a pyramid file."""
 
     pyramid: Path
-    """TOML file of members; see giza pyramid."""
+    """TOML file of datasets; see giza pyramid."""
     held_share: float = 0.1
-    """Share of each member's episodes or videos that is held out."""
+    """Share of each dataset's episodes or videos that is held out."""
     stride_s: float = 0.0
     """Clips without labels: seconds between two samples; 0: every frame."""
 
@@ -34,19 +32,20 @@ class PretrainConfig(TrainPolicy):
 def run(config: PretrainConfig, *, quiet: bool = False) -> dict[str, Any]:
     """Trains (or resumes) and saves the policy to `config.out`; returns the summary.
 
-    Raises ValueError for a wrong pyramid (all its faults together) and for members that do not fit the policy.
+    Raises ValueError for a wrong pyramid (all its faults together) and for datasets that do not fit the policy.
     """
+    from corpora.mixture.mixture import read_mixture
     from jobs.policy_run import train_on
 
-    pyramid = read_pyramid(config.pyramid)
+    mixture, folder = read_mixture(config.pyramid), config.pyramid.expanduser().parent
     return train_on(
         config,
-        pyramid,
-        {"members": [dataclasses.asdict(member) for member in pyramid.members]},
+        mixture,
+        {"datasets": [spec.to_json(relative_to=folder) for spec in mixture.datasets]},
         paths=("pyramid",),
         job="pretrain",
         quiet=quiet,
-        held_share=config.held_share,
+        held_out=config.held_share,
         stride_s=config.stride_s,
     )
 

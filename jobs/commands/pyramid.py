@@ -13,7 +13,7 @@ from rich.table import Table
 from jobs.cli import parse
 
 if TYPE_CHECKING:
-    from corpora.mixture.survey import Contents, PyramidSurvey
+    from corpora.mixture.survey import Contents, MixtureSurvey
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class PyramidConfig:
     """Print and draw a pyramid file; every fault in it is named at once."""
 
     pyramid: Path
-    """TOML file of members."""
+    """TOML file of datasets."""
     out: Path | None = None
     """Folder for pyramid.json and pyramid.svg; default: the file's name without .toml."""
     steps: int = 0
@@ -29,7 +29,7 @@ class PyramidConfig:
     batch_size: int = 0
     """Planned samples a step; 0: the recipe's."""
     recipe: str = "small"
-    """The policy that members have to fit: small, debug, n1, n1_5 or n1_6."""
+    """The policy that datasets have to fit: small, debug, n1, n1_5 or n1_6."""
     future_s: float = 0.8
     """Clips without labels: seconds to the frame that they are aligned with."""
     any_embodiment: bool = False
@@ -44,23 +44,22 @@ class PyramidConfig:
             raise ValueError(f"--future-s {self.future_s}: more than 0 seconds")
 
 
-def run(config: PyramidConfig) -> PyramidSurvey:
+def run(config: PyramidConfig) -> MixtureSurvey:
     """Surveys and writes pyramid.json and pyramid.svg. Raises ValueError that names all faults together."""
     from corpora.mixture.drawing import pyramid_svg
-    from corpora.mixture.spec import raise_faults, read_sound_members
-    from corpora.mixture.survey import PolicyLimits, survey_pyramid
+    from corpora.mixture.label_kinds import PolicyLimits
+    from corpora.mixture.mixture import raise_faults, read_sound_datasets
     from corpora.store.files import write_json
     from corpora.store.provenance import provenance
     from jobs.policy_recipes import recipe_named
     from vla.models.embodiment_layers import SLOTS
 
     recipe = recipe_named(config.recipe)
-    pyramid, faults = read_sound_members(config.pyramid, embodiments=() if config.any_embodiment else SLOTS)
+    mixture, faults = read_sound_datasets(config.pyramid, embodiments=() if config.any_embodiment else SLOTS)
     limits = PolicyLimits(
         recipe.policy.horizon, recipe.policy.max_action_dim, recipe.policy.max_state_dim, config.future_s
     )
-    survey = survey_pyramid(
-        pyramid,
+    survey = mixture.survey(
         steps=config.steps or recipe.training.steps,
         batch_size=config.batch_size or recipe.training.batch_size * recipe.training.accumulate,
         limits=limits,
@@ -80,14 +79,14 @@ def folder(config: PyramidConfig) -> Path:
     return (config.out or config.pyramid.with_suffix("")).expanduser()
 
 
-def table(survey: PyramidSurvey) -> Table:
-    """Tiers from the top to the base, members below their tier."""
+def table(survey: MixtureSurvey) -> Table:
+    """Tiers from the top to the base, datasets below their tier."""
     share = "share of hours" if survey.planned else "share of samples"
     columns = ["", "label", "embodiment"]
     columns += [name for name in ("clips", "frames") if getattr(survey.contents, name)]
     columns += ["hours", *(["samples"] if not survey.planned else []), share]
     columns += ["epochs"] if survey.contents.epochs is not None else []
-    columns += [name for name in ("licence", "source") if any(getattr(found.member, name) for found in survey.members)]
+    columns += [name for name in ("licence", "source") if any(getattr(found.spec, name) for found in survey.datasets)]
     result = Table(title=survey.name or None, title_justify="left")
     for column in columns:
         left = column in ("", "label", "embodiment", "licence", "source")
@@ -102,15 +101,10 @@ def table(survey: PyramidSurvey) -> Table:
 
     for tier in reversed(survey.tiers):
         add(tier.tier, tier.contents, {}, style="bold")
-        for number, found in enumerate(tier.members, 1):
-            member = found.member
-            facts = {
-                "label": member.label,
-                "embodiment": member.slot,
-                "licence": member.licence,
-                "source": member.source,
-            }
-            add(f"  {member.name}", found.contents, facts, end_section=number == len(tier.members))
+        for number, found in enumerate(tier.datasets, 1):
+            facts = {name: getattr(found.spec, name) for name in ("embodiment", "licence", "source")}
+            facts["label"] = found.spec.label.words[0]
+            add(f"  {found.spec.name}", found.contents, facts, end_section=number == len(tier.datasets))
     add("all", survey.contents, {}, style="bold")
     return result
 
@@ -131,4 +125,4 @@ def main(argv: Sequence[str]) -> None:
     console = Console()
     console.print(table(survey))
     console.print(pyramid_text(survey), highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{len(survey.members)} members of {len(survey.tiers)} tiers -> {folder(config)}", soft_wrap=True)
+    console.print(f"{len(survey.datasets)} datasets of {len(survey.tiers)} tiers -> {folder(config)}", soft_wrap=True)

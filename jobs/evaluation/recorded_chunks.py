@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from corpora.episodes.episode import PREVIOUS, Episodes, EpisodeSelection
 from corpora.episodes.frames import open_episode_frames
 from corpora.episodes.opening import open_episodes
-from corpora.mixture.datasets import RobotMember
+from corpora.mixture.datasets import EpisodeSamples
+from corpora.mixture.spec import DatasetSpec, EpisodesAt
+from corpora.mixture.views import Window
 from corpora.video.nearest import rows_within
 from jobs.evaluation.open_loop import Baselines, Chunks, OpenLoopResult, compare, matching_state_dims
 from jobs.evaluation.plots import error_figure, plot_trajectories
@@ -72,21 +74,14 @@ class RecordedEpisodes:
         self.train = self._numbers(listed, train)
         chosen = listed.take(held)
         frames = open_episode_frames(chosen, config.image_size, cache=cache, progress=progress)
-        self._member = RobotMember(
+        self._samples = EpisodeSamples(
+            DatasetSpec("held out", "robot", EpisodesAt(data), embodiment=embodiment),
             chosen,
             frames,
-            name="held out",
-            embodiment=embodiment,
-            horizon=config.horizon,
-            step_s=facts.step_s,
-            history_s=tuple(-age for age in config.history_s),
+            Window(config.horizon, facts.step_s, tuple(-age for age in config.history_s)),
         )
-        seen = [
-            episode.start + np.flatnonzero(frames.valid[episode.start : episode.stop].any(1))
-            for episode in chosen.episodes
-        ]
-        rows = np.concatenate(seen)
-        assert len(rows) == len(self._member)
+        rows = self._samples.rows
+        seen = [rows[(rows >= episode.start) & (rows < episode.stop)] for episode in chosen.episodes]
         first = np.concatenate([np.arange(len(part)) % every == 0 for part in seen])
         self._indices = np.flatnonzero(first)
         self.held = self._chunks(chosen, rows[first])
@@ -135,7 +130,7 @@ class RecordedEpisodes:
         parts: list[NDArray[np.float32]] = []
         for first in range(0, len(self._indices), batch_size):
             rows = slice(first, first + batch_size)
-            samples = [self._member.sample(int(index)) for index in self._indices[rows]]
+            samples = [self._samples[int(index)] for index in self._indices[rows]]
             pictures = np.stack([sample.pictures for sample in samples]).transpose(0, 1, 2, 5, 3, 4)
             with torch.inference_mode():
                 parts.append(

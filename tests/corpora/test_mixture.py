@@ -93,9 +93,9 @@ def test_ranks_share_a_batch_and_each_has_the_members_shares(ranks: int) -> None
 
 
 def test_what_cannot_be_mixed_is_said() -> None:
-    with pytest.raises(ValueError, match="weight -1 of member 'clips'"):
+    with pytest.raises(ValueError, match="weight -1 of dataset 'clips'"):
         order(weights=(1, -1, 1, 1), names=("robot", "clips", "a", "b"))
-    with pytest.raises(ValueError, match="member 'clips' is empty"):
+    with pytest.raises(ValueError, match="dataset 'clips' is empty"):
         order(sizes=(5, 0, 5, 5), names=("robot", "clips", "a", "b"))
     with pytest.raises(ValueError, match="at least one must be above 0"):
         order(weights=(0, 0, 0, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -13,7 +14,10 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.frames import ClipFrames, open_clip_frames
 from corpora.episodes.episode import Episodes
 from corpora.episodes.frames import open_episode_frames
-from corpora.mixture.datasets import ClipMember, LatentMember, Member, MemberSubset, RobotMember
+from corpora.mixture.datasets import ClipSamples, EpisodeSamples, SampleDataset
+from corpora.mixture.label_kinds import Latents, Unlabelled
+from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
+from corpora.mixture.views import Window
 from corpora.store.frames import FrameTable
 from lapa.latents import LatentKey, PairColumns, Part, write_part
 from tests.builders.corpora import clip_frames, write_corpus
@@ -51,7 +55,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[ClipFrames, Path]:
     return clips, folder / "latents"
 
 
-def write_latents(folder: Path, clips: ClipFrames, *, shift_s: float = 0.0, lam_tokens: int | None = None) -> None:
+def write_latents(folder: Path, clips: ClipFrames, *, shift_s: float = 0.0, lam_tokens: int | None = TOKENS) -> None:
     """With extract's own writer, in two parts, clips in another order; frame k of clip c has 100 c + k + n / 100."""
     folder.mkdir()
     key = LatentKey("model", gap_s=0.5, stride_s=0.1, corpus="made", part_frames=99)
@@ -75,9 +79,29 @@ def write_latents(folder: Path, clips: ClipFrames, *, shift_s: float = 0.0, lam_
         (folder / "lam" / "config.json").write_text(json.dumps({"tokens": lam_tokens}))
 
 
-def member_of(robot: tuple[Episodes, FrameTable], **changes: object) -> RobotMember:
-    settings: dict = {"name": "pick", "embodiment": "two_link", "horizon": 6, **changes}
-    return RobotMember(*robot, **settings)
+def member_of(
+    robot: tuple[Episodes, FrameTable], chosen: list[int] | None = None, horizon: int = 6, **window: object
+) -> EpisodeSamples:
+    spec = DatasetSpec("pick", "robot", EpisodesAt(robot[0].root), embodiment="two_link")
+    return EpisodeSamples(spec, *robot, Window(horizon, **window), chosen)
+
+
+def latents_of(
+    clips: ClipFrames, folder: Path, horizon: int = 6, seed: int | None = None, **window: object
+) -> ClipSamples:
+    spec = DatasetSpec("hands", "human", ClipsAt(Path("corpus")), Latents(folder, seed))
+    labels = spec.label.read(clips, spec.embodiment, horizon)
+    return ClipSamples(spec, clips, Window(horizon, **window), labels)
+
+
+def values(samples: ClipSamples) -> np.ndarray:
+    """[N, steps, dim] of all."""
+    return samples.numbers(range(len(samples))).chunks
+
+
+def watched(clips: ClipFrames, *, future_s: float, stride_s: float = 0.0) -> ClipSamples:
+    spec = DatasetSpec("watched", "human", ClipsAt(Path("corpus")), Unlabelled())
+    return ClipSamples(spec, clips, Window(4, future_s=future_s), None, stride_s)
 
 
 @pytest.mark.parametrize(("horizon", "step_s"), [(6, None), (4, 2 / FPS), (5, 0.1), (1, None)])
@@ -89,7 +113,7 @@ def test_a_chunk_is_the_actions_at_its_times(robot, horizon: int, step_s: float 
     position = 0
     for episode in episodes.episodes:
         for row in range(len(episode.t_s)):
-            sample = member.sample(position)
+            sample = member[position]
             position += 1
             np.testing.assert_array_equal(sample.state, episode.state[row])
             assert sample.instruction == TASKS[episode.index]
@@ -109,7 +133,7 @@ def test_pictures_and_future_are_those_of_their_moments(robot) -> None:
     member = member_of(robot, future_s=6 / FPS)
     for episode in episodes.episodes:
         for row in range(len(episode.t_s)):
-            sample = member.sample(episode.start + row)
+            sample = member[episode.start + row]
             assert sample.pictures.shape == (2, 1, 64, 64, 3)
             assert sample.picture_mask.all()
             assert [number_of(view[0]) for view in sample.pictures] == [row, row]
@@ -117,7 +141,7 @@ def test_pictures_and_future_are_those_of_their_moments(robot) -> None:
                 assert [number_of(view) for view in sample.future] == [row + 6, row + 6]
             else:
                 assert sample.future is None
-    assert member_of(robot).sample(0).future is None
+    assert member_of(robot)[0].future is None
 
 
 def test_history_is_oldest_first_and_masked_before_the_beginning(robot) -> None:
@@ -125,7 +149,7 @@ def test_history_is_oldest_first_and_masked_before_the_beginning(robot) -> None:
     member = member_of(robot, history_s=(-0.4, -0.2, 0.0))
     for row in (0, 2, 3, 5, 6, 29):
         for episode in episodes.episodes:
-            sample = member.sample(episode.start + row)
+            sample = member[episode.start + row]
             wanted = [row - 6, row - 3, row]
             assert sample.pictures.shape == (2, 3, 64, 64, 3)
             assert sample.picture_mask.tolist() == [[moment >= 0 for moment in wanted]] * 2
@@ -136,20 +160,26 @@ def test_history_is_oldest_first_and_masked_before_the_beginning(robot) -> None:
                     assert not picture.any()
 
 
-def test_episodes_are_chosen_and_whole_chunks_asked_for(robot) -> None:
-    member = member_of(robot, episode_indices=[1], drop_last=True)
-    assert len(member) == LENGTHS[1] - 5
+def test_episodes_are_chosen_and_numbers_are_those_of_the_samples(robot) -> None:
+    member = member_of(robot, [1])
+    assert len(member) == LENGTHS[1]
     assert member.groups == ["pick/episode_000001"] * len(member)
-    assert all(member.sample(index).action_mask.all() for index in range(len(member)))
-    state, action, mask = member.chunks(range(len(member)))
+    assert [bool(member[index].action_mask.all()) for index in (0, LENGTHS[1] - 6, LENGTHS[1] - 5)] == [
+        True,
+        True,
+        False,
+    ]
+    numbers = member.numbers(range(len(member)))
     for index in (0, 17, len(member) - 1):
-        sample = member.sample(index)
-        np.testing.assert_array_equal(state[index], sample.state)
-        np.testing.assert_array_equal(action[index], sample.action)
-        np.testing.assert_array_equal(mask[index], sample.action_mask)
-    states, actions = member.rows()
-    np.testing.assert_array_equal(states, robot[0].episodes[1].state[: len(member)])
-    np.testing.assert_array_equal(actions, robot[0].episodes[1].action[: len(member)])
+        sample = member[index]
+        np.testing.assert_array_equal(numbers.states[index], sample.state)
+        np.testing.assert_array_equal(numbers.chunks[index], sample.action)
+        np.testing.assert_array_equal(numbers.mask[index], sample.action_mask)
+    np.testing.assert_array_equal(numbers.states, robot[0].episodes[1].state)
+    np.testing.assert_array_equal(numbers.chunks[:, 0], robot[0].episodes[1].action)
+    facts = member.embodiment()
+    assert facts.cameras == member.cameras == robot[0].cameras and facts.step_s == 1 / FPS and facts.codec is None
+    assert (facts.state_names, facts.action_names) == (robot[0].state_names, robot[0].action_names)
 
 
 def test_a_camera_that_failed_is_masked_and_rows_nobody_saw_are_no_samples(tmp_path: Path) -> None:
@@ -159,26 +189,26 @@ def test_a_camera_that_failed_is_masked_and_rows_nobody_saw_are_no_samples(tmp_p
     write_video(root / video.format(CAMERAS[1]), frames_of(0, 1)[:20], fps=FPS)
     episodes = opened(root)
     frames = open_episode_frames(episodes, 32, cache=tmp_path / "cache")
-    member = member_of((episodes, frames), episode_indices=[0], future_s=4 / FPS)
+    member = member_of((episodes, frames), [0], future_s=4 / FPS)
     assert len(member) == 21
-    assert [member.sample(i).picture_mask[:, 0].tolist() for i in (5, 15)] == [[True, True], [False, True]]
-    assert not member.sample(15).pictures[0].any()
+    assert [member[i].picture_mask[:, 0].tolist() for i in (5, 15)] == [[True, True], [False, True]]
+    assert not member[15].pictures[0].any()
     # a future that one camera did not see is none
-    assert [member.sample(i).future is None for i in (6, 7)] == [False, True]
+    assert [member[i].future is None for i in (6, 7)] == [False, True]
     # actions go on where the pictures end
-    assert member.sample(20).action_mask.all()
+    assert member[20].action_mask.all()
 
 
 def test_without_actions_the_mask_is_false(tmp_path: Path) -> None:
     episodes = opened(without_states(lerobot_v2(tmp_path / "watched", actions=False)), cameras=["head"])
     frames = open_episode_frames(episodes, 32, cache=tmp_path / "cache")
     member = member_of((episodes, frames), future_s=0.2)
-    sample = member.sample(3)
+    sample = member[3]
     assert sample.state is None
     assert sample.action is None
     assert sample.action_mask.tolist() == [False] * 6
-    with pytest.raises(ValueError, match="member 'pick' has no actions"):
-        member.chunks([0])
+    with pytest.raises(ValueError, match="dataset 'pick' has no actions"):
+        member.numbers([0])
 
 
 def test_settings_that_make_no_sense_are_refused(robot) -> None:
@@ -192,53 +222,53 @@ def test_settings_that_make_no_sense_are_refused(robot) -> None:
     with pytest.raises(ValueError, match="future_s -1"):
         member_of(robot, future_s=-1)
     with pytest.raises(ValueError, match=r"episodes \[5\]"):
-        member_of(robot, episode_indices=[1, 5])
+        member_of(robot, [1, 5])
     with pytest.raises(ValueError, match="has no sample"):
-        member_of(robot, horizon=60, drop_last=True)
+        member_of(robot, [])
     with pytest.raises(ValueError, match="open_episode_frames of the same episodes"):
         member_of((opened(robot[0].root, indices=[0]), robot[1]))
 
 
 def test_samples_may_be_changed_without_changing_the_data(robot, corpus) -> None:
-    members: list[Member] = [
+    members: list[SampleDataset] = [
         member_of(robot, future_s=0.2),
-        LatentMember(corpus[0], corpus[1], name="hands", horizon=6, tokens=TOKENS, future_s=0.5),
+        latents_of(*corpus, future_s=0.5),
     ]
     for member in members:
-        first = member.sample(0)
+        first = member[0]
         kept = pickle.loads(pickle.dumps(first))
         for values in (first.pictures, first.action, first.action_mask, first.picture_mask, first.future):
             values[:] = 0
-        again = member.sample(0)
+        again = member[0]
         np.testing.assert_array_equal(again.pictures, kept.pictures)
         np.testing.assert_array_equal(again.action, kept.action)
         np.testing.assert_array_equal(again.future, kept.future)
 
 
 def test_members_reach_workers_without_their_pictures(robot, corpus) -> None:
-    latent = LatentMember(corpus[0], corpus[1], name="hands", horizon=6, tokens=TOKENS, future_s=0.5)
+    latent = latents_of(*corpus, future_s=0.5)
     for member in (member_of(robot, future_s=0.2), latent):
         packed = pickle.dumps(member)
         assert len(packed) < 40_000  # the pictures alone are more than ten times that
         copy = pickle.loads(packed)
         for index in (0, len(member) - 1):
-            np.testing.assert_array_equal(copy.sample(index).pictures, member.sample(index).pictures)
-            np.testing.assert_array_equal(copy.sample(index).action, member.sample(index).action)
+            np.testing.assert_array_equal(copy[index].pictures, member[index].pictures)
+            np.testing.assert_array_equal(copy[index].action, member[index].action)
 
 
 def test_a_latent_lies_at_its_frame(corpus) -> None:
     clips, folder = corpus
-    member = LatentMember(clips, folder, name="hands", horizon=6, tokens=TOKENS, state_dim=5)
+    member = latents_of(clips, folder)
     counted = [
         len(range(0, int(stop - start) - 5, 2))
         for start, stop in np.lib.stride_tricks.sliding_window_view(clips.starts, 2)
     ]
     assert len(member) == sum(counted)
-    assert member.embodiment == "latent"
+    assert member.spec.embodiment == "latent" and member.embodiment().step_s == 0
     position = 0
     for run, count in enumerate(counted):
         for number in range(count):
-            sample = member.sample(position)
+            sample = member[position]
             assert member.groups[position] == f"video{run}"
             wanted = (100 * run + 2 * number + np.arange(TOKENS * DIM) / 100).astype(np.float32)
             np.testing.assert_array_equal(sample.action[:TOKENS], wanted.reshape(TOKENS, DIM))
@@ -247,13 +277,8 @@ def test_a_latent_lies_at_its_frame(corpus) -> None:
             np.testing.assert_array_equal(
                 sample.pictures[0, 0], clips.table.pictures[clips.starts[run] + 2 * number, 0]
             )
-            np.testing.assert_array_equal(sample.state, np.zeros(5, np.float32))
+            assert sample.state is None
             position += 1
-    quantized = LatentMember(clips, folder, name="hands", horizon=6, tokens=TOKENS, column="quantized")
-    np.testing.assert_array_equal(quantized.latents(), -member.latents())
-    chosen = LatentMember(clips, folder, name="hands", horizon=6, tokens=2, groups=["video4"])
-    assert set(chosen.groups) == {"video4"}
-    assert chosen.latents().shape == (counted[4], 2, 6)
 
 
 def test_clips_are_decoded_to_their_frames(corpus) -> None:
@@ -271,8 +296,11 @@ def test_clips_are_decoded_to_their_frames(corpus) -> None:
 
 def test_no_future_lies_beyond_its_clip(corpus) -> None:
     clips, folder = corpus
-    latent = LatentMember(clips, folder, name="hands", horizon=4, tokens=TOKENS, future_s=0.8)
-    clip = ClipMember(clips, name="watched", embodiment="latent", horizon=4, future_s=0.8)
+    latent = latents_of(clips, folder, 4, future_s=0.8)
+    clip = watched(clips, future_s=0.8)
+    assert clip.embodiment() is None
+    with pytest.raises(ValueError, match="dataset 'watched' has no actions"):
+        clip.numbers([0])
     missing = 0
     for member in (latent, clip):
         position = 0
@@ -282,7 +310,7 @@ def test_no_future_lies_beyond_its_clip(corpus) -> None:
             edge = times[-1] + 0.5 * float(np.median(np.diff(times))) + 1e-6
             frames = range(0, row.frames - 5, 2) if member is latent else np.flatnonzero(times + 0.8 <= edge).tolist()
             for frame in frames:
-                sample, moment = member.sample(position), times[frame] + 0.8
+                sample, moment = member[position], times[frame] + 0.8
                 position += 1
                 np.testing.assert_array_equal(sample.pictures[:, 0], clips.table.pictures[start + frame])
                 if moment > edge:
@@ -294,49 +322,46 @@ def test_no_future_lies_beyond_its_clip(corpus) -> None:
         assert position == len(member)
     assert missing > 0
     assert "video3" not in clip.groups  # it is shorter than the future is away
-    assert clip.sample(0).action is None
-    assert not clip.sample(0).action_mask.any()
-    spaced = ClipMember(clips, name="watched", embodiment="latent", horizon=4, future_s=0.8, stride_s=0.3)
+    assert clip[0].action is None
+    assert not clip[0].action_mask.any()
+    spaced = watched(clips, future_s=0.8, stride_s=0.3)
     assert 0 < len(spaced) < len(clip) / 2
 
 
 def test_shuffled_latents_are_all_of_other_clips(corpus) -> None:
     clips, folder = corpus
-    true = LatentMember(clips, folder, name="hands", horizon=4, tokens=TOKENS)
-    shuffled, again, other = (
-        LatentMember(clips, folder, name="hands", horizon=4, tokens=TOKENS, shuffle_latents_seed=seed)
-        for seed in (1, 1, 2)
-    )
+    true = latents_of(clips, folder, 4)
+    shuffled, again, other = (latents_of(clips, folder, 4, seed) for seed in (1, 1, 2))
     assert shuffled.groups == true.groups
-    run_of = np.array([int(latent.flat[0]) // 100 for latent in shuffled.latents()])
+    run_of = np.array([int(latent.flat[0]) // 100 for latent in values(shuffled)])
     own = np.array([int(group.removeprefix("video")) for group in shuffled.groups])
     assert (run_of != own).all()
-    assert sorted(shuffled.latents()[:, 0, 0].tolist()) == sorted(true.latents()[:, 0, 0].tolist())
-    np.testing.assert_array_equal(shuffled.latents(), again.latents())
-    assert (shuffled.latents() != other.latents()).any()
+    assert sorted(values(shuffled)[:, 0, 0].tolist()) == sorted(values(true)[:, 0, 0].tolist())
+    np.testing.assert_array_equal(values(shuffled), values(again))
+    assert (values(shuffled) != values(other)).any()
+    labels = Latents(folder).read(clips, "latent", 4)
+    alone = dataclasses.replace(labels, runs=np.zeros_like(labels.runs))
     with pytest.raises(ValueError, match="of one clip"):
-        LatentMember(clips, folder, name="hands", horizon=4, tokens=4, groups=["video1"], shuffle_latents_seed=1)
+        alone.shuffled(1)
 
 
 def test_latents_that_do_not_fit_are_refused(corpus, tmp_path: Path) -> None:
     clips, folder = corpus
-
-    def latents(where: Path, tokens: int | None = TOKENS, horizon: int = 4) -> LatentMember:
-        return LatentMember(clips, where, name="hands", horizon=horizon, tokens=tokens)
-
     with pytest.raises(ValueError, match="4 tokens do not fit a horizon of 3 steps"):
-        latents(folder, horizon=3)
-    with pytest.raises(ValueError, match="tokens 5: labels of 12 numbers"):
-        latents(folder, tokens=5, horizon=8)
-    with pytest.raises(ValueError, match="does not say how many tokens"):
-        latents(folder, tokens=None)
+        latents_of(clips, folder, 3)
     with pytest.raises(ValueError, match="giza extract"):
-        latents(tmp_path)
+        latents_of(clips, tmp_path)
+    write_latents(tmp_path / "uneven", clips, lam_tokens=5)
+    with pytest.raises(ValueError, match="tokens 5: labels of 12 numbers"):
+        latents_of(clips, tmp_path / "uneven", 8)
+    write_latents(tmp_path / "unknown", clips, lam_tokens=None)
+    with pytest.raises(ValueError, match="does not say how many tokens"):
+        latents_of(clips, tmp_path / "unknown")
     write_latents(tmp_path / "shifted", clips, shift_s=0.02)
     with pytest.raises(ValueError, match="has no frame at"):
-        latents(tmp_path / "shifted")
+        latents_of(clips, tmp_path / "shifted")
     write_latents(tmp_path / "named", clips, lam_tokens=2)
-    assert latents(tmp_path / "named", tokens=None).latents().shape[1:] == (2, TOKENS * DIM // 2)
+    assert values(latents_of(clips, tmp_path / "named")).shape[1:] == (2, TOKENS * DIM // 2)
 
 
 def test_a_clip_that_does_not_decode_costs_itself_only(tmp_path: Path) -> None:
@@ -349,14 +374,5 @@ def test_a_clip_that_does_not_decode_costs_itself_only(tmp_path: Path) -> None:
     path.write_bytes(data)
     clips = open_clip_frames(read, 32, cache=tmp_path / "cache")
     assert [fault.source for fault in clips.table.faults] == [read.clips[0].clip_id]
-    member = ClipMember(clips, name="watched", embodiment="latent", horizon=4, future_s=0.5)
+    member = watched(clips, future_s=0.5)
     assert set(member.groups) == {"video2", "video5"}
-
-
-def test_a_subset_is_the_member_where_it_was_chosen(robot) -> None:
-    member = member_of(robot)
-    held_out = [index for index, group in enumerate(member.groups) if group.endswith("1")]
-    subset = MemberSubset(member, held_out, name="pick held out")
-    assert len(subset) == LENGTHS[1]
-    assert set(subset.groups) == {"pick/episode_000001"}
-    np.testing.assert_array_equal(subset.sample(4).state, member.sample(held_out[4]).state)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from corpora.episodes.episode import EpisodeSelection
-from corpora.mixture.spec import PyramidMember, pyramid_of, read_pyramid
+from corpora.episodes.parts import ActionPart
+from corpora.mixture.label_kinds import Actions, Latents, PseudoActions, Unlabelled
+from corpora.mixture.mixture import MixtureSpec, read_mixture
+from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt, Planned
 
 
 @pytest.fixture
@@ -49,15 +53,97 @@ representation = "relative"
 
 def test_a_sound_file_is_read_with_its_defaults(folder: Path) -> None:
     (folder / "pyramid.toml").write_text(GOOD)
-    pyramid = read_pyramid(folder / "pyramid.toml", embodiments=("latent", "franka"))
-    assert pyramid.name == "kitchen" and [member.name for member in pyramid.members] == ["hands", "demonstrations"]
-    hands, robot = pyramid.members
-    assert (hands.slot, hands.weight, hands.normalisation) == ("latent", 2.0, "q01_q99")
-    assert (robot.slot, robot.demos, robot.cameras, robot.weight) == ("franka", 3, ("head", "wrist"), 1.0)
-    assert pyramid.path("robot") == folder / "robot"  # relative to the file, wherever it was read from
-    assert pyramid.path("/elsewhere") == Path("/elsewhere")
-    assert pyramid.of_tier("robot") == [robot]
-    assert PyramidMember("a", "robot", "action").slot == "new_embodiment"
+    mixture = read_mixture(folder / "pyramid.toml", embodiments=("latent", "franka"))
+    assert mixture.name == "kitchen"
+    hands, robot = mixture.datasets
+    assert hands == DatasetSpec(
+        "hands", "human", ClipsAt(folder / "hands"), Latents(folder / "latents"), 2.0, 1.0, "latent", "CC BY 4.0"
+    )  # paths are relative to the file, wherever it was read from
+    assert robot.data == EpisodesAt(folder / "robot", EpisodeSelection(demos=3, cameras=("head", "wrist")))
+    assert robot.label == Actions("relative") and (robot.embodiment, robot.weight) == ("franka", 1.0)
+    assert robot.label.normalisation == "q01_q99" and hands.label.fitted_as.normalisation == "mean_std"
+    assert mixture.of_tier("robot").datasets == (robot,)
+    assert DatasetSpec("a", "robot", EpisodesAt(folder)).embodiment == "new_embodiment"
+    (folder / "pyramid.toml").write_text(GOOD.replace('corpus = "hands"', f'corpus = "{folder}/hands"'))
+    assert read_mixture(folder / "pyramid.toml") == mixture
+
+
+def test_the_clearer_words_read_the_same(folder: Path) -> None:
+    (folder / "old.toml").write_text(GOOD)
+    new = GOOD.replace("[[member]]", "[[dataset]]").replace('dataset = "robot"', 'folder = "robot"')
+    new = new.replace('"latent"', '"latents"').replace('"action"', '"actions"')
+    (folder / "new.toml").write_text(new)
+    assert read_mixture(folder / "new.toml") == read_mixture(folder / "old.toml")
+    text = '[[dataset]]\nname = "a"\ntier = "human"\ncorpus = "hands"\nlabel = "{}"\n{}'
+    for words, keys, label in (
+        (("none", "unlabelled"), "", Unlabelled()),
+        (("inverse-dynamics", "pseudo-actions"), 'pseudo_actions = "labels"', PseudoActions(folder / "labels")),
+        (("latent", "latents"), 'latents = "latents"\nshuffle_seed = 3', Latents(folder / "latents", 3)),
+    ):
+        for word in words:
+            (folder / "one.toml").write_text(text.format(word, keys))
+            assert read_mixture(folder / "one.toml").datasets[0].label == label
+
+
+PARTS = """
+[[dataset]]
+name = "demos"
+tier = "robot"
+label = "actions"
+folder = "robot"
+align = 0.5
+[[dataset.action_parts]]
+name = "arm"
+dims = "0:6"
+state_dims = "0:6"
+representation = "relative"
+per_step = true
+[[dataset.action_parts]]
+name = "gripper"
+dims = [6]
+clip = 1.5
+"""
+
+
+def test_parts_of_an_action_and_the_weight_of_alignment_are_written_in_the_file(folder: Path) -> None:
+    (folder / "pyramid.toml").write_text(PARTS)
+    (spec,) = read_mixture(folder / "pyramid.toml").datasets
+    assert spec.align == 0.5
+    assert spec.label == Actions(
+        parts=(
+            ActionPart("arm", range(6), range(6), "relative", per_step=True),
+            ActionPart("gripper", (6,), clip=1.5),
+        )
+    )
+    (folder / "pyramid.toml").write_text(PARTS.replace('dims = "0:6"', 'dims = "0-6"', 1) + "[[dataset]]\nname = 3\n")
+    with pytest.raises(
+        ValueError, match="(?s)4 faults.*'demos': dims = '0-6': numbers of dimensions.*'3': name 3 must be a string"
+    ):
+        read_mixture(folder / "pyramid.toml")
+
+
+def test_mixtures_are_joined_relabelled_shuffled_and_weighed(folder: Path) -> None:
+    (folder / "labels" / "label.json").write_text(
+        json.dumps(
+            {"embodiment": "franka", "horizon": 4, "step_s": 0.1, "action_names": ["x"], "cameras": ["top"]}
+            | {"codec": {}, "corpus_identity": "made"}
+        )
+    )
+    clips = MixtureSpec((DatasetSpec("hands", "human", ClipsAt(folder / "hands"), Unlabelled()),), "kitchen")
+    robot = MixtureSpec((DatasetSpec("demos", "robot", EpisodesAt(folder / "robot"), weight=3.0),))
+    both = robot + clips.labelled(folder / "labels")
+    assert both.name == "kitchen" and [spec.name for spec in both.datasets] == ["demos", "hands"]
+    assert both.datasets[1].label == PseudoActions(folder / "labels") and both.datasets[1].embodiment == "franka"
+    latents = clips.labelled(Latents(folder / "latents"))
+    assert latents.datasets[0].embodiment == "latent" and latents.labelled(Unlabelled()) == clips
+    assert latents.shuffled(4).datasets[0].label == Latents(folder / "latents", 4)
+    assert [spec.weight for spec in both.weighing(8.0).datasets] == [6.0, 2.0]
+    with pytest.raises(ValueError, match="label 'action' is none of clips"):
+        robot.shuffled()
+    with pytest.raises(ValueError, match="'demos': the name is given twice"):
+        robot + robot
+    with pytest.raises(ValueError, match="holds no finished labels"):
+        clips.labelled(folder / "half")
 
 
 WRONG = """
@@ -101,33 +187,33 @@ weight = true
 
 FAULTS = [
     "unknown key 'nam' (did you mean 'name'?)",
-    "member 'hands': tier 'humn' is none of human, synthetic, neural, robot (did you mean 'human'?)",
-    "member 'hands': label 'latent' needs 'latents'",
-    "member 'hands': linear_base is for label 'action', not 'latent', which has no state",
-    "member 'hands': dataset 'nowhere': no such folder",
-    "member 'hands': unknown embodiment 'frank' (did you mean 'franka'?); known: latent, franka",
-    "member 'hands': weight -1.0 must be 0 or more",
-    "member 'hands': representation 'relativ' is none of absolute, delta, relative (did you mean 'relative'?)",
-    "member 'hands': normalisation 'minmax' is none of min_max, mean_std, q01_q99 (did you mean 'min_max'?)",
-    "member 'hands': episodes '0-20': write 0:20 or 0,3,5",
-    "member 'hands': demos -1 must be 0 (all) or more",
-    "member 'both': unknown embodiment 'new_embodiment'",
-    "member 'both': give either a dataset (LeRobot, RLDS) or a corpus (giza ingest)",
-    "member 'both': corpus 'half' lacks manifest.parquet",
-    "member '3': lacks 'name'",
-    "member 'typed': unknown key 'demo' (did you mean 'demos'?)",
-    "member 'typed': cameras 'head' must be a list of strings",
-    "member 'typed': weight True must be a number",
-    "member 'hands': the name is given twice",
+    "dataset 'hands': tier 'humn' is none of human, synthetic, neural, robot (did you mean 'human'?)",
+    "dataset 'hands': label 'latent' needs 'latents'",
+    "dataset 'hands': linear_base is for label 'action', not 'latent'",
+    "dataset 'hands': dataset '{folder}/nowhere': no such folder",
+    "dataset 'hands': unknown embodiment 'frank' (did you mean 'franka'?); known: latent, franka",
+    "dataset 'hands': weight -1.0 must be 0 or more",
+    "dataset 'hands': representation 'relativ' is none of absolute, delta, relative (did you mean 'relative'?)",
+    "dataset 'hands': normalisation 'minmax' is none of min_max, mean_std, q01_q99 (did you mean 'min_max'?)",
+    "dataset 'hands': episodes '0-20': write 0:20 or 0,3,5",
+    "dataset 'hands': demos -1: must be 0 (all) or more",
+    "dataset 'both': unknown embodiment 'new_embodiment'",
+    "dataset 'both': give either a dataset (LeRobot, RLDS) or a corpus (giza ingest)",
+    "dataset 'both': corpus '{folder}/half' lacks manifest.parquet",
+    "dataset '3': lacks 'name'",
+    "dataset 'typed': unknown key 'demo' (did you mean 'demos'?)",
+    "dataset 'typed': cameras 'head' must be a list of strings",
+    "dataset 'typed': weight True must be a number",
+    "dataset 'hands': the name is given twice",
 ]
 
 
 def test_all_faults_are_named_together_one_a_line(folder: Path) -> None:
     (folder / "pyramid.toml").write_text(WRONG)
     with pytest.raises(ValueError) as caught:
-        read_pyramid(folder / "pyramid.toml", embodiments=("latent", "franka"))
+        read_mixture(folder / "pyramid.toml", embodiments=("latent", "franka"))
     first, *lines = str(caught.value).splitlines()
-    for fault in FAULTS:
+    for fault in (text.replace("{folder}", str(folder)) for text in FAULTS):
         assert sum(fault in line for line in lines) == 1, fault
     assert len(lines) == len(FAULTS)
     assert first == f"{folder / 'pyramid.toml'}: {len(FAULTS)} faults:"
@@ -137,9 +223,9 @@ def test_all_faults_are_named_together_one_a_line(folder: Path) -> None:
     ("text", "said"),
     [
         ("[[member]\nname = 1", "is no TOML"),
-        ('name = "empty"', "no .*member.*at least one"),
+        ('name = "empty"', "no .*dataset.*at least one"),
         ("member = []", "at least one"),
-        ('[[member]]\nname="a"\ntier="robot"\nlabel="action"\ndataset="robot"\nweight=0', "no member has a weight above 0"),
+        ('[[member]]\nname="a"\ntier="robot"\nlabel="action"\ndataset="robot"\nweight=0', "no dataset has a weight above 0"),
         ('[[member]]\nname="a"\ntier="robot"\nlabel="action"\ndataset="robot"\n'
          '[[member]]\nname="b"\ntier="neural"\nlabel="none"\nhours=9', "'b' has hours but no data.*draw or train"),
         ('[[member]]\nname="a"\ntier="human"\nlabel="inverse-dynamics"\ncorpus="hands"', "needs 'pseudo_actions'"),
@@ -149,16 +235,17 @@ def test_all_faults_are_named_together_one_a_line(folder: Path) -> None:
 def test_what_cannot_be_trained_on_is_refused(folder: Path, text: str, said: str) -> None:
     (folder / "pyramid.toml").write_text(text)
     with pytest.raises(ValueError, match=said):
-        read_pyramid(folder / "pyramid.toml")
+        read_mixture(folder / "pyramid.toml")
 
 
 def test_a_file_that_is_not_there_and_a_pyramid_that_is_only_drawn(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"pyramid file .*nothing.toml': No such file"):
-        read_pyramid(folder / "nothing.toml")
+        read_mixture(folder / "nothing.toml")
     with pytest.raises(ValueError, match="Is a directory"):
-        read_pyramid(folder)
-    drawn = pyramid_of({"member": [{"name": "web", "tier": "human", "label": "none", "hours": 9}]}, folder)
-    assert drawn.members[0].planned and drawn.members[0].hours == 9.0
+        read_mixture(folder)
+    (folder / "drawn.toml").write_text('[[dataset]]\nname = "web"\ntier = "human"\nlabel = "none"\nhours = 9\n')
+    (drawn,) = read_mixture(folder / "drawn.toml").datasets
+    assert drawn.planned and drawn.data == Planned(9.0)
 
 
 INDICES = [0, 1, 2, 4, 5, 7]
@@ -200,8 +287,8 @@ def test_an_rlds_dataset_is_one_where_its_reader_says_so(folder: Path) -> None:
     text = GOOD.replace('dataset = "robot"', 'dataset = "rlds"')
     (folder / "pyramid.toml").write_text(text)
     with pytest.raises(
-        ValueError, match=r"'rlds' lacks meta/info\.json \(RLDS: features\.json and dataset_info\.json\)"
+        ValueError, match=r"rlds' lacks meta/info\.json \(RLDS: features\.json and dataset_info\.json\)"
     ):
-        read_pyramid(folder / "pyramid.toml")
+        read_mixture(folder / "pyramid.toml")
     (rlds / "features.json").write_text("{}")
-    assert read_pyramid(folder / "pyramid.toml").members[1].dataset == "rlds"
+    assert read_mixture(folder / "pyramid.toml").datasets[1].data.folder == rlds

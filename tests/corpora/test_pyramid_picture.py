@@ -14,21 +14,23 @@ import pytest
 
 from corpora.mixture.drawing import COLOURS, pyramid_svg, pyramid_text
 from corpora.mixture.geometry import SCALES, Box, cut_bands
-from corpora.mixture.spec import PyramidMember, read_pyramid
-from corpora.mixture.survey import Contents, MemberSurvey, PyramidSurvey, TierSurvey, survey_pyramid
+from corpora.mixture.mixture import MixtureSpec, read_mixture
+from corpora.mixture.spec import DatasetSpec, Planned
+from corpora.mixture.survey import Contents, DatasetSurvey, MixtureSurvey, TierSurvey
 from jobs.commands import pyramid as job
+from jobs.policy_recipes import recipe_named
 
 NS = "{http://www.w3.org/2000/svg}"
 EXAMPLE = Path(str(resources.files("corpora"))) / "examples" / "groot_n1.toml"
 
 
-def made(hours: dict[str, list[float]], *, names: str = "member {}", name: str = "made") -> PyramidSurvey:
+def made(hours: dict[str, list[float]], *, names: str = "member {}", name: str = "made") -> MixtureSurvey:
     """A survey of these hours by tier, base first; equal shares."""
     total, numbers, tiers = sum(map(len, hours.values())), itertools.count(), []
     for tier, parts in hours.items():
         members = tuple(
-            MemberSurvey(
-                PyramidMember(names.format(next(numbers)), tier, "action"),
+            DatasetSurvey(
+                DatasetSpec(names.format(next(numbers)), tier, Planned(value)),
                 Contents(12, int(value * 36000), value, 10, 1 / total, 3.25),
                 "",
             )
@@ -37,11 +39,11 @@ def made(hours: dict[str, list[float]], *, names: str = "member {}", name: str =
         share = len(parts) / total
         tiers.append(TierSurvey(tier, members, Contents(12, 5, sum(parts), 10, share, 3.25)))
     whole = Contents(12, 5, sum(map(sum, hours.values())), 10, 1.0, 3.25)
-    return PyramidSurvey(name, tuple(tiers), whole, 1000, 64, False, ())
+    return MixtureSurvey(name, tuple(tiers), whole, 1000, 64, False, ())
 
 
-def example() -> PyramidSurvey:
-    return survey_pyramid(read_pyramid(EXAMPLE))
+def example() -> MixtureSurvey:
+    return read_mixture(EXAMPLE).survey()
 
 
 def areas(svg: str) -> dict[str, float]:
@@ -95,11 +97,11 @@ def test_every_member_is_named_and_no_text_is_outside_or_over_another(which: str
         apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
         assert apart, f"'{one}' lies over '{two}'"
     listed = [text for text, *_ in texts if re.match(r"\d+ ", text)]
-    assert len(listed) >= len(survey.members)
-    for found in survey.members:
-        start = found.member.name[:4]
-        assert any(start in text for text in listed), f"{found.member.name} is not in the list"
-    assert len({polygon.get("data-member") for polygon in root.iter(f"{NS}polygon")}) == len(survey.members)
+    assert len(listed) >= len(survey.datasets)
+    for found in survey.datasets:
+        start = found.spec.name[:4]
+        assert any(start in text for text in listed), f"{found.spec.name} is not in the list"
+    assert len({polygon.get("data-member") for polygon in root.iter(f"{NS}polygon")}) == len(survey.datasets)
 
 
 @pytest.mark.parametrize("which", PYRAMIDS)
@@ -109,8 +111,8 @@ def test_areas_are_as_the_caption_says(which: str) -> None:
     drawn = areas(svg)
     said = next(text for text, *_ in boxes(svg) if text.startswith("Scale: "))
     scale = next(scale for scale in SCALES if scale.name in said)
-    tiers = [[drawn[found.member.name] for found in tier.members] for tier in survey.tiers]
-    hours = [[found.contents.hours for found in tier.members] for tier in survey.tiers]
+    tiers = [[drawn[found.spec.name] for found in tier.datasets] for tier in survey.tiers]
+    hours = [[found.contents.hours for found in tier.datasets] for tier in survey.tiers]
     wanted = np.array(scale.measure([sum(part) for part in hours]))
     found = np.array([sum(part) for part in tiers])
     assert found / found.sum() == pytest.approx(wanted / wanted.sum(), abs=2e-4)
@@ -218,6 +220,14 @@ def test_the_example_is_the_table_of_the_report(tmp_path: Path, capsys: pytest.C
     assert survey.contents.hours == pytest.approx(8375.7)
     assert survey.planned and not survey.faults
     assert survey.contents.share == pytest.approx(1)
-    assert (tmp_path / "n1" / "pyramid.svg").read_text() == pyramid_svg(
-        survey_pyramid(read_pyramid(EXAMPLE), batch_size=64)
-    )
+    plan = recipe_named("small").training
+    drawn = pyramid_svg(read_mixture(EXAMPLE).survey(steps=plan.steps, batch_size=plan.batch_size))
+    assert (tmp_path / "n1" / "pyramid.svg").read_text() == drawn
+
+
+def test_a_mixture_draws_itself_in_a_notebook() -> None:
+    mixture = read_mixture(EXAMPLE)
+    assert mixture._repr_svg_() == mixture.svg() == pyramid_svg(mixture.survey())
+    assert str(mixture) == pyramid_text(mixture.survey())
+    with pytest.raises(ValueError, match="no tier to draw"):
+        MixtureSpec(()).svg()

@@ -5,17 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.frames import open_clip_frames
-from corpora.mixture.datasets import ClipMember
+from corpora.episodes.episode import EpisodeSelection
+from corpora.mixture.datasets import ClipSamples
+from corpora.mixture.label_kinds import Latents, PolicyLimits, PseudoActions, Unlabelled
+from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.order import MixtureOrder
 from corpora.mixture.pseudo_actions import ClipLabels, write_labels
-from corpora.mixture.spec import Pyramid, PyramidMember
-from corpora.mixture.survey import PolicyLimits, survey_pyramid
+from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt, Planned
+from corpora.mixture.survey import MixtureSurvey
+from corpora.mixture.views import Window
 from jobs.commands import pyramid as job
 from lapa.latents import LatentKey, PairColumns, Part, write_part
 from tests.builders.corpora import write_corpus
@@ -66,23 +71,30 @@ def write_pseudo_actions(folder: Path, corpus: Corpus) -> None:
     (folder / "label.json").write_text(json.dumps({**facts, "codec": {}, "corpus_identity": corpus.identity}))
 
 
-ROBOT = PyramidMember("robot", "robot", "action", weight=2.0, embodiment="franka", dataset="robot", licence="MIT")
-LATENT = PyramidMember("latent", "human", "latent", weight=1.0, corpus="corpus", latents="latents")
-NONE = PyramidMember("none", "human", "none", weight=0.5, corpus="corpus")
-PSEUDO = PyramidMember(
-    "pseudo", "neural", "inverse-dynamics", weight=0.5, embodiment="franka", corpus="corpus", pseudo_actions="pseudo"
+ROBOT = DatasetSpec("robot", "robot", EpisodesAt(Path("robot")), weight=2.0, embodiment="franka", licence="MIT")
+LATENT = DatasetSpec("latent", "human", ClipsAt(Path("corpus")), Latents(Path("latents")))
+NONE = DatasetSpec("none", "human", ClipsAt(Path("corpus")), Unlabelled(), weight=0.5)
+PSEUDO = DatasetSpec(
+    "pseudo", "neural", ClipsAt(Path("corpus")), PseudoActions(Path("pseudo")), weight=0.5, embodiment="franka"
 )
 ALL = (ROBOT, LATENT, NONE, PSEUDO)
 
 
-def survey(data: Path, *members: PyramidMember, **how):  # type: ignore[no-untyped-def]
-    return survey_pyramid(Pyramid("made", members, data), **how)
+def survey(root: Path, *specs: DatasetSpec, **how: Any) -> MixtureSurvey:
+    """Of these datasets, whose paths are relative to `root`."""
+
+    def placed(value: Any) -> Any:
+        paths = {name: root / path for name in ("folder", "corpus") if (path := getattr(value, name, None)) is not None}
+        return dataclasses.replace(value, **paths) if paths else value
+
+    placed_specs = [dataclasses.replace(spec, data=placed(spec.data), label=placed(spec.label)) for spec in specs]
+    return MixtureSpec(tuple(placed_specs), "made").survey(**how)
 
 
 def test_counts_are_those_of_the_data(data: Path) -> None:
     found = survey(data, *ALL, limits=PolicyLimits(future_s=0.5))
     assert not found.faults
-    contents = {one.member.name: one.contents for one in found.members}
+    contents = {one.spec.name: one.contents for one in found.datasets}
     rows = Corpus(data / "corpus").clips
     assert contents["robot"].clips == len(LENGTHS) and contents["robot"].samples == sum(LENGTHS)
     assert contents["robot"].hours == pytest.approx(sum(LENGTHS) / FPS / 3600)
@@ -93,7 +105,7 @@ def test_counts_are_those_of_the_data(data: Path) -> None:
     tiers = {tier.tier: tier.contents for tier in found.tiers}
     assert list(tiers) == ["human", "neural", "robot"]
     assert tiers["human"].samples == contents["latent"].samples + contents["none"].samples
-    assert {one.member.name: one.dims for one in found.members} == {
+    assert {one.spec.name: one.dims for one in found.datasets} == {
         "robot": "state 3, action 2", "latent": "4 tokens of 3", "none": "", "pseudo": "5 steps of 2",
     }  # fmt: skip
 
@@ -102,14 +114,14 @@ def test_frames_with_a_future_are_those_that_training_finds(data: Path, tmp_path
     """To the frame at each clip's end, which the manifest alone does not tell."""
     clips = open_clip_frames(Corpus(data / "corpus"), 32, cache=tmp_path)
     for future_s in (0.3, 0.8):
-        member = ClipMember(clips, name="none", embodiment="latent", horizon=4, future_s=future_s)
-        counted = survey(data, NONE, limits=PolicyLimits(future_s=future_s)).members[0].contents.samples
+        member = ClipSamples(NONE, clips, Window(4, future_s=future_s))
+        counted = survey(data, NONE, limits=PolicyLimits(future_s=future_s)).datasets[0].contents.samples
         assert counted == pytest.approx(len(member), abs=len(SEEDS))
 
 
 def test_epochs_are_those_that_the_sampler_makes(data: Path) -> None:
     found = survey(data, *ALL, steps=300, batch_size=32)
-    members = [one for member in ALL for one in found.members if one.member.name == member.name]
+    members = [one for member in ALL for one in found.datasets if one.spec.name == member.name]
     order = MixtureOrder(
         [one.contents.samples for one in members], [member.weight for member in ALL], batch_size=32, seed=0
     )
@@ -117,33 +129,34 @@ def test_epochs_are_those_that_the_sampler_makes(data: Path) -> None:
     assert [one.contents.epochs for one in members] == pytest.approx(order.epochs(300), rel=0.02)
     assert found.contents.share == pytest.approx(1)
     assert found.contents.epochs == pytest.approx(300 * 32 / found.contents.samples)
-    assert all(one.contents.epochs is None for one in survey(data, *ALL).members)
+    assert all(one.contents.epochs is None for one in survey(data, *ALL).datasets)
 
 
 def test_episodes_are_chosen_as_the_file_says(data: Path) -> None:
     for how, rows in (({"episodes": "1"}, LENGTHS[1]), ({"demos": 1}, sum(LENGTHS)), ({"episodes": "0:1"}, LENGTHS[0])):
-        member = dataclasses.replace(ROBOT, **how)
-        assert survey(data, member).members[0].contents.frames == rows
+        spec = dataclasses.replace(ROBOT, data=EpisodesAt(Path("robot"), EpisodeSelection(**how)))
+        assert survey(data, spec).datasets[0].contents.frames == rows
 
 
 def test_all_faults_are_told_at_once(data: Path) -> None:
+    nothing = EpisodesAt(Path("robot"), EpisodeSelection("7"))
     members = (
-        dataclasses.replace(ROBOT, name="still", dataset="still"),
-        dataclasses.replace(ROBOT, name="nothing", dataset="robot", episodes="7"),
-        dataclasses.replace(LATENT, name="foreign", latents="foreign"),
-        dataclasses.replace(LATENT, name="wide", latents="wide"),
-        dataclasses.replace(NONE, name="empty", corpus="empty", tier="synthetic"),
+        dataclasses.replace(ROBOT, name="still", data=EpisodesAt(Path("still"))),
+        dataclasses.replace(ROBOT, name="nothing", data=nothing),
+        dataclasses.replace(LATENT, name="foreign", label=Latents(Path("foreign"))),
+        dataclasses.replace(LATENT, name="wide", label=Latents(Path("wide"))),
+        dataclasses.replace(NONE, name="empty", data=ClipsAt(Path("empty")), tier="synthetic"),
         dataclasses.replace(PSEUDO, name="stranger", embodiment="gr1"),
         dataclasses.replace(PSEUDO, name="slot", embodiment="latent"),
     )
     faults = "\n".join(survey(data, *members).faults)
     for wanted in (
-        "'still': label 'action', but dataset 'still' has no actions",
+        f"'still': label 'action', but dataset '{data}/still' has no actions",
         "'nothing': episodes '7', demos 0: no episode is left",
         "'foreign': latents",
         "are of another corpus",
         "'wide': latents of 40 dimensions, the policy takes at most 32",
-        "'empty': corpus 'empty' holds no clip",
+        f"'empty': corpus '{data}/empty' holds no clip",
         "'empty': no sample to train on",
         "tier 'synthetic' has no sample",
         "'stranger': pseudo-actions of 'franka', but the embodiment is 'gr1'",
@@ -173,10 +186,12 @@ def test_nothing_is_decoded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_is_only_drawn_has_hours_and_shares_of_them(data: Path) -> None:
-    drawn = [PyramidMember(f"m{n}", tier, "latent", hours=n, source="s") for n, tier in ((1, "human"), (3, "robot"))]
+    drawn = [
+        DatasetSpec(f"m{n}", tier, Planned(n), Unlabelled(), source="s") for n, tier in ((1, "human"), (3, "robot"))
+    ]
     found = survey(data, *drawn, steps=10, batch_size=4)
     assert found.planned and not found.faults
-    assert [one.contents.share for one in found.members] == [0.25, 0.75]
+    assert [one.contents.share for one in found.datasets] == [0.25, 0.75]
     assert found.contents.hours == 4 and found.contents.epochs is None
 
 

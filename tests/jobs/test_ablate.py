@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 import shutil
 import signal
 import subprocess
@@ -14,19 +15,25 @@ from typing import Any
 import pytest
 import torch
 
-from corpora.mixture.spec import read_pyramid
+from corpora.mixture.label_kinds import Latents
+from corpora.mixture.mixture import read_mixture
 from jobs.ablation import cells as ablation_cells
-from jobs.ablation.arms import ARMS, Cell, arms_named, cells
-from jobs.ablation.cells import FAILURE, RESULT, Budget, CellJob, run_arm
-from jobs.ablation.data import Prepared, TierData, base_pyramid, robot_member
+from jobs.ablation.arms import ARMS, Arm, Cell, arms_named, cells
+from jobs.ablation.cells import FAILURE, RESULT, CellJob, Plan, plans, run_arm
+from jobs.ablation.settings import Budget, TierData
+from jobs.ablation.tiers import Tiers, TrueActions
 from jobs.commands import ablate
 from vla.recipes import DEBUG
 
-PLACES = Prepared(*(Path("/data") / name for name in ("robot", "synthetic", "human", "latents", "pseudo")))
+
+def tiers_at(out: Path, extra: Path | None = None) -> Tiers:
+    return Tiers(out, ("drawer-open",), TierData(), read_mixture(extra) if extra else None)
 
 
-def job(out: Path, **changes: Any) -> CellJob:
-    base = CellJob(str(out), "bc", 0, (1, 3), ("drawer-open",), Budget(), TierData(), DEBUG, "", 1)
+def job(out: Path, name: str = "bc", demos: tuple[int, ...] = (1, 3), **changes: Any) -> CellJob:
+    arm = ARMS[name]
+    made = plans(arm, tiers_at(out), demos)
+    base = CellJob(str(out), name, arm.recipe, arm.flare, 0, made, ("drawer-open",), Budget(), TierData(), DEBUG, 1)
     return dataclasses.replace(base, **changes)
 
 
@@ -45,11 +52,13 @@ def test_arms_that_make_no_sense_are_refused(names: tuple[str, ...], said: str) 
         arms_named(names)
 
 
-def test_every_arm_trains_on_what_it_says() -> None:
-    labels = {
-        name: [(member.tier, member.label) for member in base_pyramid(arm, PLACES, None).members]
-        for name, arm in ARMS.items()
-    }
+def base(arm: Arm, tiers: Tiers) -> list[Any]:
+    return list(plans(arm, tiers, (3,))[0].base.datasets)
+
+
+def test_every_arm_trains_on_what_it_says(tmp_path: Path) -> None:
+    tiers = tiers_at(tmp_path)
+    labels = {name: [(spec.tier, spec.label.words[0]) for spec in base(arm, tiers)] for name, arm in ARMS.items()}
     latent, synthetic = ("human", "latent"), ("synthetic", "action")
     assert labels == {
         "robot-only": [],
@@ -63,13 +72,67 @@ def test_every_arm_trains_on_what_it_says() -> None:
         "everything": [latent, synthetic],
         "shuffled": [latent],
     }
-    seeds = {
-        name: base_pyramid(ARMS[name], PLACES, None).members[0].shuffle_latents_seed
-        for name in ("human-latent", "shuffled")
-    }
+    seeds = {name: base(ARMS[name], tiers)[0].label.shuffle_seed for name in ("human-latent", "shuffled")}
     assert seeds == {"human-latent": None, "shuffled": 0}
     assert {name for name, arm in ARMS.items() if arm.flare} == {"human-flare", "human-both", "everything"}
-    assert robot_member(PLACES, 3, 1.0).demos == 3
+    for arm in ARMS.values():
+        (plan,) = plans(arm, tiers, (3,))
+        (robot,) = plan.robot.datasets
+        assert (robot.name, robot.data.selection.demos) == ("demonstrations", 3)
+    told = {name: arm.data(plans(arm, tiers, (3,))[0].mixture) for name, arm in ARMS.items()}
+    assert told == {
+        "robot-only": ["robot"],
+        "bc": ["robot"],
+        "synthetic": ["robot", "synthetic"],
+        "human-latent": ["robot", "human (latents)"],
+        "human-flare": ["robot", "human (FLARE)"],
+        "human-both": ["robot", "human (latents, FLARE)"],
+        "human-idm": ["robot", "human (inverse-dynamics)"],
+        "human-true": ["robot", "human (true)"],
+        "everything": ["robot", "synthetic", "human (latents, FLARE)"],
+        "shuffled": ["robot", "human (latents shuffled)"],
+    }
+
+
+def test_only_what_the_arms_ask_for_is_made(tmp_path: Path) -> None:
+    wanted = {}
+    for name in ("bc", "synthetic", "human-flare", "human-latent", "human-idm", "human-true"):
+        tiers = tiers_at(tmp_path)
+        (plan,) = plans(ARMS[name], tiers, (3,))
+        wanted[name] = (tiers.wanted - {"robot"}, [(order.folder.name, order.true) for order in plan.orders])
+    assert wanted == {
+        "bc": (set(), []),
+        "synthetic": ({"synthetic"}, []),
+        "human-flare": ({"human"}, []),
+        "human-latent": ({"human", "latents"}, []),
+        "human-idm": ({"human"}, [("pseudo-demos3", False)]),
+        "human-true": ({"human"}, [("true-demos3", True)]),
+    }
+    assert isinstance(base(ARMS["human-true"], tiers_at(tmp_path))[0].label, TrueActions)
+
+
+def test_a_users_own_arm_is_a_function_of_the_tiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tracks").mkdir()
+    (tmp_path / "tracks" / "extract.json").write_text("{}")
+    mine = Arm(
+        "human-track",
+        "+ human video by tracked hands",
+        mixture=lambda tiers, demos: tiers.robot(demos) + tiers.human.labelled(tmp_path / "tracks"),
+    )
+    assert arms_named(("robot-only", "human-track"), {mine.name: mine}) == [ARMS["robot-only"], mine]
+    (spec,) = base(mine, tiers_at(tmp_path))
+    assert spec.label == Latents(tmp_path / "tracks") and spec.embodiment == "latent"
+    trained = []
+    monkeypatch.setattr(ablate, "each", lambda jobs, parallel, engine, done: trained.extend(jobs))
+    monkeypatch.setattr(Tiers, "make", lambda self: None)
+    config = ablate.AblateConfig(out=tmp_path / "out", arms=("robot-only", "human-track"), seeds=(0,))
+    result = ablate.run(config, [mine])
+    assert [job.arm for job in pickle.loads(pickle.dumps(trained))] == ["robot-only", "human-track"]
+    assert result["arms"][1] == {
+        "name": "human-track",
+        "says": "+ human video by tracked hands",
+        "members": ["robot", "human (latents)"],
+    }
 
 
 EXTRA = """
@@ -103,9 +166,9 @@ def extra_file(folder: Path) -> Path:
 
 
 def test_extra_clips_join_the_arms_that_use_video_with_their_label(tmp_path: Path) -> None:
-    extra = read_pyramid(extra_file(tmp_path))
-    joined = {name: base_pyramid(arm, PLACES, extra).members for name, arm in ARMS.items()}
-    named = {name: {member.name for member in members} & {"kitchen", "street"} for name, members in joined.items()}
+    tiers = tiers_at(tmp_path / "out", extra_file(tmp_path))
+    joined = {name: base(arm, tiers) for name, arm in ARMS.items()}
+    named = {name: {spec.name for spec in specs} & {"kitchen", "street"} for name, specs in joined.items()}
     assert {name: names for name, names in named.items() if names} == {
         "human-latent": {"kitchen"},
         "human-both": {"kitchen"},
@@ -113,14 +176,13 @@ def test_extra_clips_join_the_arms_that_use_video_with_their_label(tmp_path: Pat
         "shuffled": {"kitchen"},
         "human-flare": {"street"},
     }
-    kitchen = next(member for member in joined["human-latent"] if member.name == "kitchen")
-    assert kitchen.shuffle_latents_seed is None
-    assert all(member.shuffle_latents_seed == 0 for member in joined["shuffled"])
-    assert (kitchen.corpus, kitchen.latents) == (str(tmp_path / "kitchen"), str(tmp_path / "latents"))
+    kitchen = next(spec for spec in joined["human-latent"] if spec.name == "kitchen")
+    assert kitchen.label == Latents(tmp_path / "latents") and kitchen.data.corpus == tmp_path / "kitchen"
+    assert all(spec.label.shuffle_seed == 0 for spec in joined["shuffled"])
 
 
 def test_an_arm_that_fails_is_reported_and_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def play(job: CellJob, cell: Cell, folder: Path) -> dict[str, Any]:
+    def play(job: CellJob, plan: Plan, cell: Cell, folder: Path) -> dict[str, Any]:
         if cell.demos == 1:
             raise RuntimeError("out of memory")
         return ablation_cells._record(cell, "done", rollouts=[{"task": "t", "start": 0, "success": True, "steps": 3}])
@@ -133,7 +195,9 @@ def test_an_arm_that_fails_is_reported_and_the_rest_goes_on(tmp_path: Path, monk
     assert "Traceback" in failure["traceback"]
     # what is done stays, what failed is tried again
     monkeypatch.setattr(
-        ablation_cells, "_run_cell", lambda job, cell, folder: ablation_cells._record(cell, "done", steps=cell.demos)
+        ablation_cells,
+        "_run_cell",
+        lambda job, plan, cell, folder: ablation_cells._record(cell, "done", steps=cell.demos),
     )
     again = run_arm(job(tmp_path))
     assert again[0]["steps"] == 1 and "steps" not in again[1]
@@ -167,9 +231,9 @@ def test_steps_and_shares_are_those_of_the_budget_in_every_arm(
 ) -> None:
     trained = []
 
-    def train(job: CellJob, arm: Any, mixture: Any, folder: Path, seed: int, steps: int, start: Any) -> dict[str, Any]:
-        trained.append(([member.name for member in mixture.members], steps, start is not None))
-        weights = {member.name: member.weight for member in mixture.members}
+    def train(job: CellJob, mixture: Any, folder: Path, steps: int, start: Any) -> dict[str, Any]:
+        trained.append(([spec.name for spec in mixture.datasets], steps, start is not None))
+        weights = {spec.name: spec.weight for spec in mixture.datasets}
         if len(weights) == 2:
             assert weights["human-latent"] / sum(weights.values()) == pytest.approx(job.budget.co_train_share)
         return {"steps": steps, "minutes": 1.0, "samples_seen": 32 * steps, "members": [], "held_out": {}}
@@ -178,7 +242,7 @@ def test_steps_and_shares_are_those_of_the_budget_in_every_arm(
     monkeypatch.setattr(ablation_cells, "_rollouts", lambda job, policy, folder: [])
     monkeypatch.setattr(ablation_cells, "_curve", lambda folder: [])
     monkeypatch.setattr("vla.checkpoint.load_policy", lambda folder: None)
-    (result,) = run_arm(job(tmp_path, arm=arm, demos=(1,), budget=budget))
+    (result,) = run_arm(job(tmp_path, arm, (1,), budget=budget))
     assert (result["status"], result["steps"], result["samples_seen"]) == ("done", 12, 384)
     assert trained == expected
 
@@ -208,7 +272,12 @@ def test_what_has_no_result_is_missing(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "robot-only" / "demos1-seed1"
     folder.mkdir(parents=True)
     (folder / RESULT).write_text(json.dumps(ablation_cells._record(Cell("robot-only", 1, 1), "done")))
-    assert [run["status"] for run in ablate.gather(config)["runs"]] == ["missing", "done"]
+    assert [
+        run["status"]
+        for run in ablate.gather(
+            config, [ARMS["robot-only"]], {"robot-only": plans(ARMS["robot-only"], tiers_at(tmp_path), (1,))}
+        )["runs"]
+    ] == ["missing", "done"]
 
 
 def tiny(out: Path) -> ablate.AblateConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from corpora.mixture.datasets import Sample
+from corpora.mixture.label_kinds import Unlabelled
+from corpora.mixture.spec import ClipsAt, DatasetSpec
 from tests.builders.policies import codec_of
 from vla.batch import PolicyBatch, check_batch
 from vla.data.loader import (
-    TIERS,
     PolicyBatches,
-    TrainingMember,
+    TrainingDataset,
     collate,
     held_batches,
     held_groups,
@@ -30,13 +32,22 @@ CONFIG = dataclasses.replace(DEBUG, image_size=8, history_s=(0.5, 0.0))
 HISTORY = 2
 
 
-class MadeMember:
+class MadeSamples:
     """Samples made of their own number; some lack a camera, a future, or the steps past an end."""
 
     def __init__(
-        self, name: str, *, views: int, state: int, action: int, future: bool, tier: str, size: int = 12
+        self,
+        name: str,
+        *,
+        views: int,
+        state: int,
+        action: int,
+        future: bool,
+        weight: float,
+        align: float,
+        size: int = 12,
     ) -> None:
-        self.name, self.tier, self.embodiment = name, tier, name
+        self.spec = DatasetSpec(name, "human", ClipsAt(Path()), Unlabelled(), weight, align)
         self.cameras = tuple(f"camera{k}" for k in range(views))
         self.widths, self.future, self.size = (state, action), future, size
         self.groups = [f"{name}/{index // 3}" for index in range(size)]
@@ -44,8 +55,8 @@ class MadeMember:
     def __len__(self) -> int:
         return self.size
 
-    def sample(self, index: int) -> Sample:
-        rng = np.random.default_rng([index, len(self.name)])
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng([index, len(self.spec.name)])
         shape = (len(self.cameras), HISTORY, 8, 8, 3)
         mask = np.ones(shape[:2], np.bool_)
         mask[0, 0] = index % 3 > 0
@@ -62,17 +73,17 @@ class MadeMember:
         )
 
 
-def members() -> list[TrainingMember]:
+def members() -> list[TrainingDataset]:
     """A robot with a relative codec and two cameras, latents without a state, clips without anything."""
     made = [
-        MadeMember("robot", views=2, state=5, action=5, future=True, tier="robot"),
-        MadeMember("latent", views=1, state=0, action=3, future=False, tier="human", size=7),
-        MadeMember("clips", views=1, state=0, action=0, future=True, tier="neural", size=20),
+        MadeSamples("robot", views=2, state=5, action=5, future=True, weight=0.5, align=1.0),
+        MadeSamples("latent", views=1, state=0, action=3, future=False, weight=0.2, align=0.5, size=7),
+        MadeSamples("clips", views=1, state=0, action=0, future=True, weight=0.3, align=0.0, size=20),
     ]
     codecs = [codec_of(5, 5, representation="relative"), codec_of(0, 3), None]
     return [
-        TrainingMember(member, *split_samples(member.groups, {member.groups[0]}), weight, slot, codec)
-        for member, weight, slot, codec in zip(made, (0.5, 0.2, 0.3), (3, 0, 9), codecs, strict=True)
+        TrainingDataset(data, *split_samples(data.groups, {data.groups[0]}), slot, codec)
+        for data, slot, codec in zip(made, (3, 0, 9), codecs, strict=True)
     ]
 
 
@@ -82,8 +93,8 @@ def test_a_batch_is_that_of_a_slow_loop() -> None:
     batch = collate(mixture, chosen, CONFIG, cameras=2)
     check_batch(batch, horizon=CONFIG.horizon, state_dim=CONFIG.max_state_dim, action_dim=CONFIG.max_action_dim)
     for row, (number, index) in enumerate(chosen):
-        member, sample = mixture[number], mixture[number].member.sample(index)
-        views, (ds, da) = len(member.member.cameras), member.member.widths  # type: ignore[attr-defined]
+        member, sample = mixture[number], mixture[number].data[index]
+        views, (ds, da) = len(member.data.cameras), member.data.widths  # type: ignore[attr-defined]
         for view, age in itertools.product(range(2), range(HISTORY)):
             picture = batch["pictures"][row, view, age].permute(1, 2, 0).numpy()
             if view < views:
@@ -110,15 +121,15 @@ def test_a_batch_is_that_of_a_slow_loop() -> None:
             decoded = member.codec.decode_action(sample.state, action[:, :da])
             np.testing.assert_allclose(decoded[there], sample.action[there], atol=1e-4)
         assert batch["embodiment"][row] == member.slot and batch["member"][row] == number
-        assert TIERS[batch["tier"][row]] == member.member.tier
+        assert batch["align"][row] == member.data.spec.align
 
 
 def test_numbers_of_members_without_states_or_actions() -> None:
-    robot, latent, clips = (entry.member for entry in members())
-    states, chunks, known = stack_numbers([robot.sample(1), robot.sample(4)])
+    robot, latent, clips = (entry.data for entry in members())
+    states, chunks, known = stack_numbers([robot[1], robot[4]])
     assert states.shape == (2, 5) and chunks.shape == (2, 8, 5) and known.sum(1).tolist() == [4, 7]
-    assert stack_numbers([latent.sample(1)])[0] is None
-    assert stack_numbers([clips.sample(1)]) == (None, None, None)
+    assert stack_numbers([latent[1]])[0] is None
+    assert stack_numbers([clips[1]]) == (None, None, None)
 
 
 def batches(**changes) -> PolicyBatches:
@@ -169,7 +180,7 @@ def test_shares_are_the_weights_and_an_epoch_is_every_training_sample_once() -> 
     for entry in members():
         for index in entry.held.tolist():
             padded = collate(members(), [(0, 0)], CONFIG, cameras=2)["pictures"] * 0
-            shown = torch.from_numpy(entry.member.sample(index).pictures).permute(0, 1, 4, 2, 3)
+            shown = torch.from_numpy(entry.data[index].pictures).permute(0, 1, 4, 2, 3)
             padded[0, : len(shown)] = shown
             assert padded[0].numpy().tobytes() not in pictures  # what is held out is never trained on
 
@@ -179,7 +190,7 @@ def test_held_batches_are_even_and_only_of_what_is_held_out() -> None:
     found = held_batches(mixture, CONFIG, batch_size=4, cameras=2, samples=2)
     number = torch.cat([batch["member"] for batch in found]).tolist()
     assert number == [0, 0, 1, 1, 2, 2]
-    first_of_robot = mixture[0].member.sample(int(mixture[0].held[0]))
+    first_of_robot = mixture[0].data[int(mixture[0].held[0])]
     assert np.array_equal(found[0]["pictures"][0].permute(0, 1, 3, 4, 2).numpy(), first_of_robot.pictures)
     again = held_batches(mixture, CONFIG, batch_size=4, cameras=2, samples=2)
     assert all(same(a, b) for a, b in zip(found, again, strict=True))

@@ -16,9 +16,11 @@ import torch
 from corpora.clips.corpus import Corpus
 from corpora.clips.frames import open_clip_frames
 from corpora.episodes.episode import EpisodeSelection
-from corpora.mixture.datasets import RobotMember
-from corpora.mixture.pseudo_actions import PseudoActionMember, read_facts
-from corpora.mixture.spec import Pyramid, PyramidMember
+from corpora.mixture.datasets import ClipSamples, EpisodeSamples
+from corpora.mixture.label_kinds import Actions, PseudoActions
+from corpora.mixture.mixture import MixtureSpec
+from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
+from corpora.mixture.views import Window
 from jobs import inverse_dynamics_training
 from jobs.commands import label
 from jobs.commands.label import LabelConfig
@@ -27,7 +29,7 @@ from tests.builders.toy_world import FPS, toy_corpus, toy_robot, world
 from vla.actions.space import ActionCodec
 from vla.actions.spec import ActionSpec
 from vla.checkpoint import build_policy
-from vla.data.open import open_members
+from vla.data.open import open_mixture
 from vla.models.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
 from vla.policy import RobotFacts
 from vla.recipes import RECIPES
@@ -93,29 +95,38 @@ def test_the_action_that_is_seen_is_found_far_below_the_mean_chunk(labelled: Pat
     assert error["mean_chunk"] > 0.7, "the baseline itself is near the variance"
 
 
-def test_labels_of_clips_are_the_motion_between_their_frames(folders, labelled: Path) -> None:
+def labelled_clips(folders, labels: Path, horizon: int, embodiment: str = "block") -> ClipSamples:
     clips = open_clip_frames(Corpus(folders[1]), 32, cache=folders[2])
-    member = PseudoActionMember(clips, labelled, name="clips", embodiment="block", horizon=HORIZON)
+    spec = video_of(folders, labels, embodiment=embodiment)
+    return ClipSamples(spec, clips, Window(horizon), spec.label.read(clips, embodiment, horizon))
+
+
+def video_of(folders, labels: Path, embodiment: str = "block") -> DatasetSpec:
+    return DatasetSpec("video", "human", ClipsAt(folders[1]), PseudoActions(labels), embodiment=embodiment)
+
+
+def test_labels_of_clips_are_the_motion_between_their_frames(folders, labelled: Path) -> None:
+    member = labelled_clips(folders, labelled, HORIZON)
     assert len(member) == len(CLIPS) * (40 - HORIZON)
     truth = []
     for seed in CLIPS:
         action = world(seed, 40)[2]
         truth += [action[frame : frame + HORIZON] for frame in range(40 - HORIZON)]
     wanted = np.stack(truth)
-    error = np.square(member.labels() - wanted).mean()
+    chunks = member.numbers(range(len(member))).chunks
+    error = np.square(chunks - wanted).mean()
     assert error < 0.4 * wanted.var()
-    sample = member.sample(5)
-    assert np.array_equal(sample.action, member.labels()[5]) and sample.action_mask.all() and sample.state is None
+    sample = member[5]
+    assert np.array_equal(sample.action, chunks[5]) and sample.action_mask.all() and sample.state is None
 
 
 def test_a_longer_chunk_is_cut_and_a_shorter_one_masked(folders, labelled: Path) -> None:
-    clips = open_clip_frames(Corpus(folders[1]), 32, cache=folders[2])
-    short = PseudoActionMember(clips, labelled, name="clips", embodiment="block", horizon=HORIZON - 1)
-    long = PseudoActionMember(clips, labelled, name="clips", embodiment="block", horizon=HORIZON + 2)
-    assert np.array_equal(short.sample(3).action, long.sample(3).action[: HORIZON - 1])
-    assert long.sample(3).action_mask.tolist() == [True] * HORIZON + [False] * 2
+    short = labelled_clips(folders, labelled, HORIZON - 1)
+    long = labelled_clips(folders, labelled, HORIZON + 2)
+    assert np.array_equal(short[3].action, long[3].action[: HORIZON - 1])
+    assert long[3].action_mask.tolist() == [True] * HORIZON + [False] * 2
     with pytest.raises(ValueError, match="those of 'block', not of 'latent'"):
-        PseudoActionMember(clips, labelled, name="clips", embodiment="latent", horizon=HORIZON)
+        labelled_clips(folders, labelled, HORIZON, "latent")
 
 
 def test_the_same_settings_give_the_same_labels_and_an_interrupted_run_too(
@@ -163,24 +174,24 @@ def test_a_folder_of_other_settings_is_refused(folders, labelled: Path, tmp_path
 
 def test_a_pyramid_trains_on_pseudo_actions_in_the_robots_slot(folders, labelled: Path) -> None:
     """Alone the labeller's codec is taken; beside the robot its statistics are the robot's alone."""
-    video = PyramidMember(
-        "video", "human", "inverse-dynamics", embodiment="block", corpus=str(folders[1]), pseudo_actions=str(labelled)
-    )
-    robot = PyramidMember("robot", "robot", "action", embodiment="block", dataset=str(folders[0]))
-    facts = read_facts(labelled)
+    video = video_of(folders, labelled)
+    robot = DatasetSpec("robot", "robot", EpisodesAt(folders[0]), embodiment="block")
+    facts = PseudoActions(labelled).facts.robot
     labellers = ActionCodec.from_json(facts.codec).to_json()
     found = {}
-    for members in ((video,), (robot,), (robot, video)):
+    for datasets in ((video,), (robot,), (robot, video)):
         policy = build_policy(RECIPES["debug"])
-        opened = open_members(Pyramid("", members, Path()), policy, seed=0, cache=folders[2])
-        assert all(member.codec is policy.codecs["block"] for member in opened)
-        found[members] = policy.robots["block"]
+        opened = open_mixture(MixtureSpec(datasets), policy, cache=folders[2])
+        assert all(dataset.codec is policy.codecs["block"] for dataset in opened)
+        found[datasets] = policy.robots["block"]
     assert found[(video,)].codec.to_json() == labellers
     assert found[(video,)].step_s == pytest.approx(1 / FPS)
     assert found[(robot, video)].codec.to_json() == found[(robot,)].codec.to_json() != labellers
-    relative = dataclasses.replace(robot, representation="delta", state=("0:2",))
+    relative = dataclasses.replace(
+        robot, data=EpisodesAt(folders[0], EpisodeSelection(state=("0:2",))), label=Actions("delta")
+    )
     with pytest.raises(ValueError, match="without a state"):
-        open_members(Pyramid("", (relative, video), Path()), build_policy(RECIPES["debug"]), seed=0, cache=folders[2])
+        open_mixture(MixtureSpec((relative, video)), build_policy(RECIPES["debug"]), cache=folders[2])
 
 
 def simulated(folders: tuple[Path, Path, Path], root: Path) -> Path:
@@ -204,7 +215,7 @@ def test_of_simulated_data_the_action_done_is_learned_under_the_policys_names(fo
     for action in ((), ("expert",), ("action",)):
         config = config_of(folders, tmp_path / "out", robot=robot, selection=EpisodeSelection(action=action))
         member = label._robot(config, lambda done, total: None)
-        chunks = member.chunks(list(range(20)))[1]
+        chunks = member.numbers(list(range(20))).chunks
         found[action] = (member.episodes.action_names, bool(chunks.any()))
     assert found == {
         (): (("expert.dy", "expert.dx"), True),
@@ -220,18 +231,10 @@ def test_labels_of_the_experts_action_are_not_resumed_and_new_ones_fit_the_robot
     robot = simulated(folders, tmp_path / "sim")
     config = config_of(folders, tmp_path / "out", robot=robot, steps=2)
     label.run(config, quiet=True)
-    members = (
-        PyramidMember("robot", "robot", "action", embodiment="block", dataset=str(robot)),
-        PyramidMember(
-            "video",
-            "human",
-            "inverse-dynamics",
-            embodiment="block",
-            corpus=str(folders[1]),
-            pseudo_actions=str(config.out),
-        ),
+    mixture = MixtureSpec(
+        (DatasetSpec("robot", "robot", EpisodesAt(robot), embodiment="block"), video_of(folders, config.out))
     )
-    opened = open_members(Pyramid("", members, Path()), build_policy(RECIPES["debug"]), seed=0, cache=folders[2])
+    opened = open_mixture(mixture, build_policy(RECIPES["debug"]), cache=folders[2])
     assert len(opened) == 2
     record = json.loads((config.out / "train.json").read_text())
     assert record.pop("action_done") == ["0:2"]
@@ -284,8 +287,8 @@ def test_training_counts_its_budget(folders, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no budget"):
         InverseDynamicsTraining(steps=0, minutes=0)
     member = label._robot(config_of(folders, tmp_path), lambda done, total: None)
-    assert isinstance(member, RobotMember)
-    usable = np.flatnonzero(member.moments[1])
+    assert isinstance(member, EpisodeSamples)
+    usable = np.flatnonzero(member.has_future)
     assert len(usable) == 6 * (90 - HORIZON)
     took = train_model(
         model_of(), member, usable, InverseDynamicsTraining(steps=3, minutes=0, batch_size=4), tmp_path, seed=0

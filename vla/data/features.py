@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from vla.data.loader import TrainingMember, sample_id
+from vla.data.loader import TrainingDataset, sample_id
 from vla.models.feature_cache import FeatureCache, Prompt
 from vla.models.huggingface import HfBackbone
 from vla.policy import ChunkPolicy
@@ -21,7 +21,7 @@ def cacheable(policy: ChunkPolicy) -> bool:
 
 def cached_features(
     policy: ChunkPolicy,
-    members: Sequence[TrainingMember],
+    datasets: Sequence[TrainingDataset],
     folder: Path,
     *,
     cameras: int,
@@ -32,20 +32,20 @@ def cached_features(
     backbone = getattr(policy, "backbone", None)
     assert isinstance(backbone, HfBackbone)
     cache = FeatureCache(folder, backbone)
-    total = sum(len(member.train) + len(member.held) for member in members)
+    total = sum(len(dataset.train) + len(dataset.held) for dataset in datasets)
     show = None if progress is None else (lambda done: progress(done, total))
-    cache.fill(_prompts(members, cameras), batch=batch, progress=show)
+    cache.fill(_prompts(datasets, cameras), batch=batch, progress=show)
     return cache
 
 
-def _prompts(members: Sequence[TrainingMember], cameras: int) -> Iterator[Prompt]:
+def _prompts(datasets: Sequence[TrainingDataset], cameras: int) -> Iterator[Prompt]:
     """As `collate` shows the samples: padded to `cameras`."""
-    for member in members:
-        for index in (*member.train.tolist(), *member.held.tolist()):
-            sample = member.member.sample(index)
+    for dataset in datasets:
+        for index in (*dataset.train.tolist(), *dataset.held.tolist()):
+            sample = dataset.data[index]
             views, history, size = sample.pictures.shape[:3]
             pictures = torch.zeros(cameras, history, 3, size, size, dtype=torch.uint8)
             mask = torch.zeros(cameras, history, dtype=torch.bool)
             pictures[:views] = torch.from_numpy(sample.pictures).permute(0, 1, 4, 2, 3)
             mask[:views] = torch.from_numpy(sample.picture_mask)
-            yield Prompt(sample_id(member, index), pictures, mask, sample.instruction)
+            yield Prompt(sample_id(dataset, index), pictures, mask, sample.instruction)

@@ -1,4 +1,4 @@
-"""From members of a mixture to batches of a policy: which samples, encoded and padded, in an order that can be resumed."""
+"""From datasets of a mixture to batches of a policy: which samples, encoded and padded, in an order that can be resumed."""
 
 from __future__ import annotations
 
@@ -10,32 +10,26 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
-from corpora.mixture.datasets import Member, Sample
+from corpora.mixture.datasets import Sample, SampleDataset
 from corpora.mixture.order import MixtureOrder
 from vla.actions.space import ActionCodec
 from vla.batch import PolicyBatch, pad_last
 from vla.models.config import PolicyConfig
 from vla.models.small import Tokens
 
-TIERS = ("human", "synthetic", "neural", "robot")
-"""The pyramid's, from its base to its top."""
-
-
 LookUp = Callable[[Sequence[str]], Tokens]
-"""Ids of samples ("member/index") -> their features; see jobs/policy_features.py."""
+"""Ids of samples ("dataset/index") -> their features; see features.py."""
 
 
 @dataclass(frozen=True)
-class TrainingMember:
-    """One member of a training: which of its samples are trained on, and how its numbers are encoded."""
+class TrainingDataset:
+    """One dataset of a training: which of its samples are trained on, and how its numbers are encoded."""
 
-    member: Member
+    data: SampleDataset
     train: NDArray[np.int64]
     """Samples trained on."""
     held: NDArray[np.int64]
     """Samples of held-out episodes or videos."""
-    weight: float
-    """Share in the mixture, of any sum."""
     slot: int
     """Of its embodiment in the policy."""
     codec: ActionCodec | None
@@ -43,23 +37,28 @@ class TrainingMember:
 
     @property
     def name(self) -> str:
-        return self.member.name
+        return self.data.spec.name
+
+    @property
+    def weight(self) -> float:
+        """Share in the mixture, of any sum."""
+        return self.data.spec.weight
 
 
-def sample_id(member: TrainingMember, index: int) -> str:
-    """Of sample `index` of the member, for a cache of features."""
-    return f"{member.name}/{index}"
+def sample_id(dataset: TrainingDataset, index: int) -> str:
+    """Of sample `index` of the dataset, for a cache of features."""
+    return f"{dataset.name}/{index}"
 
 
 def collate(
-    members: Sequence[TrainingMember],
+    datasets: Sequence[TrainingDataset],
     chosen: Sequence[tuple[int, int]],
     config: PolicyConfig,
     *,
     cameras: int,
     look_up: LookUp | None = None,
 ) -> PolicyBatch:
-    """The batch of the samples (member, sample of that member), padded to the policy's widths and to `cameras`; with
+    """The batch of the samples (dataset, sample of that dataset), padded to the policy's widths and to `cameras`; with
     features where `look_up` knows them."""
     size = config.image_size
     count, history = len(chosen), len(config.history_s)
@@ -74,7 +73,7 @@ def collate(
     samples: list[Sample] = []
     rows: dict[int, list[int]] = {}
     for row, (number, index) in enumerate(chosen):
-        sample = members[number].member.sample(index)
+        sample = datasets[number].data[index]
         samples.append(sample)
         views = len(sample.pictures)
         pictures[row, :views] = sample.pictures
@@ -84,7 +83,7 @@ def collate(
             has_future[row] = True
         rows.setdefault(number, []).append(row)
     for number, mine in rows.items():
-        codec = members[number].codec
+        codec = datasets[number].codec
         if codec is None:
             continue
         states, chunks, known = stack_numbers([samples[row] for row in mine])
@@ -110,14 +109,14 @@ def collate(
         state_mask=state_mask,
         action=action,
         action_mask=action_mask,
-        embodiment=torch.tensor([members[number].slot for number in numbers]),
+        embodiment=torch.tensor([datasets[number].slot for number in numbers]),
         future=torch.from_numpy(future).permute(0, 1, 4, 2, 3).contiguous(),
         has_future=torch.from_numpy(has_future),
-        tier=torch.tensor([TIERS.index(members[number].member.tier) for number in numbers]),
+        align=torch.tensor([datasets[number].data.spec.align for number in numbers]),
         member=torch.tensor(numbers),
     )
     if look_up is not None:
-        tokens = look_up([sample_id(members[number], index) for number, index in chosen])
+        tokens = look_up([sample_id(datasets[number], index) for number, index in chosen])
         batch["features"], batch["feature_mask"] = tokens.features, tokens.mask
         batch["feature_is_image"] = tokens.is_image
     return batch
@@ -126,7 +125,7 @@ def collate(
 def stack_numbers(
     samples: Sequence[Sample],
 ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None, NDArray[np.bool_] | None]:
-    """States [M, Ds], chunks [M, H, Da] and their masks [M, H] of samples of one member; None where it has none."""
+    """States [M, Ds], chunks [M, H, Da] and their masks [M, H] of samples of one dataset; None where it has none."""
     first = samples[0]
     states = None if first.state is None else np.stack([sample.state for sample in samples])  # type: ignore[misc]
     if first.action is None:
@@ -140,7 +139,7 @@ class PolicyBatches(IterableDataset):  # type: ignore[type-arg]
 
     def __init__(
         self,
-        members: Sequence[TrainingMember],
+        datasets: Sequence[TrainingDataset],
         config: PolicyConfig,
         *,
         batch_size: int,
@@ -151,23 +150,23 @@ class PolicyBatches(IterableDataset):  # type: ignore[type-arg]
         start: int = 0,
         look_up: LookUp | None = None,
     ) -> None:
-        self.members, self.config, self.cameras, self.look_up = list(members), config, cameras, look_up
+        self.datasets, self.config, self.cameras, self.look_up = list(datasets), config, cameras, look_up
         self.order = MixtureOrder(
-            [len(member.train) for member in members],
-            [member.weight for member in members],
+            [len(dataset.train) for dataset in datasets],
+            [dataset.weight for dataset in datasets],
             batch_size=batch_size,
             seed=seed,
-            names=[member.name for member in members],
+            names=[dataset.name for dataset in datasets],
         )
         self.rank, self.ranks, self.start = rank, ranks, start
 
     def batch(self, number: int) -> PolicyBatch:
         """Batch `number`, the same at every call."""
         chosen = [
-            (member, int(self.members[member].train[index]))
-            for member, index in self.order.batch(number, rank=self.rank, ranks=self.ranks)
+            (dataset, int(self.datasets[dataset].train[index]))
+            for dataset, index in self.order.batch(number, rank=self.rank, ranks=self.ranks)
         ]
-        return collate(self.members, chosen, self.config, cameras=self.cameras, look_up=self.look_up)
+        return collate(self.datasets, chosen, self.config, cameras=self.cameras, look_up=self.look_up)
 
     def __iter__(self) -> Iterator[PolicyBatch]:
         worker = get_worker_info()
@@ -179,7 +178,7 @@ class PolicyBatches(IterableDataset):  # type: ignore[type-arg]
 
 
 def held_batches(
-    members: Sequence[TrainingMember],
+    datasets: Sequence[TrainingDataset],
     config: PolicyConfig,
     *,
     batch_size: int,
@@ -187,14 +186,14 @@ def held_batches(
     samples: int,
     look_up: LookUp | None = None,
 ) -> list[PolicyBatch]:
-    """Batches of at most `samples` held-out samples of each member, evenly spaced, the same at every call."""
+    """Batches of at most `samples` held-out samples of each dataset, evenly spaced, the same at every call."""
     chosen = [
         (number, int(index))
-        for number, member in enumerate(members)
-        for index in member.held[np.linspace(0, len(member.held) - 1, min(samples, len(member.held))).astype(int)]
+        for number, dataset in enumerate(datasets)
+        for index in dataset.held[np.linspace(0, len(dataset.held) - 1, min(samples, len(dataset.held))).astype(int)]
     ]
     return [
-        collate(members, chosen[first : first + batch_size], config, cameras=cameras, look_up=look_up)
+        collate(datasets, chosen[first : first + batch_size], config, cameras=cameras, look_up=look_up)
         for first in range(0, len(chosen), batch_size)
     ]
 
