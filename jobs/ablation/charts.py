@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullLocator, PercentFormatter
 
-from jobs.ablation.statistics import Comparison, Success, in_points, percent
+from jobs.ablation.findings import Comparison, Success, in_points, percent
 from lapa.reporting.figures import BAD, CARD, GOOD, INK, LINE, SOFT, TIP, chart
 
 WIDTH = 480
@@ -31,7 +31,7 @@ def success_bars(cells: Sequence[Success], colours: Mapping[str, str]) -> Figure
     figure, axes = _rows([cell.arm for cell in cells])
     for row, cell in enumerate(cells):
         found = cell.overall
-        if found.value is None or found.low is None or found.high is None:
+        if found is None:
             axes.text(0.01, row, "no full seed", color=SOFT, size=12, va="center")
             continue
         axes.barh(row, found.value, 0.62, color=colours[cell.arm], gid=f"{TIP}{cell.arm}: {percent(found)}")
@@ -64,7 +64,7 @@ def forest(comparisons: Sequence[Comparison]) -> Figure:
     reach = 10.0
     for row, comparison in enumerate(comparisons):
         found = comparison.overall
-        if found.value is None or found.low is None or found.high is None:
+        if found is None:
             axes.text(1, row, "no common seed", color=SOFT, size=12, va="center")
             continue
         colour = {"lifts": GOOD, "lowers": BAD}.get(comparison.shown, SOFT)

@@ -11,20 +11,19 @@ from xml.etree import ElementTree
 from markupsafe import Markup
 
 from jobs.ablation.charts import colours_of, forest, hour_bars, learning_curves, success_bars
-from jobs.ablation.statistics import (
+from jobs.ablation.findings import (
     CONTROL,
     CONTROLLED,
     REFERENCES,
     Comparison,
-    Estimate,
     Statistics,
     at,
     in_points,
     percent,
     seeds_in_words,
-    summarise,
     verdict,
 )
+from jobs.ablation.statistics import summarise
 from jobs.ablation.tables import COST, control_words, cost_cells, costs, matched_words
 from lapa.reporting.page import render as render_page
 
@@ -58,7 +57,7 @@ def render(result: Mapping[str, Any], statistics: Statistics) -> str:
         planned=len(result["arms"]) * len(settings["demos"]) * len(settings["seeds"]),
         left_out=[(cell, seed, why) for cell in statistics.success for seed, why in cell.without.items()],
         item=_item,
-        lifts=[_survives(c) for c in statistics.comparisons if c.shown == "lifts"],
+        lifts=[c.survives for c in statistics.comparisons if c.shown == "lifts"],
         demos_in_words=lambda *counts: at(*counts).removeprefix("at "),
         at=at,
         seeds_in_words=seeds_in_words,
@@ -80,15 +79,11 @@ def render(result: Mapping[str, Any], statistics: Statistics) -> str:
 def _item(comparison: Comparison) -> tuple[str, str, str]:
     """(kind, words, mark) of a comparison in the header."""
     mark = {"lifts": "good", "lowers": "bad", "no difference shown": "even", "cannot tell": "unknown"}[comparison.shown]
-    doubtful = mark == "unknown" or (mark != "even" and not _survives(comparison))
+    doubtful = mark != "even" and not comparison.survives
     words = control_words(comparison) if comparison.reference == CONTROL else verdict(comparison, brief=True)
     # intervals are not broken
     words = re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", "\u00a0"), words)
     return "concern" if doubtful else mark, words, mark
-
-
-def _survives(comparison: Comparison) -> bool:
-    return comparison.p_holm is not None and comparison.p_holm <= 0.05
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -100,8 +95,8 @@ def _split(text: str) -> tuple[str, str]:
 def _shade(statistics: Statistics, arm: str, demos: int, task: str) -> str:
     """Whether an arm's difference to the first reference has an interval without zero on one task."""
     found = [c for c in statistics.comparisons if (c.arm, c.reference, c.demos) == (arm, REFERENCES[0], demos)]
-    difference = found[0].tasks[task] if found else Estimate(None)
-    if difference.low is None or difference.high is None:
+    difference = found[0].tasks[task] if found else None
+    if difference is None:
         return ""
     return "good" if difference.low > 0 else "bad" if difference.high < 0 else ""
 

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.ablation.statistics import CONTROL, Comparison, Statistics, at, percent, summarise, verdict
+from jobs.ablation.findings import CONTROL, Comparison, Statistics, at, percent, verdict
+from jobs.ablation.statistics import summarise
 
 
 def print_tables(
@@ -19,14 +20,7 @@ def print_tables(
     """Prints the ablation; `statistics` are computed where they are not given (seed: settings' `seed`, else 0)."""
     found = statistics or summarise(result, seed=int(result["settings"].get("seed", 0)))
     out = console or Console()
-    demos = result["settings"]["demos"]
-    success = Table(title="Success, mean over seeds [95%]", title_justify="left")
-    success.add_column("")
-    for count in demos:
-        success.add_column(at(count).removeprefix("at "), justify="right", no_wrap=True)
-    for arm in result["arms"]:
-        success.add_row(escape(arm["name"]), *(_cell(found, arm["name"], count) for count in demos))
-    out.print(success)
+    out.print(success_table(result, found))
     out.print(f"[bold]{escape(found.headline)}.[/bold]")
     for comparison in found.comparisons:
         words = control_words(comparison) if comparison.reference == CONTROL else verdict(comparison)
@@ -43,6 +37,18 @@ def print_tables(
         for seed, why in summary.without.items():
             where = f"{summary.arm} {at(summary.demos)}, seed {seed}"
             out.print(f"[red]left out:[/red] {escape(where)}: {escape(why)}", soft_wrap=True)
+
+
+def success_table(result: Mapping[str, Any], statistics: Statistics) -> Table:
+    """Arms by numbers of demonstrations."""
+    demos = result["settings"]["demos"]
+    table = Table(title="Success, mean over seeds [95%]", title_justify="left")
+    table.add_column("")
+    for count in demos:
+        table.add_column(at(count).removeprefix("at "), justify="right", no_wrap=True)
+    for arm in result["arms"]:
+        table.add_row(escape(arm["name"]), *(_cell(statistics, arm["name"], count) for count in demos))
+    return table
 
 
 def _cell(statistics: Statistics, arm: str, demos: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from io import StringIO
@@ -14,8 +15,10 @@ import pytest
 from rich.console import Console
 
 from jobs.ablation.charts import forest, learning_curves, success_bars
+from jobs.ablation.findings import percent, verdict
 from jobs.ablation.page import render, write_page
-from jobs.ablation.statistics import percent, summarise, verdict
+from jobs.ablation.statistics import summarise
+from jobs.ablation.study import Study
 from jobs.ablation.tables import costs, matched_words, print_tables
 from lapa.reporting.figures import BAD, GOOD, INK, SOFT, svg
 
@@ -211,11 +214,13 @@ def test_bars_and_points_stand_where_the_figures_say() -> None:
     statistics = summarise(result)
     cells = [cell for cell in statistics.success if cell.demos == 1]
     bars = success_bars(cells, dict.fromkeys(ARMS, "red")).axes[0]
-    assert [bar.get_width() for bar in bars.patches] == [cell.overall.value for cell in cells]
+    assert [bar.get_width() for bar in bars.patches] == [cell.overall.value for cell in cells if cell.overall]
     assert [bar.get_y() + bar.get_height() / 2 for bar in bars.patches] == pytest.approx(range(len(cells)))
     assert [label.get_text() for label in bars.get_yticklabels()] == [cell.arm for cell in cells]
     whiskers = [line.get_xdata() for line in bars.lines if len(line.get_xdata()) > 1]
-    assert [(min(x), max(x)) for x in whiskers] == [(cell.overall.low, cell.overall.high) for cell in cells]
+    assert [(min(x), max(x)) for x in whiskers] == [
+        (cell.overall.low, cell.overall.high) for cell in cells if cell.overall
+    ]
     seeds = [float(line.get_xdata()[0]) for line in bars.lines if len(line.get_xdata()) == 1]
     assert seeds == [share for cell in cells for share in cell.by_seed.values()]
     compared = [c for c in statistics.comparisons if c.reference == "robot-only"]
@@ -224,8 +229,8 @@ def test_bars_and_points_stand_where_the_figures_say() -> None:
     for row, (comparison, spot, span) in enumerate(zip(compared, spots, drawn.collections, strict=True)):
         (low, y), (high, _) = span.get_segments()[0]
         found = comparison.overall
-        assert (low, high, y) == (pytest.approx(100 * found.low), pytest.approx(100 * found.high), row)  # type: ignore[operator]
-        assert spot.get_xdata() == pytest.approx([100 * found.value]) and spot.get_ydata() == [row]  # type: ignore[operator]
+        assert (low, high, y) == (pytest.approx(100 * found.low), pytest.approx(100 * found.high), row)  # type: ignore[union-attr]
+        assert spot.get_xdata() == pytest.approx([100 * found.value]) and spot.get_ydata() == [row]  # type: ignore[union-attr]
         colours = {"lifts": GOOD, "lowers": BAD}
         assert spot.get_color() == colours.get(comparison.shown, SOFT)
 
@@ -289,3 +294,26 @@ def test_the_terminal_names_all_arms_verdicts_and_failures() -> None:
     assert all(verdict(comparison) in text for comparison in statistics.comparisons)
     assert "left out: shuffled at 3 demonstrations, seed 0: failed: RuntimeError: gone" in text
     assert "one seed, so the interval is over starts alone" in text
+
+
+def test_a_study_says_shows_and_saves_what_was_found(tmp_path: Path) -> None:
+    result = made()
+    (tmp_path / "ablation.json").write_text(json.dumps(result), "utf-8")
+    study = Study.read(tmp_path)
+    assert study.headline == summarise(result).headline
+    lift = study.comparison("human-latent", "bc", demos=3)
+    assert lift == summarise(result).comparison("human-latent", "bc", 3) and str(lift) == verdict(lift)
+    assert study.success("bc", 1).arm == "bc"
+    assert len(study.forest("bc").axes[0].collections) == 4  # two arms, twice
+    out = StringIO()
+    Console(file=out, width=120).print(study.table())
+    assert all(percent(cell.overall) in out.getvalue() for cell in study.statistics.success)
+    assert str(study).startswith(f"{study.headline}.\n") and verdict(lift) in str(study)
+    study.save_html(tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text("utf-8") == render(result, study.statistics)
+    with pytest.raises(KeyError, match="human-latent against nothing"):
+        study.comparison("human-latent", "nothing", 1)
+    with pytest.raises(ValueError, match="name one of robot-only, bc, shuffled"):
+        study.forest("nothing")
+    with pytest.raises(ValueError, match="run giza ablate"):
+        Study.read(tmp_path / "elsewhere")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from jobs.ablation.statistics import Comparison, Statistics, resampled, summarise, verdict
+from jobs.ablation.findings import Comparison, Estimate, Statistics, verdict
+from jobs.ablation.statistics import resampled, summarise
 
 Grid = NDArray[np.float64]
 
@@ -47,7 +48,12 @@ def played(rng: np.random.Generator, chance: Grid | float, shape: tuple[int, int
 
 
 def found(statistics: Statistics, arm: str, reference: str, demos: int = 1) -> Comparison:
-    return next(c for c in statistics.comparisons if (c.arm, c.reference, c.demos) == (arm, reference, demos))
+    return statistics.comparison(arm, reference, demos)
+
+
+def sure(estimate: Estimate | None) -> Estimate:
+    assert estimate is not None
+    return estimate
 
 
 def test_the_bootstrap_is_the_mean_of_drawn_seeds_and_of_starts_drawn_once_for_all_seeds() -> None:
@@ -77,16 +83,16 @@ def test_success_and_differences_are_the_plain_means_and_the_same_again() -> Non
     statistics = summarise(result)
     for arm, grid in grids.items():
         cell = statistics.of(arm, 3)
-        assert cell.overall.value == pytest.approx(grid.mean())
-        assert [cell.tasks[f"task{k}"].value for k in range(4)] == pytest.approx(grid.mean((0, 2)).tolist())
+        assert sure(cell.overall).value == pytest.approx(grid.mean())
+        assert [sure(cell.tasks[f"task{k}"]).value for k in range(4)] == pytest.approx(grid.mean((0, 2)).tolist())
         assert cell.over == "seeds and starts" and cell.seeds == (0, 1, 2)
     pairs = [(c.arm, c.reference, c.demos) for c in statistics.comparisons]
     assert pairs == [
         (a, r, n) for a, r in (("bc", "robot-only"), ("both", "robot-only"), ("both", "bc")) for n in (1, 3)
     ]
     lift = found(statistics, "both", "robot-only")
-    assert lift.overall.value == pytest.approx(grids["both"].mean() - grids["robot-only"].mean())
-    assert lift.tasks["task2"].value == pytest.approx((grids["both"] - grids["robot-only"])[:, 2].mean())
+    assert sure(lift.overall).value == pytest.approx(grids["both"].mean() - grids["robot-only"].mean())
+    assert sure(lift.tasks["task2"]).value == pytest.approx((grids["both"] - grids["robot-only"])[:, 2].mean())
     text = json.dumps(statistics.to_json(), allow_nan=False)
     assert text == json.dumps(summarise(result).to_json())
     shuffled = {**result, "runs": list(reversed(result["runs"]))}
@@ -111,8 +117,7 @@ def test_the_interval_holds_the_true_difference_about_as_often_as_it_says(
 
         grids = {"robot-only": played(rng, luck(), (3, 6, 10)), "human-latent": played(rng, luck() + lift, (3, 6, 10))}
         comparison = found(summarise(ablation(grids), draws=300), "human-latent", "robot-only")
-        low, high = comparison.overall.low, comparison.overall.high
-        assert low is not None and high is not None
+        low, high = sure(comparison.overall).low, sure(comparison.overall).high
         held += low <= lift <= high
         false_lifts += comparison.shown == "lifts" and lift == 0
     # without any luck of seeds the crossed bootstrap is wider than need be
@@ -125,10 +130,9 @@ def test_pairing_by_start_narrows_the_difference_where_starts_matter() -> None:
     chance = rng.choice([0.05, 0.95], (1, 4, 12))  # a start is hard or easy, for either arm
     grids = {"robot-only": played(rng, chance, (3, 4, 12)), "human-latent": played(rng, chance, (3, 4, 12))}
     statistics = summarise(ablation(grids))
-    paired = found(statistics, "human-latent", "robot-only").overall
+    paired = sure(found(statistics, "human-latent", "robot-only").overall)
     alone = resampled(grids["human-latent"], 10_000, 1).mean(1) - resampled(grids["robot-only"], 10_000, 2).mean(1)
     unpaired = np.diff(np.percentile(alone, [2.5, 97.5])).item()
-    assert paired.low is not None and paired.high is not None
     assert paired.high - paired.low < 0.6 * unpaired
 
 
@@ -139,12 +143,12 @@ def test_a_failed_seed_is_left_out_on_both_sides_and_said() -> None:
     cell = statistics.of("human-latent", 1)
     assert cell.by_seed == pytest.approx({seed: grids["human-latent"][seed].mean() for seed in (0, 2)})
     assert cell.seeds == (0, 2) and cell.without == {1: "failed: RuntimeError: out of memory"}
-    assert cell.overall.value == pytest.approx(grids["human-latent"][[0, 2]].mean())
+    assert sure(cell.overall).value == pytest.approx(grids["human-latent"][[0, 2]].mean())
     assert statistics.of("robot-only", 1).seeds == (0, 1, 2)
     lift = found(statistics, "human-latent", "robot-only")
     assert lift.seeds == (0, 2) and lift.without == (1,)
     difference = (grids["human-latent"] - grids["robot-only"])[[0, 2]]
-    assert lift.overall.value == pytest.approx(difference.mean())
+    assert sure(lift.overall).value == pytest.approx(difference.mean())
     assert verdict(lift).endswith("on seeds 0, 2 alone, which both have")
 
 
@@ -172,12 +176,14 @@ def test_an_arm_without_a_full_seed_gets_no_figure_and_no_verdict() -> None:
     # the two have no seed in common, though each has one
     statistics = summarise(ablation(grids, failed=[("bc", 0), ("bc", 1), ("human-latent", 0), ("robot-only", 1)]))
     dead = statistics.of("bc", 1)
-    assert dead.overall.value is dead.overall.low is dead.overall.high is None and dead.over == "nothing"
-    assert all(estimate.low is None for estimate in dead.tasks.values())
+    assert dead.overall is None and dead.over == "nothing"
+    assert set(dead.tasks.values()) == {None} and len(dead.tasks) == 2
+    nothing = {"value": None, "low": None, "high": None}
+    assert dead.to_json()["overall"] == nothing and dead.to_json()["tasks"]["task1"] == nothing
     alive = statistics.of("human-latent", 1)  # its own seed still counts, and is told
     assert alive.seeds == (1,) and alive.over == "starts"
-    assert alive.overall.value == pytest.approx(grids["human-latent"][1].mean())
-    assert alive.overall.low < alive.overall.value < alive.overall.high  # type: ignore[operator]
+    assert sure(alive.overall).value == pytest.approx(grids["human-latent"][1].mean())
+    assert sure(alive.overall).low < sure(alive.overall).value < sure(alive.overall).high
     assert {c.shown for c in statistics.comparisons} == {"cannot tell"}
     assert {c.p_holm for c in statistics.comparisons} == {None}
     assert verdict(statistics.comparisons[0]).endswith("cannot tell, no seed ran to its end in both")
@@ -192,8 +198,7 @@ def test_one_seed_gives_an_interval_over_starts_and_says_so() -> None:
     assert verdict(lift).endswith("at 1 demonstration; one seed, so the interval is over starts alone")
     difference = (grids["human-flare"] - grids["robot-only"])[0]
     error = np.sqrt((difference.var(1, ddof=1) / 20).mean() / 4)  # of a mean stratified by task
-    assert lift.overall.low is not None and lift.overall.high is not None
-    assert (lift.overall.high - lift.overall.low) / 2 == pytest.approx(1.96 * error, rel=0.08)
+    assert (sure(lift.overall).high - sure(lift.overall).low) / 2 == pytest.approx(1.96 * error, rel=0.08)
 
 
 def test_the_words_follow_the_interval() -> None:
@@ -235,16 +240,16 @@ def test_holms_correction_counts_all_comparisons_with_a_reference() -> None:
 def test_successes_that_are_all_alike_leave_room_for_what_was_not_seen() -> None:
     never, ever = np.zeros((3, 2, 12)), np.ones((3, 2, 12))
     statistics = summarise(ablation({"robot-only": never, "bc": never, "human-latent": ever}))
-    alone = statistics.of("robot-only", 1).overall
+    alone = sure(statistics.of("robot-only", 1).overall)
     assert (alone.value, alone.low) == (0.0, 0.0) and alone.high == pytest.approx(0.138, abs=1e-3)  # Wilson, 0 of 24
     same = found(statistics, "bc", "robot-only")
-    assert same.shown == "no difference shown" and same.overall.low == -same.overall.high != 0
+    assert same.shown == "no difference shown" and sure(same.overall).low == -sure(same.overall).high != 0
     assert same.p == 1.0
     full = found(statistics, "human-latent", "robot-only")
     assert (
         full.shown == "lifts"
-        and full.overall.high == 1.0
-        and full.overall.low == pytest.approx(1 - 2 * 0.138, abs=2e-3)
+        and sure(full.overall).high == 1.0
+        and sure(full.overall).low == pytest.approx(1 - 2 * 0.138, abs=2e-3)
     )
     assert full.p is not None and full.p < 0.001
 
