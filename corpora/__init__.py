@@ -1,1 +1,74 @@
-"""Video corpora: sources in, clean clips and shards out; readers, camera motion, simulation."""
+"""Corpora: from any video to clean clips, robots' episodes, and the mixtures (data pyramids) that policies learn from.
+
+    import corpora
+
+    corpus = corpora.ingest("~/videos", out="corpus")          # files, folders, globs, lists, tars, LeRobot datasets
+    print(corpus.survey())                                      # clips, hours, and why the rest was dropped
+    for clip in corpus.read(limit=3):                           # decoded: frames [T, H, W, 3], times, camera's motion
+        print(clip.row.clip_id, clip.row.text, clip.frames.shape, clip.t_s[-1] - clip.t_s[0])
+    truth = corpus.truth()                                      # clip id -> states and actions, where they are known
+
+    chosen = corpora.EpisodeSelection(demos=3, cameras=("head",), state=("7:14",))
+    episodes = corpora.open_episodes("recordings/pick", chosen)  # LeRobot v2.0 to v3.0, or RLDS
+    first = episodes.episodes[0]
+    print(first.instruction, first.state.shape, first.action.shape, first.videos)
+
+    print(corpora.read_mixture("pyramid.toml"))
+
+A video source of one's own is a class: see `corpora.sources.SourceKind`. The rooms, from the ground up: `store` (what giza
+leaves on disk), `video` (images and time), `clips` (the corpus on disk), `episodes` (robots' data), `sources` (where video
+comes from), `simulation`, `mixture`, `ingestion`. Names are imported when they are first used, so that `import corpora` is
+cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from corpora import sources
+    from corpora.clips.corpus import Clip, Corpus
+    from corpora.clips.survey import CorpusSurvey
+    from corpora.episodes.episode import Episode, Episodes, EpisodeSelection
+    from corpora.episodes.opening import open_episodes
+    from corpora.ingestion.api import ingest
+    from corpora.ingestion.settings import IngestSettings
+    from corpora.mixture.datasets import Sample
+
+_HOMES = {
+    "clips.corpus": ("Clip", "Corpus"),
+    "clips.survey": ("CorpusSurvey",),
+    "episodes.episode": ("Episode", "EpisodeSelection", "Episodes"),
+    "episodes.opening": ("open_episodes",),
+    "ingestion.api": ("ingest",),
+    "ingestion.settings": ("IngestSettings",),
+    "mixture.datasets": ("Sample",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Clip",
+    "Corpus",
+    "CorpusSurvey",
+    "Episode",
+    "EpisodeSelection",
+    "Episodes",
+    "IngestSettings",
+    "Sample",
+    "ingest",
+    "open_episodes",
+    "sources",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "sources":
+        return importlib.import_module("corpora.sources")
+    if name not in _HOME:
+        raise AttributeError(f"module 'corpora' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"corpora.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

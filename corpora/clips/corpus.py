@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import tarfile
 from collections import defaultdict
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from corpora.clips.manifest import ClipRow, read_manifest
 from corpora.clips.shards import forget_members
+from corpora.clips.survey import CorpusSurvey
 
 MANIFEST = "manifest.parquet"
 SUMMARY = "ingest.json"
@@ -59,6 +61,29 @@ class Corpus:
     def rows(self) -> Iterator[ClipRow]:
         """All rows of the manifest, the dropped ones too."""
         return read_manifest(self.root / MANIFEST)
+
+    def survey(self) -> CorpusSurvey:
+        """Clips and hours, and why the rest of the videos is not among them; no clip is read."""
+        return CorpusSurvey.of(self.summary)
+
+    def read(self, ids: Iterable[str] | None = None, limit: int | None = None) -> Iterator[Clip]:
+        """Clips decoded one at a time, in the order of the shards: those of these ids (None: all), at most `limit`. Raises
+        ValueError for an id that there is not, and for a damaged shard."""
+        return itertools.islice(self.read_clips(self._named(ids)), limit)
+
+    def truth(self, ids: Iterable[str] | None = None) -> dict[str, dict[str, NDArray[Any]]]:
+        """Clip id -> ground truth (see `Clip.truth`) of the clips that have it; no video is decoded. `ids` as in `read`."""
+        return self.read_truth(self._named(ids))
+
+    def _named(self, ids: Iterable[str] | None) -> list[ClipRow] | None:
+        if ids is None:
+            return None
+        wanted = set(ids)
+        rows = [row for row in self.clips if row.clip_id in wanted]
+        if len(rows) < len(wanted):
+            lacking = sorted(wanted - {row.clip_id for row in rows})
+            raise ValueError(f"clips {lacking[:4]}: corpus '{self.root}' has none of these ids; see Corpus.clips")
+        return rows
 
     @property
     def identity(self) -> str:

@@ -21,7 +21,7 @@ from corpora.episodes.modality import Modality, ModalityPart
 
 if TYPE_CHECKING:
     from corpora.store.frames import FrameFault, Progress
-from corpora.video.image import Fit
+    from corpora.video.image import Fit
 
 PREVIOUS = "previous."
 """Begins the names of what a state holds of the action before."""

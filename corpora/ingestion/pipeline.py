@@ -39,6 +39,10 @@ Progress = Callable[[str, int, int, float], None]
 """Told (phase, sources done, sources in all, seconds of video seen in this run)."""
 
 
+def silent(phase: str, done: int, total: int, seconds: float) -> None:
+    """Tells nobody."""
+
+
 @dataclass(frozen=True)
 class IngestRun:
     """Where and how fast a corpus is made; none of it changes its bytes."""
@@ -64,7 +68,7 @@ def ingest(
     settings: IngestSettings,
     defaults: SourceDefaults,
     run: IngestRun,
-    progress: Progress = lambda phase, done, total, seconds: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Makes the corpus `run.out` and returns its summary (ingest.json and timing.json together).
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+import corpora
 from corpora.clips.corpus import SHARDS, Corpus, decode_clip, iterate_shard
 from corpora.clips.manifest import ManifestWriter, read_manifest
-from corpora.ingestion.pipeline import IngestRun, ingest
 from corpora.ingestion.settings import IngestSettings
-from corpora.sources.source import SourceDefaults
 from tests.builders.datasets import lerobot_v2
 from tests.builders.videos import numbered_video
 
@@ -26,8 +28,7 @@ def corpus(tmp_path_factory) -> Corpus:
         numbered_video(root / "v" / f"{seed}.mp4", 45, seed=seed)
     lerobot_v2(root / "v" / "arm")
     settings = IngestSettings(size=64, clip_s=1.5, camera_gap_s=0.2, shard_mb=0.1)
-    ingest([str(root / "v")], settings, SourceDefaults(), IngestRun(root / "c"))
-    return Corpus(root / "c")
+    return corpora.ingest(root / "v", root / "c", settings, workers=1)
 
 
 def test_clips_come_in_the_order_of_the_manifest(corpus):
@@ -101,3 +102,36 @@ def test_the_manifest_is_written_whole_or_not_at_all(corpus, tmp_path):
     writer.append(rows[0])
     writer.__exit__(RuntimeError, RuntimeError(), None)
     assert not Path(tmp_path / "n.parquet").exists()
+
+
+def test_clips_and_truth_by_their_ids(corpus):
+    ids = [row.clip_id for row in corpus.clips]
+    assert [clip.row.clip_id for clip in corpus.read(limit=2)] == ids[:2]
+    assert {clip.row.clip_id for clip in corpus.read(ids[3:])} == set(ids[3:])
+    whole = corpus.truth()
+    assert whole and set(whole) < set(ids)
+    assert set(corpus.truth([*list(whole)[:1], ids[0]])) <= {*list(whole)[:1], ids[0]}
+    with pytest.raises(ValueError, match=r"clips \['nothing'\]: corpus .* has none of these ids"):
+        corpus.read(["nothing"])
+
+
+def test_the_survey_counts_what_is_kept_and_what_is_dropped(corpus):
+    survey = corpus.survey()
+    rows = list(corpus.rows())
+    assert survey.kept.count == len(corpus.clips) and survey.sources == len({row.source for row in rows})
+    dropped = {reason: each.count for reason, each in survey.dropped.items()}
+    assert dropped == dict(Counter(row.reason for row in rows if not row.kept))
+    assert set(survey.tiers) == {row.tier for row in corpus.clips} and survey.truth_features["action"] == 2
+    assert f"{survey.sources} sources, {len(corpus.clips)} clips" in str(survey)
+
+
+def test_the_python_face_is_cheap_and_whole():
+    """Every name resolves; importing it loads nothing that computes."""
+    for name in corpora.__all__:
+        assert getattr(corpora, name) is not None
+    assert dir(corpora) == sorted(corpora.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'clip'"):
+        corpora.clip  # noqa: B018
+    code = "import sys, corpora; assert not {'torch', 'av', 'cv2', 'pyarrow', 'numpy'} & set(sys.modules)"
+    code += "; corpora.EpisodeSelection(); assert not {'torch', 'av', 'cv2', 'pyarrow'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
