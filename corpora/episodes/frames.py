@@ -1,4 +1,4 @@
-"""Pictures of robot episodes, decoded once, aligned with the data's rows by time.
+"""Images of robot episodes, decoded once, aligned with the data's rows by time.
 
 frames = open_episode_frames(episodes, 64)
 frames.pictures[episode.start]        # uint8 [V, 64, 64, 3], what the cameras saw at the episode's first row
@@ -69,12 +69,12 @@ def open_episode_frames(
     ValueError for an unknown `fit`, and as `make_frame_table`.
     """
     if fit not in ("stretch", "crop"):
-        raise ValueError(f"fit '{fit}': must be 'stretch' (the whole picture) or 'crop' (its middle square)")
+        raise ValueError(f"fit '{fit}': must be 'stretch' (the whole image) or 'crop' (its middle square)")
     if workers is not None and workers < 1:
         raise ValueError(f"workers {workers}: must be at least 1")
 
-    def fill(pictures: NDArray[np.uint8], valid: NDArray[np.bool_]) -> list[FrameFault]:
-        return episodes.reader.fill(episodes, pictures, valid, fit=fit, workers=workers, progress=progress)
+    def fill(images: NDArray[np.uint8], valid: NDArray[np.bool_]) -> list[FrameFault]:
+        return episodes.reader.fill(episodes, images, valid, fit=fit, workers=workers, progress=progress)
 
     return make_frame_table(
         fill,
@@ -132,7 +132,7 @@ class VideoReader:
 def nearest_frames(
     path: Path, wanted_s: NDArray[np.float64], size: int, fit: Fit, interval_s: float, report: DecodingReport
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """Yields (indices into `wanted_s`, picture uint8 [size, size, 3]): for each time (ascending, seconds from the file's
+    """Yields (indices into `wanted_s`, image uint8 [size, size, 3]): for each time (ascending, seconds from the file's
     first frame) the nearest frame, of two equally near the later one; nothing where it is further away than one interval
     of rows (`interval_s`) or frames, the longer.
 
@@ -205,7 +205,7 @@ def _run(task: _Task, images: NDArray[np.uint8], valid: NDArray[np.bool_], fit: 
 
 
 def _faults(episodes: Episodes, valid: NDArray[np.bool_], errors: dict[tuple[Path, int], str]) -> list[FrameFault]:
-    """One for each episode and camera with rows that lack a picture."""
+    """One for each episode and camera with rows that lack an image."""
     faults = []
     for episode in episodes.episodes:
         for view, camera in enumerate(episodes.cameras):

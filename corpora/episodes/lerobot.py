@@ -352,7 +352,7 @@ def _choose_cameras(dataset: LeRobotDataset, named: Mapping[str, str], wanted: S
     root, videos = dataset.root, dataset.cameras
     if not videos:
         raise ValueError(
-            f"dataset '{root}' has no feature of type video; pictures inside of Parquet files are not read: convert them"
+            f"dataset '{root}' has no feature of type video; images inside of Parquet files are not read: convert them"
         )
     aliases = {name: key if key in videos else f"observation.images.{name}" for name, key in named.items()}
     if not wanted:

@@ -30,15 +30,15 @@ def vector_stats(values: NDArray[Any]) -> Stats:
     return stats
 
 
-def picture_stats(pictures: NDArray[np.uint8]) -> Stats:
-    """Of uint8 [N, H, W, 3], for each channel in [0, 1], shaped [3, 1, 1]; `count` is the number of pictures."""
-    stats = vector_stats(pictures.reshape(-1, 3))
+def image_stats(images: NDArray[np.uint8]) -> Stats:
+    """Of uint8 [N, H, W, 3], for each channel in [0, 1], shaped [3, 1, 1]; `count` is the number of images."""
+    stats = vector_stats(images.reshape(-1, 3))
     shaped: Stats = {name: _shaped(np.array(value) / 255) for name, value in stats.items() if name != "count"}
-    return {**shaped, "count": [len(pictures)]}
+    return {**shaped, "count": [len(images)]}
 
 
-def merge_picture_stats(parts: Sequence[Stats]) -> Stats:
-    """Of all pictures together: exact but for the quantiles, which are the mean of the parts' weighted by count."""
+def merge_image_stats(parts: Sequence[Stats]) -> Stats:
+    """Of all images together: exact but for the quantiles, which are the mean of the parts' weighted by count."""
     count = np.array([part["count"][0] for part in parts], np.float64)
     weight = (count / count.sum())[:, None]
 

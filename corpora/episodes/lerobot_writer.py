@@ -4,10 +4,10 @@
     for episode in range(count):
         if not writer.is_staged(episode):
             with writer.episode(episode, "open the drawer") as record:
-                record.add(picture, {"action": action})
+                record.add(image, {"action": action})
     writer.finish(count)
 
-Episodes wait in `.staging`, each complete or absent; `finish` joins them (pictures are not encoded twice) and leaves
+Episodes wait in `.staging`, each complete or absent; `finish` joins them (images are not encoded twice) and leaves
 
     data/chunk-000/file-000.parquet              rows of many episodes, a row group for each
     videos/{camera}/chunk-000/file-000.mp4       the same episodes one after the other
@@ -32,8 +32,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from corpora.episodes.lerobot_stats import Stats, merge_picture_stats, picture_stats, vector_stats
+from corpora.episodes.lerobot_stats import Stats, image_stats, merge_image_stats, vector_stats
 from corpora.episodes.lerobot_tables import arrow_type, flat, table, tasks_table
+from corpora.store.files import written_whole
 from corpora.video.encode import EpisodeVideo, VideoEncoding, join_videos
 
 BOOKKEEPING = {
@@ -49,8 +50,8 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 
 _STAGING = ".staging"
-_PICTURE_EVERY = 8
-"""Every how many frames one is looked at for the picture statistics."""
+_IMAGE_EVERY = 8
+"""Every how many frames one is looked at for the image statistics."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,13 @@ class LeRobotFormat:
     camera: str
     """Video feature, "observation.images.<camera>"."""
     size: int
-    """Height and width of the pictures, pixels."""
+    """Height and width of the images, pixels."""
     features: Mapping[str, Feature]
     """Columns beside LeRobot's own."""
     robot_type: str
     """For meta/info.json."""
     encoding: VideoEncoding = field(default_factory=VideoEncoding)
-    """Of the pictures."""
+    """Of the images."""
     data_file_mb: int = 100
     """Size at which a new data file begins."""
     video_file_mb: int = 200
@@ -96,7 +97,7 @@ class LeRobotFormat:
 
 
 class EpisodeRecord:
-    """An episode that is being recorded: pictures go to the encoder at once, rows are kept."""
+    """An episode that is being recorded: images go to the encoder at once, rows are kept."""
 
     def __init__(self, folder: Path, format: LeRobotFormat, task: str) -> None:
         self.task = task
@@ -108,11 +109,11 @@ class EpisodeRecord:
         self._rows: dict[str, list[NDArray[Any]]] = {name: [] for name in format.features}
         self._seen: list[NDArray[np.uint8]] = []
 
-    def add(self, picture: NDArray[np.uint8], row: Mapping[str, NDArray[Any] | bool]) -> None:
+    def add(self, image: NDArray[np.uint8], row: Mapping[str, NDArray[Any] | bool]) -> None:
         """A frame, uint8 [size, size, 3], with one vector for each feature. Raises ValueError where they do not fit."""
         size = self._format.size
-        if picture.shape != (size, size, 3) or picture.dtype != np.uint8:
-            raise ValueError(f"picture {picture.dtype}{list(picture.shape)}: must be uint8 [{size}, {size}, 3]")
+        if image.shape != (size, size, 3) or image.dtype != np.uint8:
+            raise ValueError(f"image {image.dtype}{list(image.shape)}: must be uint8 [{size}, {size}, 3]")
         if set(row) != set(self._format.features):
             raise ValueError(f"row has {sorted(row)}: must have exactly {sorted(self._format.features)}")
         for name, feature in self._format.features.items():
@@ -120,9 +121,9 @@ class EpisodeRecord:
             if value.shape != (len(feature.names),):
                 raise ValueError(f"feature '{name}' is {list(value.shape)}: must be [{len(feature.names)}]")
             self._rows[name].append(value)
-        if self._video.frames % _PICTURE_EVERY == 0:
-            self._seen.append(picture.copy())
-        self._video.add(picture)
+        if self._video.frames % _IMAGE_EVERY == 0:
+            self._seen.append(image.copy())
+        self._video.add(image)
 
     @property
     def frames(self) -> int:
@@ -133,8 +134,8 @@ class EpisodeRecord:
         self._video.close()
         if self._video.frames == 0:
             raise ValueError(f"the episode '{self.task}' has no frame; a LeRobot episode has at least one")
-        pictures = picture_stats(np.stack(self._seen))
-        facts = {"task": self.task, "length": self._video.frames, "pictures": pictures, "facts": self.facts}
+        images = image_stats(np.stack(self._seen))
+        facts = {"task": self.task, "length": self._video.frames, "pictures": images, "facts": self.facts}
         (self._folder / "facts.json").write_text(json.dumps(facts))
         with (self._folder / "rows.npz").open("wb") as out:
             arrays: dict[str, Any] = {name: np.stack(values) for name, values in self._rows.items()}
@@ -149,7 +150,7 @@ class _Staged:
     index: int
     task: str
     length: int
-    pictures: Stats
+    images: Stats
 
     @property
     def video(self) -> Path:
@@ -205,7 +206,7 @@ class LeRobotWriter:
     def finish(self, episodes: int, features: Sequence[str] | None = None) -> None:
         """Writes the dataset of episodes 0 to `episodes` - 1, which must all be staged. May be repeated.
 
-        `features`: write these alone of the format's features (none: pictures and instructions only).
+        `features`: write these alone of the format's features (none: images and instructions only).
         """
         missing = [number for number in range(episodes) if not self.is_staged(number)]
         if missing or episodes < 1:
@@ -258,7 +259,7 @@ class LeRobotWriter:
                         "dataset_from_index": first,
                         "dataset_to_index": first + episode.length,
                         **{f"stats/{name}": vector_stats(values) for name, values in rows.items()},
-                        f"stats/{self.format.camera}": episode.pictures,
+                        f"stats/{self.format.camera}": episode.images,
                     }
                     for name, values in rows.items():
                         all_rows.setdefault(name, []).append(values)
@@ -303,7 +304,7 @@ class LeRobotWriter:
         every: Mapping[str, NDArray[Any]],
     ) -> None:
         stats = {name: vector_stats(values) for name, values in every.items()}
-        stats[self.format.camera] = merge_picture_stats([episode.pictures for episode in staged])
+        stats[self.format.camera] = merge_image_stats([episode.images for episode in staged])
         with _replacing(self.root / "meta" / "stats.json") as path:
             path.write_text(json.dumps(stats, indent=2))
         with _replacing(self.root / "meta" / "tasks.parquet") as path:
@@ -355,11 +356,10 @@ class LeRobotWriter:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` that takes its place when the block ends without an error."""
+    """As `written_whole`, in a folder that is made where it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    yield temporary
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        yield temporary
 
 
 def _files(sizes: Sequence[int], limit_mb: int) -> list[list[int]]:

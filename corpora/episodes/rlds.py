@@ -42,7 +42,7 @@ MARKER = "features.json"
 _INFO, _RATE = "dataset_info.json", "giza.json"
 _SHARD = re.compile(r".*-(?P<split>[^-]+)\.tfrecord-(?P<number>\d+)-of-\d+")
 _FORMAT = 2
-"""Raised when the same files would give other pictures."""
+"""Raised when the same files would give other images."""
 _STEPS = "steps/"
 _INSTRUCTIONS = ("language_instruction", "observation/natural_language_instruction")
 
@@ -164,7 +164,7 @@ class _Records:
                         lacking[str(error)] += 1
                         continue
                     if (rgb.min((0, 1)) == rgb.max((0, 1))).all():
-                        lacking["blank: a picture of one colour"] += 1
+                        lacking["blank: an image of one colour"] += 1
                         continue
                     images[row, view], valid[row, view] = fit_square(rgb, images.shape[2], fit), True
                 faults += [FrameFault(episode.group, camera, reason, count) for reason, count in lacking.items()]
@@ -268,10 +268,10 @@ def _key(feature: str) -> str:
 
 
 def _encoded(found: Mapping[str, Values], camera: str) -> list[bytes]:
-    """A picture for each step. Raises ValueError where a feature holds numbers."""
+    """An image for each step. Raises ValueError where a feature holds numbers."""
     values = found.get(_key(camera), [])
     if not isinstance(values, list):
-        raise ValueError(f"'{camera}' holds numbers where {MARKER} promises pictures")
+        raise ValueError(f"'{camera}' holds numbers where {MARKER} promises images")
     return values
 
 
@@ -300,16 +300,16 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _features(path: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Numeric features of a step as info.json of LeRobot would list them, and the names of those that are pictures. Raises
+    """Numeric features of a step as info.json of LeRobot would list them, and the names of those that are images. Raises
     ValueError for a file that is not as RLDS has it."""
     numeric: dict[str, dict[str, Any]] = {}
-    pictures: list[str] = []
+    images: list[str] = []
 
     def walk(entry: Mapping[str, Any], name: str) -> None:
         for key, inner in ((entry.get("featuresDict") or {}).get("features") or {}).items():
             walk(inner, f"{name}.{key}" if name else key)
         if "image" in entry and _shape(entry, "image")[-1:] == ["3"]:
-            pictures.append(name)
+            images.append(name)
         elif "tensor" in entry and str(entry["tensor"].get("dtype", "")).startswith("float"):
             sizes = [int(size) for size in _shape(entry, "tensor")]
             if all(size > 0 for size in sizes):  # -1: another in each step
@@ -322,20 +322,20 @@ def _features(path: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
             f"{path} has no steps: it is no RLDS dataset, which has featuresDict.features.steps.sequence.feature "
             f"({type(error).__name__}: {error}); restore it from where the data came"
         ) from error
-    return numeric, sorted(pictures)
+    return numeric, sorted(images)
 
 
 def _shape(entry: Mapping[str, Any], kind: str) -> list[str]:
     return [str(size) for size in ((entry.get(kind) or {}).get("shape") or {}).get("dimensions") or []]
 
 
-def _choose_cameras(name: str, pictures: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
+def _choose_cameras(name: str, images: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
     chosen = []
-    for camera in wanted or pictures:
-        matches = [feature for feature in pictures if camera in (feature, feature.rpartition(".")[2])]
+    for camera in wanted or images:
+        matches = [feature for feature in images if camera in (feature, feature.rpartition(".")[2])]
         if not matches:
-            raise ValueError(f"camera '{camera}': dataset '{name}' has none of this name; it has {list(pictures)}")
+            raise ValueError(f"camera '{camera}': dataset '{name}' has none of this name; it has {list(images)}")
         chosen.append(matches[0])
     if not chosen:
-        raise ValueError(f"dataset '{name}' has no feature that is a picture in colour")
+        raise ValueError(f"dataset '{name}' has no feature that is an image in colour")
     return tuple(dict.fromkeys(chosen))

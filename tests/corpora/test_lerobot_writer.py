@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from corpora.episodes.lerobot_stats import merge_picture_stats, picture_stats, vector_stats
+from corpora.episodes.lerobot_stats import image_stats, merge_image_stats, vector_stats
 from corpora.episodes.lerobot_writer import BOOKKEEPING, Feature, LeRobotFormat, LeRobotWriter
+from corpora.store.files import UNFINISHED
 from corpora.video.encode import VideoEncoding
 
 CAMERA = "observation.images.head"
@@ -205,7 +206,7 @@ def test_same_bytes_in_any_order_and_in_several_runs(dataset: Path, tmp_path: Pa
     for episode in (1, 2, 3):
         record(again, episode)
     (root / "data" / "chunk-000").mkdir(parents=True)
-    (root / "data" / "chunk-000" / "file-000.parquet.part").write_bytes(b"half a file")
+    (root / "data" / "chunk-000" / f"file-000.parquet{UNFINISHED}").write_bytes(b"half a file")
     again.finish(4)
     again.finish(4)
     again.clear_staging()
@@ -249,8 +250,8 @@ def test_episode_statistics_are_those_of_their_rows(dataset: Path) -> None:
 def test_merged_picture_statistics_equal_those_of_all_pictures() -> None:
     rng = np.random.default_rng(0)
     parts = [rng.integers(0, 256 - 40 * k, (k + 2, 8, 8, 3), dtype=np.uint8) for k in range(3)]
-    merged = merge_picture_stats([picture_stats(part) for part in parts])
-    whole = picture_stats(np.concatenate(parts))
+    merged = merge_image_stats([image_stats(part) for part in parts])
+    whole = image_stats(np.concatenate(parts))
     for name in ("min", "max", "mean", "std", "count"):
         np.testing.assert_allclose(merged[name], whole[name], rtol=1e-9)
 

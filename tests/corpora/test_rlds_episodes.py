@@ -338,7 +338,7 @@ def test_pictures_that_do_not_decode_are_faults_of_their_rows(tmp_path: Path) ->
     assert frames.valid[:, 0].tolist() == [True] * 5 + [False, False, True] + [False] * 5 + [True] * 3
     told = {fault.reason: fault.rows for fault in frames.faults}
     assert {fault.source for fault in frames.faults} == {"kitchen/episode_000001"} and sum(told.values()) == 7
-    assert told["no image: 0 bytes"] == 2 and told["blank: a picture of one colour"] == 1
+    assert told["no image: 0 bytes"] == 2 and told["blank: an image of one colour"] == 1
     assert any("60000 x 50000 pixels: sides must be 1 to 8192" in reason for reason in told)
 
 
