@@ -22,6 +22,7 @@ from lapa.pairs.pair import STABILISED
 from lapa.recipes import DEBUG, RECIPES
 from lapa.training import LamTraining, flow_loss, target_loss
 from lapa.training_config import TrainingConfig
+from tests.builders.lam import TINY_SMALL
 
 PLAIN_PAIR = dataclasses.replace(DEBUG.pair, flow="none")
 PLAIN = dataclasses.replace(DEBUG, input="both", pair=PLAIN_PAIR, flow_weight=0.0, temporal_depth=1)
@@ -299,33 +300,38 @@ def probe_r2(latent: Tensor, move: Tensor) -> float:
     return float((1 - error / (y[half:] - y[half:].mean(0)).pow(2).sum(0)).mean())
 
 
-def test_training_makes_a_known_motion_linear_in_the_latent() -> None:
-    """Of pictures of a square that moves over random backgrounds, a short training without labels makes the motion
-    readable by a linear probe, and better so than the same network untrained."""
+@pytest.mark.parametrize(
+    ("config", "reached", "gained"),
+    [(dataclasses.replace(DEBUG, quantised_share=0.25), 0.75, 0.05), (TINY_SMALL, 0.85, 0.5)],
+    ids=["debug", "small"],
+)
+def test_training_makes_a_known_motion_linear_in_the_latent(config: LamConfig, reached: float, gained: float) -> None:
+    """Of images of a square that moves over random backgrounds, a short training without labels makes the motion readable
+    by a linear probe, and better so than the same network untrained."""
     from lapa.pairs.flow import batch_flow
 
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
-    config = dataclasses.replace(DEBUG, quantised_share=0.25)
     model = LatentActionModel(config)
     first, second, move = squares(768, generator)
     flow = batch_flow(first, second)
 
     def score() -> float:
         model.eval()
+        seen = flow[512:] if config.sees_flow else None
         with torch.no_grad():
-            return probe_r2(model.encode(first[512:], second[512:], flow=flow[512:]).latent, move[512:])
+            return probe_r2(model.encode(first[512:], second[512:], flow=seen).latent, move[512:])
 
     untrained = score()
     module = LamTraining(model, TrainingConfig(steps=1))
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     model.train()
-    for _ in range(250):
+    for _ in range(60):
         k = torch.randint(512, (64,), generator=generator)
         parts, _, _ = module.losses({"first": first[k], "second": second[k], "flow": flow[k]})
         optimiser.zero_grad()
         torch.stack(list(parts.values())).sum().backward()
         optimiser.step()
     trained = score()
-    assert trained > 0.75
-    assert trained > untrained + 0.05
+    assert trained > reached
+    assert trained > untrained + gained
