@@ -7,12 +7,9 @@ rows, so a resumed extraction reads footers and nothing else.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from corpora.clips.manifest import ClipRow
+from corpora.store.files import written_whole
 
 SUMMARY = "extract.json"
 FORMAT = 2
@@ -164,9 +162,8 @@ def write_part(
     )
     record = {"key": dataclasses.asdict(key), "digest": part.digest, "summary": dataclasses.asdict(summary)}
     table = table.replace_schema_metadata({_METADATA: json.dumps(record, sort_keys=True).encode()})
-    temporary = out / (part.name + ".tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    os.replace(temporary, out / part.name)
+    with written_whole(out / part.name) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
     return summary
 
 
@@ -197,25 +194,6 @@ def finished_parts(out: Path, plan: Sequence[Part], key: LatentKey) -> dict[int,
         summary = record["summary"]
         done[part.index] = PartSummary(part.index, summary["clips"], summary["pairs"], tuple(summary["skipped"]))
     return done
-
-
-@contextmanager
-def sole_writer(out: Path) -> Iterator[None]:
-    """Makes `out`, keeps a second extraction out of it, and clears what a killed one left half-written.
-
-    Raises ValueError where `out` is a file or another extraction is writing there.
-    """
-    if out.is_file():
-        raise ValueError(f"--out {out} is a file; name a folder")
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another extraction is writing to {out}; wait for it, or choose another --out") from None
-        for path in out.glob("*.tmp"):
-            path.unlink()
-        yield
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from corpora.clips.corpus import MANIFEST, SHARDS, SUMMARY
+from corpora.clips.corpus import MANIFEST, SHARDS
 from corpora.clips.manifest import ClipRow, ManifestWriter
 from corpora.clips.shards import ShardWriter
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.stage import StagedClip, read_staged, staged_path
 from corpora.sources.source import Source
-from corpora.store.files import write_json
 from corpora.video.duplicates import DuplicateIndex
 
 
@@ -64,10 +63,9 @@ def assemble(
     staging: Path,
     out: Path,
     settings: IngestSettings,
-    header: dict[str, Any],
     on_source: Callable[[], None],
 ) -> dict[str, Any]:
-    """Writes shards, manifest and, last of all, ingest.json (`header` and the counts); returns what it holds.
+    """Writes shards and manifest; returns the counts.
 
     Killed on the way it is simply done again: nothing in staging is changed.
     """
@@ -84,9 +82,7 @@ def assemble(
                 if row.kept:
                     tally.truth_features.update(staged.extra.get("truth_features", {}))
             on_source()
-    summary = {**header, **tally.to_json()}
-    write_json(out / SUMMARY, summary)
-    return summary
+    return tally.to_json()
 
 
 def _place(staged: StagedClip, writer: ShardWriter, index: DuplicateIndex) -> ClipRow:

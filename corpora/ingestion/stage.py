@@ -32,7 +32,7 @@ from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.windows import Window, WindowSettings, cut_windows
 from corpora.ingestion.worker import Heartbeat
 from corpora.sources.source import Source
-from corpora.store.files import stamp_of
+from corpora.store.files import put_in_place, stamp_of
 from corpora.video.camera import median_motion
 from corpora.video.decode import DecodingReport, FrameSampler, Unusable, VideoFacts, describe, probe, read_frames
 from corpora.video.duplicates import embed_clip
@@ -63,6 +63,22 @@ def staged_path(staging: Path, source: Source) -> Path:
     """Two levels, so that no folder holds a million files."""
     key = source.key
     return staging / "done" / key[:2] / f"{key}.tar"
+
+
+def is_staged(staging: Path, source: Source) -> bool:
+    """Whether a source's tar is there and whole; one that is not (the machine crashed, the disk was full) is removed."""
+    path = staged_path(staging, source)
+    if not path.exists():
+        return False
+    try:
+        with tarfile.open(path, "r:") as tar:
+            rows = tar.extractfile(ROWS)  # the last that is written
+            if rows is not None and rows.read():
+                return True
+    except (tarfile.TarError, KeyError, OSError):
+        pass
+    path.unlink()
+    return False
 
 
 def stage_source(task: dict[str, Any], heartbeat: Heartbeat) -> dict[str, Any]:
@@ -160,7 +176,7 @@ class _Stager:
             add_member(self._tar, ROWS, "\n".join(self._lines).encode())
             self._tar.close()
             self._final.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(self._temporary, self._final)
+            put_in_place(self._temporary, self._final)
         else:
             self._tar.close()
             self._temporary.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ without actions.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from corpora.mixture.labels import EmbodimentFacts
+from corpora.store.files import written_whole
 
 SUMMARY = "label.json"
 _METADATA = b"giza"
@@ -93,9 +93,8 @@ def write_labels(path: Path, clips: Sequence[ClipLabels], key: Mapping[str, Any]
         "steps": np.asarray(steps, np.int32),
     }
     table = pa.table(columns, schema=SCHEMA.with_metadata({_METADATA: json.dumps(dict(key)).encode()}))
-    temporary = path.with_name(path.name + ".tmp")
-    pq.write_table(table, temporary, compression="zstd")
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def labels_on_disk(path: Path, key: Mapping[str, Any]) -> int | None:

@@ -83,7 +83,7 @@ class Run:
         Of processes that train together the first does so for all. Raises ValueError as `finished`, and where another
         process is writing there. A body that is refused (ValueError) before it wrote anything leaves nothing behind.
         """
-        self._checked()
+        before = self.finished
         if process_rank():
             yield self
             return
@@ -97,6 +97,10 @@ class Run:
                 f"another process is writing to '{self.folder}': wait for it, or give another --out"
             ) from None
         try:
+            if before is None and self.finished is not None:
+                raise ValueError(
+                    f"'{self.folder}' was finished by another process meanwhile: run the same command again"
+                )
             there = self._checked()
             if there and any(there.get(name) != self.settings.get(name) for name in self._budget):
                 self._summary.unlink(missing_ok=True)  # first of all: a run with a summary is finished
@@ -108,7 +112,7 @@ class Run:
                 yield self
             except ValueError:
                 if not there and {path.name for path in self.folder.iterdir()} <= {self._record.name, LOCK}:
-                    self._record.unlink()
+                    self._record.unlink(missing_ok=True)
                 raise
         finally:
             (self.folder / LOCK).unlink(missing_ok=True)
@@ -143,16 +147,16 @@ class Run:
             name for name in sorted({*self.settings, *there} - self._free) if self.settings.get(name) != there.get(name)
         ]
         chosen = [name for name in differ if name in self.settings and name in there and name not in self._formats]
+        said = ", ".join(
+            f"{name} {there.get(name, 'absent')} there and {self.settings.get(name, 'absent')} here"
+            for name in chosen or differ
+        )
         if chosen:
             raise ValueError(
-                f"'{self.folder}' holds a run with other settings ({', '.join(chosen)}): resume with the same flags, or "
-                "give another --out"
+                f"'{self.folder}' holds a run with other settings ({said}): resume with the same flags, or give another "
+                "--out"
             )
         if differ:
-            said = ", ".join(
-                f"{name} {there.get(name, 'absent')} there and {self.settings.get(name, 'absent')} here"
-                for name in differ
-            )
             raise ValueError(
                 f"'{self.folder}' holds a run that was begun by another version of giza ({said}), which this one cannot "
                 f"resume: begin again with another --out, or remove '{self.folder}'"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from corpora.clips.corpus import Corpus
+from corpora.store.run import Run
 from jobs.cli import parse
 from jobs.console import print_ending
 from lapa.extraction.engine import extract_parts, peak_memory_mb
@@ -28,7 +28,6 @@ from lapa.latents import (
     PartSummary,
     finished_parts,
     plan_parts,
-    sole_writer,
 )
 from lapa.model.checkpoint import load_lam
 
@@ -86,11 +85,12 @@ def run(config: ExtractConfig) -> dict[str, Any]:
     if not plan:
         raise ValueError(f"corpus {config.corpus} holds no clip; its manifest gives the reasons")
     out = config.out.expanduser().absolute()
-    with sole_writer(out):
+    folder = Run(out, dataclasses.asdict(key), summary=SUMMARY, formats={"format": key.format})
+    if (before := folder.finished) is not None:
+        return before
+    with folder.claim():
         done = finished_parts(out, plan, key)
         todo = [part for part in plan if part.index not in done]
-        if not todo and (out / SUMMARY).is_file():
-            return {**json.loads((out / SUMMARY).read_text("utf-8")), "already_finished": True}
         device = choose_device(config.device)
         with _progress() as bar:
             task = bar.add_task("extracting", total=sum(len(part.rows) for part in plan), pairs_per_s=0.0)
@@ -119,11 +119,7 @@ def run(config: ExtractConfig) -> dict[str, Any]:
                 )
             else:
                 written, facts = extract_locally(settings, key, todo, out, config, device, show)
-        summary = _summary(config, settings, key, plan, done, written, facts)
-        temporary = out / (SUMMARY + ".tmp")
-        temporary.write_text(json.dumps(summary, indent=1), "utf-8")
-        os.replace(temporary, out / SUMMARY)
-    return summary
+        return folder.finish(_summary(config, settings, key, plan, done, written, facts))
 
 
 def extract_locally(

@@ -46,7 +46,7 @@ def run(config: ReportConfig) -> Card:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from corpora.store.run import write_json
+    from corpora.store.files import write_json
     from lapa.reporting.measure import report
 
     start = time.monotonic()

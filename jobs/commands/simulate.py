@@ -23,6 +23,7 @@ from corpora.simulation.gl import require_offscreen_gl
 from corpora.simulation.metaworld import HEAD_CAMERA, Look, MetaWorldEnv, still_pose
 from corpora.simulation.tasks import DEFAULT_TASKS, task_names
 from corpora.store.files import write_json
+from corpora.store.run import Run
 from corpora.video.encode import VideoEncoding
 from jobs.cli import parse
 from jobs.console import print_ending
@@ -89,11 +90,31 @@ def run(config: SimulateConfig) -> dict[str, Any]:
     """
     started, started_cpu = time.perf_counter(), time.process_time()
     settings = {**config.settings(), "versions": _versions(), "format": FORMAT}
-    done = _finished(config, settings)
+    folder = Run(
+        config.out,
+        settings,
+        summary=SUMMARY,
+        record=_SETTINGS,
+        inside="settings",
+        alone=True,
+        formats={"format": FORMAT},
+    )
     writer = LeRobotWriter(config.out, _format(config))
-    if done is not None:
+    if (done := folder.finished) is not None:
+        if config.truth is not None and not config.truth.exists():
+            raise ValueError(f"{config.out} is finished but its truth {config.truth} is gone; remove {config.out}")
         writer.clear_staging()
-        return {**done, "already_finished": True}
+        return done
+    with folder.claim():
+        facts, frames = _record(config, writer, started)
+        spent = {"wall_s": time.perf_counter() - started, "cpu_s": time.process_time() - started_cpu}
+        summary = folder.finish(_summary(config, settings, facts, frames, spent))
+        writer.clear_staging()
+    return summary
+
+
+def _record(config: SimulateConfig, writer: LeRobotWriter, started: float) -> tuple[list[dict[str, Any]], int]:
+    """Simulates the missing episodes and writes the dataset; facts of each episode, and the frames of this call."""
     frames, names = 0, task_names(config.tasks)
     columns = (
         TextColumn("{task.description:<26}"),
@@ -119,13 +140,7 @@ def run(config: SimulateConfig) -> dict[str, Any]:
         writer.write_truth(total, config.truth)
     if not config.action_free:
         write_json(config.out / MODALITY, episode_modality(config.camera))
-    facts = [writer.staged_facts(number) for number in range(total)]
-    spent = {"wall_s": time.perf_counter() - started, "cpu_s": time.process_time() - started_cpu}
-    summary = _summary(config, settings, facts, frames, spent)
-    write_json(config.out / SUMMARY, summary)
-    (config.out / _SETTINGS).unlink()
-    writer.clear_staging()
-    return summary
+    return [writer.staged_facts(number) for number in range(total)], frames
 
 
 def _versions() -> dict[str, str]:
@@ -135,33 +150,6 @@ def _versions() -> dict[str, str]:
     except importlib.metadata.PackageNotFoundError:
         require_offscreen_gl()  # says what to install
         raise
-
-
-def _finished(config: SimulateConfig, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The summary of a run that finished; else makes sure that `out` is new or was begun with the same settings."""
-    config.out.mkdir(parents=True, exist_ok=True)
-    finished, begun = config.out / SUMMARY, config.out / _SETTINGS
-    summary = json.loads(finished.read_text()) if finished.exists() else None
-    if summary is not None or begun.exists():
-        before = summary["settings"] if summary is not None else json.loads(begun.read_text())
-        if before.get("format", 1) != FORMAT:
-            raise ValueError(
-                f"{config.out} was simulated by another version of giza (format {before.get('format', 1)} there and "
-                f"{FORMAT} here), with other columns; choose another --out or remove it"
-            )
-        changed = [name for name in {**before, **settings} if before.get(name) != settings.get(name)]
-        if changed:
-            was = ", ".join(f"{name} {before.get(name)} there and {settings.get(name)} here" for name in changed)
-            raise ValueError(
-                f"{config.out} was simulated with other settings ({was}); choose another --out or remove it"
-            )
-        if summary is not None and config.truth is not None and not config.truth.exists():
-            raise ValueError(f"{config.out} is finished but its truth {config.truth} is gone; remove {config.out}")
-        return summary
-    if any(config.out.iterdir()):
-        raise ValueError(f"{config.out} is not empty and holds no simulation; choose another --out")
-    write_json(begun, settings)
-    return None
 
 
 def _format(config: SimulateConfig) -> LeRobotFormat:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from corpora.clips.corpus import Corpus
 from corpora.ingestion.pipeline import IngestRun, ingest
 from corpora.ingestion.settings import IngestSettings
 from corpora.sources.source import SourceDefaults
+from corpora.store import run as store_run
 from tests.builders.datasets import lerobot_v2
 from tests.builders.videos import numbered_video
 
@@ -132,7 +134,8 @@ def test_a_finished_corpus_is_left_alone(videos, finished):
 
 def test_a_run_killed_after_its_last_file_needs_no_more_than_tidying(videos, whole, finished):
     (finished / "staging" / "tmp").mkdir(parents=True)
-    (finished / "staging" / "ingest.json").write_text((finished / "ingest.json").read_text())
+    record = json.loads((finished / "ingest.json").read_text())["config"]
+    (finished / "staging" / "ingest.json").write_text(json.dumps(record))
     assert run(videos, finished)["already_finished"]
     assert contents(finished) == contents(whole)
 
@@ -141,9 +144,11 @@ def test_a_run_killed_after_its_last_file_needs_no_more_than_tidying(videos, who
 def test_other_settings_are_refused(videos, finished, complete):
     if not complete:
         (finished / "staging").mkdir()
-        (finished / "ingest.json").rename(finished / "staging" / "ingest.json")
+        record = json.loads((finished / "ingest.json").read_text())["config"]
+        (finished / "staging" / "ingest.json").write_text(json.dumps(record))
+        (finished / "ingest.json").unlink()
     with pytest.raises(
-        ValueError, match=r"made with other settings \(settings.size: 64 there, 96 now\); choose another"
+        ValueError, match=r"with other settings \(settings.size 64 there and 96 here\).*give another --out"
     ):
         run(videos, finished, IngestSettings(size=96, clip_s=1.0, camera_gap_s=0.2, shard_mb=0.1))
 
@@ -166,14 +171,15 @@ def test_folders_of_others_are_not_written_into(videos, tmp_path):
         run(videos, tmp_path / "mine" / "thesis.txt")
 
 
-def test_two_runs_do_not_write_one_corpus(videos, tmp_path):
+def test_two_runs_do_not_write_one_corpus(videos, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_run, "LOCK_WAIT_S", 0.0)
     out = tmp_path / "c"
     first = start(videos, out)
     limit = time.monotonic() + 30
     while not (out / "staging" / "sources.jsonl").exists():
         assert time.monotonic() < limit
         time.sleep(0.02)
-    with pytest.raises(ValueError, match="another ingest is writing there"):
+    with pytest.raises(ValueError, match="another process is writing to"):
         run(videos, out)
     assert first.wait() == 0
 
@@ -185,11 +191,30 @@ def test_the_output_may_lie_inside_the_input(own_videos):
     assert summary["sources"] == 11
 
 
+@pytest.mark.parametrize("damage", [0, 700])
+def test_a_staged_file_that_cannot_be_read_is_staged_again(videos, whole, tmp_path, damage):
+    """C6: a machine that crashes may leave a file of no length, or half a file, under its name."""
+
+    def stop(phase: str, done: int, total: int, seconds: float) -> None:
+        if phase == "decoding" and done >= 5:
+            raise Stop
+
+    out = tmp_path / "stopped"
+    with pytest.raises(Stop):
+        ingest([str(videos)], SETTINGS, SourceDefaults(), IngestRun(out), stop)
+    staged = sorted((out / "staging").rglob("done/*/*.tar"))
+    os.truncate(staged[0], damage)
+    summary = run(videos, out)
+    assert summary["sources_staged"] == summary["sources"] - len(staged) + 1
+    assert contents(out) == contents(whole)
+
+
 def test_no_video_at_all_is_said(tmp_path):
     (tmp_path / "v").mkdir()
     (tmp_path / "v" / "a.txt").write_text("x")
     with pytest.raises(ValueError, match=r"no video in .*files of other kinds: \{'.txt': 1\}.*give video files"):
         run(tmp_path / "v", tmp_path / "c")
+    assert not (tmp_path / "c").exists()
 
 
 def test_ingest_json_is_the_same_run_after_run(videos, whole, tmp_path):

@@ -234,7 +234,8 @@ def test_another_run_in_the_same_folder_is_refused(
 ) -> None:
     other = lerobot_v2(tmp_path / "other") if not changes else data
     with pytest.raises(
-        ValueError, match=rf"other settings \({named}\): resume with the same flags, or give another --out"
+        ValueError,
+        match=rf"other settings \({named} .* there and .* here\): resume with the same flags, or give another --out",
     ):
         ground.run(settings(other, straight[0], cache, **changes), quiet=True)
 

@@ -162,7 +162,7 @@ def test_few_labels_train_a_head_on_their_share(tiny_corpus: Path, tmp_path: Pat
 
 
 def test_a_run_folder_belongs_to_one_run(tiny_corpus: Path, tiny_lam: Path) -> None:
-    with pytest.raises(ValueError, match="holds a run with other settings \\(seed\\)"):
+    with pytest.raises(ValueError, match="holds a run with other settings \\(seed 0 there and 1 here\\)"):
         train_lam.run(lam_settings(tiny_corpus, tiny_lam, seed=1), quiet=True)
 
 
