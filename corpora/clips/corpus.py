@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from corpora.clips.manifest import ClipRow, read_manifest
 from corpora.clips.shards import forget_members
 from corpora.clips.survey import CorpusSurvey
+from corpora.store.files import digest_of
 
 MANIFEST = "manifest.parquet"
 SUMMARY = "ingest.json"
@@ -85,10 +86,13 @@ class Corpus:
             raise ValueError(f"clips {lacking[:4]}: corpus '{self.root}' has none of these ids; see Corpus.clips")
         return rows
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """Of its clips: what was ingested, and how. Whatever is made of a corpus keeps it."""
-        return f"{self.summary.get('fingerprint', '')}-{self.summary.get('sources_digest', '')}"
+        """Of its clips: what they show, wherever the videos lay, and how they were made. Whatever is made of a corpus keeps
+        it."""
+        made = self.summary.get("config", {})
+        how = {name: made.get(name) for name in ("format", "settings", "seed")}
+        return digest_of(json.dumps(how, sort_keys=True), *sorted(row.clip_id for row in self.clips))
 
     @cached_property
     def truth_features(self) -> dict[str, int]:

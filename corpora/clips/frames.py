@@ -66,10 +66,9 @@ def open_clip_frames(
     def fill(pictures: NDArray[np.uint8], valid: NDArray[np.bool_]) -> list[FrameFault]:
         return _fill(corpus, chosen, starts, pictures, valid, size, fit, workers or available_cores(), progress)
 
-    fingerprint = corpus.summary.get("fingerprint"), corpus.summary.get("sources_digest")
     table = make_frame_table(
         fill,
-        identity=("clips", fingerprint, [row.clip_id for row in chosen], fit),
+        identity=("clips", corpus.identity, [row.clip_id for row in chosen], fit),
         rows=int(starts[-1]),
         size=size,
         cameras=(CAMERA,),

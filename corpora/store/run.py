@@ -122,8 +122,9 @@ class Run:
                     folder.rmdir()
 
     def finish(self, summary: Mapping[str, Any], *, traced: bool = True) -> dict[str, Any]:
-        """Writes `summary` with its provenance (where it is to be `traced`) and returns it. The run is finished then."""
-        record = {**summary, "provenance": provenance()} if traced else dict(summary)
+        """Writes `summary` with its provenance (where it is to be `traced`) and returns it as JSON has it. The run is
+        finished then."""
+        record: dict[str, Any] = plain({**summary, "provenance": provenance()} if traced else dict(summary))
         if process_rank() == 0:
             write_json(self._summary, record)
             if self._inside:

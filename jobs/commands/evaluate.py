@@ -12,7 +12,8 @@ from typing import Any
 from tyro.conf import OmitArgPrefixes
 
 from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection
-from corpora.store.files import plain, read_json, write_json
+from corpora.store.files import plain, read_json
+from corpora.store.run import Run
 from jobs.cli import parse
 from jobs.console import bar
 
@@ -103,27 +104,21 @@ def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     policy, fingerprint = load_acting(config.policy, device=config.device)
     embodiment = embodiment_of(policy, config.embodiment)
-    config.out.mkdir(parents=True, exist_ok=True)
-    before = read_json(config.out / RESULT) or {}
-    # what was measured of the same policy by another call of this job stays
-    kept = (
-        _comparable(before)
-        if (before.get("fingerprint"), before.get("embodiment")) == (fingerprint, embodiment)
-        else {}
-    )
-    result: dict[str, Any] = {
-        **kept,
-        "policy": config.policy,
-        "fingerprint": fingerprint,
-        "embodiment": embodiment,
-        "seed": config.seed,
-    }
-    if config.data is not None:
-        result["open_loop"] = _open_loop(config, policy, embodiment, fingerprint, quiet)
-    if config.metaworld:
-        result["closed_loop"] = _closed_loop(config, policy, embodiment, fingerprint, quiet)
-    result["wall_s"] = round(time.monotonic() - started, 1)
-    write_json(config.out / RESULT, result)
+    measured = {"fingerprint": fingerprint, "embodiment": embodiment}
+    run = Run(config.out, measured, summary=RESULT)
+    with run.claim():
+        result: dict[str, Any] = {
+            **_comparable(read_json(config.out / RESULT) or {}),  # what other calls of this job measured stays
+            "policy": config.policy,
+            **measured,
+            "seed": config.seed,
+        }
+        if config.data is not None:
+            result["open_loop"] = _open_loop(config, policy, embodiment, fingerprint, quiet)
+        if config.metaworld:
+            result["closed_loop"] = _closed_loop(config, policy, embodiment, fingerprint, quiet)
+        result["wall_s"] = round(time.monotonic() - started, 1)
+        result = run.finish(result)
     if Path(config.policy).is_dir():  # the model card holds what was measured
         from vla.checkpoint import record_measured
 

@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from corpora.store.files import read_json
+from corpora.store.run import SETTINGS, Run
 from jobs.cli import parse
 from lapa.reporting.settings import ReportSettings
 
 if TYPE_CHECKING:
     from lapa.reporting.card import Card
+
+FORMAT = 1
+"""Raised when the same latents would give another card."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,11 @@ def run(config: ReportConfig) -> Card:
     """
     import torch
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from corpora.store.files import write_json
+    from corpora.clips.corpus import Corpus
+    from jobs.console import bar
+    from lapa.model.checkpoint import model_hash, read_lam_config
+    from lapa.reporting.card import Card
     from lapa.reporting.measure import report
 
     start = time.monotonic()
@@ -54,21 +61,32 @@ def run(config: ReportConfig) -> Card:
     if config.threads > 0:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def tell(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
-        card = report(config.lam, config.corpus, config.latents, settings, progress=tell)
-    wall_s = round(time.monotonic() - start, 1)
-    inputs = {"lam": str(config.lam), "corpus": str(config.corpus), "latents": str(config.latents), "seed": config.seed}
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_json(config.out / "report.json", card.to_json() | {"config": inputs, "wall_s": wall_s})
-    card.save_html(config.out / "report.html")
+    read_lam_config(config.lam)  # says what is wrong with a folder that is no run
+    made_of = {"model_hash": model_hash(config.lam), "corpus_identity": Corpus(config.corpus).identity}
+    run = Run(
+        config.out,
+        dataclasses.asdict(settings) | made_of | {"latents": read_json(config.latents.expanduser() / SETTINGS)},
+        summary="report.json",
+        formats={"report_format": FORMAT},
+    )
+    record = run.finished
+    if record is None:
+        with bar("", quiet=False) as tell:
+            card = report(
+                config.lam,
+                config.corpus,
+                config.latents,
+                settings,
+                progress=lambda what, done, total: tell(done, total, what),
+            )
+        inputs = {name: str(getattr(config, name)) for name in ("lam", "corpus", "latents")} | {"seed": config.seed}
+        with run.claim():
+            card.save_html(config.out / "report.html")
+            record = run.finish(card.to_json() | {"config": inputs, "wall_s": round(time.monotonic() - start, 1)})
+    else:
+        card = Card.from_json(record)
     print_card(card)
-    Console().print(f"{wall_s:.0f} s -> {config.out / 'report.html'}")
+    Console().print(f"{record['wall_s']:.0f} s -> {config.out / 'report.html'}")
     return card
 
 

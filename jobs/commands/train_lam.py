@@ -97,6 +97,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     for moved in ("out", "corpus", "init_from"):  # the same run may be called by another path
         del settings[moved]
+    settings["corpus_identity"] = corpus.identity
     formats = {"stabilised": STABILISED if config.model.pair.camera_compensation else None}
     run = Run(config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",), formats=formats)
     if (done := run.finished) is not None:

@@ -123,6 +123,7 @@ def open_store(
         labels,
         sorted(labelled),
         [row.clip_id for row in rows],
+        corpus.identity,
     )
     name = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
     folder = cache / f"frames-{config.pair.image_size}px-{name}"

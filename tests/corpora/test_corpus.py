@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -135,3 +137,28 @@ def test_the_python_face_is_cheap_and_whole():
     code = "import sys, corpora; assert not {'torch', 'av', 'cv2', 'pyarrow', 'numpy'} & set(sys.modules)"
     code += "; corpora.EpisodeSelection(); assert not {'torch', 'av', 'cv2', 'pyarrow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_corpus_is_what_its_clips_show_wherever_the_videos_lay(tmp_path: Path) -> None:
+    """C7."""
+    video = tmp_path / "a" / "video.mp4"
+    video.parent.mkdir()
+    numbered_video(video, 40)
+    copy = tmp_path / "b" / "below" / "video.mp4"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(video.read_bytes())
+    os.utime(copy, (1, 1))
+    (tmp_path / "c").mkdir()
+    numbered_video(tmp_path / "c" / "video.mp4", 40, seed=1)
+    settings = IngestSettings(size=64, clip_s=1.0)
+
+    def identity(folder: Path, how: IngestSettings = settings) -> str:
+        out = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
+        made = corpora.ingest(str(folder), out, how)
+        assert made.clips
+        return made.identity
+
+    first = identity(video.parent)
+    assert identity(tmp_path / "b") == first
+    assert identity(tmp_path / "c") != first
+    assert identity(video.parent, dataclasses.replace(settings, size=48)) != first

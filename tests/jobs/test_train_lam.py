@@ -44,6 +44,15 @@ def with_pair(**changes: object) -> LamConfig:
     return dataclasses.replace(TINY, pair=dataclasses.replace(TINY.pair, **changes))  # type: ignore[arg-type]
 
 
+def test_a_corpus_made_in_another_way_is_decoded_again(tiny_corpus: Path, tmp_path: Path) -> None:
+    """L8: the clips' ids alone are those of a corpus at another frame rate, too."""
+    first, other = Corpus(tiny_corpus), Corpus(tiny_corpus)
+    other.summary = {**first.summary, "config": {"settings": {"fps": 10.0}}}
+    for read in (first, other, first):
+        open_store(read, read.clips[:2], TINY, LabelSpec(), set(), cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_pairs_of_the_store_are_those_of_the_clips(store, tiny_corpus: Path) -> None:  # type: ignore[no-untyped-def]
     from lapa.pairs.pair import pair_indices, truth_change
 
@@ -162,6 +171,11 @@ def test_few_labels_train_a_head_on_their_share(tiny_corpus: Path, tmp_path: Pat
 
 
 def test_a_run_folder_belongs_to_one_run(tiny_corpus: Path, tiny_lam: Path) -> None:
+    summary = json.loads((tiny_lam / "run.json").read_text())
+    weights = (tiny_lam / "model.safetensors").stat().st_mtime_ns
+    again = train_lam.run(lam_settings(tiny_corpus, tiny_lam), quiet=True)
+    assert again == {**summary, "already_finished": True}  # L6: it is not trained again
+    assert (tiny_lam / "model.safetensors").stat().st_mtime_ns == weights
     with pytest.raises(ValueError, match="holds a run with other settings \\(seed 0 there and 1 here\\)"):
         train_lam.run(lam_settings(tiny_corpus, tiny_lam, seed=1), quiet=True)
 
