@@ -125,7 +125,7 @@ def ingest(
 
         counts = assemble(_read_sources(staging), staging, out, settings, count)
         ended = time.monotonic()
-        timing = {
+        timing: dict[str, Any] = {
             "engine": run.engine,
             "workers": run.workers,
             "sources_staged": staged,
@@ -134,8 +134,8 @@ def ingest(
             "staging_s": round(staged_at - began, 3),
             "assembly_s": round(ended - staged_at, 3),
             "video_hours_per_hour": round(seconds / max(ended - began, 1e-9), 3),
+            "provenance": provenance(),
         }
-        timing["provenance"] = provenance()
         write_json(out / TIMING, timing)
         text = json.dumps(config, sort_keys=True)
         header = {
