@@ -88,7 +88,7 @@ def train_model(
     step, before_s = _resume(folder / CHECKPOINT, model, optimiser)
     began = saved = time.monotonic()
     order = MixtureOrder([len(train)], [1.0], batch_size=training.batch_size, seed=seed, names=[member.spec.name])
-    codec, loss = model.facts.codec, math.nan
+    codec, loss = model.facts.action_space, math.nan
     model.train()
     while True:
         now = time.monotonic()
@@ -135,11 +135,11 @@ def held_out_error(
     if not len(held):
         return {}
     behind, shown = _chunks(member, _some(train)), _chunks(member, _some(held))
-    spec = model.facts.codec.spec
-    baselines = Baselines(behind, matching_state_dims(spec.names_of_state, spec.names_of_action))
+    spec = model.facts.action_space
+    baselines = Baselines(behind, matching_state_dims(spec.state_names, spec.action_names))
     predicted = {"model": np.concatenate([_predict(model, member, part) for part in _batches(_some(held))])}
     predicted |= {name: found.astype(np.float32) for name, found in baselines.predict(shown).items()}
-    result = compare(predicted, shown, baselines.std, spec.names_of_action, seed=seed)
+    result = compare(predicted, shown, baselines.std, spec.action_names, seed=seed)
     return {
         "pairs": result.samples,
         "episodes": result.episodes,

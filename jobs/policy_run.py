@@ -25,7 +25,7 @@ from vla.checkpoint import WEIGHTS, build_policy, load_policy
 from vla.data.features import cacheable, cached_features
 from vla.data.loader import PolicyBatches, TrainingDataset, held_batches
 from vla.data.open import open_mixture
-from vla.policy import ChunkPolicy
+from vla.policy import Policy
 from vla.training import PolicyTraining
 from vla.training_config import PolicyTrainingConfig
 from vla.tuning import apply_tuning, merge_lora
@@ -98,7 +98,7 @@ def train_on(
             progress=None if quiet else decoding_bar,
             **opening,
         )
-        if hasattr(policy, "dit"):
+        if policy.tunable:
             apply_tuning(policy, config.tuning, log=(lambda text: None) if quiet else print)
         summary = train_policy(policy, members, training, run, seed=config.seed, cache=config.cache, quiet=quiet)
     if not quiet and process_rank() == 0:
@@ -107,7 +107,7 @@ def train_on(
 
 
 def train_policy(
-    policy: ChunkPolicy,
+    policy: Policy,
     members: Sequence[TrainingDataset],
     training: PolicyTrainingConfig,
     run: Run,
@@ -210,7 +210,7 @@ def cameras_of(members: Sequence[TrainingDataset]) -> int:
     return max(len(member.data.cameras) for member in members)
 
 
-def flare_target(policy: ChunkPolicy, training: PolicyTrainingConfig, cameras: int) -> TargetEncoder:
+def flare_target(policy: Policy, training: PolicyTrainingConfig, cameras: int) -> TargetEncoder:
     """FLARE's target encoder for this policy. Raises ValueError where the policy has no future tokens."""
     if not policy.future_tokens:
         raise ValueError("--training.flare: the policy has no future tokens; give --model.future-tokens, e.g. 9")

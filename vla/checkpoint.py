@@ -1,17 +1,26 @@
-"""A policy on disk and on the hub: safetensors and JSON, with a model card that holds what was measured. No pickle."""
+"""A policy on disk and on the hub: safetensors and JSON, with a model card that holds what was measured. No pickle.
+
+This file alone saves and loads. Which class a configuration is of, the registry `HEADS` says; `register` adds one.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCardData, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
 from corpora.store.files import write_json, write_text, written_whole
+from vla.embodiment import Embodiment
+from vla.models.behaviour_cloning import BehaviourCloning
 from vla.models.config import PolicyConfig, from_dict, to_dict
-from vla.policy import ChunkPolicy, RobotFacts
+from vla.models.dual_system import DualSystemPolicy
+from vla.policy import Policy
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -21,46 +30,48 @@ FORMAT = 1
 MEASURED = "## Measured"
 """Heading of the card's last part."""
 
-
-def build_policy(config: PolicyConfig, backbone: Any = None) -> ChunkPolicy:
-    """A policy with fresh weights (those of a backbone by name come from the hub)."""
-    if config.head == "regression":
-        from vla.models.behaviour_cloning import BehaviourCloning
-
-        return BehaviourCloning(config)
-    from vla.models.dual_system import DualSystemPolicy
-
-    return DualSystemPolicy(config, backbone)
+Head = Callable[[PolicyConfig, Path | None], Policy]
+"""A configuration, and the folder of a saved backbone's settings where there is one, to a policy with fresh weights."""
+HEADS: dict[str, Head] = {"flow": DualSystemPolicy.build, "regression": BehaviourCloning.build}
+"""By the name that `PolicyConfig.head` gives."""
 
 
-def save_policy(policy: ChunkPolicy, folder: Path) -> None:
-    """Each file is written under a temporary name and renamed; the configuration comes last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if policy.config.vlm.name:
-        from vla.models.huggingface import HfBackbone
-
-        backbone = getattr(policy, "backbone", None)
-        if isinstance(backbone, HfBackbone):  # configuration and processor; the weights are in WEIGHTS
-            backbone.save_pretrained(folder / BACKBONE, weights=False)
-    with written_whole(folder / WEIGHTS) as temporary:
-        save_model(policy, str(temporary), metadata={"format": "pt"})
-    values = {
-        "giza_policy": FORMAT,
-        "policy": to_dict(policy.config),
-        "slots": _slots(policy),
-        "robots": {name: facts.to_json() for name, facts in policy.robots.items()},
-        "measured": policy.measured,
-    }
-    write_text(folder / CARD, model_card(policy))
-    write_json(folder / CONFIG, values)
+def build_policy(config: PolicyConfig, backbone: Path | None = None) -> Policy:
+    """A policy with fresh weights (those of a backbone by name come from the hub, or are those that a checkpoint's settings
+    in the folder `backbone` describe, to be loaded). Raises ValueError for an unknown head."""
+    if config.head not in HEADS:
+        raise ValueError(
+            f"head '{config.head}': there are {', '.join(HEADS)}; register others with vla.checkpoint.register"
+        )
+    return HEADS[config.head](config, backbone)
 
 
-def load_policy(name: str | Path, *, revision: str | None = None) -> ChunkPolicy:
+def save_policy(policy: Policy, folder: str | Path) -> None:
+    """Writes config.json, model.safetensors and README.md (the model card), as `load_policy` reads them."""
+    policy.save_pretrained(Path(folder))
+
+
+def load_policy(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+    force_download: bool = False,
+) -> Policy:
     """From a folder, or from the hub where no such folder exists. Raises ValueError where neither has a policy, and where
     its files are damaged or of another version."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        folder = _download(str(name), revision)
+        folder = _download(
+            str(name),
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=token,
+            force_download=force_download,
+        )
     path = folder / CONFIG
     if not path.is_file() or not (folder / WEIGHTS).is_file():
         raise ValueError(
@@ -69,18 +80,13 @@ def load_policy(name: str | Path, *, revision: str | None = None) -> ChunkPolicy
     try:
         values = json.loads(path.read_text("utf-8"))
         written, config, slots = values["giza_policy"], from_dict(values["policy"]), list(values["slots"])
-        robots = {robot: RobotFacts.from_json(facts) for robot, facts in values["robots"].items()}
+        embodiments = {robot: Embodiment.from_json(facts) for robot, facts in values["robots"].items()}
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not the configuration of a policy ({type(error).__name__}: {error})") from error
     if written != FORMAT:
         raise ValueError(f"{path}: a policy of format {written!r}; this version of giza reads {FORMAT}")
-    backbone = None
-    if config.vlm.name and (folder / BACKBONE).is_dir():
-        from vla.models.huggingface import HfBackbone
-
-        backbone = HfBackbone.from_pretrained(folder / BACKBONE, weights=False)
-    policy = build_policy(config, backbone)
-    _name_slots(policy, slots)
+    policy = build_policy(config, folder / BACKBONE if (folder / BACKBONE).is_dir() else None)
+    policy.name_slots(slots)
     try:
         missing, unexpected = load_model(policy, str(folder / WEIGHTS), strict=False)
     except (SafetensorError, RuntimeError) as error:  # cut short or no such file; other shapes
@@ -91,7 +97,7 @@ def load_policy(name: str | Path, *, revision: str | None = None) -> ChunkPolicy
             f"{folder / WEIGHTS}: weights do not fit {CONFIG}; missing {sorted(missing)[:3]}, unexpected "
             f"{sorted(unexpected)[:3]}"
         )
-    policy.robots = robots
+    policy.embodiments = embodiments
     policy.measured = dict(values.get("measured", {}))
     return policy.eval()
 
@@ -107,41 +113,63 @@ def record_measured(folder: Path, name: str, values: Any) -> None:
     write_json(path, settings)
 
 
-def push_policy(policy: ChunkPolicy, repo_id: str, *, private: bool = True, token: str | None = None) -> str:
-    """Uploads the saved folder; returns its address. Needs a network and a token of the hub."""
-    import tempfile
-
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=token)
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        save_policy(policy, Path(folder))
-        return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="giza policy"))
-
-
-def model_card(policy: ChunkPolicy) -> str:
+def model_card(policy: Policy) -> str:
     """Markdown: what the policy is, the robots that it knows, and what was measured, as it came out."""
     config = policy.config
     total = sum(p.numel() for p in policy.parameters())
+    members = policy.measured.get("training", {}).get("members", [])
+    data = ModelCardData(
+        library_name="giza",
+        license="apache-2.0",
+        pipeline_tag="robotics",
+        tags=["robotics", "vision-language-action", *policy.embodiments],
+        datasets=[member["name"] for member in members] or None,
+        base_model=config.vlm.name or None,
+    )
     lines = [
-        "---",
-        "library_name: giza",
-        "pipeline_tag: robotics",
-        "---",
+        f"---\n{data.to_yaml()}\n---",
         "",
         "# A policy made by giza",
         "",
         f"{total / 1e6:.1f} million parameters; head {config.head}; backbone {config.vlm.name or 'small, from scratch'}; "
-        f"pictures of {config.image_size} px; chunks of {config.horizon} steps.",
+        f"images of {config.image_size} px; chunks of {config.horizon} steps.",
         "",
-        "| robot | slot | cameras | action dimensions | step (s) |",
-        "|---|---|---|---|---|",
+        '    policy = vla.load("this folder or repository")',
+        '    policy.act(vla.Observation({"CAMERA": image}, state, "instruction"), "ROBOT").actions',
+        "",
+        "| robot | cameras | action dimensions | step (s) |",
+        "|---|---|---|---|",
     ]
-    for name, facts in policy.robots.items():
-        cameras = ", ".join(facts.cameras)
-        lines.append(f"| {name} | {facts.slot or name} | {cameras} | {facts.codec.action_dim} | {facts.step_s:.4f} |")
+    for name, known in policy.embodiments.items():
+        width = known.action_space.encoded_action_dim
+        lines.append(f"| {name} | {', '.join(known.cameras)} | {width} | {known.step_s:.4f} |")
     return "\n".join(lines) + "\n\n" + _measured_lines(policy.measured)
+
+
+class _Store:
+    """What `Policy.save_pretrained`, `.push_to_hub` and `.from_pretrained` call."""
+
+    def save(self, policy: Policy, folder: Path) -> None:
+        """Each file is written under a temporary name and renamed; the configuration comes last."""
+        if policy.system2 is not None:
+            policy.system2.save_settings(folder / BACKBONE)
+        with written_whole(folder / WEIGHTS) as temporary:
+            save_model(policy, str(temporary), metadata={"format": "pt"})
+        values = {
+            "giza_policy": FORMAT,
+            "policy": to_dict(policy.config),
+            "slots": policy.slots,
+            "robots": {name: known.to_json() for name, known in policy.embodiments.items()},
+            "measured": policy.measured,
+        }
+        write_text(folder / CARD, model_card(policy))
+        write_json(folder / CONFIG, values)
+
+    def load(self, name: str | Path, **where: Any) -> Policy:
+        return load_policy(name, **where)
+
+
+Policy.store = _Store()
 
 
 def _measured_lines(measured: dict[str, Any]) -> str:
@@ -149,30 +177,10 @@ def _measured_lines(measured: dict[str, Any]) -> str:
     return f"{MEASURED}\n\n{said}\n"
 
 
-def _slots(policy: ChunkPolicy) -> list[str]:
-    embodiments = getattr(policy, "embodiments", None)
-    return list(embodiments.names if embodiments is not None else policy.slots)  # type: ignore[arg-type]
-
-
-def _name_slots(policy: ChunkPolicy, names: list[str]) -> None:
-    """As they were when the weights were saved: a slot is a place, and a later version may know other names."""
-    embodiments = getattr(policy, "embodiments", None)
-    if embodiments is None:
-        policy.slots = names  # type: ignore[assignment]
-        return
-    if len(names) > embodiments.capacity:
-        raise ValueError(f"{len(names)} slots: a policy has at most {embodiments.capacity}")
-    embodiments.names = names
-
-
-def _download(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
+def _download(name: str, **where: Any) -> Path:
     try:
-        found = snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS, f"{BACKBONE}/*"])
+        return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS, f"{BACKBONE}/*"], **where))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(
             f"'{name}': no folder of this name, and the hub does not give it ({type(error).__name__}); check the path"
         ) from error
-    return Path(found)

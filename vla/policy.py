@@ -1,58 +1,111 @@
-"""What every policy of this house can do, whatever is inside: act on raw observations, and be saved and loaded."""
+"""What a policy is, whatever is inside: it encodes what it sees (System 2), learns chunks of actions, and acts on robots.
+
+A head (vla/models) is a subclass of `Policy` that is registered by the name that its configuration gives; `vla.checkpoint`
+keeps it on disk and on the hub. What other rooms ask of a policy is asked here, never by its class.
+"""
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
+from huggingface_hub import PyTorchModelHubMixin
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vla.actions.space import ActionCodec
+from corpora.video.image import fit_square
 from vla.batch import PolicyBatch, pad_last
-from vla.models.config import PolicyConfig
-from vla.models.small import Tokens
+from vla.embodiment import Embodiment
 
 
 @dataclass(frozen=True)
-class RobotFacts:
-    """What a policy must know of a robot to act on it: kept in the checkpoint."""
+class ContextTokens:
+    """Vision-language tokens of B samples."""
 
-    codec: ActionCodec
-    """From the robot's numbers to the policy's and back."""
+    features: Tensor
+    """[B, N, D]."""
+    mask: Tensor
+    """bool [B, N]; True for a real token, False for padding."""
+    is_image: Tensor
+    """bool [B, N]; True for a token of an image."""
+
+    def __post_init__(self) -> None:
+        for name in ("mask", "is_image"):
+            value = getattr(self, name)
+            if value.shape != self.features.shape[:2] or value.dtype != torch.bool:
+                raise ValueError(
+                    f"{name} {value.dtype} {list(value.shape)}: must be bool {list(self.features.shape[:2])}, as features"
+                )
+
+
+class Backbone(nn.Module, ABC):
+    """A vision-language model that is read as tokens: System 2."""
+
+    dim: int
+    """Width of a token."""
+
+    @abstractmethod
+    def forward(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
+        """`images` uint8 [B, V, T, 3, S, S], `image_mask` bool [B, V, T], B instructions."""
+
+    @property
+    def frame_encoder(self) -> nn.Module | None:
+        """uint8 [B, 3, S, S] -> tokens [B, N, D] of frames alone; None where the backbone has no such part."""
+        return None
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it says the same of a sample at every step of a training, so that its tokens may be kept on disk."""
+        return False
+
+    def set_trainable(self, *, vision: bool, top_layers: int) -> None:
+        """Which weights take gradients: those that see, and the top of the language layers. Raises ValueError for layers that
+        are not there; a backbone without such parts is trained whole, or not."""
+        if top_layers:
+            raise ValueError(
+                f"vlm_top_layers {top_layers}: a {type(self).__name__} has no language layers; set vision to train all of it"
+            )
+        self.requires_grad_(vision)
+
+    def describe(self) -> Any:
+        """What, for JSON, beside the weights, decides what it says: a part of the key of kept tokens."""
+        return repr(getattr(self, "config", ""))
+
+    def save_settings(self, folder: Path) -> None:
+        """Writes what is needed to build it again, without weights, to `folder`; nothing where the policy's configuration is
+        enough."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a robot sees, feels and is told, at one moment."""
+
+    images: Mapping[str, NDArray[np.uint8]]
+    """Camera -> uint8 [H, W, 3], or [T, H, W, 3] for a policy that sees T frames, oldest first; any size. A camera may be
+    called by its full name ("observation.images.head") or the last word of it; one that is missing is masked."""
+    state: NDArray[np.floating[Any]] | None = None
+    """Proprioceptive state [Ds], raw; None for a robot that tells none."""
+    instruction: str = ""
+    """What to do."""
+
+
+@dataclass(frozen=True)
+class ActionChunk:
+    """What a policy would do next."""
+
+    actions: NDArray[np.float32]
+    """Raw actions [H, Da], in the robot's own numbers."""
     step_s: float
-    """Seconds between two steps of a chunk."""
-    cameras: tuple[str, ...]
-    """Names of its cameras, in the order in which pictures are given."""
-    slot: str = ""
-    """Embodiment slot whose weights act."""
-    modality: dict[str, Any] | None = None
-    """Named parts of its state and action, as meta/modality.json has them; None: those of the codec."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "codec": self.codec.to_json(),
-            "step_s": self.step_s,
-            "cameras": list(self.cameras),
-            "slot": self.slot,
-            "modality": self.modality,
-        }
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> RobotFacts:
-        codec = ActionCodec.from_json(values["codec"])
-        modality = values.get("modality")
-        return cls(codec, float(values["step_s"]), tuple(values["cameras"]), str(values["slot"]), modality)
+    """Seconds between two of them."""
 
 
 @dataclass(frozen=True)
-class PolicyOutput:
+class PolicyLoss:
     """Of one training batch."""
 
     action_loss: Tensor
@@ -61,33 +114,59 @@ class PolicyOutput:
     """bool [B]."""
     future_states: Tensor | None
     """[B, K, M, W]: the future tokens' states for each of K flow draws; None without future tokens."""
-    tokens: Tokens
+    tokens: ContextTokens
     """Of System 2."""
 
 
-class ChunkPolicy(nn.Module, ABC):
-    """A policy that answers an observation by a chunk of actions."""
+class PolicySizes(Protocol):
+    """What every policy's configuration says."""
 
-    def __init__(self, config: PolicyConfig) -> None:
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def history_s(self) -> tuple[float, ...]: ...
+    @property
+    def horizon(self) -> int: ...
+    @property
+    def max_state_dim(self) -> int: ...
+    @property
+    def max_action_dim(self) -> int: ...
+
+
+class Store(Protocol):
+    """How policies are kept; vla/checkpoint.py is the only one."""
+
+    def save(self, policy: Policy, folder: Path) -> None: ...
+    def load(self, name: str | Path, **where: Any) -> Policy: ...
+
+
+class Policy(nn.Module, PyTorchModelHubMixin, ABC):
+    """A policy that answers an observation by a chunk of actions. `save_pretrained` and `push_to_hub` are the hub's mixin's."""
+
+    store: ClassVar[Store]
+    tunable: ClassVar[bool] = False
+    """Whether parts of it may be trained alone: it has `backbone`, `projector`, `embodiment_layers` and `dit`."""
+
+    def __init__(self, config: PolicySizes) -> None:
         super().__init__()
-        self.config = config
-        self.robots: dict[str, RobotFacts] = {}
-        """Embodiment -> what it is; filled by training."""
+        self.config: Any = config
+        self.embodiments: dict[str, Embodiment] = {}
+        """Name -> what is known of the robot; filled by training."""
         self.measured: dict[str, Any] = {}
         """What was measured of this policy; its model card shows it."""
 
     @abstractmethod
-    def forward(self, batch: PolicyBatch) -> PolicyOutput:
-        """Losses of a batch."""
+    def encode(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
+        """System 2: tokens of uint8 [B, V, T, 3, S, S], bool [B, V, T] and B instructions."""
 
     @abstractmethod
-    def think(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> Tokens:
-        """System 2: tokens of uint8 [B, V, T, 3, S, S] and B instructions."""
+    def loss(self, batch: PolicyBatch) -> PolicyLoss:
+        """Losses of a batch. Raises ValueError where its shapes do not fit."""
 
     @abstractmethod
     def sample(
         self,
-        tokens: Tokens,
+        tokens: ContextTokens,
         state: Tensor,
         state_mask: Tensor,
         slot: Tensor,
@@ -95,6 +174,15 @@ class ChunkPolicy(nn.Module, ABC):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """System 1: encoded actions [B, H, max_action_dim] for encoded, padded states [B, Ds] and slots int64 [B]."""
+
+    @property
+    @abstractmethod
+    def slots(self) -> list[str]:
+        """Names of the slots: number n is the nth name's."""
+
+    @abstractmethod
+    def name_slots(self, names: Sequence[str]) -> None:
+        """Names all slots anew, as they were when weights were saved. Raises ValueError where there are too many."""
 
     @abstractmethod
     def slot(self, name: str) -> int:
@@ -105,9 +193,14 @@ class ChunkPolicy(nn.Module, ABC):
         """A slot for a new robot, with the weights of another where `start_from` names it."""
 
     @property
+    def system2(self) -> Backbone | None:
+        """What makes the tokens, where it is a part of its own."""
+        return None
+
+    @property
     def frame_encoder(self) -> nn.Module | None:
         """uint8 [B, 3, S, S] -> tokens [B, N, D], what FLARE's targets are copied from; None where there is none."""
-        return None
+        return None if self.system2 is None else self.system2.frame_encoder
 
     @property
     def future_tokens(self) -> int:
@@ -115,90 +208,107 @@ class ChunkPolicy(nn.Module, ABC):
         return 0
 
     @property
+    def future_width(self) -> int:
+        """W: width of these states; 0 where there are none."""
+        return 0
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    @property
-    def codecs(self) -> dict[str, ActionCodec]:
-        """Embodiment -> codec."""
-        return {name: facts.codec for name, facts in self.robots.items()}
-
-    def robot(self, embodiment: str) -> RobotFacts:
-        """Raises ValueError for a robot that the policy was not trained on."""
-        if embodiment not in self.robots:
-            known = ", ".join(self.robots) or "none"
+    def embodiment(self, name: str = "") -> Embodiment:
+        """By name; without one the only embodiment. Raises ValueError where there is none, or several and no name."""
+        known = ", ".join(self.embodiments) or "none"
+        if not name and len(self.embodiments) == 1:
+            return next(iter(self.embodiments.values()))
+        if name not in self.embodiments:
             raise ValueError(
-                f"embodiment '{embodiment}': this policy was trained on {known}; ground it first with giza ground "
-                f"--embodiment {embodiment}"
+                f"embodiment '{name}': this policy was trained on {known}; ground it first with giza ground "
+                f"--embodiment {name or 'NAME'}"
             )
-        return self.robots[embodiment]
+        return self.embodiments[name]
 
-    def step_s(self, embodiment: str) -> float:
-        """Seconds between the steps of a chunk."""
-        return self.robot(embodiment).step_s
+    def act(
+        self, observation: Observation, embodiment: str = "", *, generator: torch.Generator | None = None
+    ) -> ActionChunk:
+        """What `embodiment` (default: the only one) should do next. Raises ValueError where the observation does not fit it.
+
+        `generator` draws the noise of a policy that has some: the same generator, the same actions.
+        """
+        known = self.embodiment(embodiment)
+        images, mask = self._images(observation.images, known)
+        state = None if observation.state is None else np.asarray(observation.state)[None]
+        actions = self.act_batch(images, mask, [observation.instruction], state, known.name, generator=generator)
+        return ActionChunk(actions[0], known.step_s)
 
     @torch.no_grad()
-    def act(
+    def act_batch(
         self,
-        pictures: Tensor,
-        picture_mask: Tensor,
+        images: Tensor,
+        image_mask: Tensor,
         instruction: Sequence[str],
         state: NDArray[np.floating[Any]] | None,
         embodiment: str,
         *,
         generator: torch.Generator | None = None,
     ) -> NDArray[np.float32]:
-        """Raw actions float32 [B, H, Da] for pictures uint8 [B, V, T, 3, S, S] and raw states [B, Ds]."""
-        tokens = self.think(pictures.to(self.device), picture_mask.to(self.device), instruction)
+        """Raw actions float32 [B, H, Da] for uint8 [B, V, T, 3, S, S], bool [B, V, T] and raw states [B, Ds]."""
+        tokens = self.encode(images.to(self.device), image_mask.to(self.device), instruction)
         return self.act_on(tokens, state, embodiment, generator=generator)
 
     @torch.no_grad()
     def act_on(
         self,
-        tokens: Tokens,
+        tokens: ContextTokens,
         state: NDArray[np.floating[Any]] | None,
         embodiment: str,
         *,
         generator: torch.Generator | None = None,
     ) -> NDArray[np.float32]:
-        """As `act`, from tokens that System 2 made before."""
-        facts = self.robot(embodiment)
-        codec, size = facts.codec, len(tokens.features)
+        """As `act_batch`, from tokens that System 2 made before."""
+        known = self.embodiment(embodiment)
+        space, size = known.action_space, len(tokens.features)
         if state is None:
             encoded = torch.zeros(size, self.config.max_state_dim)
             state_mask = torch.zeros(size, self.config.max_state_dim, dtype=torch.bool)
         else:
-            encoded, state_mask = pad_last(
-                torch.from_numpy(np.asarray(codec.encode_state(state), np.float32)), self.config.max_state_dim
-            )
-        slot = torch.full((size,), self.slot(facts.slot or embodiment), device=self.device)
-        actions = self.sample(
-            tokens, encoded.to(self.device), state_mask.to(self.device), slot, codec.action_dim, generator
-        )
-        chunk = actions[..., : codec.action_dim].float().cpu().numpy()
-        return np.asarray(codec.decode_action(state, chunk), np.float32)
+            encoded, state_mask = pad_last(torch.from_numpy(space.encode_state(state)), self.config.max_state_dim)
+        slot = torch.full((size,), self.slot(known.name), device=self.device)
+        width = space.encoded_action_dim
+        actions = self.sample(tokens, encoded.to(self.device), state_mask.to(self.device), slot, width, generator)
+        return space.decode_action(state, actions[..., :width].float().cpu().numpy())
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes config.json, model.safetensors and README.md (the model card); see vla/checkpoint.py."""
-        from vla.checkpoint import save_policy
+    def _images(self, images: Mapping[str, NDArray[np.uint8]], known: Embodiment) -> tuple[Tensor, Tensor]:
+        """uint8 [1, V, T, 3, S, S] and bool [1, V, T], in the order of the embodiment's cameras."""
+        history, side = len(self.config.history_s), self.config.image_size
+        by_name = {camera.rpartition(".")[2]: camera for camera in known.cameras} | {
+            name: name for name in known.cameras
+        }
+        if unknown := [name for name in images if name not in by_name]:
+            raise ValueError(f"image '{unknown[0]}': the cameras of '{known.name}' are {', '.join(known.cameras)}")
+        seen = np.zeros((len(known.cameras), history, side, side, 3), np.uint8)
+        mask = torch.zeros(1, len(known.cameras), history, dtype=torch.bool)
+        for name, given in images.items():
+            frames = np.asarray(given)
+            frames = frames[None] if frames.ndim == 3 else frames
+            if frames.dtype != np.uint8 or frames.ndim != 4 or len(frames) != history or frames.shape[3] != 3:
+                raise ValueError(
+                    f"image '{name}': {frames.dtype} {list(np.shape(given))}: must be uint8 [{history}, height, width, 3], the "
+                    "first axis being optional where it is 1"
+                )
+            place = known.cameras.index(by_name[name])
+            seen[place] = [fit_square(np.ascontiguousarray(frame), side, "stretch") for frame in frames]
+            mask[0, place] = True
+        return torch.from_numpy(seen).permute(0, 1, 4, 2, 3)[None].contiguous(), mask
 
-        save_policy(self, Path(folder))
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.store.save(self, Path(save_directory))
 
-    @staticmethod
-    def from_pretrained(name: str | Path, *, revision: str | None = None) -> ChunkPolicy:
-        """A policy from a folder, or from the hub by name. Raises ValueError where there is none."""
-        from vla.checkpoint import load_policy
-
-        return load_policy(name, revision=revision)
-
-    def push_to_hub(self, repo_id: str, *, private: bool = True, token: str | None = None) -> str:
-        """Uploads what `save_pretrained` writes; returns the address."""
-        from vla.checkpoint import push_policy
-
-        return push_policy(self, repo_id, private=private, token=token)
-
-    def robots_json(self) -> str:
-        return json.dumps({name: facts.to_json() for name, facts in self.robots.items()}, indent=1)
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **where: Any) -> Policy:  # type: ignore[override]
+        """From a folder, or from the hub by name; `where` goes on to the hub: revision, cache_dir, local_files_only, token,
+        force_download. Raises ValueError where there is no policy."""
+        return cls.store.load(name, **where)
 
 
 def shown_state(state_mask: Tensor, dropout: float) -> Tensor:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from vla.models.config import PolicyConfig, VlmConfig
-from vla.models.dit import DitConfig
-from vla.models.flow_matching import FlowConfig
-from vla.models.small import SmallBackboneConfig
+from vla.models.config import DitConfig, FlowConfig, PolicyConfig, SmallBackboneConfig, VlmConfig
 
 SMOLVLM2 = "HuggingFaceTB/SmolVLM2-2.2B-Instruct"
 QWEN3_VL = "Qwen/Qwen3-VL-2B-Instruct"

@@ -18,7 +18,7 @@ from flare.ema import ExponentialMovingAverage
 from flare.objective import AlignmentHead, alignment_loss, mean_alignment
 from flare.targets import TargetEncoder
 from vla.batch import PolicyBatch, to_device
-from vla.policy import ChunkPolicy, PolicyOutput
+from vla.policy import Policy, PolicyLoss
 from vla.training_config import PolicyTrainingConfig
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class PolicyTraining(lightning.LightningModule):
 
     def __init__(
         self,
-        policy: ChunkPolicy,
+        policy: Policy,
         training: PolicyTrainingConfig,
         *,
         seed: int = 0,
@@ -45,7 +45,7 @@ class PolicyTraining(lightning.LightningModule):
         self.target = target
         self.head: AlignmentHead | None = None
         if target is not None:
-            width = policy.config.dit.width
+            width = policy.future_width
             self.head = AlignmentHead(width, target.dim, tokens=target.tokens, hidden=training.alignment.hidden)
         # the policy alone: the alignment's head is not saved, and is validated as it is
         self.average = ExponentialMovingAverage(policy, decay=training.ema, warm_up=True) if training.ema else None
@@ -57,13 +57,13 @@ class PolicyTraining(lightning.LightningModule):
         """Share of the steps that are done, in [0, 1]."""
         return min(1.0, self.global_step / self.training_config.steps)
 
-    def averaged(self) -> ChunkPolicy:
+    def averaged(self) -> Policy:
         """The policy that is evaluated and saved."""
         if self.average is None:
             return self.policy
         averaged = self.average.module
-        assert isinstance(averaged, ChunkPolicy)
-        averaged.robots, averaged.measured = self.policy.robots, self.policy.measured
+        assert isinstance(averaged, Policy)
+        averaged.embodiments, averaged.measured = self.policy.embodiments, self.policy.measured
         return averaged
 
     def train(self, mode: bool = True) -> PolicyTraining:
@@ -75,9 +75,9 @@ class PolicyTraining(lightning.LightningModule):
     def transfer_batch_to_device(self, batch: PolicyBatch, device: torch.device, dataloader_idx: int) -> PolicyBatch:
         return to_device(batch, device)
 
-    def losses(self, policy: ChunkPolicy, batch: PolicyBatch) -> tuple[dict[str, Tensor], PolicyOutput]:
+    def losses(self, policy: Policy, batch: PolicyBatch) -> tuple[dict[str, Tensor], PolicyLoss]:
         """Parts of the loss, each a scalar."""
-        output: PolicyOutput = policy(batch)
+        output: PolicyLoss = policy.loss(batch)
         known = output.has_action.float()
         parts = {"action": (output.action_loss * known).sum() / known.sum().clamp_min(1)}
         if self.target is not None:
@@ -91,7 +91,7 @@ class PolicyTraining(lightning.LightningModule):
                 parts["target"] = self._learning(learner, batch)
         return parts, output
 
-    def _aligned(self, output: PolicyOutput, batch: PolicyBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _aligned(self, output: PolicyLoss, batch: PolicyBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Predictions and targets [B K, M, D], bool [B K], bool [B K, M]."""
         assert self.target is not None and self.head is not None and output.future_states is not None
         seen = batch["picture_mask"][:, :, -1]
@@ -151,7 +151,7 @@ class PolicyTraining(lightning.LightningModule):
             for name, parameter in module.named_parameters():
                 if parameter.requires_grad:
                     # decay would shrink the slots of robots that are not in the data
-                    kept = parameter.ndim == 1 or name.startswith("embodiments.")
+                    kept = parameter.ndim == 1 or name.startswith("embodiment_layers.")
                     (free if kept else decayed).append(parameter)
         groups: list[dict[str, Any]] = [
             {"params": decayed, "weight_decay": training.weight_decay},

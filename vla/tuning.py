@@ -42,7 +42,7 @@ class TuningReport:
 
 
 def apply_tuning(policy: nn.Module, config: TuningConfig, *, log: Callable[[str], None] = print) -> TuningReport:
-    """Sets what takes gradients in `policy.backbone`, `.projector`, `.embodiments` and `.dit`; other parts stay as they are.
+    """Sets what takes gradients in `policy.backbone`, `.projector`, `.embodiment_layers` and `.dit`; other parts stay as they are.
 
     Adapters are put in place (B = 0: the policy computes what it did); apply it again, with the same config, to a policy
     whose saved state holds adapters, and load the state then. Logs the report. Raises ValueError for parts that the
@@ -50,10 +50,11 @@ def apply_tuning(policy: nn.Module, config: TuningConfig, *, log: Callable[[str]
     """
     if any(_adapted(policy)):
         raise ValueError("this policy holds LoRA adapters already: merge them first (merge_lora)")
-    for name in ("projector", "embodiments"):
+    for name in ("projector", "embodiment_layers"):
         _part(policy, name).requires_grad_(config.projector)
     _part(policy, "dit").requires_grad_(config.dit)
-    _tune_backbone(_part(policy, "backbone"), config)
+    backbone: Any = _part(policy, "backbone")
+    backbone.set_trainable(vision=config.vision, top_layers=config.vlm_top_layers)
     if config.lora_rank:
         part = _part(policy, "dit" if config.lora_on == "dit" else "backbone")
         _inject(getattr(part, "language_layers", part), config)
@@ -85,19 +86,6 @@ def merge_lora(policy: nn.Module) -> int:
     for module in policy.modules():
         module.__dict__.pop("peft_config", None)
     return len(found)
-
-
-def _tune_backbone(backbone: nn.Module, config: TuningConfig) -> None:
-    choose: Any = getattr(backbone, "set_trainable", None)
-    if choose is not None:
-        choose(vision=config.vision, top_layers=config.vlm_top_layers)
-        return
-    if config.vlm_top_layers:
-        raise ValueError(
-            f"vlm_top_layers {config.vlm_top_layers}: a {type(backbone).__name__} has no language layers; set vision to train "
-            "all of it"
-        )
-    backbone.requires_grad_(config.vision)
 
 
 def _inject(part: nn.Module, config: TuningConfig) -> None:

@@ -133,9 +133,6 @@ class Actions(Label):
     """Of states, and of actions that no part says otherwise of: min_max, mean_std or q01_q99."""
     parts: tuple[ActionPart, ...] = ()
     """Empty: the action is one part, of `representation` and `normalisation`."""
-    linear_base: bool = False
-    """The policy learns only what a ridge from the state leaves of them. Strong open loop; with previous_action it may copy
-    itself in closed loop."""
 
     @classmethod
     def toml_keys(cls) -> dict[str, tuple[str, str]]:

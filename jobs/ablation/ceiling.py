@@ -49,9 +49,9 @@ def write_true_actions(config: LabelConfig, truth: Path) -> Path:
         "embodiment": config.embodiment,
         "horizon": config.horizon,
         "step_s": facts.step_s,
-        "action_names": list(facts.codec.spec.names_of_action),
+        "action_names": list(facts.action_space.action_names),
         "cameras": list(facts.cameras),
-        "codec": facts.codec.to_json(),
+        "codec": facts.action_space.to_json(),
         "corpus_identity": corpus.identity,
     }
     write_json(out / SUMMARY, summary | {"provenance": provenance()})

@@ -21,8 +21,7 @@ from corpora.video.image import fit_square
 from jobs.cli import parse
 from jobs.policy_recipes import recipe_named
 from vla.checkpoint import build_policy, load_policy
-from vla.models.small import Tokens
-from vla.policy import ChunkPolicy
+from vla.policy import ContextTokens, Policy
 
 PUBLISHED_MS = {
     "N1.7 on H100, eager: data 6.2, VLM 31.3, head 48.2": 85.8,
@@ -97,7 +96,7 @@ def run(config: BenchPolicyConfig) -> dict[str, Any]:
 
 
 def _measure(
-    config: BenchPolicyConfig, policy: ChunkPolicy, device: torch.device, prepare: Callable[[Any], Any]
+    config: BenchPolicyConfig, policy: Policy, device: torch.device, prepare: Callable[[Any], Any]
 ) -> dict[str, float]:
     """Medians in milliseconds: preprocess, system2, system1 (all steps), system1_step, chunk (all parts, as one)."""
     size, dtype = policy.config.image_size, next(policy.parameters()).dtype
@@ -114,7 +113,7 @@ def _measure(
         small = np.stack([fit_square(picture, size, "stretch") for picture in pictures])
         return torch.from_numpy(small).permute(0, 3, 1, 2)[None, :, None].contiguous().to(device)
 
-    think = prepare(lambda seen: policy.think(seen, mask, ["pick up the cup"]))
+    think = prepare(lambda seen: policy.encode(seen, mask, ["pick up the cup"]))
     sample = prepare(lambda tokens: policy.sample(tokens, state, state_mask, slot, dim))
 
     def synchronise() -> None:
@@ -129,7 +128,7 @@ def _measure(
             seen = preprocess()
             synchronise()
             prepared = time.perf_counter()
-            tokens: Tokens = think(seen)
+            tokens: ContextTokens = think(seen)
             synchronise()
             thought = time.perf_counter()
             sample(tokens)

@@ -206,7 +206,7 @@ def _closed_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerpri
             settings,
             {"fingerprint": fingerprint, "embodiment": embodiment},
             config.out,
-            step_s=policy.step_s(embodiment),
+            step_s=policy.embodiment(embodiment).step_s,
             history_s=policy.config.history_s,
             progress=tell,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import OmitArgPrefixes
 
 from corpora.episodes.episode import ALL_DEMONSTRATIONS, EpisodeSelection
+from corpora.episodes.parts import ActionPart, read_parts
 from jobs.cli import parse
 from jobs.policy_recipes import FIELDS
 from jobs.policy_settings import TrainPolicy
@@ -39,9 +41,9 @@ class GroundConfig(TrainPolicy):
     """absolute, delta or relative (to the state at the chunk's beginning)."""
     normalisation: str = "q01_q99"
     """min_max, mean_std or q01_q99."""
-    linear_base: bool = False
-    """The policy learns only what a ridge from the state leaves of a chunk: strong open loop with few demonstrations; with
-    --previous-action it may copy itself in closed loop."""
+    action_parts: Path | None = None
+    """TOML file of [[action_parts]]: name, dims, state_dims, representation, rotation, frame, per_step, ... of each part of the
+    action, instead of one part of --representation."""
     co_train: Path | None = None
     """Pyramid file whose datasets are trained on beside the demonstrations."""
     co_train_share: float = 0.5
@@ -60,13 +62,25 @@ def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
     return train_on(
         config,
         mixture_of_demonstrations(config),
-        {"data_fingerprint": data_fingerprint(config.data)},
-        paths=("data", "co_train"),
+        {
+            "data_fingerprint": data_fingerprint(config.data),
+            "action_parts": [dataclasses.asdict(part) for part in parts_of(config)],
+        },
+        paths=("data", "co_train", "action_parts"),
         job="ground",
         quiet=quiet,
         held_episodes={DEMONSTRATIONS: config.held_episodes},
         start_from={config.embodiment: config.start_from} if config.start_from else {},
     )
+
+
+def parts_of(config: GroundConfig) -> tuple[ActionPart, ...]:
+    """Those of --action-parts. Raises ValueError where the file is none, or beside --representation."""
+    if config.action_parts is None:
+        return ()
+    if config.representation != "absolute":
+        raise ValueError("--representation beside --action-parts: give each part its own")
+    return read_parts(config.action_parts)
 
 
 def mixture_of_demonstrations(config: GroundConfig) -> MixtureSpec:
@@ -79,7 +93,7 @@ def mixture_of_demonstrations(config: GroundConfig) -> MixtureSpec:
         DEMONSTRATIONS,
         "robot",
         EpisodesAt(config.data.expanduser().resolve(), config.selection),
-        Actions(config.representation, config.normalisation, linear_base=config.linear_base),
+        Actions(config.representation, config.normalisation, parts_of(config)),
         embodiment=config.embodiment,
     )
     alone = MixtureSpec((demonstrations,))

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from corpora.clips.frames import ClipFrames
     from corpora.mixture.datasets import EpisodeSamples
     from corpora.mixture.pseudo_actions import ClipLabels
+    from vla.embodiment import Embodiment
     from vla.models.inverse_dynamics import InverseDynamics
-    from vla.policy import RobotFacts
 
 log = logging.getLogger(__name__)
 
@@ -130,9 +130,9 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
                 "embodiment": config.embodiment,
                 "horizon": config.horizon,
                 "step_s": model.facts.step_s,
-                "action_names": list(model.facts.codec.spec.names_of_action),
+                "action_names": list(model.facts.action_space.action_names),
                 "cameras": list(model.facts.cameras),
-                "codec": model.facts.codec.to_json(),
+                "codec": model.facts.action_space.to_json(),
                 "corpus": str(config.corpus),
                 "corpus_identity": corpus.identity,
                 "robot": str(config.robot),
@@ -172,7 +172,8 @@ def _trained(
     from corpora.store.provenance import provenance
     from jobs.console import bar
     from jobs.inverse_dynamics_training import InverseDynamicsTraining, held_out_error, train_model
-    from vla.models.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+    from vla.models.config import InverseDynamicsConfig
+    from vla.models.inverse_dynamics import InverseDynamics
 
     member, train, out = robot
     torch.manual_seed(config.seed)
@@ -237,32 +238,33 @@ def _robot(config: LabelConfig, progress: Callable[[int, int], None]) -> Episode
     )
 
 
-def robot_facts(config: LabelConfig) -> RobotFacts:
+def robot_facts(config: LabelConfig) -> Embodiment:
     """The robot as a model trained on all of its chosen episodes knows it. Raises ValueError as `run`."""
     member = _robot(config, lambda done, total: None)
     return _facts(config, member, np.arange(len(member)))
 
 
-def _facts(config: LabelConfig, member: EpisodeSamples, train: NDArray[np.int64]) -> RobotFacts:
+def _facts(config: LabelConfig, member: EpisodeSamples, train: NDArray[np.int64]) -> Embodiment:
     """The robot as the policy is to know it, fitted on what the model is trained on."""
-    from vla.actions.space import ActionCodec
-    from vla.actions.spec import ActionSpec
-    from vla.policy import RobotFacts
+    from vla.actions.layout import one_part
+    from vla.actions.space import ActionSpace
+    from vla.embodiment import Embodiment
 
     some = np.sort(np.random.default_rng(config.seed).permutation(train)[:_FIT_CHUNKS])
     numbers = member.numbers(some.tolist())
     states, chunks, masks = numbers.states, numbers.chunks, numbers.mask
     width = 0 if states is None else states.shape[1]
-    spec = ActionSpec.simple(
-        width,
-        chunks.shape[2],
-        "absolute",
-        config.normalisation,
+    parts = one_part(width, chunks.shape[2], "absolute", config.normalisation)
+    space = ActionSpace.fit(
+        states,
+        chunks,
+        masks,
+        parts=parts,
+        state_normalisation=config.normalisation,
         state_names=_unique(member.episodes.state_names),
         action_names=_unique(member.episodes.action_names),
     )
-    codec = ActionCodec.fit(states, chunks[masks], (states, chunks, masks), spec)
-    return RobotFacts(codec, member.step_s, tuple(member.cameras), config.embodiment)
+    return Embodiment(config.embodiment, space, member.step_s, tuple(member.cameras))
 
 
 def _unique(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ def run(config: PyramidConfig) -> MixtureSurvey:
     from corpora.store.files import write_json
     from corpora.store.provenance import provenance
     from jobs.policy_recipes import recipe_named
-    from vla.models.embodiment_layers import SLOTS
+    from vla.models.config import SLOTS
 
     recipe = recipe_named(config.recipe)
     mixture, faults = read_sound_datasets(config.pyramid, embodiments=() if config.any_embodiment else SLOTS)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jobs.cli import parse
 
 if TYPE_CHECKING:
-    from vla.policy import ChunkPolicy
+    from vla.policy import Policy
     from vla.serving.dual_rate import DualRateReport, Observation
 
 log = logging.getLogger(__name__)
@@ -72,17 +72,17 @@ def run(config: ServeConfig) -> dict[str, Any]:
     """
     import torch
 
-    from vla.policy import ChunkPolicy
+    from vla.checkpoint import load_policy
 
     device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    policy = ChunkPolicy.from_pretrained(config.policy).to(device).eval()
-    policy.robot(config.embodiment)  # a wrong name is told before anything else
+    policy = load_policy(config.policy).to(device).eval()
+    policy.embodiment(config.embodiment)  # a wrong name is told before anything else
     if config.dual_rate_seconds:
         return measure_dual_rate(policy, config)
     return serve(policy, config)
 
 
-def serve(policy: ChunkPolicy, config: ServeConfig) -> dict[str, Any]:
+def serve(policy: Policy, config: ServeConfig) -> dict[str, Any]:
     """Serves `policy` until Ctrl+C, or until a client ends it; returns how many requests of each kind were answered."""
     from corpora.video.image import fit_square
     from vla.serving.groot import ServedPolicy
@@ -121,7 +121,7 @@ def serve(policy: ChunkPolicy, config: ServeConfig) -> dict[str, Any]:
     return counts
 
 
-def measure_dual_rate(policy: ChunkPolicy, config: ServeConfig) -> dict[str, Any]:
+def measure_dual_rate(policy: Policy, config: ServeConfig) -> dict[str, Any]:
     """Runs both systems on a made-up observation; prints a table and JSON, and returns what the JSON says."""
     from vla.serving.dual_rate import DualRateRunner
 
@@ -142,20 +142,20 @@ def measure_dual_rate(policy: ChunkPolicy, config: ServeConfig) -> dict[str, Any
     return summary
 
 
-def made_up_observation(policy: ChunkPolicy, embodiment: str, *, seed: int) -> Observation:
+def made_up_observation(policy: Policy, embodiment: str, *, seed: int) -> Observation:
     """Noise in the shapes of the policy's robot: pictures of every camera, and a state of zeros."""
     import numpy as np
     import torch
 
     from vla.serving.dual_rate import Observation
 
-    facts, config = policy.robot(embodiment), policy.config
+    facts, config = policy.embodiment(embodiment), policy.config
     shape = (len(facts.cameras), len(config.history_s))
     generator = torch.Generator().manual_seed(seed)
     pictures = torch.randint(
         0, 256, (*shape, 3, config.image_size, config.image_size), generator=generator, dtype=torch.uint8
     )
-    state_dim = facts.codec.spec.state_dim
+    state_dim = facts.action_space.state_dim
     state = np.zeros(state_dim, np.float32) if state_dim else None
     return Observation(pictures, torch.ones(shape, dtype=torch.bool), "pick up the bottle", state)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import numpy as np
 import torch
@@ -11,40 +12,44 @@ from numpy.typing import NDArray
 from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES
 from corpora.video.image import Fit, fit_square
 from jobs.evaluation.closed_loop import Act, Observations
-from vla.models.embodiment_layers import LATENT
-from vla.policy import ChunkPolicy
+from vla.checkpoint import load_policy
+from vla.models.config import LATENT
+from vla.policy import Policy
 
 
-def load_acting(name: str, *, device: str = "") -> tuple[ChunkPolicy, str]:
+def load_acting(name: str, *, device: str = "") -> tuple[Policy, str]:
     """The policy of a run folder or of the hub, ready to act on `device` (default: the GPU where there is one), and a
     fingerprint of its weights and configuration. Raises ValueError where there is none."""
-    policy = ChunkPolicy.from_pretrained(name)
+    policy = load_policy(name)
     digest = hashlib.blake2b(digest_size=16)
     for key, value in sorted(policy.state_dict().items()):
         digest.update(key.encode())
         digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy().tobytes())
-    digest.update(repr(policy.config).encode() + policy.robots_json().encode())
+    digest.update(
+        repr(policy.config).encode()
+        + json.dumps({name: known.to_json() for name, known in policy.embodiments.items()}, indent=1).encode()
+    )
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return policy.to(chosen).eval(), digest.hexdigest()
 
 
-def embodiment_of(policy: ChunkPolicy, name: str) -> str:
+def embodiment_of(policy: Policy, name: str) -> str:
     """`name` where the policy knows it; without a name its only robot (latent actions are nobody's). Raises ValueError
     where neither is so."""
-    robots = [robot for robot in policy.robots if robot != LATENT]
+    robots = [robot for robot in policy.embodiments if robot != LATENT]
     if not name and len(robots) == 1:
         return robots[0]
     if not name:
         raise ValueError(f"--embodiment: this policy knows {', '.join(robots) or 'no robot'}; name one")
-    policy.robot(name)
+    policy.embodiment(name)
     return name
 
 
-def metaworld_act(policy: ChunkPolicy, embodiment: str, *, seed: int = 0, fit: Fit = "stretch") -> Act:
+def metaworld_act(policy: Policy, embodiment: str, *, seed: int = 0, fit: Fit = "stretch") -> Act:
     """What `play` calls: pictures are resized as the training data were, noise is drawn from `seed` and the
     round. Raises ValueError for a policy of another robot or of several cameras."""
-    facts = policy.robot(embodiment)
-    widths = (facts.codec.spec.state_dim, facts.codec.spec.action_dim)
+    facts = policy.embodiment(embodiment)
+    widths = (facts.action_space.state_dim, facts.action_space.action_dim)
     if widths not in ((len(STATE_NAMES), len(ACTION_NAMES)), (0, len(ACTION_NAMES))) or len(facts.cameras) != 1:
         raise ValueError(
             f"embodiment '{embodiment}' has states of {widths[0]}, actions of {widths[1]} numbers and the cameras "
@@ -56,7 +61,7 @@ def metaworld_act(policy: ChunkPolicy, embodiment: str, *, seed: int = 0, fit: F
     def act(seen: Observations) -> NDArray[np.float32]:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + seen.round)
         with torch.inference_mode():
-            return policy.act(
+            return policy.act_batch(
                 torch.from_numpy(resized(seen.pictures, size, fit)),
                 torch.from_numpy(seen.picture_mask),
                 seen.instruction,

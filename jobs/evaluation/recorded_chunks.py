@@ -21,7 +21,7 @@ from corpora.mixture.views import Window
 from corpora.video.nearest import rows_within
 from jobs.evaluation.open_loop import Baselines, Chunks, OpenLoopResult, compare, matching_state_dims
 from jobs.evaluation.plots import error_figure, plot_trajectories
-from vla.policy import ChunkPolicy
+from vla.policy import Policy
 
 FIT_CHUNKS = 20_000
 """Chunks of the training episodes, evenly spaced, behind the baselines."""
@@ -37,7 +37,7 @@ class RecordedEpisodes:
 
     def __init__(
         self,
-        policy: ChunkPolicy,
+        policy: Policy,
         embodiment: str,
         data: Path,
         selection: EpisodeSelection,
@@ -47,9 +47,9 @@ class RecordedEpisodes:
         cache: Path | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        facts, config = policy.robot(embodiment), policy.config
-        spec = facts.codec.spec
-        previous = any(name.startswith(PREVIOUS) for name in spec.names_of_state)
+        facts, config = policy.embodiment(embodiment), policy.config
+        spec = facts.action_space
+        previous = any(name.startswith(PREVIOUS) for name in spec.state_names)
         if selection.previous_action and not previous:
             raise ValueError("previous_action: the policy was trained without it; leave it out")
         cameras = selection.cameras or facts.cameras
@@ -65,7 +65,7 @@ class RecordedEpisodes:
                 f"episodes '{selection.episodes}' leave {'no' if not train else f'{both[:8]} also'} among the training "
                 f"episodes of {len(listed)}: hold out some of them, not all, and give --train-episodes none of those"
             )
-        self.state_names, self.action_names = spec.names_of_state, spec.names_of_action
+        self.state_names, self.action_names = spec.state_names, spec.action_names
         self._state = _columns("state", self.state_names, listed.state_names, bool(selection.state), data)
         self._action = _columns("action", self.action_names, listed.action_names, bool(selection.action), data)
         self.step_s = facts.step_s
@@ -118,7 +118,7 @@ class RecordedEpisodes:
 
     def predict(
         self,
-        policy: ChunkPolicy,
+        policy: Policy,
         embodiment: str,
         *,
         seed: int = 0,
@@ -134,7 +134,7 @@ class RecordedEpisodes:
             pictures = np.stack([sample.pictures for sample in samples]).transpose(0, 1, 2, 5, 3, 4)
             with torch.inference_mode():
                 parts.append(
-                    policy.act(
+                    policy.act_batch(
                         torch.from_numpy(np.ascontiguousarray(pictures)),
                         torch.from_numpy(np.stack([sample.picture_mask for sample in samples])),
                         [sample.instruction for sample in samples],
@@ -160,20 +160,20 @@ def _columns(kind: str, wanted: Sequence[str], found: Sequence[str], named: bool
     )
 
 
-def _held_by(policy: ChunkPolicy, embodiment: str) -> dict[int, int]:
+def _held_by(policy: Policy, embodiment: str) -> dict[int, int]:
     """Dimension of the raw action -> that of the raw state which may hold the same quantity, as the action spec says. The
     spec of a policy of absolute actions says so wherever the widths are equal, also of displacements."""
     found: dict[int, int] = {}
-    spec = policy.robot(embodiment).codec.spec
+    spec = policy.embodiment(embodiment).action_space
     for part in spec.parts:
-        remembered = any(spec.names_of_state[dim].startswith(PREVIOUS) for dim in part.state_dims or ())
+        remembered = any(spec.state_names[dim].startswith(PREVIOUS) for dim in part.state_dims or ())
         if part.state_dims is not None and part.rotation == part.rotation_of_state and not remembered:
             found |= dict(zip(part.dims, part.state_dims, strict=True))
     return found
 
 
 def measure_open_loop(
-    policy: ChunkPolicy,
+    policy: Policy,
     embodiment: str,
     recorded: RecordedEpisodes,
     out: Path,

@@ -1,14 +1,17 @@
-"""Made robots: specs and data of numbers and of a hand that turns."""
+"""Made robots: parts and data of numbers and of a hand that turns."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation as ScipyRotation
 
 from corpora.episodes.parts import ROTATION_WIDTH, ActionPart, Normalisation, Representation, RotationKind
+from vla.actions.layout import Parts, named, one_part
 from vla.actions.rotations import from_matrix, rotation_angle, to_matrix
-from vla.actions.spec import ActionSpec
+from vla.actions.space import ActionSpace
 
 H = 7
 REPRESENTATIONS: list[Representation] = ["absolute", "delta", "relative"]
@@ -31,35 +34,32 @@ def numbers(state_dim: int, action_dim: int, *, count: int = 80, seed: int = 0) 
     return states, actions, (start, chunk, mask)
 
 
-def hand_spec(
+def hand_parts(
     kind: RotationKind,
     representation: Representation,
     *,
     per_step: bool = False,
     state_kind: RotationKind | None = None,
-) -> ActionSpec:
+) -> tuple[ActionPart, ...]:
     """Action: gripper, rotation, position; state: position, something, rotation. The position turns with the hand."""
     width, state_width = ROTATION_WIDTH[kind], ROTATION_WIDTH[state_kind or kind]
     turn, place = tuple(range(1, 1 + width)), tuple(range(1 + width, 4 + width))
     framed = "" if representation == "absolute" else "wrist"
-    return ActionSpec(
-        4 + state_width,
-        4 + width,
-        (
-            ActionPart("place", place, (0, 1, 2), representation, frame=framed, per_step=per_step),
-            ActionPart(
-                "wrist", turn, tuple(range(4, 4 + state_width)), representation, kind, state_kind, per_step=per_step,
-                normalisation="mean_std",
-            ),
-            ActionPart("gripper", (0,), normalisation="min_max"),
+    return (
+        ActionPart("place", place, (0, 1, 2), representation, frame=framed, per_step=per_step),
+        ActionPart(
+            "wrist", turn, tuple(range(4, 4 + state_width)), representation, kind, state_kind, per_step=per_step,
+            normalisation="mean_std",
         ),
+        ActionPart("gripper", (0,), normalisation="min_max"),
     )  # fmt: skip
 
 
-def hand_data(spec: ActionSpec, *, count: int = 80, seed: int = 0) -> Data:
+def hand_data(parts: Parts, *, count: int = 80, seed: int = 0) -> Data:
     """As `numbers`, but where a rotation is, any rotation stands in its canonical form."""
-    states, actions, (start, chunk, mask) = numbers(spec.state_dim, spec.action_dim, count=count, seed=seed)
-    wrist = spec.part("wrist")
+    wrist = named(parts, "wrist")
+    state_dim, action_dim = max(wrist.state_dims or ()) + 1, sum(len(part.dims) for part in parts)
+    states, actions, (start, chunk, mask) = numbers(state_dim, action_dim, count=count, seed=seed)
     for i, (array, dims, kind) in enumerate(
         (
             (states, wrist.state_dims, wrist.rotation_of_state),
@@ -75,11 +75,26 @@ def hand_data(spec: ActionSpec, *, count: int = 80, seed: int = 0) -> Data:
     return states, actions, (start, chunk, mask)
 
 
-def same_chunks(spec: ActionSpec, first: NDArray[np.float32], second: NDArray[np.float32], atol: float = 1e-5) -> None:
+def same_chunks(parts: Parts, first: NDArray[np.float32], second: NDArray[np.float32], atol: float = 1e-5) -> None:
     """Numbers to `atol`; rotations as rotations, in radians."""
-    for part in spec.parts:
+    for part in parts:
         a, b = first[..., list(part.dims)], second[..., list(part.dims)]
         if part.rotation == "none":
             np.testing.assert_allclose(a, b, atol=atol)
         else:
             assert rotation_angle(to_matrix(part.rotation, a), to_matrix(part.rotation, b)).max() < atol
+
+
+def fitted(data: Data, parts: Parts, **options: Any) -> ActionSpace:
+    """The space of `data`, absolute parts from its frames."""
+    states, actions, (start, chunk, mask) = data
+    return ActionSpace.fit(start, chunk, mask, parts=parts, frames=(states, actions), **options)
+
+
+def simple(
+    data: Data, representation: Representation = "absolute", normalisation: Normalisation = "q01_q99", **options: Any
+) -> ActionSpace:
+    """The same with one part, which the state is normalised like."""
+    per_step = options.pop("per_step", False)
+    parts = one_part(data[0].shape[1], data[1].shape[1], representation, normalisation, per_step=per_step)
+    return fitted(data, parts, state_normalisation=normalisation, **options)

@@ -44,22 +44,20 @@ class FakePolicy:
             SimpleNamespace(name="claw", dims=(3,), state_dims=(3, 4)),
             SimpleNamespace(name="body", dims=(0, 1, 2), state_dims=(0, 1, 2)),
         ]
-        spec = SimpleNamespace(state_dim=STATE_DIM, action_dim=ACTION_DIM, parts=parts)
-        # what the codec makes of them is wider, with rotations as 6D
-        codec = SimpleNamespace(spec=spec, state_dim=8, action_dim=9)
+        # what the space makes of them is wider, with rotations as 6D
+        space = SimpleNamespace(
+            state_dim=STATE_DIM, action_dim=ACTION_DIM, parts=parts, encoded_state_dim=8, encoded_action_dim=9
+        )
         cameras = ("observation.images.w", "observation.images.ego")
-        self.facts = SimpleNamespace(codec=codec, cameras=cameras, modality=modality)
+        self.facts = SimpleNamespace(name="gr1", action_space=space, step_s=0.05, cameras=cameras, modality=modality)
         self.noise: list[float] = []
 
-    def robot(self, embodiment: str) -> Any:
+    def embodiment(self, embodiment: str) -> Any:
         if embodiment != "gr1":
             raise ValueError(f"embodiment '{embodiment}': this policy was trained on gr1")
         return self.facts
 
-    def step_s(self, embodiment: str) -> float:
-        return 0.05
-
-    def act(
+    def act_batch(
         self, pictures: Any, picture_mask: Any, instruction: Any, state: Any, embodiment: str, *, generator: Any
     ) -> Any:
         assert pictures.dtype == torch.uint8 and pictures.shape[1:] == (2, 2, 3, SIZE, SIZE)

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from vla.actions.space import ActionCodec
-from vla.actions.spec import ActionSpec
+from vla.actions.layout import one_part
+from vla.actions.space import ActionSpace
 from vla.batch import PolicyBatch
 from vla.checkpoint import build_policy
+from vla.embodiment import Embodiment
 from vla.models.config import PolicyConfig
 from vla.models.dual_system import DualSystemPolicy
-from vla.policy import ChunkPolicy, RobotFacts
+from vla.policy import Policy
 from vla.recipes import BC, DEBUG
 
 SIZE, HORIZON = DEBUG.image_size, DEBUG.horizon
@@ -39,28 +40,27 @@ def tiny_policy(seed: int = 0, **options: Any) -> DualSystemPolicy:
     return policy.eval()
 
 
-def tiny_bc(**options: Any) -> ChunkPolicy:
+def tiny_bc(**options: Any) -> Policy:
     """The baseline, with debug's sizes."""
     torch.manual_seed(0)
     sizes = {"image_size": SIZE, "horizon": HORIZON, "max_state_dim": 16, "max_action_dim": 16}
     return build_policy(dataclasses.replace(BC, **{**sizes, **options})).eval()
 
 
-def codec_of(state_dim: int, action_dim: int, *, representation: Any = "absolute", seed: int = 0) -> ActionCodec:
+def space_of(state_dim: int, action_dim: int, *, representation: Any = "absolute", seed: int = 0) -> ActionSpace:
     """Fitted on random numbers of scale 3 about 2."""
     rng = np.random.default_rng(seed)
     states = rng.normal(2, 3, (200, state_dim)).astype(np.float32) if state_dim else None
     chunks = rng.normal(2, 3, (200, HORIZON, action_dim)).astype(np.float32)
-    mask = np.ones(chunks.shape[:2], np.bool_)
-    spec = ActionSpec.simple(state_dim, action_dim, representation, "mean_std")
-    return ActionCodec.fit(states, chunks[mask], (states, chunks, mask), spec)
+    parts = one_part(state_dim, action_dim, representation, "mean_std")
+    return ActionSpace.fit(states, chunks, parts=parts, state_normalisation="mean_std")
 
 
-def teach(policy: ChunkPolicy, name: str, state_dim: int, action_dim: int, **options: Any) -> RobotFacts:
+def teach(policy: Policy, name: str, state_dim: int, action_dim: int, **options: Any) -> Embodiment:
     """Makes a robot known to the policy, without training."""
     policy.add_embodiment(name)
-    policy.robots[name] = RobotFacts(codec_of(state_dim, action_dim, **options), 0.1, ("head",), name)
-    return policy.robots[name]
+    policy.embodiments[name] = Embodiment(name, space_of(state_dim, action_dim, **options), 0.1, ("head",))
+    return policy.embodiments[name]
 
 
 def some_pictures(batch: int, cameras: int = 1, history: int = 1, *, seed: int = 0) -> torch.Tensor:

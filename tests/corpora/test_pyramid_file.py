@@ -153,7 +153,6 @@ name = "hands"
 tier = "humn"
 label = "latent"
 corpus = "hands"
-linear_base = true
 [[member]]
 name = "hands"
 tier = "robot"
@@ -189,7 +188,6 @@ FAULTS = [
     "unknown key 'nam' (did you mean 'name'?)",
     "dataset 'hands': tier 'humn' is none of human, synthetic, neural, robot (did you mean 'human'?)",
     "dataset 'hands': label 'latent' needs 'latents'",
-    "dataset 'hands': linear_base is for label 'action', not 'latent'",
     "dataset 'hands': dataset '{folder}/nowhere': no such folder",
     "dataset 'hands': unknown embodiment 'frank' (did you mean 'franka'?); known: latent, franka",
     "dataset 'hands': weight -1.0 must be 0 or more",

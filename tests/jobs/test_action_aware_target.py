@@ -14,7 +14,7 @@ from jobs.commands import pretrain
 from jobs.policy_recipes import recipe_named
 from tests.builders.datasets import CAMERAS, lerobot_v3
 from tests.jobs.test_policy_training import logged
-from vla.policy import ChunkPolicy
+from vla.policy import Policy
 from vla.training import PolicyTraining
 
 DEBUG = recipe_named("debug")
@@ -77,7 +77,7 @@ def test_it_is_resumed_to_the_same_policy_and_target(settings, straight, tmp_pat
         with pytest.raises(RuntimeError, match="killed"):
             pretrain.run(config, quiet=True)
     assert pretrain.run(config, quiet=True)["held_out"] == straight["held_out"]
-    a, b = (ChunkPolicy.from_pretrained(folder).state_dict() for folder in (settings.out, config.out))
+    a, b = (Policy.from_pretrained(folder).state_dict() for folder in (settings.out, config.out))
     assert all(torch.equal(a[name], b[name]) for name in a)
     a, b = target_of(settings.out), target_of(config.out)
     assert a and all(torch.equal(a[name], b[name]) for name in a)

@@ -17,10 +17,9 @@ from jobs.evaluation.acting import embodiment_of, load_acting, metaworld_act, re
 from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
 from tests.builders.datasets import lerobot_v3
 from tests.jobs.test_open_loop import made_policy
-from vla.actions.space import ActionCodec
-from vla.actions.spec import ActionSpec
+from vla.actions.space import ActionSpace
 from vla.checkpoint import build_policy
-from vla.policy import RobotFacts
+from vla.embodiment import Embodiment
 from vla.recipes import RECIPES
 
 needs_gl = pytest.mark.skipif(not offscreen_gl.offscreen_gl_available(), reason="no software GL library (libosmesa6)")
@@ -32,9 +31,8 @@ def metaworld_policy(folder: Path) -> Path:
     policy.add_embodiment("metaworld")
     rng = np.random.default_rng(0)
     states, chunks = rng.normal(size=(64, 11)).astype(np.float32), rng.uniform(-1, 1, (64, 8, 4)).astype(np.float32)
-    spec = ActionSpec.simple(11, 4, state_names=STATE_NAMES, action_names=ACTION_NAMES)
-    codec = ActionCodec.fit(states, chunks[:, 0], (states, chunks, np.ones((64, 8), np.bool_)), spec)
-    policy.robots["metaworld"] = RobotFacts(codec, 1 / 80, ("observation.images.head",), "metaworld")
+    space = ActionSpace.fit(states, chunks, state_names=STATE_NAMES, action_names=ACTION_NAMES)
+    policy.embodiments["metaworld"] = Embodiment("metaworld", space, 1 / 80, ("observation.images.head",))
     policy.save_pretrained(folder)
     return folder
 
@@ -98,9 +96,9 @@ def test_the_wrong_robot_is_named(tmp_path: Path) -> None:
 
 def test_latent_actions_are_no_robot_that_could_be_meant() -> None:
     policy = made_policy()
-    policy.robots["latent"] = policy.robots["two_link"]
+    policy.embodiments["latent"] = policy.embodiments["two_link"]
     assert embodiment_of(policy, "") == "two_link"
-    policy.robots["gr1"] = policy.robots["two_link"]
+    policy.embodiments["gr1"] = policy.embodiments["two_link"]
     with pytest.raises(ValueError, match="this policy knows two_link, gr1; name one"):
         embodiment_of(policy, "")
 

@@ -23,7 +23,7 @@ from jobs.policy_recipes import recipe_named
 from jobs.trainer import CHECKPOINT
 from tests.builders.datasets import CAMERAS, lerobot_v2, lerobot_v3, opened
 from vla.checkpoint import record_measured
-from vla.policy import ChunkPolicy
+from vla.policy import Policy
 from vla.training import PolicyTraining
 
 STEPS = 12
@@ -84,18 +84,18 @@ def straight(data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return ChunkPolicy.from_pretrained(folder).state_dict()
+    return Policy.from_pretrained(folder).state_dict()
 
 
 def test_a_run_trains_and_leaves_a_policy_that_acts(straight, data: Path) -> None:
     out, summary, losses = straight
     assert summary["steps"] == STEPS and sorted(losses) == list(range(STEPS))
     assert summary["members"][0]["samples"] + summary["members"][0]["held_out_samples"] == 75
-    policy = ChunkPolicy.from_pretrained(out)
-    assert policy.robots["two_link"].step_s == pytest.approx(1 / 15)
+    policy = Policy.from_pretrained(out)
+    assert policy.embodiments["two_link"].step_s == pytest.approx(1 / 15)
     pictures = torch.zeros(1, 1, 1, 3, 32, 32, dtype=torch.uint8)
     mask = torch.ones(1, 1, 1, dtype=torch.bool)
-    chunk = policy.act(pictures, mask, ["pick the cup"], np.zeros((1, 3)), "two_link")
+    chunk = policy.act_batch(pictures, mask, ["pick the cup"], np.zeros((1, 3)), "two_link")
     assert chunk.shape == (1, 8, 2) and np.isfinite(chunk).all()
     assert json.loads((out / "run.json").read_text())["steps"] == policy.measured["training"]["steps"] == STEPS
 
@@ -217,7 +217,7 @@ def test_a_finished_run_is_not_trained_again(straight, data: Path, cache: Path) 
     after = weights(straight[0])
     assert all(torch.equal(before[name], after[name]) for name in before) and time.time() - stamp < 60
     assert again == {**straight[1], "already_finished": True}  # J2: the speed, too
-    assert ChunkPolicy.from_pretrained(straight[0]).measured["evaluation"] == {"success": 0.5}
+    assert Policy.from_pretrained(straight[0]).measured["evaluation"] == {"success": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -251,11 +251,11 @@ def test_grounding_goes_on_from_a_policy_and_starts_a_slot_from_another(
 
     monkeypatch.setattr(PolicyTraining, "on_train_start", before)
     ground.run(settings(data, tmp_path, cache, **changes), quiet=True)
-    first, grounded = ChunkPolicy.from_pretrained(straight[0]), ChunkPolicy.from_pretrained(tmp_path)
-    name = "embodiments.state.layer1.weight"
+    first, grounded = Policy.from_pretrained(straight[0]), Policy.from_pretrained(tmp_path)
+    name = "embodiment_layers.state.layer1.weight"
     assert torch.equal(seen[name][grounded.slot("three_link")], first.state_dict()[name][first.slot("two_link")])
     assert torch.equal(seen["action_position"], first.state_dict()["action_position"])
-    assert list(grounded.robots) == ["two_link", "three_link"]
+    assert list(grounded.embodiments) == ["two_link", "three_link"]
 
 
 def test_faults_name_the_remedy(straight, data: Path, cache: Path, tmp_path: Path) -> None:
@@ -285,23 +285,12 @@ def test_held_episodes_are_not_trained_on(data: Path, cache: Path, tmp_path: Pat
 def test_the_last_action_is_in_the_state_and_chunks_are_relative_to_it(data: Path, cache: Path, tmp_path: Path) -> None:
     changes = {"previous_action": True, "representation": "relative", "steps": 1}
     ground.run(settings(data, tmp_path, cache, **changes), quiet=True)
-    codec = ChunkPolicy.from_pretrained(tmp_path).robot("two_link").codec
+    codec = Policy.from_pretrained(tmp_path).embodiment("two_link").action_space
     episodes = opened(data, previous_action=True)
-    assert codec.spec.names_of_state == episodes.state_names and len(episodes.state_names) > 3
-    assert codec.spec.parts[0].state_dims == (3, 4)  # of 3 numbers and the last action's 2
-    chunk = np.zeros((1, 8, codec.spec.action_dim), np.float32)
-    state = np.zeros((1, codec.spec.state_dim), np.float32)
+    assert codec.state_names == episodes.state_names and len(episodes.state_names) > 3
+    assert codec.parts[0].state_dims == (3, 4)  # of 3 numbers and the last action's 2
+    chunk = np.zeros((1, 8, codec.action_dim), np.float32)
+    state = np.zeros((1, codec.state_dim), np.float32)
     state[:, 3:] = (0.25, -0.5)
     moved = codec.decode_action(state, codec.encode_action(0 * state, chunk))
     np.testing.assert_allclose(moved[0], np.tile((0.25, -0.5), (8, 1)), atol=1e-6)
-
-
-def test_a_linear_base_is_fitted_on_the_training_episodes_and_saved(data: Path, cache: Path, tmp_path: Path) -> None:
-    changes = {"linear_base": True, "held_episodes": "1", "steps": 1}
-    ground.run(settings(data, tmp_path, cache, **changes), quiet=True)
-    codec = ChunkPolicy.from_pretrained(tmp_path).robot("two_link").codec
-    assert codec.base is not None and codec.horizon == 8
-    first, second = (episode.state for episode in opened(data).episodes)
-    assert first is not None and second is not None
-    assert codec.base.high == pytest.approx(codec.encode_state(first).max(0))
-    assert (codec.encode_state(second).max(0) > codec.base.high + 0.1).any()

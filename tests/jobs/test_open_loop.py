@@ -16,10 +16,10 @@ from jobs.evaluation.plots import plot_trajectories
 from jobs.evaluation.recorded_chunks import RecordedEpisodes
 from jobs.evaluation.tables import open_loop_table
 from tests.builders.datasets import CAMERAS, FPS, LENGTHS, lerobot_v2, lerobot_v3, truth_of
-from vla.actions.space import ActionCodec
-from vla.actions.spec import ActionSpec
+from vla.actions.space import ActionSpace
 from vla.checkpoint import build_policy
-from vla.policy import ChunkPolicy, RobotFacts
+from vla.embodiment import Embodiment
+from vla.policy import Policy
 from vla.recipes import RECIPES
 
 NAN = float("nan")
@@ -176,7 +176,7 @@ def test_plots_are_drawn(tmp_path: Path) -> None:
 # --- from a dataset ----------------------------------------------------------------------------------------------
 
 
-def made_policy(answer: Any = None) -> ChunkPolicy:
+def made_policy(answer: Any = None) -> Policy:
     """Of the made datasets: 3 states, 2 actions, at every second row."""
     policy = build_policy(RECIPES["debug"])
     policy.add_embodiment("two_link")
@@ -184,12 +184,10 @@ def made_policy(answer: Any = None) -> ChunkPolicy:
     states = np.concatenate([number["observation.state"] for number in numbers])
     actions = np.concatenate([number["action"] for number in numbers])
     chunks = np.repeat(actions[:, None], 8, 1)
-    codec = ActionCodec.fit(
-        states, actions, (states, chunks, np.ones(chunks.shape[:2], np.bool_)), ActionSpec.simple(3, 2)
-    )
-    policy.robots["two_link"] = RobotFacts(codec, 2 / FPS, CAMERAS, "two_link")
+    space = ActionSpace.fit(states, chunks)
+    policy.embodiments["two_link"] = Embodiment("two_link", space, 2 / FPS, CAMERAS)
     if answer is not None:
-        policy.act = answer  # type: ignore[method-assign]
+        policy.act_batch = answer  # type: ignore[method-assign]
     return policy.eval()
 
 

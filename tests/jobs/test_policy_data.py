@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from corpora.mixture.datasets import Sample
 from corpora.mixture.label_kinds import Unlabelled
 from corpora.mixture.spec import ClipsAt, DatasetSpec
-from tests.builders.policies import codec_of
+from tests.builders.policies import space_of
 from vla.batch import PolicyBatch, check_batch
 from vla.data.loader import (
     PolicyBatches,
@@ -80,7 +80,7 @@ def members() -> list[TrainingDataset]:
         MadeSamples("latent", views=1, state=0, action=3, future=False, weight=0.2, align=0.5, size=7),
         MadeSamples("clips", views=1, state=0, action=0, future=True, weight=0.3, align=0.0, size=20),
     ]
-    codecs = [codec_of(5, 5, representation="relative"), codec_of(0, 3), None]
+    codecs = [space_of(5, 5, representation="relative"), space_of(0, 3), None]
     return [
         TrainingDataset(data, *split_samples(data.groups, {data.groups[0]}), slot, codec)
         for data, slot, codec in zip(made, (3, 0, 9), codecs, strict=True)

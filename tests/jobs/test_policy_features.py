@@ -14,6 +14,7 @@ from vla.checkpoint import build_policy
 from vla.data.features import cacheable, cached_features
 from vla.data.loader import collate
 from vla.models.config import VlmConfig
+from vla.models.dual_system import DualSystemPolicy
 from vla.models.huggingface import HfBackbone
 
 
@@ -22,7 +23,7 @@ def policy():
     torch.manual_seed(0)
     backbone = HfBackbone.from_config(tiny_config("smolvlm"), tiny_processor("smolvlm"), layer=2)
     vlm = VlmConfig(name="nobody/has-this", layer=2)
-    return build_policy(dataclasses.replace(CONFIG, vlm=vlm), backbone).eval()
+    return DualSystemPolicy(dataclasses.replace(CONFIG, vlm=vlm), backbone).eval()
 
 
 def test_cached_features_give_the_losses_of_looking(policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +38,7 @@ def test_cached_features_give_the_losses_of_looking(policy, tmp_path: Path, monk
             monkeypatch.setattr(HfBackbone, "forward", lambda *_: pytest.fail("the frozen model was asked again"))
         torch.manual_seed(1)
         with torch.no_grad():
-            losses.append(policy(batch).action_loss)
+            losses.append(policy.loss(batch).action_loss)
     torch.testing.assert_close(losses[0], losses[1], atol=2e-3, rtol=2e-3)  # kept as float16
     assert losses[0][0] != losses[0][3]
 

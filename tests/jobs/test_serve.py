@@ -15,10 +15,10 @@ import torch
 
 from corpora.episodes.parts import ActionPart
 from jobs.commands.serve import ServeConfig, made_up_observation, main, run
-from vla.actions.space import ActionCodec
-from vla.actions.spec import ActionSpec
+from vla.actions.space import ActionSpace
 from vla.checkpoint import build_policy
-from vla.policy import ChunkPolicy, RobotFacts
+from vla.embodiment import Embodiment
+from vla.policy import Policy
 from vla.recipes import DEBUG
 from vla.serving.client import PolicyClient
 
@@ -29,17 +29,13 @@ CAMERAS = ("observation.images.ego", "observation.images.wrist")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy of random weights for a robot with two cameras, 4 states and 4 actions, as training would save it."""
     draw = np.random.default_rng(0)
-    spec = ActionSpec(4, 4, (ActionPart("arm", (0, 1, 2), (0, 1, 2)), ActionPart("gripper", (3,), (3,))))
+    parts = (ActionPart("arm", (0, 1, 2), (0, 1, 2)), ActionPart("gripper", (3,), (3,)))
     states, actions = draw.normal(size=(50, 4)), draw.normal(size=(50, 4))
-    chunks = (
-        states[:10],
-        np.stack([actions[i : i + DEBUG.horizon] for i in range(10)]),
-        np.ones((10, DEBUG.horizon), bool),
-    )
+    chunks = np.stack([actions[i : i + DEBUG.horizon] for i in range(10)])
     torch.manual_seed(0)
     policy = build_policy(DEBUG)
-    codec = ActionCodec.fit(states, actions, chunks, spec)
-    policy.robots["new_embodiment"] = RobotFacts(codec, step_s=0.05, cameras=CAMERAS, slot="new_embodiment")
+    space = ActionSpace.fit(states[:10], chunks, parts=parts, frames=(states, actions))
+    policy.embodiments["new_embodiment"] = Embodiment("new_embodiment", space, step_s=0.05, cameras=CAMERAS)
     folder = tmp_path_factory.mktemp("policy")
     policy.save_pretrained(folder)
     return folder
@@ -60,7 +56,7 @@ def test_a_client_gets_what_the_policy_does(saved: Path, capsys: pytest.CaptureF
     assert port is not None, said
     assert "cameras  ego, wrist" in said and said.count("arm (3), gripper (1)") == 2
 
-    policy = ChunkPolicy.from_pretrained(saved).eval()
+    policy = Policy.from_pretrained(saved).eval()
     seen = made_up_observation(policy, "new_embodiment", seed=1)
     frames = seen.pictures.permute(0, 1, 3, 4, 2).numpy()
     large = frames.repeat(2, axis=2).repeat(2, axis=3)  # the server makes them small again by area: the same pictures
@@ -77,7 +73,7 @@ def test_a_client_gets_what_the_policy_does(saved: Path, capsys: pytest.CaptureF
     thread.join(10)
     assert not thread.is_alive()
     assert counts == {"get_modality_config": 1, "get_action": 1, "kill": 1}
-    wanted = policy.act(
+    wanted = policy.act_batch(
         seen.pictures[None],
         seen.picture_mask[None],
         ["open the drawer"],

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vla.models.config import PolicyConfig
-from vla.models.dit import AdaLayerNorm, Attention, Dit, DitConfig, VisionLanguageBlocks
+from vla.models.config import DitConfig, PolicyConfig
+from vla.models.dit import AdaLayerNorm, Attention, Dit, VisionLanguageBlocks
 from vla.models.embodiment_layers import Embodiments
-from vla.models.small import Tokens
+from vla.policy import ContextTokens
 from vla.recipes import N1_5, N1_6
 
 CONFIG = DitConfig(layers=4, heads=2, head_dim=8, output_dim=12, dropout=0.0)
@@ -32,12 +32,12 @@ def dit(**options) -> Dit:
     return made
 
 
-def context(batch: int = 3, count: int = 7, *, seed: int = 1) -> Tokens:
+def context(batch: int = 3, count: int = 7, *, seed: int = 1) -> ContextTokens:
     """Text first, then the tokens of a picture; all are there."""
     features = torch.randn(batch, count, CONTEXT, generator=torch.Generator().manual_seed(seed))
     is_image = torch.zeros(batch, count, dtype=torch.bool)
     is_image[:, count // 2 :] = True
-    return Tokens(features, torch.ones(batch, count, dtype=torch.bool), is_image)
+    return ContextTokens(features, torch.ones(batch, count, dtype=torch.bool), is_image)
 
 
 def sequence(batch: int = 3, length: int = 6, *, seed: int = 2) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,7 +125,7 @@ def test_padded_context_changes_nothing(cross: str) -> None:
     model, tokens, (x, mask, time) = dit(cross=cross), context(), sequence()
     alone, _ = model(x, mask, tokens, time)
     rubbish = context(count=4, seed=9)
-    padded = Tokens(
+    padded = ContextTokens(
         torch.cat([tokens.features, 1e3 * rubbish.features], 1),
         torch.cat([tokens.mask, ~rubbish.mask], 1),
         torch.cat([tokens.is_image, rubbish.is_image], 1),
@@ -238,7 +238,7 @@ def test_self_attention_over_vision_language_tokens_does_not_see_padding() -> No
     blocks = VisionLanguageBlocks(CONTEXT, layers=2, heads=2).eval()
     shaken(blocks)
     tokens = context()
-    short = Tokens(tokens.features[:, :5], tokens.mask[:, :5], tokens.is_image[:, :5])
+    short = ContextTokens(tokens.features[:, :5], tokens.mask[:, :5], tokens.is_image[:, :5])
     tokens.mask[:, 5:] = False
     found = blocks(dataclasses.replace(tokens, features=tokens.features * (1 + 99 * ~tokens.mask[..., None])))
     torch.testing.assert_close(found.features[:, :5], blocks(short).features, atol=1e-5, rtol=1e-5)

@@ -63,10 +63,10 @@ class TimedPolicy:
         self.chunks: list[float] = []
         self.noise: list[float] = []
 
-    def step_s(self, embodiment: str) -> float:
-        return STEP_S
+    def embodiment(self, name: str) -> Any:
+        return SimpleNamespace(step_s=STEP_S)
 
-    def think(self, pictures: Any, picture_mask: Any, instruction: Any) -> Any:
+    def encode(self, pictures: Any, picture_mask: Any, instruction: Any) -> Any:
         assert pictures.shape == (1, 2, 1, 3, 4, 4) and picture_mask.shape == (1, 2, 1) and instruction == ["go"]
         begun = self.clock.now()
         self.thoughts.append(begun)
@@ -240,10 +240,10 @@ class Failing(TimedPolicy):
         super().__init__(SimpleNamespace(now=time.monotonic, sleep_until=lambda *_: None), think_s=0, act_s=0)
         self.where = where
 
-    def think(self, *inputs: Any) -> Any:
+    def encode(self, *inputs: Any) -> Any:
         if self.where == "think" and len(self.thoughts) == 2:
             raise RuntimeError("no thought")
-        return super().think(*inputs)
+        return super().encode(*inputs)
 
     def act_on(self, *inputs: Any, **settings: Any) -> Any:
         if self.where == "chunk" and len(self.chunks) == 2:

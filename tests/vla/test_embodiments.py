@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vla.models.config import CAPACITY, SLOTS
 from vla.models.dit import sinusoid
-from vla.models.embodiment_layers import CAPACITY, SLOTS, Embodiments, SlotActionEncoder, SlotLinear, SlotMLP
+from vla.models.embodiment_layers import Embodiments, SlotActionEncoder, SlotLinear, SlotMLP
 
 SLOTS_OF_A_BATCH = [[2, 0, 2, 1, 0], [1, 1, 1, 1, 1], [3, 2, 1, 0, 3], [2]]
 

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from tests.builders.vlms import SIDE, some_pictures, tiny_config, tiny_processor
+from vla.models.config import SmallBackboneConfig
 from vla.models.feature_cache import FeatureCache, FillReport, Prompt, fingerprint
 from vla.models.huggingface import HfBackbone
-from vla.models.small import Backbone, SmallBackbone, SmallBackboneConfig, Tokens
+from vla.models.small import SmallBackbone
+from vla.policy import Backbone, ContextTokens
 
 
 class Counting(Backbone):
@@ -31,7 +33,7 @@ class Counting(Backbone):
         self.batches: list[int] = []
         self.fail_at: int | None = None
 
-    def forward(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> Tokens:
+    def forward(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
         assert not self.training and not torch.is_grad_enabled()
         if self.fail_at is not None and len(self.asked) >= self.fail_at:
             raise KeyboardInterrupt
@@ -49,7 +51,7 @@ class Counting(Backbone):
             features[k, : len(row)] = row
             mask[k, : len(row)] = True
             is_image[k, len(instruction[k]) : len(row)] = True
-        return Tokens(features, mask, is_image)
+        return ContextTokens(features, mask, is_image)
 
 
 def prompts(count: int, *, prefix: str = "s", seed: int = 0) -> list[Prompt]:
@@ -58,7 +60,7 @@ def prompts(count: int, *, prefix: str = "s", seed: int = 0) -> list[Prompt]:
     return [Prompt(f"{prefix}{k}", pictures[k], mask[k], "go " + "x" * (k % 5)) for k in range(count)]
 
 
-def together(backbone: Backbone, part: list[Prompt]) -> Tokens:
+def together(backbone: Backbone, part: list[Prompt]) -> ContextTokens:
     with torch.no_grad():
         return backbone.eval()(
             torch.stack([p.pictures for p in part]),
@@ -67,7 +69,7 @@ def together(backbone: Backbone, part: list[Prompt]) -> Tokens:
         )
 
 
-def check(found: Tokens, want: Tokens, tolerance: float = 1e-3) -> None:
+def check(found: ContextTokens, want: ContextTokens, tolerance: float = 1e-3) -> None:
     assert torch.equal(found.mask, want.mask)
     assert torch.equal(found.is_image, want.is_image)
     wanted = want.features.masked_fill(~want.mask[..., None], 0)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy import stats
 
+from vla.models.config import FlowConfig
 from vla.models.flow_matching import (
-    FlowConfig,
     bucket,
     euler,
     flow_loss,

@@ -22,7 +22,7 @@ from tests.builders.vlms import (
     tiny_processor,
 )
 from vla.models.huggingface import HfBackbone, parse_tune
-from vla.models.small import Tokens
+from vla.policy import ContextTokens
 
 TEXTS = ["open the drawer", "", "turn the faucet the other way round"]
 
@@ -306,4 +306,4 @@ def test_a_picture_is_one_tile_unless_asked_otherwise() -> None:
     counts = [int(b(pictures, everywhere(pictures), ["go"]).is_image.sum()) for b in (whole, tiled)]
     assert counts == [TOKENS_PER_PICTURE, 5 * TOKENS_PER_PICTURE]  # 64 pixels: two by two tiles and the whole
     assert whole.describe() != tiled.describe()
-    assert isinstance(tiled(pictures, ~everywhere(pictures), [""]), Tokens)
+    assert isinstance(tiled(pictures, ~everywhere(pictures), [""]), ContextTokens)

@@ -26,12 +26,13 @@ from jobs.commands import label
 from jobs.commands.label import LabelConfig
 from jobs.inverse_dynamics_training import InverseDynamicsTraining, train_model
 from tests.builders.toy_world import FPS, toy_corpus, toy_robot, world
-from vla.actions.space import ActionCodec
-from vla.actions.spec import ActionSpec
+from vla.actions.layout import one_part
+from vla.actions.space import ActionSpace
 from vla.checkpoint import build_policy
 from vla.data.open import open_mixture
-from vla.models.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
-from vla.policy import RobotFacts
+from vla.embodiment import Embodiment
+from vla.models.config import InverseDynamicsConfig
+from vla.models.inverse_dynamics import InverseDynamics
 from vla.recipes import RECIPES
 
 HORIZON = 4
@@ -75,10 +76,10 @@ def model_of(**changes: object) -> InverseDynamics:
     rng = np.random.default_rng(0)
     actions = rng.normal(size=(50, 2)).astype(np.float32)
     chunks = np.broadcast_to(actions[:, None], (50, HORIZON, 2))
-    codec = ActionCodec.fit(None, actions, (None, chunks, np.ones((50, HORIZON), bool)), ActionSpec.simple(0, 2))
+    codec = ActionSpace.fit(None, chunks)
     torch.manual_seed(0)
     sizes: dict = {"image_size": 32, "horizon": HORIZON, "channels": (8, 16), "hidden": 16, **changes}
-    return InverseDynamics(InverseDynamicsConfig(**sizes), RobotFacts(codec, 0.1, ("top",), "block"))
+    return InverseDynamics(InverseDynamicsConfig(**sizes), Embodiment("block", codec, 0.1, ("top",)))
 
 
 def pair(seed: int, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -177,13 +178,13 @@ def test_a_pyramid_trains_on_pseudo_actions_in_the_robots_slot(folders, labelled
     video = video_of(folders, labelled)
     robot = DatasetSpec("robot", "robot", EpisodesAt(folders[0]), embodiment="block")
     facts = PseudoActions(labelled).facts.robot
-    labellers = ActionCodec.from_json(facts.codec).to_json()
+    labellers = ActionSpace.from_json(facts.codec).to_json()
     found = {}
     for datasets in ((video,), (robot,), (robot, video)):
         policy = build_policy(RECIPES["debug"])
         opened = open_mixture(MixtureSpec(datasets), policy, cache=folders[2])
-        assert all(dataset.codec is policy.codecs["block"] for dataset in opened)
-        found[datasets] = policy.robots["block"]
+        assert all(dataset.codec is policy.embodiments["block"].action_space for dataset in opened)
+        found[datasets] = policy.embodiments["block"]
     assert found[(video,)].codec.to_json() == labellers
     assert found[(video,)].step_s == pytest.approx(1 / FPS)
     assert found[(robot, video)].codec.to_json() == found[(robot,)].codec.to_json() != labellers
@@ -262,7 +263,7 @@ def test_saved_and_loaded_it_predicts_the_same(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
     loaded = InverseDynamics.from_pretrained(tmp_path / "model")
     assert np.array_equal(loaded.predict(*pictures), model.predict(*pictures))
-    assert loaded.facts.codec.to_json() == model.facts.codec.to_json()
+    assert loaded.facts.action_space.to_json() == model.facts.action_space.to_json()
     (tmp_path / "model" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="no inverse dynamics model"):
         InverseDynamics.from_pretrained(tmp_path / "model")
@@ -278,9 +279,9 @@ def test_the_order_of_the_pictures_and_both_of_them_matter() -> None:
 def test_actions_that_need_a_state_are_refused() -> None:
     chunks = np.zeros((9, HORIZON, 2), np.float32) + np.arange(9)[:, None, None]
     states, mask = np.zeros((9, 2), np.float32), np.ones((9, HORIZON), bool)
-    codec = ActionCodec.fit(states, chunks[:, 0], (states, chunks, mask), ActionSpec.simple(2, 2, "relative"))
+    codec = ActionSpace.fit(states, chunks, mask, parts=one_part(2, 2, "relative"))
     with pytest.raises(ValueError, match="absolute"):
-        InverseDynamics(InverseDynamicsConfig(), RobotFacts(codec, 0.1, ("top",), "block"))
+        InverseDynamics(InverseDynamicsConfig(), Embodiment("block", codec, 0.1, ("top",)))
 
 
 def test_training_counts_its_budget(folders, tmp_path: Path) -> None:

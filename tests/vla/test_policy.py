@@ -14,10 +14,10 @@ from torch import Tensor
 import vla.models.dual_system
 from tests.builders.policies import HORIZON, SIZE, batch_of, shaken, some_pictures, teach, tiny_bc, tiny_policy
 from vla.batch import PolicyBatch, check_batch, pad_last
+from vla.models.config import FlowConfig, SmallBackboneConfig
 from vla.models.dual_system import DualSystemPolicy
-from vla.models.flow_matching import FlowConfig
-from vla.models.small import SmallBackbone, SmallBackboneConfig, Tokens, recoloured
-from vla.policy import ChunkPolicy
+from vla.models.small import SmallBackbone, recoloured
+from vla.policy import ContextTokens, Policy
 from vla.recipes import DEBUG
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -70,16 +70,16 @@ def test_padded_widths_change_no_loss_and_no_gradient(monkeypatch: pytest.Monkey
     large["state"][~large["state_mask"]] = 1e6  # what stands in the padding is nobody's business
     large["action"][~large["action_mask"]] = torch.nan
     with noise_of_rows(monkeypatch, [0, 1, 2], 5):
-        first = narrow(small)
+        first = narrow.loss(small)
     with noise_of_rows(monkeypatch, [0, 1, 2], 12):
-        second = wide(large)  # type: ignore[arg-type]
+        second = wide.loss(large)  # type: ignore[arg-type]
     torch.testing.assert_close(second.action_loss, first.action_loss, **CLOSE)
     torch.testing.assert_close(second.future_states, first.future_states, **CLOSE)
     first.action_loss.sum().backward()
     second.action_loss.sum().backward()
-    gradient = wide.embodiments.action.layer1.weight.grad
+    gradient = wide.embodiment_layers.action.layer1.weight.grad
     assert gradient is not None and gradient.isfinite().all() and gradient[:, 5:].abs().max() == 0
-    torch.testing.assert_close(gradient[:, :5], narrow.embodiments.action.layer1.weight.grad, **CLOSE)
+    torch.testing.assert_close(gradient[:, :5], narrow.embodiment_layers.action.layer1.weight.grad, **CLOSE)
 
 
 def test_padded_widths_change_no_action() -> None:
@@ -90,14 +90,14 @@ def test_padded_widths_change_no_action() -> None:
     acted = []
     for policy in (narrow, wide):
         teach(policy, "gr1", 6, 5)
-        acted.append(policy.act(pictures, here(pictures), ["open"] * 3, state, "gr1", generator=generator()))
+        acted.append(policy.act_batch(pictures, here(pictures), ["open"] * 3, state, "gr1", generator=generator()))
     np.testing.assert_allclose(acted[1], acted[0], atol=1e-5)
 
 
 def test_wider_actions_change_no_action() -> None:
     narrow, wide = tiny_policy(max_action_dim=5), tiny_policy(seed=7, max_action_dim=12)
     same_weights(narrow, wide)
-    tokens = narrow.think(some_pictures(2), here(some_pictures(2)), ["a", "b"])
+    tokens = narrow.encode(some_pictures(2), here(some_pictures(2)), ["a", "b"])
     state, there = torch.randn(2, 16, generator=generator()), torch.ones(2, 16, dtype=torch.bool)
     noise = torch.randn(2, HORIZON, 12, generator=generator())
     found = []
@@ -118,10 +118,10 @@ def test_samples_of_different_robots_in_one_batch_are_those_alone(monkeypatch: p
     batch["instruction"][3] = ""
     batch["action_mask"][0, 3:] = False
     with noise_of_rows(monkeypatch, [0, 1, 2, 3], 16):
-        together = policy(batch)
+        together = policy.loss(batch)
     for row in range(4):
         with noise_of_rows(monkeypatch, [row], 16):
-            alone = policy(rows(batch, [row]))
+            alone = policy.loss(rows(batch, [row]))
         torch.testing.assert_close(together.action_loss[row : row + 1], alone.action_loss, **CLOSE)
         torch.testing.assert_close(together.future_states[row : row + 1], alone.future_states, **CLOSE)
     assert together.has_action.all() and together.action_loss.min() > 0
@@ -134,9 +134,9 @@ def test_the_loss_is_the_squared_error_of_the_velocity(monkeypatch: pytest.Monke
     noise = torch.randn(16, HORIZON, 64, generator=generator(1))[:2, :, :16]
     time = torch.rand(16, generator=generator(2))[:2]
     with noise_of_rows(monkeypatch, [0, 1], 16):
-        found = policy(batch).action_loss
+        found = policy.loss(batch).action_loss
     x = (1 - time)[:, None, None] * noise + time[:, None, None] * batch["action"]
-    tokens = policy.think(batch["pictures"], batch["picture_mask"], batch["instruction"])
+    tokens = policy.encode(batch["pictures"], batch["picture_mask"], batch["instruction"])
     args = (batch["action_mask"], time, batch["state"], batch["state_mask"], batch["embodiment"])
     predicted, _ = policy.velocity(tokens, x, *args)
     for row in range(2):
@@ -154,11 +154,11 @@ def test_draws_of_one_sample_share_their_tokens_and_average_their_losses() -> No
     policy.backbone.eval()  # no crops
     batch = batch_of(policy.config, [2, 5])
     torch.manual_seed(0)
-    three = policy(batch)
+    three = policy.loss(batch)
     single = tiny_policy(flow=FlowConfig(draws=1)).train()
     single.backbone.eval()
     torch.manual_seed(0)
-    six = single(rows(batch, [0, 0, 0, 1, 1, 1]))
+    six = single.loss(rows(batch, [0, 0, 0, 1, 1, 1]))
     torch.testing.assert_close(three.action_loss, six.action_loss.view(2, 3).mean(1), **CLOSE)
     assert three.future_states is not None and three.future_states.shape[:3] == (2, 3, 4)
     torch.testing.assert_close(three.future_states.flatten(0, 1), six.future_states[:, 0], **CLOSE)
@@ -169,8 +169,8 @@ def test_a_draw_of_the_middle_is_regression_on_the_chunk() -> None:
     policy = tiny_policy(flow=FlowConfig(middle=1.0, steps=1, temperature=0.0)).train()
     policy.backbone.eval()
     batch = batch_of(policy.config, [2, 5])
-    loss = policy(batch).action_loss
-    tokens = policy.think(batch["pictures"], batch["picture_mask"], batch["instruction"])
+    loss = policy.loss(batch).action_loss
+    tokens = policy.encode(batch["pictures"], batch["picture_mask"], batch["instruction"])
     width = policy.config.max_action_dim
     answer = policy.sample(tokens, batch["state"], batch["state_mask"], batch["embodiment"], width)
     mask = batch["action_mask"]
@@ -188,7 +188,7 @@ def test_what_is_missing_leaves_finite_losses_and_gradients(lacking: str) -> Non
             batch[f"{name}_mask"][:] = False  # type: ignore[literal-required]
     if lacking in ("instruction", "all"):
         batch["instruction"] = ["", "", ""]
-    output = policy(batch)
+    output = policy.loss(batch)
     assert output.future_states is not None
     (output.action_loss.sum() + output.future_states.pow(2).mean()).backward()
     gradients = [p.grad for p in policy.parameters() if p.grad is not None]
@@ -206,17 +206,17 @@ def test_a_hidden_state_is_not_seen_and_a_shown_one_is() -> None:
     pictures = some_pictures(1)
     states = [None, np.full((1, 4), 2.0), np.full((1, 4), -5.0)]
     none, first, second = (
-        policy.act(pictures, here(pictures), ["open"], state, "gr1", generator=generator()) for state in states
+        policy.act_batch(pictures, here(pictures), ["open"], state, "gr1", generator=generator()) for state in states
     )
     assert np.abs(first - second).max() > 1e-3
     assert np.abs(none - first).max() > 1e-3
     batch = batch_of(policy.config, [1])
     batch["state_mask"][:] = False
     torch.manual_seed(0)
-    expected = policy(batch).action_loss
+    expected = policy.loss(batch).action_loss
     batch["state"][:] = torch.nan
     torch.manual_seed(0)
-    assert torch.equal(policy(batch).action_loss, expected)
+    assert torch.equal(policy.loss(batch).action_loss, expected)
 
 
 def test_state_dropout_hides_that_share_of_states_in_training_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +233,7 @@ def test_state_dropout_hides_that_share_of_states_in_training_only(monkeypatch: 
     for mode in (True, False):
         policy.train(mode)
         for _ in range(8):
-            policy(batch)
+            policy.loss(batch)
     assert np.mean(shown[:8]) == pytest.approx(0.6, abs=0.15)
     assert set(shown[8:]) == {1.0}
 
@@ -245,12 +245,13 @@ def test_the_instruction_matters_and_an_empty_one_is_an_instruction_too() -> Non
     texts = ["open the drawer", "close the drawer", ""]
     state = np.ones((3, 4))
     alone = [
-        policy.act(pictures[:1], here(pictures[:1]), [text], state[:1], "gr1", generator=generator()) for text in texts
+        policy.act_batch(pictures[:1], here(pictures[:1]), [text], state[:1], "gr1", generator=generator())
+        for text in texts
     ]
     assert np.abs(alone[0] - alone[1]).max() > 1e-3
     assert np.abs(alone[0] - alone[2]).max() > 1e-3
     assert np.isfinite(alone[2]).all()
-    capitals = policy.act(
+    capitals = policy.act_batch(
         pictures[:1], here(pictures[:1]), ["Open the DRAWER!"], state[:1], "gr1", generator=generator()
     )
     assert np.array_equal(capitals, alone[0])
@@ -262,7 +263,7 @@ def test_several_cameras_and_a_history_each_matter_and_missing_ones_are_not_seen
     pictures = some_pictures(1, cameras=2, history=2)
 
     def act(pictures: Tensor, mask: Tensor) -> np.ndarray:
-        return policy.act(pictures, mask, ["open"], np.ones((1, 4)), "gr1", generator=generator())
+        return policy.act_batch(pictures, mask, ["open"], np.ones((1, 4)), "gr1", generator=generator())
 
     everything = act(pictures, here(pictures))
     for camera in range(2):
@@ -286,27 +287,34 @@ def test_acting_repeats_by_its_generator() -> None:
     pictures = some_pictures(2)
 
     def act(seed: int) -> np.ndarray:
-        return policy.act(pictures, here(pictures), ["a", "b"], np.ones((2, 4)), "gr1", generator=generator(seed))
+        return policy.act_batch(pictures, here(pictures), ["a", "b"], np.ones((2, 4)), "gr1", generator=generator(seed))
 
     assert np.array_equal(act(3), act(3))
     assert not np.array_equal(act(3), act(4))
-    tokens = policy.think(pictures, here(pictures), ["a", "b"])
+    tokens = policy.encode(pictures, here(pictures), ["a", "b"])
     again = policy.act_on(tokens, np.ones((2, 4)), "gr1", generator=generator(3))
     assert np.array_equal(again, act(3))
 
 
-class Oracle(ChunkPolicy):
+class Oracle(Policy):
     """Answers with encoded actions that were put into it; the state it was given is kept."""
 
     def __init__(self, encoded: Tensor) -> None:
         super().__init__(DEBUG)
         self.encoded = torch.nn.Parameter(encoded)
 
-    def forward(self, batch: PolicyBatch):
+    slots = property(lambda self: ["gr1"])
+
+    def name_slots(self, names) -> None:
         raise NotImplementedError
 
-    def think(self, pictures, picture_mask, instruction) -> Tokens:
-        return Tokens(torch.zeros(len(pictures), 1, 1), torch.ones(len(pictures), 1).bool(), here(pictures)[:, 0])
+    def loss(self, batch: PolicyBatch):
+        raise NotImplementedError
+
+    def encode(self, pictures, picture_mask, instruction) -> ContextTokens:
+        return ContextTokens(
+            torch.zeros(len(pictures), 1, 1), torch.ones(len(pictures), 1).bool(), here(pictures)[:, 0]
+        )
 
     def sample(self, tokens, state, state_mask, slot, action_dim, generator=None) -> Tensor:
         self.given = state, state_mask, slot
@@ -325,16 +333,16 @@ def test_acting_undoes_what_the_codec_does(representation: str) -> None:
     state, chunk = rng.normal(2, 3, (2, 3)), rng.normal(2, 3, (2, HORIZON, 3)).astype(np.float32)
     policy = Oracle(torch.zeros(2, HORIZON, 3))
     facts = teach(policy, "gr1", 3, 3, representation=representation)
-    policy.encoded.data = torch.from_numpy(facts.codec.encode_action(state, chunk))
-    found = policy.act(some_pictures(2), here(some_pictures(2)), ["", ""], state, "gr1")
+    policy.encoded.data = torch.from_numpy(facts.action_space.encode_action(state, chunk))
+    found = policy.act_batch(some_pictures(2), here(some_pictures(2)), ["", ""], state, "gr1")
     np.testing.assert_allclose(found, chunk, atol=1e-4)
     assert found.dtype == np.float32
     given, there, slot = policy.given
-    np.testing.assert_allclose(given[:, :3].numpy(), facts.codec.encode_state(state), atol=1e-6)
+    np.testing.assert_allclose(given[:, :3].numpy(), facts.action_space.encode_state(state), atol=1e-6)
     assert there[:, :3].all() and not there[:, 3:].any() and slot.tolist() == [7, 7]
     if representation != "absolute":
         with pytest.raises(ValueError, match="state"):
-            policy.act(some_pictures(2), here(some_pictures(2)), ["", ""], None, "gr1")
+            policy.act_batch(some_pictures(2), here(some_pictures(2)), ["", ""], None, "gr1")
 
 
 def test_a_robot_that_is_not_known_is_refused_with_the_remedy() -> None:
@@ -343,7 +351,7 @@ def test_a_robot_that_is_not_known_is_refused_with_the_remedy() -> None:
     with pytest.raises(
         ValueError, match=r"'franka': this policy was trained on gr1; .*giza ground --embodiment franka"
     ):
-        policy.act(some_pictures(1), here(some_pictures(1)), [""], None, "franka")
+        policy.act_batch(some_pictures(1), here(some_pictures(1)), [""], None, "franka")
 
 
 def test_pictures_are_cropped_at_random_in_training_and_in_the_middle_after() -> None:
@@ -374,7 +382,7 @@ def test_colours_change_in_training_alone_and_for_each_sample_by_itself(kind) ->
 
     def see(training: bool, seed: int) -> Tensor:
         torch.manual_seed(seed)
-        return policy.train(training).think(pictures, here(pictures), ["a", "a"]).features
+        return policy.train(training).encode(pictures, here(pictures), ["a", "a"]).features
 
     assert torch.equal(see(False, 0), see(False, 1))
     first = see(True, 0)
@@ -402,7 +410,7 @@ def test_a_changed_colour_is_a_linear_map_shared_by_all_pictures_of_a_sample() -
 def test_a_batch_that_does_not_fit_is_refused_with_its_shapes(kind) -> None:
     policy = kind()
     good = batch_of(policy.config, [0, 0])
-    policy(good)
+    policy.loss(good)
     wrong = {
         "state": (good["state"][:, :5], r"state \[2, 5\]: must be \[2, 16\]"),
         "action": (good["action"][:, :3], r"action \[2, 3, 16\]: must be \[2, 8, 16\]"),
@@ -412,7 +420,7 @@ def test_a_batch_that_does_not_fit_is_refused_with_its_shapes(kind) -> None:
     }
     for name, (value, said) in wrong.items():
         with pytest.raises(ValueError, match=said):
-            policy({**good, name: value})
+            policy.loss({**good, name: value})
     with pytest.raises(ValueError, match="20 dimensions: more than the policy's 16; .*wider"):
         pad_last(torch.zeros(2, 20), 16)
     check_batch(good, horizon=8, state_dim=16, action_dim=16)
@@ -424,19 +432,21 @@ def test_the_baseline_regresses_what_is_known_and_tells_instructions_apart() -> 
     batch["action_mask"][0, 2:] = False
     batch["action_mask"][1] = False
     predicted = policy.sample(
-        policy.think(batch["pictures"], batch["picture_mask"], batch["instruction"]),
+        policy.encode(batch["pictures"], batch["picture_mask"], batch["instruction"]),
         batch["state"],
         batch["state_mask"],
         batch["embodiment"],
         3,
     )
-    output = policy(batch)
+    output = policy.loss(batch)
     slow = (predicted[0, :2, :3] - batch["action"][0, :2, :3]).pow(2).mean()
     torch.testing.assert_close(output.action_loss, torch.stack([slow, torch.tensor(0.0)]))
     assert output.has_action.tolist() == [True, False]
     teach(policy, "gr1", 4, 3)
     pictures = some_pictures(1)
-    acts = [policy.act(pictures, here(pictures), [text], np.ones((1, 4)), "gr1") for text in ("open", "close", "open")]
+    acts = [
+        policy.act_batch(pictures, here(pictures), [text], np.ones((1, 4)), "gr1") for text in ("open", "close", "open")
+    ]
     assert np.array_equal(acts[0], acts[2]) and np.abs(acts[0] - acts[1]).max() > 1e-4
     with pytest.raises(ValueError, match="one camera and one frame"):
-        policy(batch_of(dataclasses.replace(policy.config), [0], cameras=2))
+        policy.loss(batch_of(dataclasses.replace(policy.config), [0], cameras=2))

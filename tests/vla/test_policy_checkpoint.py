@@ -14,23 +14,24 @@ from safetensors.torch import load_file, save_file
 
 from tests.builders.policies import some_pictures, teach, tiny_bc, tiny_policy
 from tests.builders.vlms import FAMILIES, Family, tiny_config, tiny_processor
-from vla.checkpoint import CARD, CONFIG, WEIGHTS, build_policy
+from vla.checkpoint import CARD, CONFIG, WEIGHTS
 from vla.models.config import PolicyConfig, VlmConfig, from_dict, to_dict
-from vla.policy import ChunkPolicy
+from vla.models.dual_system import DualSystemPolicy
+from vla.policy import Policy
 from vla.recipes import DEBUG, RECIPES
 
 PICTURES = some_pictures(2)
 TEXTS = ["open the drawer", ""]
 
 
-def act(policy: ChunkPolicy, name: str, state_dim: int) -> np.ndarray:
+def act(policy: Policy, name: str, state_dim: int) -> np.ndarray:
     state = np.random.default_rng(0).normal(2, 3, (2, state_dim)) if state_dim else None
     mask = torch.ones(PICTURES.shape[:3], dtype=torch.bool)
-    return policy.act(PICTURES, mask, TEXTS, state, name, generator=torch.Generator().manual_seed(0))
+    return policy.act_batch(PICTURES, mask, TEXTS, state, name, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[ChunkPolicy, Path]:
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Policy, Path]:
     policy = tiny_policy()
     teach(policy, "gr1", 4, 3)
     policy.add_embodiment("so101", start_from="gr1")
@@ -42,25 +43,25 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[ChunkPolicy, Path]:
 
 
 @pytest.fixture
-def copied(saved: tuple[ChunkPolicy, Path], tmp_path: Path) -> Path:
+def copied(saved: tuple[Policy, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved[1], tmp_path / "copy"))
 
 
-def test_a_loaded_policy_acts_alike_on_all_its_robots(saved: tuple[ChunkPolicy, Path]) -> None:
+def test_a_loaded_policy_acts_alike_on_all_its_robots(saved: tuple[Policy, Path]) -> None:
     policy, folder = saved
-    again = ChunkPolicy.from_pretrained(folder)
+    again = Policy.from_pretrained(folder)
     assert not again.training
     for name, state_dim in (("gr1", 4), ("so101", 6)):
         assert np.array_equal(act(again, name, state_dim), act(policy, name, state_dim))
-        assert again.robots[name].to_json() == policy.robots[name].to_json()
+        assert again.embodiments[name].to_json() == policy.embodiments[name].to_json()
         assert again.slot(name) == policy.slot(name)
     assert again.config == policy.config and again.measured == policy.measured
-    assert again.step_s("gr1") == 0.1
+    assert again.embodiment("gr1").step_s == 0.1
 
 
-def test_saving_again_writes_the_same(saved: tuple[ChunkPolicy, Path], tmp_path: Path) -> None:
+def test_saving_again_writes_the_same(saved: tuple[Policy, Path], tmp_path: Path) -> None:
     _, folder = saved
-    ChunkPolicy.from_pretrained(folder).save_pretrained(tmp_path)
+    Policy.from_pretrained(folder).save_pretrained(tmp_path)
     for name in (CONFIG, WEIGHTS, CARD):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
@@ -69,24 +70,24 @@ def test_the_baseline_comes_back_too(tmp_path: Path) -> None:
     policy = tiny_bc()
     teach(policy, "so101", 4, 3)
     policy.save_pretrained(tmp_path)
-    again = ChunkPolicy.from_pretrained(str(tmp_path))
+    again = Policy.from_pretrained(str(tmp_path))
     assert np.array_equal(act(again, "so101", 4), act(policy, "so101", 4))
     assert again.slot("so101") == policy.slot("so101")
 
 
-def test_there_is_no_pickle_and_nothing_half_written(saved: tuple[ChunkPolicy, Path]) -> None:
+def test_there_is_no_pickle_and_nothing_half_written(saved: tuple[Policy, Path]) -> None:
     assert sorted(path.name for path in saved[1].iterdir()) == sorted([CONFIG, WEIGHTS, CARD])
     for path in saved[1].iterdir():
         head = path.read_bytes()[:16]
         assert not head.startswith((b"\x80", b"PK"))  # pickle; torch's zip of pickles
 
 
-def test_the_card_holds_what_was_measured_and_the_robots(saved: tuple[ChunkPolicy, Path], tmp_path: Path) -> None:
+def test_the_card_holds_what_was_measured_and_the_robots(saved: tuple[Policy, Path], tmp_path: Path) -> None:
     policy, folder = saved
     card = (folder / CARD).read_text()
     block = card.split("```json")[1].split("```")[0]
     assert json.loads(block) == policy.measured
-    assert "| so101 | so101 | head | 5 | 0.1000 |" in card
+    assert "| so101 | head | 5 | 0.1000 |" in card
     assert f"{sum(p.numel() for p in policy.parameters()) / 1e6:.1f} million parameters" in card
     tiny_policy().save_pretrained(tmp_path)
     assert "giza evaluate" in (tmp_path / CARD).read_text()
@@ -97,12 +98,12 @@ def test_slots_keep_their_places_when_a_later_version_knows_other_names(copied: 
     values["slots"] = ["a_robot_of_the_past", *values["slots"]]
     weights = load_file(copied / WEIGHTS)
     for name, value in weights.items():
-        if name.startswith("embodiments."):
+        if name.startswith("embodiment_layers."):
             weights[name] = value.roll(1, 0)
     save_file(weights, copied / WEIGHTS)
-    before = act(ChunkPolicy.from_pretrained(copied), "gr1", 4)
+    before = act(Policy.from_pretrained(copied), "gr1", 4)
     (copied / CONFIG).write_text(json.dumps(values))
-    moved = ChunkPolicy.from_pretrained(copied)
+    moved = Policy.from_pretrained(copied)
     assert moved.slot("gr1") == values["slots"].index("gr1")
     assert np.abs(act(moved, "gr1", 4) - before).max() > 1e-3
 
@@ -154,13 +155,13 @@ WIDER = to_dict(dataclasses.replace(DEBUG, hidden=48))
 def test_what_is_foreign_or_damaged_is_a_value_error(copied: Path, damage, said: str) -> None:
     damage(copied)
     with pytest.raises(ValueError, match=said):
-        ChunkPolicy.from_pretrained(copied)
+        Policy.from_pretrained(copied)
 
 
 def test_a_name_that_is_neither_folder_nor_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"no folder of this name.*check the path"):
-        ChunkPolicy.from_pretrained(tmp_path / "nothing" / "here")
+        Policy.from_pretrained(tmp_path / "nothing" / "here")
 
 
 @pytest.mark.parametrize("name", list(RECIPES))
@@ -194,10 +195,10 @@ def test_a_policy_on_a_vision_language_model_comes_back_without_a_hub(
     backbone = HfBackbone.from_config(tiny_config(family), tiny_processor(family), layer=2)
     # a name that nobody has: whoever asked a hub for it would fail
     vlm = VlmConfig(name="nobody/has-this", layer=2, self_attention_layers=1, project_to=64)
-    policy = build_policy(dataclasses.replace(DEBUG, vlm=vlm), backbone).eval()
+    policy = DualSystemPolicy(dataclasses.replace(DEBUG, vlm=vlm), backbone).eval()
     teach(policy, "gr1", 4, 3)
     policy.save_pretrained(tmp_path)
-    again = ChunkPolicy.from_pretrained(tmp_path)
+    again = Policy.from_pretrained(tmp_path)
     assert np.array_equal(act(again, "gr1", 4), act(policy, "gr1", 4))
     weights = [path.name for path in tmp_path.rglob("*") if path.suffix in {".safetensors", ".bin", ".pt", ".pkl"}]
     assert weights == [WEIGHTS]  # once, and no pickle

@@ -239,8 +239,8 @@ def test_without_a_layout_the_parts_are_those_of_the_action_spec() -> None:
     assert layout.cameras == ("w", "ego")
     assert layout.state == (VectorPart("claw", 3, 5), VectorPart("body", 0, 3))
     assert layout.action == (VectorPart("claw", 3, 4), VectorPart("body", 0, 3))
-    policy.facts.codec.spec.parts[0].state_dims = None  # the state holds more than what is acted on
-    policy.facts.codec.spec.parts[1].dims = (0, 2, 1)  # in another order
+    policy.facts.action_space.parts[0].state_dims = None  # the state holds more than what is acted on
+    policy.facts.action_space.parts[1].dims = (0, 2, 1)  # in another order
     layout = layout_of(policy, "gr1")  # type: ignore[arg-type]
     assert layout.state == (VectorPart("state", 0, 5),)
     assert layout.action == (VectorPart("action", 0, 4),)

@@ -109,10 +109,10 @@ class SlowPolicy(FakePolicy):
         super().__init__()
         self.asked, self.allowed = threading.Event(), threading.Event()
 
-    def act(self, *args: Any, **settings: Any) -> Any:
+    def act_batch(self, *args: Any, **settings: Any) -> Any:
         self.asked.set()
         assert self.allowed.wait(5)
-        return super().act(*args, **settings)
+        return super().act_batch(*args, **settings)
 
 
 def test_who_asks_and_leaves_before_the_answer_blocks_nobody() -> None:
@@ -153,7 +153,7 @@ class BrokenPolicy(FakePolicy):
 
     result: Any = None
 
-    def act(self, *args: Any, **settings: Any) -> Any:
+    def act_batch(self, *args: Any, **settings: Any) -> Any:
         if isinstance(self.result, Exception):
             raise self.result
         return self.result

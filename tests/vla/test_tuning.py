@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tests.builders.vlms import DIM, some_pictures, tiny_config, tiny_processor
-from vla.models.dit import Dit, DitConfig
+from vla.models.config import DitConfig, SmallBackboneConfig
+from vla.models.dit import Dit
 from vla.models.huggingface import HfBackbone
-from vla.models.small import SmallBackbone, SmallBackboneConfig
+from vla.models.small import SmallBackbone
 from vla.training_config import TuningConfig
 from vla.tuning import apply_tuning, count_trained, merge_lora
 
@@ -29,7 +30,7 @@ class Fake(nn.Module):
         torch.manual_seed(0)
         self.backbone = backbone or HfBackbone.from_config(tiny_config("smolvlm"), tiny_processor("smolvlm"), layer=3)
         self.projector = nn.Linear(self.backbone.dim, DIM)  # type: ignore[arg-type]
-        self.embodiments = nn.Linear(4, 32)
+        self.embodiment_layers = nn.Linear(4, 32)
         self.dit = Dit(DitConfig(layers=2, heads=2, head_dim=16, output_dim=8, dropout=0.0), DIM)
         self.target = nn.Linear(3, 3).requires_grad_(False)
         self.query = nn.Parameter(torch.zeros(5))
@@ -37,7 +38,7 @@ class Fake(nn.Module):
     def forward(self, action: Tensor, pictures: Tensor, instruction: Sequence[str]) -> Tensor:
         tokens = self.backbone(pictures, torch.ones(pictures.shape[:3], dtype=torch.bool), instruction)
         context = type(tokens)(self.projector(tokens.features), tokens.mask, tokens.is_image)
-        x = self.embodiments(action)
+        x = self.embodiment_layers(action)
         mask = torch.ones(x.shape[:2], dtype=torch.bool)
         return self.dit(x, mask, context, torch.tensor([3] * len(x)))[0]
 
@@ -71,14 +72,14 @@ def steps(policy: nn.Module, count: int = 3) -> None:
 @pytest.mark.parametrize(
     ("config", "want"),
     [
-        (WHOLE, {"projector", "embodiments", "dit"}),
+        (WHOLE, {"projector", "embodiment_layers", "dit"}),
         (TuningConfig(projector=False), {"dit"}),
-        (TuningConfig(dit=False), {"projector", "embodiments"}),
+        (TuningConfig(dit=False), {"projector", "embodiment_layers"}),
         (TuningConfig(dit=False, projector=False, vlm_top_layers=2), {"backbone"}),
         (TuningConfig(dit=False, projector=False, vision=True), {"backbone"}),
         (TuningConfig(dit=False, projector=False, lora_rank=2), {"backbone"}),
         (TuningConfig(dit=False, projector=False, lora_rank=2, lora_on="dit"), {"dit"}),
-        (TuningConfig(vision=True, vlm_top_layers=1), {"backbone", "projector", "embodiments", "dit"}),
+        (TuningConfig(vision=True, vlm_top_layers=1), {"backbone", "projector", "embodiment_layers", "dit"}),
     ],
 )
 def test_gradients_reach_what_was_chosen(config: TuningConfig, want: set[str]) -> None:
@@ -94,7 +95,7 @@ def test_a_second_choice_replaces_the_first() -> None:
     policy = Fake()
     quiet(policy, TuningConfig(vision=True, vlm_top_layers=3))
     quiet(policy, TuningConfig(dit=False))
-    assert reached(policy) == {"projector", "embodiments"}
+    assert reached(policy) == {"projector", "embodiment_layers"}
 
 
 def test_the_report_counts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,7 +107,7 @@ def test_the_report_counts(capsys: pytest.CaptureFixture[str]) -> None:
     assert report.by_part == {
         "backbone": (0, sizes["backbone"]),
         "projector": (projector, projector),
-        "embodiments": (embodiments, embodiments),
+        "embodiment_layers": (embodiments, embodiments),
         "dit": (0, sizes["dit"]),
         "target": (0, 12),
         "(its own)": (5, 5),

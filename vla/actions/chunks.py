@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.episodes.parts import ActionPart
+from vla.actions.layout import Parts, named
 from vla.actions.rotations import (
     from_matrix,
     matrix_to_rotation_6d,
@@ -24,12 +25,11 @@ from vla.actions.rotations import (
     rotation_6d_to_matrix,
     to_matrix,
 )
-from vla.actions.spec import ActionSpec
 
 Floats = NDArray[np.float64]
 
 
-def represent(spec: ActionSpec, part: ActionPart, state: NDArray[Any] | None, chunk: NDArray[Any]) -> Floats:
+def represent(parts: Parts, part: ActionPart, state: NDArray[Any] | None, chunk: NDArray[Any]) -> Floats:
     """One part of raw chunks [..., H, Da] beside states [..., Ds], as float64 [..., H, part.width], not normalised.
 
     `state` may be None where the part is absolute. NaN, and quaternions of length zero, become NaN.
@@ -45,31 +45,29 @@ def represent(spec: ActionSpec, part: ActionPart, state: NDArray[Any] | None, ch
     motion = numbers - _bases(part, _start(part, part, state)[..., None, :], numbers, -2)
     if not part.frame:
         return motion
-    frame = spec.part(part.frame)
+    frame = named(parts, part.frame)
     turned = to_matrix(frame.rotation, _of(chunk, frame.dims))
     return _turn(np.swapaxes(_rotation_bases(part, frame, state, turned), -1, -2), motion)
 
 
-def restore(spec: ActionSpec, state: NDArray[Any] | None, represented: Mapping[str, NDArray[Any]]) -> Floats:
+def restore(parts: Parts, state: NDArray[Any] | None, represented: Mapping[str, NDArray[Any]]) -> Floats:
     """The inverse of `represent` over all parts: raw chunks, float64 [..., H, Da].
 
     Rotations are written in the form that is nearest to the step before (the first to the state, where it is written alike).
     """
     rotations = {
-        part.name: _restore_rotation(part, state, represented[part.name])
-        for part in spec.parts
-        if part.rotation != "none"
+        part.name: _restore_rotation(part, state, represented[part.name]) for part in parts if part.rotation != "none"
     }
     leading = next(iter(represented.values())).shape[:-1]
-    chunk = np.empty((*leading, spec.action_dim), np.float64)
-    for part in spec.parts:
+    chunk = np.empty((*leading, sum(len(part.dims) for part in parts)), np.float64)
+    for part in parts:
         if part.rotation != "none":
             chunk[..., list(part.dims)] = _written(part, state, rotations[part.name])
             continue
         numbers = np.asarray(represented[part.name], np.float64)
         if part.representation != "absolute":
             if part.frame:
-                bases = _rotation_bases(part, spec.part(part.frame), state, rotations[part.frame])
+                bases = _rotation_bases(part, named(parts, part.frame), state, rotations[part.frame])
                 numbers = _turn(bases, numbers)
             if part.representation == "delta":
                 numbers = np.cumsum(numbers, axis=-2)

@@ -9,18 +9,16 @@ import torch
 
 from vla.data.loader import TrainingDataset, sample_id
 from vla.models.feature_cache import FeatureCache, Prompt
-from vla.models.huggingface import HfBackbone
-from vla.policy import ChunkPolicy
+from vla.policy import Policy
 
 
-def cacheable(policy: ChunkPolicy) -> bool:
+def cacheable(policy: Policy) -> bool:
     """Whether System 2 says the same of a sample at every step: a model by name, and none of it is trained."""
-    backbone = getattr(policy, "backbone", None)
-    return isinstance(backbone, HfBackbone) and not backbone.is_trainable
+    return policy.system2 is not None and policy.system2.is_constant
 
 
 def cached_features(
-    policy: ChunkPolicy,
+    policy: Policy,
     datasets: Sequence[TrainingDataset],
     folder: Path,
     *,
@@ -29,9 +27,8 @@ def cached_features(
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureCache:
     """The cache in `folder`, filled for all samples that are trained on or held out; goes on where a killed job was."""
-    backbone = getattr(policy, "backbone", None)
-    assert isinstance(backbone, HfBackbone)
-    cache = FeatureCache(folder, backbone)
+    assert policy.system2 is not None
+    cache = FeatureCache(folder, policy.system2)
     total = sum(len(dataset.train) + len(dataset.held) for dataset in datasets)
     show = None if progress is None else (lambda done: progress(done, total))
     cache.fill(_prompts(datasets, cameras), batch=batch, progress=show)

@@ -12,12 +12,12 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from corpora.mixture.datasets import Sample, SampleDataset
 from corpora.mixture.order import MixtureOrder
-from vla.actions.space import ActionCodec
+from vla.actions.space import ActionSpace
 from vla.batch import PolicyBatch, pad_last
 from vla.models.config import PolicyConfig
-from vla.models.small import Tokens
+from vla.policy import ContextTokens
 
-LookUp = Callable[[Sequence[str]], Tokens]
+LookUp = Callable[[Sequence[str]], ContextTokens]
 """Ids of samples ("dataset/index") -> their features; see features.py."""
 
 
@@ -32,7 +32,7 @@ class TrainingDataset:
     """Samples of held-out episodes or videos."""
     slot: int
     """Of its embodiment in the policy."""
-    codec: ActionCodec | None
+    codec: ActionSpace | None
     """None: it has no actions."""
 
     @property

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,11 @@ from corpora.mixture.labels import EmbodimentFacts
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
 from corpora.mixture.views import Window
-from vla.actions.space import ActionCodec
-from vla.actions.spec import ActionSpec
+from vla.actions.layout import one_part
+from vla.actions.space import ActionSpace
 from vla.data.loader import TrainingDataset, held_groups, split_samples
-from vla.policy import ChunkPolicy, RobotFacts
+from vla.embodiment import Embodiment
+from vla.policy import Policy
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ Opened = tuple[SampleDataset, NDArray[np.int64], NDArray[np.int64]]
 
 def open_mixture(
     mixture: MixtureSpec,
-    policy: ChunkPolicy,
+    policy: Policy,
     *,
     seed: int = 0,
     held_out: float = 0.1,
@@ -93,7 +94,7 @@ def open_mixture(
             train,
             held,
             policy.slot(data.spec.embodiment),
-            policy.robots[data.spec.embodiment].codec if data.spec.label.acts else None,
+            policy.embodiments[data.spec.embodiment].action_space if data.spec.label.acts else None,
         )
         for data, train, held in opened
     ]
@@ -103,7 +104,7 @@ def _episodes(
     spec: DatasetSpec,
     at: EpisodesAt,
     window: Window,
-    policy: ChunkPolicy,
+    policy: Policy,
     seed: int,
     held_out: float,
     held_episodes: str,
@@ -147,45 +148,42 @@ def _clips(spec: DatasetSpec, frames: ClipFrames, window: Window, stride_s: floa
     return ClipSamples(spec, frames, window, labels, stride_s)
 
 
-def _learn_embodiments(opened: Sequence[Opened], policy: ChunkPolicy, seed: int, start_from: Mapping[str, str]) -> None:
+def _learn_embodiments(opened: Sequence[Opened], policy: Policy, seed: int, start_from: Mapping[str, str]) -> None:
     """Embodiments and action spaces; datasets of one embodiment share statistics, made of what they train on. What comes
     with an action space of its own (pseudo-actions) follows the robot and has no part in its statistics."""
     by_name: dict[str, list[Opened]] = {}
     for item in opened:
         by_name.setdefault(item[0].spec.embodiment, []).append(item)
     for name, mine in by_name.items():
-        if name in policy.robots and name in start_from:
+        if name in policy.embodiments and name in start_from:
             log.warning("embodiment '%s' is trained already: it goes on from its own weights", name)
-        policy.add_embodiment(name, start_from=None if name in policy.robots else start_from.get(name))
+        policy.add_embodiment(name, start_from=None if name in policy.embodiments else start_from.get(name))
         acting = [(item, facts) for item in mine if (facts := item[0].embodiment()) is not None]
         recorded = [(item, facts) for item, facts in acting if facts.codec is None]
         following = [(item[0].spec.name, facts) for item, facts in acting if facts.codec is not None]
         if recorded:
             _learn_embodiment(name, [item for item, _ in recorded], recorded[0][1], policy, seed)
         elif (
-            following and name not in policy.robots
+            following and name not in policy.embodiments
         ):  # the robot itself comes later, in grounding: its labeller knows it
             first = following[0][1]
             assert first.codec is not None
-            policy.robots[name] = RobotFacts(
-                ActionCodec.from_json(dict(first.codec)), first.step_s, first.cameras, name
-            )
+            space = ActionSpace.from_json(dict(first.codec))
+            policy.embodiments[name] = Embodiment(name, space, first.step_s, first.cameras)
         for dataset, facts in following:
-            _check_labels(dataset, facts, policy.robots[name])
+            _check_labels(dataset, facts, policy.embodiments[name])
 
 
-def _learn_embodiment(
-    name: str, recorded: Sequence[Opened], facts: EmbodimentFacts, policy: ChunkPolicy, seed: int
-) -> None:
+def _learn_embodiment(name: str, recorded: Sequence[Opened], facts: EmbodimentFacts, policy: Policy, seed: int) -> None:
     """Fits the action space, or checks that the datasets fit the one that there is. `facts`: of the first."""
     spec = recorded[0][0].spec
-    numbers, groups = _numbers(recorded, seed)
+    numbers = _numbers(recorded, seed)
     state_dim = 0 if numbers.states is None else numbers.states.shape[1]
     action_dim = numbers.chunks.shape[2]
-    known = policy.robots.get(name)
+    known = policy.embodiments.get(name)
     as_actions = spec.label.fitted_as
     if known is not None:
-        has = known.codec.spec
+        has = known.action_space
         if (has.state_dim, has.action_dim) != (state_dim, action_dim):
             raise ValueError(
                 f"dataset '{spec.name}': {state_dim} state and {action_dim} action dimensions, but this policy's '{name}' "
@@ -196,57 +194,50 @@ def _learn_embodiment(
                 f"dataset '{spec.name}': its steps are {facts.step_s:.4f} s apart, those of this policy's '{name}' "
                 f"{known.step_s:.4f} s; give another embodiment"
             )
-        if as_actions.linear_base != has.linear_base:
-            said = "keeps its linear base" if has.linear_base else "has no linear base, and gets none"
-            log.warning("dataset '%s': this policy's '%s' %s; give another embodiment", spec.name, name, said)
         return
     previous = isinstance(spec.data, EpisodesAt) and spec.data.selection.previous_action
-    made = ActionSpec.simple(
-        state_dim,
-        action_dim,
-        "absolute" if previous else as_actions.representation,  # type: ignore[arg-type]
-        as_actions.normalisation,  # type: ignore[arg-type]
-        state_names=facts.state_names,
-        action_names=facts.action_names,
-    )
+    representation: Any = as_actions.representation
+    normalisation: Any = as_actions.normalisation
     if as_actions.parts:
-        made = dataclasses.replace(made, parts=as_actions.parts)
+        parts = as_actions.parts
     elif previous:  # an action is relative to the one before, not to where the robot is
-        part = ActionPart(
-            "action",
-            tuple(range(action_dim)),
-            tuple(range(state_dim - action_dim, state_dim)),
-            as_actions.representation,  # type: ignore[arg-type]
-            normalisation=as_actions.normalisation,  # type: ignore[arg-type]
+        last = range(state_dim - action_dim, state_dim)
+        parts = (ActionPart("action", range(action_dim), last, representation, normalisation=normalisation),)
+    else:
+        parts = one_part(state_dim, action_dim, representation, normalisation)
+    try:
+        space = ActionSpace.fit(
+            numbers.states,
+            numbers.chunks,
+            numbers.mask,
+            parts=parts,
+            state_normalisation=normalisation,
+            state_names=facts.state_names,
+            action_names=facts.action_names,
         )
-        made = dataclasses.replace(made, parts=(part,))
-    if as_actions.linear_base:
-        if numbers.states is None:
-            raise ValueError(f"dataset '{spec.name}': linear_base needs a state, and there is none; do without")
-        made = dataclasses.replace(made, linear_base=True)
-    states, chunks, masks = numbers.states, numbers.chunks, numbers.mask
-    codec = ActionCodec.fit(states, chunks[masks], (states, chunks, masks), made, groups=groups)
+    except ValueError as error:
+        raise ValueError(f"dataset '{spec.name}': {error}") from error
     for what, found, room in (
-        ("state", codec.state_dim, policy.config.max_state_dim),
-        ("action", codec.action_dim, policy.config.max_action_dim),
+        ("state", space.encoded_state_dim, policy.config.max_state_dim),
+        ("action", space.encoded_action_dim, policy.config.max_action_dim),
     ):
         if found > room:
             raise ValueError(
                 f"dataset '{spec.name}': {found} {what} dimensions, but the policy has room for {room}; give "
                 f"--model.max-{what}-dim {found} or more, or choose some with {what} = [...]"
             )
-    if codec.constant:
-        log.warning("embodiment '%s': these never move in the data: %s", name, ", ".join(codec.constant))
-    policy.robots[name] = RobotFacts(codec, facts.step_s, facts.cameras, name)
+    if space.constant:
+        log.warning("embodiment '%s': these never move in the data: %s", name, ", ".join(space.constant))
+    policy.embodiments[name] = Embodiment(name, space, facts.step_s, facts.cameras)
 
 
-def _check_labels(dataset: str, facts: EmbodimentFacts, robot: RobotFacts) -> None:
+def _check_labels(dataset: str, facts: EmbodimentFacts, robot: Embodiment) -> None:
     """Raises ValueError where pseudo-actions are not this robot's actions."""
     title = f"dataset '{dataset}': its pseudo-actions"
-    spec = robot.codec.spec
-    if facts.action_names != spec.names_of_action:
+    spec = robot.action_space
+    if facts.action_names != spec.action_names:
         raise ValueError(
-            f"{title} are {', '.join(facts.action_names)}, the robot's actions {', '.join(spec.names_of_action)}; label "
+            f"{title} are {', '.join(facts.action_names)}, the robot's actions {', '.join(spec.action_names)}; label "
             "with the same --action"
         )
     if not math.isclose(facts.step_s, robot.step_s, rel_tol=0.01):
@@ -254,19 +245,17 @@ def _check_labels(dataset: str, facts: EmbodimentFacts, robot: RobotFacts) -> No
     if spec.needs_state:
         raise ValueError(
             f"{title} come without a state, which the robot's {spec.parts[0].representation} actions need; give the "
-            'robot\'s dataset representation = "absolute", without linear_base'
+            'robot\'s dataset representation = "absolute"'
         )
 
 
-def _numbers(recorded: Sequence[Opened], seed: int) -> tuple[Numbers, list[str]]:
-    """Of M samples that are trained on, and the episode or video of each."""
+def _numbers(recorded: Sequence[Opened], seed: int) -> Numbers:
+    """Of M samples that are trained on."""
     rng = np.random.default_rng(seed)
     found: list[Numbers] = []
-    groups: list[str] = []
     for data, train, _ in recorded:
         some = np.sort(rng.permutation(train)[: FIT_CHUNKS // len(recorded)]).tolist()
         found.append(data.numbers(some))
-        groups += [data.groups[index] for index in some]
     widths = {part.chunks.shape[1:] for part in found}
     if len(widths) > 1:
         raise ValueError(
@@ -275,4 +264,4 @@ def _numbers(recorded: Sequence[Opened], seed: int) -> tuple[Numbers, list[str]]
         )
     states = [part.states for part in found if part.states is not None]
     chunks, masks = (np.concatenate([getattr(part, name) for part in found]) for name in ("chunks", "mask"))
-    return Numbers(np.concatenate(states) if states else None, chunks, masks), groups
+    return Numbers(np.concatenate(states) if states else None, chunks, masks)

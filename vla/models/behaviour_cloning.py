@@ -9,23 +9,25 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from vla.batch import PolicyBatch, check_batch
-from vla.models.config import PolicyConfig
-from vla.models.embodiment_layers import SLOTS
+from vla.models.config import SLOTS, PolicyConfig
 from vla.models.flow_matching import flow_loss_per_sample
-from vla.models.small import Tokens, crop_pictures, recoloured, scaled
-from vla.policy import ChunkPolicy, PolicyOutput, shown_state
+from vla.models.small import crop_pictures, recoloured, scaled
+from vla.policy import ContextTokens, Policy, PolicyLoss, shown_state
 
 INSTRUCTIONS = 1024
 """Buckets that whole instructions are hashed into."""
 
 
-class BehaviourCloning(ChunkPolicy):
+class BehaviourCloning(Policy):
     """Mean square error on chunks; one robot at a time (slots share all weights)."""
+
+    config: PolicyConfig
 
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__(config)
@@ -44,19 +46,31 @@ class BehaviourCloning(ChunkPolicy):
             nn.ReLU(),
             nn.Linear(512, config.horizon * config.max_action_dim),
         )
-        self.slots = list(SLOTS)
+        self._slots = list(SLOTS)
+
+    @classmethod
+    def build(cls, config: PolicyConfig, settings: Path | None) -> BehaviourCloning:
+        """With fresh weights; it has no backbone whose `settings` could be kept."""
+        return cls(config)
+
+    @property
+    def slots(self) -> list[str]:
+        return self._slots
+
+    def name_slots(self, names: Sequence[str]) -> None:
+        self._slots = list(names)
 
     def slot(self, name: str) -> int:
-        if name not in self.slots:
-            raise ValueError(f"embodiment '{name}': this policy has no such slot; it has {', '.join(self.slots)}")
-        return self.slots.index(name)
+        if name not in self._slots:
+            raise ValueError(f"embodiment '{name}': this policy has no such slot; it has {', '.join(self._slots)}")
+        return self._slots.index(name)
 
     def add_embodiment(self, name: str, *, start_from: str | None = None) -> int:
-        if name not in self.slots:
-            self.slots.append(name)
-        return self.slots.index(name)
+        if name not in self._slots:
+            self._slots.append(name)
+        return self._slots.index(name)
 
-    def think(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> Tokens:
+    def encode(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
         if pictures.shape[1] != 1 or pictures.shape[2] != 1:
             raise ValueError("the baseline bc sees one camera and one frame; choose another recipe, or one camera")
         seen = scaled(crop_pictures(pictures[:, 0], self.config.small.crop, self.training))
@@ -64,19 +78,19 @@ class BehaviourCloning(ChunkPolicy):
         ids = torch.tensor([zlib.crc32(text.encode()) % INSTRUCTIONS for text in instruction], device=seen.device)
         features = torch.cat([self.convolutions(seen), self.instruction(ids)], 1)[:, None]
         there = torch.ones(features.shape[:2], dtype=torch.bool, device=seen.device)
-        return Tokens(features, there, there)
+        return ContextTokens(features, there, there)
 
-    def _chunk(self, tokens: Tokens, state: Tensor) -> Tensor:
+    def _chunk(self, tokens: ContextTokens, state: Tensor) -> Tensor:
         chunk = self.head(torch.cat([tokens.features[:, 0], state], 1))
         return chunk.view(-1, self.config.horizon, self.config.max_action_dim)
 
-    def forward(self, batch: PolicyBatch) -> PolicyOutput:
+    def loss(self, batch: PolicyBatch) -> PolicyLoss:
         config = self.config
         check_batch(batch, horizon=config.horizon, state_dim=config.max_state_dim, action_dim=config.max_action_dim)
-        tokens = self.think(batch["pictures"], batch["picture_mask"], batch["instruction"])
+        tokens = self.encode(batch["pictures"], batch["picture_mask"], batch["instruction"])
         known = shown_state(batch["state_mask"], config.state_dropout if self.training else 0.0)
         predicted = self._chunk(tokens, batch["state"].masked_fill(~known, 0)).float()
-        return PolicyOutput(
+        return PolicyLoss(
             action_loss=flow_loss_per_sample(predicted, batch["action"], batch["action_mask"]),
             has_action=batch["action_mask"].flatten(1).any(1),
             future_states=None,
@@ -86,7 +100,7 @@ class BehaviourCloning(ChunkPolicy):
     @torch.no_grad()
     def sample(
         self,
-        tokens: Tokens,
+        tokens: ContextTokens,
         state: Tensor,
         state_mask: Tensor,
         slot: Tensor,

@@ -1,4 +1,4 @@
-"""What a policy is made of, as it is written to config.json and read back."""
+"""What a policy is made of, as it is written to config.json and read back. No torch: the command line reads it, too."""
 
 from __future__ import annotations
 
@@ -8,9 +8,58 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from vla.models.dit import DitConfig
-from vla.models.flow_matching import FlowConfig
-from vla.models.small import SmallBackboneConfig
+LATENT = "latent"
+"""Latent actions as an embodiment of their own: what giza extract writes is this robot's action."""
+SLOTS = (
+    LATENT,
+    "gr1",
+    "oxe_droid",
+    "agibot_genie1",
+    "unitree_g1",
+    "digit",
+    "aloha",
+    "franka",
+    "metaworld",
+    "new_embodiment",
+)
+"""The slots of every policy; `Embodiments.add` gives more."""
+CAPACITY = 32
+"""Slots that the weights have room for, as in GR00T."""
+
+
+@dataclass(frozen=True)
+class SmallBackboneConfig:
+    """A convolutional picture encoder and word embeddings, small enough to train in minutes on a CPU."""
+
+    dim: int = 128
+    """Width of a token."""
+    channels: tuple[int, ...] = (32, 64, 128)
+    """Of the stages; each halves the picture."""
+    crop: float = 6 / 7
+    """Side of the part of the picture that is seen: at a random place in training, the middle otherwise."""
+    colour: float = 0.0
+    """Standard deviation of a random linear change of the colours in training, the same for all pictures of a sample."""
+    keypoints: int = 32
+    """Spatial softmax coordinates (Levine et al. 2016) that one more token of each picture carries."""
+    summaries: int = 4
+    """Further tokens of each picture that are a linear map of its whole grid, as the flattened features of plain behaviour
+    cloning are: attention from scratch finds a place more slowly than one matrix does."""
+    words: int = 4096
+    """Buckets that words are hashed into; no vocabulary has to be kept."""
+    max_words: int = 24
+    """Longer instructions are cut."""
+    cameras: int = 4
+    """Most cameras."""
+    history: int = 4
+    """Most frames of history."""
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.crop <= 1:
+            raise ValueError(f"crop {self.crop}: must be within 0.5 and 1, a share of the picture's side")
+        if not 0 <= self.colour <= 1:
+            raise ValueError(f"colour {self.colour}: must be within 0 and 1, in units of half the range of a pixel")
+        if not self.channels or min(self.channels) < 8:
+            raise ValueError(f"channels {self.channels}: one stage or more, each of at least 8")
 
 
 @dataclass(frozen=True)
@@ -30,11 +79,89 @@ class VlmConfig:
 
 
 @dataclass(frozen=True)
-class PolicyConfig:
-    """A policy's parts and sizes. What belongs to one robot (dimensions, statistics, rates) is in its `RobotFacts`."""
+class DitConfig:
+    """Size and layout of the transformer."""
 
-    head: Literal["flow", "regression"] = "flow"
-    """flow: the dual system; regression: plain convolutional behaviour cloning, the baseline `bc`."""
+    layers: int = 16
+    """Blocks; even ones cross-attend."""
+    heads: int = 32
+    """Attention heads."""
+    head_dim: int = 48
+    """Width of a head; the transformer is heads x head_dim wide."""
+    output_dim: int = 1024
+    """Width of what the action decoders read."""
+    dropout: float = 0.2
+    """In training, after attention and MLP."""
+    cross: Literal["all", "alternate"] = "all"
+    """all: cross-attention sees every token; alternate (N1.6): text and image tokens in turn."""
+    future_layer: int = -1
+    """Future tokens are read after this many blocks (FLARE: 6 of 8); -1: after the last."""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "heads", "head_dim", "output_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"dit.{name} {getattr(self, name)}: must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dit.dropout {self.dropout}: must be within 0 and 1")
+        if self.future_layer != -1 and not 1 <= self.future_layer <= self.layers:
+            raise ValueError(f"dit.future_layer {self.future_layer}: must be -1 or within 1 to {self.layers}")
+
+    @property
+    def width(self) -> int:
+        return self.heads * self.head_dim
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """How times are drawn in training, and how many steps sampling takes."""
+
+    time: Literal["n1", "n1_6"] = "n1"
+    """n1: t = (s - b) / s, of GR00T N1 and N1.5; n1_6: t = (1 - b) s, of N1.6; b from Beta(alpha, beta), s = 0.999."""
+    alpha: float = 1.5
+    """Of the Beta distribution: above 1 more of the training falls on noisy chunks (small t)."""
+    beta: float = 1.0
+    """Of the Beta distribution."""
+    buckets: int = 1000
+    """The network is told int(t x buckets)."""
+    steps: int = 4
+    """Euler steps of sampling."""
+    temperature: float = 1.0
+    """Scale of the noise that sampling begins with: 1 draws from what was learned, 0 always answers by the middle of it, which
+    leaves the noise of noisy demonstrations out."""
+    middle: float = 0.0
+    """Share of the draws whose noise and time are 0, so that their velocity is the whole chunk: regression, which is what
+    sampling with temperature 0 begins with. Noise alone never shows the network its own middle. Of several draws it must
+    be a whole number of them."""
+    draws: int = 1
+    """Times and noises drawn for each sample of a batch: System 2 runs once for all of them, which is cheap training
+    where it costs more than the DiT."""
+
+    def __post_init__(self) -> None:
+        if self.alpha <= 0 or self.beta <= 0:
+            raise ValueError(f"alpha {self.alpha}, beta {self.beta}: both must be above 0")
+        if self.temperature < 0:
+            raise ValueError(f"temperature {self.temperature}: must be at least 0")
+        if not 0 <= self.middle <= 1:
+            raise ValueError(f"middle {self.middle}: within 0 and 1, a share of the draws")
+        for name in ("buckets", "steps", "draws"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")
+        share = self.middle * self.draws
+        if self.draws > 1 and abs(share - round(share)) > 1e-4:
+            choices = sorted({int(share) / self.draws, (int(share) + 1) / self.draws})
+            raise ValueError(
+                f"middle {self.middle} of {self.draws} draws is {share:g} of them, and must be a whole number; choose middle "
+                f"{choices[0]:.6g} or {choices[1]:.6g}, or other draws"
+            )
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """A policy's parts and sizes. What belongs to one robot (dimensions, statistics, rates) is in its `Embodiment`."""
+
+    head: str = "flow"
+    """flow: the dual system; regression: plain convolutional behaviour cloning, the baseline `bc`; or one that was registered
+    (vla/checkpoint.py)."""
     image_size: int = 84
     """Height and width of the pictures that come in."""
     history_s: tuple[float, ...] = (0.0,)
@@ -75,6 +202,36 @@ class PolicyConfig:
             raise ValueError(f"history_s {self.history_s}: ages in seconds, oldest first, the last 0; e.g. 1.0 0.5 0")
         if self.head == "regression" and self.vlm.name:
             raise ValueError("head 'regression' is the plain convolutional baseline: it takes no vlm.name")
+
+
+@dataclass(frozen=True)
+class InverseDynamicsConfig:
+    """Sizes of the model, and how its training pictures vary."""
+
+    image_size: int = 84
+    """Height and width of the pictures that come in."""
+    horizon: int = 16
+    """Steps of a chunk; the second picture is seen this many steps after the first."""
+    channels: tuple[int, ...] = (32, 64, 128, 128)
+    """Of the convolutions; each halves the picture."""
+    hidden: int = 256
+    """Width of the MLP."""
+    crop: float = 6 / 7
+    """Side of the part of the pictures that is seen: at a random place in training, the middle otherwise."""
+    light: float = 0.2
+    """Largest change of brightness (share of the range) and of contrast in training, the same for both pictures."""
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1 or self.hidden < 1:
+            raise ValueError(f"horizon {self.horizon}, hidden {self.hidden}: at least 1")
+        if not self.channels or any(width < 8 or width % 8 for width in self.channels):
+            raise ValueError(f"channels {self.channels}: one or more, each a multiple of 8")
+        if not 0.5 <= self.crop <= 1:
+            raise ValueError(f"crop {self.crop}: within 0.5 and 1, a share of the picture's side")
+        if not 0 <= self.light < 1:
+            raise ValueError(f"light {self.light}: within 0 and 1, e.g. 0.2")
+        if self.image_size * self.crop < 2 ** len(self.channels):
+            raise ValueError(f"image_size {self.image_size}: too small to be halved {len(self.channels)} times")
 
 
 def to_dict(config: PolicyConfig) -> dict[str, Any]:

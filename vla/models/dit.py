@@ -11,49 +11,15 @@ with AdaLN(h, c) = LayerNorm(h) (1 + scale(c)) + shift(c) and no gate.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vla.models.small import Tokens
+from vla.models.config import DitConfig
+from vla.policy import ContextTokens
 
 TIME_CHANNELS = 256
-
-
-@dataclass(frozen=True)
-class DitConfig:
-    """Size and layout of the transformer."""
-
-    layers: int = 16
-    """Blocks; even ones cross-attend."""
-    heads: int = 32
-    """Attention heads."""
-    head_dim: int = 48
-    """Width of a head; the transformer is heads x head_dim wide."""
-    output_dim: int = 1024
-    """Width of what the action decoders read."""
-    dropout: float = 0.2
-    """In training, after attention and MLP."""
-    cross: Literal["all", "alternate"] = "all"
-    """all: cross-attention sees every token; alternate (N1.6): text and image tokens in turn."""
-    future_layer: int = -1
-    """Future tokens are read after this many blocks (FLARE: 6 of 8); -1: after the last."""
-
-    def __post_init__(self) -> None:
-        for name in ("layers", "heads", "head_dim", "output_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"dit.{name} {getattr(self, name)}: must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dit.dropout {self.dropout}: must be within 0 and 1")
-        if self.future_layer != -1 and not 1 <= self.future_layer <= self.layers:
-            raise ValueError(f"dit.future_layer {self.future_layer}: must be -1 or within 1 to {self.layers}")
-
-    @property
-    def width(self) -> int:
-        return self.heads * self.head_dim
 
 
 def sinusoid(position: Tensor, channels: int) -> Tensor:
@@ -129,7 +95,7 @@ class DitBlock(nn.Module):
 
 
 class Dit(nn.Module):
-    """Tokens [B, L, W] and flow times -> outputs [B, L, output_dim], and the future tokens' states on the way."""
+    """ContextTokens [B, L, W] and flow times -> outputs [B, L, output_dim], and the future tokens' states on the way."""
 
     def __init__(self, config: DitConfig, context_dim: int) -> None:
         super().__init__()
@@ -144,7 +110,7 @@ class Dit(nn.Module):
         self.out = nn.Linear(width, config.output_dim)
 
     def forward(
-        self, x: Tensor, mask: Tensor, context: Tokens, time_bucket: Tensor, *, future: slice | None = None
+        self, x: Tensor, mask: Tensor, context: ContextTokens, time_bucket: Tensor, *, future: slice | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """`x` [B K, L, W] with `mask` bool [B K, L] (tokens that are there), `context` of B, `time_bucket` int64 [B K].
 
@@ -172,7 +138,7 @@ class Dit(nn.Module):
         scale, shift = self.out_condition(F.silu(condition)).unsqueeze(1).chunk(2, -1)
         return self.out(self.out_norm(x) * (1 + scale) + shift), states
 
-    def _context_mask(self, context: Tokens, number: int) -> Tensor:
+    def _context_mask(self, context: ContextTokens, number: int) -> Tensor:
         if self.config.cross == "all":
             return context.mask
         text_turn = (number // 2) % 2 == 0
@@ -198,10 +164,10 @@ class VisionLanguageBlocks(nn.Module):
             for _ in range(layers)
         )
 
-    def forward(self, tokens: Tokens) -> Tokens:
+    def forward(self, tokens: ContextTokens) -> ContextTokens:
         x = tokens.features
         for block in self.blocks:
             assert isinstance(block, nn.ModuleDict)
             x = x + block["attention"](block["norm"](x), mask=tokens.mask)
             x = x + block["mlp"](block["mlp_norm"](x))
-        return Tokens(x, tokens.mask, tokens.is_image)
+        return ContextTokens(x, tokens.mask, tokens.is_image)

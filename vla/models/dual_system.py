@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +19,8 @@ from vla.models.config import PolicyConfig
 from vla.models.dit import Dit, VisionLanguageBlocks, sinusoid
 from vla.models.embodiment_layers import Embodiments
 from vla.models.flow_matching import bucket, euler, flow_loss_per_sample, noised, sample_start
-from vla.models.small import Backbone, SmallBackbone, Tokens
-from vla.policy import ChunkPolicy, PolicyOutput, shown_state
+from vla.models.small import SmallBackbone
+from vla.policy import Backbone, ContextTokens, Policy, PolicyLoss, shown_state
 
 
 class Projector(nn.Module):
@@ -33,22 +35,25 @@ class Projector(nn.Module):
         layers = vlm.self_attention_layers
         self.attention = VisionLanguageBlocks(self.dim, layers, max(1, self.dim // 64)) if layers else None
 
-    def forward(self, tokens: Tokens) -> Tokens:
-        projected = Tokens(self.linear(self.norm(tokens.features)), tokens.mask, tokens.is_image)
+    def forward(self, tokens: ContextTokens) -> ContextTokens:
+        projected = ContextTokens(self.linear(self.norm(tokens.features)), tokens.mask, tokens.is_image)
         return projected if self.attention is None else self.attention(projected)
 
 
-class DualSystemPolicy(ChunkPolicy):
+class DualSystemPolicy(Policy):
     """GR00T's design (2503.14734) with exchangeable parts."""
+
+    tunable = True
+    config: PolicyConfig
 
     def __init__(self, config: PolicyConfig, backbone: Backbone | None = None) -> None:
         """`backbone`: an instance, instead of what the configuration names."""
         super().__init__(config)
-        self.backbone = backbone if backbone is not None else _backbone(config)
+        self.backbone = backbone if backbone is not None else _backbone(config, None)
         self.projector = Projector(self.backbone.dim, config)
         self.dit = Dit(config.dit, self.projector.dim)
         width = config.dit.width
-        self.embodiments = Embodiments(
+        self.embodiment_layers = Embodiments(
             state_dim=config.max_state_dim,
             action_dim=config.max_action_dim,
             hidden=config.hidden,
@@ -60,32 +65,50 @@ class DualSystemPolicy(ChunkPolicy):
         self.action_position = nn.Parameter(0.5 * sinusoid(torch.arange(config.horizon), width))
         self.future = nn.Parameter(0.5 * torch.randn(config.future_tokens, width))
 
+        self.register_load_state_dict_pre_hook(_renamed)
+
+    @classmethod
+    def build(cls, config: PolicyConfig, settings: Path | None) -> DualSystemPolicy:
+        """With fresh weights; `settings`: folder of a saved backbone's settings, whose weights are loaded afterwards."""
+        return cls(config, _backbone(config, settings))
+
     @property
-    def frame_encoder(self) -> nn.Module | None:
-        return self.backbone.frame_encoder
+    def system2(self) -> Backbone:
+        return self.backbone
 
     @property
     def future_tokens(self) -> int:
         return self.config.future_tokens
 
+    @property
+    def future_width(self) -> int:
+        return self.config.dit.width
+
+    @property
+    def slots(self) -> list[str]:
+        return self.embodiment_layers.names
+
+    def name_slots(self, names: Sequence[str]) -> None:
+        self.embodiment_layers.rename(names)
+
     def slot(self, name: str) -> int:
-        return self.embodiments.slot(name)
+        return self.embodiment_layers.slot(name)
 
     def add_embodiment(self, name: str, *, start_from: str | None = None) -> int:
-        return self.embodiments.add(name, start_from=start_from)
+        return self.embodiment_layers.add(name, start_from=start_from)
 
-    def think(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> Tokens:
+    def encode(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
         return self.projector(self.backbone(pictures, picture_mask, instruction))
 
-    def forward(self, batch: PolicyBatch) -> PolicyOutput:
+    def loss(self, batch: PolicyBatch) -> PolicyLoss:
         config = self.config
         check_batch(batch, horizon=config.horizon, state_dim=config.max_state_dim, action_dim=config.max_action_dim)
         if "features" in batch:
             dtype = next(self.dit.parameters()).dtype
-            seen = Tokens(batch["features"].to(dtype), batch["feature_mask"], batch["feature_is_image"])
+            seen = ContextTokens(batch["features"].to(dtype), batch["feature_mask"], batch["feature_is_image"])
             tokens = self.projector(seen)
         else:
-            tokens = self.think(batch["pictures"], batch["picture_mask"], batch["instruction"])
+            tokens = self.encode(batch["pictures"], batch["picture_mask"], batch["instruction"])
         draws = config.flow.draws if self.training else 1
         action, mask, state, state_mask, slot = (
             value.repeat_interleave(draws, 0)
@@ -106,7 +129,7 @@ class DualSystemPolicy(ChunkPolicy):
         predicted, states = self.velocity(tokens, x, mask, time, state, state_mask, slot)
         loss = flow_loss_per_sample(predicted.float(), velocity, mask)
         size = len(batch["action"])
-        return PolicyOutput(
+        return PolicyLoss(
             action_loss=loss.view(size, draws).mean(1),
             has_action=batch["action_mask"].flatten(1).any(1),
             future_states=None if states is None else states.unflatten(0, (size, draws)),
@@ -115,7 +138,7 @@ class DualSystemPolicy(ChunkPolicy):
 
     def velocity(
         self,
-        tokens: Tokens,
+        tokens: ContextTokens,
         x: Tensor,
         mask: Tensor,
         time: Tensor,
@@ -127,8 +150,8 @@ class DualSystemPolicy(ChunkPolicy):
         config = self.config
         time_bucket = bucket(time, config.flow)
         # what is padded must not be seen: neither noise in padded dimensions nor the value of a hidden state
-        action_tokens = self.embodiments.action(x.masked_fill(~mask, 0), time_bucket, slot) + self.action_position
-        state_token = self.embodiments.state(state.masked_fill(~state_mask, 0)[:, None], slot)
+        action_tokens = self.embodiment_layers.action(x.masked_fill(~mask, 0), time_bucket, slot) + self.action_position
+        state_token = self.embodiment_layers.state(state.masked_fill(~state_mask, 0)[:, None], slot)
         future = self.future.to(action_tokens.dtype).expand(len(x), -1, -1)
         sequence = torch.cat([state_token.to(action_tokens.dtype), future, action_tokens], 1)
         there = torch.cat(
@@ -141,12 +164,12 @@ class DualSystemPolicy(ChunkPolicy):
         )
         places = slice(1, 1 + config.future_tokens) if config.future_tokens else None
         output, states = self.dit(sequence, there, tokens, time_bucket, future=places)
-        return self.embodiments.decoder(output[:, -config.horizon :], slot), states
+        return self.embodiment_layers.decoder(output[:, -config.horizon :], slot), states
 
     @torch.no_grad()
     def sample(
         self,
-        tokens: Tokens,
+        tokens: ContextTokens,
         state: Tensor,
         state_mask: Tensor,
         slot: Tensor,
@@ -165,9 +188,17 @@ class DualSystemPolicy(ChunkPolicy):
         return euler(velocity, noise, config.flow.steps) * mask
 
 
-def _backbone(config: PolicyConfig) -> Backbone:
+def _renamed(policy: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Weights saved before the layers of embodiments had a name of their own."""
+    for name in [name for name in state if name.startswith(f"{prefix}embodiments.")]:
+        state[f"{prefix}embodiment_layers.{name.removeprefix(f'{prefix}embodiments.')}"] = state.pop(name)
+
+
+def _backbone(config: PolicyConfig, settings: Path | None) -> Backbone:
     if not config.vlm.name:
         return SmallBackbone(config.small)
     from vla.models.huggingface import HfBackbone
 
+    if settings is not None:
+        return HfBackbone.from_pretrained(settings, weights=False)
     return HfBackbone.from_pretrained(config.vlm.name, layer=config.vlm.layer)

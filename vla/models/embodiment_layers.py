@@ -13,25 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vla.models.config import CAPACITY, SLOTS
 from vla.models.dit import sinusoid
-
-LATENT = "latent"
-"""Latent actions as an embodiment of their own: what giza extract writes is this robot's action."""
-SLOTS = (
-    LATENT,
-    "gr1",
-    "oxe_droid",
-    "agibot_genie1",
-    "unitree_g1",
-    "digit",
-    "aloha",
-    "franka",
-    "metaworld",
-    "new_embodiment",
-)
-"""The slots of every policy; `Embodiments.add` gives more."""
-CAPACITY = 32
-"""Slots that the weights have room for, as in GR00T."""
 
 
 class SlotLinear(nn.Module):
@@ -142,6 +125,12 @@ class Embodiments(nn.Module):
         if source is not None:
             self._each(lambda layer: layer.copy_slot(source, number))
         return number
+
+    def rename(self, names: Sequence[str]) -> None:
+        """Names all slots anew. Raises ValueError where there are more than the weights have room for."""
+        if len(names) > self.capacity:
+            raise ValueError(f"{len(names)} slots: a policy has at most {self.capacity}")
+        self.names = list(names)
 
     def _each(self, do: Callable[[SlotLinear], None]) -> None:
         for module in self.modules():

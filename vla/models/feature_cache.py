@@ -1,4 +1,4 @@
-"""Tokens of a frozen backbone, computed once for each sample and kept on disk.
+"""ContextTokens of a frozen backbone, computed once for each sample and kept on disk.
 
     folder/<fingerprint of the backbone>/<shard>.safetensors
         features  float16 [M, D]   the tokens of the shard's prompts, one prompt after the other, without padding
@@ -30,7 +30,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vla.models.small import Backbone, Tokens
+from vla.policy import Backbone, ContextTokens
 
 OPEN_SHARDS = 64
 """Shards held open (memory-mapped) at a time."""
@@ -128,7 +128,7 @@ class FeatureCache:
                     progress(computed + known)
         return FillReport(computed, known)
 
-    def tokens(self, sample_ids: Sequence[str]) -> Tokens:
+    def tokens(self, sample_ids: Sequence[str]) -> ContextTokens:
         """Features float32 [B, N, D] of B samples, right-padded with zeros to the longest, on the CPU.
 
         Raises ValueError for a sample that is not in the cache.
@@ -142,7 +142,7 @@ class FeatureCache:
             features[k, : len(values)] = values
             mask[k, : len(values)] = True
             is_image[k, : len(values)] = pictured
-        return Tokens(features, mask, is_image)
+        return ContextTokens(features, mask, is_image)
 
     def refresh(self) -> None:
         """Reads the index of shards that another process has written since."""
@@ -203,7 +203,7 @@ class FeatureCache:
         os.replace(temporary, final)
         self._index(final.name, metadata)
 
-    def _compute(self, part: list[Prompt]) -> Tokens:
+    def _compute(self, part: list[Prompt]) -> ContextTokens:
         training = self.backbone.training
         self.backbone.eval()
         try:
@@ -228,7 +228,7 @@ class FeatureCache:
 
 
 def fingerprint(backbone: Backbone) -> str:
-    """Digest of a backbone's class, settings (`describe()`, or its `config`) and weights.
+    """Digest of a backbone's class, settings (`describe()`) and weights.
 
     Raises ValueError where a weight takes gradients.
     """
@@ -238,9 +238,8 @@ def fingerprint(backbone: Backbone) -> str:
             f"{trained} of the backbone's tensors are being trained: only a frozen backbone's features can be kept; "
             "train without the cache, or freeze it"
         )
-    describe: Any = getattr(backbone, "describe", lambda: repr(getattr(backbone, "config", "")))
     summary = hashlib.blake2b(digest_size=16)
-    summary.update(json.dumps([type(backbone).__qualname__, describe()], sort_keys=True, default=str).encode())
+    summary.update(json.dumps([type(backbone).__qualname__, backbone.describe()], sort_keys=True, default=str).encode())
     for name, value in sorted(backbone.state_dict().items()):
         summary.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         # one tensor at a time, as bytes: numpy knows no bfloat16

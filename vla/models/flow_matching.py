@@ -10,58 +10,14 @@ Notation of GR00T N1 (2503.14734, equation 1) with noise e, actions a and time t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from vla.models.config import FlowConfig
+
 TIME_SCALE = 0.999
 """s of both published forms; it keeps t off its far end."""
-
-
-@dataclass(frozen=True)
-class FlowConfig:
-    """How times are drawn in training, and how many steps sampling takes."""
-
-    time: Literal["n1", "n1_6"] = "n1"
-    """n1: t = (s - b) / s, of GR00T N1 and N1.5; n1_6: t = (1 - b) s, of N1.6; b from Beta(alpha, beta), s = 0.999."""
-    alpha: float = 1.5
-    """Of the Beta distribution: above 1 more of the training falls on noisy chunks (small t)."""
-    beta: float = 1.0
-    """Of the Beta distribution."""
-    buckets: int = 1000
-    """The network is told int(t x buckets)."""
-    steps: int = 4
-    """Euler steps of sampling."""
-    temperature: float = 1.0
-    """Scale of the noise that sampling begins with: 1 draws from what was learned, 0 always answers by the middle of it, which
-    leaves the noise of noisy demonstrations out."""
-    middle: float = 0.0
-    """Share of the draws whose noise and time are 0, so that their velocity is the whole chunk: regression, which is what
-    sampling with temperature 0 begins with. Noise alone never shows the network its own middle. Of several draws it must
-    be a whole number of them."""
-    draws: int = 1
-    """Times and noises drawn for each sample of a batch: System 2 runs once for all of them, which is cheap training
-    where it costs more than the DiT."""
-
-    def __post_init__(self) -> None:
-        if self.alpha <= 0 or self.beta <= 0:
-            raise ValueError(f"alpha {self.alpha}, beta {self.beta}: both must be above 0")
-        if self.temperature < 0:
-            raise ValueError(f"temperature {self.temperature}: must be at least 0")
-        if not 0 <= self.middle <= 1:
-            raise ValueError(f"middle {self.middle}: within 0 and 1, a share of the draws")
-        for name in ("buckets", "steps", "draws"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")
-        share = self.middle * self.draws
-        if self.draws > 1 and abs(share - round(share)) > 1e-4:
-            choices = sorted({int(share) / self.draws, (int(share) + 1) / self.draws})
-            raise ValueError(
-                f"middle {self.middle} of {self.draws} draws is {share:g} of them, and must be a whole number; choose middle "
-                f"{choices[0]:.6g} or {choices[1]:.6g}, or other draws"
-            )
 
 
 def sample_time(count: int, config: FlowConfig, generator: torch.Generator | None = None) -> Tensor:

@@ -1,7 +1,7 @@
 """A Hugging Face vision-language model as System 2: read at one language layer, the layers above cut off, frozen by default.
 
     pictures, instruction --(the model's own processor)--> prompt of text and picture tokens, right-padded
-        --(vision tower, language layers 1 ... `layer`)--> Tokens, one for each token of the prompt
+        --(vision tower, language layers 1 ... `layer`)--> ContextTokens, one for each token of the prompt
 
 SmolVLM2 (SmolLM2 + SigLIP, the nearest native relative of GR00T N1's Eagle-2) and Qwen3-VL (Cosmos-Reason2's architecture,
 GR00T N1.7) are tested. GR00T N1 and N1.5 read layer 12 (REFERENCE.md, section 2). No remote code is run, no pickle is read.
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vla.models.small import Backbone, Tokens
+from vla.policy import Backbone, ContextTokens
 
 DEFAULT_LAYER = 12
 SETTINGS = "hf_backbone.json"
@@ -161,7 +161,7 @@ class HfBackbone(Backbone):
         }
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
-    def forward(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> Tokens:
+    def forward(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
         """`pictures` uint8 [B, V, T, 3, S, S], `picture_mask` bool [B, V, T], B instructions -> tokens of D = `dim`.
 
         A prompt shows the pictures of a sample camera by camera, oldest first, then the instruction; missing ones are left
@@ -189,14 +189,14 @@ class HfBackbone(Backbone):
         device = next(self.vlm.parameters()).device
         return {name: value.to(device, non_blocking=True) for name, value in found.items()}
 
-    def encode(self, inputs: dict[str, Tensor]) -> Tokens:
+    def encode(self, inputs: dict[str, Tensor]) -> ContextTokens:
         """The model on what `prepare` returned."""
         mask = inputs["attention_mask"].bool()
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.is_trainable):
             features = self.vlm(**inputs, use_cache=False).last_hidden_state
             # what padding computes is nobody's business; zeros keep it from being random, or NaN
             features = features.masked_fill(~mask.unsqueeze(-1), 0)
-        return Tokens(features, mask, (inputs["input_ids"] == self.image_token) & mask)
+        return ContextTokens(features, mask, (inputs["input_ids"] == self.image_token) & mask)
 
     def set_trainable(self, *, vision: bool, top_layers: int) -> None:
         """Which weights take gradients: the vision tower with its connector, and the top of the language layers.
@@ -228,6 +228,13 @@ class HfBackbone(Backbone):
     def is_trainable(self) -> bool:
         """Whether any weight takes gradients."""
         return any(parameter.requires_grad for parameter in self.vlm.parameters())
+
+    @property
+    def is_constant(self) -> bool:
+        return not self.is_trainable
+
+    def save_settings(self, folder: Path) -> None:
+        self.save_pretrained(folder, weights=False)
 
     def train(self, mode: bool = True) -> HfBackbone:
         """A frozen model stays in evaluation mode."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,8 +22,9 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from corpora.store.files import write_json, written_whole
+from vla.embodiment import Embodiment
+from vla.models.config import InverseDynamicsConfig
 from vla.models.small import crop_pictures
-from vla.policy import RobotFacts
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -34,43 +34,13 @@ _GRID = 4
 """Cells a side that features are pooled to: where something moved matters, to a fraction of the picture."""
 
 
-@dataclass(frozen=True)
-class InverseDynamicsConfig:
-    """Sizes of the model, and how its training pictures vary."""
-
-    image_size: int = 84
-    """Height and width of the pictures that come in."""
-    horizon: int = 16
-    """Steps of a chunk; the second picture is seen this many steps after the first."""
-    channels: tuple[int, ...] = (32, 64, 128, 128)
-    """Of the convolutions; each halves the picture."""
-    hidden: int = 256
-    """Width of the MLP."""
-    crop: float = 6 / 7
-    """Side of the part of the pictures that is seen: at a random place in training, the middle otherwise."""
-    light: float = 0.2
-    """Largest change of brightness (share of the range) and of contrast in training, the same for both pictures."""
-
-    def __post_init__(self) -> None:
-        if self.horizon < 1 or self.hidden < 1:
-            raise ValueError(f"horizon {self.horizon}, hidden {self.hidden}: at least 1")
-        if not self.channels or any(width < 8 or width % 8 for width in self.channels):
-            raise ValueError(f"channels {self.channels}: one or more, each a multiple of 8")
-        if not 0.5 <= self.crop <= 1:
-            raise ValueError(f"crop {self.crop}: within 0.5 and 1, a share of the picture's side")
-        if not 0 <= self.light < 1:
-            raise ValueError(f"light {self.light}: within 0 and 1, e.g. 0.2")
-        if self.image_size * self.crop < 2 ** len(self.channels):
-            raise ValueError(f"image_size {self.image_size}: too small to be halved {len(self.channels)} times")
-
-
 class InverseDynamics(nn.Module):
     """The chunk, encoded by the robot's codec, of two pictures of one camera."""
 
-    def __init__(self, config: InverseDynamicsConfig, facts: RobotFacts) -> None:
+    def __init__(self, config: InverseDynamicsConfig, facts: Embodiment) -> None:
         """Raises ValueError for a codec that needs a state: video without actions has none."""
         super().__init__()
-        if facts.codec.spec.needs_state:
+        if facts.action_space.needs_state:
             raise ValueError(
                 "the action is delta or relative to the state, which video without actions does not tell: use absolute "
                 "actions"
@@ -86,7 +56,7 @@ class InverseDynamics(nn.Module):
             nn.ReLU(),
             nn.Linear(config.hidden, config.hidden),
             nn.ReLU(),
-            nn.Linear(config.hidden, config.horizon * facts.codec.action_dim),
+            nn.Linear(config.hidden, config.horizon * facts.action_space.encoded_action_dim),
         )
 
     @property
@@ -123,7 +93,7 @@ class InverseDynamics(nn.Module):
             encoded = self(present.to(self.device), future.to(self.device)).float().cpu().numpy()
         finally:
             self.train(was_training)
-        return self.facts.codec.decode_action(None, encoded)
+        return self.facts.action_space.decode_action(None, encoded)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes model.safetensors and config.json (with the robot and its codec), the latter last."""
@@ -150,7 +120,7 @@ class InverseDynamics(nn.Module):
             if values["giza_inverse_dynamics"] != FORMAT:
                 raise ValueError(f"format {values['giza_inverse_dynamics']!r}, this version reads {FORMAT}")
             sizes = {**values["model"], "channels": tuple(values["model"]["channels"])}
-            model = cls(InverseDynamicsConfig(**sizes), RobotFacts.from_json(values["robot"]))
+            model = cls(InverseDynamicsConfig(**sizes), Embodiment.from_json(values["robot"]))
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no inverse dynamics model of this version: {error}") from error
         missing, unexpected = load_model(model, str(folder / WEIGHTS), strict=False)

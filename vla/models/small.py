@@ -5,88 +5,17 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Tokens:
-    """Vision-language tokens of B samples."""
-
-    features: Tensor
-    """[B, N, D]."""
-    mask: Tensor
-    """bool [B, N]; True for a real token, False for padding."""
-    is_image: Tensor
-    """bool [B, N]; True for a token of a picture."""
-
-    def __post_init__(self) -> None:
-        for name in ("mask", "is_image"):
-            value = getattr(self, name)
-            if value.shape != self.features.shape[:2] or value.dtype != torch.bool:
-                raise ValueError(
-                    f"{name} {value.dtype} {list(value.shape)}: must be bool {list(self.features.shape[:2])}, as features"
-                )
-
-
-class Backbone(nn.Module, ABC):
-    """A vision-language model that is read as tokens."""
-
-    dim: int
-    """Width of a token."""
-
-    @abstractmethod
-    def forward(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> Tokens:
-        """`pictures` uint8 [B, V, T, 3, S, S], `picture_mask` bool [B, V, T], B instructions."""
-
-    @property
-    def frame_encoder(self) -> nn.Module | None:
-        """uint8 [B, 3, S, S] -> tokens [B, N, D], the part that looks at one frame alone; None where there is none."""
-        return None
-
+from vla.models.config import SmallBackboneConfig
+from vla.policy import Backbone, ContextTokens
 
 SUMMARY_GRID = 5
 """Side of the grid that the summaries read."""
-
-
-@dataclass(frozen=True)
-class SmallBackboneConfig:
-    """A convolutional picture encoder and word embeddings, small enough to train in minutes on a CPU."""
-
-    dim: int = 128
-    """Width of a token."""
-    channels: tuple[int, ...] = (32, 64, 128)
-    """Of the stages; each halves the picture."""
-    crop: float = 6 / 7
-    """Side of the part of the picture that is seen: at a random place in training, the middle otherwise."""
-    colour: float = 0.0
-    """Standard deviation of a random linear change of the colours in training, the same for all pictures of a sample."""
-    keypoints: int = 32
-    """Spatial softmax coordinates (Levine et al. 2016) that one more token of each picture carries."""
-    summaries: int = 4
-    """Further tokens of each picture that are a linear map of its whole grid, as the flattened features of plain behaviour
-    cloning are: attention from scratch finds a place more slowly than one matrix does."""
-    words: int = 4096
-    """Buckets that words are hashed into; no vocabulary has to be kept."""
-    max_words: int = 24
-    """Longer instructions are cut."""
-    cameras: int = 4
-    """Most cameras."""
-    history: int = 4
-    """Most frames of history."""
-
-    def __post_init__(self) -> None:
-        if not 0.5 <= self.crop <= 1:
-            raise ValueError(f"crop {self.crop}: must be within 0.5 and 1, a share of the picture's side")
-        if not 0 <= self.colour <= 1:
-            raise ValueError(f"colour {self.colour}: must be within 0 and 1, in units of half the range of a pixel")
-        if not self.channels or min(self.channels) < 8:
-            raise ValueError(f"channels {self.channels}: one stage or more, each of at least 8")
 
 
 class _Stage(nn.Module):
@@ -169,7 +98,7 @@ class SmallBackbone(Backbone):
     def frame_encoder(self) -> nn.Module:
         return self.vision
 
-    def forward(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> Tokens:
+    def forward(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
         batch, cameras, history = pictures.shape[:3]
         if cameras > self.config.cameras or history > self.config.history:
             raise ValueError(
@@ -193,7 +122,7 @@ class SmallBackbone(Backbone):
         mask = torch.cat([word_mask, image_mask], 1)
         is_image = torch.zeros_like(mask)
         is_image[:, words.shape[1] :] = True
-        return Tokens(features, mask, is_image)
+        return ContextTokens(features, mask, is_image)
 
     def embed(self, instruction: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
         """Word features [B, L, D] and bool mask [B, L]; an empty instruction is one token of its own."""

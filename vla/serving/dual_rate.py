@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from vla.models.small import Tokens
-    from vla.policy import ChunkPolicy
+    from vla.policy import ContextTokens, Policy
 
 _RECENT = 65_536
 """Ages of which the 95th percentile is taken: nine minutes at 120 Hz."""
@@ -68,9 +67,9 @@ class MonotonicClock:
 
 @dataclass(frozen=True)
 class Thought:
-    """Tokens of System 2."""
+    """ContextTokens of System 2."""
 
-    tokens: Tokens
+    tokens: ContextTokens
     observed_s: float
     """When the observation behind them was taken."""
 
@@ -198,7 +197,7 @@ class DualRateRunner:
 
     def __init__(
         self,
-        policy: ChunkPolicy,
+        policy: Policy,
         observe: Callable[[], Observation],
         *,
         embodiment: str,
@@ -223,7 +222,7 @@ class DualRateRunner:
                 raise ValueError(f"{name}_hz {hz:g}: must be more than 0 and finite")
         self.policy, self.observe, self.embodiment = policy, observe, embodiment
         self.interpolation: Literal["linear", "previous"] = interpolation
-        self.step_s = float(policy.step_s(embodiment))
+        self.step_s = float(policy.embodiment(embodiment).step_s)
         self._scale: NDArray[np.float32] | float = 1.0
         if increments is not None:
             share = 1 / (act_hz * self.step_s)
@@ -294,7 +293,7 @@ class DualRateRunner:
     def _think(self) -> bool:
         observation, taken = self._observed()
         device = self.policy.device
-        tokens = self.policy.think(
+        tokens = self.policy.encode(
             observation.pictures[None].to(device), observation.picture_mask[None].to(device), [observation.instruction]
         )
         self._thought = Thought(tokens, taken)

@@ -24,7 +24,7 @@ from vla.serving.modality_layout import ModalityLayout, layout_of
 from vla.serving.wire import Dialect, ModalityConfig
 
 if TYPE_CHECKING:
-    from vla.policy import ChunkPolicy
+    from vla.policy import Policy
 
 Resize = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
 """uint8 [H, W, 3] and a size S -> uint8 [S, S, 3], as the training data were resized."""
@@ -51,7 +51,7 @@ class ServedPolicy:
 
     def __init__(
         self,
-        policy: ChunkPolicy,
+        policy: Policy,
         embodiment: str,
         layout: ModalityLayout | None = None,
         *,
@@ -67,7 +67,7 @@ class ServedPolicy:
         self.layout = layout_of(policy, embodiment) if layout is None else layout
         self.dialect: Dialect = dialect
         self.max_batch, self.seed = max_batch, seed
-        self.step_s = float(policy.step_s(embodiment))
+        self.step_s = float(policy.embodiment(embodiment).step_s)
         self._generator = torch.Generator().manual_seed(seed)
 
     def get_action(self, data: Mapping[str, Any]) -> Any:
@@ -112,7 +112,7 @@ class ServedPolicy:
         """Raw actions float32 [B, H, Da]. Raises ValueError where the policy gives numbers that no robot should get."""
         pictures = torch.from_numpy(parsed.pictures)
         with torch.inference_mode():
-            acted: Any = self.policy.act(
+            acted: Any = self.policy.act_batch(
                 pictures,
                 torch.ones(pictures.shape[:3], dtype=torch.bool),
                 parsed.instruction,

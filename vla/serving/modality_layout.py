@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vla.serving.wire import Dialect, ModalityConfig
 
 if TYPE_CHECKING:
-    from vla.policy import ChunkPolicy
+    from vla.policy import Policy
 
 INSTRUCTION_KEY = "annotation.human.task_description"
 """Key of the instruction where a layout names none, as in GR00T's examples."""
@@ -138,15 +138,15 @@ class ModalityLayout:
         }
 
 
-def layout_of(policy: ChunkPolicy, embodiment: str, record: Mapping[str, Any] | None = None) -> ModalityLayout:
-    """The layout of a policy's robot: of `record` (a modality.json), of the checkpoint's own (`RobotFacts.modality`), or,
-    where there is none, its cameras and the parts of its `ActionSpec`.
+def layout_of(policy: Policy, embodiment: str, record: Mapping[str, Any] | None = None) -> ModalityLayout:
+    """The layout of a policy's robot: of `record` (a modality.json), of the checkpoint's own (`Embodiment.modality`), or,
+    where there is none, its cameras and the parts of its action space.
 
     Parts that do not lie together become one, named "state" or "action". Raises ValueError for a robot that the policy
     does not know, and for a record that does not fit it.
     """
-    facts = policy.robot(embodiment)
-    spec = facts.codec.spec
+    facts = policy.embodiment(embodiment)
+    spec = facts.action_space
     record = record or getattr(facts, "modality", None)
     if not record:
         state = _tiling("state", {part.name: part.state_dims or () for part in spec.parts}, spec.state_dim)

@@ -1,0 +1,42 @@
+"""An embodiment: what a policy must know of one robot to act on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vla.actions.space import ActionSpace
+
+
+@dataclass(frozen=True)
+class Embodiment:
+    """Kept in the policy's checkpoint."""
+
+    name: str
+    """Also that of the slot whose weights act."""
+    action_space: ActionSpace
+    """From the robot's numbers to the policy's and back."""
+    step_s: float
+    """Seconds between two steps of a chunk."""
+    cameras: tuple[str, ...]
+    """Names of its cameras, in the order in which images are given."""
+    modality: dict[str, Any] | None = None
+    """Named parts of its state and action, as meta/modality.json has them; None: those of the action space."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For a checkpoint; `from_json` restores the same bits."""
+        return {
+            "codec": self.action_space.to_json(),
+            "step_s": self.step_s,
+            "cameras": list(self.cameras),
+            "slot": self.name,
+            "modality": self.modality,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Embodiment:
+        """Inverse of `to_json`. Raises KeyError or ValueError for what is missing or does not fit."""
+        space = ActionSpace.from_json(values["codec"])
+        cameras = tuple(values["cameras"])
+        return cls(str(values["slot"]), space, float(values["step_s"]), cameras, values.get("modality"))
