@@ -185,9 +185,9 @@ def test_a_pyramid_trains_on_pseudo_actions_in_the_robots_slot(folders, labelled
         opened = open_mixture(MixtureSpec(datasets), policy, cache=folders[2])
         assert all(dataset.codec is policy.embodiments["block"].action_space for dataset in opened)
         found[datasets] = policy.embodiments["block"]
-    assert found[(video,)].codec.to_json() == labellers
+    assert found[(video,)].action_space.to_json() == labellers
     assert found[(video,)].step_s == pytest.approx(1 / FPS)
-    assert found[(robot, video)].codec.to_json() == found[(robot,)].codec.to_json() != labellers
+    assert found[(robot, video)].action_space.to_json() == found[(robot,)].action_space.to_json() != labellers
     relative = dataclasses.replace(
         robot, data=EpisodesAt(folders[0], EpisodeSelection(state=("0:2",))), label=Actions("delta")
     )
