@@ -1,0 +1,189 @@
+"""The jobs as functions: keyword arguments to a job's config, opened objects to the folders that it reads, its summary to a
+result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from jobs.cli import Recipes, closest
+from jobs.results import CorpusResult, EvaluationResult, LamResult, PolicyResult, Result
+
+if TYPE_CHECKING:
+    from corpora.clips.corpus import Corpus
+    from lapa.latents import Latents
+    from lapa.reporting.card import Card
+    from vla.policy import Policy
+
+Config = TypeVar("Config")
+Place = str | Path | Result
+FLAT = ("selection", "settings")
+"""Fields of a config whose own fields are given beside it, as on the command line."""
+
+
+def ingest(inputs: str | Path | Sequence[str | Path], out: str | Path, **fields: Any) -> CorpusResult:
+    """`giza ingest`: video files, folders, globs or lists to a corpus of clips."""
+    from jobs.commands.ingest import IngestConfig, run
+
+    several = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    config = configured(IngestConfig, {"inputs": [str(each) for each in several], "out": out, **fields})
+    return CorpusResult(config.out, run(config))
+
+
+def simulate(out: str | Path, **fields: Any) -> Result:
+    """`giza simulate`: Meta-World video with known actions, as a LeRobot dataset."""
+    from jobs.commands.simulate import SimulateConfig, run
+
+    config = configured(SimulateConfig, {"out": out, **fields})
+    return Result(config.out, run(config))
+
+
+def train_lam(corpus: Place | Corpus, out: str | Path, *, recipe: str = "small", **fields: Any) -> LamResult:
+    """`giza train-lam`: a latent action model on a corpus; its `model` is a `LatentActionModel`."""
+    from jobs.commands.train_lam import TrainLamConfig, run
+    from lapa.recipes import RECIPES
+
+    recipes = {name: vars(each) for name, each in RECIPES.items()}
+    given = {"corpus": folder_of(corpus), "out": out, **fields}
+    config = configured(TrainLamConfig, given, recipe=recipe, recipes=recipes)
+    return LamResult(config.out, run(config))
+
+
+def extract(lam: Place, corpus: Place | Corpus, out: str | Path, **fields: Any) -> Result:
+    """`giza extract`: the latent actions of a corpus, as Parquet."""
+    from jobs.commands.extract import ExtractConfig, run
+
+    given = {"lam": folder_of(lam), "corpus": folder_of(corpus), "out": out, **fields}
+    config = configured(ExtractConfig, given)
+    return Result(config.out, run(config))
+
+
+def report(lam: Place, corpus: Place | Corpus, latents: Place | Latents, out: str | Path, **fields: Any) -> Card:
+    """`giza report`: the report card of a model and its latents, also as report.json and report.html."""
+    from jobs.commands.report import ReportConfig, run
+
+    given = {"lam": folder_of(lam), "corpus": folder_of(corpus), "latents": folder_of(latents), "out": out}
+    return run(configured(ReportConfig, {**given, **fields}))
+
+
+def label(out: str | Path, **fields: Any) -> Result:
+    """`giza label`: pseudo-actions of a corpus by an inverse dynamics model."""
+    from jobs.commands.label import LabelConfig, run
+
+    places = {name: folder_of(value) if name == "corpus" else value for name, value in fields.items()}
+    config = configured(LabelConfig, {"out": out, **places})
+    return Result(config.out, run(config))
+
+
+def pretrain(
+    mixture: str | Path | Any, out: str | Path, *, recipe: str = "small", policy: Place | Policy = "", **fields: Any
+) -> PolicyResult:
+    """`giza pretrain`: a policy on a mixture, which is a pyramid file or what was read from one."""
+    from jobs.commands.pretrain import PretrainConfig, run
+    from jobs.policy_recipes import FIELDS
+
+    opened = None if isinstance(mixture, str | Path) else mixture
+    given = {
+        "pyramid": Path() if opened is not None else mixture,
+        "out": out,
+        "policy": saved(policy, Path(out) / "start"),
+        **fields,
+    }
+    config = configured(PretrainConfig, given, recipe=recipe, recipes=FIELDS)
+    return PolicyResult(config.out, run(config, mixture=opened))
+
+
+def ground(
+    data: Place, out: str | Path, *, recipe: str = "small", policy: Place | Policy = "", **fields: Any
+) -> PolicyResult:
+    """`giza ground`: fine-tunes a policy on demonstrations of one robot, or trains one from scratch."""
+    from jobs.commands.ground import GroundConfig, run
+    from jobs.policy_recipes import FIELDS
+
+    given = {"data": folder_of(data), "out": out, "policy": saved(policy, Path(out) / "start"), **fields}
+    config = configured(GroundConfig, given, recipe=recipe, recipes=FIELDS)
+    return PolicyResult(config.out, run(config))
+
+
+def evaluate(
+    policy: Place | Policy, out: str | Path, *, data: Place | None = None, quiet: bool = False, **fields: Any
+) -> EvaluationResult:
+    """`giza evaluate`: open loop on recorded episodes, closed loop in Meta-World."""
+    from jobs.commands.evaluate import EvaluateConfig, run
+
+    given = {"policy": saved(policy, Path(out) / "policy"), "out": out, **fields}
+    if data is not None:
+        given["data"] = folder_of(data)
+    config = configured(EvaluateConfig, given)
+    return EvaluationResult(config.out, run(config, quiet=quiet))
+
+
+def configured(
+    config_type: type[Config],
+    given: Mapping[str, Any],
+    *,
+    recipe: str = "",
+    recipes: Recipes | None = None,
+) -> Config:
+    """The config with what is `given` over the recipe's fields: a dictionary changes some fields of a nested config, a list
+    is a tuple, the fields of `FLAT` are given beside it. Raises ValueError for a recipe or a field there is not."""
+    values: dict[str, Any] = {}
+    if recipes is not None:
+        if recipe not in recipes:
+            raise ValueError(f"recipe '{recipe}': {closest(recipe, list(recipes))}")
+        values = {"recipe": recipe, **recipes[recipe]}
+    known = {field.name: field for field in dataclasses.fields(config_type)}  # type: ignore[arg-type]
+    for name, value in given.items():
+        inside = next((flat for flat in FLAT if name not in known and hasattr(_start(known.get(flat)), name)), None)
+        if name not in known and inside is None:
+            raise ValueError(f"no field '{name}' of this job. {closest(name, list(known))}")
+        if inside is not None:
+            values[inside] = _changed(values.get(inside, _start(known[inside])), {name: value})
+        elif isinstance(value, Mapping):
+            values[name] = _changed(values.get(name, _start(known[name])), value)
+        else:
+            values[name] = _plain(value, str(known[name].type))
+    return config_type(**values)
+
+
+def folder_of(place: Any) -> Path:
+    """Of a path, a result of this module, or something that was opened from a folder and says which."""
+    return Path(place if isinstance(place, str | Path) else place.folder)
+
+
+def saved(policy: Any, folder: Path) -> str:
+    """A policy by its run folder or hub name; one in memory is written to `folder` first."""
+    if isinstance(policy, str | Path):
+        return str(policy)
+    if isinstance(policy, Result):
+        return str(policy.folder)
+    policy.save_pretrained(folder)
+    return str(folder)
+
+
+def _start(field: dataclasses.Field[Any] | None) -> Any:
+    """What a config begins with in this field."""
+    if field is None:
+        return None
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
+
+
+def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
+    names = [field.name for field in dataclasses.fields(config)]
+    values = {}
+    for name, value in changes.items():
+        if name not in names:
+            raise ValueError(f"{type(config).__name__} has no field '{name}'. {closest(name, names)}")
+        nested = isinstance(value, Mapping) and dataclasses.is_dataclass(getattr(config, name))
+        values[name] = _changed(getattr(config, name), value) if nested else _plain(value, "")
+    return dataclasses.replace(config, **values)
+
+
+def _plain(value: Any, kind: str) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return Path(value).expanduser() if isinstance(value, str) and kind.startswith("Path") else value
