@@ -13,6 +13,10 @@ from jobs.results import CorpusResult, EvaluationResult, LamResult, PolicyResult
 
 if TYPE_CHECKING:
     from corpora.clips.corpus import Corpus
+    from corpora.mixture.mixture import MixtureSpec
+    from jobs.ablation.arms import Arm
+    from jobs.ablation.study import Study
+    from jobs.ablation.tiers import Tiers
     from lapa.latents import Latents
     from lapa.reporting.card import Card
     from vla.policy import Policy
@@ -78,7 +82,12 @@ def label(out: str | Path, **fields: Any) -> Result:
 
 
 def pretrain(
-    mixture: str | Path | Any, out: str | Path, *, recipe: str = "small", policy: Place | Policy = "", **fields: Any
+    mixture: str | Path | MixtureSpec,
+    out: str | Path,
+    *,
+    recipe: str = "small",
+    policy: Place | Policy = "",
+    **fields: Any,
 ) -> PolicyResult:
     """`giza pretrain`: a policy on a mixture, which is a pyramid file or what was read from one."""
     from jobs.commands.pretrain import PretrainConfig, run
@@ -118,6 +127,32 @@ def evaluate(
         given["data"] = folder_of(data)
     config = configured(EvaluateConfig, given)
     return EvaluationResult(config.out, run(config, quiet=quiet))
+
+
+def ablate(
+    out: str | Path,
+    *,
+    arms: Sequence[str | Arm] = (),
+    tiers: Tiers | None = None,
+    recipe: str = "demo",
+    **fields: Any,
+) -> Study:
+    """`giza ablate`: which tier buys what. `arms` by name or your own; `tiers` as `jobs.ablation.prepare` made them.
+
+    Raises ValueError where `tiers` lie in another folder than `out`.
+    """
+    from jobs.ablation.study import Study
+    from jobs.commands.ablate import RECIPES, AblateConfig, run
+
+    given: dict[str, Any] = {"out": out, **fields}
+    if tiers is not None:
+        if tiers.out != Path(out).resolve():
+            raise ValueError(f"out '{out}': the tiers lie in '{tiers.out}'; choose that folder")
+        given |= {"tasks": tiers.tasks, "data": tiers.data}
+    if arms:
+        given["arms"] = [arm if isinstance(arm, str) else arm.name for arm in arms]
+    config = configured(AblateConfig, given, recipe=recipe, recipes=RECIPES)
+    return Study(run(config, [arm for arm in arms if not isinstance(arm, str)]))
 
 
 def configured(

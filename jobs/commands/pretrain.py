@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.cli import parse
 from jobs.policy_recipes import FIELDS
 from jobs.policy_settings import TrainPolicy
+
+if TYPE_CHECKING:
+    from corpora.mixture.mixture import MixtureSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +32,17 @@ class PretrainConfig(TrainPolicy):
             raise ValueError(f"--held-share {self.held_share}: within 0 and 1")
 
 
-def run(config: PretrainConfig, *, quiet: bool = False) -> dict[str, Any]:
-    """Trains (or resumes) and saves the policy to `config.out`; returns the summary.
+def run(config: PretrainConfig, *, quiet: bool = False, mixture: MixtureSpec | None = None) -> dict[str, Any]:
+    """Trains (or resumes) and saves the policy to `config.out`; returns the summary. `mixture`: instead of the file.
 
     Raises ValueError for a wrong pyramid (all its faults together) and for datasets that do not fit the policy.
     """
     from corpora.mixture.mixture import read_mixture
     from jobs.policy_run import train_on
 
-    mixture, folder = read_mixture(config.pyramid), config.pyramid.expanduser().parent
+    folder = None
+    if mixture is None:
+        mixture, folder = read_mixture(config.pyramid), config.pyramid.expanduser().parent
     return train_on(
         config,
         mixture,
