@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from jobs.ablation.arms import Arm
     from jobs.ablation.study import Study
     from jobs.ablation.tiers import Tiers
-    from lapa.latents import Latents
     from lapa.reporting.card import Card
-    from vla.policy import Policy
+    from vla.policy import ChunkPolicy
 
 Config = TypeVar("Config")
 Place = str | Path | Result
@@ -64,7 +63,7 @@ def extract(lam: Place, corpus: Place | Corpus, out: str | Path, **fields: Any) 
     return Result(config.out, run(config))
 
 
-def report(lam: Place, corpus: Place | Corpus, latents: Place | Latents, out: str | Path, **fields: Any) -> Card:
+def report(lam: Place, corpus: Place | Corpus, latents: Any, out: str | Path, **fields: Any) -> Card:
     """`giza report`: the report card of a model and its latents, also as report.json and report.html."""
     from jobs.commands.report import ReportConfig, run
 
@@ -86,7 +85,7 @@ def pretrain(
     out: str | Path,
     *,
     recipe: str = "small",
-    policy: Place | Policy = "",
+    policy: Place | ChunkPolicy = "",
     **fields: Any,
 ) -> PolicyResult:
     """`giza pretrain`: a policy on a mixture, which is a pyramid file or what was read from one."""
@@ -105,7 +104,7 @@ def pretrain(
 
 
 def ground(
-    data: Place, out: str | Path, *, recipe: str = "small", policy: Place | Policy = "", **fields: Any
+    data: Place, out: str | Path, *, recipe: str = "small", policy: Place | ChunkPolicy = "", **fields: Any
 ) -> PolicyResult:
     """`giza ground`: fine-tunes a policy on demonstrations of one robot, or trains one from scratch."""
     from jobs.commands.ground import GroundConfig, run
@@ -117,7 +116,7 @@ def ground(
 
 
 def evaluate(
-    policy: Place | Policy, out: str | Path, *, data: Place | None = None, quiet: bool = False, **fields: Any
+    policy: Place | ChunkPolicy, out: str | Path, *, data: Place | None = None, quiet: bool = False, **fields: Any
 ) -> EvaluationResult:
     """`giza evaluate`: open loop on recorded episodes, closed loop in Meta-World."""
     from jobs.commands.evaluate import EvaluateConfig, run

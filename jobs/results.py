@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from corpora.clips.corpus import Corpus
     from jobs.evaluation.open_loop import OpenLoopResult
     from lapa.model.lam import LatentActionModel
-    from vla.policy import Policy
+    from vla.policy import ChunkPolicy
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class PolicyResult(Result):
     """Of `jobs.pretrain` and `jobs.ground`."""
 
     @cached_property
-    def model(self) -> Policy:
+    def model(self) -> ChunkPolicy:
         from vla.checkpoint import load_policy
 
         return load_policy(self.folder)
