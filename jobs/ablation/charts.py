@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullLocator, PercentFormatter
 
 from jobs.ablation.findings import Comparison, Success, in_points, percent
-from lapa.reporting.figures import BAD, CARD, GOOD, INK, LINE, SOFT, TIP, chart
+from lapa.reporting.figures import BAD, CARD, GOOD, INK, LINE, SOFT, TIP, beside, chart
 
 WIDTH = 480
 ROW = 26
@@ -27,7 +27,8 @@ def colours_of(arms: Sequence[str]) -> dict[str, str]:
 
 
 def success_bars(cells: Sequence[Success], colours: Mapping[str, str]) -> Figure:
-    """A bar for each arm, its interval as a whisker, each seed as a dot; a cell without a full seed is said to have none."""
+    """A bar for each arm, its interval as a whisker, each seed as a dot; a cell without a full seed is said to have
+    none."""
     figure, axes = _rows([cell.arm for cell in cells])
     for row, cell in enumerate(cells):
         found = cell.overall
@@ -46,7 +47,7 @@ def success_bars(cells: Sequence[Success], colours: Mapping[str, str]) -> Figure
             tip = f"{TIP}seed {seed}: {100 * share:.0f}%"
             dot = {"markersize": 5, "markerfacecolor": CARD, "markeredgecolor": INK, "clip_on": False, "zorder": 3}
             axes.plot([share], [row], "o", gid=tip, **dot)  # type: ignore[arg-type]
-        _figure_beside(axes, row, percent(found))
+        beside(axes, row, percent(found))
     axes.set(xlim=(0, 1))
     axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
     axes.xaxis.set_major_locator(MultipleLocator(0.25))
@@ -70,7 +71,7 @@ def forest(comparisons: Sequence[Comparison]) -> Figure:
         colour = {"lifts": GOOD, "lowers": BAD}.get(comparison.shown, SOFT)
         axes.hlines(row, 100 * found.low, 100 * found.high, color=colour, linewidth=2.4)
         axes.plot([100 * found.value], [row], "o", color=colour, markersize=8)
-        _figure_beside(axes, row, in_points(found))
+        beside(axes, row, in_points(found))
         reach = max(reach, -100 * found.low, 100 * found.high)
     axes.axvline(0, color=INK, linewidth=1.2, zorder=0.9)
     step = next(size for size in (5, 10, 20, 25, 50) if reach / size <= 4 or size == 50)
@@ -84,7 +85,8 @@ def forest(comparisons: Sequence[Comparison]) -> Figure:
 def learning_curves(curves: Mapping[str, Sequence[Curve]], colours: Mapping[str, str]) -> Figure | None:
     """Loss (logarithmic) over steps; each run thin, the mean of an arm's runs thick at the steps that all of them have.
 
-    `curves`: arm -> the curve of each run. Values that are not finite and positive are left out; None where none is left.
+    `curves`: arm -> the curve of each run. Values that are not finite and positive are left out; None where none is
+    left.
     """
     sound = {
         arm: [{step: loss for step, loss in run if math.isfinite(loss) and loss > 0} for run in runs]
@@ -123,7 +125,7 @@ def hour_bars(tiers: Sequence[Mapping[str, object]]) -> Figure:
         wide = max(math.log10(value) - shortest, 0.0) if value > 0 else 0.0
         axes.barh(row, wide, 0.75, left=-wide / 2, color=ARMS[2])
         episodes = f", {tier['episodes']:,} episodes" if isinstance(tier.get("episodes"), int) else ""
-        _figure_beside(axes, row, (f"{value:,.1f} h" if value >= 1 else f"{60 * value:.1f} min") + episodes)
+        beside(axes, row, (f"{value:,.1f} h" if value >= 1 else f"{60 * value:.1f} min") + episodes)
     axes.set(xticks=[])
     axes.grid(False)
     return figure
@@ -141,8 +143,3 @@ def _rows(names: Sequence[str]) -> tuple[Figure, Axes]:
 def _short(name: str) -> str:
     short = name if len(name) <= 20 else name[:19] + "…"
     return short.replace("$", r"\$")  # no formula
-
-
-def _figure_beside(axes: Axes, row: int, text: str) -> None:
-    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
-    axes.annotate(text, (1, row), xytext=(8, 0), color=INK, size=12, annotation_clip=False, **place)  # type: ignore[arg-type]

@@ -1,12 +1,12 @@
 """Success of each arm and paired differences between arms, with intervals from a bootstrap.
 
-All arms and seeds play the same starts, so that a difference is taken start by start and seed by seed before anything is
-resampled. The bootstrap has two levels, crossed rather than nested (the pigeonhole bootstrap of Owen, "The pigeonhole
-bootstrap", Annals of Applied Statistics 2007): seeds are resampled, and starts are resampled within each task, jointly
-for all seeds and for both arms. Tasks are not resampled: they are what was asked about, not a sample of tasks.
-Of n seeds or starts n - 1 are drawn (Rao and Wu 1988), because n of n understate the variance of a mean by (n - 1) / n,
-a third with 3 seeds. The crossed bootstrap counts the noise of single rollouts more than once, which makes it wide where
-seeds hardly differ; where seeds differ more than anything else, an interval from 3 of them is too narrow.
+All arms and seeds play the same starts, so that a difference is taken start by start and seed by seed before anything
+is resampled. The bootstrap has two levels, crossed rather than nested (the pigeonhole bootstrap of Owen, "The
+pigeonhole bootstrap", Annals of Applied Statistics 2007): seeds are resampled, and starts are resampled within each
+task, jointly for all seeds and for both arms. Tasks are not resampled: they are what was asked about, not a sample of
+tasks. Of n seeds or starts n - 1 are drawn (Rao and Wu 1988), because n of n understate the variance of a mean by (n -
+1) / n, a third with 3 seeds. The crossed bootstrap counts the noise of single rollouts more than once, which makes it
+wide where seeds hardly differ; where seeds differ more than anything else, an interval from 3 of them is too narrow.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ def _weights(
 
 
 def _drawn(rng: np.random.Generator, count: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Weights [*shape, count] that sum to 1: count - 1 of `count` drawn with replacement, the one there is if it is one."""
+    """Weights [*shape, count] that sum to 1: count - 1 of `count` drawn with replacement, the one there is if it is
+    one."""
     drawn = max(1, count - 1)
     return rng.multinomial(drawn, np.full(count, 1 / count), size=shape) / drawn
 

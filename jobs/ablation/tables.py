@@ -77,7 +77,8 @@ COST = {
 
 
 def costs(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Means over the finished runs of each arm and number of demonstrations, None without one, and hours of all of them."""
+    """Means over the finished runs of each arm and number of demonstrations, None without one, and hours of all of
+    them."""
     rows = []
     for arm in result["arms"]:
         for demos in result["settings"]["demos"]:

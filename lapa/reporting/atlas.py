@@ -51,7 +51,8 @@ class Atlas:
     """All of it, as rows of the sample."""
 
     kind: str
-    """What an entry is: "sequences of codes", "codes of the first token" or "k-means clusters of the continuous latent"."""
+    """What an entry is: "sequences of codes", "codes of the first token" or "k-means clusters of the continuous
+    latent"."""
     entries: tuple[AtlasEntry, ...]
     neighbours: tuple[Neighbours, ...]
 
@@ -176,8 +177,8 @@ def nearest(sample: LatentSample, query: int, candidates: NDArray[np.integer]) -
 def neighbour_agreement(
     latent: NDArray[np.floating], y: NDArray[np.floating], groups: NDArray[Any], seed: int, most: int = 2000
 ) -> float | None:
-    """How much nearer in motion a pair's nearest neighbour (of another group) is than a random pair: 1 the same motion, 0 no
-    nearer than chance. None with a single group."""
+    """How much nearer in motion a pair's nearest neighbour (of another group) is than a random pair: 1 the same motion,
+    0 no nearer than chance. None with a single group."""
     names = np.unique(groups)
     if len(names) < 2:
         return None

@@ -1,4 +1,5 @@
-"""The report card: what was measured of a latent action model and its latents, each figure beside its trivial baselines.
+"""The report card: what was measured of a latent action model and its latents, each figure beside its trivial
+baselines.
 
 `lapa.reporting.measure` fills it in, `verdict.py` judges it, `page.html.j2` shows it; report.json is `Card.to_json`.
 """

@@ -84,8 +84,8 @@ def _themed(style: str) -> str:
 
 
 def usage_bars(positions: Sequence[Sequence[int]]) -> Figure:
-    """Share of each code, in the order of the codebook, with a line where all would be used alike; from the counts of each
-    position in a row of codes."""
+    """Share of each code, in the order of the codebook, with a line where all would be used alike; from the counts of
+    each position in a row of codes."""
     counts = np.array([sum(column) for column in zip_longest(*positions, fillvalue=0)])
     shares = counts / max(1, counts.sum())
     even = 1 / len(shares)
@@ -93,7 +93,7 @@ def usage_bars(positions: Sequence[Sequence[int]]) -> Figure:
     for code, bar in enumerate(axes.bar(range(len(shares)), shares, 0.85, color=ACCENT)):
         bar.set_gid(f"{TIP}code {code}: {100 * shares[code]:.1f}%")
     axes.axhline(even, color=SOFT, dashes=(4, 3), linewidth=1)
-    _beside(axes, 1.0, even, f"{100 * even:.1f}% each", SOFT)
+    beside(axes, even, f"{100 * even:.1f}% each", SOFT)
     axes.set(xlim=(-0.5, len(shares) - 0.5), yticks=[], xticks=range(len(shares)) if len(shares) <= 32 else [])
     return figure
 
@@ -117,7 +117,7 @@ def label_curves(
             tip = f"{TIP}{titles[name]}: R2 {value:.2f} with {count} labelled pairs"
             axes.plot([count], [shown], "o", color=colour, markersize=6, gid=tip)
         placed = min(placed - 0.065 * (1 - low), values[-1])
-        _beside(axes, 1.0, placed, titles[name], colour, weight="bold" if strong else "normal")
+        beside(axes, placed, titles[name], colour, weight="bold" if strong else "normal")
     ticks = sorted({point[0] for curve in curves.values() for point in curve})
     axes.set(
         xscale="log", ylim=(low - 0.02, 1.02), xlabel="labelled pairs", yticks=np.arange(low, 1.01, 0.2).round(1) + 0.0
@@ -128,10 +128,20 @@ def label_curves(
     return figure
 
 
-def _beside(axes: Axes, x: float, y: float, text: str, colour: str, **font: str) -> None:
+def beside(axes: Axes, y: float, text: str, colour: str = INK, weight: str = "normal") -> None:
     """Text at the right of the chart, at the height `y` of its data."""
-    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
-    axes.annotate(text, (x, y), xytext=(6, 0), color=colour, size=12, annotation_clip=False, **place, **font)  # type: ignore[arg-type]
+    axes.annotate(
+        text,
+        (1, y),
+        (8, 0),
+        ("axes fraction", "data"),
+        "offset points",
+        color=colour,
+        size=12,
+        va="center",
+        annotation_clip=False,
+        weight=weight,
+    )
 
 
 def strip(groups: Sequence[Sequence[NDArray[np.uint8]]], side: int, alt: str) -> Markup:

@@ -229,8 +229,8 @@ def _some_clips(clips: Sequence[ClipRow], settings: ReportSettings) -> list[Clip
 def _warnings(sample: LatentSample, run: RunFacts, model: LatentActionModel) -> list[str]:
     if sample.latent.shape[1] != model.config.latent_size:
         raise ValueError(
-            f"the latents have {sample.latent.shape[1]} dimensions, the model {model.config.latent_size}: they are of another "
-            "model; extract them again with giza extract"
+            f"the latents have {sample.latent.shape[1]} dimensions, the model {model.config.latent_size}: they are of "
+            "another model; extract them again with giza extract"
         )
     warnings = []
     if run.model_hash and sample.model_hashes != (run.model_hash,):

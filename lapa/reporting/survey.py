@@ -55,8 +55,8 @@ def survey_clips(
     rng: np.random.Generator,
     tell: Progress,
 ) -> Survey:
-    """Reads the sample's clips once. `prefer` [N]: pairs of held-out groups, which alone are decoded where there are any;
-    `with_truth`: clips whose actions are known, which the untrained networks see."""
+    """Reads the sample's clips once. `prefer` [N]: pairs of held-out groups, which alone are decoded where there are
+    any; `with_truth`: clips whose actions are known, which the untrained networks see."""
     candidates = np.flatnonzero(prefer) if prefer.any() else np.arange(len(sample))
     count = min(settings.reconstructions, len(candidates))
     decoded = np.zeros(len(sample), bool)

@@ -2,19 +2,19 @@
 
 The rules, in this order:
 1. Collapsed codes or a collapsed latent: do not trust.
-2. The decoder does as well with random codes, or no better than a copied first frame: do not trust where no actions are known
-   that say otherwise; a concern where they do.
+2. The decoder does as well with random codes, or no better than a copied first frame: do not trust where no actions are
+   known that say otherwise; a concern where they do.
 3. Actions known: the probe decides.
    - Its interval reaches down to 0.05 or less, or shuffled latents do as well: do not trust.
-   - The first frame, an untrained network or PCA is better with all labels by an interval, and the latent beats it at no
-     label budget: do not trust; what is better for nothing should be used instead.
-   - Above first frame, untrained network and PCA, each interval above zero, with an R2 of at least 0.5 and without concerns:
-     trust.
+   - The first frame, an untrained network or PCA is better with all labels by an interval, and the latent beats it at
+     no label budget: do not trust; what is better for nothing should be used instead.
+   - Above first frame, untrained network and PCA, each interval above zero, with an R2 of at least 0.5 and without
+     concerns: trust.
    - Otherwise: trust with care, and the concerns are named.
 4. Actions of this body unknown: cannot tell. What else was measured is said, and what would settle it.
-Concerns: test videos that the model was trained on; much of the camera's motion in the latent; a latent that rebuilds pictures
-across a cut; a code book that is mostly idle; a random code that explains nearly as much as a pair's own; latents of another
-model.
+Concerns: test videos that the model was trained on; much of the camera's motion in the latent; a latent that rebuilds
+images across a cut; a codebook that is mostly idle; a random code that explains nearly as much as a pair's own; latents
+of another model.
 """
 
 from __future__ import annotations
@@ -41,15 +41,16 @@ RIVALS = {
 
 
 def judge(card: Card, body: str) -> Verdict:
-    """The verdict on the latents of one body: what was measured of all of them, and what is known of this body's motion."""
+    """The verdict on the latents of one body: what was measured of all of them, and what is known of this body's
+    motion."""
     collapse = _collapse(card)
     decoder = _decoder(card)
     concerns = _concerns(card, body)
     if body not in card.probes:
         untold = Reason(
             "concern",
-            f"No known actions to compare with ({_unknown(card, body)}), so nothing here shows that the latents are actions; a "
-            "few dozen labelled clips, ingested with the rest, would settle it.",
+            f"No known actions to compare with ({_unknown(card, body)}), so nothing here shows that the latents are "
+            "actions; a few dozen labelled clips, ingested with the rest, would settle it.",
         )
         reasons = [*collapse, *decoder, untold, *concerns]
         broken = any(reason.kind == "bad" for reason in reasons)
@@ -85,8 +86,8 @@ def _collapse(card: Card) -> list[Reason]:
         reasons.append(
             Reason(
                 "bad",
-                f"The continuous latent has collapsed: its variance lies in {latent.effective_dims:.1f} of {latent.dim} "
-                "dimensions.",
+                "The continuous latent has collapsed: its variance lies in "
+                f"{latent.effective_dims:.1f} of {latent.dim} dimensions.",
             )
         )
     if codes is None:
@@ -138,8 +139,8 @@ def _concerns(card: Card, body: str) -> list[Reason]:
     across, real = card.cuts.explained, card.cuts.real_explained
     if across > CUT_EXPLAINED:
         text = (
-            f"Across a cut, where there is no action, the code still rebuilds {100 * across:.0f}% of the difference: it copies the "
-            "second frame."
+            f"Across a cut, where there is no action, the code still rebuilds {100 * across:.0f}% of the difference: it "
+            "copies the second frame."
         )
         reasons.append(Reason("concern", text))
     elif real > max(across, 0.0) + DECODER_GAIN:

@@ -229,8 +229,9 @@ def test_bars_and_points_stand_where_the_figures_say() -> None:
     for row, (comparison, spot, span) in enumerate(zip(compared, spots, drawn.collections, strict=True)):
         (low, y), (high, _) = span.get_segments()[0]
         found = comparison.overall
-        assert (low, high, y) == (pytest.approx(100 * found.low), pytest.approx(100 * found.high), row)  # type: ignore[union-attr]
-        assert spot.get_xdata() == pytest.approx([100 * found.value]) and spot.get_ydata() == [row]  # type: ignore[union-attr]
+        assert found is not None
+        assert (low, high, y) == (pytest.approx(100 * found.low), pytest.approx(100 * found.high), row)
+        assert spot.get_xdata() == pytest.approx([100 * found.value]) and spot.get_ydata() == [row]
         colours = {"lifts": GOOD, "lowers": BAD}
         assert spot.get_color() == colours.get(comparison.shown, SOFT)
 

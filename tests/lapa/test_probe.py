@@ -19,7 +19,7 @@ from lapa.reporting.probes.probe import (
     resample_groups,
     run_probe,
 )
-from lapa.reporting.probes.ridge import assign_folds, coordinates_of, fit_ridge, ridge_path
+from lapa.reporting.probes.ridge import ALPHAS, assign_folds, coordinates_of, fit_ridge, ridge_path
 from lapa.reporting.settings import ProbeSettings
 
 
@@ -53,21 +53,20 @@ def test_a_fit_with_its_own_offset_predicts_as_scikit_learn() -> None:
 
 def test_penalty_is_the_best_of_a_slow_grouped_search() -> None:
     x, y, names = data(groups=6, each=5, dim=25, noise=3.0)
-    alphas = 10.0 ** np.arange(-2.0, 5.0)
     fold_of = assign_folds(names, 5, np.random.default_rng(0))
     z = (x - x.mean(0)) / np.sqrt((x.std(0) ** 2).mean())
     errors = []
-    for alpha in alphas:
+    for alpha in ALPHAS:
         error = 0.0
         for fold in np.unique(fold_of):
             kept = fold_of != fold
             guess = Ridge(alpha=alpha, solver="svd").fit(z[kept], y[kept]).predict(z[~kept])
             error += float((((guess - y[~kept]) ** 2) / y.var(0)).sum())
         errors.append(error)
-    fit = fit_ridge(x, y, names, alphas=alphas)
+    fit = fit_ridge(x, y, names)
     if fit.scaling == "global":
-        assert fit.alpha == alphas[int(np.argmin(errors))]
-    assert fit.alpha > alphas[0]  # 30 pairs, 25 dimensions and much noise want a penalty
+        assert fit.alpha == ALPHAS[int(np.argmin(errors))]
+    assert fit.alpha > ALPHAS[0]  # 30 pairs, 25 dimensions and much noise want a penalty
 
 
 def test_coordinates_are_what_they_are_called() -> None:
@@ -183,8 +182,8 @@ def test_budgets_take_that_many_labels() -> None:
 
 
 def test_no_label_of_a_tested_episode_is_fitted_on() -> None:
-    """Labels of tested episodes are poisoned by a shift d and by -d. What is predicted must not follow, so that the sum of
-    (e - d)^2 + (e + d)^2 over the tested pairs is that of 2 e^2 + 2 d^2, whatever the errors e are."""
+    """Labels of tested episodes are poisoned by a shift d and by -d. What is predicted must not follow, so that the sum
+    of (e - d)^2 + (e + d)^2 over the tested pairs is that of 2 e^2 + 2 d^2, whatever the errors e are."""
     x, y, names = data()
     held_out, shift = np.isin(names, ["episode_00", "episode_01"]), 10.0
     settings = ProbeSettings(budgets=(16, 64), draws=3, bootstrap=5)

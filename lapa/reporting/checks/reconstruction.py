@@ -1,4 +1,5 @@
-"""Does the decoder follow the code, on held-out pairs, and is the code more than a copy of the second frame, across cuts?
+"""Does the decoder follow the code, on held-out pairs, and is the code more than a copy of the second frame, across
+cuts?
 
 Squared errors are averaged over the pixels that both stabilised frames show (all, without camera compensation) and
 over pairs before a decibel is taken. All pairs are of groups held out of training where there are such groups.
@@ -44,8 +45,9 @@ def check_reconstruction(
 ) -> tuple[Reconstruction, list[list[Frame]], bool]:
     """(figures, example pictures, whether the stored latents are what the model makes of these pairs).
 
-    `held`: pairs to decode, with their rows of the sample; `thumbs` [N, 2, THUMB, THUMB, 3] of the sample; `components`: of
-    the training pairs' difference images, as many as the latent has dimensions; `on`: what the pairs are.
+    `held`: pairs to decode, with their rows of the sample; `thumbs` [N, 2, THUMB, THUMB, 3] of the sample;
+    `components`: of the training pairs' difference images, as many as the latent has dimensions; `on`: what the pairs
+    are.
     """
     rows = np.concatenate([rows for rows, _ in held])
     pairs = ModelPairs.joined([pairs for _, pairs in held])
@@ -81,8 +83,8 @@ def check_cuts(
 ) -> tuple[Cuts | None, list[list[Frame]]]:
     """(figures of pairs across a cut, or None where no two clips differ enough; example pictures).
 
-    `ends` [clips, 2, S, S, 3]: first and last frame of each of `clips`; clips of different sources that look alike are left
-    out. `thumbs` and `components` as in `check_reconstruction`; `real_explained` is its figure.
+    `ends` [clips, 2, S, S, 3]: first and last frame of each of `clips`; clips of different sources that look alike are
+    left out. `thumbs` and `components` as in `check_reconstruction`; `real_explained` is its figure.
     """
     chosen, kind = cut_pairs(clips, rng, MAX_CUTS)
     energy = float(np.median((change_images(thumbs[:: max(1, len(thumbs) // 2000)]) ** 2).mean(1)))
@@ -145,8 +147,8 @@ def reconstruction_errors(
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float32]]:
     """(mean square error of each pair [P] by what is decoded on its first frame, the pairs' continuous latents [P, D]).
 
-    own: its quantised code; continuous: its latent before quantisation; shuffled: the quantised code of pair `other` [P];
-    random: a random code; copy: nothing is decoded, the (stabilised) first frame stands in; plain_copy: the first
+    own: its quantised code; continuous: its latent before quantisation; shuffled: the quantised code of pair `other`
+    [P]; random: a random code; copy: nothing is decoded, the (stabilised) first frame stands in; plain_copy: the first
     frame as it was for the second as it was.
     """
     generator = torch.Generator().manual_seed(seed)

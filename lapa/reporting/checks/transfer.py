@@ -98,8 +98,8 @@ def transfer_strips(
 
 @torch.inference_mode()
 def transfer_agreement(model: LatentActionModel, pairs: ModelPairs, other: NDArray[np.integer]) -> Agreement:
-    """Latents of pairs `other` [P] decoded on another clip's first frame and read again from the prediction: the mean cosine,
-    about the mean latent. Equal figures mean that the prediction does not show the action.
+    """Latents of pairs `other` [P] decoded on another clip's first frame and read again from the prediction: the mean
+    cosine, about the mean latent. Equal figures mean that the prediction does not show the action.
     """
     latents, reread = [], []
     for start in range(0, len(pairs), BATCH):

@@ -1,7 +1,8 @@
 """What a latent must beat: the first frame alone, the difference image's principal components, the same network
 untrained, and the latents of other pairs.
 
-Each is a `lapa.reporting.probes.probe.Feature`: what it learns from data it learns from the split's training pairs, without labels.
+Each is a `lapa.reporting.probes.probe.Feature`: what it learns from data it learns from the split's training pairs,
+without labels.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The probes of a report: for each embodiment with known actions what is asked for, its pairs, its split and its features."""
+"""The probes of a report: for each embodiment with known actions what is asked for, its pairs, its split and its
+features."""
 
 from __future__ import annotations
 
@@ -190,14 +191,16 @@ def choose_holdout(
         test = {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
         if not test:
             raise ValueError(
-                f"test groups {', '.join(patterns)} match none of {len(names)} groups with known actions, such as '{names[0]}'"
+                f"test groups {', '.join(patterns)} match none of {len(names)} groups with known actions, such as "
+                f"'{names[0]}'"
             )
         if len(test) == len(names):
             raise ValueError(f"test groups {', '.join(patterns)} match every group: none is left to fit the probe on")
         seen = sorted(test & trained)
         if seen:
             warnings.append(
-                f"{len(seen)} of {len(test)} test groups were in the model's training, {seen[0]} for one: the probe flatters it."
+                f"{len(seen)} of {len(test)} test groups were in the model's training, {seen[0]} for one: the probe "
+                "flatters it."
             )
         kind: HoldoutKind = "named"
         splits = held_out_split(groups, test)
@@ -208,8 +211,8 @@ def choose_holdout(
         kind, splits = "k-fold", k_fold_splits(groups, folds, seed)
         if test & trained:
             warnings.append(
-                f"Only {len(set(names) & held_out)} of {len(names)} episodes with known actions were held out of training, so "
-                "each is held out of the probe in turn; the latent model has seen most of their video."
+                f"Only {len(set(names) & held_out)} of {len(names)} episodes with known actions were held out of "
+                "training, so each is held out of the probe in turn; the latent model has seen most of their video."
             )
     if len(test) < FEW_GROUPS:
         notes.append(f"The intervals rest on {len(test)} test episodes and are rough.")

@@ -1,8 +1,8 @@
 """The ridge probe: how much of a known motion a linear read-out finds in a latent, on episodes it never saw.
 
-Groups (source videos, episodes) are the unit throughout: the probe is fitted on some and tested on others, its penalty is
-chosen by cross-validation over groups, and its intervals come from resampling the test groups, because the pairs of one
-episode are not independent. All features are fitted on the same pairs and tested with the same resamples, so that a
+Groups (source videos, episodes) are the unit throughout: the probe is fitted on some and tested on others, its penalty
+is chosen by cross-validation over groups, and its intervals come from resampling the test groups, because the pairs of
+one episode are not independent. All features are fitted on the same pairs and tested with the same resamples, so that a
 difference between two of them has an interval of its own.
 """
 
@@ -21,8 +21,8 @@ from lapa.reporting.settings import ProbeSettings
 
 Array = NDArray[np.float64]
 Feature = Callable[["Split"], Sequence[NDArray[np.floating]]]
-"""Given a split, the feature's variants (several seeds of one baseline, for instance), each [N, D]. What a feature learns
-from data (a PCA) it must learn from `split.train` alone."""
+"""Given a split, the feature's variants (several seeds of one baseline, for instance), each [N, D]. What a feature
+learns from data (a PCA) it must learn from `split.train` alone."""
 
 
 @dataclass(frozen=True)
