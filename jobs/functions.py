@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jobs.ablation.study import Study
     from jobs.ablation.tiers import Tiers
     from lapa.reporting.card import Card
-    from vla.policy import ChunkPolicy
+    from vla.policy import Policy
 
 Config = TypeVar("Config")
 Place = str | Path | Result
@@ -85,7 +85,7 @@ def pretrain(
     out: str | Path,
     *,
     recipe: str = "small",
-    policy: Place | ChunkPolicy = "",
+    policy: Place | Policy = "",
     **fields: Any,
 ) -> PolicyResult:
     """`giza pretrain`: a policy on a mixture, which is a pyramid file or what was read from one."""
@@ -104,7 +104,7 @@ def pretrain(
 
 
 def ground(
-    data: Place, out: str | Path, *, recipe: str = "small", policy: Place | ChunkPolicy = "", **fields: Any
+    data: Place, out: str | Path, *, recipe: str = "small", policy: Place | Policy = "", **fields: Any
 ) -> PolicyResult:
     """`giza ground`: fine-tunes a policy on demonstrations of one robot, or trains one from scratch."""
     from jobs.commands.ground import GroundConfig, run
@@ -116,7 +116,7 @@ def ground(
 
 
 def evaluate(
-    policy: Place | ChunkPolicy, out: str | Path, *, data: Place | None = None, quiet: bool = False, **fields: Any
+    policy: Place | Policy, out: str | Path, *, data: Place | None = None, quiet: bool = False, **fields: Any
 ) -> EvaluationResult:
     """`giza evaluate`: open loop on recorded episodes, closed loop in Meta-World."""
     from jobs.commands.evaluate import EvaluateConfig, run

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from corpora.clips.corpus import Corpus
     from jobs.evaluation.open_loop import OpenLoopResult
     from lapa.model.lam import LatentActionModel
-    from vla.policy import ChunkPolicy
+    from vla.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class PolicyResult(Result):
     """Of `jobs.pretrain` and `jobs.ground`."""
 
     @cached_property
-    def model(self) -> ChunkPolicy:
+    def model(self) -> Policy:
         from vla.checkpoint import load_policy
 
         return load_policy(self.folder)
