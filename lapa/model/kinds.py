@@ -54,7 +54,7 @@ QUANTISERS = Registry(
         "none": "lapa.model.quantisers:NoBottleneck",
     },
 )
-"""Subclasses of `lapa.model.quantisers.Quantiser`."""
+"""Subclasses of `lapa.model.quantiser.Quantiser`."""
 WAYS_IN = Registry(
     "input",
     {

@@ -1,79 +1,22 @@
 """Quantisers of latent actions: NSVQ (LAPA's), VQ, residual VQ, FSQ, and continuous latents (KL or none).
 
-A quantiser sees latents [B, tokens, dim], answers with `Quantised`, and answers for itself: what it makes, its codebook, and
-whether there are codes at all (`Quantiser`). Codes that nobody uses are replaced by random live *encodings*, never by copies
-of other codes (which would stay duplicates), and over all ranks alike.
+Codes that nobody uses are replaced by random live *encodings*, never by copies of other codes (which would stay duplicates),
+and over all ranks alike.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from lapa.model.kinds import QUANTISERS
+from lapa.model.quantiser import Quantised, Quantiser
 from lapa.model.quantiser_config import QuantiserConfig
-
-
-@dataclass(frozen=True)
-class Quantised:
-    """What a quantiser makes of latents [B, tokens, dim]."""
-
-    quantized: Tensor
-    """[B, tokens, dim], what the decoder sees; gradients pass to the latents."""
-    codes: Tensor | None
-    """int64 [B, positions], a code for each of `Quantiser.sizes`; None for continuous latents."""
-    loss: Tensor
-    """Scalar to be added to the training loss."""
-
-
-class Quantiser(nn.Module):
-    """From latents to what the decoder sees, and what others must know of it. A subclass defines `forward`, and of the rest
-    what differs; `register` makes it known by name."""
-
-    Config: ClassVar[type[QuantiserConfig]] = QuantiserConfig
-    """The class of its configuration: a subclass of `QuantiserConfig` where it has fields of its own."""
-    continuous: bool = False
-    """Whether there are no codes: the encoder is then trained through what it returns."""
-
-    def __init__(self, config: QuantiserConfig, dim: int, tokens: int) -> None:
-        """For latents of `tokens` tokens of `dim` dimensions."""
-        super().__init__()
-        self.config = config
-        self.tokens = tokens
-
-    def forward(self, z: Tensor) -> Quantised:
-        """`z` [B, tokens, dim]."""
-        raise NotImplementedError
-
-    @property
-    def codebook(self) -> Tensor | None:
-        """[codes, dim], the vector of each code, where all tokens share them; None where they cannot be listed so."""
-        return None
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """How many codes there are for each position of a pair's row of codes; empty for continuous latents."""
-        return () if self.continuous else (self.config.codebook_size,) * self.tokens
-
-    @property
-    def codebook_index(self) -> tuple[int, ...]:
-        """Which codebook each position's codes are of; tokens share one unless the quantiser says otherwise."""
-        return (0,) * len(self.sizes)
-
-    @property
-    def settled(self) -> bool:
-        """False where a codebook waits for its first batch to be made from: codes would depend on which comes first."""
-        return True
-
-    def adopt(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Weights of another run's quantiser by the names that they have here."""
-        return weights
 
 
 def register(name: str, cls: type[Quantiser]) -> None:
@@ -165,8 +108,6 @@ class _LearnedCodebooks(Quantiser):
     net: nn.Module
 
     def _options(self, dim: int) -> dict[str, Any]:
-        # ranks must agree on the codes; the library only knows how when a process group is up
-        together = dist.is_available() and dist.is_initialized()
         return {
             "dim": dim,
             "codebook_size": self.config.codebook_size,
@@ -175,7 +116,7 @@ class _LearnedCodebooks(Quantiser):
             "kmeans_init": True,
             "kmeans_iters": 10,
             "threshold_ema_dead_code": 1,
-            "sync_codebook": together,
+            "sync_codebook": False,  # see _follow_all_ranks
         }
 
     @property
@@ -190,13 +131,25 @@ class _LearnedCodebooks(Quantiser):
     def forward(self, z: Tensor) -> Quantised:
         z = z.float()
         if self.training:
-            fair = z.shape[0] * z.shape[1] / self.config.codebook_size
+            ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+            fair = ranks * z.shape[0] * z.shape[1] / self.config.codebook_size
             for codebook in self._codebooks:
+                if ranks > 1:
+                    _follow_all_ranks(codebook)
                 codebook.threshold_ema_dead_code = self.config.expire_below * fair
                 codebook.reset_cluster_size = fair
         with torch.autocast(z.device.type, enabled=False):  # distances in bf16 choose wrong codes
             quantized, codes, loss = self.net(z)
         return Quantised(quantized, codes.long().flatten(1), loss.sum())
+
+
+def _follow_all_ranks(codebook: Any) -> None:
+    """What the library's sync_codebook sets, which must be known when a model is built: there is no process group yet then."""
+    from vector_quantize_pytorch.vector_quantize_pytorch import sample_vectors_distributed
+
+    codebook.use_ddp = True
+    codebook.sample_fn = codebook.replace_sample_fn = sample_vectors_distributed
+    codebook.kmeans_all_reduce_fn = codebook.all_reduce_fn = dist.all_reduce
 
 
 class VectorQuantiser(_LearnedCodebooks):

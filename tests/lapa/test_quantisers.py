@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,9 @@ import torch
 from lapa.model.checkpoint import load_lam, save_lam
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel
+from lapa.model.quantiser import Quantised, Quantiser
 from lapa.model.quantiser_config import QuantiserConfig
 from lapa.model.quantisers import (
-    Quantised,
-    Quantiser,
     TwoStageQuantiser,
     build_quantiser,
     fsq_levels,
@@ -217,3 +218,35 @@ def test_an_unknown_kind_is_refused_with_those_that_are_known() -> None:
     values["quantiser"]["heads"] = 3
     with pytest.raises(ValueError, match=r"unknown quantiser fields \['heads'\]"):
         LamConfig.from_dict(values)
+
+
+RANK = """
+import sys
+import torch
+import torch.distributed as dist
+from lapa.model.quantiser_config import QuantiserConfig
+from lapa.model.quantisers import build_quantiser
+
+folder, rank = sys.argv[1], int(sys.argv[2])
+torch.manual_seed(rank)
+kinds = ("vq", "rvq")
+nets = [build_quantiser(QuantiserConfig(kind, codebook_size=4, levels=1, decay=0.9), 2, tokens=1) for kind in kinds]
+dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+for _ in range(10):
+    for net in nets:
+        net.train()((10.0 if rank else -10.0) + torch.randn(16, 1, 2))
+torch.save([nets[0].codebook, nets[1].net.codebooks[0]], f"{folder}/{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+def test_codes_follow_what_every_process_sees(tmp_path: Path) -> None:
+    """Two processes, each with encodings of its own; the quantisers were built before they knew of each other."""
+    commands = [[sys.executable, "-c", RANK, str(tmp_path), str(rank)] for rank in range(2)]
+    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    for process in running:
+        _, said = process.communicate(timeout=200)
+        assert process.returncode == 0, said
+    for one, other in zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+        assert one.min() < -8 and one.max() > 8
