@@ -216,7 +216,7 @@ class Meter(Callback):
         self._seen += 1
         if self._seen > SETTLE_BATCHES:
             self._busy_s += self._end - self._start
-            self._samples += len(batch[self._key])
+            self._samples += len(batch[self._key] if self._key else batch)
         if self._seen % 20 == 0:
             pl_module.log(f"speed/{self._unit}_per_s", self.samples_per_s)
             pl_module.log("speed/data_wait_share", self.wait_share)

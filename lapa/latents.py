@@ -1,15 +1,15 @@
-"""Latents on disk: Parquet parts, each a run of clips of one shard, written whole or not at all.
+"""Latents on disk: what `giza extract` writes, and how it is read again.
 
-A part carries in its schema's metadata what it was made of (model, gap, stride, corpus, clips) and which clips gave no
-rows, so a resumed extraction reads footers and nothing else.
+latents = Latents.open("latents")
+of_clip = latents.read([clip.row.clip_id])     # codes, latent, t_s ...
+sample = latents.sample(10_000, seed=0)        # the same at every call, whole clips first
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from corpora.clips.manifest import ClipRow
-from corpora.store.files import written_whole
+from corpora.clips.parts import Part, PartKey, PartSummary, SkippedClip, part_paths, read_record, write_part
+from lapa.pairs.batch import PairBatch
 
 SUMMARY = "extract.json"
 FORMAT = 2
 """Raised when the same settings would give other rows."""
-_METADATA = b"giza"
+TRUTH_SHARE = 0.75
+"""Pairs with known actions may take this share of the sample where there are others; the probe lives on them."""
+THINNING = 4
+"""A clip's pairs overlap in time: at most so many times more are decoded than are kept."""
+
 
 SCHEMA = pa.schema(
     [
@@ -50,171 +55,261 @@ models; latent: before quantisation, flattened; motion: mean absolute difference
 first to second, row-major."""
 
 
-@dataclass(frozen=True)
-class LatentKey:
-    """What decides the rows of a folder of latents; two folders with one key hold the same rows."""
+@dataclass(frozen=True, kw_only=True)
+class LatentKey(PartKey):
+    """What decides the rows of a folder of latents."""
 
-    model_hash: str
+    format: int = FORMAT
     gap_s: float
     stride_s: float
-    corpus: str
-    """Fingerprint of the corpus."""
-    part_frames: int
-    format: int = FORMAT
 
 
 @dataclass(frozen=True)
-class Part:
-    """Clips that become one Parquet file."""
+class LatentSample:
+    """N pairs, in the order of the Parquet parts."""
 
-    index: int
-    shard: str
-    rows: tuple[ClipRow, ...]
-
-    @property
-    def name(self) -> str:
-        return f"part-{self.index:06d}.parquet"
-
-    @property
-    def digest(self) -> str:
-        """Of the clips and their order."""
-        names = [self.shard, *(row.clip_id for row in self.rows)]
-        return hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
-
-
-@dataclass(frozen=True)
-class PartSummary:
-    """What a finished part holds."""
-
-    index: int
-    clips: int
-    """Clips with rows."""
-    pairs: int
-    skipped: tuple[dict[str, str], ...]
-    """clip_id, source, reason, detail of each clip that gave no row."""
-
-
-@dataclass(frozen=True)
-class PairColumns:
-    """The rows of one clip, column by column; P pairs."""
-
-    row: ClipRow
+    clip_id: NDArray[np.str_]
+    group: NDArray[np.str_]
+    tier: NDArray[np.str_]
+    embodiment: NDArray[np.str_]
+    """The tier where no embodiment is named."""
     t_s: NDArray[np.float64]
+    """Source time of the first frame."""
     gap_s: NDArray[np.float64]
+    codes: NDArray[np.int32] | None
+    """[N, codes]; None for continuous models."""
+    latent: NDArray[np.float32]
+    """[N, D] before quantisation."""
+    quantized: NDArray[np.float32]
     motion: NDArray[np.float32]
-    camera: NDArray[np.float32]
-    """[P, 9]."""
+    """Mean absolute difference of luma, 0-255."""
+    camera: NDArray[np.float64]
+    """[N, 3, 3] homography from first to second, normalised coordinates."""
     camera_inlier_ratio: NDArray[np.float32]
+    """0 where the camera's motion is unknown."""
+    pairs: int
+    """Pairs that the folder holds, the sample's among them."""
+    model_hashes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.t_s)
 
 
-def plan_parts(clips: Sequence[ClipRow], part_frames: int) -> list[Part]:
-    """Clips in the order of the shards, cut where a shard ends or a part would hold more than `part_frames` frames."""
-    if part_frames < 1:
-        raise ValueError(f"part_frames {part_frames}: must be at least 1; try 4096")
-    parts: list[Part] = []
-    rows: list[ClipRow] = []
-    for row in sorted(clips, key=lambda row: (row.shard, row.index_in_shard)):
-        full = sum(r.frames for r in rows) + row.frames > part_frames
-        if rows and (full or rows[0].shard != row.shard):
-            parts.append(Part(len(parts), rows[0].shard, tuple(rows)))
-            rows = []
-        rows.append(row)
-    if rows:
-        parts.append(Part(len(parts), rows[0].shard, tuple(rows)))
-    return parts
-
-
-def write_part(
+def write_latent_part(
     out: Path,
     part: Part,
     key: LatentKey,
-    pairs: Sequence[PairColumns],
-    latents: Mapping[str, NDArray[Any]],
-    skipped: Sequence[dict[str, str]],
+    clips: Sequence[tuple[ClipRow, PairBatch]],
+    latents: dict[str, NDArray[Any]],
+    skipped: Sequence[SkippedClip],
 ) -> PartSummary:
-    """Writes `part` under its name once it is complete.
-
-    `latents`: codes, latent, quantized, [rows of all pairs, D] each.
-    """
-    count = sum(len(columns) for columns in pairs)
-    summary = PartSummary(part.index, len(pairs), count, tuple(skipped))
-    repeated = {
-        name: [getattr(columns.row, name) for columns in pairs for _ in range(len(columns))]
+    """Writes `part`: rows of `SCHEMA`, one a pair. `latents`: codes, latent, quantized, [pairs of all clips, D] each."""
+    count = sum(len(pairs) for _, pairs in clips)
+    named = {
+        name: [getattr(row, name) for row, pairs in clips for _ in range(len(pairs))]
         for name in ("source", "group", "clip_id", "tier", "embodiment")
     }
+
+    def column(name: str, dtype: type) -> NDArray[Any]:
+        return np.concatenate([np.zeros(0, dtype), *(getattr(pairs, name).numpy().ravel() for _, pairs in clips)])
+
     table = pa.table(
         {
-            **repeated,
-            "t_s": _joined([columns.t_s for columns in pairs], np.float64),
-            "gap_s": _joined([columns.gap_s for columns in pairs], np.float64),
-            "codes": _lists(latents["codes"], np.int32),
-            "latent": _lists(latents["latent"], np.float32),
-            "quantized": _lists(latents["quantized"], np.float32),
-            "motion": _joined([columns.motion for columns in pairs], np.float32),
-            "camera": _lists(_joined([columns.camera for columns in pairs], np.float32).reshape(count, 9), np.float32),
-            "camera_inlier_ratio": _joined([columns.camera_inlier_ratio for columns in pairs], np.float32),
+            **named,
+            "t_s": column("t_s", np.float64),
+            "gap_s": column("gap_s", np.float64),
+            **{name: _lists(values) for name, values in latents.items()},
+            "motion": column("motion", np.float32),
+            "camera": _lists(column("camera", np.float32).reshape(count, 9)),
+            "camera_inlier_ratio": column("camera_inlier_ratio", np.float32),
             "model_hash": [key.model_hash] * count,
         },
         schema=SCHEMA,
     )
-    record = {"key": dataclasses.asdict(key), "digest": part.digest, "summary": dataclasses.asdict(summary)}
-    table = table.replace_schema_metadata({_METADATA: json.dumps(record, sort_keys=True).encode()})
-    with written_whole(out / part.name) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    summary = PartSummary(part.index, len(clips), count, tuple(clip.to_json() for clip in skipped))
+    write_part(out, part, key, table, summary)
     return summary
 
 
-def finished_parts(out: Path, plan: Sequence[Part], key: LatentKey) -> dict[int, PartSummary]:
-    """Summaries of the parts of `plan` that are there.
+class Latents:
+    """A folder of latents."""
 
-    Raises ValueError where the folder holds latents of another model, gap, stride or corpus, or a part that giza did
-    not write.
-    """
-    by_name = {part.name: part for part in plan}
-    done: dict[int, PartSummary] = {}
-    for path in sorted(out.glob("part-*.parquet")):
-        record = _read_record(path)
-        there = record["key"]
-        here = dataclasses.asdict(key)
-        differing = [name for name in here if there.get(name) != here[name]]
-        if differing:
-            values = ", ".join(f"{name} {there.get(name)!r} there, {here[name]!r} asked for" for name in differing)
+    def __init__(self, folder: str | Path) -> None:
+        """Raises ValueError where the folder holds none."""
+        self.folder = Path(folder).expanduser()
+        self.parts = part_paths(self.folder)
+        if not self.parts:
+            raise ValueError(f"'{folder}' holds no latents: make them with giza extract --out {folder}")
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Latents:
+        return cls(folder)
+
+    @property
+    def key(self) -> LatentKey:
+        """What decided the rows."""
+        return LatentKey(**read_record(self.parts[0])["key"])
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What extract.json says; {} where the extraction has not finished."""
+        path = self.folder / SUMMARY
+        return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+
+    def __len__(self) -> int:
+        """Pairs."""
+        return sum(pq.read_metadata(path).num_rows for path in self.parts)
+
+    def codes(self) -> Iterator[NDArray[np.int32]]:
+        """Codes [rows, codes] of all pairs, a batch at a time; [rows, 0] for continuous models."""
+        for batch in self._columns(["codes"]):
+            yield _array(batch.column("codes"), np.int32)
+
+    def read(self, clip_ids: Iterable[str]) -> LatentSample:
+        """All pairs of these clips. Raises ValueError where there are none."""
+        wanted = set(clip_ids)
+        names = [name for batch in self._columns(["clip_id"]) for name in batch.column("clip_id").to_pylist()]
+        chosen = np.array([name in wanted for name in names], bool)
+        if not chosen.any():
+            raise ValueError(f"'{self.folder}' holds no latents of the {len(wanted)} clips asked for")
+        return self._rows(chosen)
+
+    def sample(
+        self,
+        max_pairs: int,
+        seed: int = 0,
+        *,
+        clips: Iterable[str] | None = None,
+        first: Iterable[str] = (),
+        gap_s: float | None = None,
+    ) -> LatentSample:
+        """At most `max_pairs` pairs of `clips` (ids; default: all), those in `first` first in line.
+
+        `gap_s`: only pairs within a fifth of it. The same files and seed give the same sample. Raises ValueError where no
+        pair is left.
+        """
+        number_of: dict[str, int] = {}
+        clip_parts: list[NDArray[np.int64]] = []
+        gap_parts: list[NDArray[np.float64]] = []
+        for batch in self._columns(["clip_id", "gap_s"]):
+            encoded = batch.column("clip_id").dictionary_encode()
+            numbers = [number_of.setdefault(name, len(number_of)) for name in encoded.dictionary.to_pylist()]
+            clip_parts.append(np.array(numbers, np.int64)[encoded.indices.to_numpy(zero_copy_only=False)])
+            gap_parts.append(batch.column("gap_s").to_numpy(zero_copy_only=False))
+        names = list(number_of)
+        clip_of = np.concatenate([np.zeros(0, np.int64), *clip_parts])
+        gaps = np.concatenate([np.zeros(0), *gap_parts])
+        known, truth = None if clips is None else set(clips), set(first)
+        usable = np.array([known is None or name in known for name in names], bool)[clip_of]
+        if gap_s is not None:
+            usable &= np.abs(gaps - gap_s) <= 0.2 * gap_s
+        if not usable.any():
+            wanted = "" if gap_s is None else f" with a gap near {gap_s:g} s"
             raise ValueError(
-                f"--out {out} holds other latents ({values}); choose another --out, or remove it to start anew"
+                f"'{self.folder}' holds {len(clip_of)} pairs, none{wanted} of a clip of this corpus: give the corpus that "
+                "these latents were extracted from"
             )
-        part = by_name.get(path.name)
-        if part is None or record["digest"] != part.digest:
-            raise ValueError(
-                f"{path} was made from other clips than the corpus has now; choose another --out, or remove it to "
-                "start anew"
-            )
-        summary = record["summary"]
-        done[part.index] = PartSummary(part.index, summary["clips"], summary["pairs"], tuple(summary["skipped"]))
-    return done
+        in_front = np.array([name in truth for name in names], bool)[clip_of]
+        return self._rows(choose_rows(clip_of, names, usable, in_front, max_pairs, seed))
+
+    def _columns(self, columns: list[str], rows: int = 8192) -> Iterator[pa.RecordBatch]:
+        """All rows, a batch at a time."""
+        for path in self.parts:
+            with pq.ParquetFile(path) as file:
+                missing = set(columns) - set(file.schema_arrow.names)
+                if missing:
+                    raise ValueError(f"{path} lacks {sorted(missing)}: extract the latents again with giza extract")
+                yield from file.iter_batches(batch_size=rows, columns=columns)
+
+    def _rows(self, chosen: NDArray[np.bool_]) -> LatentSample:
+        """The rows of a mask over all of them."""
+        taken: list[pa.RecordBatch] = []
+        start = 0
+        for batch in self._columns([name for name in SCHEMA.names if name != "source"]):
+            mask = chosen[start : start + len(batch)]
+            start += len(batch)
+            if mask.any():
+                taken.append(batch.filter(pa.array(mask)))
+        table = pa.Table.from_batches(taken).combine_chunks()
+
+        def text(name: str) -> NDArray[np.str_]:
+            return np.array(table.column(name).to_pylist(), np.str_)
+
+        def number(name: str) -> NDArray[Any]:
+            return table.column(name).to_numpy()
+
+        def lists(name: str, dtype: Any) -> NDArray[Any]:
+            return _array(table.column(name).combine_chunks(), dtype)
+
+        codes = lists("codes", np.int32)
+        camera = lists("camera", np.float64)
+        return LatentSample(
+            clip_id=text("clip_id"),
+            group=text("group"),
+            tier=text("tier"),
+            embodiment=np.where(text("embodiment") == "", text("tier"), text("embodiment")),
+            t_s=number("t_s"),
+            gap_s=number("gap_s"),
+            codes=codes if codes.shape[1] else None,
+            latent=lists("latent", np.float32),
+            quantized=lists("quantized", np.float32),
+            motion=number("motion"),
+            camera=camera.reshape(-1, 3, 3),
+            camera_inlier_ratio=number("camera_inlier_ratio"),
+            pairs=len(chosen),
+            model_hashes=tuple(sorted(set(table.column("model_hash").to_pylist()))),
+        )
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except pa.ArrowInvalid as error:
-        raise ValueError(
-            f"{path} is not a whole Parquet file ({error}); remove it and run the same command again"
-        ) from error
-    if _METADATA not in metadata:
-        raise ValueError(f"{path} was not written by giza extract; choose another --out")
-    return dict(json.loads(metadata[_METADATA]))
+def choose_rows(
+    clip_of: NDArray[np.int64],
+    names: list[str],
+    usable: NDArray[np.bool_],
+    has_truth: NDArray[np.bool_],
+    max_pairs: int,
+    seed: int,
+) -> NDArray[np.bool_]:
+    """Mask [rows] of the sample: whole clips in the order of a hash of their names, then thinned evenly."""
+    truth_rows, other_rows = usable & has_truth, usable & ~has_truth
+    truth_quota = min(
+        int(truth_rows.sum()), max_pairs - min(int(other_rows.sum()), round((1 - TRUTH_SHARE) * max_pairs))
+    )
+    rank = np.argsort(
+        np.argsort([hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).hexdigest() for name in names])
+    )
+    chosen = np.zeros(len(clip_of), bool)
+    for rows, quota in ((truth_rows, truth_quota), (other_rows, max_pairs - truth_quota)):
+        candidates = np.flatnonzero(rows)
+        if len(candidates) == 0 or quota <= 0:
+            continue
+        order = candidates[np.argsort(rank[clip_of[candidates]], kind="stable")]
+        order = order[: THINNING * quota]
+        if len(order) > quota:
+            order = order[np.linspace(0, len(order) - 1, quota).round().astype(np.int64)]
+        chosen[order] = True
+    return chosen
 
 
-def _joined(arrays: Sequence[NDArray[Any]], dtype: type) -> NDArray[Any]:
-    return np.concatenate([np.zeros(0, dtype), *(np.asarray(array, dtype).ravel() for array in arrays)])
+def rows_by_clip(sample: LatentSample, rows: NDArray[np.integer]) -> dict[str, NDArray[np.int64]]:
+    """clip_id -> those of `rows` that are pairs of the clip."""
+    result: dict[str, list[int]] = {}
+    for row in rows.tolist():
+        result.setdefault(str(sample.clip_id[row]), []).append(row)
+    return {clip: np.array(found, np.int64) for clip, found in result.items()}
 
 
-def _lists(values: NDArray[Any], dtype: type) -> pa.ListArray:
+def _array(column: pa.Array, dtype: Any) -> NDArray[Any]:
+    """Lists of one length -> [rows, length]."""
+    flat = np.asarray(column.flatten().to_numpy(zero_copy_only=False), dtype)
+    return flat.reshape(len(column), -1) if len(column) else flat.reshape(0, 0)
+
+
+def _lists(values: NDArray[Any]) -> pa.ListArray:
     """[N, D] as a column of lists of length D."""
-    values = np.ascontiguousarray(values, dtype)
-    width = values.shape[1] if values.ndim == 2 else 0
-    offsets = np.arange(len(values) + 1, dtype=np.int32) * width
+    values = np.ascontiguousarray(values)
+    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel()))
+
+
+Progress = Callable[[str, int, int], None]
+"""(what, done, of how many)."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from lapa.codes import effective_rank, perplexity
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel
-from lapa.pairs.batches import Batch
+from lapa.pairs.batch import PairBatch
 from lapa.training_config import TrainingConfig
 
 log = logging.getLogger(__name__)
@@ -67,11 +67,11 @@ class LamTraining(lightning.LightningModule):
         """Share of the steps that are done, in [0, 1]."""
         return min(1.0, self.global_step / self.training_config.steps)
 
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
+    def losses(self, batch: PairBatch) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         """Parts of the training loss (each a scalar), latents [B, tokens, dim], codes."""
         config = self.config
-        valid = batch.get("valid")
-        encoding = self.model.encode(batch["first"], batch["second"], valid, flow=batch.get("flow"))
+        valid = batch.valid
+        encoding = self.model.encode(batch.first, batch.second, valid, flow=batch.flow)
         seen = encoding.quantized
         if not self.model.quantiser.continuous and config.quantised_share < 1 and self.training:
             coded = torch.rand(len(seen), 1, 1, device=seen.device) < config.quantised_share
@@ -80,19 +80,20 @@ class LamTraining(lightning.LightningModule):
             seen = encoding.latent
         if config.latent_noise and self.training:
             seen = seen + config.latent_noise * torch.randn_like(seen)
-        text = None if self.texts is None else self.texts.to(seen.device)[batch["clip"]]
-        predicted = self.model.predict(batch["first"], seen, valid, text=text)
+        text = None if self.texts is None or batch.clip is None else self.texts.to(seen.device)[batch.clip]
+        predicted = self.model.predict(batch.first, seen, valid, text=text)
         parts = {
-            "target": target_loss(predicted.target.float(), batch["second"], valid if config.pixels else None, config)
+            "target": target_loss(predicted.target.float(), batch.second, valid if config.pixels else None, config)
         }
         if predicted.flow is not None:
-            parts["flow"] = config.flow_weight * flow_loss(predicted.flow.float(), batch["flow"], valid)
+            assert batch.flow is not None
+            parts["flow"] = config.flow_weight * flow_loss(predicted.flow.float(), batch.flow, valid)
         parts["quantiser"] = encoding.loss
         if config.latent_noise:
             # without a price on size, latents would grow until the noise no longer matters
             parts["size"] = 1e-2 * encoding.latent.pow(2).mean()
-        if self.model.action_head is not None and "label" in batch:
-            parts["label"] = LABEL_WEIGHT * self._label_loss(encoding.latent, batch["label"])
+        if self.model.action_head is not None and batch.label is not None:
+            parts["label"] = LABEL_WEIGHT * self._label_loss(encoding.latent, batch.label)
         return parts, encoding.latent, encoding.codes
 
     def _label_loss(self, latent: Tensor, label: Tensor) -> Tensor:
@@ -102,7 +103,7 @@ class LamTraining(lightning.LightningModule):
         error = (self.model.action_head(latent.flatten(1)) - wanted).pow(2) * known
         return error.sum() / known.sum().clamp_min(1)
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def training_step(self, batch: PairBatch, index: int) -> Tensor:
         parts, latent, _ = self.losses(batch)
         loss = torch.stack(list(parts.values())).sum()
         self._track_latents(latent)
@@ -139,14 +140,12 @@ class LamTraining(lightning.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self._codes, self._latents = [], []
 
-    def validation_step(self, batch: Batch, index: int) -> None:
+    def validation_step(self, batch: PairBatch, index: int) -> None:
         parts, latent, codes = self.losses(batch)
         self._latents.append(latent.flatten(1))
         if codes is not None:
             self._codes.append(codes)
-        copy = target_loss(
-            batch["first"], batch["second"], batch.get("valid") if self.config.pixels else None, self.config
-        )
+        copy = target_loss(batch.first, batch.second, batch.valid if self.config.pixels else None, self.config)
         self.log("val/target", parts["target"], batch_size=len(latent), sync_dist=True)
         self.log("val/copy", copy, batch_size=len(latent), sync_dist=True)
         if "flow" in parts:

@@ -1,8 +1,7 @@
-"""The pairs of one training run: stores of decoded frames, and the loaders over them."""
+"""The pairs of one training run: tables of decoded frames, and the loaders over them."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -20,9 +19,11 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from corpora.store.run import process_rank
 from lapa.model.config import LamConfig
-from lapa.pairs.batches import StoredBatches, StreamedBatches, gather, loader_workers
-from lapa.pairs.cache import Featurise, FrameStore, open_store, store_bytes
-from lapa.pairs.config import LabelSpec
+from lapa.pairs.batches import StoredBatches, StreamedBatches, loader_workers
+from lapa.pairs.cache import open_table, table_bytes
+from lapa.pairs.pair import SeenLabels
+from lapa.pairs.reader import PairReader
+from lapa.pairs.table import Featurise, PairTable
 from lapa.training_config import TrainingConfig
 
 VAL_CLIPS = 2000
@@ -30,7 +31,7 @@ VAL_CLIPS = 2000
 
 
 class TrainingData:
-    """Stores and loaders of one run; a corpus larger than `training.cache_gb` is streamed instead."""
+    """Tables and loaders of one run; a corpus larger than `training.cache_gb` is streamed instead."""
 
     def __init__(
         self,
@@ -41,71 +42,71 @@ class TrainingData:
         training: TrainingConfig,
         *,
         seed: int,
-        labels: LabelSpec,
-        labelled: set[str],
+        labels: SeenLabels,
         featurise: Featurise | None,
     ) -> None:
-        """`labelled`: clip_ids whose actions may be seen; `featurise`: the frozen model of feature targets.
+        """`labels`: actions that may be seen; `featurise`: the frozen model of feature targets.
 
-        Decodes what the cache lacks. Raises ValueError where features would have to be streamed.
+        Decodes what the cache lacks. Raises ValueError where no clip holds a pair, and where features would have to be
+        streamed.
         """
-        self.corpus, self.train_rows, self.model, self.training = corpus, train_rows, model, training
-        self.seed, self.labels, self.labelled = seed, labels, labelled
+        self.corpus, self.train_rows, self.training, self.seed = corpus, train_rows, training, seed
+        self.reader = PairReader(model.pair, model.pair.gap_s, training=True, featurise=featurise, labels=labels)
         cache = Path(os.environ.get("GIZA_CACHE", corpus.root / "cache"))
-        needed = store_bytes(train_rows, model)
+        needed = table_bytes(train_rows, self.reader, 0 if model.pixels else model.feature_patches * model.feature_dim)
         self.streamed = needed > training.cache_gb * 1e9
         if self.streamed and not model.pixels:
             raise ValueError(
                 f"features of {len(train_rows)} clips take {needed / 1e9:.0f} GB, more than "
                 f"--training.cache-gb {training.cache_gb:g}: raise it (a frozen model is never run twice on a frame)"
             )
-        self.store: FrameStore | None = None
-        self.val_store: FrameStore | None = None
-        self.val_model = dataclasses.replace(
-            model, pair=dataclasses.replace(model.pair, gap_s=(model.pair.extract_gap_s,))
-        )
+        self.table: PairTable | None = None
+        self.val_table: PairTable | None = None
         with _progress() as progress:
-            common: dict[str, Any] = {"cache": cache, "featurise": featurise, "progress": progress}
+            common: dict[str, Any] = {"cache": cache, "target": model.target, "progress": progress}
             if not self.streamed:
-                self.store = open_store(corpus, train_rows, model, labels, labelled, **common)
+                self.table = open_table(corpus, train_rows, self.reader, **common)
+                if self.table is None:
+                    raise ValueError(
+                        f"no clip is long enough for a pair {min(model.pair.gap_s):g} s apart: choose a shorter "
+                        "--model.pair.gap-s or longer clips"
+                    )
             if val_rows:
-                self.val_store = open_store(corpus, val_rows[:VAL_CLIPS], self.val_model, LabelSpec(), set(), **common)
+                held_out = PairReader(model.pair, training=True, featurise=featurise)
+                self.val_table = open_table(corpus, val_rows[:VAL_CLIPS], held_out, **common)
 
     def label_scale(self) -> Tensor | None:
         """Deviation of each labelled dimension [A]; None without labels. Raises ValueError with fewer than two of them."""
-        if not self.model.label_dim or self.store is None:
+        labels = self.reader.labels
+        if not labels.width or self.table is None:
             return None
-        label = self.store.pairs.label
-        known = label[np.isfinite(label).all(1)]
+        known = self.table.label[np.isfinite(self.table.label).all(1)]
         if len(known) < 2:
             raise ValueError(
-                f"--labels.share {self.labels.share} leaves {len(known)} labelled pairs of '{self.labels.feature}': raise it"
+                f"--labels.share {labels.spec.share} leaves {len(known)} labelled pairs of '{labels.spec.feature}': raise it"
             )
         return torch.from_numpy(np.maximum(known.std(0), 1e-6))
 
     def train_loader(self, start: int) -> DataLoader[Any]:
         """Endless batches of training pairs, from batch number `start` on."""
-        rank, ranks = process_rank(), int(os.environ.get("WORLD_SIZE", 1))
+        rank, ranks, size = process_rank(), int(os.environ.get("WORLD_SIZE", 1)), self.training.batch_size
         dataset: StoredBatches | StreamedBatches
-        if self.store is not None:
-            dataset = StoredBatches(
-                self.store, self.model, self.training.batch_size, seed=self.seed, rank=rank, start=start
-            )
+        if self.table is not None:
+            dataset = StoredBatches(self.table, size, seed=self.seed, rank=rank, start=start)
         else:
             dataset = StreamedBatches(
-                self.corpus, self.train_rows, self.model, self.labels, self.labelled, self.training.batch_size,
-                seed=self.seed, rank=rank, ranks=ranks, start=start,
-            )  # fmt: skip
+                self.corpus, self.train_rows, self.reader, size, seed=self.seed, rank=rank, ranks=ranks, start=start
+            )
         workers = loader_workers(self.training.workers)
         return DataLoader(dataset, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
 
     def val_loader(self) -> DataLoader[Any] | None:
         """`training.val_pairs` held-out pairs, the same at every call; None where nothing is held out."""
-        if self.val_store is None or len(self.val_store.pairs.first) == 0:
+        if self.val_table is None:
             return None
-        chosen = np.random.default_rng(0).permutation(len(self.val_store.pairs.first))[: self.training.val_pairs]
+        chosen = np.random.default_rng(0).permutation(len(self.val_table))[: self.training.val_pairs]
         parts = np.array_split(chosen, math.ceil(len(chosen) / self.training.batch_size))
-        return DataLoader([gather(self.val_store, self.val_model, part) for part in parts], batch_size=None)  # type: ignore[arg-type]
+        return DataLoader([self.val_table.batch(part).floats() for part in parts], batch_size=None)  # type: ignore[arg-type]
 
 
 @contextmanager

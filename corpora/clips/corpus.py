@@ -6,8 +6,9 @@ import io
 import itertools
 import json
 import tarfile
+import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
@@ -26,6 +28,10 @@ from corpora.store.files import digest_of
 MANIFEST = "manifest.parquet"
 SUMMARY = "ingest.json"
 SHARDS = "shards"
+
+
+DAMAGE = (FFmpegError, OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
+"""What reading a damaged clip raises; anything else is a fault of ours."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,40 @@ class Clip:
     where the camera's motion is unknown and h the identity); tracks int32 [P]."""
     truth: dict[str, NDArray[Any]] | None
     """t_s float64 [N] at the source's own rate and float32 [N, D] for each feature; None where nothing is known."""
+
+
+@dataclass(frozen=True)
+class StoredClip:
+    """One clip as its shard holds it, bytes by suffix; its parts are read as they are asked for, and raise one of `DAMAGE`."""
+
+    row: ClipRow
+    members: dict[str, bytes]
+
+    @cached_property
+    def t_s(self) -> NDArray[np.float64]:
+        """[T], see `Clip`."""
+        return np.asarray(json.loads(self.members["json"])["t_s"], np.float64)
+
+    @cached_property
+    def camera(self) -> dict[str, NDArray[Any]]:
+        """See `Clip`."""
+        return _load_arrays(self.members["camera.npz"])
+
+    @cached_property
+    def truth(self) -> dict[str, NDArray[Any]] | None:
+        """See `Clip`."""
+        return _load_arrays(self.members["truth.npz"]) if "truth.npz" in self.members else None
+
+    def frames(self, wanted: Collection[int] | None = None) -> NDArray[np.uint8]:
+        """uint8 [N, H, W, 3] RGB: those at the indices `wanted`, ascending; None: all.
+
+        Raises ValueError where the video does not hold as many frames as there are times.
+        """
+        return decode_clip(self.members["mp4"], wanted, count=len(self.t_s))
+
+    def decoded(self) -> Clip:
+        """All of it. Raises ValueError as `frames`."""
+        return Clip(self.row, self.frames(), self.t_s, self.camera, self.truth)
 
 
 class Corpus:
@@ -102,16 +142,13 @@ class Corpus:
     def read_clips(self, rows: Iterable[ClipRow] | None = None) -> Iterator[Clip]:
         """Clips in shard order, whatever the order of `rows` (None: all), one in memory at a time."""
         for row, members in self._members(rows, {"mp4", "json", "camera.npz", "truth.npz"}):
-            record = json.loads(members["json"])
-            frames = decode_clip(members["mp4"])
-            t_s = np.asarray(record["t_s"], np.float64)
-            if len(frames) != len(t_s):
+            try:
+                clip = StoredClip(row, members).decoded()
+            except ValueError as error:
                 raise ValueError(
-                    f"clip {row.clip_id} of {row.shard} holds {len(frames)} frames, its times {len(t_s)}: the shard is "
-                    "damaged; ingest it again"
-                )
-            truth = _load_arrays(members["truth.npz"]) if "truth.npz" in members else None
-            yield Clip(row, frames, t_s, _load_arrays(members["camera.npz"]), truth)
+                    f"clip {row.clip_id} of {row.shard}: {error}: the shard is damaged; ingest it again"
+                ) from error
+            yield clip
 
     def read_truth(self, rows: Iterable[ClipRow] | None = None) -> dict[str, dict[str, NDArray[Any]]]:
         """clip_id -> ground truth, for the clips that have it; no video is decoded."""
@@ -162,16 +199,25 @@ def iterate_shard(path: Path, clip_ids: set[str] | None, wanted: set[str]) -> It
         yield current, members
 
 
-def decode_clip(mp4: bytes) -> NDArray[np.uint8]:
-    """uint8 [T, H, W, 3] RGB."""
+def decode_clip(mp4: bytes, wanted: Collection[int] | None = None, *, count: int | None = None) -> NDArray[np.uint8]:
+    """uint8 [N, H, W, 3] RGB: the frames `wanted`, in ascending order; None: all.
+
+    Every frame is decoded, once; only those wanted are turned into RGB. Raises ValueError where the video does not hold
+    `count` frames.
+    """
     reformatter = VideoReformatter()  # shared by the frames: setting one up takes longer than converting a small frame
+    frames, number = [], -1
     with av.open(io.BytesIO(mp4), "r") as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
-        frames = [reformatter.reformat(frame, format="rgb24").to_ndarray() for frame in container.decode(stream)]
+        for number, frame in enumerate(container.decode(stream)):
+            if wanted is None or number in wanted:
+                frames.append(reformatter.reformat(frame, format="rgb24").to_ndarray())
+    if count is not None and number + 1 != count:
+        raise ValueError(f"{number + 1} frames decode, {count} were stored")
     return np.stack(frames)
 
 
 def _load_arrays(data: bytes) -> dict[str, NDArray[Any]]:
-    with np.load(io.BytesIO(data)) as file:
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
         return {name: file[name] for name in file.files}

@@ -24,15 +24,14 @@ from rich.progress import track
 from rich.table import Table
 
 from corpora.clips.corpus import Corpus
+from corpora.clips.parts import plan_parts
 from corpora.store.files import available_cores, write_json
 from corpora.store.provenance import provenance
 from jobs.cli import parse
 from jobs.commands import ingest
 from jobs.commands.demo import SAMPLE
-from lapa.extraction.engine import peak_memory_mb
-from lapa.extraction.settings import ExtractionSettings, build_machinery, choose_device
+from lapa.extraction.engine import ExtractionSettings, choose_device, open_pipeline, peak_memory_mb
 from lapa.extraction.throughput import end_to_end, feed_alone, model_alone, prepared_sample
-from lapa.latents import plan_parts
 from lapa.model.checkpoint import read_lam_config, save_lam
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel
@@ -110,22 +109,22 @@ def run(config: BenchExtractConfig) -> dict[str, Any]:
     if gap_s is None:
         gap_s = read_lam_config(lam).pair.extract_gap_s
     settings = ExtractionSettings(lam, corpus.root.absolute(), gap_s, config.stride_s, part_frames=4096)
-    machinery = build_machinery(
+    pipeline = open_pipeline(
         settings, device=device, batch_size=config.batch_size, workers=config.workers, seed=config.seed
     )
     parts, key = plan_parts(corpus.clips, settings.part_frames), settings.key(corpus)
-    sample = prepared_sample(machinery, corpus.root, parts)
+    sample = prepared_sample(pipeline, corpus.root, parts)
     if not sample:
         raise ValueError(f"no clip of {corpus.root} holds a pair {gap_s:g} s apart; choose a smaller --gap-s")
-    model_alone(machinery, sample, min(1.0, config.seconds))  # what is set up at first use is not measured
+    model_alone(pipeline, sample, min(1.0, config.seconds))  # what is set up at first use is not measured
     rounds: list[dict[str, float]] = []
     for _ in track(range(config.rounds), "measuring", console=Console(stderr=True)):
         usage = CoreUsage()
-        decode = feed_alone(machinery, corpus.root, parts, config.seconds)
-        model = model_alone(machinery, sample, config.seconds)
+        decode = feed_alone(pipeline, corpus.root, parts, config.seconds)
+        model = model_alone(pipeline, sample, config.seconds)
         latents = out / "latents"
         latents.mkdir(exist_ok=True)
-        whole = end_to_end(machinery, corpus.root, parts, key, latents, int(config.seconds * min(decode, model)))
+        whole = end_to_end(pipeline, corpus.root, parts, key, latents, int(config.seconds * min(decode, model)))
         shutil.rmtree(latents)
         ratio = whole / min(decode, model)
         others = usage.others_share()
@@ -141,8 +140,8 @@ def run(config: BenchExtractConfig) -> dict[str, Any]:
         "goal": GOAL,
         "goal_met": medians["ratio"] >= GOAL,
         "cores": available_cores(),
-        "decode_threads": machinery.workers,
-        "model_threads": machinery.torch_threads,
+        "decode_threads": pipeline.workers,
+        "model_threads": pipeline.torch_threads,
         "others_share": round(medians["others_share"], 3),
         "quiet_rounds": len(quiet),
         "device": device,

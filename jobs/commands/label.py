@@ -276,9 +276,9 @@ def _label(
     config: LabelConfig, corpus: Corpus, clips: ClipFrames, model: InverseDynamics, out: Path, quiet: bool
 ) -> dict[str, Any]:
     """Writes the parts that are missing; what all of them hold."""
+    from corpora.clips.parts import plan_parts
     from corpora.mixture.pseudo_actions import labels_on_disk, write_labels
     from jobs.console import bar
-    from lapa.latents import plan_parts
     from vla.models.inverse_dynamics import saved_hash
 
     plan = plan_parts(corpus.clips, config.part_frames)

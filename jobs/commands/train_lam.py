@@ -74,7 +74,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     from corpora.clips.corpus import Corpus
     from lapa.model.checkpoint import initialise_from
     from lapa.model.lam import LatentActionModel
-    from lapa.pairs.pair import STABILISED, chosen_share
+    from lapa.pairs.pair import STABILISED, SeenLabels, chosen_share
     from lapa.pairs.split import split_groups
     from lapa.training import LamTraining
     from lapa.training_data import TrainingData
@@ -135,8 +135,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         model_config,
         training,
         seed=config.seed,
-        labels=config.labels,
-        labelled=labelled,
+        labels=SeenLabels(config.labels, frozenset(labelled), model_config.label_dim),
         featurise=featurise,
     )
     model = LatentActionModel(model_config)
@@ -167,9 +166,7 @@ def _train(run: Run, module: LamTraining, data: TrainingData, facts: dict[str, A
     from lapa.model.checkpoint import model_hash, save_lam
 
     training = module.training_config
-    took = fit(
-        module, data.train_loader, data.val_loader(), training, run.folder, unit="pairs", key="clip", quiet=quiet
-    )
+    took = fit(module, data.train_loader, data.val_loader(), training, run.folder, unit="pairs", key="", quiet=quiet)
     summary = facts | {
         "steps": took.steps,
         "minutes": took.minutes,

@@ -1,163 +1,216 @@
-"""From prepared clips to rows: batches of pairs through the model, and the parts they are written to."""
+"""Extraction: pairs of clips through a model, and the parts that they are written to."""
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lapa.latents import LatentKey, PairColumns, Part, PartSummary, write_part
+from corpora.clips.corpus import Corpus
+from corpora.clips.manifest import ClipRow
+from corpora.clips.parts import Part, PartSummary, SkippedClip
+from corpora.store.files import available_cores
+from lapa.latents import LatentKey, write_latent_part
+from lapa.model.checkpoint import load_lam, model_hash
 from lapa.model.lam import LatentActionModel
-from lapa.pairs.reader import Fed, PreparedClip
+from lapa.pairs.batch import PairBatch
+from lapa.pairs.reader import PairReader
+from lapa.pairs.table import Featurise
 
-Featurise = Callable[[NDArray[np.uint8]], Tensor | NDArray[np.float16]]
-"""uint8 frames [F, S, S, 3] -> features [F, N, D] of the frozen model of a feature target."""
-
-
-class PairRunner:
-    """Pairs through the model in batches that may span clips; a clip's frames are uploaded once."""
-
-    def __init__(self, model: LatentActionModel, batch_size: int, featurise: Featurise | None = None) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size {batch_size}: must be at least 1; try 64")
-        if featurise is None and not model.config.pixels:
-            raise ValueError(f"target '{model.config.target}' needs the features of its frozen model; none were given")
-        self._model, self._batch_size, self._featurise = model, batch_size, featurise
-        self._device = next(model.parameters()).device
-        self._waiting: list[_Pairs] = []
-        self._count = 0
-        self._results: list[tuple[Tensor, Tensor, Tensor | None]] = []
-
-    def add(self, clip: PreparedClip) -> None:
-        """Runs as many full batches as the pairs given so far make."""
-        pairs = self._upload(clip)
-        self._waiting.append(pairs)
-        self._count += len(pairs.first)
-        while self._count >= self._batch_size:
-            self._run(self._batch_size)
-
-    def finish(self) -> dict[str, NDArray[np.generic]]:
-        """Runs what is left; latent, quantized float32 [N, D] and codes int32 [N, C] of all pairs since the last time,
-        in the order they were added."""
-        if self._count:
-            self._run(self._count)
-        results, self._results = self._results, []
-        latent = [latent.flatten(1).float().cpu().numpy() for latent, _, _ in results]
-        quantized = [quantized.flatten(1).float().cpu().numpy() for _, quantized, _ in results]
-        codes = [
-            np.zeros((len(latent), 0), np.int32) if codes is None else codes.flatten(1).cpu().numpy().astype(np.int32)
-            for latent, _, codes in results
-        ]
-        return {
-            "latent": _stack(latent, np.float32),
-            "quantized": _stack(quantized, np.float32),
-            "codes": _stack(codes, np.int32),
-        }
-
-    def _upload(self, clip: PreparedClip) -> _Pairs:
-        if self._featurise is not None:
-            features = torch.as_tensor(self._featurise(clip.frames)).to(self._device).float()
-            return _Pairs(features, torch.from_numpy(clip.first), torch.from_numpy(clip.second))
-        frames = torch.from_numpy(clip.frames).to(self._device)
-        stable = None if clip.stable is None else torch.from_numpy(clip.stable).to(self._device)
-        valid = None if clip.valid is None else torch.from_numpy(clip.valid).to(self._device)
-        flow = None if clip.flow is None else torch.from_numpy(clip.flow).to(self._device)
-        return _Pairs(frames, torch.from_numpy(clip.first), torch.from_numpy(clip.second), stable, valid, flow)
-
-    @torch.inference_mode()
-    def _run(self, count: int) -> None:
-        taken: list[_Pairs] = []
-        self._count -= count
-        while count:
-            pairs = self._waiting.pop(0)
-            if len(pairs.first) > count:
-                self._waiting.insert(0, pairs.part(count, None))
-                pairs = pairs.part(0, count)
-            taken.append(pairs)
-            count -= len(pairs.first)
-        first = torch.cat([pairs.firsts() for pairs in taken])
-        second = torch.cat([pairs.seconds() for pairs in taken])
-        valid = torch.cat([pairs.valids() for pairs in taken]) if any(p.valid is not None for p in taken) else None
-        flow = (
-            torch.cat([pairs.flow for pairs in taken if pairs.flow is not None]) if taken[0].flow is not None else None
-        )
-        encoding = self._model.encode(first, second, valid, flow=flow)
-        self._results.append((encoding.latent, encoding.quantized, encoding.codes))
+HEAVY_PARAMETERS = 20_000_000
+"""A model above this keeps every core busy by itself; decoding for it is no more than a side job."""
+AHEAD_BATCHES = 8
+"""Stored frames that are prepared ahead of the model, in batches; about half as many make pairs."""
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
-class _Pairs:
-    """Pairs of one clip on the model's device."""
+class ExtractionSettings:
+    """Which pairs of which corpus, by which model: the same in every process of every engine."""
 
-    frames: Tensor
-    """uint8 [F, S, S, 3], or features float32 [F, N, D]."""
-    first: Tensor
-    second: Tensor
-    stable: Tensor | None = None
-    valid: Tensor | None = None
-    flow: Tensor | None = None
+    lam: Path
+    corpus: Path
+    gap_s: float
+    stride_s: float
+    part_frames: int
 
-    def part(self, start: int, stop: int | None) -> _Pairs:
-        cut = slice(start, stop)
-        stable, valid, flow = (None if x is None else x[cut] for x in (self.stable, self.valid, self.flow))
-        return _Pairs(self.frames, self.first[cut], self.second[cut], stable, valid, flow)
+    def __post_init__(self) -> None:
+        if not self.gap_s > 0:
+            raise ValueError(
+                f"gap_s {self.gap_s}: the gap between the frames of a pair must be above 0 seconds; try 0.5"
+            )
+        if not self.stride_s >= 0:
+            raise ValueError(
+                f"stride_s {self.stride_s}: must be 0 (every frame begins a pair) or more seconds; try 0.1"
+            )
+        if self.part_frames < 1:
+            raise ValueError(f"part_frames {self.part_frames}: must be at least 1; try 4096")
 
-    def firsts(self) -> Tensor:
-        frames = self.frames[self.first.to(self.frames.device)] if self.stable is None else self.stable[:, 0]
-        return _inputs(frames)
+    def key(self, corpus: Corpus) -> LatentKey:
+        """Of the rows; see `LatentKey`."""
+        return LatentKey(
+            model_hash=model_hash(self.lam),
+            corpus=corpus.identity,
+            part_frames=self.part_frames,
+            gap_s=self.gap_s,
+            stride_s=self.stride_s,
+        )
 
-    def seconds(self) -> Tensor:
-        frames = self.frames[self.second.to(self.frames.device)] if self.stable is None else self.stable[:, 1]
-        return _inputs(frames)
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "lam": str(self.lam), "corpus": str(self.corpus)}
 
-    def valids(self) -> Tensor:
-        """float32 [P, 1, S, S]."""
-        if self.valid is not None:
-            return self.valid[:, None].float()
-        return torch.ones((len(self.first), 1, *self.frames.shape[1:3]), device=self.frames.device)
+    @staticmethod
+    def from_json(record: dict[str, Any]) -> ExtractionSettings:
+        return ExtractionSettings(**{**record, "lam": Path(record["lam"]), "corpus": Path(record["corpus"])})
 
 
-def extract_parts(fed: Iterable[Fed], runner: PairRunner, key: LatentKey, out: Path) -> Iterator[PartSummary | int]:
-    """Writes the parts that `fed` yields, each as soon as it is whole.
+@dataclass(frozen=True)
+class ExtractionPipeline:
+    """A model and the threads that read pairs for it."""
 
-    Yields the number of pairs of each clip as it passes (0 where it was skipped), and the summary of each part written.
-    """
-    part: Part | None = None
-    columns: list[PairColumns] = []
-    skipped: list[dict[str, str]] = []
-    for current, item in fed:
-        if part is not None and current.index != part.index:
-            yield write_part(out, part, key, columns, runner.finish(), skipped)
-            columns, skipped = [], []
-        part = current
-        if isinstance(item, PreparedClip):
-            columns.append(item.columns)
-            runner.add(item)
-            yield len(item.columns)
-        else:
-            skipped.append(item.to_json())
-            yield 0
-    if part is not None:
-        yield write_part(out, part, key, columns, runner.finish(), skipped)
+    model: LatentActionModel
+    reader: PairReader
+    batch_size: int
+    workers: int
+    """Threads that decode and prepare."""
+    torch_threads: int
+    """Threads of the model, where it runs on the CPU."""
+
+    def read(self, root: Path, parts: Iterable[Part]) -> Iterator[tuple[Part, ClipRow, PairBatch | SkippedClip]]:
+        """Pairs of the clips of `parts`, far enough ahead that a batch of the model does not empty the queue."""
+        ahead = AHEAD_BATCHES * self.batch_size
+        return self.reader.read(root, parts, workers=self.workers, ahead_frames=ahead)
+
+    def encoder(self) -> BatchEncoder:
+        return BatchEncoder(self.model, self.batch_size)
+
+    def write(self, root: Path, parts: Iterable[Part], key: LatentKey, out: Path) -> Iterator[PartSummary | int]:
+        """Writes the latents of `parts` to `out`, each part as soon as it is whole.
+
+        Yields the number of pairs of each clip as it passes (0 where it was skipped), and the summary of each part written.
+        """
+        encoder = self.encoder()
+        clips: list[tuple[ClipRow, PairBatch]] = []
+        skipped: list[SkippedClip] = []
+        for part, row, item in self.read(root, parts):
+            if isinstance(item, PairBatch):
+                encoder.add(item)
+                clips.append((row, item.without_images()))
+                yield len(item)
+            else:
+                skipped.append(item)
+                yield 0
+            if len(clips) + len(skipped) == len(part.rows):
+                yield write_latent_part(out, part, key, clips, encoder.finish(), skipped)
+                clips, skipped = [], []
+
+
+def open_pipeline(
+    settings: ExtractionSettings,
+    *,
+    device: str,
+    batch_size: int,
+    workers: int | None,
+    cores: int | None = None,
+    seed: int = 0,
+) -> ExtractionPipeline:
+    """Loads the model and divides the cores: on a CPU half of them feed and half run the model, so that neither takes
+    from the other; with a GPU all but one feed. Sets the threads of PyTorch and OpenCV in this process."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size {batch_size}: must be at least 1; try 64")
+    torch.manual_seed(seed)
+    model = load_lam(settings.lam, device)
+    if not model.quantiser.settled:
+        raise ValueError(
+            f"the codebook of '{settings.lam}' has never seen data: train the model with giza train-lam first"
+        )
+    cores = cores or available_cores()
+    heavy = sum(p.numel() for p in model.encoder.parameters()) > HEAVY_PARAMETERS or not model.config.pixels
+    if workers is None:
+        workers = max(1, cores - 1) if device != "cpu" else 1 if heavy else max(1, cores // 2)
+    if workers < 1:
+        raise ValueError(f"workers {workers}: must be at least 1")
+    torch_threads = cores if heavy else max(1, cores - workers)
+    torch.set_num_threads(torch_threads)
+    cv2.setNumThreads(1)  # each feeding thread has a clip of its own; more threads below them would only wait for cores
+    reader = PairReader(model.config.pair, (settings.gap_s,), settings.stride_s, featurise=featurise_for(model, device))
+    return ExtractionPipeline(model, reader, batch_size, workers, torch_threads)
+
+
+def featurise_for(model: LatentActionModel, device: str) -> Featurise | None:
+    """The frozen model of a feature target; None for a model of images."""
+    if model.config.pixels:
+        return None
+    from flare.vision import frozen_vision
+
+    return frozen_vision(model.config.target).to(device).of_frames
+
+
+def choose_device(device: Device) -> str:
+    """auto: a GPU where there is one. Raises ValueError for a GPU that is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda': PyTorch sees no GPU here; use --device cpu or auto")
+    return device
+
+
+class BatchEncoder:
+    """Pairs through the model in batches that may span clips."""
+
+    def __init__(self, model: LatentActionModel, batch_size: int) -> None:
+        self._model, self._batch_size = model, batch_size
+        self._device = next(model.parameters()).device
+        self._waiting: list[PairBatch] = []
+        self._results: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add(self, pairs: PairBatch) -> None:
+        """Runs as many full batches as the pairs given so far make."""
+        self._waiting.append(pairs.of_model())
+        while sum(len(batch) for batch in self._waiting) >= self._batch_size:
+            self._run(self._batch_size)
+
+    def finish(self) -> dict[str, NDArray[Any]]:
+        """Runs what is left; latent, quantized float32 [N, D] and codes int32 [N, C] of all pairs since the last time,
+        in the order they were added."""
+        if self._waiting:
+            self._run(sum(len(batch) for batch in self._waiting))
+        results, self._results = self._results, []
+        names = ("codes", "latent", "quantized")
+        types = (np.int32, np.float32, np.float32)
+        if not results:
+            return {name: np.zeros((0, 0), dtype) for name, dtype in zip(names, types, strict=True)}
+        columns = [torch.cat(column).cpu().numpy() for column in zip(*results, strict=True)]
+        return {name: column.astype(dtype) for name, column, dtype in zip(names, columns, types, strict=True)}
+
+    @torch.inference_mode()
+    def _run(self, count: int) -> None:
+        taken: list[PairBatch] = []
+        while count:
+            pairs = self._waiting.pop(0)
+            if len(pairs) > count:
+                self._waiting.insert(0, pairs.take(slice(count, None)))
+                pairs = pairs.take(slice(0, count))
+            taken.append(pairs)
+            count -= len(pairs)
+        batch = PairBatch.cat(taken).to(self._device).floats(contiguous=False)
+        encoding = self._model.encode(batch.first, batch.second, batch.valid, flow=batch.flow)
+        codes = encoding.latent.new_zeros(len(batch), 0) if encoding.codes is None else encoding.codes
+        # they stay on the device until the part is whole: the model need not wait for a copy
+        self._results.append((codes.flatten(1), encoding.latent.flatten(1), encoding.quantized.flatten(1)))
 
 
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far, in megabytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
-def _inputs(x: Tensor) -> Tensor:
-    """uint8 [B, S, S, 3] -> float32 [B, 3, S, S] in [0, 1]; features as they are."""
-    return x.permute(0, 3, 1, 2).float() / 255 if x.dtype == torch.uint8 else x
-
-
-def _stack(arrays: Sequence[NDArray[np.generic]], dtype: type) -> NDArray[np.generic]:
-    return np.concatenate(arrays) if arrays else np.zeros((0, 0), dtype)

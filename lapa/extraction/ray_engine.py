@@ -13,10 +13,10 @@ from typing import Any
 import ray
 
 from corpora.clips.corpus import Corpus
-from lapa.extraction.engine import extract_parts, peak_memory_mb
-from lapa.extraction.settings import ExtractionSettings, build_machinery
+from corpora.clips.parts import Part, PartSummary, plan_parts
+from lapa.extraction.engine import ExtractionSettings, open_pipeline, peak_memory_mb
 from lapa.extraction.throughput import StageSpeeds, measure_stages
-from lapa.latents import LatentKey, Part, PartSummary, plan_parts
+from lapa.latents import LatentKey
 
 BATCH = 4096
 """Parts handed to one pipeline: what is known of them at a time, however large the corpus."""
@@ -29,16 +29,15 @@ class _Extractor:
         self._settings = ExtractionSettings.from_json(settings)
         self._key = LatentKey(**key)
         self._out = Path(out)
-        self._machinery = build_machinery(self._settings, **options)
+        self._pipeline = open_pipeline(self._settings, **options)
         self._plan = plan_parts(Corpus(self._settings.corpus).clips, self._settings.part_frames)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         parts = [self._plan[int(row["index"])]]
         if row["measure_s"]:
-            speeds = measure_stages(self._machinery, self._settings.corpus, parts, float(row["measure_s"]))
+            speeds = measure_stages(self._pipeline, self._settings.corpus, parts, float(row["measure_s"]))
             return {"reply": json.dumps({"speeds": None if speeds is None else dataclasses.asdict(speeds)})}
-        fed = self._machinery.feed(self._settings.corpus, parts)
-        events = extract_parts(fed, self._machinery.runner(), self._key, self._out)
+        events = self._pipeline.write(self._settings.corpus, parts, self._key, self._out)
         (summary,) = [event for event in events if isinstance(event, PartSummary)]
         reply = {"part": dataclasses.asdict(summary), "peak_memory_mb": peak_memory_mb()}
         return {"reply": json.dumps(reply)}
@@ -103,8 +102,7 @@ def extract_on_ray(
                 alone = reply["speeds"]
                 speeds = alone and StageSpeeds(**{name: value * actors for name, value in alone.items()})
                 continue
-            record = reply["part"]
-            summary = PartSummary(record["index"], record["clips"], record["pairs"], tuple(record["skipped"]))
+            summary = PartSummary.from_json(reply["part"])
             written.append(summary)
             peak, seconds = max(peak, reply["peak_memory_mb"]), time.perf_counter() - began
             show(summary.clips + len(summary.skipped), summary.pairs)

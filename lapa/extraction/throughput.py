@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from lapa.extraction.engine import extract_parts
-from lapa.extraction.settings import Machinery
-from lapa.latents import LatentKey, Part
-from lapa.pairs.reader import PreparedClip
+from corpora.clips.parts import Part
+from lapa.extraction.engine import ExtractionPipeline
+from lapa.latents import LatentKey
+from lapa.pairs.batch import PairBatch
 
 SAMPLE_PAIRS = 512
 """Prepared pairs that the model is timed on, again and again."""
@@ -30,19 +30,21 @@ class StageSpeeds:
     """Upload, network and download of the result: all that the main thread does but writing."""
 
 
-def measure_stages(machinery: Machinery, root: Path, parts: Sequence[Part], seconds: float) -> StageSpeeds | None:
+def measure_stages(
+    pipeline: ExtractionPipeline, root: Path, parts: Sequence[Part], seconds: float
+) -> StageSpeeds | None:
     """Each stage alone for at least `seconds`, over the corpus again and again where it is short.
 
     None where the corpus holds no pair.
     """
-    sample = prepared_sample(machinery, root, parts)
+    sample = prepared_sample(pipeline, root, parts)
     if not sample:
         return None
-    return StageSpeeds(feed_alone(machinery, root, parts, seconds), model_alone(machinery, sample, seconds))
+    return StageSpeeds(feed_alone(pipeline, root, parts, seconds), model_alone(pipeline, sample, seconds))
 
 
 def end_to_end(
-    machinery: Machinery, root: Path, parts: Sequence[Part], key: LatentKey, out: Path, pairs_wanted: int
+    pipeline: ExtractionPipeline, root: Path, parts: Sequence[Part], key: LatentKey, out: Path, pairs_wanted: int
 ) -> float:
     """Pairs a second of a whole extraction to `out`, from the first byte read to the last part written.
 
@@ -56,53 +58,53 @@ def end_to_end(
                 return
             yield dataclasses.replace(part, index=number)
 
-    for event in extract_parts(machinery.feed(root, again_and_again()), machinery.runner(), key, out):
+    for event in pipeline.write(root, again_and_again(), key, out):
         pairs += event if isinstance(event, int) else 0
     return pairs / (time.perf_counter() - start)
 
 
-def prepared_sample(machinery: Machinery, root: Path, parts: Sequence[Part]) -> list[PreparedClip]:
+def prepared_sample(pipeline: ExtractionPipeline, root: Path, parts: Sequence[Part]) -> list[PairBatch]:
     """Prepared clips of about SAMPLE_PAIRS pairs; empty where the corpus holds no pair."""
-    sample: list[PreparedClip] = []
-    for _, item in machinery.feed(root, parts):
-        if isinstance(item, PreparedClip):
+    sample: list[PairBatch] = []
+    for _, _, item in pipeline.read(root, parts):
+        if isinstance(item, PairBatch):
             sample.append(item)
-            if sum(len(clip.columns) for clip in sample) >= SAMPLE_PAIRS:
+            if sum(len(clip) for clip in sample) >= SAMPLE_PAIRS:
                 break
     return sample
 
 
-def feed_alone(machinery: Machinery, root: Path, parts: Sequence[Part], seconds: float) -> float:
+def feed_alone(pipeline: ExtractionPipeline, root: Path, parts: Sequence[Part], seconds: float) -> float:
     """Pairs a second of the feeding threads, with nothing to wait for."""
     pairs, start, now = 0, time.perf_counter(), 0.0
     while now < seconds:
-        for _, item in machinery.feed(root, parts):
-            pairs += len(item.columns) if isinstance(item, PreparedClip) else 0
+        for _, _, item in pipeline.read(root, parts):
+            pairs += len(item) if isinstance(item, PairBatch) else 0
             now = time.perf_counter() - start
             if now >= seconds:
                 break
     return pairs / now
 
 
-def model_alone(machinery: Machinery, sample: Sequence[PreparedClip], seconds: float) -> float:
+def model_alone(pipeline: ExtractionPipeline, sample: Sequence[PairBatch], seconds: float) -> float:
     """Pairs a second of the model, its input ready in memory."""
-    runner = machinery.runner()
+    encoder = pipeline.encoder()
     for clip in sample[:1]:  # the first batch also pays for what PyTorch sets up
-        runner.add(clip)
-    runner.finish()
-    _wait(machinery)
+        encoder.add(clip)
+    encoder.finish()
+    _wait(pipeline)
     pairs, start, now = 0, time.perf_counter(), 0.0
     for number, clip in enumerate(itertools.cycle(sample), 1):
-        runner.add(clip)
-        pairs += len(clip.columns)
+        encoder.add(clip)
+        pairs += len(clip)
         if number % len(sample) == 0:
-            runner.finish()
+            encoder.finish()
             now = time.perf_counter() - start
             if now >= seconds:
                 break
     return pairs / now
 
 
-def _wait(machinery: Machinery) -> None:
-    if next(machinery.model.parameters()).is_cuda:
+def _wait(pipeline: ExtractionPipeline) -> None:
+    if next(pipeline.model.parameters()).is_cuda:
         torch.cuda.synchronize()

@@ -1,123 +1,35 @@
 """Batches of pairs for training: which pairs, augmented how, is a function of (seed, rank, batch number) alone.
 
-So a resumed training sees just what an uninterrupted one would have seen, whatever the number of loader workers. A corpus
-larger than the disk budget is streamed from its shards through a pool of clips; there the order starts anew on resume.
+So a resumed training sees just what an uninterrupted one would have seen. A corpus larger than the disk budget is streamed
+from its shards through a pool of clips; there the order depends on the number of loader workers as well.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from lapa.model.config import LamConfig
-from lapa.pairs.cache import FrameStore, clip_records
-from lapa.pairs.config import FLOW_STRIDE, LabelSpec
-from lapa.pairs.pair import pair_input, stabilise
-
-Batch = dict[str, Tensor]
-"""first, second: float32 [B, 3, S, S] in [0, 1] (feature targets: [B, N, F]); valid [B, 1, S, S]; flow [B, 2, S/4, S/4] where
-the model wants it; label [B, A], NaN where unknown; clip: int64 [B]."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """The same change to both frames of a pair, so that it carries nothing about what happened between them."""
-
-    shift: float = 1 / 16
-    """Largest shift, share of the picture's side."""
-    contrast: float = 0.2
-    """Contrast is multiplied by 1 +- this."""
-    brightness: float = 0.1
-    """Brightness is moved by +- this (pictures are in [0, 1])."""
-
-
-def to_pictures(frames: NDArray[np.uint8]) -> Tensor:
-    """uint8 [B, S, S, 3] -> float32 [B, 3, S, S] in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2))).float() / 255
-
-
-def gather(store: FrameStore, config: LamConfig, chosen: NDArray[np.int64]) -> Batch:
-    """The pairs `chosen` (rows of the store's pair table), without augmentation."""
-    table = store.pairs
-    i, j = table.first[chosen], table.second[chosen]
-    if store.features is not None:
-        batch = {
-            "first": torch.from_numpy(store.features[i]).float(),
-            "second": torch.from_numpy(store.features[j]).float(),
-        }
-    else:
-        stable = [
-            stabilise(store.frames[a], store.frames[b], table.h[p], compensate=config.pair.camera_compensation)
-            for a, b, p in zip(i, j, chosen, strict=True)
-        ]
-        before, after, valid = (np.stack(part) for part in zip(*stable, strict=True))
-        batch = {
-            "first": to_pictures(before),
-            "second": to_pictures(after),
-            "valid": torch.from_numpy(valid[:, None]).float(),
-        }
-    if store.flow is not None:
-        batch["flow"] = torch.from_numpy(store.flow[chosen]).float()
-    if config.label_dim:
-        batch["label"] = torch.from_numpy(table.label[chosen])
-    batch["clip"] = torch.from_numpy(table.clip[chosen].astype(np.int64))
-    return batch
-
-
-def augment(batch: Batch, config: Augmentation, rng: np.random.Generator) -> Batch:
-    """A shift shared by the batch and a change of contrast and brightness per pair; pictures only."""
-    if batch["first"].ndim != 4:
-        return batch
-    count, size = len(batch["first"]), batch["first"].shape[-1]
-    margin = round(config.shift * size)
-    dx, dy = (int(value) for value in rng.integers(-margin, margin + 1, 2))
-    out = dict(batch)
-    for name in ("first", "second", "valid"):
-        out[name] = _shift(batch[name], dx, dy)
-    if "flow" in batch:
-        out["flow"] = _shift_flow(batch["flow"], dx, dy)
-    contrast = 1 + config.contrast * torch.from_numpy(rng.uniform(-1, 1, (count, 1, 1, 1))).float()
-    brightness = config.brightness * torch.from_numpy(rng.uniform(-1, 1, (count, 1, 1, 1))).float()
-    for name in ("first", "second"):
-        out[name] = (out[name] - 0.5) * contrast + 0.5 + brightness
-    return out
-
-
-def _shift(x: Tensor, dx: int, dy: int) -> Tensor:
-    """Content moves by (dx, dy) pixels; what comes in repeats the border."""
-    if dx == 0 and dy == 0:
-        return x
-    height, width = x.shape[-2:]
-    rows = (torch.arange(height) - dy).clamp(0, height - 1)
-    columns = (torch.arange(width) - dx).clamp(0, width - 1)
-    return x[..., rows, :][..., columns]
-
-
-def _shift_flow(flow: Tensor, dx: int, dy: int) -> Tensor:
-    """Flow lives on a grid FLOW_STRIDE coarser than the shift."""
-    full = F.interpolate(flow, scale_factor=FLOW_STRIDE, mode="nearest")
-    return F.avg_pool2d(_shift(full, dx, dy), FLOW_STRIDE)
+from corpora.clips.parts import Part
+from lapa.pairs.batch import Augmentation, PairBatch
+from lapa.pairs.cache import decoded
+from lapa.pairs.reader import PairReader
+from lapa.pairs.table import PairTable
 
 
 class StoredBatches(IterableDataset):  # type: ignore[type-arg]
-    """Batches number `start`, `start` + 1, ... of a frame store; endless."""
+    """Batches number `start`, `start` + 1, ... of a table; endless."""
 
     def __init__(
         self,
-        store: FrameStore,
-        config: LamConfig,
+        table: PairTable,
         batch_size: int,
         *,
         seed: int,
@@ -125,21 +37,17 @@ class StoredBatches(IterableDataset):  # type: ignore[type-arg]
         start: int = 0,
         augmentation: Augmentation | None = None,
     ) -> None:
-        if len(store.pairs.first) == 0:
-            raise ValueError(
-                f"no clip is long enough for a pair {min(config.pair.gap_s)} s apart: choose a shorter --model.pair.gap-s or longer clips"
-            )
-        self.store, self.config, self.batch_size = store, config, batch_size
+        self.table, self.batch_size = table, batch_size
         self.seed, self.rank, self.start = seed, rank, start
         self.augmentation = augmentation or Augmentation()
 
-    def batch(self, number: int) -> Batch:
+    def batch(self, number: int) -> PairBatch:
         """Batch `number`, the same at every call."""
         rng = np.random.default_rng((self.seed, self.rank, number))
-        chosen = rng.integers(0, len(self.store.pairs.first), self.batch_size)
-        return augment(gather(self.store, self.config, chosen), self.augmentation, rng)
+        chosen = rng.integers(0, len(self.table), self.batch_size)
+        return self.table.batch(chosen).floats().augmented(rng, self.augmentation)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[PairBatch]:
         worker = get_worker_info()
         offset, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         number = self.start + offset
@@ -149,15 +57,17 @@ class StoredBatches(IterableDataset):  # type: ignore[type-arg]
 
 
 class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
-    """Batches from a pool of clips that is refilled from the shards in random order; memory is that of the pool."""
+    """Batches from a pool of clips that is refilled from the shards in random order; memory is that of the pool.
+
+    What enters the pool and what is drawn from it is a function of the seed and the manifest's rows, not of what the clips
+    hold, so batch `start` of a resumed training is found by counting, without decoding what came before.
+    """
 
     def __init__(
         self,
         corpus: Corpus,
-        rows: list[ClipRow],
-        config: LamConfig,
-        labels: LabelSpec,
-        labelled: set[str],
+        rows: Sequence[ClipRow],
+        reader: PairReader,
         batch_size: int,
         *,
         seed: int,
@@ -168,75 +78,120 @@ class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
         pairs_per_clip: int = 32,
         augmentation: Augmentation | None = None,
     ) -> None:
-        self.corpus, self.rows, self.config, self.batch_size = corpus, rows, config, batch_size
-        self.labels, self.labelled = labels, labelled
+        """Raises ValueError where no clip is long enough for a pair."""
+        gap_s = min(reader.gaps_s)
+        long = [n for n, row in enumerate(rows) if row.frames > 1 and row.seconds > 0.9 * gap_s - 1 / max(row.fps, 1)]
+        if not long:
+            raise ValueError(
+                f"no clip is long enough for a pair {gap_s:g} s apart: choose a shorter --model.pair.gap-s"
+            )
+        self.corpus, self.rows, self.reader, self.batch_size = corpus, rows, reader, batch_size
         self.seed, self.rank, self.ranks, self.start = seed, rank, ranks, start
         self.pool, self.pairs_per_clip = pool, pairs_per_clip
         self.augmentation = augmentation or Augmentation()
+        self._long = sorted(long, key=lambda n: (rows[n].shard, rows[n].index_in_shard))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[PairBatch]:
         worker = get_worker_info()
-        part, parts = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        part, parts = self.rank * parts + part, self.ranks * parts
-        rng = np.random.default_rng((self.seed, part, self.start))
-        pool: list[tuple[NDArray[np.uint8], dict[str, NDArray[Any]], int]] = []
-        drawn: list[int] = []
-        batch: list[Batch] = []
-        for item in self._clips(part, parts, rng):
-            pool.append(item)
-            drawn.append(0)
-            while len(pool) >= min(self.pool, max(1, len(self.rows) // parts)):
-                k = int(rng.integers(len(pool)))
-                batch.append(self._pair(pool[k], rng))
-                drawn[k] += 1
-                if drawn[k] >= self.pairs_per_clip:
-                    pool.pop(k)
-                    drawn.pop(k)
-                if len(batch) == self.batch_size:
-                    stacked = {name: torch.cat([pair[name] for pair in batch]) for name in batch[0]}
-                    yield augment(stacked, self.augmentation, rng)
-                    batch = []
+        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        # batch n is that of stream n % workers, whichever loader the resumed session asks first
+        number += self.start
+        stream, streams = self.rank * workers + number % workers, self.ranks * workers
+        mine = self._of_stream(stream, streams)
+        pool = _Pool(min(self.pool, len(mine)), self.pairs_per_clip, np.random.default_rng((self.seed, stream)))
+        for _ in range(number // workers * self.batch_size):
+            pool.draw()
+        tables = self._resumed(mine, stream, [entry for entry, _ in pool.entries])
+        coming = self._tables(mine, stream, pool.entered)
+        for batch in itertools.count(number // workers):
+            pairs = [self._pair(pool, tables, coming) for _ in range(self.batch_size)]
+            rng = np.random.default_rng((self.seed, stream, batch))
+            yield PairBatch.cat(pairs).floats().augmented(rng, self.augmentation)
 
-    def _clips(
-        self, part: int, parts: int, rng: np.random.Generator
-    ) -> Iterator[tuple[NDArray[np.uint8], dict[str, NDArray[Any]], int]]:
-        index = {row.clip_id: i for i, row in enumerate(self.rows)}
-        by_shard: dict[str, list[ClipRow]] = {}
-        for row in self.rows:
-            by_shard.setdefault(row.shard, []).append(row)
-        shards = sorted(by_shard)
-        # where there are fewer shards than readers, readers share a shard by clips
-        mine = shards[part::parts] if len(shards) >= parts else shards
-        found = False
-        while True:
-            order = random.Random(int(rng.integers(2**31))).sample(mine, len(mine))
-            for shard in order:
-                rows = by_shard[shard] if len(shards) >= parts else by_shard[shard][part::parts]
-                for clip in self.corpus.read_clips(rows):
-                    labelled = clip.row.clip_id in self.labelled
-                    frames, pairs = clip_records(clip, self.config, self.labels, labelled=labelled)
-                    if len(pairs["first"]):
-                        found = True
-                        yield frames, pairs, index[clip.row.clip_id]
-            if not found:
-                raise ValueError(f"no clip is long enough for a pair {min(self.config.pair.gap_s)} s apart")
+    def _pair(
+        self, pool: _Pool, tables: dict[int, PairTable | None], coming: Iterator[tuple[int, PairTable | None]]
+    ) -> PairBatch:
+        entry, share = pool.draw()
+        while entry not in tables:
+            tables |= [next(coming)]
+        for gone in tables.keys() - {entry} - {kept for kept, _ in pool.entries}:
+            del tables[gone]
+        # in the place of a clip without a pair, the next one that has some
+        others = sorted(tables, key=lambda other: (other < entry, other))
+        table = next((found for other in others if (found := tables[other]) is not None), None)
+        if table is None:
+            raise ValueError(
+                f"{len(tables)} clips in a row hold no pair {min(self.reader.gaps_s):g} s apart: choose a shorter "
+                "--model.pair.gap-s"
+            )
+        return table.batch([int(share * len(table))], flow=self.reader.flow)
 
-    def _pair(self, item: tuple[NDArray[np.uint8], dict[str, NDArray[Any]], int], rng: np.random.Generator) -> Batch:
-        frames, pairs, clip = item
-        p = int(rng.integers(len(pairs["first"])))
-        i, j = pairs["first"][p], pairs["second"][p]
-        made = pair_input(self.config, frames[i], frames[j], pairs["h"][p], training=True)
-        batch = {
-            "first": to_pictures(made.first[None]),
-            "second": to_pictures(made.second[None]),
-            "valid": torch.from_numpy(made.valid[None, None]).float(),
-            "clip": torch.tensor([clip]),
-        }
-        if made.flow is not None:
-            batch["flow"] = torch.from_numpy(made.flow[None])
-        if self.config.label_dim:
-            batch["label"] = torch.from_numpy(pairs["label"][p : p + 1])
-        return batch
+    def _of_stream(self, stream: int, streams: int) -> list[int]:
+        """Places in `rows` that one of the streams reads: whole shards where there are enough, else some clips of each."""
+        shards = sorted({self.rows[n].shard for n in self._long})
+        if len(shards) >= streams:
+            mine = set(shards[stream::streams])
+            return [n for n in self._long if self.rows[n].shard in mine]
+        return self._long[stream::streams] or self._long
+
+    def _order(self, mine: list[int], stream: int, epoch: int) -> list[int]:
+        """The stream's clips in the order of an epoch: shards at random, each from its beginning to its end."""
+        by_shard: dict[str, list[int]] = {}
+        for n in mine:
+            by_shard.setdefault(self.rows[n].shard, []).append(n)
+        shards = list(by_shard)
+        random.Random(f"{self.seed} {stream} {epoch}").shuffle(shards)
+        return [n for shard in shards for n in by_shard[shard]]
+
+    def _tables(self, mine: list[int], stream: int, entry: int) -> Iterator[tuple[int, PairTable | None]]:
+        """(entry, pairs of its clip) from `entry` on; entry e is clip e % C of epoch e // C."""
+
+        def parts() -> Iterator[Part]:
+            skip = entry % len(mine)
+            for epoch in itertools.count(entry // len(mine)):
+                order = self._order(mine, stream, epoch)[skip:]
+                skip = 0
+                for shard, places in itertools.groupby(order, key=lambda n: self.rows[n].shard):
+                    yield Part(0, shard, tuple(self.rows[n] for n in places))
+
+        place = {self.rows[n].clip_id: n for n in mine}
+        for number, (_, row, item) in enumerate(self.reader.read_tables(self.corpus.root, parts()), entry):
+            yield number, _placed(decoded(item), place[row.clip_id])
+
+    def _resumed(self, mine: list[int], stream: int, entries: list[int]) -> dict[int, PairTable | None]:
+        """The pairs of the clips that are in the pool where a session resumes."""
+        tables: dict[int, PairTable | None] = {}
+        for entry in entries:
+            n = self._order(mine, stream, entry // len(mine))[entry % len(mine)]
+            part = Part(0, self.rows[n].shard, (self.rows[n],))
+            ((_, _, item),) = self.reader.read_tables(self.corpus.root, [part])
+            tables[entry] = _placed(decoded(item), n)
+        return tables
+
+
+class _Pool:
+    """Entries 0, 1, 2, ... come in as others leave; a pair is drawn from one of those that are in."""
+
+    def __init__(self, size: int, pairs_per_clip: int, rng: np.random.Generator) -> None:
+        self.entries: list[tuple[int, int]] = []
+        """(entry, pairs drawn of it)."""
+        self.entered = 0
+        self._size, self._pairs_per_clip, self._rng = size, pairs_per_clip, rng
+
+    def draw(self) -> tuple[int, float]:
+        """An entry, and which of its pairs, in [0, 1)."""
+        while len(self.entries) < self._size:
+            self.entries.append((self.entered, 0))
+            self.entered += 1
+        place = int(self._rng.integers(self._size))
+        entry, drawn = self.entries.pop(place)
+        if drawn + 1 < self._pairs_per_clip:
+            self.entries.insert(place, (entry, drawn + 1))
+        return entry, float(self._rng.random())
+
+
+def _placed(table: PairTable | None, place: int) -> PairTable | None:
+    return None if table is None else dataclasses.replace(table, clip=np.full(len(table), place, np.int64))
 
 
 def loader_workers(wanted: int | None) -> int:

@@ -1,188 +1,146 @@
-"""Decoded frames and pairs of a corpus in memory-mapped files: decoded once, tracked once, flow computed once.
+"""The pairs of a corpus in memory-mapped files: decoded once, tracked once, flow computed once.
 
-A corpus that does not fit the disk budget is streamed instead (lapa/pair_batches.py); both give the same records.
+    <cache>/pairs-64px-<key>/frames.raw, flow.raw, features.raw     row after row; those that the model looks at
+                             table.npz                              the rest, and their shapes
+
+A corpus that does not fit the disk budget is streamed instead (lapa/pairs/batches.py); both give the same pairs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
-from corpora.clips.corpus import Clip, Corpus
+from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from lapa.model.config import LamConfig
-from lapa.pairs.config import LabelSpec
-from lapa.pairs.pair import STABILISED, clip_pairs, pair_input, resize_frames, truth_change
+from corpora.clips.parts import Part, SkippedClip
+from lapa.pairs.config import FLOW_STRIDE
+from lapa.pairs.pair import STABILISED
+from lapa.pairs.reader import PairReader
+from lapa.pairs.table import PairTable
 
-Featurise = Callable[[NDArray[np.uint8]], NDArray[np.float16]]
-"""uint8 frames [T, S, S, 3] -> features float16 [T, N, F] of a frozen model."""
-
-
-@dataclass(frozen=True)
-class PairTable:
-    """All pairs of a set of clips, over all gaps."""
-
-    first: NDArray[np.int64]
-    """[P], rows of `FrameStore.frames`."""
-    second: NDArray[np.int64]
-    """[P]."""
-    clip: NDArray[np.int32]
-    """[P], index into `FrameStore.rows`."""
-    gap_s: NDArray[np.float32]
-    """[P], the gap asked for."""
-    h: NDArray[np.float32]
-    """[P, 3, 3], camera motion."""
-    label: NDArray[np.float32]
-    """[P, A], change of the known feature over the gap; NaN where unknown or withheld. A may be 0."""
+_MAPPED = ("frames", "flow", "features")
+"""Arrays that are too large for memory; the others are in table.npz."""
 
 
-class FrameStore:
-    """Frames [F, S, S, 3] uint8, flow [P, 2, S/4, S/4] float16 (or None), features [F, N, D] float16 (or None), pairs."""
-
-    def __init__(self, folder: Path, rows: list[ClipRow]) -> None:
-        meta = json.loads((folder / "store.json").read_text("utf-8"))
-        self.rows = rows
-        with np.load(folder / "pairs.npz") as file:
-            self.pairs = PairTable(**{name: file[name] for name in PairTable.__dataclass_fields__})
-        self.frames: NDArray[np.uint8] = self._map(folder / "frames.u8", np.uint8, meta["frames"])
-        self.flow = self._map(folder / "flow.f16", np.float16, meta["flow"]) if meta["flow"] else None
-        self.features = self._map(folder / "features.f16", np.float16, meta["features"]) if meta["features"] else None
-
-    @staticmethod
-    def _map(path: Path, dtype: Any, shape: list[int]) -> NDArray[Any]:
-        return np.memmap(path, dtype, "r", shape=tuple(shape)) if shape[0] else np.zeros(shape, dtype)
+def table_bytes(rows: Sequence[ClipRow], reader: PairReader, feature_numbers: int) -> int:
+    """Disk that the pairs of these clips take at most. `feature_numbers`: of a frame, for a feature target."""
+    size, gaps = reader.config.image_size, len(reader.gaps_s)
+    flow = gaps * 2 * 2 * (size // FLOW_STRIDE) ** 2 if reader.flow else 0
+    return sum(row.frames for row in rows) * (3 * size**2 + flow + 2 * feature_numbers)
 
 
-def clip_records(
-    clip: Clip, config: LamConfig, labels: LabelSpec, *, labelled: bool
-) -> tuple[NDArray[np.uint8], dict[str, NDArray[Any]]]:
-    """Frames [T, S, S, 3] of a clip at the model's size, and its pairs over all gaps: arrays first, second, gap_s, h,
-    label as in `PairTable`, with indices within the clip."""
-    frames = resize_frames(clip.frames, config.pair.image_size)
-    parts: list[dict[str, NDArray[Any]]] = []
-    for gap in config.pair.gap_s:
-        pairs = clip_pairs(clip, gap)
-        count = len(pairs.first)
-        label = np.full((count, config.label_dim), np.nan, np.float32)
-        if labelled and clip.truth is not None and count and config.label_dim:
-            change = truth_change(clip.truth, labels.feature, clip.t_s[pairs.first], clip.t_s[pairs.second])
-            label = (change[:, list(labels.dims)] if labels.dims else change).astype(np.float32)
-        parts.append(
-            {
-                "first": pairs.first,
-                "second": pairs.second,
-                "gap_s": np.full(count, gap, np.float32),
-                "h": pairs.h,
-                "label": label,
-            }
-        )
-    return frames, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def store_bytes(rows: Iterable[ClipRow], config: LamConfig) -> int:
-    """Disk that a store of these clips takes."""
-    per_frame = 3 * config.pair.image_size**2
-    if config.pair.flow != "none":
-        per_frame += len(config.pair.gap_s) * 2 * 2 * (config.pair.image_size // 4) ** 2
-    if not config.pixels:
-        per_frame += 2 * config.feature_patches * config.feature_dim
-    return sum(row.frames for row in rows) * per_frame
-
-
-def open_store(
+def open_table(
     corpus: Corpus,
-    rows: list[ClipRow],
-    config: LamConfig,
-    labels: LabelSpec,
-    labelled: set[str],
+    rows: Sequence[ClipRow],
+    reader: PairReader,
     *,
     cache: Path,
-    featurise: Featurise | None = None,
+    target: str = "pixels",
     progress: Callable[[int, int], None] | None = None,
-) -> FrameStore:
-    """The store of `rows`, built (under a temporary name) where `cache` has none for these clips and this model's inputs.
+) -> PairTable | None:
+    """The pairs of `rows`, whose place is `clip`, from the cache or made now (under a temporary name) by `reader`; None where
+    no clip holds one.
 
-    `labelled`: ids of the clips whose labels may be seen; `featurise`: the frozen model of a feature target.
+    `target`: name of what `reader.featurise` makes of frames. Raises ValueError for a clip that does not decode.
     """
-    stabilised = STABILISED if config.pair.camera_compensation else 0
-    identity = (
-        dataclasses.replace(config.pair, extract_gap_s=1.0),
-        stabilised,
-        config.target,
-        config.label_dim,
-        labels,
-        sorted(labelled),
-        [row.clip_id for row in rows],
-        corpus.identity,
-    )
+    stabilised = STABILISED if reader.config.camera_compensation else 0
+    same_pairs = dataclasses.replace(reader.config, gap_s=reader.gaps_s, extract_gap_s=1.0)
+    labels = reader.labels
+    known = (labels.spec, sorted(labels.clips), labels.width)
+    identity = (same_pairs, reader.stride_s, stabilised, target, known, corpus.identity, [row.clip_id for row in rows])
     name = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
-    folder = cache / f"frames-{config.pair.image_size}px-{name}"
-    if not folder.is_dir():
-        partial = cache / f".partial-{name}-{os.getpid()}"
-        partial.mkdir(parents=True)
-        try:
-            _build(partial, corpus, rows, config, labels, labelled, featurise, progress)
-            os.replace(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return FrameStore(folder, rows)
+    folder, partial = cache / f"pairs-{reader.config.image_size}px-{name}", cache / f".partial-{name}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f".lock-{name}"):  # of processes that want the same pairs one makes them
+        if not folder.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+            partial.mkdir()
+            try:
+                _build(partial, corpus, rows, reader, progress)
+                os.replace(partial, folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return _open(folder, reader)
+
+
+def decoded(item: PairTable | SkippedClip) -> PairTable | None:
+    """The pairs of a clip; None where it holds none. Raises ValueError where it does not decode."""
+    if isinstance(item, PairTable):
+        return item
+    if item.reason == "shorter_than_gap":
+        return None
+    raise ValueError(f"clip {item.row.clip_id} of {item.row.shard}: {item.reason}, {item.detail}: ingest it again")
 
 
 def _build(
     folder: Path,
     corpus: Corpus,
-    rows: list[ClipRow],
-    config: LamConfig,
-    labels: LabelSpec,
-    labelled: set[str],
-    featurise: Featurise | None,
+    rows: Sequence[ClipRow],
+    reader: PairReader,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    index = {row.clip_id: i for i, row in enumerate(rows)}
-    parts: list[dict[str, NDArray[Any]]] = []
-    frame_count = flow_count = done = 0
-    feature_shape: list[int] = []
-    with (
-        open(folder / "frames.u8", "wb") as frames_file,
-        open(folder / "flow.f16", "wb") as flow_file,
-        open(folder / "features.f16", "wb") as features_file,
-    ):
-        for clip in corpus.read_clips(rows):
-            frames, pairs = clip_records(clip, config, labels, labelled=clip.row.clip_id in labelled)
-            frames_file.write(frames.tobytes())
-            for i, j, h in zip(pairs["first"], pairs["second"], pairs["h"], strict=True):
-                flow = pair_input(config, frames[i], frames[j], h, training=True).flow
-                if flow is None:
-                    break
-                flow_file.write(flow.astype(np.float16).tobytes())
-                flow_count += 1
-            if featurise is not None:
-                features = featurise(frames)
-                features_file.write(features.tobytes())
-                feature_shape = list(features.shape[1:])
-            pairs["first"] += frame_count
-            pairs["second"] += frame_count
-            parts.append(pairs | {"clip": np.full(len(pairs["first"]), index[clip.row.clip_id], np.int32)})
-            frame_count += len(frames)
-            done += 1
+    place = {row.clip_id: number for number, row in enumerate(rows)}
+    by_shard: dict[str, list[ClipRow]] = {}
+    for row in rows:
+        by_shard.setdefault(row.shard, []).append(row)
+    parts = [Part(number, shard, tuple(by_shard[shard])) for number, shard in enumerate(sorted(by_shard))]
+    columns: dict[str, list[NDArray[Any]]] = {}
+    frames = 0
+    files: dict[str, BinaryIO] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    try:
+        for done, (_, row, item) in enumerate(reader.read_tables(corpus.root, parts), 1):
+            table = decoded(item)
             if progress is not None:
                 progress(done, len(rows))
-    table = {name: np.concatenate([part[name] for part in parts]) for name in PairTable.__dataclass_fields__}
-    np.savez(folder / "pairs.npz", **table)  # type: ignore[arg-type]
-    side = config.pair.image_size // 4
-    meta = {
-        "frames": [frame_count, config.pair.image_size, config.pair.image_size, 3],
-        "flow": [flow_count, 2, side, side] if flow_count else None,
-        "features": [frame_count, *feature_shape] if featurise is not None else None,
-    }
-    (folder / "store.json").write_text(json.dumps(meta), "utf-8")
+            if table is None:
+                continue
+            for name, array in _large(table, reader).items():
+                if name not in files:
+                    files[name] = open(folder / f"{name}.raw", "wb")  # noqa: SIM115
+                files[name].write(np.ascontiguousarray(array).tobytes())
+                shapes[name] = (shapes.get(name, (0,))[0] + len(array), *array.shape[1:])
+            small = {field.name: getattr(table, field.name) for field in dataclasses.fields(table)}
+            small |= {"first": table.first + frames, "second": table.second + frames}
+            small["clip"] = np.full(len(table), place[row.clip_id], np.int64)
+            for name, array in small.items():
+                if name not in (*_MAPPED, "config"):
+                    columns.setdefault(name, []).append(array)
+            frames += len(table.frames)
+    finally:
+        for file in files.values():
+            file.close()
+    arrays = {name: np.concatenate(parts) for name, parts in columns.items()}
+    np.savez(folder / "table.npz", **arrays, **{f"{name}_shape": np.array(shape) for name, shape in shapes.items()})  # type: ignore[arg-type]
+
+
+def _large(table: PairTable, reader: PairReader) -> dict[str, NDArray[Any]]:
+    large: dict[str, NDArray[Any]] = {"frames": table.frames}
+    if table.features is not None:
+        large["features"] = table.features
+    elif reader.flow:
+        flow = reader.batch(table).flow
+        assert flow is not None
+        large["flow"] = flow.numpy().astype(np.float16)
+    return large
+
+
+def _open(folder: Path, reader: PairReader) -> PairTable | None:
+    with np.load(folder / "table.npz", allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    if not arrays:
+        return None
+    for name, dtype in (("frames", np.uint8), ("flow", np.float16), ("features", np.float16)):
+        shape = arrays.pop(f"{name}_shape", None)
+        arrays[name] = None if shape is None else np.memmap(folder / f"{name}.raw", dtype, "r", shape=tuple(shape))
+    return PairTable(config=reader.config, **arrays)

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corpora.clips.corpus import Clip, Corpus
-from lapa.extraction.engine import Featurise
-from lapa.latent_sample import LatentSample, Progress, rows_by_clip
+from lapa.latents import LatentSample, Progress, rows_by_clip
 from lapa.model.config import LamConfig
-from lapa.pairs.pair import pair_input, resize_frames
+from lapa.pairs.flow import pair_flow
+from lapa.pairs.pair import resize_frames, stabilise
+from lapa.pairs.table import Featurise
 
 THUMB = 64
 """Side of the pictures that the pixel baselines see."""
@@ -117,15 +118,12 @@ def model_pairs(
     if featurise is not None:
         features = [np.asarray(featurise(frames)) for frames in (first, second)]
         return ModelPairs(features[0], features[1], np.ones(first.shape[:3], bool), None, np.stack([first, second], 1))
-    made = [pair_input(config, a, b, m) for a, b, m in zip(first, second, h, strict=True)]
-    flows = [pair.flow for pair in made if pair.flow is not None]
-    return ModelPairs(
-        np.stack([pair.first for pair in made]),
-        np.stack([pair.second for pair in made]),
-        np.stack([pair.valid for pair in made]),
-        np.stack(flows) if flows else None,
-        np.stack([first, second], 1),
-    )
+    made = [
+        stabilise(a, b, m, compensate=config.pair.camera_compensation) for a, b, m in zip(first, second, h, strict=True)
+    ]
+    before, after, valid = (np.stack(part) for part in zip(*made, strict=True))
+    flow = np.stack([pair_flow(a, b) for a, b in zip(before, after, strict=True)]) if config.sees_flow else None
+    return ModelPairs(before, after, valid, flow, np.stack([first, second], 1))
 
 
 def read_pairs(

@@ -1,24 +1,24 @@
-"""Pairs of frames a gap apart, in seconds; what the model is fed for each of them."""
+"""Pairs of frames a gap apart, in seconds: which frames, how the camera moved between them, the two as one camera sees them."""
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.clips.corpus import Clip
-from corpora.video.camera import meet_halfway, warp_picture
-from lapa.model.config import LamConfig
-from lapa.pairs.flow import pair_flow
-from lapa.pairs.pair_camera import camera_of_pairs
+from corpora.video.camera import TrackedFrame, measure_tracked, meet_halfway, warp_picture
+from lapa.pairs.config import LabelSpec
 
 STABILISED = 3
-"""Raised when `stabilise` would give other pictures: 1 warped the first frame the whole way, 2 both half way, 3 only where that
+"""Raised when `stabilise` would give other images: 1 warped the first frame the whole way, 2 both half way, 3 only where that
 makes them more alike."""
+STILL_SHIFT = 0.008
+"""Corners that move less than this (of half the picture: half a pixel at 128) in nearly all measured pairs: a still camera."""
 _MOVED = 24.0
 """Difference of a pixel, of 255, above which it shows what moved of itself, not the camera."""
 
@@ -49,25 +49,60 @@ def pair_indices(
     return first[good], second[good]
 
 
-@dataclass(frozen=True)
-class ClipPairs:
-    """The pairs of one clip at one gap."""
-
-    first: NDArray[np.int64]
-    """[P], indices of frames within the clip."""
-    second: NDArray[np.int64]
-    """[P]."""
-    h: NDArray[np.float32]
-    """[P, 3, 3] camera motion, first to second, normalised coordinates; the identity where it is unknown."""
-    inlier_ratio: NDArray[np.float32]
-    """[P]; 0 where the camera's motion is unknown."""
+def every_stride(t_s: NDArray[np.float64], first: NDArray[np.int64], stride_s: float) -> NDArray[np.bool_]:
+    """Which of the pairs that begin at `t_s[first]` (ascending) to keep, at least `stride_s` apart."""
+    keep = np.zeros(len(first), bool)
+    last = -np.inf
+    for k, t in enumerate(t_s[first].tolist()):
+        if t - last >= stride_s - 1e-6:
+            keep[k], last = True, t
+    return keep
 
 
-def clip_pairs(clip: Clip, gap_s: float) -> ClipPairs:
-    """Pairs of `clip` at `gap_s` with the camera's motion (see `camera_of_pairs`)."""
-    first, second = pair_indices(clip.t_s, gap_s)
-    h, ratio = camera_of_pairs(clip.camera, dict(enumerate(clip.frames)), first, second)
-    return ClipPairs(first, second, h, ratio)
+def camera_of_pairs(
+    camera: Mapping[str, NDArray[Any]],
+    frames: Mapping[int, NDArray[np.uint8]],
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(h [P, 3, 3], inlier ratio [P]) of the pairs (first, second), int64 [P] each: as ingest stored them where it measured
+    the same pair, the identity where the camera stands still throughout, measured here otherwise.
+
+    `camera` is what the clip stores; `frames` maps a frame's index to uint8 [H, W, 3]. Identity and 0 where unknown.
+    """
+    stored = {pair: k for k, pair in enumerate(zip(camera["first"].tolist(), camera["second"].tolist(), strict=True))}
+    still = is_still(camera)
+    h = np.tile(np.eye(3, dtype=np.float32), (len(first), 1, 1))
+    ratio = np.zeros(len(first), np.float32)
+    tracked: dict[int, TrackedFrame] = {}
+
+    def track(index: int) -> TrackedFrame:
+        if index not in tracked:
+            tracked[index] = TrackedFrame(frames[index])
+        return tracked[index]
+
+    for p, (i, j) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
+        k = stored.get((i, j))
+        if k is not None:
+            h[p], ratio[p] = camera["h"][k], camera["inlier_ratio"][k]
+        elif still:
+            ratio[p] = float(np.median(camera["inlier_ratio"]))
+        else:
+            motion = measure_tracked(track(i), track(j))
+            h[p], ratio[p] = motion.h, motion.inlier_ratio
+    return h, ratio
+
+
+def is_still(camera: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether the camera of a clip stood still in at least 95% of the measured pairs, and was measured at all."""
+    h = np.asarray(camera["h"], np.float64)
+    known = np.asarray(camera["inlier_ratio"]) > 0
+    if len(h) == 0 or not known.any():
+        return False
+    corners = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]], np.float64)
+    moved = corners @ h[known].transpose(0, 2, 1)
+    shift = np.abs(moved[..., :2] / moved[..., 2:] - corners[:, :2]).max((1, 2))
+    return bool(np.mean(shift < STILL_SHIFT) >= 0.95)
 
 
 def resize_frames(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -104,34 +139,6 @@ def _difference(first: NDArray[np.uint8], second: NDArray[np.uint8], where: NDAr
     return float(np.minimum(difference, _MOVED)[where].mean())
 
 
-@dataclass(frozen=True)
-class PairInput:
-    """What the model is fed for one pair, as `LamConfig` wants it."""
-
-    first: NDArray[np.uint8]
-    """[S, S, 3], stabilised where the camera is compensated."""
-    second: NDArray[np.uint8]
-    """[S, S, 3], likewise."""
-    valid: NDArray[np.bool_]
-    """[S, S]: where both stabilised frames are known."""
-    flow: NDArray[np.float32] | None
-    """[2, S/4, S/4] per cent of the picture, or None where the model has no use for it."""
-
-
-def pair_input(
-    config: LamConfig,
-    first: NDArray[np.uint8],
-    second: NDArray[np.uint8],
-    h: NDArray[np.floating],
-    *,
-    training: bool = False,
-) -> PairInput:
-    """Input of the pair of frames [S, S, 3] whose camera moved by `h`; in training flow is a target as well."""
-    before, after, valid = stabilise(first, second, h, compensate=config.pair.camera_compensation)
-    wants_flow = config.pair.flow == "input" or (training and config.pair.flow == "target")
-    return PairInput(before, after, valid, pair_flow(before, after) if wants_flow else None)
-
-
 def truth_change(
     truth: dict[str, NDArray[Any]], feature: str, from_s: NDArray[np.float64], to_s: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -144,6 +151,30 @@ def truth_change(
     times, values = truth["t_s"], np.asarray(truth[feature], np.float64)
     columns = [np.interp(to_s, times, v) - np.interp(from_s, times, v) for v in values.T]
     return np.stack(columns, 1)
+
+
+@dataclass(frozen=True)
+class SeenLabels:
+    """The known actions that a model may see."""
+
+    spec: LabelSpec = field(default_factory=LabelSpec)
+    clips: frozenset[str] = frozenset()
+    """Ids of the clips whose actions are seen."""
+    width: int = 0
+    """Dimensions; 0: no labels at all."""
+
+    def of(
+        self,
+        clip_id: str,
+        truth: dict[str, NDArray[Any]] | None,
+        from_s: NDArray[np.float64],
+        to_s: NDArray[np.float64],
+    ) -> NDArray[np.float32]:
+        """[P, width]: change of the known feature between the times [P] of a clip; NaN where it is unknown or withheld."""
+        if truth is None or clip_id not in self.clips:
+            return np.full((len(from_s), self.width), np.nan, np.float32)
+        change = truth_change(truth, self.spec.feature, from_s, to_s)
+        return (change[:, list(self.spec.dims)] if self.spec.dims else change).astype(np.float32)
 
 
 def chosen_share(key: str, share: float, seed: int) -> bool:

@@ -1,211 +1,215 @@
-"""From shards to what the model is fed: threads decode clips and prepare their pairs ahead of the model.
+"""From clips to pairs: the one reader of training, extraction and report. Threads decode and prepare ahead of the model.
 
 Threads, not processes: PyAV, OpenCV and NumPy let go of the interpreter while they work (two threads decode 1.9 times
-as fast as one, two processes 1.9 times as well), and pictures need not be copied between processes.
+as fast as one, two processes 1.9 times as well), and images need not be copied between processes.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import tarfile
-import zipfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-import av
 import cv2
 import numpy as np
-from av.error import FFmpegError
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from corpora.clips.corpus import SHARDS, iterate_shard
+from corpora.clips.corpus import DAMAGE, SHARDS, Clip, StoredClip, iterate_shard
 from corpora.clips.manifest import ClipRow
-from lapa.latents import PairColumns, Part
-from lapa.model.config import LamConfig
-from lapa.pairs.pair import pair_indices, pair_input, resize_frames
-from lapa.pairs.pair_camera import camera_of_pairs
+from corpora.clips.parts import Part, SkippedClip
+from corpora.video.nearest import nearest_rows
+from lapa.pairs.batch import PairBatch
+from lapa.pairs.config import PairConfig
+from lapa.pairs.pair import SeenLabels, camera_of_pairs, every_stride, pair_indices, resize_frames
+from lapa.pairs.table import Featurise, PairTable
 
-_MEMBERS = ("mp4", "json", "camera.npz")
-_DAMAGE = (FFmpegError, OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
-"""What reading a damaged clip raises; anything else is a fault of ours and ends the job."""
-
-
-@dataclass(frozen=True)
-class PreparedClip:
-    """One clip's pairs, ready for the model. F frames that are part of a pair, P pairs, S the model's picture size."""
-
-    columns: PairColumns
-    frames: NDArray[np.uint8]
-    """[F, S, S, 3]: each frame once."""
-    first: NDArray[np.int64]
-    """[P], rows of `frames`."""
-    second: NDArray[np.int64]
-    """[P]."""
-    stable: NDArray[np.uint8] | None
-    """[P, 2, S, S, 3]: both frames of each pair, stabilised (lapa/pairs.py); None where none had to be moved."""
-    valid: NDArray[np.bool_] | None
-    """[P, S, S]; None where all is known."""
-    flow: NDArray[np.float32] | None
-    """[P, 2, S/4, S/4]; None where the model has no use for it."""
+_MEMBERS = {"mp4", "json", "camera.npz", "truth.npz"}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class SkippedClip:
-    """A clip without rows."""
+class PairReader:
+    """Makes the pairs of clips, as a model is fed.
 
-    row: ClipRow
-    reason: str
-    """missing_in_shard, shard_unreadable, clip_damaged or shorter_than_gap."""
-    detail: str
+        reader = PairReader(lam.config.pair)
+        pairs = reader(clip)                  # PairBatch
 
-    def to_json(self) -> dict[str, str]:
-        return {
-            "clip_id": self.row.clip_id,
-            "source": self.row.source,
-            "reason": self.reason,
-            "detail": self.detail.split("\n")[0][:200],
-        }
+    gap_s: gaps in seconds; by default the one that `config` gives extraction.
+    stride_s: pairs of one gap begin at least so many seconds apart; 0: every frame begins one.
+    training: optical flow also where it is only predicted.
+    featurise: the frozen model of a feature target, which sees each frame once.
+    labels: known actions that may be seen.
+    """
 
+    config: PairConfig
+    gap_s: tuple[float, ...] = ()
+    stride_s: float = 0.0
+    training: bool = False
+    featurise: Featurise | None = None
+    labels: SeenLabels = field(default_factory=SeenLabels)
 
-def every_stride(t_s: NDArray[np.float64], first: NDArray[np.int64], stride_s: float) -> NDArray[np.bool_]:
-    """Which of the pairs that begin at `t_s[first]` (ascending) to keep, at least `stride_s` apart."""
-    keep = np.zeros(len(first), bool)
-    last = -np.inf
-    for k, t in enumerate(t_s[first].tolist()):
-        if t - last >= stride_s - 1e-6:
-            keep[k], last = True, t
-    return keep
+    @property
+    def gaps_s(self) -> tuple[float, ...]:
+        return self.gap_s or (self.config.extract_gap_s,)
 
+    @property
+    def flow(self) -> bool:
+        """Whether optical flow belongs to the pairs."""
+        return self.config.flow == "input" or (self.training and self.config.flow == "target")
 
-@dataclass(frozen=True)
-class ClipPreparer:
-    """Decodes a clip and makes its pairs."""
+    def __call__(self, clip: Clip) -> PairBatch:
+        """All pairs of a decoded clip, images in [0, 1]. Raises ValueError where it holds none."""
+        table = self._table(clip, lambda wanted: clip.frames[sorted(wanted)])
+        if isinstance(table, SkippedClip):
+            raise ValueError(f"clip {clip.row.clip_id}: {table.detail}; choose a shorter gap, or a longer clip")
+        return self.batch(table).floats()
 
-    config: LamConfig
-    gap_s: float
-    stride_s: float
+    def batch(self, table: PairTable) -> PairBatch:
+        """All pairs of a table, images in uint8."""
+        return table.batch(flow=self.flow)
 
-    def __call__(self, row: ClipRow, members: dict[str, bytes]) -> PreparedClip | SkippedClip:
+    def at(
+        self, clip: Clip, t_s: NDArray[np.floating], gap_s: NDArray[np.floating], camera: NDArray[np.floating]
+    ) -> PairBatch:
+        """The pairs of a decoded clip that begin at `t_s` [P], `gap_s` [P] long, whose camera moved by `camera` [P, 3, 3];
+        with the frames as they were.
+
+        Raises ValueError where a time is no frame's: the latents of these times and the clip do not belong together.
+        """
+        wanted = np.concatenate([t_s, t_s + gap_s])
+        step = float(np.median(np.diff(clip.t_s))) if len(clip.t_s) > 1 else 0.0
+        rows, near = nearest_rows(clip.t_s, wanted, 0.25 * step + 1e-3)
+        if not near.all():
+            raise ValueError(
+                f"clip {clip.row.clip_id} has no frame at some of its latents' times: the corpus was made again since; "
+                "extract the latents again with giza extract"
+            )
+        used, where = np.unique(rows, return_inverse=True)
+        frames = resize_frames(clip.frames[used], self.config.image_size)
+        unknown = np.zeros(len(t_s), np.float32)
+        table = PairTable(
+            self.config,
+            frames,
+            where[: len(t_s)],
+            where[len(t_s) :],
+            np.zeros(len(t_s), np.int64),
+            np.asarray(t_s, np.float64),
+            np.asarray(gap_s, np.float64),
+            np.asarray(camera),
+            unknown,
+            unknown,
+            np.zeros((len(t_s), 0), np.float32),
+            features=None if self.featurise is None else self.featurise(frames),
+        )
+        return table.batch(flow=self.flow, plain=True).floats()
+
+    def table(self, clip: StoredClip) -> PairTable | SkippedClip:
+        """The pairs of a stored clip; only the frames that are part of one are kept."""
         try:
-            t_s = np.asarray(json.loads(members["json"])["t_s"], np.float64)
-            first, second = pair_indices(t_s, self.gap_s)
+            return self._table(clip, clip.frames)
+        except DAMAGE as error:
+            return SkippedClip(clip.row, "clip_damaged", f"{type(error).__name__}: {error}")
+
+    def _table(
+        self, clip: Clip | StoredClip, decode: Callable[[set[int]], NDArray[np.uint8]]
+    ) -> PairTable | SkippedClip:
+        t_s, found = clip.t_s, []
+        for gap_s in self.gaps_s:
+            first, second = pair_indices(t_s, gap_s)
             keep = every_stride(t_s, first, self.stride_s)
-            first, second = first[keep], second[keep]
-            used, where = np.unique(np.concatenate([first, second]), return_inverse=True)
-            with np.load(io.BytesIO(members["camera.npz"]), allow_pickle=False) as file:
-                camera = {name: file[name] for name in file.files}
-            pictures = decode_frames(members["mp4"], set(used.tolist()), len(t_s)) if len(used) else {}
-            h, inlier_ratio = camera_of_pairs(camera, pictures, first, second)
-        except _DAMAGE as error:
-            return SkippedClip(row, "clip_damaged", f"{type(error).__name__}: {error}")
+            found.append((first[keep], second[keep]))
+        first, second = (np.concatenate(part) for part in zip(*found, strict=True))
         if len(first) == 0:
             held = f"{t_s[-1] - t_s[0]:.3f} s" if len(t_s) else "no frame"
-            return SkippedClip(row, "shorter_than_gap", f"{held}, no two frames {self.gap_s:g} s apart")
-        luma = {i: cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for i, picture in pictures.items()}
-        motion = [cv2.absdiff(luma[i], luma[j]).mean() for i, j in zip(first.tolist(), second.tolist(), strict=True)]
-        columns = PairColumns(
-            row=row,
-            t_s=t_s[first],
-            gap_s=t_s[second] - t_s[first],
-            motion=np.asarray(motion, np.float32),
-            camera=h.reshape(len(first), 9),
-            camera_inlier_ratio=inlier_ratio,
-        )
-        frames = resize_frames(np.stack([pictures[i] for i in used.tolist()]), self.config.pair.image_size)
+            gaps = " or ".join(f"{gap:g}" for gap in self.gaps_s)
+            return SkippedClip(clip.row, "shorter_than_gap", f"{held}, no two frames {gaps} s apart")
+        used, where = np.unique(np.concatenate([first, second]), return_inverse=True)
+        images = decode(set(used.tolist()))
+        h, inlier_ratio = camera_of_pairs(clip.camera, dict(zip(used.tolist(), images, strict=True)), first, second)
+        starts, ends = t_s[first], t_s[second]
+        label = self.labels.of(clip.row.clip_id, clip.truth, starts, ends) if self.labels.width else None
         first, second = where[: len(first)], where[len(first) :]
-        if not self.config.pixels:
-            return PreparedClip(columns, frames, first, second, None, None, None)
-        made = [pair_input(self.config, frames[i], frames[j], m) for i, j, m in zip(first, second, h, strict=True)]
-        moved = self.config.pair.camera_compensation and not (h == np.eye(3)).all()
-        flows = [pair.flow for pair in made if pair.flow is not None]
-        return PreparedClip(
-            columns,
-            frames,
-            first,
-            second,
-            stable=np.stack([np.stack([pair.first, pair.second]) for pair in made]) if moved else None,
-            valid=np.stack([pair.valid for pair in made]) if moved else None,
-            flow=np.stack(flows) if flows else None,
+        luma = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
+        motion = [cv2.absdiff(luma[i], luma[j]).mean() for i, j in zip(first.tolist(), second.tolist(), strict=True)]
+        frames = resize_frames(images, self.config.image_size)
+        return PairTable(
+            config=self.config,
+            frames=frames,
+            first=first,
+            second=second,
+            clip=np.zeros(len(first), np.int64),
+            t_s=starts,
+            gap_s=ends - starts,
+            camera=h,
+            camera_inlier_ratio=inlier_ratio,
+            motion=np.asarray(motion, np.float32),
+            label=np.zeros((len(first), 0), np.float32) if label is None else label,
+            features=None if self.featurise is None else self.featurise(frames),
         )
 
+    def prepare(self, clip: StoredClip) -> PairBatch | SkippedClip:
+        """What a thread does for a model: decode, resize, undo the camera, optical flow."""
+        table = self.table(clip)
+        return table if isinstance(table, SkippedClip) else self.batch(table)
 
-Fed = tuple[Part, PreparedClip | SkippedClip]
+    def read(
+        self, root: Path, parts: Iterable[Part], *, workers: int = 1, ahead_frames: int = 0
+    ) -> Iterator[tuple[Part, ClipRow, PairBatch | SkippedClip]]:
+        """Yields the pairs of the clips of `parts` of the corpus in `root`, in their order, prepared by `workers` threads
+        ahead of whoever takes them.
+
+        Ahead are 2 * workers + 2 clips, or as many more as hold `ahead_frames` stored frames: short clips must not run out
+        while the model is busy with one batch. Every clip of a part is yielded, as SkippedClip where it cannot be read; a
+        part's missing ones come last.
+        """
+        return _ahead(root, parts, self.prepare, workers, ahead_frames)
+
+    def read_tables(
+        self, root: Path, parts: Iterable[Part], *, workers: int = 1
+    ) -> Iterator[tuple[Part, ClipRow, PairTable | SkippedClip]]:
+        """As `read`, of pairs that are still to be made."""
+        return _ahead(root, parts, self.table, workers, 0)
 
 
-@dataclass(frozen=True)
-class Ahead:
-    """A clip that is being prepared, or is ready."""
-
-    part: Part
-    row: ClipRow
-    waiting: Future[PreparedClip | SkippedClip] | SkippedClip
-
-    def result(self) -> Fed:
-        return self.part, self.waiting.result() if isinstance(self.waiting, Future) else self.waiting
-
-
-def feed(
-    root: Path, parts: Iterable[Part], prepare: ClipPreparer, workers: int, ahead_frames: int = 0
-) -> Iterator[Fed]:
-    """Yields the clips of `parts` in their order, prepared by `workers` threads ahead of whoever takes them.
-
-    Ahead are 2 * workers + 2 clips, or as many more as hold `ahead_frames` stored frames: short clips must not run out
-    while the model is busy with one batch. Every clip of a part is yielded, as SkippedClip where it cannot be read; a
-    part's missing ones come last.
-    """
-    ahead: deque[Ahead] = deque()
+def _ahead(
+    root: Path, parts: Iterable[Part], work: Callable[[StoredClip], T | SkippedClip], workers: int, ahead_frames: int
+) -> Iterator[tuple[Part, ClipRow, T | SkippedClip]]:
+    ahead: deque[tuple[Part, ClipRow, Future[T | SkippedClip]]] = deque()
     frames = 0
-    with ThreadPoolExecutor(workers, thread_name_prefix="feed") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="pairs") as pool:
         try:
             for part in parts:
-                for row, found in _read_part(root, part):
-                    waiting = found if isinstance(found, SkippedClip) else pool.submit(prepare, row, found)
-                    ahead.append(Ahead(part, row, waiting))
-                    frames += row.frames
-                    while len(ahead) > 2 * workers + 2 and frames - ahead[0].row.frames >= ahead_frames:
-                        frames -= ahead[0].row.frames
-                        yield ahead.popleft().result()
+                for clip in _stored_clips(root, part):
+                    ahead.append((part, clip.row, pool.submit(_or_skipped, work, clip)))
+                    frames += clip.row.frames
+                    while len(ahead) > 2 * workers + 2 and frames - ahead[0][1].frames >= ahead_frames:
+                        first, row, waiting = ahead.popleft()
+                        frames -= row.frames
+                        yield first, row, waiting.result()
             while ahead:
-                yield ahead.popleft().result()
+                first, row, waiting = ahead.popleft()
+                yield first, row, waiting.result()
         finally:
-            for clip in ahead:
-                if isinstance(clip.waiting, Future):
-                    clip.waiting.cancel()
+            for _, _, waiting in ahead:
+                waiting.cancel()
 
 
-def _read_part(root: Path, part: Part) -> Iterator[tuple[ClipRow, dict[str, bytes] | SkippedClip]]:
-    """The stored bytes of each clip of a part, sequentially; what a damaged shard no longer gives comes last."""
+def _or_skipped(work: Callable[[StoredClip], T | SkippedClip], clip: StoredClip | SkippedClip) -> T | SkippedClip:
+    return clip if isinstance(clip, SkippedClip) else work(clip)
+
+
+def _stored_clips(root: Path, part: Part) -> Iterator[StoredClip | SkippedClip]:
+    """The clips of a part, sequentially; what a damaged shard no longer gives comes last."""
     left = {row.clip_id: row for row in part.rows}
     reason, detail = "missing_in_shard", f"{part.shard} does not hold it"
     try:
-        for clip_id, members in iterate_shard(root / SHARDS / part.shard, set(left), set(_MEMBERS)):
-            yield left.pop(clip_id), members
+        for clip_id, members in iterate_shard(root / SHARDS / part.shard, set(left), _MEMBERS):
+            yield StoredClip(left.pop(clip_id), members)
     except (OSError, tarfile.TarError, EOFError) as error:
         reason, detail = "shard_unreadable", f"{part.shard}: {type(error).__name__}: {error}"
     for row in left.values():
-        yield row, SkippedClip(row, reason, detail)
-
-
-def decode_frames(mp4: bytes, wanted: set[int], count: int) -> dict[int, NDArray[np.uint8]]:
-    """The frames `wanted` of a stored clip, index -> uint8 [H, W, 3] RGB, the same as `corpora.clips.corpus.decode_clip`.
-
-    Every frame is decoded, once; only those wanted are turned into RGB. Raises ValueError where the clip does not hold
-    `count` frames.
-    """
-    pictures: dict[int, NDArray[np.uint8]] = {}
-    number = -1
-    reformatter = VideoReformatter()  # shared by the frames: setting one up takes longer than converting a small frame
-    with av.open(io.BytesIO(mp4), "r") as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        for number, frame in enumerate(container.decode(stream)):
-            if number in wanted:
-                pictures[number] = np.asarray(reformatter.reformat(frame, format="rgb24").to_ndarray(), np.uint8)
-    if number + 1 != count:
-        raise ValueError(f"{number + 1} frames decode, {count} were stored")
-    return pictures
+        yield SkippedClip(row, reason, detail)

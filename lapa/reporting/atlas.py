@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from lapa.latent_sample import LatentSample
+from lapa.latents import LatentSample
 
 MAX_CODES = 12
 CLIPS_PER_CODE = 5

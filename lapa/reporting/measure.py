@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from lapa.codes import CodeCounter, Codes, latent_health
-from lapa.extraction.engine import Featurise
-from lapa.latent_sample import LatentSample, Progress, read_codes, read_sample
+from lapa.latents import Latents, LatentSample, Progress
 from lapa.model.checkpoint import load_lam, model_hash
 from lapa.model.lam import LatentActionModel
 from lapa.pairs.frames import pair_pictures
+from lapa.pairs.table import Featurise
 from lapa.reporting.atlas import build_atlas
 from lapa.reporting.card import AtlasSize, Card, Probe, Transfer
 from lapa.reporting.checks.reconstruction import check_cuts, check_reconstruction
@@ -110,13 +110,8 @@ def make_card(
     clock = _Clock()
     clips = _some_clips(corpus.clips, settings)
     truth: Truth = corpus.read_truth(clips) if corpus.truth_features else {}
-    sample = read_sample(
-        latents,
-        known_clips=[row.clip_id for row in clips],
-        with_truth=truth,
-        max_pairs=settings.max_pairs,
-        seed=settings.seed,
-        gap_s=settings.gap_s,
+    sample = Latents(latents).sample(
+        settings.max_pairs, settings.seed, clips=[row.clip_id for row in clips], first=truth, gap_s=settings.gap_s
     )
     warnings = _warnings(sample, run, model)
     prefer = run.unseen(sample.group)
@@ -258,7 +253,7 @@ def _codes(model: LatentActionModel, latents: str | Path) -> tuple[Codes | None,
     if quantiser.continuous:
         return None, f"quantiser '{quantiser.config.kind}' is continuous: there are no codes"
     counter = CodeCounter(quantiser.sizes, quantiser.codebook_index)
-    for codes in read_codes(latents):
+    for codes in Latents(latents).codes():
         counter.add(codes)
     return counter.summary(), ""
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from lapa.extraction.engine import Featurise
-from lapa.latent_sample import LatentSample, Progress
+from lapa.latents import LatentSample, Progress
 from lapa.model.lam import LatentActionModel
 from lapa.pairs.frames import THUMB, ModelPairs, read_pairs
+from lapa.pairs.table import Featurise
 from lapa.reporting.atlas import spread_over_groups
 from lapa.reporting.probes.baselines import encode_pairs, untrained_models
 from lapa.reporting.settings import ReportSettings

@@ -12,6 +12,7 @@ import pytest
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.frames import ClipFrames, open_clip_frames
+from corpora.clips.parts import Part
 from corpora.episodes.episode import Episodes
 from corpora.episodes.frames import open_episode_frames
 from corpora.mixture.datasets import ClipSamples, EpisodeSamples, SampleDataset
@@ -19,7 +20,7 @@ from corpora.mixture.label_kinds import Latents, Unlabelled
 from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
 from corpora.mixture.views import Window
 from corpora.store.frames import FrameTable
-from lapa.latents import LatentKey, PairColumns, Part, write_part
+from lapa.latents import LatentKey
 from tests.builders.corpora import clip_frames, write_corpus
 from tests.builders.datasets import (
     CAMERAS,
@@ -32,6 +33,7 @@ from tests.builders.datasets import (
     opened,
     without_states,
 )
+from tests.builders.latents import pairs_at, write_made_part
 from tests.builders.videos import number_of, write_video
 
 HEAD = CAMERAS[0]
@@ -58,21 +60,18 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[ClipFrames, Path]:
 def write_latents(folder: Path, clips: ClipFrames, *, shift_s: float = 0.0, lam_tokens: int | None = TOKENS) -> None:
     """With extract's own writer, in two parts, clips in another order; frame k of clip c has 100 c + k + n / 100."""
     folder.mkdir()
-    key = LatentKey("model", gap_s=0.5, stride_s=0.1, corpus="made", part_frames=99)
+    key = LatentKey(model_hash="model", gap_s=0.5, stride_s=0.1, corpus="made", part_frames=99)
     order = list(range(len(clips.rows)))[::-1]
     for number, runs in enumerate((order[:2], order[2:])):
         pairs, latents = [], [np.zeros((0, TOKENS * DIM), np.float32)]
         for run in runs:
             times = clips.t_s[clips.starts[run] : clips.starts[run + 1]]
             frames = np.arange(0, len(times) - 5, 2)
-            unknown = np.zeros(len(frames), np.float32)
-            camera = np.zeros((len(frames), 9), np.float32)
-            gap_s = np.full(len(frames), 0.5)
-            pairs.append(PairColumns(clips.rows[run], times[frames] + shift_s, gap_s, unknown, camera, unknown))
+            pairs.append((clips.rows[run], pairs_at(times[frames] + shift_s)))
             latents.append((100 * run + frames[:, None] + np.arange(TOKENS * DIM) / 100).astype(np.float32))
         values = np.concatenate(latents)
-        columns = {"latent": values, "quantized": -values, "codes": np.zeros((len(values), 0), np.int32)}
-        write_part(folder, Part(number, "", tuple(clips.rows[run] for run in runs)), key, pairs, columns, ())
+        part = Part(number, "", tuple(clips.rows[run] for run in runs))
+        write_made_part(folder, part, key, pairs, values, quantized=-values)
     (folder / "extract.json").write_text(json.dumps({"gap_s": 0.5, "lam": str(folder / "lam")}))
     if lam_tokens is not None:
         (folder / "lam").mkdir()

@@ -12,6 +12,7 @@ import pytest
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.frames import open_clip_frames
+from corpora.clips.parts import Part
 from corpora.episodes.episode import EpisodeSelection
 from corpora.mixture.datasets import ClipSamples
 from corpora.mixture.label_kinds import Latents, PolicyLimits, PseudoActions, Unlabelled
@@ -22,9 +23,10 @@ from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt, Planned
 from corpora.mixture.survey import MixtureSurvey
 from corpora.mixture.views import Window
 from jobs.commands import pyramid as job
-from lapa.latents import LatentKey, PairColumns, Part, write_part
+from lapa.latents import LatentKey
 from tests.builders.corpora import write_corpus
 from tests.builders.datasets import FPS, LENGTHS, lerobot_v2, lerobot_v3
+from tests.builders.latents import pairs_at, write_made_part
 
 SEEDS = (1, 2, 3, 5)
 PAIRS = 6
@@ -50,13 +52,10 @@ def write_latents(folder: Path, corpus: Corpus, identity: str, width: int) -> No
     folder.mkdir()
     pairs = []
     for row in corpus.clips:
-        unknown = np.zeros(PAIRS, np.float32)
-        t_s = row.start_s + np.arange(PAIRS) / 10
-        pairs.append(PairColumns(row, t_s, np.full(PAIRS, 0.5), unknown, np.zeros((PAIRS, 9), np.float32), unknown))
+        pairs.append((row, pairs_at(row.start_s + np.arange(PAIRS) / 10)))
     values = np.zeros((PAIRS * len(pairs), width), np.float32)
-    columns = {"latent": values, "quantized": values, "codes": np.zeros((len(values), 0), np.int32)}
-    key = LatentKey("model", gap_s=0.5, stride_s=0.1, corpus=identity, part_frames=99)
-    write_part(folder, Part(0, "", tuple(corpus.clips)), key, pairs, columns, ())
+    key = LatentKey(model_hash="model", gap_s=0.5, stride_s=0.1, corpus=identity, part_frames=99)
+    write_made_part(folder, Part(0, "", tuple(corpus.clips)), key, pairs, values)
     (folder / "extract.json").write_text(json.dumps({"tokens": 4, "gap_s": 0.5}))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -10,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from corpora.clips.corpus import Corpus
+from corpora.clips.parts import plan_parts
 from jobs.benchmarks.extract import BenchExtractConfig, random_model, run, table
 from jobs.commands.bench import main
-from lapa.extraction.settings import ExtractionSettings, Machinery, build_machinery
+from lapa.extraction.engine import ExtractionSettings, open_pipeline
 from lapa.extraction.throughput import end_to_end, feed_alone, model_alone, prepared_sample
-from lapa.latents import plan_parts
+from lapa.pairs.reader import PairReader
 from lapa.recipes import RECIPES
 from tests.builders.corpora import write_corpus
 
@@ -47,24 +47,24 @@ def test_bench_writes_its_numbers(lam, corpus, tmp_path):
 def test_decoding_and_model_overlap(lam, corpus, tmp_path, monkeypatch):
     """Two stages that take equally long end in little more than the time of one."""
     settings = ExtractionSettings(lam, corpus, 0.5, 0.1, 4096)
-    machinery = build_machinery(settings, device="cpu", batch_size=16, workers=1)
-    work, encode = machinery.prepare, machinery.model.encode
+    pipeline = open_pipeline(settings, device="cpu", batch_size=16, workers=1)
+    work, encode = PairReader.prepare, pipeline.model.encode
 
-    def slow_prepare(*arguments):
+    def slow_prepare(self, clip):
         time.sleep(STAGE_S)
-        return work(*arguments)
+        return work(self, clip)
 
     def slow_encode(first, *arguments, **options):
         time.sleep(STAGE_S * len(first) / pairs_per_clip)
         return encode(first, *arguments, **options)
 
     parts = plan_parts(Corpus(corpus).clips, 4096)
-    sample = prepared_sample(machinery, corpus, parts)
-    pairs_per_clip = sum(len(clip.columns) for clip in sample) / len(sample)
-    slow: Machinery = dataclasses.replace(machinery, prepare=slow_prepare)
-    monkeypatch.setattr(slow.model, "encode", slow_encode)
-    decode, model = feed_alone(slow, corpus, parts, 0.6), model_alone(slow, sample, 0.6)
-    whole = end_to_end(slow, corpus, parts, settings.key(Corpus(corpus)), tmp_path, int(1.2 * min(decode, model)))
+    sample = prepared_sample(pipeline, corpus, parts)
+    pairs_per_clip = sum(len(clip) for clip in sample) / len(sample)
+    monkeypatch.setattr(PairReader, "prepare", slow_prepare)
+    monkeypatch.setattr(pipeline.model, "encode", slow_encode)
+    decode, model = feed_alone(pipeline, corpus, parts, 0.6), model_alone(pipeline, sample, 0.6)
+    whole = end_to_end(pipeline, corpus, parts, settings.key(Corpus(corpus)), tmp_path, int(1.2 * min(decode, model)))
     serial = 1 / (1 / decode + 1 / model)
     assert whole > 1.35 * serial
     assert whole < 1.1 * min(decode, model)

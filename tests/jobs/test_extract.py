@@ -18,16 +18,19 @@ import pytest
 import torch
 
 from corpora.clips.corpus import Corpus, decode_clip, iterate_shard
+from corpora.clips.parts import plan_parts
 from jobs.benchmarks.extract import random_model
 from jobs.commands.extract import ExtractConfig, run
-from lapa.extraction.engine import PairRunner
-from lapa.latents import SCHEMA, plan_parts
+from lapa.extraction.engine import BatchEncoder
+from lapa.latents import SCHEMA
 from lapa.model.checkpoint import load_lam, model_hash, save_lam
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel
+from lapa.pairs.batch import PairBatch
 from lapa.pairs.config import PairConfig
-from lapa.pairs.pair import clip_pairs, pair_input, resize_frames
-from lapa.pairs.reader import ClipPreparer, PreparedClip, decode_frames, every_stride, feed
+from lapa.pairs.flow import pair_flow
+from lapa.pairs.pair import camera_of_pairs, every_stride, pair_indices, resize_frames, stabilise
+from lapa.pairs.reader import PairReader
 from lapa.recipes import RECIPES
 from tests.builders.corpora import write_corpus
 
@@ -90,16 +93,17 @@ def slow_rows(lam: Path, corpus: Path) -> list[dict]:
     found = []
     for clip in Corpus(corpus).read_clips():
         small = resize_frames(clip.frames, model.config.pair.image_size)
-        pairs = clip_pairs(clip, GAP_S)
+        starts, ends = pair_indices(clip.t_s, GAP_S)
+        motions, ratios = camera_of_pairs(clip.camera, dict(enumerate(clip.frames)), starts, ends)
         last = -1.0
-        for i, j, h, ratio in zip(pairs.first, pairs.second, pairs.h, pairs.inlier_ratio, strict=True):
+        for i, j, h, ratio in zip(starts, ends, motions, ratios, strict=True):
             if clip.t_s[i] < last + STRIDE_S - 1e-6:
                 continue
             last = clip.t_s[i]
-            pair = pair_input(model.config, small[i], small[j], h)
-            first, second = (torch.from_numpy(x.copy()).permute(2, 0, 1)[None] / 255 for x in (pair.first, pair.second))
-            valid = torch.from_numpy(pair.valid)[None, None].float()
-            flow = None if pair.flow is None else torch.from_numpy(pair.flow)[None]
+            before, after, known = stabilise(small[i], small[j], h, compensate=True)
+            first, second = (torch.from_numpy(x.copy()).permute(2, 0, 1)[None] / 255 for x in (before, after))
+            valid = torch.from_numpy(known)[None, None].float()
+            flow = torch.from_numpy(pair_flow(before, after))[None]
             with torch.no_grad():
                 encoding = model.encode(first, second, valid, flow=flow)
             luma = [x @ np.array([0.299, 0.587, 0.114]) for x in (clip.frames[i], clip.frames[j])]
@@ -264,11 +268,10 @@ def test_only_wanted_frames_are_converted_and_they_are_the_readers(corpus):
     (shard,) = sorted((corpus / "shards").iterdir())[:1]
     for _, members in iterate_shard(shard, None, {"mp4"}):
         frames = decode_clip(members["mp4"])
-        some = decode_frames(members["mp4"], {0, 2, len(frames) - 1}, len(frames))
-        assert sorted(some) == [0, 2, len(frames) - 1]
-        assert all((picture == frames[index]).all() for index, picture in some.items())
+        some = decode_clip(members["mp4"], {0, 2, len(frames) - 1}, count=len(frames))
+        np.testing.assert_array_equal(some, frames[[0, 2, -1]])
         with pytest.raises(ValueError, match="were stored"):
-            decode_frames(members["mp4"], {0}, len(frames) + 1)
+            decode_clip(members["mp4"], {0}, count=len(frames) + 1)
 
 
 def test_stride_keeps_the_first_and_then_the_next_far_enough():
@@ -292,19 +295,22 @@ def test_frozen_features_are_computed_once_a_frame(corpus):
         grid = frames.reshape(len(frames), 4, side, 4, side, 3).mean((2, 4)) / 255
         return grid.reshape(len(frames), 16, 3).astype(np.float16)
 
-    corpus_plan = plan_parts(Corpus(corpus).clips, 4096)
-    fed = [
-        c for _, c in feed(corpus, corpus_plan, ClipPreparer(config, GAP_S, STRIDE_S), 1) if isinstance(c, PreparedClip)
-    ]
-    runner = PairRunner(model, 8, featurise)
-    for clip in fed:
-        runner.add(clip)
-    latent = runner.finish()["latent"]
-    assert seen == [len(clip.frames) for clip in fed]
-    clip = fed[0]
-    features = torch.from_numpy(featurise(clip.frames)).float()
+    plan = plan_parts(Corpus(corpus).clips, 4096)
+    reader = PairReader(config.pair, (GAP_S,), STRIDE_S, featurise=featurise)
+    encoder, frames = BatchEncoder(model, 8), []
+    for _, row, pairs in reader.read(corpus, plan):
+        if isinstance(pairs, PairBatch):
+            encoder.add(pairs)
+            (clip,) = Corpus(corpus).read_clips([row])
+            first, second = pair_indices(clip.t_s, GAP_S)
+            keep = every_stride(clip.t_s, first, STRIDE_S)
+            frames.append((resize_frames(clip.frames, 64), first[keep], second[keep]))
+    latent = encoder.finish()["latent"]
+    assert seen == [len({*first, *second}) for _, first, second in frames]
+    images, first, second = frames[0]
     with torch.no_grad():
-        alone = model.encoder(features[clip.first[:1]], features[clip.second[:1]], None, None)
+        features = [torch.from_numpy(featurise(images[[k[0]]])).float() for k in (first, second)]
+        alone = model.encoder(*features, None, None)
     np.testing.assert_allclose(latent[0], alone.flatten(), atol=1e-5)
 
 

@@ -13,12 +13,12 @@ import torch
 
 from corpora.clips.corpus import MANIFEST, SHARDS, SUMMARY, Corpus
 from corpora.clips.manifest import ClipRow, ManifestWriter
+from corpora.clips.parts import plan_parts
 from corpora.clips.shards import ShardWriter
 from corpora.video.encode import encode_clip, pack_arrays
 from jobs.cli import main
 from jobs.commands.report import ReportConfig, run
-from lapa.latent_sample import read_sample
-from lapa.latents import LatentKey, PairColumns, plan_parts, write_part
+from lapa.latents import LatentKey, Latents
 from lapa.model.checkpoint import model_hash, save_lam
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel
@@ -29,6 +29,7 @@ from lapa.reporting.checks.reconstruction import cut_pairs, other_pairs, psnr
 from lapa.reporting.measure import RunFacts, make_card, training_pairs
 from lapa.reporting.probes.motion import choose_holdout
 from lapa.reporting.settings import ProbeSettings, ReportSettings
+from tests.builders.latents import pairs_at, write_made_part
 from tests.builders.videos import textured
 
 SIZE, FRAMES, FPS, GAP = 32, 24, 10, 5
@@ -123,7 +124,7 @@ def make_latents(root: Path, corpus: Path, lam: Path, kind: str) -> Path:
     opened = Corpus(corpus)
     rng = np.random.default_rng(0)
     mix = rng.normal(size=(2, CONFIG.latent_size))
-    key = LatentKey(model_hash(lam), 0.5, 0.0, "made", 10**6)
+    key = LatentKey(model_hash=model_hash(lam), gap_s=0.5, stride_s=0.0, corpus="made", part_frames=10**6)
     root.mkdir(parents=True)
     first = np.arange(FRAMES - GAP)
     for part in plan_parts(opened.clips, 200):
@@ -134,18 +135,20 @@ def make_latents(root: Path, corpus: Path, lam: Path, kind: str) -> Path:
             signal = motion @ mix if kind == "motion" else 0.0
             latents.append(signal + rng.normal(size=(len(first), CONFIG.latent_size)))
             columns.append(
-                PairColumns(
+                (
                     row,
-                    row.start_s + first / FPS,
-                    np.full(len(first), GAP / FPS),
-                    np.abs(motion).mean(1).astype(np.float32),
-                    np.tile(np.eye(3, dtype=np.float32).ravel(), (len(first), 1)),
-                    np.full(len(first), 0.9, np.float32),
+                    pairs_at(
+                        row.start_s + first / FPS,
+                        GAP / FPS,
+                        np.abs(motion).mean(1),
+                        np.tile(np.eye(3).ravel(), (len(first), 1)),
+                        0.9,
+                    ),
                 )
             )
         latent = np.concatenate(latents)
         codes = rng.integers(8, size=(len(latent), CONFIG.tokens))
-        write_part(root, part, key, columns, {"codes": codes, "latent": latent, "quantized": latent}, [])
+        write_made_part(root, part, key, columns, latent, codes=codes)
     return root
 
 
@@ -303,17 +306,23 @@ def test_a_sample_is_bounded_and_the_same_every_time(corpus: Path, lam: Path, tm
     clips = Corpus(corpus).clips
     known = [row.clip_id for row in clips]
     robots = [row.clip_id for row in clips if row.tier == "robot"]
-    one, two = (read_sample(latents, known_clips=known, with_truth=robots, max_pairs=200, seed=4) for _ in range(2))
+    opened = Latents(latents)
+    one, two = (opened.sample(200, 4, clips=known, first=robots) for _ in range(2))
     np.testing.assert_array_equal(one.latent, two.latent)
     assert len(one) == 200 and one.pairs == 28 * (FRAMES - GAP)
     assert np.isin(one.clip_id, robots).sum() == 150
     assert set(one.embodiment) <= {"two_link", "human"}
-    whole = read_sample(latents, known_clips=known, with_truth=robots, max_pairs=10**6)
-    assert len(whole) == whole.pairs
+    whole = opened.sample(10**6, clips=known, first=robots)
+    assert len(whole) == whole.pairs == len(opened)
     with pytest.raises(ValueError, match="none with a gap near 3 s"):
-        read_sample(latents, known_clips=known, with_truth=robots, max_pairs=200, gap_s=3.0)
+        opened.sample(200, clips=known, gap_s=3.0)
     with pytest.raises(ValueError, match="give the corpus"):
-        read_sample(latents, known_clips=["elsewhere"], with_truth=[], max_pairs=200)
+        opened.sample(200, clips=["elsewhere"])
+    some = opened.read(robots[:2])
+    assert set(some.clip_id) == set(robots[:2])
+    np.testing.assert_array_equal(some.latent, whole.latent[np.isin(whole.clip_id, robots[:2])])
+    with pytest.raises(ValueError, match="no latents of the 1 clips"):
+        opened.read(["elsewhere"])
 
 
 def test_cuts_join_neighbouring_shots_or_strangers() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +18,13 @@ from jobs.budget import with_budget
 from jobs.commands import train_lam
 from lapa.model.checkpoint import load_lam
 from lapa.model.config import LamConfig
-from lapa.pairs.batches import Augmentation, StoredBatches, StreamedBatches, augment, gather
-from lapa.pairs.cache import open_store
+from lapa.pairs import batches
+from lapa.pairs.batch import Augmentation, PairBatch
+from lapa.pairs.batches import StoredBatches, StreamedBatches
+from lapa.pairs.cache import open_table
 from lapa.pairs.config import LabelSpec
-from lapa.pairs.pair import STABILISED
+from lapa.pairs.pair import STABILISED, SeenLabels, pair_indices, resize_frames, truth_change
+from lapa.pairs.reader import PairReader
 from lapa.recipes import RECIPES
 from lapa.training import LamTraining
 from lapa.training_config import TrainingConfig
@@ -30,14 +36,17 @@ from tests.builders.lam import TINY, TINY_SMALL, lam_settings
 def store(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     read = Corpus(tiny_corpus)
     labelled = {row.clip_id for row in read.clips[:5]}
-    model = dataclasses.replace(TINY, label_dim=3)
-    labels = LabelSpec("observation.state", (0, 1, 2), 0.5)
+    labels = SeenLabels(LabelSpec("observation.state", (0, 1, 2), 0.5), frozenset(labelled), 3)
+    reader = PairReader(TINY.pair, TINY.pair.gap_s, training=True, labels=labels)
     cache = tmp_path_factory.mktemp("cache")
-    made = open_store(read, read.clips, model, labels, labelled, cache=cache)
-    again = open_store(read, read.clips, model, labels, labelled, cache=cache)
-    assert len(list(cache.iterdir())) == 1  # the second opening decoded nothing
+    with ThreadPoolExecutor(2) as pool:  # of two that want it at once, one makes it
+        made, again = pool.map(lambda _: open_table(read, read.clips, reader, cache=cache), range(2))
+    (folder,) = cache.glob("pairs-*")
+    before = folder.stat().st_mtime_ns
+    assert open_table(read, read.clips, reader, cache=cache) is not None
+    assert folder.stat().st_mtime_ns == before and not list(cache.glob(".partial*"))  # decoded nothing
     np.testing.assert_array_equal(made.frames, again.frames)
-    return made, model, labels, labelled
+    return made, reader
 
 
 def with_pair(**changes: object) -> LamConfig:
@@ -54,46 +63,51 @@ def test_a_corpus_made_in_another_way_is_decoded_again(tiny_corpus: Path, tmp_pa
 
 
 def test_pairs_of_the_store_are_those_of_the_clips(store, tiny_corpus: Path) -> None:  # type: ignore[no-untyped-def]
-    from lapa.pairs.pair import pair_indices, truth_change
-
-    made, model, _, labelled = store
+    made, reader = store
     count = 0
-    offset = 0
     for number, clip in enumerate(Corpus(tiny_corpus).read_clips()):
-        for gap in model.pair.gap_s:
-            first, second = pair_indices(clip.t_s, gap)
-            rows = np.flatnonzero((made.pairs.clip == number) & (made.pairs.gap_s == np.float32(gap)))
-            np.testing.assert_array_equal(made.pairs.first[rows], first + offset)
-            np.testing.assert_array_equal(made.pairs.second[rows], second + offset)
-            if clip.row.clip_id in labelled:
-                wanted = truth_change(clip.truth, "observation.state", clip.t_s[first], clip.t_s[second])[:, :3]  # type: ignore[arg-type]
-                np.testing.assert_allclose(made.pairs.label[rows], wanted, atol=1e-6)
-            else:
-                assert np.isnan(made.pairs.label[rows]).all()
-            count += len(rows)
-        offset += len(clip.frames)
-    assert count == len(made.pairs.first) > 100
-    assert offset == len(made.frames)
+        small = resize_frames(clip.frames, reader.config.image_size)
+        first, second = np.concatenate([pair_indices(clip.t_s, gap) for gap in reader.gap_s], 1)
+        rows = np.flatnonzero(made.clip == number)
+        np.testing.assert_array_equal(made.frames[made.first[rows]], small[first])
+        np.testing.assert_array_equal(made.frames[made.second[rows]], small[second])
+        np.testing.assert_array_equal(made.t_s[rows], clip.t_s[first])
+        np.testing.assert_array_equal(made.gap_s[rows], clip.t_s[second] - clip.t_s[first])
+        if clip.row.clip_id in reader.labels.clips:
+            wanted = truth_change(clip.truth, "observation.state", clip.t_s[first], clip.t_s[second])[:, :3]  # type: ignore[arg-type]
+            np.testing.assert_allclose(made.label[rows], wanted, atol=1e-6)
+        else:
+            assert np.isnan(made.label[rows]).all()
+        count += len(rows)
+    assert count == len(made) > 100
+    assert len(np.unique(made.first)) < len(made.frames) <= sum(row.frames for row in Corpus(tiny_corpus).clips)
 
 
 def test_a_batch_is_a_function_of_its_number(store) -> None:  # type: ignore[no-untyped-def]
-    made, model, *_ = store
-    straight = StoredBatches(made, model, 8, seed=3)
-    resumed = StoredBatches(made, model, 8, seed=3, start=5)
+    made, _ = store
+    straight = StoredBatches(made, 8, seed=3)
+    resumed = StoredBatches(made, 8, seed=3, start=5)
     wanted = [straight.batch(n) for n in range(5, 8)]
     for a, b in zip(wanted, resumed, strict=False):
-        assert all(torch.equal(a[name].nan_to_num(), b[name].nan_to_num()) for name in a)
-    other = StoredBatches(made, model, 8, seed=3, rank=1).batch(5)
-    assert not torch.equal(other["first"], wanted[0]["first"])
+        assert_same(a, b)
+    other = StoredBatches(made, 8, seed=3, rank=1).batch(5)
+    assert not torch.equal(other.first, wanted[0].first)
+
+
+def assert_same(a: PairBatch, b: PairBatch) -> None:
+    for field in dataclasses.fields(PairBatch):
+        one, other = getattr(a, field.name), getattr(b, field.name)
+        assert (one is None) == (other is None), field.name
+        assert one is None or torch.equal(one.nan_to_num(), other.nan_to_num()), field.name
 
 
 def test_augmentation_keeps_what_happened(store) -> None:  # type: ignore[no-untyped-def]
     """Both frames get one change, so the difference is the shifted difference times the contrast."""
-    made, model, *_ = store
-    plain = gather(made, model, np.arange(8))
-    seen = augment(plain, Augmentation(contrast=0.0, brightness=0.3), np.random.default_rng(0))
-    change = plain["second"] - plain["first"]
-    moved = seen["second"] - seen["first"]
+    made, _ = store
+    plain = made.batch(np.arange(8)).floats()
+    seen = plain.augmented(np.random.default_rng(0), Augmentation(contrast=0.0, brightness=0.3))
+    change = plain.second - plain.first
+    moved = seen.second - seen.first
     same = [
         torch.allclose(moved[..., 4:-4, 4:-4], torch.roll(change, (dy, dx), (-2, -1))[..., 4:-4, 4:-4], atol=1e-6)
         for dx in range(-2, 3)
@@ -103,13 +117,44 @@ def test_augmentation_keeps_what_happened(store) -> None:  # type: ignore[no-unt
 
 
 def test_streaming_gives_the_same_kind_of_batch(store, tiny_corpus: Path) -> None:  # type: ignore[no-untyped-def]
-    made, model, labels, labelled = store
+    made, reader = store
     read = Corpus(tiny_corpus)
-    streamed = StreamedBatches(read, read.clips, model, labels, labelled, 8, seed=0, pool=4)
-    batch = next(iter(streamed))
-    stored = StoredBatches(made, model, 8, seed=0).batch(0)
-    assert {name: value.shape for name, value in batch.items()} == {name: value.shape for name, value in stored.items()}
-    assert 0 < batch["flow"].abs().mean() < 20
+    batch = next(iter(StreamedBatches(read, read.clips, reader, 8, seed=0, pool=4)))
+    stored = StoredBatches(made, 8, seed=0).batch(0)
+    for field in dataclasses.fields(PairBatch):
+        one, other = getattr(batch, field.name), getattr(stored, field.name)
+        assert (None if one is None else (one.shape, one.dtype)) == (
+            None if other is None else (other.shape, other.dtype)
+        )
+    assert 0 < batch.flow.abs().mean() < 20
+    # each is a pair of the table: the same clip, time and gap
+    known = set(zip(made.clip.tolist(), made.t_s.tolist(), made.gap_s.tolist(), strict=True))
+    assert set(zip(batch.clip.tolist(), batch.t_s.tolist(), batch.gap_s.tolist(), strict=True)) <= known
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_resumed_stream_goes_on_where_it_was(store, tiny_corpus: Path, workers: int, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """Without decoding what came before: only the clips in the pool are read again."""
+    _, reader = store
+    read = Corpus(tiny_corpus)
+
+    def stream(start: int, count: int) -> list[PairBatch]:
+        """As a loader with so many workers asks for them."""
+        loaders = []
+        for worker in range(workers):
+            monkeypatch.setattr(
+                batches, "get_worker_info", lambda worker=worker: SimpleNamespace(id=worker, num_workers=workers)
+            )
+            made = StreamedBatches(read, read.clips, reader, 8, seed=5, start=start, pool=3, pairs_per_clip=4)
+            loaders.append(itertools.islice(iter(made), count // workers))
+            loaders[-1] = iter(list(loaders[-1]))
+        return [next(loaders[n % workers]) for n in range(count)]
+
+    straight, resumed = stream(0, 12), stream(6, 6)
+    for a, b in zip(straight[6:], resumed, strict=True):
+        assert_same(a, b)
+    assert len({int(clip) for batch in straight for clip in batch.clip}) > 5  # the pool moves on
+    assert not torch.equal(straight[0].t_s, straight[6].t_s)
 
 
 @pytest.mark.parametrize("model", [TINY, TINY_SMALL], ids=["debug", "small"])
@@ -147,7 +192,7 @@ def test_training_sees_no_held_out_video_and_validation_no_other(
     losses = LamTraining.losses
 
     def watched(self, batch):  # type: ignore[no-untyped-def]
-        black["training" if self.training else "validation"] += [bool(image.std() < 0.01) for image in batch["first"]]
+        black["training" if self.training else "validation"] += [bool(image.std() < 0.01) for image in batch.first]
         return losses(self, batch)
 
     monkeypatch.setattr(LamTraining, "losses", watched)

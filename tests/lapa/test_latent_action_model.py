@@ -18,6 +18,7 @@ from lapa.model.encoder import WayIn
 from lapa.model.lam import LatentActionModel
 from lapa.model.pools import Pool
 from lapa.model.quantiser_config import QuantiserConfig
+from lapa.pairs.batch import PairBatch
 from lapa.pairs.pair import STABILISED
 from lapa.recipes import DEBUG, RECIPES
 from lapa.training import LamTraining, flow_loss, target_loss
@@ -328,7 +329,7 @@ def test_training_makes_a_known_motion_linear_in_the_latent(config: LamConfig, r
     model.train()
     for _ in range(60):
         k = torch.randint(512, (64,), generator=generator)
-        parts, _, _ = module.losses({"first": first[k], "second": second[k], "flow": flow[k]})
+        parts, _, _ = module.losses(PairBatch(first[k], second[k], flow=flow[k]))
         optimiser.zero_grad()
         torch.stack(list(parts.values())).sum().backward()
         optimiser.step()

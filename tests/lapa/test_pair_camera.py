@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from corpora.video.camera import measure_camera_motion
-from lapa.pairs.pair_camera import camera_of_pairs, is_still
+from lapa.pairs.pair import camera_of_pairs, is_still
 from tests.builders.videos import textured
 
 SIZE, GAP = 96, 3

@@ -11,7 +11,7 @@ import torch
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel
 from lapa.model.quantiser_config import QuantiserConfig
-from lapa.pairs.batches import Augmentation, augment
+from lapa.pairs.batch import Augmentation, PairBatch
 from lapa.recipes import DEBUG
 from lapa.training import LamTraining
 from lapa.training_config import TrainingConfig
@@ -30,9 +30,9 @@ def stepping(module: LamTraining) -> LamTraining:
     return module.train()
 
 
-def batch_of(count: int = 8, seed: int = 0) -> dict[str, torch.Tensor]:
+def batch_of(count: int = 8, seed: int = 0) -> PairBatch:
     first, second = torch.rand(2, count, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
-    return {"first": first, "second": second}
+    return PairBatch(first, second)
 
 
 @pytest.mark.parametrize("kind", ["vq", "nsvq", "kl", "none"])
@@ -59,13 +59,13 @@ def test_known_actions_are_in_the_loss_each_at_its_own_scale() -> None:
     label[:4] = torch.nan  # unknown, or withheld
     head = module.model.action_head
     assert head is not None
-    latent = module.model.encode(batch["first"], batch["second"]).latent
+    latent = module.model.encode(batch.first, batch.second).latent
     wanted = (head(latent.flatten(1))[4:] - label[4:] / scale).pow(2).mean()
     torch.manual_seed(3)
-    parts = module.losses(batch | {"label": label})[0]
+    parts = module.losses(dataclasses.replace(batch, label=label))[0]
     torch.testing.assert_close(parts["label"], wanted)
     torch.manual_seed(3)
-    loss = module.training_step(batch | {"label": label}, 0)
+    loss = module.training_step(dataclasses.replace(batch, label=label), 0)
     torch.testing.assert_close(loss, torch.stack(list(parts.values())).sum())
     torch.manual_seed(3)
     torch.testing.assert_close(loss - module.training_step(batch, 0), wanted, atol=1e-4, rtol=1e-4)
@@ -73,7 +73,7 @@ def test_known_actions_are_in_the_loss_each_at_its_own_scale() -> None:
     assert head.weight.grad is not None and head.weight.grad.abs().sum() > 0
     assert all(p.grad is not None for p in module.model.encoder.parameters()), "labels shape the encoder as well"
     unknown = torch.full((6, 2), torch.nan)
-    assert module.losses(batch | {"label": unknown})[0]["label"] == 0
+    assert module.losses(dataclasses.replace(batch, label=unknown))[0]["label"] == 0
 
 
 def test_random_latents_are_drawn_like_those_of_training() -> None:
@@ -82,7 +82,7 @@ def test_random_latents_are_drawn_like_those_of_training() -> None:
     with torch.no_grad():
         for _ in range(30):
             module.training_step(batch, 0)
-        latent = module.model.encode(batch["first"], batch["second"]).latent
+        latent = module.model.encode(batch.first, batch.second).latent
     left = 0.98**30  # of the mean 0 and deviation 1 that it began with
     mean, deviation = (1 - left) * latent.mean(0), left + (1 - left) * latent.std(0, unbiased=False)
     torch.testing.assert_close(module.model.latent_mean, mean)
@@ -98,11 +98,11 @@ def test_flow_moves_with_the_images_that_it_was_measured_on() -> None:
     for k, (y, x) in enumerate([(8, 8), (12, 16), (16, 8), (20, 20)]):
         first[k, :, y : y + 4, x : x + 4] = 1
         flow[k, :, y // 4, x // 4] = 6.0
-    batch = {"first": first, "second": first, "valid": torch.ones(4, 1, 32, 32), "flow": flow}
+    batch = PairBatch(first, first, torch.ones(4, 1, 32, 32), flow)
     shifts = set()
     for seed in range(8):
-        seen = augment(batch, Augmentation(shift=1 / 8, contrast=0, brightness=0), np.random.default_rng(seed))
-        images = torch.nn.functional.avg_pool2d(seen["first"][:, :1], 4)
-        torch.testing.assert_close(seen["flow"], 6 * images.expand(-1, 2, -1, -1))
-        shifts.add(int(seen["first"][0, 0].flatten().argmax()))
+        seen = batch.augmented(np.random.default_rng(seed), Augmentation(shift=1 / 8, contrast=0, brightness=0))
+        images = torch.nn.functional.avg_pool2d(seen.first[:, :1], 4)
+        torch.testing.assert_close(seen.flow, 6 * images.expand(-1, 2, -1, -1))
+        shifts.add(int(seen.first[0, 0].flatten().argmax()))
     assert len(shifts) > 4

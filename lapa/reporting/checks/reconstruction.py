@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corpora.clips.manifest import ClipRow
-from lapa.extraction.engine import Featurise
-from lapa.latent_sample import LatentSample
+from lapa.latents import LatentSample
 from lapa.model.lam import LatentActionModel
 from lapa.pairs.frames import BATCH, THUMB, ModelPairs, model_pairs, pictures
 from lapa.pairs.pair import resize_frames
+from lapa.pairs.table import Featurise
 from lapa.reporting.atlas import spread_over_groups
 from lapa.reporting.card import Cuts, Reconstruction
 from lapa.reporting.images import Frame

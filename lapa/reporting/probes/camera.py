@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.video.camera import motion_at_centre
-from lapa.latent_sample import LatentSample
+from lapa.latents import LatentSample
 from lapa.reporting.card import CameraProbe, MeanScore
 from lapa.reporting.probes.baselines import fixed, shuffled
 from lapa.reporting.probes.motion import Truth, relative_motion

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lapa.latent_sample import LatentSample
+from lapa.latents import LatentSample
 from lapa.reporting.atlas import neighbour_agreement
 from lapa.reporting.card import HoldoutKind, Probe
 from lapa.reporting.probes.baselines import PictureComponents, fixed, shuffled

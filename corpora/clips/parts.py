@@ -1,0 +1,159 @@
+"""Parquet made of a corpus, in parts: each of a run of clips of one shard, written whole or not at all.
+
+A part carries in its schema's metadata what it was made of (its folder's key, its clips) and which clips gave no rows, so
+a job that goes on reads footers and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corpora.clips.manifest import ClipRow
+from corpora.store.files import written_whole
+
+_METADATA = b"giza"
+
+
+@dataclass(frozen=True)
+class PartKey:
+    """What decides the rows of a folder of parts; two folders with one key hold the same rows. Jobs add fields of their
+    own."""
+
+    model_hash: str
+    corpus: str
+    """Identity of the corpus."""
+    part_frames: int
+    format: int
+    """Raised by a job when the same key would give other rows."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Clips that become one Parquet file."""
+
+    index: int
+    shard: str
+    rows: tuple[ClipRow, ...]
+
+    @property
+    def name(self) -> str:
+        return f"part-{self.index:06d}.parquet"
+
+    @property
+    def digest(self) -> str:
+        """Of the clips and their order."""
+        names = [self.shard, *(row.clip_id for row in self.rows)]
+        return hashlib.blake2b("\n".join(names).encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class SkippedClip:
+    """A clip without rows."""
+
+    row: ClipRow
+    reason: str
+    """A word with underscores."""
+    detail: str
+
+    def to_json(self) -> dict[str, str]:
+        return {
+            "clip_id": self.row.clip_id,
+            "source": self.row.source,
+            "reason": self.reason,
+            "detail": self.detail.split("\n")[0][:200],
+        }
+
+
+@dataclass(frozen=True)
+class PartSummary:
+    """What a finished part holds."""
+
+    index: int
+    clips: int
+    """Clips with rows."""
+    pairs: int
+    """Rows."""
+    skipped: tuple[dict[str, str], ...]
+    """`SkippedClip.to_json` of each clip that gave no row."""
+
+    @staticmethod
+    def from_json(record: dict[str, Any]) -> PartSummary:
+        return PartSummary(record["index"], record["clips"], record["pairs"], tuple(record["skipped"]))
+
+
+def plan_parts(clips: Sequence[ClipRow], part_frames: int) -> list[Part]:
+    """Clips in the order of the shards, cut where a shard ends or a part would hold more than `part_frames` frames."""
+    if part_frames < 1:
+        raise ValueError(f"part_frames {part_frames}: must be at least 1; try 4096")
+    parts: list[Part] = []
+    rows: list[ClipRow] = []
+    frames = 0
+    for row in [*sorted(clips, key=lambda row: (row.shard, row.index_in_shard)), None]:
+        if rows and (row is None or frames + row.frames > part_frames or rows[0].shard != row.shard):
+            parts.append(Part(len(parts), rows[0].shard, tuple(rows)))
+            rows, frames = [], 0
+        if row is not None:
+            rows.append(row)
+            frames += row.frames
+    return parts
+
+
+def write_part(out: Path, part: Part, key: PartKey, table: pa.Table, summary: PartSummary) -> None:
+    """Writes the rows `table` of `part` under its name once they are complete."""
+    record = {"key": dataclasses.asdict(key), "digest": part.digest, "summary": dataclasses.asdict(summary)}
+    table = table.replace_schema_metadata({_METADATA: json.dumps(record, sort_keys=True).encode()})
+    with written_whole(out / part.name) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def part_paths(root: str | Path) -> list[Path]:
+    """The Parquet files of a folder of parts, in their order."""
+    return sorted(Path(root).expanduser().glob("part-*.parquet"))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """key, digest and summary of a part. Raises ValueError where it is none."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"{path} is not a whole Parquet file ({error}); remove it and run the same command again"
+        ) from error
+    if _METADATA not in metadata:
+        raise ValueError(f"{path} was not written by giza; choose another --out")
+    return dict(json.loads(metadata[_METADATA]))
+
+
+def finished_parts(out: Path, plan: Sequence[Part], key: PartKey) -> dict[int, PartSummary]:
+    """Summaries of the parts of `plan` that are there.
+
+    Raises ValueError where the folder holds parts of another key (another model, gap, corpus ...), or a part that giza
+    did not write.
+    """
+    by_name = {part.name: part for part in plan}
+    done: dict[int, PartSummary] = {}
+    for path in part_paths(out):
+        record = read_record(path)
+        there = record["key"]
+        here = dataclasses.asdict(key)
+        differing = [name for name in here if there.get(name) != here[name]]
+        if differing:
+            values = ", ".join(f"{name} {there.get(name)!r} there, {here[name]!r} asked for" for name in differing)
+            raise ValueError(f"--out {out} holds others ({values}); choose another --out, or remove it to start anew")
+        part = by_name.get(path.name)
+        if part is None or record["digest"] != part.digest:
+            raise ValueError(
+                f"{path} was made from other clips than the corpus has now; choose another --out, or remove it to "
+                "start anew"
+            )
+        done[part.index] = PartSummary.from_json(record["summary"])
+    return done

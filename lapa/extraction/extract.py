@@ -1,0 +1,200 @@
+"""`extract`: the latents of a corpus, by either engine; what is there already is not made again."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from corpora.clips.corpus import Corpus
+from corpora.clips.parts import Part, PartSummary, finished_parts, plan_parts
+from corpora.store.run import Run
+from lapa.extraction.engine import Device, ExtractionSettings, choose_device, open_pipeline, peak_memory_mb
+from lapa.extraction.throughput import StageSpeeds, measure_stages
+from lapa.latents import SUMMARY, LatentKey, Latents
+from lapa.model.checkpoint import read_lam_config, save_lam
+from lapa.model.lam import LatentActionModel
+
+Progress = Callable[[int, int, int], None]
+"""Told (clips done, of how many, pairs of them in this run)."""
+
+
+def extract(
+    lam: LatentActionModel | str | Path,
+    corpus: Corpus | str | Path,
+    out: str | Path,
+    gap_s: float | None = None,
+    stride_s: float = 0.1,
+    **options: Any,
+) -> Latents:
+    """Latent actions of every pair of frames of `corpus` that lie `gap_s` seconds apart (default: what the model was made for),
+    one row a pair, written to the folder `out`; pairs of a clip begin at least `stride_s` seconds apart.
+
+    `lam`: a model, or its run folder. `options`: as `write_latents`, which see.
+    """
+    write_latents(lam, corpus, out, gap_s, stride_s, **options)
+    return Latents(out)
+
+
+def write_latents(
+    lam: LatentActionModel | str | Path,
+    corpus: Corpus | str | Path,
+    out: str | Path,
+    gap_s: float | None = None,
+    stride_s: float = 0.1,
+    *,
+    batch_size: int = 64,
+    workers: int | None = None,
+    device: Device = "auto",
+    engine: Literal["local", "ray"] = "local",
+    part_frames: int = 4096,
+    measure_s: float = 0.0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """What `extract` does, with all its settings; returns what extract.json says.
+
+    batch_size: pairs that go through the model at once. workers: threads that decode; default: half of the cores, or all but
+    one where the model has a GPU. engine: ray runs on a cluster whose machines share the folders, and writes the same rows.
+    part_frames: stored frames for one Parquet file, which is what a kill can cost. measure_s: seconds for which decoding
+    alone and the model alone are timed once the rows are written.
+
+    A killed extraction goes on where it was; a finished one does nothing and says so. Raises ValueError where `lam` or
+    `corpus` is not one, or `out` holds other latents or is being written to.
+    """
+    corpus = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
+    out = Path(out).expanduser().absolute()
+    with tempfile.TemporaryDirectory() as passing:
+        if isinstance(lam, LatentActionModel):
+            save_lam(lam, passing)
+            lam, named = Path(passing), ""
+        else:
+            lam, named = Path(lam).expanduser().absolute(), str(lam)
+        config = read_lam_config(lam)
+        gap_s = config.pair.extract_gap_s if gap_s is None else gap_s
+        settings = ExtractionSettings(lam, corpus.root.absolute(), gap_s, stride_s, part_frames)
+        key, plan = settings.key(corpus), plan_parts(corpus.clips, part_frames)
+        if not plan:
+            raise ValueError(f"corpus {corpus.root} holds no clip; its manifest gives the reasons")
+        run = Run(out, dataclasses.asdict(key), summary=SUMMARY, formats={"format": key.format})
+        if (before := run.finished) is not None:
+            return before
+        with run.claim():
+            done = finished_parts(out, plan, key)
+            todo = [part for part in plan if part.index not in done]
+            show = _counter(plan, done, progress)
+            options: dict[str, Any] = {
+                "batch_size": batch_size,
+                "workers": workers,
+                "measure_s": measure_s,
+                "seed": seed,
+            }
+            write = _extract_locally
+            if engine == "ray":
+                from lapa.extraction.ray_engine import extract_on_ray
+
+                write = extract_on_ray
+            written, facts = write(settings, key, todo, out, choose_device(device), show=show, **options)
+            summary = {
+                **_summary(plan, done, written, facts),
+                "model_hash": key.model_hash,
+                "gap_s": gap_s,
+                "stride_s": stride_s,
+                "tokens": config.tokens,
+                "batch_size": batch_size,
+                "engine": engine,
+                "seed": seed,
+                "lam": named,
+                "corpus": str(corpus.root),
+                "part_frames": part_frames,
+            }
+            return run.finish(summary)
+
+
+def _counter(
+    plan: Sequence[Part], done: dict[int, PartSummary], progress: Progress | None
+) -> Callable[[int, int], None]:
+    """What is told (clips, pairs) that were done since the last time."""
+    total, clips, pairs = sum(len(part.rows) for part in plan), sum(len(plan[index].rows) for index in done), 0
+
+    def show(more_clips: int, more_pairs: int) -> None:
+        nonlocal clips, pairs
+        clips, pairs = clips + more_clips, pairs + more_pairs
+        if progress is not None:
+            progress(clips, total, pairs)
+
+    show(0, 0)
+    return show
+
+
+def _extract_locally(
+    settings: ExtractionSettings,
+    key: LatentKey,
+    todo: Sequence[Part],
+    out: Path,
+    device: str,
+    *,
+    batch_size: int,
+    workers: int | None,
+    measure_s: float,
+    seed: int,
+    show: Callable[[int, int], None],
+) -> tuple[list[PartSummary], dict[str, Any]]:
+    """Writes the parts `todo` in this process: decoding threads feed the model. What it wrote, and how fast."""
+    pipeline = open_pipeline(settings, device=device, batch_size=batch_size, workers=workers, seed=seed)
+    written: list[PartSummary] = []
+    began = time.perf_counter()
+    for event in pipeline.write(settings.corpus, todo, key, out):
+        if isinstance(event, PartSummary):
+            written.append(event)
+        else:
+            show(1, event)
+    seconds = time.perf_counter() - began
+    peak = peak_memory_mb()  # of the extraction, before anything is measured
+    parts = todo or plan_parts(Corpus(settings.corpus).clips, settings.part_frames)
+    speeds = measure_stages(pipeline, settings.corpus, parts, measure_s) if measure_s else None
+    return written, {
+        "device": device,
+        "workers": pipeline.workers,
+        "torch_threads": pipeline.torch_threads,
+        "seconds": seconds,
+        "peak_memory_mb": peak,
+        "speeds": speeds,
+    }
+
+
+def _summary(
+    plan: Sequence[Part], done: dict[int, PartSummary], written: Sequence[PartSummary], facts: dict[str, Any]
+) -> dict[str, Any]:
+    parts = {**done, **{part.index: part for part in written}}
+    assert len(parts) == len(plan)
+    skipped = [record for index in sorted(parts) for record in parts[index].skipped]
+    pairs_now = sum(part.pairs for part in written)
+    speeds: StageSpeeds | None = facts.pop("speeds")
+    seconds = facts.pop("seconds")
+    per_s = pairs_now / seconds if pairs_now and seconds > 0 else None
+    decode = speeds.decode_pairs_per_s if speeds else None
+    model = speeds.model_pairs_per_s if speeds else None
+    return {
+        "pairs": sum(part.pairs for part in parts.values()),
+        "clips": sum(part.clips for part in parts.values()),
+        "clips_skipped": len(skipped),
+        "skipped_reasons": dict(Counter(record["reason"] for record in skipped)),
+        "skipped": skipped,
+        "parts": len(parts),
+        "pairs_this_run": pairs_now,
+        "wall_s": _rounded(seconds),
+        "pairs_per_s": _rounded(per_s),
+        "decode_pairs_per_s": _rounded(decode),
+        "model_pairs_per_s": _rounded(model),
+        "end_to_end_over_slower_stage": _rounded(per_s / min(decode, model)) if per_s and decode and model else None,
+        **{name: _rounded(value) if isinstance(value, float) else value for name, value in facts.items()},
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

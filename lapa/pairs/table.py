@@ -1,0 +1,97 @@
+"""Pairs as rows that point into frames: those of one clip in memory, or those of many in memory-mapped files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lapa.pairs.batch import PairBatch
+from lapa.pairs.config import PairConfig
+from lapa.pairs.flow import pair_flow
+from lapa.pairs.pair import stabilise
+
+Featurise = Callable[[NDArray[np.uint8]], NDArray[np.float16]]
+"""uint8 frames [F, S, S, 3] -> features float16 [F, N, D] of the frozen model of a feature target."""
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """P pairs of F frames. A frame is kept once, however many pairs it is part of."""
+
+    config: PairConfig
+    frames: NDArray[np.uint8]
+    """[F, S, S, 3]."""
+    first: NDArray[np.int64]
+    """[P], rows of `frames`."""
+    second: NDArray[np.int64]
+    """[P]."""
+    clip: NDArray[np.int64]
+    """[P], index of the clip."""
+    t_s: NDArray[np.float64]
+    """[P], time of the first frame in its source."""
+    gap_s: NDArray[np.float64]
+    """[P], actual time between the frames."""
+    camera: NDArray[np.float32]
+    """[P, 3, 3], first to second; the identity where it is unknown."""
+    camera_inlier_ratio: NDArray[np.float32]
+    """[P]; 0 where the camera's motion is unknown."""
+    motion: NDArray[np.float32]
+    """[P], mean absolute difference of luma, 0-255."""
+    label: NDArray[np.float32]
+    """[P, A], NaN where unknown or withheld; A may be 0."""
+    flow: NDArray[np.floating] | None = None
+    """[P, 2, S/4, S/4], where it is kept."""
+    features: NDArray[np.float16] | None = None
+    """[F, N, D], what the model is fed instead of frames."""
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def batch(
+        self, chosen: NDArray[np.integer] | Sequence[int] | None = None, *, flow: bool = False, plain: bool = False
+    ) -> PairBatch:
+        """The pairs `chosen` (default: all), images in uint8.
+
+        `flow`: measured where it is not kept; `plain`: with the frames as they were before they were stabilised.
+        """
+        chosen = np.arange(len(self)) if chosen is None else np.asarray(chosen, np.int64)
+        i, j = self.first[chosen], self.second[chosen]
+        known = {
+            "clip": torch.from_numpy(self.clip[chosen]),
+            "t_s": torch.from_numpy(self.t_s[chosen]),
+            "gap_s": torch.from_numpy(self.gap_s[chosen]),
+            "camera": torch.from_numpy(self.camera[chosen]),
+            "camera_inlier_ratio": torch.from_numpy(self.camera_inlier_ratio[chosen]),
+            "motion": torch.from_numpy(self.motion[chosen]),
+            "label": torch.from_numpy(self.label[chosen]) if self.label.shape[1] else None,
+            "plain": torch.stack([channels_first(self.frames[k]) for k in (i, j)], 1) if plain else None,
+        }
+        if self.features is not None:
+            return PairBatch(torch.from_numpy(self.features[i]), torch.from_numpy(self.features[j]), **known)
+        compensate = self.config.camera_compensation
+        stable = [
+            stabilise(self.frames[a], self.frames[b], h, compensate=compensate)
+            for a, b, h in zip(i, j, self.camera[chosen], strict=True)
+        ]
+        before, after, valid = (np.stack(part) for part in zip(*stable, strict=True))
+        if self.flow is not None:
+            moved = self.flow[chosen].astype(np.float32)
+        else:
+            moved = np.stack([pair_flow(a, b) for a, b in zip(before, after, strict=True)]) if flow else None
+        return PairBatch(
+            channels_first(before),
+            channels_first(after),
+            torch.from_numpy(valid[:, None]),
+            None if moved is None else torch.from_numpy(moved),
+            **known,
+        )
+
+
+def channels_first(frames: NDArray[np.uint8]) -> Tensor:
+    """uint8 [B, S, S, 3] -> uint8 [B, 3, S, S], as they lie in memory."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
