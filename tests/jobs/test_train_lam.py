@@ -58,8 +58,8 @@ def test_a_corpus_made_in_another_way_is_decoded_again(tiny_corpus: Path, tmp_pa
     first, other = Corpus(tiny_corpus), Corpus(tiny_corpus)
     other.summary = {**first.summary, "config": {"settings": {"fps": 10.0}}}
     for read in (first, other, first):
-        open_store(read, read.clips[:2], TINY, LabelSpec(), set(), cache=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
+        open_table(read, read.clips[:2], PairReader(TINY.pair), cache=tmp_path)
+    assert len(list(tmp_path.glob("pairs-*"))) == 2
 
 
 def test_pairs_of_the_store_are_those_of_the_clips(store, tiny_corpus: Path) -> None:  # type: ignore[no-untyped-def]
