@@ -31,7 +31,7 @@ JOBS = {
     "evaluate": ("jobs.commands.evaluate", "open loop on held-out episodes, closed loop in Meta-World"),
     "serve": ("jobs.commands.serve", "a policy server in Isaac-GR00T's protocol"),
     "pyramid": ("jobs.commands.pyramid", "print and draw a pyramid file, and check it"),
-    "ablate": ("jobs.commands.ablate", "which tier buys what, at a matched budget, with seeds and intervals"),
+    "ablate": ("jobs.ablation.command", "which tier buys what, at a matched budget, with seeds and intervals"),
     "bench": ("jobs.commands.bench", "throughput as a ratio to its limit, measured in one run"),
 }
 

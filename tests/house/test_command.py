@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs import cli
-from jobs.commands.ablate import RECIPES as ABLATIONS
+from jobs.ablation.command import RECIPES as ABLATIONS
 from jobs.commands.bench import BENCHES
 from jobs.policy_recipes import RECIPES as POLICIES
 from lapa.recipes import RECIPES as MODELS

@@ -18,11 +18,11 @@ import torch
 from corpora.mixture.label_kinds import Latents
 from corpora.mixture.mixture import read_mixture
 from jobs.ablation import cells as ablation_cells
+from jobs.ablation import command as ablate
 from jobs.ablation.arms import ARMS, Arm, Cell, arms_named, cells
 from jobs.ablation.cells import FAILURE, RESULT, CellJob, Plan, plans, run_arm
 from jobs.ablation.settings import Budget, TierData
 from jobs.ablation.tiers import Tiers, TrueActions
-from jobs.commands import ablate
 from vla.recipes import DEBUG
 
 
@@ -334,7 +334,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[1])))
 from tests.jobs.test_ablate import tiny
-from jobs.commands import ablate
+from jobs.ablation import command as ablate
 {hook}
 ablate.run(tiny(Path(sys.argv[2])))
 """
