@@ -141,7 +141,7 @@ def ablate(
     Raises ValueError where `tiers` lie in another folder than `out`.
     """
     from jobs.ablation.study import Study
-    from jobs.commands.ablate import RECIPES, AblateConfig, run
+    from jobs.ablation.command import RECIPES, AblateConfig, run
 
     given: dict[str, Any] = {"out": out, **fields}
     if tiers is not None:

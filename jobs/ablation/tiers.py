@@ -113,6 +113,8 @@ class Tiers:
 
     def make(self) -> None:
         """Simulates, ingests, trains the latent action model and extracts: what is wanted and not done yet."""
+        import torch._dynamo  # noqa: F401 - it brings an LLVM, the simulator's GL another: loaded after that one it crashes
+
         episode = EpisodeSettings(seed=self.data.seed)
         if "robot" in self.wanted:
             shown = dataclasses.replace(episode, noise=self.data.robot_noise)

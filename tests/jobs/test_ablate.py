@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+import jobs
 from corpora.mixture.label_kinds import Latents
 from corpora.mixture.mixture import read_mixture
 from jobs.ablation import cells as ablation_cells
@@ -125,14 +126,16 @@ def test_a_users_own_arm_is_a_function_of_the_tiers(tmp_path: Path, monkeypatch:
     trained = []
     monkeypatch.setattr(ablate, "each", lambda jobs, parallel, engine, done: trained.extend(jobs))
     monkeypatch.setattr(Tiers, "make", lambda self: None)
-    config = ablate.AblateConfig(out=tmp_path / "out", arms=("robot-only", "human-track"), seeds=(0,))
-    result = ablate.run(config, [mine])
+    tiers = jobs.ablation.prepare(tmp_path / "out", ["drawer-open"], human_clips=7)
+    assert tiers.wanted == {"robot", "human"} and tiers.data.human_clips == 7
+    study = jobs.ablate(tiers.out, arms=["robot-only", mine], tiers=tiers, demos=(1,), seeds=(0,))
     assert [job.arm for job in pickle.loads(pickle.dumps(trained))] == ["robot-only", "human-track"]
-    assert result["arms"][1] == {
+    assert study.result["arms"][1] == {
         "name": "human-track",
         "says": "+ human video by tracked hands",
         "members": ["robot", "human (latents)"],
     }
+    assert "cannot tell" in str(study.comparison("human-track"))  # no cell was run
 
 
 EXTRA = """
@@ -372,6 +375,7 @@ def test_killed_in_the_middle_of_an_arm_it_ends_as_if_it_had_not_been(
     config, straight = ablated
     out = config.out
     shutil.rmtree(out / "runs" / "human-flare")
+    (out / "ablation.json").unlink()
     first = out / "runs" / "robot-only" / "demos1-seed0" / RESULT
     stamps = [first.stat().st_mtime_ns]
     cell = out / "runs" / "human-flare" / "demos1-seed0"

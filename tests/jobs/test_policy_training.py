@@ -11,12 +11,16 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from corpora.mixture.mixture import read_mixture
 from flare.config import FlareConfig
 from jobs.commands import pretrain
 from jobs.policy_recipes import recipe_named
 from jobs.policy_run import flare_target
 from tests.builders.corpora import write_corpus
 from tests.builders.policies import batch_of, tiny_policy
+from vla.checkpoint import build_policy
+from vla.data.loader import collate
+from vla.data.open import open_mixture
 from vla.models.dual_system import DualSystemPolicy
 from vla.training import PolicyTraining, schedule
 from vla.training_config import PolicyTrainingConfig
@@ -95,3 +99,28 @@ def test_flare_is_refused_where_the_policy_has_no_future_tokens() -> None:
     training = PolicyTrainingConfig(steps=1, flare=True, alignment=FLARE)
     with pytest.raises(ValueError, match="the policy has no future tokens; give --model.future-tokens"):
         flare_target(policy, training, 1)
+
+
+def test_a_dataset_whose_align_is_zero_gives_no_gradient_of_the_alignment(tmp_path: Path) -> None:
+    """As the pyramid file says it: the same clips with weight 1, 0 and 0.5."""
+    corpus = write_corpus(tmp_path / "corpus", [1, 2, 3])
+    gradients = {}
+    for align in (1.0, 0.0, 0.5):
+        (tmp_path / "pyramid.toml").write_text(
+            f'[[dataset]]\nname = "clips"\ntier = "human"\nlabel = "unlabelled"\ncorpus = "{corpus}"\nalign = {align}\n'
+        )
+        torch.manual_seed(0)
+        policy = build_policy(DEBUG.policy).train()
+        training = PolicyTrainingConfig(steps=10, flare=True, alignment=FLARE)
+        (clips,) = open_mixture(
+            read_mixture(tmp_path / "pyramid.toml"), policy, future_s=FLARE.future_s, cache=tmp_path / "cache"
+        )
+        module = PolicyTraining(policy, training, target=flare_target(policy, training, 1))
+        batch = collate([clips], [(0, int(index)) for index in clips.train[:4]], policy.config, cameras=1)
+        assert batch["has_future"].all() and batch["align"].tolist() == [align] * 4
+        torch.manual_seed(1)
+        parts, _ = module.losses(policy, batch)
+        parts["alignment"].backward()
+        gradients[align] = sum(float(p.grad.abs().sum()) for p in module.parameters() if p.grad is not None)
+    assert gradients[0.0] == 0 < gradients[1.0]
+    assert gradients[0.5] == pytest.approx(0.5 * gradients[1.0], rel=1e-3)
