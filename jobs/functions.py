@@ -140,8 +140,8 @@ def ablate(
 
     Raises ValueError where `tiers` lie in another folder than `out`.
     """
-    from jobs.ablation.study import Study
     from jobs.ablation.command import RECIPES, AblateConfig, run
+    from jobs.ablation.study import Study
 
     given: dict[str, Any] = {"out": out, **fields}
     if tiers is not None:
