@@ -13,7 +13,8 @@
     first = episodes.episodes[0]
     print(first.instruction, first.state.shape, first.action.shape, first.videos)
 
-    print(corpora.read_mixture("pyramid.toml"))
+    mixture = corpora.read_mixture("pyramid.toml")               # a MixtureSpec; in a notebook it draws itself
+    print(mixture, mixture.survey().contents.hours)
 
 A video source of one's own is a class: see `corpora.sources.SourceKind`. The rooms, from the ground up: `store` (what giza
 leaves on disk), `video` (images and time), `clips` (the corpus on disk), `episodes` (robots' data), `sources` (where video
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from corpora.ingestion.api import ingest
     from corpora.ingestion.settings import IngestSettings
     from corpora.mixture.datasets import Sample
+    from corpora.mixture.mixture import MixtureSpec, read_mixture
+    from corpora.mixture.spec import DatasetSpec
 
 _HOMES = {
     "clips.corpus": ("Clip", "Corpus"),
@@ -44,6 +47,8 @@ _HOMES = {
     "ingestion.api": ("ingest",),
     "ingestion.settings": ("IngestSettings",),
     "mixture.datasets": ("Sample",),
+    "mixture.mixture": ("MixtureSpec", "read_mixture"),
+    "mixture.spec": ("DatasetSpec",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -51,13 +56,16 @@ __all__ = [
     "Clip",
     "Corpus",
     "CorpusSurvey",
+    "DatasetSpec",
     "Episode",
     "EpisodeSelection",
     "Episodes",
     "IngestSettings",
+    "MixtureSpec",
     "Sample",
     "ingest",
     "open_episodes",
+    "read_mixture",
     "sources",
 ]
 

@@ -11,7 +11,6 @@ from typing import Any
 import lightning
 from torch.utils.data import DataLoader
 
-from corpora.episodes.rlds import is_rlds
 from corpora.mixture.mixture import MixtureSpec
 from corpora.store.files import default_cache
 from corpora.store.run import BUDGET, TRAINING, Run, process_rank
@@ -29,26 +28,6 @@ from vla.policy import Policy
 from vla.training import PolicyTraining
 from vla.training_config import PolicyTrainingConfig
 from vla.tuning import apply_tuning, merge_lora
-
-
-def data_fingerprint(dataset: Path) -> str:
-    """Of a dataset's metadata (LeRobot or RLDS), wherever it lies. Raises ValueError where there is none."""
-    meta = dataset.expanduser() / "meta"
-    if is_rlds(dataset):
-        meta = dataset.expanduser()
-        paths = list(meta.glob("*.json"))
-    elif (meta / "info.json").is_file():
-        paths = [path for path in meta.rglob("*") if path.is_file()]
-    else:
-        raise ValueError(
-            f"'{dataset}' is no LeRobot dataset: it lacks meta/info.json; nor is it RLDS, which has features.json and "
-            "dataset_info.json"
-        )
-    digest = hashlib.sha256()
-    for path in sorted(paths):
-        digest.update(path.relative_to(meta).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def policy_fingerprint(name: str) -> str:

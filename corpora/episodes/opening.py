@@ -1,12 +1,60 @@
-"""Opens the episodes of a dataset, whichever format it has."""
+"""Opens the episodes of a dataset, whichever format it has: a format is one entry of `FORMATS`."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from corpora.episodes.episode import ALL_DEMONSTRATIONS, Episodes, EpisodeSelection, named_episodes
-from corpora.episodes.lerobot import read_lerobot
-from corpora.episodes.rlds import is_rlds, read_rlds
+
+
+@dataclass(frozen=True)
+class EpisodeFormat:
+    """A format that episodes lie in."""
+
+    name: str
+    marks: tuple[str, ...]
+    """Files that a folder of this format has."""
+    reader: str
+    """ "module:function" of (root, selection) -> all of its Episodes; imported when it is needed."""
+    metadata: str
+    """Folder of the files that tell datasets apart."""
+    pattern: str
+    """Which of them."""
+
+    def holds(self, folder: Path) -> bool:
+        """Whether `folder` is of this format."""
+        return all((folder / mark).is_file() for mark in self.marks)
+
+    def read(self, root: Path, selection: EpisodeSelection) -> Episodes:
+        """All episodes, with the cameras and columns of `selection`. Raises ValueError as `open_episodes`."""
+        module, _, function = self.reader.partition(":")
+        episodes = getattr(importlib.import_module(module), function)(root, selection)
+        assert isinstance(episodes, Episodes)
+        return episodes
+
+
+FORMATS = [
+    EpisodeFormat("LeRobot", ("meta/info.json",), "corpora.episodes.lerobot:read_lerobot", "meta", "**/*"),
+    EpisodeFormat("RLDS", ("features.json", "dataset_info.json"), "corpora.episodes.rlds:read_rlds", ".", "*.json"),
+]
+"""In the order in which they are looked for."""
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether `folder` is of a format that is known."""
+    return any(known.holds(folder) for known in FORMATS)
+
+
+def format_of(folder: Path) -> EpisodeFormat:
+    """Raises ValueError for a folder of none."""
+    for known in FORMATS:
+        if known.holds(folder):
+            return known
+    marks = ", or ".join(f"{' and '.join(known.marks)} ({known.name})" for known in FORMATS)
+    raise ValueError(f"'{folder}' is no dataset of episodes: it lacks {marks}")
 
 
 def open_episodes(folder: str | Path, selection: EpisodeSelection = ALL_DEMONSTRATIONS) -> Episodes:
@@ -16,7 +64,19 @@ def open_episodes(folder: str | Path, selection: EpisodeSelection = ALL_DEMONSTR
     dataset cannot be read at all, lacks what was asked for, or has no episode left.
     """
     root = Path(folder).expanduser()
-    episodes = (read_rlds if is_rlds(root) else read_lerobot)(root, selection)
+    episodes = format_of(root).read(root, selection)
     named = named_episodes(selection.episodes)
     told = {index for index, _ in episodes.faults if named is None or index in named}
     return episodes.take({*episodes.choose(selection), *told})
+
+
+def dataset_fingerprint(folder: str | Path) -> str:
+    """Of a dataset's metadata, wherever it lies. Raises ValueError where there is none."""
+    root = Path(folder).expanduser()
+    found = format_of(root)
+    base = root / found.metadata
+    digest = hashlib.sha256()
+    for path in sorted(path for path in base.glob(found.pattern) if path.is_file()):
+        digest.update(path.relative_to(base).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

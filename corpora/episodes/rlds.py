@@ -47,12 +47,6 @@ _STEPS = "steps/"
 _INSTRUCTIONS = ("language_instruction", "observation/natural_language_instruction")
 
 
-def is_rlds(root: str | Path) -> bool:
-    """Whether records and their features.json lie there."""
-    folder = Path(root).expanduser()
-    return (folder / MARKER).is_file() and (folder / _INFO).is_file()
-
-
 def read_rlds(root: Path, selection: EpisodeSelection) -> Episodes:
     """All episodes of the RLDS dataset at `root`, with the cameras and columns of `selection`, numbered as they lie in the
     files. `faults` lists records that are damaged and episodes whose states, actions and images are not of one length.

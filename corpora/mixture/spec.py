@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from corpora.clips.manifest import TIERS
 from corpora.episodes.episode import ALL_DEMONSTRATIONS, EpisodeSelection
-from corpora.episodes.rlds import is_rlds
+from corpora.episodes.opening import is_dataset
 from corpora.mixture.label_kinds import Actions, Label, folder_faults, near
 
 OWN_ACTIONS = Actions()
@@ -28,7 +28,7 @@ class EpisodesAt:
 
     def faults(self) -> list[str]:
         """What is wrong with it, all at once."""
-        if self.folder.exists() and is_rlds(self.folder):
+        if is_dataset(self.folder):
             return []
         rlds = " (RLDS: features.json and dataset_info.json)"
         return folder_faults(self.key, self.folder, ("meta/info.json",), rlds)

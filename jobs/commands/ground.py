@@ -57,13 +57,14 @@ class GroundConfig(TrainPolicy):
 
 def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
     """Trains (or resumes) and saves the policy to `config.out`; returns the summary."""
-    from jobs.policy_run import data_fingerprint, train_on
+    from corpora.episodes.opening import dataset_fingerprint
+    from jobs.policy_run import train_on
 
     return train_on(
         config,
         mixture_of_demonstrations(config),
         {
-            "data_fingerprint": data_fingerprint(config.data),
+            "data_fingerprint": dataset_fingerprint(config.data),
             "action_parts": [dataclasses.asdict(part) for part in parts_of(config)],
         },
         paths=("data", "co_train", "action_parts"),

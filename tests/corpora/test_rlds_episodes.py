@@ -16,7 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 from corpora.episodes.frames import open_episode_frames
-from corpora.episodes.rlds import STEP_S, is_rlds
+from corpora.episodes.opening import format_of, is_dataset
+from corpora.episodes.rlds import STEP_S
 from corpora.episodes.tf_records import example, masked_crc32c, records
 from corpora.video.image import decode_image
 from tests.builders.datasets import opened
@@ -134,7 +135,7 @@ def test_values_come_back_as_they_were_written(packed: bool) -> None:
 
 def test_episodes_are_read_as_they_lie_there(tmp_path: Path) -> None:
     root = rlds(tmp_path / "1.0.0")
-    assert is_rlds(root) and not is_rlds(tmp_path)
+    assert format_of(root).name == "RLDS" and not is_dataset(tmp_path)
     episodes = opened(root, cameras=("head",))
     assert episodes.name == "kitchen" and not episodes.faults
     assert episodes.indices == [0, 1, 2] and episodes.cameras == ("observation.head",)

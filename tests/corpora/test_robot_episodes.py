@@ -239,7 +239,9 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         opened(root, cameras=["wrist"])
     with pytest.raises(ValueError, match=r"episodes \[7\]"):
         opened(root, indices=[0, 7])
-    with pytest.raises(ValueError, match="not a LeRobot dataset"):
+    with pytest.raises(
+        ValueError, match=r"no dataset of episodes: it lacks meta/info.json \(LeRobot\), or features.json"
+    ):
         opened(tmp_path)
     info = json.loads((root / "meta" / "info.json").read_text())
     (root / "meta" / "info.json").write_text(json.dumps({**info, "codebase_version": "v1.6"}))
