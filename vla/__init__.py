@@ -1,5 +1,79 @@
-"""Vision-language-action policies: what a robot's numbers are, the policies that learn them, and how they are served."""
+"""Vision-language-action policies: what a robot's numbers are, the policies that learn them, and how they are served.
 
-from corpora.episodes.parts import ActionPart
+    import numpy as np
+    import vla
 
-__all__ = ["ActionPart"]
+    policy = vla.load("runs/policy")                            # a run folder, or "org/name" of the hub
+    franka = policy.embodiment("franka")                        # cameras, step_s, and the action space with its statistics
+    seen = vla.Observation({"wrist": image}, state, "open the drawer")      # uint8 [H, W, 3], float [Ds]
+    chunk = policy.act(seen, "franka")
+    chunk.actions, chunk.step_s                                 # [H, Da] in the robot's own numbers; seconds between two
+
+    parts = [
+        vla.ActionPart("arm", dims=range(7), state_dims=range(7), representation="relative", per_step=True),
+        vla.ActionPart("gripper", dims=[7], normalisation="min_max"),
+    ]
+    space = vla.ActionSpace.fit(states, chunks, parts=parts)    # [M, Ds], [M, H, Da]
+    np.testing.assert_allclose(space.decode_action(states, space.encode_action(states, chunks)), chunks, atol=1e-5)
+
+    vla.save(policy, "copy")                                    # safetensors and JSON; policy.push_to_hub("me/franka-drawer")
+    vla.serve(policy, "franka", port=5555)                      # for Isaac-GR00T's clients, until Ctrl+C
+
+Rooms, from the ground up: `actions` and `batch`, `embodiment`, `policy` (the contract), `models` (heads and backbones),
+`training`, `serving`, `data`, `checkpoint`. Names are imported when they are first used, so that `import vla` needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from corpora.episodes.parts import ActionPart
+    from vla.actions.space import ActionSpace
+    from vla.checkpoint import build_policy as build
+    from vla.checkpoint import load_policy as load
+    from vla.checkpoint import save_policy as save
+    from vla.data.open import open_mixture
+    from vla.embodiment import Embodiment
+    from vla.policy import ActionChunk, Observation, Policy
+    from vla.serving.groot import serve
+
+_HOMES = {
+    "ActionChunk": "vla.policy",
+    "ActionPart": "corpora.episodes.parts",
+    "ActionSpace": "vla.actions.space",
+    "Embodiment": "vla.embodiment",
+    "Observation": "vla.policy",
+    "Policy": "vla.policy",
+    "build": "vla.checkpoint:build_policy",
+    "load": "vla.checkpoint:load_policy",
+    "open_mixture": "vla.data.open",
+    "save": "vla.checkpoint:save_policy",
+    "serve": "vla.serving.groot",
+}
+
+__all__ = [
+    "ActionChunk",
+    "ActionPart",
+    "ActionSpace",
+    "Embodiment",
+    "Observation",
+    "Policy",
+    "build",
+    "load",
+    "open_mixture",
+    "save",
+    "serve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vla' has no attribute '{name}'")
+    home, _, called = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(home), called or name)
+
+
+def __dir__() -> list[str]:
+    return __all__

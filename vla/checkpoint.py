@@ -36,6 +36,13 @@ HEADS: dict[str, Head] = {"flow": DualSystemPolicy.build, "regression": Behaviou
 """By the name that `PolicyConfig.head` gives."""
 
 
+def register(name: str, head: Head) -> None:
+    """Adds a head. Raises ValueError where the name is taken."""
+    if name in HEADS:
+        raise ValueError(f"head '{name}': there is one of this name; choose another")
+    HEADS[name] = head
+
+
 def build_policy(config: PolicyConfig, backbone: Path | None = None) -> Policy:
     """A policy with fresh weights (those of a backbone by name come from the hub, or are those that a checkpoint's settings
     in the folder `backbone` describe, to be loaded). Raises ValueError for an unknown head."""

@@ -84,10 +84,8 @@ def run(config: ServeConfig) -> dict[str, Any]:
 
 def serve(policy: Policy, config: ServeConfig) -> dict[str, Any]:
     """Serves `policy` until Ctrl+C, or until a client ends it; returns how many requests of each kind were answered."""
-    from corpora.video.image import fit_square
-    from vla.serving.groot import ServedPolicy
-    from vla.serving.modality_layout import layout_of
-    from vla.serving.server import PolicyServer, ServerConfig
+    from vla.serving.groot import ServedPolicy, server_of
+    from vla.serving.server import ServerConfig
 
     settings = ServerConfig(
         host=config.host,
@@ -97,15 +95,17 @@ def serve(policy: Policy, config: ServeConfig) -> dict[str, Any]:
         max_message_mb=config.max_message_mb,
         allow_kill=config.allow_kill,
     )
-    served = ServedPolicy(
+    server = server_of(
         policy,
         config.embodiment,
-        layout_of(policy, config.embodiment, _modality(config.modality)),
-        resize=lambda picture, size: fit_square(picture, size, config.fit),
+        settings,
+        modality=_modality(config.modality),
+        fit=config.fit,
         dialect=config.protocol,
         seed=config.seed,
     )
-    server = PolicyServer(served, settings)
+    served = server.served
+    assert isinstance(served, ServedPolicy)
     layout = served.layout
     print(f"serving {config.policy} as {config.embodiment} on {server.address}")
     print(f"  cameras  {', '.join(layout.cameras)}")

@@ -229,19 +229,19 @@ def test_pictures_are_resized_where_a_resize_is_given() -> None:
 
 
 def test_a_layout_survives_json() -> None:
-    layout = layout_of(FakePolicy(), "gr1")  # type: ignore[arg-type]
+    layout = layout_of(FakePolicy().embodiment("gr1"))  # type: ignore[arg-type]
     assert ModalityLayout.from_json(json.loads(json.dumps(layout.to_json()))) == layout
 
 
 def test_without_a_layout_the_parts_are_those_of_the_action_spec() -> None:
     policy = FakePolicy(modality=None)
-    layout = layout_of(policy, "gr1")  # type: ignore[arg-type]
+    layout = layout_of(policy.embodiment("gr1"))  # type: ignore[arg-type]
     assert layout.cameras == ("w", "ego")
     assert layout.state == (VectorPart("claw", 3, 5), VectorPart("body", 0, 3))
     assert layout.action == (VectorPart("claw", 3, 4), VectorPart("body", 0, 3))
     policy.facts.action_space.parts[0].state_dims = None  # the state holds more than what is acted on
     policy.facts.action_space.parts[1].dims = (0, 2, 1)  # in another order
-    layout = layout_of(policy, "gr1")  # type: ignore[arg-type]
+    layout = layout_of(policy.embodiment("gr1"))  # type: ignore[arg-type]
     assert layout.state == (VectorPart("state", 0, 5),)
     assert layout.action == (VectorPart("action", 0, 4),)
 
@@ -261,7 +261,7 @@ def test_without_a_layout_the_parts_are_those_of_the_action_spec() -> None:
 )
 def test_a_layout_that_does_not_fit_is_refused(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        layout_of(FakePolicy(), "gr1", {**MODALITY, **change})  # type: ignore[arg-type]
+        layout_of(FakePolicy().embodiment("gr1"), {**MODALITY, **change})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -11,20 +11,21 @@ T is the number of frames that the policy sees for pictures, and 1 for states.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from corpora.video.image import Fit, fit_square
+from vla.policy import Policy
 from vla.serving.modality_layout import ModalityLayout, layout_of
+from vla.serving.server import PolicyServer, ServerConfig
 from vla.serving.wire import Dialect, ModalityConfig
-
-if TYPE_CHECKING:
-    from vla.policy import Policy
 
 Resize = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
 """uint8 [H, W, 3] and a size S -> uint8 [S, S, 3], as the training data were resized."""
@@ -63,11 +64,12 @@ class ServedPolicy:
         """`layout`: names of cameras and parts; default: the policy's. `resize`: for pictures of another size than the
         policy's; without it they are refused. `dialect`: which generation of clients get_modality_config is written
         for. Raises ValueError for a robot that the policy does not know."""
-        self.policy, self.embodiment, self.resize = policy, embodiment, resize
-        self.layout = layout_of(policy, embodiment) if layout is None else layout
+        known = policy.embodiment(embodiment)
+        self.policy, self.embodiment, self.resize = policy, known.name, resize
+        self.layout = layout_of(known) if layout is None else layout
         self.dialect: Dialect = dialect
         self.max_batch, self.seed = max_batch, seed
-        self.step_s = float(policy.embodiment(embodiment).step_s)
+        self.step_s = known.step_s
         self._generator = torch.Generator().manual_seed(seed)
 
     def get_action(self, data: Mapping[str, Any]) -> Any:
@@ -203,6 +205,33 @@ class ServedPolicy:
             if len(text) > MAX_INSTRUCTION:
                 raise ValueError(f"{key}: {len(text)} characters; at most {MAX_INSTRUCTION}")
         return texts
+
+
+def server_of(
+    policy: Policy,
+    embodiment: str = "",
+    config: ServerConfig | None = None,
+    *,
+    modality: Mapping[str, Any] | None = None,
+    fit: Fit = "stretch",
+    dialect: Dialect = "n1.6",
+    seed: int = 0,
+) -> PolicyServer:
+    """A server of `policy` for one robot (default: the only one), which listens already; `serve` answers.
+
+    `modality`: names of cameras and parts, as meta/modality.json has them. `fit`: how images of another size are made square, as
+    the training data were. Raises ValueError for a robot that the policy does not know, and where it cannot listen.
+    """
+    layout = layout_of(policy.embodiment(embodiment), modality)
+    resize: Resize = lambda image, size: fit_square(image, size, fit)  # noqa: E731
+    return PolicyServer(ServedPolicy(policy, embodiment, layout, resize=resize, dialect=dialect, seed=seed), config)
+
+
+def serve(policy: Policy, embodiment: str = "", *, port: int = 5555, host: str = "127.0.0.1", **settings: Any) -> None:
+    """Answers Isaac-GR00T's clients until Ctrl+C, or until a client ends it; `settings`: those of `ServerConfig`."""
+    server = server_of(policy, embodiment, ServerConfig(host=host, port=port, **settings))
+    with contextlib.suppress(KeyboardInterrupt):
+        server.serve()
 
 
 def _array(observation: Mapping[str, Any], kind: str, name: str, nested: bool) -> NDArray[Any]:

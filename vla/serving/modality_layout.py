@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from vla.embodiment import Embodiment
 from vla.serving.wire import Dialect, ModalityConfig
-
-if TYPE_CHECKING:
-    from vla.policy import Policy
 
 INSTRUCTION_KEY = "annotation.human.task_description"
 """Key of the instruction where a layout names none, as in GR00T's examples."""
@@ -138,25 +136,24 @@ class ModalityLayout:
         }
 
 
-def layout_of(policy: Policy, embodiment: str, record: Mapping[str, Any] | None = None) -> ModalityLayout:
-    """The layout of a policy's robot: of `record` (a modality.json), of the checkpoint's own (`Embodiment.modality`), or,
+def layout_of(embodiment: Embodiment, record: Mapping[str, Any] | None = None) -> ModalityLayout:
+    """The layout of a robot: of `record` (a modality.json), of the checkpoint's own (`Embodiment.modality`), or,
     where there is none, its cameras and the parts of its action space.
 
-    Parts that do not lie together become one, named "state" or "action". Raises ValueError for a robot that the policy
-    does not know, and for a record that does not fit it.
+    Parts that do not lie together become one, named "state" or "action". Raises ValueError for a record that does not
+    fit the robot.
     """
-    facts = policy.embodiment(embodiment)
-    spec = facts.action_space
-    record = record or getattr(facts, "modality", None)
+    spec = embodiment.action_space
+    record = record or embodiment.modality
     if not record:
         state = _tiling("state", {part.name: part.state_dims or () for part in spec.parts}, spec.state_dim)
         action = _tiling("action", {part.name: part.dims for part in spec.parts}, spec.action_dim)
-        return ModalityLayout(tuple(map(_last, facts.cameras)), state, action)
-    layout = ModalityLayout.from_json(record, cameras=facts.cameras)
+        return ModalityLayout(tuple(map(_last, embodiment.cameras)), state, action)
+    layout = ModalityLayout.from_json(record, cameras=embodiment.cameras)
     if layout.state_dim != spec.state_dim or layout.action_dim > spec.action_dim:
         raise ValueError(
             f"modality: its parts make a state of {layout.state_dim} and an action of {layout.action_dim} dimensions, "
-            f"'{embodiment}' has {spec.state_dim} and {spec.action_dim} in this policy: give parts that fit the policy's "
+            f"'{embodiment.name}' has {spec.state_dim} and {spec.action_dim} in this policy: give parts that fit the policy's "
             "vectors"
         )
     return layout
