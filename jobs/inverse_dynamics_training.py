@@ -5,59 +5,103 @@ What a step sees is a function of (seed, step) alone, so a resumed training goes
 
 from __future__ import annotations
 
-import logging
-import math
-import os
-import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lightning
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 from corpora.mixture.datasets import EpisodeSamples
 from corpora.mixture.order import MixtureOrder
 from jobs.evaluation.open_loop import BASELINES, Baselines, Chunks, compare, matching_state_dims
+from jobs.trainer import fit
+from vla.actions.space import ActionSpace
 from vla.models.inverse_dynamics import InverseDynamics
+from vla.training import schedule
 
-log = logging.getLogger(__name__)
-
-CHECKPOINT = "training.pt"
 _WARM_UP = 0.05
 _EVALUATED = 4096
 """Most held-out pairs that errors are measured on, and most training chunks behind the baselines."""
-
-Progress = Callable[[str], AbstractContextManager[Callable[[float, str], None] | None]]
-"""Title -> what is told (share done, text)."""
 
 
 @dataclass(frozen=True)
 class InverseDynamicsTraining:
     """How long and how."""
 
-    steps: int = 0
-    """Optimiser steps; 0: as many as `minutes` allow."""
-    minutes: float = 5.0
-    """Wall-clock budget, resumed sessions counted together; 0: no limit but `steps`."""
+    steps: int = 2000
+    """Optimiser steps, which the schedule spans."""
+    minutes: float = 0.0
+    """Wall-clock minutes after which it stops early, resumed sessions counted together; 0: no limit."""
     batch_size: int = 64
     """Pairs of pictures a step."""
     lr: float = 1e-3
-    """Peak learning rate (AdamW): linear warm-up over 5% of the budget, then cosine to 2%."""
+    """Peak learning rate (AdamW): linear warm-up over 5% of the steps, then cosine to 2%."""
     weight_decay: float = 1e-4
     """Of AdamW."""
-    save_every_s: float = 30.0
-    """Seconds between checkpoints, which are what a kill can cost."""
+    val_every_steps: int = 200
+    """Twice as often a checkpoint is written."""
+    accumulate: int = 1
+    precision: str = "32-true"
+    devices: int = 1
 
     def __post_init__(self) -> None:
-        if self.steps <= 0 and self.minutes <= 0:
-            raise ValueError("no budget: give --steps or --minutes")
+        if self.steps < 1:
+            raise ValueError(f"no budget: steps {self.steps}; give --steps")
         if self.batch_size < 1:
             raise ValueError(f"batch_size {self.batch_size}: at least 1")
+
+
+class TrainInverseDynamics(lightning.LightningModule):
+    """The model's own loss, the schedule, and draws that depend on (seed, step) alone."""
+
+    def __init__(self, model: InverseDynamics, training: InverseDynamicsTraining, *, seed: int) -> None:
+        super().__init__()
+        self.model, self.training_config, self.seed = model, training, seed
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # crops and light are drawn by the model
+        torch.manual_seed((self.seed << 32) + int(self.trainer.fit_loop.total_batch_idx))
+
+    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        loss = self.model.loss(batch["present"], batch["future"], batch["action"], batch["mask"])
+        self.log("train/loss", loss.detach())
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        training = self.training_config
+        return torch.optim.AdamW(self.model.parameters(), lr=training.lr, weight_decay=training.weight_decay)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        done = min(1.0, self.global_step / self.training_config.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = self.training_config.lr * schedule(done, _WARM_UP)
+
+
+class PairBatches(IterableDataset[dict[str, Tensor]]):
+    """Batches number `start`, `start` + 1, ... of a robot's samples `chosen`, without end: what is seen before and after a
+    chunk, and the chunk as the model has it."""
+
+    def __init__(
+        self, member: EpisodeSamples, chosen: NDArray[np.int64], space: ActionSpace, *, batch_size: int, seed: int
+    ) -> None:
+        self.member, self.chosen, self.space, self.start = member, chosen, space, 0
+        self.order = MixtureOrder([len(chosen)], [1.0], batch_size=batch_size, seed=seed, names=[member.spec.name])
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for number in itertools.count(self.start):
+            indices = self.chosen[[index for _, index in self.order.batch(number)]].tolist()
+            numbers = self.member.numbers(indices)
+            present, future = pictures(self.member, indices)
+            encoded = self.space.encode_action(None, numbers.chunks, numbers.mask)
+            mask = torch.from_numpy(numbers.mask)
+            yield {"present": present, "future": future, "action": torch.from_numpy(encoded), "mask": mask}
 
 
 def pictures(member: EpisodeSamples, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -81,48 +125,24 @@ def train_model(
     folder: Path,
     *,
     seed: int,
-    tell: Callable[[float, str], None] | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Trains on the samples `train` (all with a future), from the folder's checkpoint where there is one; what it took."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=training.weight_decay)
-    step, before_s = _resume(folder / CHECKPOINT, model, optimiser)
-    began = saved = time.monotonic()
-    order = MixtureOrder([len(train)], [1.0], batch_size=training.batch_size, seed=seed, names=[member.spec.name])
-    codec, loss = model.facts.action_space, math.nan
-    model.train()
-    while True:
-        now = time.monotonic()
-        elapsed_s = before_s + now - began
-        done = _share(training, step, elapsed_s)
-        if done >= 1 or now - saved > training.save_every_s:
-            _save(folder / CHECKPOINT, model, optimiser, step, elapsed_s)
-            saved = now
-        if done >= 1:
-            break
-        for group in optimiser.param_groups:
-            group["lr"] = training.lr * _schedule(done)
-        chosen = train[[index for _, index in order.batch(step)]]
-        numbers = member.numbers(chosen.tolist())
-        present, future = pictures(member, chosen.tolist())
-        encoded = torch.from_numpy(codec.encode_action(None, numbers.chunks, numbers.mask)).to(model.device)
-        torch.manual_seed((seed << 32) + step)  # crops and light are drawn by the model
-        value = model.loss(
-            present.to(model.device), future.to(model.device), encoded, torch.from_numpy(numbers.mask).to(model.device)
-        )
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        if tell is not None and step % 10 == 0:
-            loss = float(value.detach())
-            tell(done, f"step {step} loss {loss:.4f}")
-    model.eval()
+    batches = PairBatches(member, train, model.facts.action_space, batch_size=training.batch_size, seed=seed)
+
+    def loader(start: int) -> DataLoader[Any]:
+        batches.start = start
+        return DataLoader(batches, batch_size=None)
+
+    device = model.device
+    module = TrainInverseDynamics(model, training, seed=seed).train()
+    took = fit(module, loader, None, training, folder, unit="pairs", key="present", quiet=quiet)
+    model.to(device).eval()  # Lightning leaves it on the CPU
     return {
-        "steps": step,
-        "minutes": round(elapsed_s / 60, 3),
+        "steps": took.steps,
+        "minutes": took.minutes,
         "pairs": len(train),
-        "epochs": round(step * training.batch_size / len(train), 2),
+        "epochs": round(took.steps * training.batch_size / len(train), 2),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
 
@@ -147,35 +167,6 @@ def held_out_error(
         "model_over_baseline": {name: found.to_json() for name, found in result.ratio.items()},
         "titles": {"model": "inverse dynamics", **BASELINES},
     }
-
-
-def _share(training: InverseDynamicsTraining, step: int, elapsed_s: float) -> float:
-    shares = [step / training.steps] if training.steps else []
-    shares += [elapsed_s / (60 * training.minutes)] if training.minutes else []
-    return min(1.0, max(shares))
-
-
-def _schedule(done: float) -> float:
-    warm = min(1.0, (done + 1e-3) / _WARM_UP)
-    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-def _resume(path: Path, model: InverseDynamics, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
-    """(steps, seconds) that are done."""
-    if not path.is_file():
-        return 0, 0.0
-    state = torch.load(path, weights_only=True, map_location=model.device)
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"]), float(state["elapsed_s"])
-
-
-def _save(path: Path, model: InverseDynamics, optimiser: torch.optim.Optimizer, step: int, elapsed_s: float) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "elapsed_s": elapsed_s}
-    torch.save(state, temporary)
-    os.replace(temporary, path)
 
 
 def _some(indices: NDArray[np.int64]) -> NDArray[np.int64]:

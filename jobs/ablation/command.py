@@ -111,7 +111,6 @@ def run(config: AblateConfig, own: Sequence[Arm] = ()) -> dict[str, Any]:
     """
     from corpora.store.run import TRAINING, Run
     from jobs.ablation.page import write_page
-    from jobs.ablation.statistics import summarise
     from jobs.ablation.tables import print_tables
     from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
 
@@ -129,10 +128,6 @@ def run(config: AblateConfig, own: Sequence[Arm] = ()) -> dict[str, Any]:
         budget=("arms", "seeds", "demos", "seed"),
         formats={"rollout_format": ROLLOUT_FORMAT},
     )
-    before = run.finished
-    if before is not None and all(cell["status"] == "done" for cell in before["runs"]):
-        print_tables(before, summarise(before, seed=config.seed))
-        return before
     with run.claim():
         result, found = _measure(config, arms)
         result["minutes"] = round((time.monotonic() - began) / 60, 2)

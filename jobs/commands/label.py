@@ -19,7 +19,7 @@ from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection
 from corpora.episodes.modality import read_modality
 from corpora.simulation.episode import EXPERT_ACTION
 from corpora.store.files import read_json, write_json
-from jobs.budget import check_budget
+from jobs.budget import check_budget, with_budget
 from jobs.cli import parse
 from jobs.console import print_ending
 
@@ -55,9 +55,9 @@ class LabelConfig:
     out: Path
     """Folder of the model and the labels; the same command again resumes."""
     steps: int | None = None
-    """Optimiser steps of the model, instead of --minutes."""
+    """Optimiser steps of the model; default 2000, some five minutes on two cores."""
     minutes: float | None = None
-    """Wall-clock minutes of training; default 5, where no --steps are given."""
+    """Wall-clock minutes after which the training stops early."""
     camera: str = ""
     """The robot's camera that the model sees; default: the first of its cameras. Take the one that is most like the clips'."""
     selection: OmitArgPrefixes[EpisodeSelection] = ALL_EPISODES
@@ -170,7 +170,6 @@ def _trained(
     import torch
 
     from corpora.store.provenance import provenance
-    from jobs.console import bar
     from jobs.inverse_dynamics_training import InverseDynamicsTraining, held_out_error, train_model
     from vla.models.config import InverseDynamicsConfig
     from vla.models.inverse_dynamics import InverseDynamics
@@ -179,14 +178,10 @@ def _trained(
     torch.manual_seed(config.seed)
     sizes = InverseDynamicsConfig(image_size=config.image_size, horizon=config.horizon, channels=config.channels)
     model = InverseDynamics(sizes, _facts(config, member, train)).to("cuda" if torch.cuda.is_available() else "cpu")
-    minutes = config.minutes if config.minutes is not None else 0.0 if config.steps else 5.0
-    training = InverseDynamicsTraining(
-        steps=config.steps or 0, minutes=minutes, batch_size=config.batch_size, lr=config.lr
+    training = with_budget(
+        InverseDynamicsTraining(batch_size=config.batch_size, lr=config.lr), config.steps, config.minutes
     )
-    with bar("training", quiet=quiet) as tell:
-        took = train_model(
-            model, member, train, training, folder, seed=config.seed, tell=lambda done, text: tell(done, 1, text)
-        )
+    took = train_model(model, member, train, training, folder, seed=config.seed, quiet=quiet)
     measured = {"training": took, "held_out": held_out_error(model, member, train, out, config.seed)}
     write_json(folder / MEASURED, measured | {"provenance": provenance()})
     model.save_pretrained(folder)

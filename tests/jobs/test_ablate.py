@@ -324,7 +324,7 @@ def test_a_small_ablation_from_end_to_end(
     with pytest.raises(ValueError, match="another version of giza .rollout_format absent there"):
         ablate.run(config)
     claimed.write_text(record)
-    with pytest.raises(ValueError, match=r"other settings \(budget\.starts\)"):
+    with pytest.raises(ValueError, match=r"other settings \(budget\.starts 2 there and 3 here\)"):
         ablate.run(dataclasses.replace(config, budget=dataclasses.replace(config.budget, starts=3)))
     extra = extra_file(config.out.parent / "extra")
     with pytest.raises(ValueError, match=r"other settings \(extra\)"):

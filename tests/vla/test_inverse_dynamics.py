@@ -21,10 +21,10 @@ from corpora.mixture.label_kinds import Actions, PseudoActions
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
 from corpora.mixture.views import Window
-from jobs import inverse_dynamics_training
 from jobs.commands import label
 from jobs.commands.label import LabelConfig
-from jobs.inverse_dynamics_training import InverseDynamicsTraining, train_model
+from jobs.inverse_dynamics_training import InverseDynamicsTraining, TrainInverseDynamics, train_model
+from jobs.trainer import CHECKPOINT
 from tests.builders.toy_world import FPS, toy_corpus, toy_robot, world
 from vla.actions.layout import one_part
 from vla.actions.space import ActionSpace
@@ -135,19 +135,16 @@ def test_the_same_settings_give_the_same_labels_and_an_interrupted_run_too(
 ) -> None:
     """Killed in training, then after some of the parts: bit for bit what the uninterrupted run wrote."""
     out = tmp_path / "again"
-    real_save, saves = inverse_dynamics_training._save, []
 
-    def dies(*args: object) -> None:
-        real_save(*args)
-        saves.append(args[3])
-        raise KeyboardInterrupt
+    def dies(self: TrainInverseDynamics, outputs: object, batch: object, index: int) -> None:
+        if self.global_step == 150:  # the last checkpoint is the hundredth's
+            raise RuntimeError("killed")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inverse_dynamics_training, "_save", dies)
-        patch.setattr(inverse_dynamics_training.InverseDynamicsTraining, "__post_init__", _often)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(TrainInverseDynamics, "on_train_batch_end", dies)
+        with pytest.raises(RuntimeError, match="killed"):
             label.run(config_of(folders, out), quiet=True)
-    assert 0 < saves[0] < 220
+    assert torch.load(out / "model" / CHECKPOINT, weights_only=True)["global_step"] == 100
     label.run(config_of(folders, out), quiet=True)
     parts = sorted(path.name for path in labelled.glob("part-*.parquet"))
     assert len(parts) > 2
@@ -160,10 +157,6 @@ def test_the_same_settings_give_the_same_labels_and_an_interrupted_run_too(
     assert (out / parts[1]).read_bytes() == (labelled / parts[1]).read_bytes()
     assert not list(out.glob("*.tmp"))
     assert label.run(config_of(folders, out), quiet=True)["already_finished"]
-
-
-def _often(self: InverseDynamicsTraining) -> None:
-    object.__setattr__(self, "save_every_s", 0.2)
 
 
 def test_a_folder_of_other_settings_is_refused(folders, labelled: Path, tmp_path: Path) -> None:
@@ -286,12 +279,12 @@ def test_actions_that_need_a_state_are_refused() -> None:
 
 def test_training_counts_its_budget(folders, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no budget"):
-        InverseDynamicsTraining(steps=0, minutes=0)
+        InverseDynamicsTraining(steps=0)
     member = label._robot(config_of(folders, tmp_path), lambda done, total: None)
     assert isinstance(member, EpisodeSamples)
     usable = np.flatnonzero(member.has_future)
     assert len(usable) == 6 * (90 - HORIZON)
     took = train_model(
-        model_of(), member, usable, InverseDynamicsTraining(steps=3, minutes=0, batch_size=4), tmp_path, seed=0
+        model_of(), member, usable, InverseDynamicsTraining(steps=3, batch_size=4), tmp_path, seed=0, quiet=True
     )
     assert (took["steps"], took["pairs"]) == (3, len(usable))
