@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,7 +150,7 @@ class Run:
         ]
         chosen = [name for name in differ if name in self.settings and name in there and name not in self._formats]
         said = ", ".join(
-            f"{name} {there.get(name, 'absent')} there and {self.settings.get(name, 'absent')} here"
+            f"{name} {_short(there.get(name, 'absent'))} there and {_short(self.settings.get(name, 'absent'))} here"
             for name in chosen or differ
         )
         if chosen:
@@ -163,6 +164,10 @@ class Run:
                 f"resume: begin again with another --out, or remove '{self.folder}'"
             )
         return there
+
+
+def _short(value: Any) -> str:
+    return textwrap.shorten(str(value), 40)
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -327,7 +327,7 @@ def test_a_small_ablation_from_end_to_end(
     with pytest.raises(ValueError, match=r"other settings \(budget\.starts 2 there and 3 here\)"):
         ablate.run(dataclasses.replace(config, budget=dataclasses.replace(config.budget, starts=3)))
     extra = extra_file(config.out.parent / "extra")
-    with pytest.raises(ValueError, match=r"other settings \(extra\)"):
+    with pytest.raises(ValueError, match=r"other settings \(extra None there and \[\[member\]\]"):
         ablate.run(dataclasses.replace(config, extra=extra))
     assert "robot-only" in capsys.readouterr().out
 
