@@ -90,7 +90,7 @@ def pretrain(
 ) -> PolicyResult:
     """`giza pretrain`: a policy on a mixture, which is a pyramid file or what was read from one."""
     from jobs.commands.pretrain import PretrainConfig, run
-    from jobs.policy_recipes import FIELDS
+    from vla.recipes import FIELDS
 
     opened = None if isinstance(mixture, str | Path) else mixture
     given = {
@@ -108,7 +108,7 @@ def ground(
 ) -> PolicyResult:
     """`giza ground`: fine-tunes a policy on demonstrations of one robot, or trains one from scratch."""
     from jobs.commands.ground import GroundConfig, run
-    from jobs.policy_recipes import FIELDS
+    from vla.recipes import FIELDS
 
     given = {"data": folder_of(data), "out": out, "policy": saved(policy, Path(out) / "start"), **fields}
     config = configured(GroundConfig, given, recipe=recipe, recipes=FIELDS)

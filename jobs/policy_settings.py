@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.budget import check_budget
-from jobs.policy_recipes import RECIPES
 from vla.models.config import PolicyConfig
+from vla.recipes import RECIPES
 from vla.training_config import PolicyTrainingConfig, TuningConfig
 
 EVERYTHING = TuningConfig(vision=True)

@@ -1,10 +1,14 @@
-"""Named policies: GR00T's published sizes, what trains in minutes on a CPU, and the baseline."""
+"""Recipes: a policy and how it is trained, by name. GR00T's published sizes, what trains in minutes on a CPU, the baseline."""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+from dataclasses import dataclass
 
+from flare.config import FlareConfig
 from vla.models.config import DitConfig, FlowConfig, PolicyConfig, SmallBackboneConfig, VlmConfig
+from vla.training_config import PolicyTrainingConfig
 
 SMOLVLM2 = "HuggingFaceTB/SmolVLM2-2.2B-Instruct"
 QWEN3_VL = "Qwen/Qwen3-VL-2B-Instruct"
@@ -73,12 +77,56 @@ N1_6 = PolicyConfig(
 )
 """GR00T N1.6's layout: 32 layers, text and image cross-attention in turn; use it with state-relative actions."""
 
-RECIPES: dict[str, PolicyConfig] = {
-    "small": SMALL,
-    "small_flare": SMALL_FLARE,
-    "bc": BC,
-    "debug": DEBUG,
-    "n1": N1,
-    "n1_5": N1_5,
-    "n1_6": N1_6,
+
+@dataclass(frozen=True)
+class Recipe:
+    """A policy and its training."""
+
+    policy: PolicyConfig
+    training: PolicyTrainingConfig
+
+
+SIGLIP2 = "google/siglip2-large-patch16-256"
+"""FLARE's target encoder (2505.15659)."""
+
+_GROOT = PolicyTrainingConfig(
+    steps=10_000,
+    batch_size=64,
+    lr=1e-4,
+    weight_decay=1e-5,
+    betas=(0.95, 0.999),
+    precision="bf16-mixed",
+    ema=0.0,
+    val_every_steps=1000,
+)
+"""GR00T's fine-tuning defaults (REFERENCE.md, section 2)."""
+
+RECIPES: dict[str, Recipe] = {
+    "small": Recipe(SMALL, PolicyTrainingConfig(steps=3000, workers=0)),
+    "small_flare": Recipe(
+        SMALL_FLARE,
+        PolicyTrainingConfig(steps=3000, workers=0, flare=True, alignment=FlareConfig(standardise=True, ema=1.0)),
+    ),
+    "bc": Recipe(BC, PolicyTrainingConfig(steps=3000, workers=0)),
+    "debug": Recipe(
+        DEBUG,
+        PolicyTrainingConfig(steps=20, batch_size=8, val_every_steps=10, val_samples=16, workers=0, ema=0.9),
+    ),
+    "n1": Recipe(N1, _GROOT),
+    "n1_5": Recipe(
+        N1_5,
+        dataclasses.replace(_GROOT, alignment=FlareConfig(target="frozen", target_name=SIGLIP2)),
+    ),
+    "n1_6": Recipe(N1_6, dataclasses.replace(_GROOT, batch_size=64)),
 }
+FIELDS = {name: {"model": recipe.policy, "training": recipe.training} for name, recipe in RECIPES.items()}
+"""The same, as the jobs' flags --model and --training."""
+
+
+def recipe_named(name: str) -> Recipe:
+    """Raises ValueError for an unknown name, with the nearest known one."""
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=1)
+        meant = f"Did you mean '{near[0]}'? " if near else ""
+        raise ValueError(f"--recipe '{name}': {meant}Known: {', '.join(RECIPES)}.")
+    return RECIPES[name]

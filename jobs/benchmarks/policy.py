@@ -19,9 +19,9 @@ from corpora.store.files import write_json
 from corpora.store.provenance import provenance
 from corpora.video.image import fit_square
 from jobs.cli import parse
-from jobs.policy_recipes import recipe_named
 from vla.checkpoint import build_policy, load_policy
 from vla.policy import ContextTokens, Policy
+from vla.recipes import recipe_named
 
 PUBLISHED_MS = {
     "N1.7 on H100, eager: data 6.2, VLM 31.3, head 48.2": 85.8,

@@ -13,8 +13,8 @@ from tyro.conf import OmitArgPrefixes
 from corpora.episodes.episode import ALL_DEMONSTRATIONS, EpisodeSelection
 from corpora.episodes.parts import ActionPart, read_parts
 from jobs.cli import parse
-from jobs.policy_recipes import FIELDS
 from jobs.policy_settings import TrainPolicy
+from vla.recipes import FIELDS
 
 if TYPE_CHECKING:
     from corpora.mixture.mixture import MixtureSpec

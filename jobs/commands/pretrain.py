@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.cli import parse
-from jobs.policy_recipes import FIELDS
 from jobs.policy_settings import TrainPolicy
+from vla.recipes import FIELDS
 
 if TYPE_CHECKING:
     from corpora.mixture.mixture import MixtureSpec

@@ -51,8 +51,8 @@ def run(config: PyramidConfig) -> MixtureSurvey:
     from corpora.mixture.mixture import raise_faults, read_sound_datasets
     from corpora.store.files import write_json
     from corpora.store.provenance import provenance
-    from jobs.policy_recipes import recipe_named
     from vla.models.config import SLOTS
+    from vla.recipes import recipe_named
 
     recipe = recipe_named(config.recipe)
     mixture, faults = read_sound_datasets(config.pyramid, embodiments=() if config.any_embodiment else SLOTS)

@@ -18,7 +18,7 @@ from corpora.mixture.mixture import MixtureSpec, read_mixture
 from corpora.mixture.spec import DatasetSpec, Planned
 from corpora.mixture.survey import Contents, DatasetSurvey, MixtureSurvey, TierSurvey
 from jobs.commands import pyramid as job
-from jobs.policy_recipes import recipe_named
+from vla.recipes import recipe_named
 
 NS = "{http://www.w3.org/2000/svg}"
 EXAMPLE = Path(str(resources.files("corpora"))) / "examples" / "groot_n1.toml"

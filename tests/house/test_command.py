@@ -14,8 +14,8 @@ import pytest
 from jobs import cli
 from jobs.ablation.command import RECIPES as ABLATIONS
 from jobs.commands.bench import BENCHES
-from jobs.policy_recipes import RECIPES as POLICIES
 from lapa.recipes import RECIPES as MODELS
+from vla.recipes import RECIPES as POLICIES
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "lightning", "transformers", "sklearn", "scipy", "mujoco", "matplotlib")

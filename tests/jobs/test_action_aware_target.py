@@ -11,10 +11,10 @@ import torch
 
 from flare.config import ActionAwareConfig, FlareConfig
 from jobs.commands import pretrain
-from jobs.policy_recipes import recipe_named
 from tests.builders.datasets import CAMERAS, lerobot_v3
 from tests.jobs.test_policy_training import logged
 from vla.policy import Policy
+from vla.recipes import recipe_named
 from vla.training import PolicyTraining
 
 DEBUG = recipe_named("debug")

@@ -15,8 +15,8 @@ import vla
 from corpora.episodes.episode import EpisodeSelection
 from corpora.mixture.mixture import read_mixture
 from jobs.commands import ground
-from jobs.policy_recipes import recipe_named
 from tests.builders.datasets import CAMERAS, LENGTHS, lerobot_v2, opened
+from vla.recipes import recipe_named
 
 PARTS = """
 [[{table}]]

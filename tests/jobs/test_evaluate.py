@@ -27,7 +27,7 @@ needs_gl = pytest.mark.skipif(not offscreen_gl.offscreen_gl_available(), reason=
 
 def metaworld_policy(folder: Path) -> Path:
     """Random weights, random statistics."""
-    policy = build_policy(RECIPES["debug"])
+    policy = build_policy(RECIPES["debug"].policy)
     policy.add_embodiment("metaworld")
     rng = np.random.default_rng(0)
     states, chunks = rng.normal(size=(64, 11)).astype(np.float32), rng.uniform(-1, 1, (64, 8, 4)).astype(np.float32)

@@ -13,9 +13,9 @@ import jobs
 from jobs.commands.ground import GroundConfig
 from jobs.commands.train_lam import TrainLamConfig
 from jobs.functions import configured
-from jobs.policy_recipes import FIELDS
 from lapa.recipes import RECIPES
 from tests.builders.datasets import CAMERAS, lerobot_v3
+from vla.recipes import FIELDS
 
 MODELS = {name: vars(recipe) for name, recipe in RECIPES.items()}
 

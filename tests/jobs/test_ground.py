@@ -19,11 +19,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from corpora.episodes.episode import EpisodeSelection
 from jobs.commands import ground
-from jobs.policy_recipes import recipe_named
 from jobs.trainer import CHECKPOINT
 from tests.builders.datasets import CAMERAS, lerobot_v2, lerobot_v3, opened
 from vla.checkpoint import record_measured
 from vla.policy import Policy
+from vla.recipes import recipe_named
 from vla.training import PolicyTraining
 
 STEPS = 12

@@ -178,7 +178,7 @@ def test_plots_are_drawn(tmp_path: Path) -> None:
 
 def made_policy(answer: Any = None) -> Policy:
     """Of the made datasets: 3 states, 2 actions, at every second row."""
-    policy = build_policy(RECIPES["debug"])
+    policy = build_policy(RECIPES["debug"].policy)
     policy.add_embodiment("two_link")
     numbers = [truth_of(episode) for episode in range(2)]
     states = np.concatenate([number["observation.state"] for number in numbers])

@@ -14,7 +14,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from corpora.mixture.mixture import read_mixture
 from flare.config import FlareConfig
 from jobs.commands import pretrain
-from jobs.policy_recipes import recipe_named
 from jobs.policy_run import flare_target
 from tests.builders.corpora import write_corpus
 from tests.builders.policies import batch_of, tiny_policy
@@ -22,6 +21,7 @@ from vla.checkpoint import build_policy
 from vla.data.loader import collate
 from vla.data.open import open_mixture
 from vla.models.dual_system import DualSystemPolicy
+from vla.recipes import recipe_named
 from vla.training import PolicyTraining, schedule
 from vla.training_config import PolicyTrainingConfig
 

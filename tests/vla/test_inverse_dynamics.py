@@ -174,7 +174,7 @@ def test_a_pyramid_trains_on_pseudo_actions_in_the_robots_slot(folders, labelled
     labellers = ActionSpace.from_json(facts.codec).to_json()
     found = {}
     for datasets in ((video,), (robot,), (robot, video)):
-        policy = build_policy(RECIPES["debug"])
+        policy = build_policy(RECIPES["debug"].policy)
         opened = open_mixture(MixtureSpec(datasets), policy, cache=folders[2])
         assert all(dataset.codec is policy.embodiments["block"].action_space for dataset in opened)
         found[datasets] = policy.embodiments["block"]
@@ -185,7 +185,7 @@ def test_a_pyramid_trains_on_pseudo_actions_in_the_robots_slot(folders, labelled
         robot, data=EpisodesAt(folders[0], EpisodeSelection(state=("0:2",))), label=Actions("delta")
     )
     with pytest.raises(ValueError, match="without a state"):
-        open_mixture(MixtureSpec((relative, video)), build_policy(RECIPES["debug"]), cache=folders[2])
+        open_mixture(MixtureSpec((relative, video)), build_policy(RECIPES["debug"].policy), cache=folders[2])
 
 
 def simulated(folders: tuple[Path, Path, Path], root: Path) -> Path:
@@ -228,7 +228,7 @@ def test_labels_of_the_experts_action_are_not_resumed_and_new_ones_fit_the_robot
     mixture = MixtureSpec(
         (DatasetSpec("robot", "robot", EpisodesAt(robot), embodiment="block"), video_of(folders, config.out))
     )
-    opened = open_mixture(mixture, build_policy(RECIPES["debug"]), cache=folders[2])
+    opened = open_mixture(mixture, build_policy(RECIPES["debug"].policy), cache=folders[2])
     assert len(opened) == 2
     record = json.loads((config.out / "train.json").read_text())
     assert record.pop("action_done") == ["0:2"]

@@ -166,7 +166,7 @@ def test_a_name_that_is_neither_folder_nor_on_the_hub(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_every_recipe_survives_json(name: str) -> None:
-    assert from_dict(json.loads(json.dumps(to_dict(RECIPES[name])))) == RECIPES[name]
+    assert from_dict(json.loads(json.dumps(to_dict(RECIPES[name].policy)))) == RECIPES[name].policy
 
 
 @pytest.mark.parametrize(
