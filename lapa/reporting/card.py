@@ -288,6 +288,9 @@ class Card:
         """Of the body with most known pairs."""
         return self.verdicts[self.probe.embodiment if self.probe else self.embodiments[0]]
 
+    def __str__(self) -> str:
+        return "\n".join(f"{body}: {verdict}" for body, verdict in self.verdicts.items())
+
     def save_html(self, path: str | Path) -> None:
         """Writes the card as one self-contained page."""
         write_page(Path(path), "page.html.j2", card=self, images=self.images, features=FEATURES)

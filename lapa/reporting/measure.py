@@ -77,7 +77,7 @@ def report(
     """May these latents be trusted? Measures the latents in the folder `latents`, extracted from `corpus` by `lam`.
 
     `lam`: a model, or its run folder, which also tells which videos it was trained on; for a model alone give `run`, or
-    nothing is known to be held out. Raises ValueError where the three do not belong together.
+    nothing is known to be held out, which the verdict counts as a concern. Raises ValueError where the three do not belong together.
     """
     if isinstance(lam, str | Path):
         run = RunFacts.of(lam) if run is None else run
@@ -231,6 +231,8 @@ def _warnings(sample: LatentSample, run: RunFacts, model: LatentActionModel) -> 
     if run.model_hash and sample.model_hashes != (run.model_hash,):
         made_by = ", ".join(sample.model_hashes)
         warnings.append(f"The latents are of model {made_by}, the run folder holds {run.model_hash}: extract again.")
+    if not run.train_groups and not run.held_out_groups:
+        warnings.append("Nothing is known of the model's training: it may have been trained on what it is tested on.")
     if run.labelled_clips:
         warnings.append(
             f"The model saw the actions of {run.labelled_clips} training clips, so it is not trained on video alone."

@@ -19,14 +19,14 @@ from corpora.video.encode import encode_clip, pack_arrays
 from jobs.cli import main
 from jobs.commands.report import ReportConfig, run
 from lapa.latents import LatentKey, Latents
-from lapa.model.checkpoint import model_hash, save_lam
+from lapa.model.checkpoint import load_lam, model_hash, save_lam
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel
 from lapa.model.quantiser_config import QuantiserConfig
 from lapa.pairs.config import PairConfig
 from lapa.reporting.card import Card
 from lapa.reporting.checks.reconstruction import cut_pairs, other_pairs, psnr
-from lapa.reporting.measure import RunFacts, make_card, training_pairs
+from lapa.reporting.measure import RunFacts, make_card, report, training_pairs
 from lapa.reporting.probes.motion import choose_holdout
 from lapa.reporting.settings import ProbeSettings, ReportSettings
 from tests.builders.latents import pairs_at, write_made_part
@@ -275,6 +275,17 @@ def test_a_model_of_features_has_no_pictures_but_all_else(corpus: Path, tmp_path
     assert "no picture" in card.transfer_reason and card.images is not None and not card.images.reconstructions
     card.save_html(tmp_path / "card.html")
     assert "features of made features" in (tmp_path / "card.html").read_text("utf-8")
+
+
+def test_of_a_model_without_its_run_nothing_is_known_to_be_held_out(corpus: Path, lam: Path, tmp_path: Path) -> None:
+    latents = make_latents(tmp_path / "latents", corpus, lam, "motion")
+    alone = report(load_lam(lam), Corpus(corpus), latents, QUICK)
+    assert any("Nothing is known of the model's training" in reason.text for reason in alone.verdict.reasons)
+    assert alone.probes["two_link"].holdout == "k-fold"
+    known = report(load_lam(lam), corpus, latents, QUICK, run=lam)
+    assert known.probes["two_link"].holdout == "held out of training" and known.model_hash == model_hash(lam)
+    assert not any("Nothing is known" in reason.text for reason in known.verdict.reasons)
+    assert str(known) == "\n".join(f"{body}: {known.verdicts[body]}" for body in ("human", "two_link"))
 
 
 def test_baselines_learn_from_pairs_that_the_model_was_trained_on() -> None:

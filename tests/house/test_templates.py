@@ -1,0 +1,54 @@
+"""Pages from templates: what they read exists, and what they are given is escaped."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jinja2 import Environment, UndefinedError, nodes
+
+from jobs.ablation.findings import Comparison, Statistics, Success
+from jobs.ablation.page import TEMPLATE
+from lapa.codes import Codes
+from lapa.reporting.atlas import AtlasEntry
+from lapa.reporting.card import Card, Cuts, Probe, Readout, Score, Verdict
+from lapa.reporting.images import Images
+from lapa.reporting.page import HERE, render
+
+NAMES: dict[Path, dict[str, type]] = {
+    HERE / "page.html.j2": {
+        "card": Card, "codes": Codes, "cuts": Cuts, "probe": Probe, "step": Readout, "score": Score, "images": Images,
+        "entry": AtlasEntry, "verdict": Verdict,
+    },
+    TEMPLATE: {"c": Comparison, "cell": Success, "statistics": Statistics},
+}  # fmt: skip
+"""What is called so in a template."""
+
+
+@pytest.mark.parametrize("template", NAMES, ids=lambda path: path.parent.name)
+def test_what_a_template_reads_of_a_type_is_there(template: Path) -> None:
+    read = set()
+    for node in Environment().parse(template.read_text("utf-8")).find_all(nodes.Getattr):
+        if isinstance(node.node, nodes.Name) and node.node.name in NAMES[template]:
+            read.add((node.node.name, node.attr))
+    assert {name for name, _ in read} == set(NAMES[template])  # none of the names has gone
+    for name, attribute in sorted(read):
+        kind: Any = NAMES[template][name]
+        known = {field.name for field in dataclasses.fields(kind)} | set(dir(kind))
+        assert attribute in known, f"{template.name} reads {name}.{attribute}"
+
+
+def test_a_template_is_escaped_and_a_name_that_is_lacking_is_an_error(tmp_path: Path) -> None:
+    page = tmp_path / "a.html.j2"
+    page.write_text('{% extends "base.html.j2" %}{% block title %}{{ name }}{% endblock %}', "utf-8")
+    assert "<title>&lt;b&gt; &amp;</title>" in render(page, name="<b> &")
+    with pytest.raises(UndefinedError, match="'name' is undefined"):
+        render(page)
+
+
+def test_templates_are_part_of_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    assert "*.j2" in project["tool"]["setuptools"]["package-data"]["*"]
