@@ -68,13 +68,13 @@ class RunFacts:
 def report(
     lam: LatentActionModel | str | Path,
     corpus: Corpus | str | Path,
-    latents: str | Path,
+    latents: Latents | str | Path,
     settings: ReportSettings | None = None,
     *,
     run: RunFacts | str | Path | None = None,
     progress: Progress | None = None,
 ) -> Card:
-    """May these latents be trusted? Measures the latents in the folder `latents`, extracted from `corpus` by `lam`.
+    """May these latents be trusted? Measures `latents`, which were extracted from `corpus` by `lam`; folders or opened.
 
     `lam`: a model, or its run folder, which also tells which videos it was trained on; for a model alone give `run`, or
     nothing is known to be held out, which the verdict counts as a concern. Raises ValueError where the three do not belong together.
@@ -90,6 +90,7 @@ def report(
 
         featurise = frozen_vision(lam.config.target).of_frames
     corpus = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
+    latents = latents if isinstance(latents, Latents) else Latents(latents)
     return make_card(corpus, lam, run, latents, settings or ReportSettings(), featurise, progress)
 
 
@@ -97,7 +98,7 @@ def make_card(
     corpus: Corpus,
     model: LatentActionModel,
     run: RunFacts,
-    latents: str | Path,
+    latents: Latents,
     settings: ReportSettings,
     featurise: Featurise | None = None,
     progress: Progress | None = None,
@@ -110,7 +111,7 @@ def make_card(
     clock = _Clock()
     clips = _some_clips(corpus.clips, settings)
     truth: Truth = corpus.read_truth(clips) if corpus.truth_features else {}
-    sample = Latents(latents).sample(
+    sample = latents.sample(
         settings.max_pairs, settings.seed, clips=[row.clip_id for row in clips], first=truth, gap_s=settings.gap_s
     )
     warnings = _warnings(sample, run, model)
@@ -250,12 +251,12 @@ def _transfer(
     return *check_transfer(model, pairs, groups, bodies, motion, rng), ""
 
 
-def _codes(model: LatentActionModel, latents: str | Path) -> tuple[Codes | None, str]:
+def _codes(model: LatentActionModel, latents: Latents) -> tuple[Codes | None, str]:
     quantiser = model.quantiser
     if quantiser.continuous:
         return None, f"quantiser '{quantiser.config.kind}' is continuous: there are no codes"
     counter = CodeCounter(quantiser.sizes, quantiser.codebook_index)
-    for codes in Latents(latents).codes():
+    for codes in latents.codes():
         counter.add(codes)
     return counter.summary(), ""
 

@@ -269,7 +269,7 @@ def test_a_model_of_features_has_no_pictures_but_all_else(corpus: Path, tmp_path
         return values.astype(np.float16)
 
     facts = RunFacts(held_out_groups=tuple(f"robot/episode_{k:06d}" for k in (5, 6, 7)))
-    card = make_card(Corpus(corpus), model, facts, latents, QUICK, featurise)
+    card = make_card(Corpus(corpus), model, facts, Latents(latents), QUICK, featurise)
     assert card.reconstruction.psnr_db is None and 0 < card.reconstruction.pca_explained <= 1
     assert card.probes["two_link"].scores["latent"].r2_mean > 0.9
     assert "no picture" in card.transfer_reason and card.images is not None and not card.images.reconstructions
@@ -282,7 +282,7 @@ def test_of_a_model_without_its_run_nothing_is_known_to_be_held_out(corpus: Path
     alone = report(load_lam(lam), Corpus(corpus), latents, QUICK)
     assert any("Nothing is known of the model's training" in reason.text for reason in alone.verdict.reasons)
     assert alone.probes["two_link"].holdout == "k-fold"
-    known = report(load_lam(lam), corpus, latents, QUICK, run=lam)
+    known = report(load_lam(lam), corpus, Latents(latents), QUICK, run=lam)
     assert known.probes["two_link"].holdout == "held out of training" and known.model_hash == model_hash(lam)
     assert not any("Nothing is known" in reason.text for reason in known.verdict.reasons)
     assert str(known) == "\n".join(f"{body}: {known.verdicts[body]}" for body in ("human", "two_link"))
