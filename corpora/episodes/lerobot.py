@@ -9,6 +9,7 @@ episodes = read_lerobot(dataset.root, EpisodeSelection(cameras=("head",)))
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class LeRobotDataset:
     @staticmethod
     def exists(folder: Path) -> bool:
         """Whether `folder` is a LeRobot dataset."""
-        return (folder / "meta" / "info.json").is_file()
+        return os.path.isfile(folder / "meta" / "info.json")  # where it may not be looked at, there is none
 
     @staticmethod
     def open(root: Path, name: str = "") -> LeRobotDataset:

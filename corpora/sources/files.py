@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ class VideoFiles(SourceKind):
     rank = 100
 
     def recognises(self, path: Path) -> bool:
-        return not path.is_dir() and is_video(path)
+        return not os.path.isdir(path) and is_video(path)
 
     def sources(self, path: Path, name: str, defaults: SourceDefaults) -> Iterator[Source]:
         yield Source(name=name, group=name, media=File.at(path))

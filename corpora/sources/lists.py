@@ -21,7 +21,7 @@ class Lists(SourceKind):
     only_named = True
 
     def recognises(self, path: Path) -> bool:
-        return path.suffix.lower() == ".jsonl" and not path.is_dir()
+        return path.suffix.lower() == ".jsonl" and not os.path.isdir(path)
 
     def sources(self, path: Path, name: str, defaults: SourceDefaults) -> Iterator[Source]:
         """Raises ValueError for a line that is wrong, with its number."""

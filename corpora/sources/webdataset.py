@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ class Tars(SourceKind):
     rank = 50
 
     def recognises(self, path: Path) -> bool:
-        return path.suffix.lower() == ".tar" and not path.is_dir()
+        return path.suffix.lower() == ".tar" and not os.path.isdir(path)
 
     def sources(self, path: Path, name: str, defaults: SourceDefaults) -> Iterator[Source]:
         """A damaged tar yields what comes before the damage, then a source whose fault is unreadable."""

@@ -220,3 +220,14 @@ def test_a_newcomer_adds_a_kind_by_one_class(tmp_path, kinds):
     assert names(tmp_path) == ["a.pairs/one.bin", "a.pairs/one.bin", "one.bin", "z.mp4"]
     (first, _) = found(tmp_path / "a.pairs", tier="synthetic")
     assert (first.group, first.tier, first.media) == ("a.pairs", "synthetic", File.at(video))
+
+
+def test_what_cannot_be_looked_into_stops_nothing(tmp_path):
+    """A path so long that none below it can be asked for; so it is with a folder that may be listed and not entered."""
+    folder = tmp_path
+    while (left := 4088 - len(str(folder))) > 1:
+        folder = folder / ("d" * min(200, left - 1))
+        folder.mkdir()
+    (folder / "a.mp4").write_bytes(b"")
+    (source,) = found(tmp_path)
+    assert source.name.endswith("/a.mp4")
