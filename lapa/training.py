@@ -71,7 +71,7 @@ class LamTraining(lightning.LightningModule):
         """Parts of the training loss (each a scalar), latents [B, tokens, dim], codes."""
         config = self.config
         valid = batch.valid
-        encoding = self.model.encode(batch.first, batch.second, valid, flow=batch.flow)
+        encoding = self.model.encode(batch)
         seen = encoding.quantized
         if not self.model.quantiser.continuous and config.quantised_share < 1 and self.training:
             coded = torch.rand(len(seen), 1, 1, device=seen.device) < config.quantised_share

@@ -35,6 +35,7 @@ from lapa.extraction.throughput import end_to_end, feed_alone, model_alone, prep
 from lapa.model.checkpoint import read_lam_config, save_lam
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel
+from lapa.pairs.batch import PairBatch
 from lapa.recipes import RECIPES
 
 GOAL = 0.85
@@ -92,7 +93,7 @@ def random_model(config: LamConfig, folder: Path, seed: int) -> None:
         else (4, config.patches, config.feature_dim)
     )
     with torch.no_grad():
-        model.encode(torch.rand(shape), torch.rand(shape))
+        model.encode(PairBatch(torch.rand(shape), torch.rand(shape)))
     save_lam(model, folder)
 
 

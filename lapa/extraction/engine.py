@@ -204,7 +204,7 @@ class BatchEncoder:
             taken.append(pairs)
             count -= len(pairs)
         batch = PairBatch.cat(taken).to(self._device).floats(contiguous=False)
-        encoding = self._model.encode(batch.first, batch.second, batch.valid, flow=batch.flow)
+        encoding = self._model.encode(batch)
         codes = encoding.latent.new_zeros(len(batch), 0) if encoding.codes is None else encoding.codes
         # they stay on the device until the part is whole: the model need not wait for a copy
         self._results.append((codes.flatten(1), encoding.latent.flatten(1), encoding.quantized.flatten(1)))

@@ -19,6 +19,7 @@ from lapa.model.decoder import FrameDecoder, Prediction
 from lapa.model.encoder import PairEncoder
 from lapa.model.kinds import CONDITIONS
 from lapa.model.quantisers import build_quantiser
+from lapa.pairs.batch import PairBatch
 from lapa.pairs.flow import batch_flow
 
 
@@ -53,17 +54,16 @@ class LatentActionModel(nn.Module):
         self.register_buffer("latent_mean", torch.zeros(config.tokens, config.latent_dim))
         self.register_buffer("latent_std", torch.ones(config.tokens, config.latent_dim))
 
-    def encode(
-        self, first: Tensor, second: Tensor, valid: Tensor | None = None, *, flow: Tensor | None = None
-    ) -> Encoding:
-        """What happened between the frames.
+    def encode(self, pairs: PairBatch) -> Encoding:
+        """What happened between the frames of each pair (images in [0, 1]).
 
-        `valid` [B, 1, S, S] in {0, 1} masks what one of the stabilised frames does not show; `flow` is computed where the
-        configuration wants it and the caller has none.
+        What one of the stabilised frames does not show (`valid`) is masked; optical flow is computed where the configuration
+        wants it and the pairs have none.
         """
+        flow = pairs.flow
         if flow is None and self.config.sees_flow:
-            flow = batch_flow(first, second)
-        latent = self.encoder(first, second, valid, flow).float()
+            flow = batch_flow(pairs.first, pairs.second)
+        latent = self.encoder(pairs.first, pairs.second, pairs.valid, flow).float()
         live = self.config.code_gradient or self.quantiser.continuous  # without codes, nothing else reaches the encoder
         quantised = self.quantiser(latent if live else latent.detach())
         return Encoding(latent, quantised.quantized, quantised.codes, quantised.loss)

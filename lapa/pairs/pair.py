@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.clips.corpus import Clip
 from corpora.video.camera import TrackedFrame, measure_tracked, meet_halfway, warp_picture
+from corpora.video.nearest import nearest_rows
 from lapa.pairs.config import LabelSpec
 
 STABILISED = 3
@@ -47,6 +49,23 @@ def pair_indices(
     ended = wanted > t_s[-1] + half_interval + 1e-6
     good = (np.abs(t_s[second] - wanted) <= allowed) & (second > first) & ~ended
     return first[good], second[good]
+
+
+def frames_at(
+    clip: Clip, t_s: NDArray[np.floating], gap_s: NDArray[np.floating]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Frames (first, second), int64 [P] each, of the pairs that begin at `t_s` [P] and are `gap_s` [P] long.
+
+    Raises ValueError where a time is no frame's: what has these times and the clip do not belong together.
+    """
+    step = float(np.median(np.diff(clip.t_s))) if len(clip.t_s) > 1 else 0.0
+    rows, near = nearest_rows(clip.t_s, np.concatenate([t_s, t_s + gap_s]), 0.25 * step + 1e-3)
+    if not near.all():
+        raise ValueError(
+            f"clip {clip.row.clip_id} has no frame at some of its latents' times: the corpus was made again since; "
+            "extract the latents again with giza extract"
+        )
+    return rows[: len(t_s)], rows[len(t_s) :]
 
 
 def every_stride(t_s: NDArray[np.float64], first: NDArray[np.int64], stride_s: float) -> NDArray[np.bool_]:

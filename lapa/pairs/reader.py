@@ -6,6 +6,7 @@ as fast as one, two processes 1.9 times as well), and images need not be copied 
 
 from __future__ import annotations
 
+import dataclasses
 import tarfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,10 +22,9 @@ from numpy.typing import NDArray
 from corpora.clips.corpus import DAMAGE, SHARDS, Clip, StoredClip, iterate_shard
 from corpora.clips.manifest import ClipRow
 from corpora.clips.parts import Part, SkippedClip
-from corpora.video.nearest import nearest_rows
 from lapa.pairs.batch import PairBatch
 from lapa.pairs.config import PairConfig
-from lapa.pairs.pair import SeenLabels, camera_of_pairs, every_stride, pair_indices, resize_frames
+from lapa.pairs.pair import SeenLabels, camera_of_pairs, every_stride, frames_at, pair_indices, resize_frames
 from lapa.pairs.table import Featurise, PairTable
 
 _MEMBERS = {"mp4", "json", "camera.npz", "truth.npz"}
@@ -68,44 +68,27 @@ class PairReader:
             raise ValueError(f"clip {clip.row.clip_id}: {table.detail}; choose a shorter gap, or a longer clip")
         return self.batch(table).floats()
 
-    def batch(self, table: PairTable) -> PairBatch:
-        """All pairs of a table, images in uint8."""
-        return table.batch(flow=self.flow)
+    def batch(self, table: PairTable, *, plain: bool = False) -> PairBatch:
+        """All pairs of a table, images in uint8; see `PairTable.batch`."""
+        return table.batch(flow=self.flow, plain=plain)
 
     def at(
         self, clip: Clip, t_s: NDArray[np.floating], gap_s: NDArray[np.floating], camera: NDArray[np.floating]
     ) -> PairBatch:
         """The pairs of a decoded clip that begin at `t_s` [P], `gap_s` [P] long, whose camera moved by `camera` [P, 3, 3];
-        with the frames as they were.
+        in uint8, with the frames as they were.
 
         Raises ValueError where a time is no frame's: the latents of these times and the clip do not belong together.
         """
-        wanted = np.concatenate([t_s, t_s + gap_s])
-        step = float(np.median(np.diff(clip.t_s))) if len(clip.t_s) > 1 else 0.0
-        rows, near = nearest_rows(clip.t_s, wanted, 0.25 * step + 1e-3)
-        if not near.all():
-            raise ValueError(
-                f"clip {clip.row.clip_id} has no frame at some of its latents' times: the corpus was made again since; "
-                "extract the latents again with giza extract"
-            )
-        used, where = np.unique(rows, return_inverse=True)
+        i, j = frames_at(clip, t_s, gap_s)
+        used, where = np.unique(np.concatenate([i, j]), return_inverse=True)
         frames = resize_frames(clip.frames[used], self.config.image_size)
-        unknown = np.zeros(len(t_s), np.float32)
-        table = PairTable(
-            self.config,
-            frames,
-            where[: len(t_s)],
-            where[len(t_s) :],
-            np.zeros(len(t_s), np.int64),
-            np.asarray(t_s, np.float64),
-            np.asarray(gap_s, np.float64),
-            np.asarray(camera),
-            unknown,
-            unknown,
-            np.zeros((len(t_s), 0), np.float32),
-            features=None if self.featurise is None else self.featurise(frames),
-        )
-        return table.batch(flow=self.flow, plain=True).floats()
+        table = PairTable.of(self.config, frames, where[: len(i)], where[len(i) :], t_s, gap_s, camera)
+        return self.batch(self.with_features(table), plain=True)
+
+    def with_features(self, table: PairTable) -> PairTable:
+        """What the model is fed, where that is features of the frames."""
+        return table if self.featurise is None else dataclasses.replace(table, features=self.featurise(table.frames))
 
     def table(self, clip: StoredClip) -> PairTable | SkippedClip:
         """The pairs of a stored clip; only the frames that are part of one are kept."""
@@ -135,21 +118,11 @@ class PairReader:
         first, second = where[: len(first)], where[len(first) :]
         luma = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
         motion = [cv2.absdiff(luma[i], luma[j]).mean() for i, j in zip(first.tolist(), second.tolist(), strict=True)]
-        frames = resize_frames(images, self.config.image_size)
-        return PairTable(
-            config=self.config,
-            frames=frames,
-            first=first,
-            second=second,
-            clip=np.zeros(len(first), np.int64),
-            t_s=starts,
-            gap_s=ends - starts,
-            camera=h,
-            camera_inlier_ratio=inlier_ratio,
-            motion=np.asarray(motion, np.float32),
-            label=np.zeros((len(first), 0), np.float32) if label is None else label,
-            features=None if self.featurise is None else self.featurise(frames),
+        table = PairTable.of(
+            self.config, resize_frames(images, self.config.image_size), first, second, starts, ends - starts, h
         )
+        table = dataclasses.replace(table, camera_inlier_ratio=inlier_ratio, motion=np.asarray(motion, np.float32))
+        return self.with_features(table if label is None else dataclasses.replace(table, label=label))
 
     def prepare(self, clip: StoredClip) -> PairBatch | SkippedClip:
         """What a thread does for a model: decode, resize, undo the camera, optical flow."""

@@ -36,7 +36,7 @@ class PairTable:
     """[P], time of the first frame in its source."""
     gap_s: NDArray[np.float64]
     """[P], actual time between the frames."""
-    camera: NDArray[np.float32]
+    camera: NDArray[np.floating]
     """[P, 3, 3], first to second; the identity where it is unknown."""
     camera_inlier_ratio: NDArray[np.float32]
     """[P]; 0 where the camera's motion is unknown."""
@@ -48,6 +48,33 @@ class PairTable:
     """[P, 2, S/4, S/4], where it is kept."""
     features: NDArray[np.float16] | None = None
     """[F, N, D], what the model is fed instead of frames."""
+
+    @staticmethod
+    def of(
+        config: PairConfig,
+        frames: NDArray[np.uint8],
+        first: NDArray[np.int64],
+        second: NDArray[np.int64],
+        t_s: NDArray[np.floating],
+        gap_s: NDArray[np.floating],
+        camera: NDArray[np.floating],
+    ) -> PairTable:
+        """Pairs of one clip of which no more is known."""
+        count = len(first)
+        nothing = np.zeros(count, np.float32)
+        return PairTable(
+            config=config,
+            frames=frames,
+            first=first,
+            second=second,
+            clip=np.zeros(count, np.int64),
+            t_s=np.asarray(t_s, np.float64),
+            gap_s=np.asarray(gap_s, np.float64),
+            camera=np.asarray(camera),
+            camera_inlier_ratio=nothing,
+            motion=nothing,
+            label=np.zeros((count, 0), np.float32),
+        )
 
     def __len__(self) -> int:
         return len(self.first)

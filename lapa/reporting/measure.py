@@ -19,12 +19,12 @@ from lapa.codes import CodeCounter, Codes, latent_health
 from lapa.latents import Latents, LatentSample, Progress
 from lapa.model.checkpoint import load_lam, model_hash
 from lapa.model.lam import LatentActionModel
-from lapa.pairs.frames import pair_pictures
 from lapa.pairs.table import Featurise
 from lapa.reporting.atlas import build_atlas
 from lapa.reporting.card import AtlasSize, Card, Probe, Transfer
 from lapa.reporting.checks.reconstruction import check_cuts, check_reconstruction
 from lapa.reporting.checks.transfer import check_transfer
+from lapa.reporting.clip_pairs import pair_images
 from lapa.reporting.images import Images, TransferStrip
 from lapa.reporting.probes.baselines import PictureComponents
 from lapa.reporting.probes.camera import check_camera
@@ -161,7 +161,7 @@ def make_card(
     shown = atlas.rows()
     images = Images(
         atlas,
-        {row: list(frames) for row, frames in pair_pictures(corpus, sample, shown, IMAGE).items()},
+        {row: list(frames) for row, frames in pair_images(corpus, sample, shown, IMAGE).items()},
         {int(row): f"{sample.group[row]} at {sample.t_s[row]:.1f} s" for row in shown},
         examples,
         cut_examples,

@@ -12,9 +12,11 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from lapa.latents import LatentSample, Progress
 from lapa.model.lam import LatentActionModel
-from lapa.pairs.frames import THUMB, ModelPairs, read_pairs
+from lapa.pairs.batch import PairBatch
+from lapa.pairs.reader import PairReader
 from lapa.pairs.table import Featurise
 from lapa.reporting.atlas import spread_over_groups
+from lapa.reporting.clip_pairs import THUMB, read_pairs
 from lapa.reporting.probes.baselines import encode_pairs, untrained_models
 from lapa.reporting.settings import ReportSettings
 
@@ -30,18 +32,18 @@ class Survey:
     """[N, 2, THUMB, THUMB, 3]: first and second frame of each pair of the sample."""
     untrained: list[NDArray[np.float32]]
     """For each random initialisation the latents [N, D]; zeros where no action is known."""
-    held: list[tuple[NDArray[np.int64], ModelPairs]] = field(default_factory=list)
+    held: list[tuple[NDArray[np.int64], PairBatch]] = field(default_factory=list)
     """Pairs to be decoded, with their rows of the sample."""
-    gallery: list[tuple[NDArray[np.int64], ModelPairs]] = field(default_factory=list)
+    gallery: list[tuple[NDArray[np.int64], PairBatch]] = field(default_factory=list)
     """Some moving pairs of each embodiment, for transfers."""
     rows: list[ClipRow] = field(default_factory=list)
     """Of the first MAX_ENDS clips read."""
     ends: list[NDArray[np.uint8]] = field(default_factory=list)
     """[2, S, S, 3] of each: its first and its last frame."""
 
-    def gallery_pairs(self) -> tuple[NDArray[np.int64], ModelPairs]:
+    def gallery_pairs(self) -> tuple[NDArray[np.int64], PairBatch]:
         """(rows of the sample, the pairs) of `gallery`."""
-        return np.concatenate([r for r, _ in self.gallery]), ModelPairs.joined([p for _, p in self.gallery])
+        return np.concatenate([r for r, _ in self.gallery]), PairBatch.cat([p for _, p in self.gallery])
 
 
 def survey_clips(
@@ -73,9 +75,9 @@ def survey_clips(
         np.zeros((len(sample), 2, THUMB, THUMB, 3), np.uint8),
         [np.zeros((len(sample), width), np.float32) for _ in networks],
     )
-    for clip in read_pairs(corpus, sample, model.config, featurise, tell):
+    for clip in read_pairs(corpus, sample, PairReader(model.config.pair, featurise=featurise), tell):
         seen.thumbs[clip.rows] = clip.thumbs
-        if clip.clip.row.clip_id in with_truth:
+        if clip.row.clip_id in with_truth:
             for values, network in zip(seen.untrained, networks, strict=True):
                 values[clip.rows] = encode_pairs(network, clip.pairs)
         for mask, kept in ((decoded, seen.held), (shown, seen.gallery)):
@@ -83,6 +85,6 @@ def survey_clips(
             if len(some):
                 kept.append((clip.rows[some], clip.pairs.take(some)))
         if len(seen.rows) < MAX_ENDS:
-            seen.rows.append(clip.clip.row)
+            seen.rows.append(clip.row)
             seen.ends.append(clip.ends)
     return seen

@@ -54,9 +54,9 @@ def test_decoding_and_model_overlap(lam, corpus, tmp_path, monkeypatch):
         time.sleep(STAGE_S)
         return work(self, clip)
 
-    def slow_encode(first, *arguments, **options):
-        time.sleep(STAGE_S * len(first) / pairs_per_clip)
-        return encode(first, *arguments, **options)
+    def slow_encode(pairs):
+        time.sleep(STAGE_S * len(pairs) / pairs_per_clip)
+        return encode(pairs)
 
     parts = plan_parts(Corpus(corpus).clips, 4096)
     sample = prepared_sample(pipeline, corpus, parts)

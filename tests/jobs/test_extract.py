@@ -105,7 +105,7 @@ def slow_rows(lam: Path, corpus: Path) -> list[dict]:
             valid = torch.from_numpy(known)[None, None].float()
             flow = torch.from_numpy(pair_flow(before, after))[None]
             with torch.no_grad():
-                encoding = model.encode(first, second, valid, flow=flow)
+                encoding = model.encode(PairBatch(first, second, valid, flow=flow))
             luma = [x @ np.array([0.299, 0.587, 0.114]) for x in (clip.frames[i], clip.frames[j])]
             found.append(
                 {

@@ -9,6 +9,7 @@ import torch
 
 from flare.vision import FrozenVision
 from lapa.model.lam import LatentActionModel
+from lapa.pairs.batch import PairBatch
 from lapa.pairs.config import PairConfig
 from lapa.recipes import DEBUG
 from tests.flare.test_vision import save
@@ -29,6 +30,6 @@ def test_a_model_of_features_encodes_and_predicts_features(tmp_path: Path) -> No
     model = LatentActionModel(config).eval()
     images = torch.randint(0, 256, (4, 3, 28, 28)).to(torch.uint8)
     first, second = vision(images), vision(images.flip(0))
-    encoding = model.encode(first, second)
+    encoding = model.encode(PairBatch(first, second))
     assert encoding.latent.shape == (4, 2, 8)
     assert model.decode(first, encoding.quantized).shape == (4, 16, 16)

@@ -44,7 +44,7 @@ def test_every_combination_encodes_and_decodes(way: str, pool: str, tokens: int,
     )
     model = LatentActionModel(config).eval()
     first, second = pictures()
-    encoding = model.encode(first, second)
+    encoding = model.encode(PairBatch(first, second))
     assert encoding.latent.shape == encoding.quantized.shape == (4, tokens, 8)
     assert encoding.codes is not None
     assert encoding.codes.shape == (4, tokens)
@@ -59,8 +59,8 @@ def test_nothing_happened_is_the_same_latent_whatever_the_scene(way: str) -> Non
     config = dataclasses.replace(PLAIN, input=way)
     model = LatentActionModel(config).eval()
     first, other = pictures()
-    still, still_too = model.encode(first, first).latent, model.encode(other, other).latent
-    moved = model.encode(first, other).latent
+    still, still_too = model.encode(PairBatch(first, first)).latent, model.encode(PairBatch(other, other)).latent
+    moved = model.encode(PairBatch(first, other)).latent
     # `difference` subtracts after causal attention over time, which sees an equal pair as two equal tokens
     assert (still - still_too).abs().max() <= (1e-5 if way == "change" else (moved - still).abs().max())
 
@@ -69,9 +69,11 @@ def test_additive_steps_add_up_and_run_backwards() -> None:
     model = LatentActionModel(dataclasses.replace(PLAIN, input="additive")).eval()
     a, b = pictures()
     c, _ = pictures(seed=1)
-    steps = model.encode(a, b).latent + model.encode(b, c).latent
-    torch.testing.assert_close(steps, model.encode(a, c).latent, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(model.encode(b, a).latent, -model.encode(a, b).latent, atol=1e-6, rtol=1e-5)
+    steps = model.encode(PairBatch(a, b)).latent + model.encode(PairBatch(b, c)).latent
+    torch.testing.assert_close(steps, model.encode(PairBatch(a, c)).latent, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        model.encode(PairBatch(b, a)).latent, -model.encode(PairBatch(a, b)).latent, atol=1e-6, rtol=1e-5
+    )
 
 
 def test_como_never_sees_the_future_frame_alone() -> None:
@@ -82,8 +84,8 @@ def test_como_never_sees_the_future_frame_alone() -> None:
     model.encoder.branches[0].stem = torch.nn.Sequential(
         torch.nn.PixelUnshuffle(8), torch.nn.Flatten(2), Transposed(), torch.nn.Linear(192, 32)
     )
-    base = model.encode(first, second).latent
-    shifted = model.encode(first + 0.1, second + 0.1).latent
+    base = model.encode(PairBatch(first, second)).latent
+    shifted = model.encode(PairBatch(first + 0.1, second + 0.1)).latent
     torch.testing.assert_close(base, shifted, atol=1e-4, rtol=1e-4)
 
 
@@ -99,7 +101,7 @@ def test_what_a_stabilised_frame_does_not_show_changes_nothing() -> None:
     valid[..., :7] = 0
     noise = first + (1 - valid) * torch.rand_like(first)
     noise_second = second + (1 - valid) * torch.rand_like(second)
-    a, b = model.encode(first, second, valid), model.encode(noise, noise_second, valid)
+    a, b = model.encode(PairBatch(first, second, valid)), model.encode(PairBatch(noise, noise_second, valid))
     torch.testing.assert_close(a.latent, b.latent)
     torch.testing.assert_close(
         model.decode(first, a.quantized, valid) * valid, model.decode(noise, b.quantized, valid) * valid
@@ -113,10 +115,10 @@ def test_flow_is_computed_where_the_caller_has_none() -> None:
 
     model = LatentActionModel(DEBUG).eval()
     first, second = pictures()
-    a = model.encode(first, second).latent
-    b = model.encode(first, second, flow=batch_flow(first, second)).latent
+    a = model.encode(PairBatch(first, second)).latent
+    b = model.encode(PairBatch(first, second, flow=batch_flow(first, second))).latent
     torch.testing.assert_close(a, b)
-    assert (a - model.encode(first, second, flow=torch.zeros(4, 2, 8, 8)).latent).abs().max() > 1e-3
+    assert (a - model.encode(PairBatch(first, second, flow=torch.zeros(4, 2, 8, 8))).latent).abs().max() > 1e-3
 
 
 def test_flow_measures_a_known_shift() -> None:
@@ -135,11 +137,13 @@ def test_flow_measures_a_known_shift() -> None:
 def test_saved_and_loaded_it_is_the_same_model(tmp_path) -> None:  # type: ignore[no-untyped-def]
     model = LatentActionModel(DEBUG)
     first, second = pictures()
-    model.train().encode(first, second)  # the first batch starts the code book
+    model.train().encode(PairBatch(first, second))  # the first batch starts the code book
     save_lam(model.eval(), tmp_path)
     again = load_lam(tmp_path)
     assert again.config == model.config
-    torch.testing.assert_close(again.encode(first, second).latent, model.encode(first, second).latent, atol=0, rtol=0)
+    torch.testing.assert_close(
+        again.encode(PairBatch(first, second)).latent, model.encode(PairBatch(first, second)).latent, atol=0, rtol=0
+    )
     before = model_hash(tmp_path)
     save_lam(again, tmp_path)
     assert model_hash(tmp_path) == before
@@ -177,14 +181,14 @@ def test_stage_two_starts_from_stage_one(tmp_path) -> None:  # type: ignore[no-u
     torch.testing.assert_close(two.quantiser.frozen.inner.net.codebook, source.quantiser.inner.net.codebook)
     assert not any(p.requires_grad for p in two.quantiser.frozen.parameters())
     first, second = pictures()
-    assert two.eval().encode(first, second).codes.shape == (4, 4)
+    assert two.eval().encode(PairBatch(first, second)).codes.shape == (4, 4)
 
 
 def test_random_codes_come_from_the_code_book() -> None:
     for kind in ("vq", "nsvq", "fsq", "rvq", "none"):
         config = dataclasses.replace(DEBUG, quantiser=QuantiserConfig(kind=kind, codebook_size=9))  # type: ignore[arg-type]
         model = LatentActionModel(config)
-        model.train().encode(*pictures(64))  # the first batch starts the code book
+        model.train().encode(PairBatch(*pictures(64)))  # the first batch starts the code book
         model.eval()
         drawn = model.random_codes(64, torch.Generator().manual_seed(0))
         assert drawn.shape == (64, 2, 8)
@@ -224,8 +228,8 @@ def test_a_part_of_ones_own_is_one_class_and_a_name() -> None:
     decoder.register("ignored", Ignored)
     model = LatentActionModel(dataclasses.replace(PLAIN, input="halves", pool="mean", condition="ignored")).eval()
     first, second = pictures()
-    latent = model.encode(first, second).latent
-    torch.testing.assert_close(model.encode(second, first).latent, latent)
+    latent = model.encode(PairBatch(first, second)).latent
+    torch.testing.assert_close(model.encode(PairBatch(second, first)).latent, latent)
     assert torch.equal(model.decode(first, latent), model.decode(first, -latent))
 
 
@@ -321,7 +325,7 @@ def test_training_makes_a_known_motion_linear_in_the_latent(config: LamConfig, r
         model.eval()
         seen = flow[512:] if config.sees_flow else None
         with torch.no_grad():
-            return probe_r2(model.encode(first[512:], second[512:], flow=seen).latent, move[512:])
+            return probe_r2(model.encode(PairBatch(first[512:], second[512:], flow=seen)).latent, move[512:])
 
     untrained = score()
     module = LamTraining(model, TrainingConfig(steps=1))

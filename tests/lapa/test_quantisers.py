@@ -22,6 +22,7 @@ from lapa.model.quantisers import (
     random_encodings,
     register,
 )
+from lapa.pairs.batch import PairBatch
 from lapa.recipes import DEBUG
 
 DISCRETE = ["nsvq", "vq", "rvq", "fsq"]
@@ -202,10 +203,10 @@ def test_a_quantiser_of_ones_own_is_one_class_and_a_name(tmp_path: Path) -> None
     again = load_lam(tmp_path)
     assert again.config == config
     first, second = torch.rand(2, 8, 3, 32, 32)
-    codes = again.encode(first, second).codes
+    codes = again.encode(PairBatch(first, second)).codes
     assert codes is not None
     assert set(codes.unique().tolist()) <= {0, 1}
-    assert torch.equal(codes, model.encode(first, second).codes)
+    assert torch.equal(codes, model.encode(PairBatch(first, second)).codes)
     assert again.random_codes(5).shape == (5, 2, 8)
     with pytest.raises(ValueError, match="'vq' is giza's own"):
         register("vq", Sign)

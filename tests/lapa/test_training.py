@@ -59,7 +59,7 @@ def test_known_actions_are_in_the_loss_each_at_its_own_scale() -> None:
     label[:4] = torch.nan  # unknown, or withheld
     head = module.model.action_head
     assert head is not None
-    latent = module.model.encode(batch.first, batch.second).latent
+    latent = module.model.encode(batch).latent
     wanted = (head(latent.flatten(1))[4:] - label[4:] / scale).pow(2).mean()
     torch.manual_seed(3)
     parts = module.losses(dataclasses.replace(batch, label=label))[0]
@@ -82,7 +82,7 @@ def test_random_latents_are_drawn_like_those_of_training() -> None:
     with torch.no_grad():
         for _ in range(30):
             module.training_step(batch, 0)
-        latent = module.model.encode(batch.first, batch.second).latent
+        latent = module.model.encode(batch).latent
     left = 0.98**30  # of the mean 0 and deviation 1 that it began with
     mean, deviation = (1 - left) * latent.mean(0), left + (1 - left) * latent.std(0, unbiased=False)
     torch.testing.assert_close(module.model.latent_mean, mean)

@@ -19,11 +19,13 @@ from torch import Tensor
 from corpora.clips.manifest import ClipRow
 from lapa.latents import LatentSample
 from lapa.model.lam import LatentActionModel
-from lapa.pairs.frames import BATCH, THUMB, ModelPairs, model_pairs, pictures
+from lapa.pairs.batch import PairBatch
 from lapa.pairs.pair import resize_frames
-from lapa.pairs.table import Featurise
+from lapa.pairs.reader import PairReader
+from lapa.pairs.table import Featurise, PairTable
 from lapa.reporting.atlas import spread_over_groups
 from lapa.reporting.card import Cuts, Reconstruction
+from lapa.reporting.clip_pairs import BATCH, THUMB
 from lapa.reporting.images import Frame
 from lapa.reporting.probes.baselines import Components, change_images
 
@@ -37,7 +39,7 @@ EXAMPLES = 6
 def check_reconstruction(
     model: LatentActionModel,
     sample: LatentSample,
-    held: Sequence[tuple[NDArray[np.int64], ModelPairs]],
+    held: Sequence[tuple[NDArray[np.int64], PairBatch]],
     thumbs: NDArray[np.uint8],
     components: Components,
     on: str,
@@ -50,7 +52,7 @@ def check_reconstruction(
     are.
     """
     rows = np.concatenate([rows for rows, _ in held])
-    pairs = ModelPairs.joined([pairs for _, pairs in held])
+    pairs = PairBatch.cat([pairs for _, pairs in held])
     groups = sample.group[rows]
     rng = np.random.default_rng([seed, 5])
     errors, again = reconstruction_errors(model, pairs, other_pairs(groups, rng), seed)
@@ -111,10 +113,11 @@ def check_cuts(
 
 
 @torch.inference_mode()
-def _examples(model: LatentActionModel, pairs: ModelPairs, seed: int) -> list[list[Frame]]:
+def _examples(model: LatentActionModel, pairs: PairBatch, seed: int) -> list[list[Frame]]:
     """Of each pair: first, second, predicted from the code, from the continuous latent, from a random code."""
-    first, second, valid, flow = pairs.tensors()
-    encoding = model.encode(first, second, valid, flow=flow)
+    batch = pairs.floats()
+    first, second, valid = batch.first, batch.second, batch.valid
+    encoding = model.encode(batch)
     random = model.random_codes(len(first), torch.Generator().manual_seed(seed))
     columns = [first, second]
     columns += [model.decode(first, latent, valid) for latent in (encoding.quantized, encoding.latent, random)]
@@ -143,7 +146,7 @@ def masked_error(predicted: Tensor, wanted: Tensor, valid: Tensor | None) -> Ten
 
 @torch.inference_mode()
 def reconstruction_errors(
-    model: LatentActionModel, pairs: ModelPairs, other: NDArray[np.integer], seed: int
+    model: LatentActionModel, pairs: PairBatch, other: NDArray[np.integer], seed: int
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float32]]:
     """(mean square error of each pair [P] by what is decoded on its first frame, the pairs' continuous latents [P, D]).
 
@@ -155,15 +158,15 @@ def reconstruction_errors(
     quantized: list[Tensor] = []
     latent: list[Tensor] = []
     for start in range(0, len(pairs), BATCH):
-        first, second, valid, flow = pairs.take(slice(start, start + BATCH)).tensors()
-        encoding = model.encode(first, second, valid, flow=flow)
+        encoding = model.encode(pairs.take(slice(start, start + BATCH)).floats())
         quantized.append(encoding.quantized)
         latent.append(encoding.latent)
     own, continuous = torch.cat(quantized), torch.cat(latent)
     errors: dict[str, list[Tensor]] = {}
     for start in range(0, len(pairs), BATCH):
         part = slice(start, start + BATCH)
-        first, second, valid, _ = pairs.take(part).tensors()
+        batch = pairs.take(part).floats()
+        first, second, valid = batch.first, batch.second, batch.valid
         decoded = {
             "own": model.decode(first, own[part], valid),
             "continuous": model.decode(first, continuous[part], valid),
@@ -174,8 +177,8 @@ def reconstruction_errors(
         for name, prediction in decoded.items():
             errors.setdefault(name, []).append(masked_error(prediction, second, valid))
         if second.ndim == 4:
-            plain = pairs.plain[part]
-            copied = masked_error(pictures(plain[:, 0]), pictures(plain[:, 1]), valid)
+            assert batch.plain is not None
+            copied = masked_error(batch.plain[:, 0].contiguous(), batch.plain[:, 1].contiguous(), valid)
             errors.setdefault("plain_copy", []).append(copied)
     return {name: torch.cat(values).double().numpy() for name, values in errors.items()}, continuous.flatten(1).numpy()
 
@@ -251,8 +254,12 @@ def cut_model_pairs(
     pairs: Sequence[tuple[int, int]],
     ends: NDArray[np.uint8],
     featurise: Featurise | None,
-) -> ModelPairs:
+) -> PairBatch:
     """`ends` [clips, 2, S, S, 3]: first and last frame of each clip. The camera's motion across a cut is unknown."""
-    first = np.stack([ends[a, 1] for a, _ in pairs])
-    second = np.stack([ends[b, 0] for _, b in pairs])
-    return model_pairs(model.config, first, second, np.tile(np.eye(3), (len(pairs), 1, 1)), featurise)
+    before, after = np.array(pairs, np.int64).T
+    unknown = np.zeros(len(pairs))
+    still = np.tile(np.eye(3), (len(pairs), 1, 1))
+    frames = ends.reshape(-1, *ends.shape[2:])
+    reader = PairReader(model.config.pair, featurise=featurise)
+    table = PairTable.of(reader.config, frames, 2 * before + 1, 2 * after, unknown, unknown, still)
+    return reader.batch(reader.with_features(table), plain=True)

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from lapa.model.lam import LatentActionModel
-from lapa.pairs.frames import BATCH, ModelPairs
+from lapa.pairs.batch import PairBatch
 from lapa.reporting.card import Agreement, Transfer
 from lapa.reporting.checks.reconstruction import other_pairs
+from lapa.reporting.clip_pairs import BATCH
 from lapa.reporting.images import TransferStrip
 
 MOVING_PERCENTILE = 70.0
@@ -21,7 +22,7 @@ MOVING_PERCENTILE = 70.0
 
 def check_transfer(
     model: LatentActionModel,
-    pairs: ModelPairs,
+    pairs: PairBatch,
     groups: NDArray[Any],
     embodiments: NDArray[Any],
     motion: NDArray[np.floating],
@@ -71,7 +72,7 @@ def _picture(tensor: torch.Tensor) -> NDArray[np.uint8]:
 @torch.inference_mode()
 def transfer_strips(
     model: LatentActionModel,
-    pairs: ModelPairs,
+    pairs: PairBatch,
     groups: NDArray[Any],
     embodiments: NDArray[Any],
     chosen: list[tuple[int, int]],
@@ -79,39 +80,37 @@ def transfer_strips(
     """Decodes each chosen transfer; for models that predict pictures."""
     strips = []
     for row, onto in chosen:
-        first, second, valid, flow = pairs.take(np.array([row])).tensors()
-        target, _, target_valid, _ = pairs.take(np.array([onto])).tensors()
-        encoding = model.encode(first, second, valid, flow=flow)
+        pair, target = pairs.take([row]).floats(), pairs.take([onto]).floats()
+        encoding = model.encode(pair)
         strips.append(
             TransferStrip(
                 str(groups[row]),
                 str(groups[onto]),
                 bool(embodiments[row] != embodiments[onto]),
-                (_picture(first[0]), _picture(second[0])),
-                _picture(target[0]),
-                _picture(model.decode(target, encoding.quantized, target_valid)[0]),
-                _picture(model.decode(target, encoding.latent, target_valid)[0]),
+                (_picture(pair.first[0]), _picture(pair.second[0])),
+                _picture(target.first[0]),
+                _picture(model.decode(target.first, encoding.quantized, target.valid)[0]),
+                _picture(model.decode(target.first, encoding.latent, target.valid)[0]),
             )
         )
     return strips
 
 
 @torch.inference_mode()
-def transfer_agreement(model: LatentActionModel, pairs: ModelPairs, other: NDArray[np.integer]) -> Agreement:
+def transfer_agreement(model: LatentActionModel, pairs: PairBatch, other: NDArray[np.integer]) -> Agreement:
     """Latents of pairs `other` [P] decoded on another clip's first frame and read again from the prediction: the mean
     cosine, about the mean latent. Equal figures mean that the prediction does not show the action.
     """
     latents, reread = [], []
     for start in range(0, len(pairs), BATCH):
-        first, second, valid, flow = pairs.take(slice(start, start + BATCH)).tensors()
-        latents.append(model.encode(first, second, valid, flow=flow).latent)
+        latents.append(model.encode(pairs.take(slice(start, start + BATCH)).floats()).latent)
     latent = torch.cat(latents)
     put_in = latent[torch.from_numpy(other)]
     for start in range(0, len(pairs), BATCH):
         part = slice(start, start + BATCH)
-        first, _, valid, _ = pairs.take(part).tensors()
-        predicted = model.decode(first, put_in[part], valid)
-        reread.append(model.encode(first, predicted, valid).latent)
+        onto = pairs.take(part).floats()
+        predicted = model.decode(onto.first, put_in[part], onto.valid)
+        reread.append(model.encode(PairBatch(onto.first, predicted, onto.valid)).latent)
     mean = latent.mean(0, keepdim=True)
     again = (torch.cat(reread) - mean).flatten(1)
     same = F.cosine_similarity(again, (put_in - mean).flatten(1), dim=1)

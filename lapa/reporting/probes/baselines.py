@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from lapa.model.lam import LatentActionModel
-from lapa.pairs.frames import BATCH, ModelPairs
+from lapa.pairs.batch import PairBatch
+from lapa.reporting.clip_pairs import BATCH
 from lapa.reporting.probes.probe import Feature, Split
 
 PCA_PAIRS = 4000
@@ -117,14 +118,11 @@ def untrained_models(model: LatentActionModel, seeds: Sequence[int]) -> list[Lat
 
 
 @torch.inference_mode()
-def encode_pairs(model: LatentActionModel, pairs: ModelPairs) -> NDArray[np.float32]:
+def encode_pairs(model: LatentActionModel, pairs: PairBatch) -> NDArray[np.float32]:
     """Continuous latents [P, D] before quantisation."""
     parts = []
     for start in range(0, len(pairs), BATCH):
-        first, second, valid, flow = pairs.take(slice(start, start + BATCH)).tensors()
-        if flow is None and model.config.pixels:
-            latent = model.encode(first, second, valid).latent
-        else:
-            latent = model.encoder(first, second, valid, flow).float()
+        part = pairs.take(slice(start, start + BATCH)).floats()
+        latent = model.encoder(part.first, part.second, part.valid, part.flow).float()
         parts.append(latent.flatten(1).cpu().numpy())
     return np.concatenate(parts)

@@ -1,0 +1,70 @@
+"""The pairs behind sampled latents: each clip decoded once, its pairs prepared as the model saw them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from corpora.clips.corpus import Corpus
+from corpora.clips.manifest import ClipRow
+from lapa.latents import LatentSample, Progress, rows_by_clip
+from lapa.pairs.batch import PairBatch
+from lapa.pairs.pair import frames_at, resize_frames
+from lapa.pairs.reader import PairReader
+
+THUMB = 64
+"""Side of the images that the pixel baselines see."""
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class ClipPairs:
+    """What one clip contributes."""
+
+    row: ClipRow
+    rows: NDArray[np.int64]
+    """Rows of the sample."""
+    pairs: PairBatch
+    """In uint8, with the frames as they were."""
+    thumbs: NDArray[np.uint8]
+    """[P, 2, THUMB, THUMB, 3]: first and second frame, as they were."""
+    ends: NDArray[np.uint8]
+    """[2, S, S, 3]: the clip's first and its last frame."""
+
+
+def read_pairs(
+    corpus: Corpus, sample: LatentSample, reader: PairReader, progress: Progress | None = None
+) -> Iterator[ClipPairs]:
+    """The sample's clips, one at a time, each decoded once."""
+    wanted = rows_by_clip(sample, np.arange(len(sample)))
+    clips = [row for row in corpus.clips if row.clip_id in wanted]
+    for number, clip in enumerate(corpus.read_clips(clips)):
+        rows = wanted[clip.row.clip_id]
+        i, j = frames_at(clip, sample.t_s[rows], sample.gap_s[rows])
+        used, where = np.unique(np.concatenate([i, j]), return_inverse=True)
+        small = resize_frames(clip.frames[used], THUMB)
+        thumbs = np.stack([small[where[: len(i)]], small[where[len(i) :]]], axis=1)
+        pairs = reader.at(clip, sample.t_s[rows], sample.gap_s[rows], sample.camera[rows])
+        yield ClipPairs(clip.row, rows, pairs, thumbs, resize_frames(clip.frames[[0, -1]], reader.config.image_size))
+        if progress is not None:
+            progress("reading clips", number + 1, len(clips))
+
+
+def pair_images(
+    corpus: Corpus, sample: LatentSample, rows: NDArray[np.integer], size: int
+) -> dict[int, NDArray[np.uint8]]:
+    """Row of the sample -> [2, size, size, 3], first and second frame, for looking at."""
+    wanted = rows_by_clip(sample, np.unique(rows))
+    result: dict[int, NDArray[np.uint8]] = {}
+    for clip in corpus.read_clips([row for row in corpus.clips if row.clip_id in wanted]):
+        of_clip = wanted[clip.row.clip_id]
+        i, j = frames_at(clip, sample.t_s[of_clip], sample.gap_s[of_clip])
+        for row, a, b in zip(of_clip.tolist(), i, j, strict=True):
+            result[row] = np.stack(
+                [cv2.resize(clip.frames[k], (size, size), interpolation=cv2.INTER_AREA) for k in (a, b)]
+            )
+    return result
