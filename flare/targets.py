@@ -19,10 +19,10 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from flare.action_aware import ActionAwareEncoder, ActionAwareTraining, FlowHead, check_images
 from flare.config import FlareConfig
+from flare.slow_copy import SlowCopy
 from flare.vision import FrozenText, FrozenVision
 
 
@@ -83,24 +83,6 @@ class TargetEncoder(nn.Module, ABC):
         if learner is not None:
             learner.train(mode)
         return self
-
-
-class SlowCopy(AveragedModel):
-    """A copy of `module` that follows it: copy <- decay * copy + (1 - decay) * module; buffers are copied. 1: it stays.
-
-    It takes no gradients and is kept in float32: in bfloat16 a step of 1 - 0.995 is below the spacing of the numbers, and
-    the copy would stand still.
-    """
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        super().__init__(module, avg_fn=lambda mine, theirs, _: mine.lerp(theirs.to(mine), 1 - decay))
-        self.decay = decay
-        self.float().eval().requires_grad_(False)
-        self.n_averaged += 1  # torch's first update would take the module as it is; what was copied is the first
-
-    def update_parameters(self, model: nn.Module) -> None:
-        if self.decay < 1:
-            super().update_parameters(model)
 
 
 class PooledTarget(TargetEncoder):

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from flare.action_aware import ActionAwareTraining
 from flare.collapse import CollapseAlarm, CollapseMonitor
-from flare.ema import ExponentialMovingAverage
 from flare.objective import AlignmentHead, alignment_loss, mean_alignment
+from flare.slow_copy import SlowCopy
 from flare.targets import TargetEncoder
 from vla.batch import PolicyBatch, to_device
 from vla.policy import Policy, PolicyLoss
@@ -48,9 +48,9 @@ class PolicyTraining(lightning.LightningModule):
             width = policy.future_width
             self.head = AlignmentHead(width, target.dim, tokens=target.tokens, hidden=training.alignment.hidden)
         # the policy alone: the alignment's head is not saved, and is validated as it is
-        self.average = ExponentialMovingAverage(policy, decay=training.ema, warm_up=True) if training.ema else None
+        self.average = SlowCopy(policy, training.ema, warm_up=True) if training.ema else None
         self.monitor = CollapseMonitor()
-        self._held: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        self._held: dict[str, list[float]] = defaultdict(list)
 
     @property
     def progress(self) -> float:
@@ -61,16 +61,9 @@ class PolicyTraining(lightning.LightningModule):
         """The policy that is evaluated and saved."""
         if self.average is None:
             return self.policy
-        averaged = self.average.module
-        assert isinstance(averaged, Policy)
+        averaged: Policy = self.average.module
         averaged.embodiments, averaged.measured = self.policy.embodiments, self.policy.measured
         return averaged
-
-    def train(self, mode: bool = True) -> PolicyTraining:
-        super().train(mode)
-        if self.average is not None:
-            self.average.train(False)
-        return self
 
     def transfer_batch_to_device(self, batch: PolicyBatch, device: torch.device, dataloader_idx: int) -> PolicyBatch:
         return to_device(batch, device)
@@ -137,7 +130,7 @@ class PolicyTraining(lightning.LightningModule):
         # here and not in on_train_batch_end, which is called after the checkpoint is written: what is resumed from it would
         # lack the averages' last step
         if self.average is not None:
-            self.average.update(self.policy)
+            self.average.update_parameters(self.policy)
         if self.target is not None:
             self.target.update(self.policy.frame_encoder)
 
@@ -184,7 +177,7 @@ class PolicyTraining(lightning.LightningModule):
             batch["member"].tolist(), output.action_loss.tolist(), output.has_action.tolist(), strict=True
         ):
             if has:
-                self._held[f"action/{self.member_names[number]}"].append((loss, 1))
+                self._held[f"action/{self.member_names[number]}"].append(loss)
         if self.target is not None and bool(batch["has_future"].any()):
             predicted, target, has_future, _ = self._aligned(output, batch)
             seen = batch["picture_mask"][:, :, -1]
@@ -193,13 +186,12 @@ class PolicyTraining(lightning.LightningModule):
             )
             self.monitor.add(predicted.float(), target, has_future, present=present)
         if "target" in parts and bool(output.has_action.any()):
-            self._held["flare/target"].append((float(parts["target"]), 1))
+            self._held["flare/target"].append(float(parts["target"]))
 
     def on_validation_epoch_end(self) -> None:
         torch.set_rng_state(self._generator_state)
-        for name, rows in self._held.items():
-            value = sum(loss for loss, _ in rows) / len(rows)
-            self.log(f"val/{name}", value, sync_dist=True)
+        for name, losses in self._held.items():
+            self.log(f"val/{name}", sum(losses) / len(losses), sync_dist=True)
         if self.target is None:
             return
         self.monitor.reduce()

@@ -1,17 +1,14 @@
-"""FLARE's objective against slow loops, its faults as errors, and the moving average against its closed form."""
+"""FLARE's objective against slow loops, its faults as errors, its weight per dataset."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from flare.config import FlareConfig
-from flare.ema import ExponentialMovingAverage
 from flare.objective import AlignmentHead, alignment_loss, mean_alignment
 
 
@@ -180,97 +177,3 @@ def test_a_dataset_counts_as_much_as_its_weight_says(pair: tuple[Tensor, Tensor]
     assert torch.equal(mean_loss(*pair, has_future, align=torch.ones(5)), mean_loss(*pair, has_future))
     (gradient,) = torch.autograd.grad(loss, pair[0])
     assert gradient[1].abs().max() == 0
-
-
-def moved(module: nn.Module, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    for value in module.parameters():
-        value.data = torch.randn(value.shape, generator=generator).to(value.dtype)
-
-
-def test_the_average_equals_its_closed_form() -> None:
-    online = nn.Linear(3, 2)
-    history = [online.weight.detach().clone()]
-    average = ExponentialMovingAverage(online, decay=0.9)
-    for seed in range(20):
-        moved(online, seed)
-        history.append(online.weight.detach().clone())
-        average.update(online)
-    # e_n = d^n x_0 + (1 - d) sum_i d^(n - i) x_i
-    expected = 0.9**20 * history[0] + 0.1 * sum(0.9 ** (20 - i) * history[i] for i in range(1, 21))
-    torch.testing.assert_close(average.module.weight, expected)
-    assert not average.module.weight.requires_grad
-    torch.testing.assert_close(average(torch.eye(3)), expected.T + average.module.bias)
-
-
-def test_warm_up_leaves_the_start_behind_and_ends_at_the_decay() -> None:
-    online = nn.Linear(3, 2)
-    average = ExponentialMovingAverage(online, decay=0.995, warm_up=True)
-    expected = average.module.weight.clone()
-    for k in range(1, 31):
-        moved(online, k)
-        average.update(online)
-        decay = min(0.995, k / (k + 9))
-        expected = decay * expected + (1 - decay) * online.weight.detach()
-    torch.testing.assert_close(average.module.weight, expected)
-    assert average.decay_at(1) == pytest.approx(0.1)
-    assert average.decay_at(10_000) == 0.995
-    frozen = ExponentialMovingAverage(online, decay=1, warm_up=True)
-    start = frozen.module.weight.clone()
-    moved(online, 99)
-    frozen.update(online)
-    assert torch.equal(frozen.module.weight, start)
-
-
-def test_buffers_and_frozen_parts_are_copied() -> None:
-    online = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3))
-    online[0].requires_grad_(False)
-    average = ExponentialMovingAverage(online, decay=0.995)
-    moved(online, 0)
-    online.train()(torch.randn(16, 3))
-    average.train().update(online)
-    assert torch.equal(average.module[0].weight, online[0].weight)
-    assert torch.equal(average.module[1].running_mean, online[1].running_mean)
-    assert average.module[1].num_batches_tracked == 1
-    assert not torch.equal(average.module[2].weight, online[2].weight)
-    assert not average.module[1].training
-
-
-def test_an_average_of_bfloat16_weights_does_not_stand_still() -> None:
-    online = nn.Linear(2, 2, bias=False).bfloat16()
-    online.weight.data.fill_(1.0)
-    average = ExponentialMovingAverage(online, decay=0.995)
-    online.weight.data.fill_(1.25)
-    for _ in range(400):
-        average.update(online)
-    torch.testing.assert_close(average.module.weight, torch.full((2, 2), 1.25 - 0.25 * 0.995**400))
-    average.copy_to(online)
-    assert online.weight.dtype == torch.bfloat16
-    torch.testing.assert_close(online.weight.float(), average.module.weight, atol=5e-3, rtol=0)
-
-
-def test_the_average_goes_through_safetensors_and_goes_on_the_same(tmp_path: Path) -> None:
-    online = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    average = ExponentialMovingAverage(online, decay=0.99, warm_up=True)
-    for seed in range(3):
-        moved(online, seed)
-        average.update(online)
-    save_file(average.state_dict(), tmp_path / "ema.safetensors")
-    again = ExponentialMovingAverage(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), decay=0.99, warm_up=True)
-    again.load_state_dict(load_file(tmp_path / "ema.safetensors"))
-    moved(online, 9)
-    for copy in (average, again):
-        copy.update(online)
-    for name, value in average.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]), name
-    assert again.updates == 4
-
-
-def test_another_module_cannot_be_followed() -> None:
-    average = ExponentialMovingAverage(nn.Linear(3, 2))
-    with pytest.raises(ValueError, match=r"'weight' is \[2, 3\] in the average and \[2, 4\] in the module"):
-        average.update(nn.Linear(4, 2))
-    with pytest.raises(ValueError, match=r"'bias' is \[2\] in the average and missing in the module"):
-        average.copy_to(nn.Linear(3, 2, bias=False))
-    with pytest.raises(ValueError, match="EMA decay 1.01"):
-        ExponentialMovingAverage(nn.Linear(1, 1), decay=1.01)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from flare.action_aware import ActionAwareEncoder, ActionAwareTraining, FlowHead, sine_positions
 from flare.config import ActionAwareConfig, FlareConfig
 from flare.objective import alignment_loss
+from flare.slow_copy import SlowCopy
 from flare.targets import (
     ActionAwareTarget,
     PooledTarget,
-    SlowCopy,
     StandardisedTarget,
     TargetShape,
     build_target,
@@ -96,7 +96,7 @@ def test_pooling_averages_blocks_of_the_grid() -> None:
     assert pool_grid(torch.randn(1, 49, 5), 16).shape == (1, 16, 5)  # 7 x 7 to 4 x 4 by overlapping cells
     with pytest.raises(ValueError, match="32 tokens need a grid of 4 x 8, but the image has 4 x 4 patches"):
         pool_grid(torch.randn(1, 16, 5), 32)
-    with pytest.raises(ValueError, match="17 tokens of a picture are no square grid"):
+    with pytest.raises(ValueError, match="17 tokens of an image are no square grid"):
         pool_grid(torch.randn(1, 17, 5), 4)
 
 
@@ -312,51 +312,3 @@ def test_targets_are_made_in_evaluation_mode() -> None:
     assert isinstance(target, StandardisedTarget) and isinstance(target.inner, PooledTarget)
     assert isinstance(target.inner.vision, SlowCopy)
     assert not any(module.training for module in target.inner.modules())
-
-
-def moved(module: nn.Module, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    for value in module.parameters():
-        value.data = torch.randn(value.shape, generator=generator).to(value.dtype)
-
-
-def test_a_slow_copy_equals_its_closed_form_and_goes_on_after_a_checkpoint() -> None:
-    online = nn.Linear(3, 2)
-    history = [online.weight.detach().clone()]
-    slow = SlowCopy(online, decay=0.9)
-    for seed in range(20):
-        moved(online, seed)
-        history.append(online.weight.detach().clone())
-        slow.update_parameters(online)
-        if seed == 9:
-            again = SlowCopy(nn.Linear(3, 2), decay=0.9)
-            again.load_state_dict(slow.state_dict())
-            slow = again
-    # e_n = d^n x_0 + (1 - d) sum_i d^(n - i) x_i
-    expected = 0.9**20 * history[0] + 0.1 * sum(0.9 ** (20 - i) * history[i] for i in range(1, 21))
-    torch.testing.assert_close(slow.module.weight, expected)
-    assert not slow.module.weight.requires_grad
-
-
-def test_a_slow_copy_takes_buffers_as_they_are_and_one_that_stays_takes_nothing() -> None:
-    online = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
-    slow, stays = SlowCopy(online, decay=0.995), SlowCopy(online, decay=1)
-    start = {name: value.clone() for name, value in stays.module.state_dict().items()}
-    moved(online, 0)
-    online.train()(torch.randn(16, 3))
-    for each in (slow, stays):
-        each.update_parameters(online)
-    assert torch.equal(slow.module[1].running_mean, online[1].running_mean)
-    assert slow.module[1].num_batches_tracked == 1
-    assert not slow.module[1].training
-    assert all(torch.equal(value, start[name]) for name, value in stays.module.state_dict().items())
-
-
-def test_a_slow_copy_of_bfloat16_weights_does_not_stand_still() -> None:
-    online = nn.Linear(2, 2, bias=False).bfloat16()
-    online.weight.data.fill_(1.0)
-    slow = SlowCopy(online, decay=0.995)
-    online.weight.data.fill_(1.25)
-    for _ in range(400):
-        slow.update_parameters(online)
-    torch.testing.assert_close(slow.module.weight, torch.full((2, 2), 1.25 - 0.25 * 0.995**400))
