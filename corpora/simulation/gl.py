@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
+import importlib
 import importlib.util
 import os
 import sys
@@ -24,6 +26,9 @@ def require_offscreen_gl() -> None:
     if sys.platform.startswith("linux"):
         choice = os.environ.setdefault("MUJOCO_GL", "osmesa").strip().lower()
         if choice in _LIBRARIES:
+            # both bring an LLVM: with OSMesa's loaded first, torch's compiler dies on import (a segmentation fault)
+            with contextlib.suppress(ImportError):
+                importlib.import_module("triton._C.libtriton")
             name, files, command = _LIBRARIES[choice]
             if not _loads(name, files):
                 raise ValueError(

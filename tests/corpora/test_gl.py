@@ -1,0 +1,27 @@
+"""The software GL library beside torch, in one process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from corpora.simulation.gl import offscreen_gl_available
+
+RENDER_FIRST = """
+from corpora.simulation.metaworld import Look, MetaWorldEnv
+env = MetaWorldEnv("reach", Look(size=32))
+env.reset(0)
+env.render()
+env.close()
+import torch._dynamo
+print("alive")
+"""
+
+
+@pytest.mark.gl
+@pytest.mark.skipif(not offscreen_gl_available(), reason="no software GL library (libosmesa6)")
+def test_torchs_compiler_lives_when_it_is_imported_after_a_picture_was_rendered() -> None:
+    done = subprocess.run([sys.executable, "-c", RENDER_FIRST], capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr[-2000:]
