@@ -6,7 +6,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -61,7 +61,7 @@ class PolicyTraining(lightning.LightningModule):
         """The policy that is evaluated and saved."""
         if self.average is None:
             return self.policy
-        averaged: Policy = self.average.module
+        averaged = cast(Policy, self.average.module)
         averaged.embodiments, averaged.measured = self.policy.embodiments, self.policy.measured
         return averaged
 
