@@ -16,6 +16,7 @@ from flare.config import FlareConfig
 from jobs.commands import pretrain
 from jobs.policy_run import flare_target
 from tests.builders.corpora import write_corpus
+from tests.builders.datasets import lerobot_v3
 from tests.builders.policies import batch_of, tiny_policy
 from vla.checkpoint import build_policy
 from vla.data.loader import collate
@@ -124,3 +125,17 @@ def test_a_dataset_whose_align_is_zero_gives_no_gradient_of_the_alignment(tmp_pa
         gradients[align] = sum(float(p.grad.abs().sum()) for p in module.parameters() if p.grad is not None)
     assert gradients[0.0] == 0 < gradients[1.0]
     assert gradients[0.5] == pytest.approx(0.5 * gradients[1.0], rel=1e-3)
+
+
+def test_parts_of_an_action_reach_the_policy_from_the_pyramid_file(tmp_path: Path) -> None:
+    data = lerobot_v3(tmp_path / "pick")
+    (tmp_path / "pyramid.toml").write_text(
+        f'[[dataset]]\nname = "demos"\ntier = "robot"\nlabel = "actions"\nfolder = "{data}"\nembodiment = "franka"\n'
+        '[[dataset.action_parts]]\nname = "arm"\ndims = [0]\nstate_dims = [0]\nrepresentation = "relative"\n'
+        'per_step = true\n[[dataset.action_parts]]\nname = "gripper"\ndims = [1]\nnormalisation = "min_max"\n'
+    )
+    mixture = read_mixture(tmp_path / "pyramid.toml")
+    policy = build_policy(DEBUG.policy)
+    open_mixture(mixture, policy, cache=tmp_path / "cache")
+    assert policy.embodiments["franka"].action_space.parts == mixture.datasets[0].label.parts
+    assert [part.representation for part in mixture.datasets[0].label.parts] == ["relative", "absolute"]
