@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from corpora.store.files import put_in_place
 
 TIERS = ("human", "synthetic", "neural", "robot")
 
@@ -118,7 +119,7 @@ class ManifestWriter:
         if self._rows:
             self._flush()
         self._writer.close()
-        os.replace(self._temporary, self._path)
+        put_in_place(self._temporary, self._path)
 
 
 def read_manifest(path: Path, *, kept_only: bool = False) -> Iterator[ClipRow]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from corpora.store.files import put_in_place
 
 
 def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -70,7 +71,7 @@ class ShardWriter:
         if self._tar is not None:
             self._tar.close()
             self._tar = None
-            os.replace(self._temporary, self._folder / self._name)
+            put_in_place(self._temporary, self._folder / self._name)
 
     @property
     def _name(self) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from corpora.store.decode import decode
 from corpora.video.duplicates import DuplicateSettings
 from corpora.video.quality import QualitySettings
 from corpora.video.shots import ShotSettings
@@ -64,7 +65,4 @@ class IngestSettings:
 
     @staticmethod
     def from_json(record: dict[str, Any]) -> IngestSettings:
-        nested = {"shots": ShotSettings, "quality": QualitySettings, "duplicates": DuplicateSettings}
-        return IngestSettings(
-            **{name: nested[name](**value) if name in nested else value for name, value in record.items()}
-        )
+        return decode(IngestSettings, record, what="settings of ingest")

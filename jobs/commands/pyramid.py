@@ -49,7 +49,7 @@ def run(config: PyramidConfig) -> MixtureSurvey:
     from corpora.mixture.drawing import pyramid_svg
     from corpora.mixture.label_kinds import PolicyLimits
     from corpora.mixture.mixture import raise_faults, read_sound_datasets
-    from corpora.store.files import write_json
+    from corpora.store.files import write_json, write_text
     from corpora.store.provenance import provenance
     from vla.models.config import SLOTS
     from vla.recipes import recipe_named
@@ -68,9 +68,7 @@ def run(config: PyramidConfig) -> MixtureSurvey:
     out = folder(config)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "pyramid.json", survey.to_json() | {"provenance": provenance()})
-    temporary = out / "pyramid.svg.tmp"
-    temporary.write_text(pyramid_svg(survey, dark=not config.light), "utf-8")
-    temporary.replace(out / "pyramid.svg")
+    write_text(out / "pyramid.svg", pyramid_svg(survey, dark=not config.light))
     return survey
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from corpora.store.files import write_text
 from lapa.reporting import figures
 
 HERE = Path(__file__).parent
@@ -47,6 +47,4 @@ def render(template: str | Path, **context: Any) -> str:
 
 def write_page(path: Path, template: str | Path, **context: Any) -> None:
     """Writes the page whole or not at all, under a temporary name first."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(render(template, **context), "utf-8")
-    os.replace(temporary, path)
+    write_text(path, render(template, **context))

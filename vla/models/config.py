@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from corpora.store.decode import decode
 
 LATENT = "latent"
 """Latent actions as an embodiment of their own: what giza extract writes is this robot's action."""
@@ -241,25 +241,4 @@ def to_dict(config: PolicyConfig) -> dict[str, Any]:
 
 def from_dict(values: dict[str, Any]) -> PolicyConfig:
     """The inverse of `to_dict`, also after JSON. Raises ValueError for a field that this version does not know."""
-    config = _build(PolicyConfig, values, "")
-    assert isinstance(config, PolicyConfig)
-    return config
-
-
-def _build(kind: type, values: dict[str, Any], path: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise ValueError(
-            f"policy configuration: unknown field {path}{unknown[0]}; it was written by another version of giza"
-        )
-    made: dict[str, Any] = {}
-    for name, value in values.items():
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            made[name] = _build(hint, value, f"{path}{name}.")
-        elif typing.get_origin(hint) in (tuple, types.GenericAlias):
-            made[name] = tuple(value)
-        else:
-            made[name] = value
-    return kind(**made)
+    return decode(PolicyConfig, values, what="policy configuration")

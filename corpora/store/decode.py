@@ -1,0 +1,45 @@
+"""Dataclasses from what JSON keeps of `dataclasses.asdict`, strictly, with the place of what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cattrs
+
+T = TypeVar("T")
+
+
+def decode(kind: type[T], record: Mapping[str, Any], *, what: str) -> T:
+    """The `kind` that `record` holds; fields that it lacks take their defaults.
+
+    Raises ValueError, which names `what` and the path, for a field that this version does not know, one that is lacking
+    and has no default, and a value of another type or without sense.
+    """
+    try:
+        return _CONVERTER.structure(record, kind)
+    except cattrs.BaseValidationError as error:
+        faults = "; ".join(cattrs.transform_error(error, path="", format_exception=_said)).replace("@ .", "@ ")
+        raise ValueError(f"{what}: {faults}; was it written by another version of giza?") from error
+
+
+def _said(error: BaseException, kind: type | None) -> str:
+    if isinstance(error, cattrs.errors.ForbiddenExtraKeysError):
+        return f"unknown field {', '.join(sorted(error.extra_fields))}"
+    if isinstance(error, KeyError):
+        return "lacking"
+    return str(error)
+
+
+def _exactly(value: Any, kind: type) -> Any:
+    """`value`, where it is of that type; an int is a float, too, and a bool is no int."""
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
+        raise ValueError(f"{value!r} is no {kind.__name__}")
+    return kind(value) if kind is float else value
+
+
+_CONVERTER = cattrs.Converter(forbid_extra_keys=True)
+for _kind in (bool, int, float, str):
+    _CONVERTER.register_structure_hook(_kind, _exactly)
+_CONVERTER.register_structure_hook(Path, lambda value, _: Path(_exactly(value, str)))
