@@ -36,7 +36,7 @@ def _exactly(value: Any, kind: type) -> Any:
     """`value`, where it is of that type; an int is a float, too, and a bool is no int."""
     if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
         raise ValueError(f"{value!r} is no {kind.__name__}")
-    return kind(value) if kind is float else value
+    return float(value) if kind is float else value
 
 
 _CONVERTER = cattrs.Converter(forbid_extra_keys=True)
