@@ -34,9 +34,11 @@ def _said(error: BaseException, kind: type | None) -> str:
 
 def _exactly(value: Any, kind: type) -> Any:
     """`value`, where it is of that type; an int is a float, too, and a bool is no int."""
-    if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
         raise ValueError(f"{value!r} is no {kind.__name__}")
-    return float(value) if kind is float else value
+    return value
 
 
 _CONVERTER = cattrs.Converter(forbid_extra_keys=True)
