@@ -12,10 +12,8 @@ import dataclasses
 import hashlib
 import shutil
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 import torch
@@ -27,7 +25,7 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.parts import plan_parts
 from corpora.store.files import available_cores, write_json
 from corpora.store.provenance import provenance
-from jobs.cli import parse
+from jobs.benchmarks.settings import BenchExtractConfig
 from jobs.commands import ingest
 from jobs.commands.demo import SAMPLE
 from lapa.extraction.engine import ExtractionSettings, choose_device, open_pipeline, peak_memory_mb
@@ -43,44 +41,6 @@ GOAL = 0.85
 BUSY = 0.05
 """Share of the machine's cores that other programs may use in a round; above it the ratio says more of them than of giza,
 and the round counts only where there is no better one."""
-
-
-@dataclass(frozen=True)
-class BenchExtractConfig:
-    """How near extraction comes to the speed of its slower stage."""
-
-    lam: Path | None = None
-    """Run folder of giza train-lam; by default a small model with random weights, which is as fast."""
-    corpus: Path | None = None
-    """Folder of giza ingest; by default the sample corpus, which is ingested first."""
-    video: tuple[Path, ...] = ()
-    """Videos to ingest first, instead of a corpus."""
-    out: Path = Path("out/bench-extract")
-    """Folder for bench.json and what had to be made first."""
-    gap_s: float | None = None
-    """Time between the frames of a pair in seconds; by default the model's."""
-    stride_s: float = 0.1
-    """Pairs of a clip begin at least this many seconds apart."""
-    batch_size: int = 64
-    """Pairs that go through the model at once."""
-    workers: int | None = None
-    """Threads that feed; by default as giza extract chooses."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs."""
-    rounds: int = 5
-    """Times that feed, model and whole are measured in turn."""
-    seconds: float = 3.0
-    """Least time of each measurement."""
-    seed: int = 0
-    """Of the random weights."""
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ValueError(f"rounds {self.rounds}: must be at least 1; try 5")
-        if self.seconds <= 0:
-            raise ValueError(f"seconds {self.seconds}: must be above 0; try 3")
-        if self.corpus is not None and self.video:
-            raise ValueError("--corpus and --video exclude each other: give one of them")
 
 
 def random_model(config: LamConfig, folder: Path, seed: int) -> None:
@@ -213,10 +173,3 @@ def table(summary: dict[str, Any]) -> Table:
             f"\nbut other programs had {100 * summary['others_share']:.0f}% of the cores: repeat it on an idle machine"
         )
     return result
-
-
-def main(argv: Sequence[str]) -> None:
-    """The bench's command line."""
-    config = parse(BenchExtractConfig, argv, job="bench extract")
-    summary = run(config)
-    Console().print(table(summary))

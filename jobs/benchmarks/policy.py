@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from corpora.store.files import write_json
 from corpora.store.provenance import provenance
 from corpora.video.image import fit_square
-from jobs.cli import parse
+from jobs.benchmarks.settings import BenchPolicyConfig
 from vla.checkpoint import build_policy, load_policy
 from vla.policy import ContextTokens, Policy
 from vla.recipes import recipe_named
@@ -31,41 +28,6 @@ PUBLISHED_MS = {
     "N1 on L40": 63.9,
 }
 """NVIDIA's figures for one camera and 4 steps (REFERENCE.md, section 2); of 2-3 billion parameters in bf16."""
-
-
-@dataclass(frozen=True)
-class BenchPolicyConfig:
-    """How long a chunk takes, and where the time goes."""
-
-    policy: str = ""
-    """Run folder or hub name; empty: --recipe with random weights, which is as fast."""
-    recipe: str = "small"
-    """small, bc, debug, n1, n1_5 or n1_6."""
-    out: Path = Path("out/bench-policy")
-    """Folder for bench.json."""
-    cameras: int = 1
-    """Pictures of one observation."""
-    source_size: int = 480
-    """Pixels of the camera's picture, which is resized in preprocessing."""
-    compiled: bool = True
-    """Also with torch.compile."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of weights and activations."""
-    device: str = ""
-    """cpu or cuda; default: the GPU where there is one."""
-    repeats: int = 30
-    """Chunks that are timed; medians are reported."""
-    warmup: int = 5
-    """Chunks before those."""
-    threads: int = 0
-    """Cores of the model; 0: all."""
-    seed: int = 0
-    """Of weights and pictures."""
-
-    def __post_init__(self) -> None:
-        for name in ("cameras", "source_size", "repeats"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least 1")
 
 
 def run(config: BenchPolicyConfig) -> dict[str, Any]:
@@ -170,8 +132,3 @@ def table(summary: dict[str, Any]) -> Table:
         result.add_row(said, *(f"{summary[name][part]:.2f}" for name in columns))
     result.caption = "published, other hardware: " + "; ".join(f"{name}: {ms} ms" for name, ms in PUBLISHED_MS.items())
     return result
-
-
-def main(argv: Sequence[str]) -> None:
-    """The bench's command line."""
-    Console().print(table(run(parse(BenchPolicyConfig, argv, job="bench policy"))))

@@ -20,8 +20,7 @@ from vla.recipes import RECIPES as POLICIES
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "lightning", "transformers", "sklearn", "scipy", "mujoco", "matplotlib")
 """What takes seconds to import, and no help needs."""
-NOT_YET = {"extract", "pretrain", "ground", "ablate", "bench extract", "bench policy"}
-ASKED = [name for name in [*cli.JOBS, *(f"bench {name}" for name in BENCHES)] if name not in NOT_YET]
+ASKED = [*cli.JOBS, *(f"bench {name}" for name in BENCHES)]
 RECIPES = {"train-lam": MODELS, "pretrain": POLICIES, "ground": POLICIES, "ablate": ABLATIONS}
 
 
