@@ -14,7 +14,7 @@ from jobs.cli import parse
 
 if TYPE_CHECKING:
     from vla.policy import Policy
-    from vla.serving.dual_rate import DualRateReport, Observation
+    from vla.serving.dual_rate import DualRateReport, Moment
 
 log = logging.getLogger(__name__)
 
@@ -142,12 +142,12 @@ def measure_dual_rate(policy: Policy, config: ServeConfig) -> dict[str, Any]:
     return summary
 
 
-def made_up_observation(policy: Policy, embodiment: str, *, seed: int) -> Observation:
+def made_up_observation(policy: Policy, embodiment: str, *, seed: int) -> Moment:
     """Noise in the shapes of the policy's robot: pictures of every camera, and a state of zeros."""
     import numpy as np
     import torch
 
-    from vla.serving.dual_rate import Observation
+    from vla.serving.dual_rate import Moment
 
     facts, config = policy.embodiment(embodiment), policy.config
     shape = (len(facts.cameras), len(config.history_s))
@@ -157,7 +157,7 @@ def made_up_observation(policy: Policy, embodiment: str, *, seed: int) -> Observ
     )
     state_dim = facts.action_space.state_dim
     state = np.zeros(state_dim, np.float32) if state_dim else None
-    return Observation(pictures, torch.ones(shape, dtype=torch.bool), "pick up the bottle", state)
+    return Moment(pictures, torch.ones(shape, dtype=torch.bool), "pick up the bottle", state)
 
 
 def _modality(path: Path | None) -> dict[str, Any] | None:

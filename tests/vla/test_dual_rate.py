@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from vla.serving.dual_rate import Chunk, DualRateReport, DualRateRunner, Durations, Metronome, Observation, Spread
+from vla.serving.dual_rate import Chunk, DualRateReport, DualRateRunner, Durations, Metronome, Moment, Spread
 
 NEVER = threading.Event()
 STEP_S, HORIZON = 0.05, 16
@@ -86,9 +86,9 @@ class TimedPolicy:
 def observing(clock: Any) -> Any:
     """The state is the time, so that a chunk's own numbers say when each step is meant for."""
 
-    def observe() -> Observation:
+    def observe() -> Moment:
         pictures, mask = torch.zeros(2, 1, 3, 4, 4, dtype=torch.uint8), torch.ones(2, 1, dtype=torch.bool)
-        return Observation(pictures, mask, "go", np.array([clock.now()]))
+        return Moment(pictures, mask, "go", np.array([clock.now()]))
 
     return observe
 
@@ -193,9 +193,9 @@ def test_an_observation_knows_better_when_it_was_taken() -> None:
     policy = TimedPolicy(clock, think_s=0.01, act_s=0.01)
     fresh = observing(clock)
 
-    def delayed() -> Observation:
+    def delayed() -> Moment:
         made = fresh()
-        return Observation(made.pictures, made.picture_mask, "go", made.state, time_s=clock.now() - 0.5)
+        return Moment(made.pictures, made.picture_mask, "go", made.state, time_s=clock.now() - 0.5)
 
     runner = DualRateRunner(policy, delayed, embodiment="gr1", clock=clock)  # type: ignore[arg-type]
     report = runner.run(lambda action, now: None, steps=50)
@@ -265,7 +265,7 @@ def test_an_error_in_a_thread_surfaces_and_ends_the_others(where: str, reason: s
 
 
 def test_an_error_before_the_first_chunk_surfaces_too() -> None:
-    def blind() -> Observation:
+    def blind() -> Moment:
         raise OSError("no camera")
 
     policy = Failing("nowhere")

@@ -70,10 +70,10 @@ class BehaviourCloning(Policy):
             self._slots.append(name)
         return self._slots.index(name)
 
-    def encode(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
-        if pictures.shape[1] != 1 or pictures.shape[2] != 1:
+    def encode(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
+        if images.shape[1] != 1 or images.shape[2] != 1:
             raise ValueError("the baseline bc sees one camera and one frame; choose another recipe, or one camera")
-        seen = scaled(crop_pictures(pictures[:, 0], self.config.small.crop, self.training))
+        seen = scaled(crop_pictures(images[:, 0], self.config.small.crop, self.training))
         seen = (recoloured(seen, self.config.small.colour) if self.training else seen)[:, 0]
         ids = torch.tensor([zlib.crc32(text.encode()) % INSTRUCTIONS for text in instruction], device=seen.device)
         features = torch.cat([self.convolutions(seen), self.instruction(ids)], 1)[:, None]

@@ -97,8 +97,8 @@ class DualSystemPolicy(Policy):
     def add_embodiment(self, name: str, *, start_from: str | None = None) -> int:
         return self.embodiment_layers.add(name, start_from=start_from)
 
-    def encode(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
-        return self.projector(self.backbone(pictures, picture_mask, instruction))
+    def encode(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
+        return self.projector(self.backbone(images, image_mask, instruction))
 
     def loss(self, batch: PolicyBatch) -> PolicyLoss:
         config = self.config

@@ -161,13 +161,13 @@ class HfBackbone(Backbone):
         }
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
-    def forward(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
-        """`pictures` uint8 [B, V, T, 3, S, S], `picture_mask` bool [B, V, T], B instructions -> tokens of D = `dim`.
+    def forward(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
+        """`images` uint8 [B, V, T, 3, S, S], `image_mask` bool [B, V, T], B instructions -> tokens of D = `dim`.
 
-        A prompt shows the pictures of a sample camera by camera, oldest first, then the instruction; missing ones are left
+        A prompt shows the images of a sample camera by camera, oldest first, then the instruction; missing ones are left
         out. Raises ValueError for other shapes.
         """
-        return self.encode(self.prepare(pictures, picture_mask, instruction))
+        return self.encode(self.prepare(images, image_mask, instruction))
 
     def prepare(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> dict[str, Tensor]:
         """What the model's own processor makes of a batch (the preprocessing of `forward`), on the model's device."""

@@ -70,9 +70,9 @@ class SmallVision(nn.Module):
         position = F.interpolate(self.position, size=maps.shape[-2:], mode="bilinear", align_corners=False)
         return (self.grid(maps) + position).flatten(2).transpose(1, 2)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """uint8 [P, 3, S, S] -> [P, h w, D] of the middle of the picture, without a text."""
-        seen = crop_pictures(pictures[:, None], self.crop, False)[:, 0]
+        seen = crop_pictures(images[:, None], self.crop, False)[:, 0]
         return self.tokens(self.maps(seen, torch.zeros(len(seen), self.dim, device=seen.device)))
 
 
@@ -98,16 +98,16 @@ class SmallBackbone(Backbone):
     def frame_encoder(self) -> nn.Module:
         return self.vision
 
-    def forward(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
-        batch, cameras, history = pictures.shape[:3]
+    def forward(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
+        batch, cameras, history = images.shape[:3]
         if cameras > self.config.cameras or history > self.config.history:
             raise ValueError(
                 f"{cameras} cameras and {history} frames of history: this backbone has places for {self.config.cameras} "
                 f"and {self.config.history}"
             )
-        words, word_mask = self.embed(instruction, pictures.device)
+        words, word_mask = self.embed(instruction, images.device)
         pooled = (words * word_mask[..., None]).sum(1) / word_mask.sum(1, keepdim=True)
-        seen = scaled(crop_pictures(pictures.flatten(1, 2), self.config.crop, self.training))
+        seen = scaled(crop_pictures(images.flatten(1, 2), self.config.crop, self.training))
         if self.training:
             seen = recoloured(seen, self.config.colour)
         seen = seen.flatten(0, 1)
@@ -117,7 +117,7 @@ class SmallBackbone(Backbone):
         summary = self.summary(pooled_maps).unflatten(1, (self.config.summaries, self.dim))
         image = torch.cat([self.vision.tokens(maps), keypoints, summary], 1).unflatten(0, (batch, cameras, history))
         image = image + self.place[None, :cameras, :history, None]
-        image_mask = picture_mask[..., None].expand(image.shape[:-1]).flatten(1)
+        image_mask = image_mask[..., None].expand(image.shape[:-1]).flatten(1)
         features = self.norm(torch.cat([words, image.flatten(1, 3)], 1))
         mask = torch.cat([word_mask, image_mask], 1)
         is_image = torch.zeros_like(mask)

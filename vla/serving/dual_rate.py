@@ -31,7 +31,7 @@ _RECENT = 65_536
 
 
 @dataclass(frozen=True)
-class Observation:
+class Moment:
     """What the robot sees and feels at one moment, in the policy's shapes but without a batch axis."""
 
     pictures: Tensor
@@ -198,7 +198,7 @@ class DualRateRunner:
     def __init__(
         self,
         policy: Policy,
-        observe: Callable[[], Observation],
+        observe: Callable[[], Moment],
         *,
         embodiment: str,
         think_hz: float = 10.0,
@@ -285,7 +285,7 @@ class DualRateRunner:
         except BaseException as error:  # it surfaces where `run` was called, whatever it is
             self._error = error
 
-    def _observed(self) -> tuple[Observation, float]:
+    def _observed(self) -> tuple[Moment, float]:
         asked = self.clock.now()
         observation = self.observe()
         return observation, asked if observation.time_s is None else observation.time_s
