@@ -60,7 +60,7 @@ class LatentActionModel(nn.Module):
         What one of the stabilised frames does not show (`valid`) is masked; optical flow is computed where the configuration
         wants it and the pairs have none.
         """
-        flow = pairs.flow
+        flow = pairs.flow if self.config.sees_flow else None  # otherwise it is there as a target alone
         if flow is None and self.config.sees_flow:
             flow = batch_flow(pairs.first, pairs.second)
         latent = self.encoder(pairs.first, pairs.second, pairs.valid, flow).float()

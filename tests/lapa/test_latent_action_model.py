@@ -121,6 +121,15 @@ def test_flow_is_computed_where_the_caller_has_none() -> None:
     assert (a - model.encode(PairBatch(first, second, flow=torch.zeros(4, 2, 8, 8))).latent).abs().max() > 1e-3
 
 
+def test_flow_that_is_a_target_alone_is_no_input() -> None:
+    config = dataclasses.replace(DEBUG, pair=dataclasses.replace(DEBUG.pair, flow="target"))
+    module = LamTraining(LatentActionModel(config), TrainingConfig(steps=1))
+    pairs = PairBatch(*pictures(), torch.ones(4, 1, 32, 32), torch.randn(4, 2, 8, 8))
+    assert module.losses(pairs)[0]["flow"] > 0
+    bare = PairBatch(pairs.first, pairs.second, pairs.valid)
+    assert torch.equal(module.model.eval().encode(pairs).latent, module.model.encode(bare).latent)
+
+
 def test_flow_measures_a_known_shift() -> None:
     from lapa.pairs.flow import pair_flow
 
