@@ -77,7 +77,8 @@ def report(
     """May these latents be trusted? Measures `latents`, which were extracted from `corpus` by `lam`; folders or opened.
 
     `lam`: a model, or its run folder, which also tells which videos it was trained on; for a model alone give `run`, or
-    nothing is known to be held out, which the verdict counts as a concern. Raises ValueError where the three do not belong together.
+    nothing is known to be held out, which the verdict counts as a concern. Raises ValueError where the three do not
+    belong together.
     """
     if isinstance(lam, str | Path):
         run = RunFacts.of(lam) if run is None else run
