@@ -32,7 +32,7 @@ JOBS = {
     "serve": ("jobs.commands.serve", "a policy server in Isaac-GR00T's protocol"),
     "pyramid": ("jobs.commands.pyramid", "print and draw a pyramid file, and check it"),
     "ablate": ("jobs.ablation.command", "which tier buys what, at a matched budget, with seeds and intervals"),
-    "bench": ("jobs.commands.bench", "throughput as a ratio to its limit, measured in one run"),
+    "bench": ("jobs.benchmarks.command", "throughput as a ratio to its limit, measured in one run"),
 }
 
 Config = TypeVar("Config")

@@ -8,9 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.evaluation.open_loop import OpenLoopResult
+
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from corpora.clips.corpus import Corpus
-    from jobs.evaluation.open_loop import OpenLoopResult
     from lapa.model.lam import LatentActionModel
     from vla.policy import Policy
 
@@ -60,17 +63,25 @@ class PolicyResult(Result):
         return self.summary["held_out"]
 
 
+class OpenLoop(OpenLoopResult):
+    """Errors of a policy and of the baselines, which can be drawn."""
+
+    def plot(self) -> Figure:
+        """Errors with their intervals, by dimension, and by how far ahead."""
+        from jobs.evaluation.plots import error_figure
+
+        return error_figure(self)
+
+
 class EvaluationResult(Result):
     """Of `jobs.evaluate`."""
 
     @cached_property
-    def open_loop(self) -> OpenLoopResult:
+    def open_loop(self) -> OpenLoop:
         """Raises ValueError where none was measured."""
-        from jobs.evaluation.open_loop import OpenLoopResult
-
         if "open_loop" not in self.summary:
             raise ValueError("no open loop was measured: give data and episodes")
-        return OpenLoopResult.from_json(self.summary["open_loop"])
+        return OpenLoop.from_json(self.summary["open_loop"])
 
     @property
     def closed_loop(self) -> Mapping[str, Any]:

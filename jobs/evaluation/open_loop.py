@@ -12,16 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corpora.episodes.episode import LEAD, PREVIOUS
 from jobs.evaluation.statistics import Interval, bootstrap_ratio, resamples
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 BASELINES = {
     "hold_still": "hold still",
@@ -153,14 +150,8 @@ class OpenLoopResult:
     hold_still_is: tuple[Still, ...] = ()
     """[Da]: the rule by which each dimension holds still."""
 
-    def plot(self) -> Figure:
-        """Errors beside the baselines; see jobs/evaluation/plots.py."""
-        from jobs.evaluation.plots import error_figure
-
-        return error_figure(self)
-
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> OpenLoopResult:
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
         """Of what `to_json` wrote, also after JSON."""
 
         def intervals(name: str) -> dict[str, Interval]:

@@ -13,7 +13,7 @@ import pytest
 
 from jobs import cli
 from jobs.ablation.command import RECIPES as ABLATIONS
-from jobs.commands.bench import BENCHES
+from jobs.benchmarks.command import BENCHES
 from lapa.recipes import RECIPES as MODELS
 from vla.recipes import RECIPES as POLICIES
 

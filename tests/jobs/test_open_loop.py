@@ -12,7 +12,7 @@ import pytest
 
 from corpora.episodes.episode import EpisodeSelection
 from jobs.evaluation.open_loop import Baselines, Chunks, OpenLoopResult, compare, matching_state_dims
-from jobs.evaluation.plots import plot_trajectories
+from jobs.evaluation.plots import error_figure, plot_trajectories
 from jobs.evaluation.recorded_chunks import RecordedEpisodes
 from jobs.evaluation.tables import open_loop_table
 from tests.builders.datasets import CAMERAS, FPS, LENGTHS, lerobot_v2, lerobot_v3, truth_of
@@ -165,7 +165,7 @@ def test_plots_are_drawn(tmp_path: Path) -> None:
     result = compare(predictions, truth, baselines.std, ("a", "b", "c"), draws=50, still_rules=rules)
     stored = OpenLoopResult.from_json(json.loads(json.dumps(result.to_json())))
     assert stored.to_json() == result.to_json()
-    stored.plot().savefig(tmp_path / "errors.png", dpi=100)
+    error_figure(stored).savefig(tmp_path / "errors.png", dpi=100)
     plot_trajectories(result, truth, predictions["policy"], 11, 1 / 20, tmp_path / "episode.png")
     blue = (168, 95, 31)  # of the policy, in OpenCV's order
     for name in ("errors.png", "episode.png"):
