@@ -87,21 +87,21 @@ class StoredClip:
 class Corpus:
     """A folder written by `giza ingest`.
 
-    Raises ValueError where `root` is not one, or where its ingest has not finished.
+    Raises ValueError where `folder` is not one, or where its ingest has not finished.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser()
-        if not (self.root / SUMMARY).is_file() or not (self.root / MANIFEST).is_file():
-            state = "its ingest has not finished" if (self.root / "staging").is_dir() else "it has no ingest.json"
-            raise ValueError(f"'{root}' is not a corpus: {state}. Make one with: giza ingest VIDEOS --out {root}")
-        self.summary: dict[str, Any] = json.loads((self.root / SUMMARY).read_text("utf-8"))
-        self.clips: list[ClipRow] = list(read_manifest(self.root / MANIFEST, kept_only=True))
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser()
+        if not (self.folder / SUMMARY).is_file() or not (self.folder / MANIFEST).is_file():
+            state = "its ingest has not finished" if (self.folder / "staging").is_dir() else "it has no ingest.json"
+            raise ValueError(f"'{folder}' is not a corpus: {state}. Make one with: giza ingest VIDEOS --out {folder}")
+        self.summary: dict[str, Any] = json.loads((self.folder / SUMMARY).read_text("utf-8"))
+        self.clips: list[ClipRow] = list(read_manifest(self.folder / MANIFEST, kept_only=True))
         """Kept rows, in the order of the manifest."""
 
     def rows(self) -> Iterator[ClipRow]:
         """All rows of the manifest, the dropped ones too."""
-        return read_manifest(self.root / MANIFEST)
+        return read_manifest(self.folder / MANIFEST)
 
     def survey(self) -> CorpusSurvey:
         """Clips and hours, and why the rest of the videos is not among them; no clip is read."""
@@ -123,7 +123,7 @@ class Corpus:
         rows = [row for row in self.clips if row.clip_id in wanted]
         if len(rows) < len(wanted):
             lacking = sorted(wanted - {row.clip_id for row in rows})
-            raise ValueError(f"clips {lacking[:4]}: corpus '{self.root}' has none of these ids; see Corpus.clips")
+            raise ValueError(f"clips {lacking[:4]}: corpus '{self.folder}' has none of these ids; see Corpus.clips")
         return rows
 
     @cached_property
@@ -166,7 +166,7 @@ class Corpus:
             by_shard[row.shard][row.clip_id] = row
         for shard in sorted(by_shard):
             left = by_shard[shard]
-            for clip_id, members in iterate_shard(self.root / SHARDS / shard, set(left), wanted):
+            for clip_id, members in iterate_shard(self.folder / SHARDS / shard, set(left), wanted):
                 yield left.pop(clip_id), members
             if left:
                 raise ValueError(

@@ -58,7 +58,7 @@ def open_clip_frames(
         raise ValueError(f"workers {workers}: must be at least 1")
     chosen = tuple(corpus.clips if rows is None else rows)
     if not chosen:
-        raise ValueError(f"corpus '{corpus.root}': no clip was chosen; choose groups that it holds")
+        raise ValueError(f"corpus '{corpus.folder}': no clip was chosen; choose groups that it holds")
     times = corpus.read_times(chosen)
     clip_times = [times[row.clip_id] for row in chosen]
     starts = np.concatenate([[0], np.cumsum([len(part) for part in clip_times])]).astype(np.int64)
@@ -121,7 +121,7 @@ def _fill(
 
     with ThreadPoolExecutor(workers) as pool:
         for shard in sorted(by_shard):
-            for clip_id, members in iterate_shard(corpus.root / SHARDS / shard, by_shard[shard], {"mp4"}):
+            for clip_id, members in iterate_shard(corpus.folder / SHARDS / shard, by_shard[shard], {"mp4"}):
                 running.append((place[clip_id], pool.submit(decode, place[clip_id], members)))
                 if len(running) > 2 * workers:  # a few clips in memory, not a shard
                     collect()

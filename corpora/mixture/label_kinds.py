@@ -228,7 +228,7 @@ class Latents(_Written):
             made_of = dict(json.loads(metadata.get(b"giza", b"{}"))).get("key", {}).get("corpus", "")
             if made_of != corpus.identity:
                 found.faults.append(
-                    f"latents '{self.folder}' are of another corpus than '{corpus.root}' ({path.name}); extract them of "
+                    f"latents '{self.folder}' are of another corpus than '{corpus.folder}' ({path.name}); extract them of "
                     "this one"
                 )
                 return
@@ -278,7 +278,7 @@ class PseudoActions(_Written):
         facts = self.facts
         if facts.corpus != corpus.identity:
             found.faults.append(
-                f"pseudo-actions '{self.folder}' are of another corpus than '{corpus.root}'; label this one"
+                f"pseudo-actions '{self.folder}' are of another corpus than '{corpus.folder}'; label this one"
             )
             return
         found.samples = sum(rows for _, _, rows in part_footers(self.folder))

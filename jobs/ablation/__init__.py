@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobs.ablation.arms import ARMS, Arm
+    from jobs.ablation.settings import Budget, TierData
     from jobs.ablation.study import Study
     from jobs.ablation.tiers import Tiers, prepare
 
-_HOME = {"ARMS": "arms", "Arm": "arms", "Study": "study", "Tiers": "tiers", "prepare": "tiers"}
+_HOME = {
+    "ARMS": "arms",
+    "Arm": "arms",
+    "Budget": "settings",
+    "Study": "study",
+    "TierData": "settings",
+    "Tiers": "tiers",
+    "prepare": "tiers",
+}
 
-__all__ = ["ARMS", "Arm", "Study", "Tiers", "prepare"]
+__all__ = ["ARMS", "Arm", "Budget", "Study", "TierData", "Tiers", "prepare"]
 
 
 def __getattr__(name: str) -> Any:

@@ -69,23 +69,23 @@ def run(config: BenchExtractConfig) -> dict[str, Any]:
     gap_s = config.gap_s
     if gap_s is None:
         gap_s = read_lam_config(lam).pair.extract_gap_s
-    settings = ExtractionSettings(lam, corpus.root.absolute(), gap_s, config.stride_s, part_frames=4096)
+    settings = ExtractionSettings(lam, corpus.folder.absolute(), gap_s, config.stride_s, part_frames=4096)
     pipeline = open_pipeline(
         settings, device=device, batch_size=config.batch_size, workers=config.workers, seed=config.seed
     )
     parts, key = plan_parts(corpus.clips, settings.part_frames), settings.key(corpus)
-    sample = prepared_sample(pipeline, corpus.root, parts)
+    sample = prepared_sample(pipeline, corpus.folder, parts)
     if not sample:
-        raise ValueError(f"no clip of {corpus.root} holds a pair {gap_s:g} s apart; choose a smaller --gap-s")
+        raise ValueError(f"no clip of {corpus.folder} holds a pair {gap_s:g} s apart; choose a smaller --gap-s")
     model_alone(pipeline, sample, min(1.0, config.seconds))  # what is set up at first use is not measured
     rounds: list[dict[str, float]] = []
     for _ in track(range(config.rounds), "measuring", console=Console(stderr=True)):
         usage = CoreUsage()
-        decode = feed_alone(pipeline, corpus.root, parts, config.seconds)
+        decode = feed_alone(pipeline, corpus.folder, parts, config.seconds)
         model = model_alone(pipeline, sample, config.seconds)
         latents = out / "latents"
         latents.mkdir(exist_ok=True)
-        whole = end_to_end(pipeline, corpus.root, parts, key, latents, int(config.seconds * min(decode, model)))
+        whole = end_to_end(pipeline, corpus.folder, parts, key, latents, int(config.seconds * min(decode, model)))
         shutil.rmtree(latents)
         ratio = whole / min(decode, model)
         others = usage.others_share()

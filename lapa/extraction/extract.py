@@ -76,10 +76,10 @@ def write_latents(
             lam, named = Path(lam).expanduser().absolute(), str(lam)
         config = read_lam_config(lam)
         gap_s = config.pair.extract_gap_s if gap_s is None else gap_s
-        settings = ExtractionSettings(lam, corpus.root.absolute(), gap_s, stride_s, part_frames)
+        settings = ExtractionSettings(lam, corpus.folder.absolute(), gap_s, stride_s, part_frames)
         key, plan = settings.key(corpus), plan_parts(corpus.clips, part_frames)
         if not plan:
-            raise ValueError(f"corpus {corpus.root} holds no clip; its manifest gives the reasons")
+            raise ValueError(f"corpus {corpus.folder} holds no clip; its manifest gives the reasons")
         run = Run(out, dataclasses.asdict(key), summary=SUMMARY, formats={"format": key.format})
         if (before := run.finished) is not None:
             return before
@@ -109,7 +109,7 @@ def write_latents(
                 "engine": engine,
                 "seed": seed,
                 "lam": named,
-                "corpus": str(corpus.root),
+                "corpus": str(corpus.folder),
                 "part_frames": part_frames,
             }
             return run.finish(summary)

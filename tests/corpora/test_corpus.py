@@ -51,7 +51,7 @@ def test_some_clips_are_the_same_as_among_all(corpus):
 
 
 def test_a_clip_decodes_to_the_pixels_that_each_frame_alone_has(corpus):
-    members = dict(iterate_shard(corpus.root / SHARDS / corpus.clips[0].shard, None, {"mp4"}))
+    members = dict(iterate_shard(corpus.folder / SHARDS / corpus.clips[0].shard, None, {"mp4"}))
     for mp4 in (members[row.clip_id]["mp4"] for row in corpus.clips if row.clip_id in members):
         with av.open(io.BytesIO(mp4)) as container:
             alone = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -86,7 +86,7 @@ def test_a_damaged_shard_is_named(corpus, tmp_path):
     import shutil
 
     copy = tmp_path / "copy"
-    shutil.copytree(corpus.root, copy)
+    shutil.copytree(corpus.folder, copy)
     (first, second, *_) = sorted((copy / "shards").iterdir())
     first.write_bytes(second.read_bytes())
     with pytest.raises(ValueError, match=f"{first.name} lacks"):

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 import jobs
+from corpora.clips.corpus import Corpus
 from jobs.commands.ground import GroundConfig
 from jobs.commands.train_lam import TrainLamConfig
-from jobs.functions import configured
+from jobs.functions import configured, folder_of
+from jobs.results import Result
 from lapa.recipes import RECIPES
+from tests.builders.corpora import write_corpus
 from tests.builders.datasets import CAMERAS, lerobot_v3
 from vla.recipes import FIELDS
 
@@ -104,3 +107,9 @@ def test_a_notebook_trains_fine_tunes_and_evaluates(tmp_path: Path, monkeypatch:
         data, out=tmp_path / "tuned", policy=base, embodiment="two_link", episodes="0", cameras=[CAMERAS[0]], **short
     )
     assert again.summary["steps"] == 2
+
+
+def test_a_job_reads_from_what_was_opened_as_from_its_folder(tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "corpus", [0, 1])
+    for place in (folder, str(folder), Corpus(folder), Result(folder, {})):
+        assert folder_of(place) == folder

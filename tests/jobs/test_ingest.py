@@ -238,7 +238,7 @@ def test_clip_ids_depend_on_content_and_place_alone(tmp_path, videos, corpus):
 
 def test_the_bytes_do_not_depend_on_workers(corpus, videos, tmp_path):
     other = make(tmp_path / "c", videos, workers=3)
-    assert contents(other.root) == contents(corpus.root)
+    assert contents(other.folder) == contents(corpus.folder)
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning:ray")
@@ -250,14 +250,14 @@ def test_ray_gives_the_same_bytes(corpus, videos, tmp_path):
         other = make(tmp_path / "c", videos, engine="ray", workers=2)
     finally:
         ray.shutdown()
-    assert contents(other.root) == contents(corpus.root)
+    assert contents(other.folder) == contents(corpus.folder)
 
 
 def test_shards_are_closed_at_their_size(videos, tmp_path):
     import dataclasses
 
     corpus = make(tmp_path / "c", videos, settings=dataclasses.replace(SMALL, shard_mb=0.1))
-    shards = sorted(corpus.root.glob("shards/*"))
+    shards = sorted(corpus.folder.glob("shards/*"))
     assert len(shards) > 2
     assert [shard.name for shard in shards] == [f"clips-{number:06d}.tar" for number in range(len(shards))]
     assert max(shard.stat().st_size for shard in shards) < 0.25e6
@@ -272,7 +272,7 @@ def test_shards_are_closed_at_their_size(videos, tmp_path):
 def test_webdataset_reads_the_shards(corpus):
     import webdataset
 
-    shards = [str(path) for path in sorted((corpus.root / "shards").glob("*.tar"))]
+    shards = [str(path) for path in sorted((corpus.folder / "shards").glob("*.tar"))]
     samples = list(webdataset.WebDataset(shards, shardshuffle=False, empty_check=False))
     assert [sample["__key__"] for sample in samples] == [row.clip_id for row in corpus.clips]
     record = json.loads(samples[0]["json"])
@@ -289,7 +289,7 @@ def test_counts_and_hours_add_up(corpus):
     assert summary["hours_seen"] * 3600 == pytest.approx(sum(row.seconds for row in rows), abs=0.05)
     assert summary["hours"] * 3600 == pytest.approx(sum(row.seconds for row in corpus.clips), abs=0.05)
     assert sum(cell["count"] for cell in summary["decoders"].values()) == len(corpus.clips)
-    timing = json.loads((corpus.root / "timing.json").read_text())
+    timing = json.loads((corpus.folder / "timing.json").read_text())
     assert timing["wall_s"] > 0
     assert timing["video_hours_per_hour"] > 0
 
