@@ -82,7 +82,7 @@ def test_every_row_has_its_columns_filled_sensibly(tmp_path):
         assert row.kept == (row.reason == "") == (row.shard != "") == (row.index_in_shard >= 0)
         assert row.source == row.group
     assert rows[0].content_hash
-    assert rows[0].action_space == "h264"
+    assert rows[0].codec == "h264"
     assert rows[-1].seconds == 0
 
 

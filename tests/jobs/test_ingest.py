@@ -80,7 +80,7 @@ def test_every_kind_of_video_becomes_clips(corpus, videos):
     rows = {row.source: row for row in corpus.clips}
     assert (rows["phone.mp4"].width, rows["phone.mp4"].height) == (96, 160)
     assert rows["odd.webm"].width == 161
-    assert {rows[name].action_space for name in ("hevc.mkv", "av1.mp4", "mjpeg.avi", "gif.gif")} == {
+    assert {rows[name].codec for name in ("hevc.mkv", "av1.mp4", "mjpeg.avi", "gif.gif")} == {
         "hevc",
         "av1",
         "mjpeg",
