@@ -223,24 +223,22 @@ def _rollouts(job: CellJob, policy: Any, folder: Path) -> list[dict[str, Any]]:
     """Successes from the starts that all cells share; resumed start by start."""
     from corpora.simulation.metaworld import Look
     from jobs.evaluation.acting import metaworld_act
-    from jobs.evaluation.closed_loop import play
+    from jobs.evaluation.closed_loop import ClosedLoopSettings, play
     from jobs.evaluation.rollout_log import RolloutLog
 
     settings = {"tasks": job.tasks, "starts": job.budget.starts, "execute": job.budget.execute}
     log = RolloutLog(folder / "rollouts.jsonl", settings)
-    play(
-        metaworld_act(policy, EMBODIMENT, seed=0),
+    how = ClosedLoopSettings(
         job.tasks,
         job.budget.starts,
-        look=Look(size=job.data.size),
         execute=job.budget.execute,
         max_steps=job.budget.max_steps,
-        seed=0,
+        look=Look(size=job.data.size),
+        videos=0,
         workers=1,
         slots=12,
-        skip=log.done(),
-        on_complete=log.add,
     )
+    play(metaworld_act(policy, EMBODIMENT), how, skip=log.done(), on_complete=log.add)
     ordered = sorted(log.rollouts, key=lambda rollout: (rollout.task, rollout.start))
     return [{"task": r.task, "start": r.start, "success": r.success, "steps": r.steps} for r in ordered]
 

@@ -23,7 +23,6 @@ from jobs.ablation.findings import (
     seeds_in_words,
     verdict,
 )
-from jobs.ablation.statistics import summarise
 from jobs.ablation.tables import COST, control_words, cost_cells, costs, matched_words
 from lapa.reporting.page import render as render_page
 
@@ -32,10 +31,9 @@ REFUSED = ("script", "foreignObject", "image", "use", "a", "iframe")
 """Elements of a drawing that do more than draw."""
 
 
-def write_page(result: Mapping[str, Any], path: str | Path, statistics: Statistics | None = None) -> None:
-    """Writes the page; `statistics` are computed where they are not given (seed: settings' `seed`, else 0)."""
-    found = statistics or summarise(result, seed=int(result["settings"].get("seed", 0)))
-    Path(path).write_text(render(result, found), "utf-8")
+def write_page(result: Mapping[str, Any], path: str | Path, statistics: Statistics) -> None:
+    """Writes the page."""
+    Path(path).write_text(render(result, statistics), "utf-8")
 
 
 def render(result: Mapping[str, Any], statistics: Statistics) -> str:

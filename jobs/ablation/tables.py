@@ -11,14 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.ablation.findings import CONTROL, Comparison, Statistics, at, percent, verdict
-from jobs.ablation.statistics import summarise
 
 
-def print_tables(
-    result: Mapping[str, Any], statistics: Statistics | None = None, *, console: Console | None = None
-) -> None:
-    """Prints the ablation; `statistics` are computed where they are not given (seed: settings' `seed`, else 0)."""
-    found = statistics or summarise(result, seed=int(result["settings"].get("seed", 0)))
+def print_tables(result: Mapping[str, Any], found: Statistics, *, console: Console | None = None) -> None:
+    """Prints the ablation."""
     out = console or Console()
     out.print(success_table(result, found))
     out.print(f"[bold]{escape(found.headline)}.[/bold]")

@@ -5,10 +5,85 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
-from jobs.benchmarks.settings import BenchExtractConfig, BenchPolicyConfig
 from jobs.cli import closest, parse
+
+
+@dataclass(frozen=True)
+class BenchExtractConfig:
+    """How near extraction comes to the speed of its slower stage."""
+
+    lam: Path | None = None
+    """Run folder of giza train-lam; by default a small model with random weights, which is as fast."""
+    corpus: Path | None = None
+    """Folder of giza ingest; by default the sample corpus, which is ingested first."""
+    video: tuple[Path, ...] = ()
+    """Videos to ingest first, instead of a corpus."""
+    out: Path = Path("out/bench-extract")
+    """Folder for bench.json and what had to be made first."""
+    gap_s: float | None = None
+    """Time between the frames of a pair in seconds; by default the model's."""
+    stride_s: float = 0.1
+    """Pairs of a clip begin at least this many seconds apart."""
+    batch_size: int = 64
+    """Pairs that go through the model at once."""
+    workers: int | None = None
+    """Threads that feed; by default as giza extract chooses."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs."""
+    rounds: int = 5
+    """Times that feed, model and whole are measured in turn."""
+    seconds: float = 3.0
+    """Least time of each measurement."""
+    seed: int = 0
+    """Of the random weights."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise ValueError(f"rounds {self.rounds}: must be at least 1; try 5")
+        if self.seconds <= 0:
+            raise ValueError(f"seconds {self.seconds}: must be above 0; try 3")
+        if self.corpus is not None and self.video:
+            raise ValueError("--corpus and --video exclude each other: give one of them")
+
+
+@dataclass(frozen=True)
+class BenchPolicyConfig:
+    """How long a chunk takes, and where the time goes."""
+
+    policy: str = ""
+    """Run folder or hub name; empty: --recipe with random weights, which is as fast."""
+    recipe: str = "small"
+    """Name of a recipe of giza ground."""
+    out: Path = Path("out/bench-policy")
+    """Folder for bench.json."""
+    cameras: int = 1
+    """Pictures of one observation."""
+    source_size: int = 480
+    """Pixels of the camera's picture, which is resized in preprocessing."""
+    compiled: bool = True
+    """Also with torch.compile."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of weights and activations."""
+    device: str = ""
+    """cpu or cuda; default: the GPU where there is one."""
+    repeats: int = 30
+    """Chunks that are timed; medians are reported."""
+    warmup: int = 5
+    """Chunks before those."""
+    threads: int = 0
+    """Cores of the model; 0: all."""
+    seed: int = 0
+    """Of weights and pictures."""
+
+    def __post_init__(self) -> None:
+        for name in ("cameras", "source_size", "repeats"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least 1")
+
 
 BENCHES: dict[str, tuple[str, type[Any], str]] = {
     "extract": ("extract", BenchExtractConfig, "pairs/s of giza extract over its slower stage alone"),

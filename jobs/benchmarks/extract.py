@@ -25,7 +25,7 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.parts import plan_parts
 from corpora.store.files import available_cores, write_json
 from corpora.store.provenance import provenance
-from jobs.benchmarks.settings import BenchExtractConfig
+from jobs.benchmarks.command import BenchExtractConfig
 from jobs.commands import ingest
 from jobs.commands.demo import SAMPLE
 from lapa.extraction.engine import ExtractionSettings, choose_device, open_pipeline, peak_memory_mb

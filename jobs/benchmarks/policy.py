@@ -15,7 +15,7 @@ from rich.table import Table
 from corpora.store.files import write_json
 from corpora.store.provenance import provenance
 from corpora.video.image import fit_square
-from jobs.benchmarks.settings import BenchPolicyConfig
+from jobs.benchmarks.command import BenchPolicyConfig
 from vla.checkpoint import build_policy, load_policy
 from vla.policy import ContextTokens, Policy
 from vla.recipes import recipe_named

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpora.store.files import write_json
-from corpora.store.provenance import provenance
+from corpora.store.run import Run
 from jobs.budget import check_budget
 from jobs.cli import parse
 
@@ -35,39 +34,49 @@ class DemoConfig:
 
 
 def run(config: DemoConfig) -> dict[str, Any]:
-    """Runs the four jobs and writes demo.json with the seconds that each took; returns the same."""
+    """Runs the four jobs and writes demo.json with the seconds that each took; returns the same.
+
+    Raises ValueError for an `out` that holds a demo of other settings or is being written to.
+    """
     from rich.console import Console
 
     from jobs.commands import extract, ingest, report, train_lam
     from lapa.recipes import RECIPES
 
-    console = Console()
-    out = config.out
+    console, out, recipe = Console(), config.out, RECIPES["small"]
+    corpus, lam, latents, card = (out / name for name in ("corpus", "lam", "latents", "report"))
     seconds: dict[str, float] = {}
 
-    def timed(name: str, what: str, job: Any) -> Any:
+    def timed(name: str, what: str, job: Callable[[Any], Any], settings: Any) -> Any:
         console.rule(f"[bold]giza {name}[/]  {what}")
         start = time.monotonic()
-        result = job()
+        result = job(settings)
         seconds[name] = round(time.monotonic() - start, 1)
         return result
 
-    timed("ingest", "the sample videos to clips", lambda: ingest.run(
-        ingest.IngestConfig(inputs=(str(SAMPLE),), out=out / "corpus", seed=config.seed)))  # fmt: skip
-    recipe = RECIPES["small"]
-    timed("train-lam", f"recipe small, {config.steps} steps", lambda: train_lam.run(
-        train_lam.TrainLamConfig(
-            corpus=out / "corpus", out=out / "lam", seed=config.seed, steps=config.steps, minutes=config.minutes,
-            model=recipe.model, training=recipe.training)))  # fmt: skip
-    timed("extract", "latent actions of every pair", lambda: extract.run(
-        extract.ExtractConfig(lam=out / "lam", corpus=out / "corpus", out=out / "latents", seed=config.seed)))  # fmt: skip
-    card = timed("report", "may I trust these latents?", lambda: report.run(
-        report.ReportConfig(
-            lam=out / "lam", corpus=out / "corpus", latents=out / "latents", out=out / "report", seed=config.seed)))  # fmt: skip
-    summary = {"seconds": seconds, "verdict": card.verdict.text, "config": dataclasses.asdict(config)}
-    write_json(out / "demo.json", summary | {"provenance": provenance()})
-    page = (out / "report" / "report.html").resolve()
-    console.print(f"[bold]{page}[/] shows the pictures; the whole demo took {sum(seconds.values()):.0f} s")
+    run = Run(out, {name: value for name, value in vars(config).items() if name != "out"}, summary="demo.json")
+    summary = run.finished
+    if summary is None:
+        with run.claim():
+            to_ingest = ingest.IngestConfig(inputs=(str(SAMPLE),), out=corpus, seed=config.seed)
+            timed("ingest", "the sample videos to clips", ingest.run, to_ingest)
+            to_train = train_lam.TrainLamConfig(
+                corpus,
+                lam,
+                seed=config.seed,
+                steps=config.steps,
+                minutes=config.minutes,
+                model=recipe.model,
+                training=recipe.training,
+            )
+            timed("train-lam", f"recipe small, {config.steps} steps", train_lam.run, to_train)
+            to_extract = extract.ExtractConfig(lam, corpus, latents, seed=config.seed)
+            timed("extract", "latent actions of every pair", extract.run, to_extract)
+            to_report = report.ReportConfig(lam, corpus, latents, card, seed=config.seed)
+            verdict = timed("report", "may I trust these latents?", report.run, to_report).verdict.text
+            summary = run.finish({"seconds": seconds, "verdict": verdict, "config": dataclasses.asdict(config)})
+    page, took = (card / "report.html").resolve(), sum(summary["seconds"].values())
+    console.print(f"[bold]{page}[/] shows the images; the whole demo took {took:.0f} s")
     return summary
 
 

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jobs.cli import parse
-from jobs.console import print_ending
+from jobs.console import bar, print_ending
 
 
 @dataclass(frozen=True)
@@ -56,28 +54,13 @@ def run(config: ExtractConfig) -> dict[str, Any]:
     from lapa.extraction.extract import write_latents
 
     options = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    with _progress() as bar:
-        task = bar.add_task("extracting", total=None, pairs_per_s=0.0)
-        began = time.perf_counter()
+    began = time.perf_counter()
+    with bar("extracting", unit="clips", keep=True) as show:
 
-        def show(clips: int, total: int, pairs: int) -> None:
-            speed = pairs / max(time.perf_counter() - began, 1e-9)
-            bar.update(task, completed=clips, total=total, pairs_per_s=speed)
+        def progress(clips: int, total: int, pairs: int) -> None:
+            show(clips, total, f"extracting, {pairs / max(time.perf_counter() - began, 1e-9):.0f} pairs/s")
 
-        return write_latents(**options, progress=show)
-
-
-def _progress() -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("clips"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[pairs_per_s]:.0f} pairs/s"),
-    )
-    return Progress(*columns, console=Console(stderr=True))
+        return write_latents(**options, progress=progress)
 
 
 def table(summary: dict[str, Any]) -> Table:

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from corpora.ingestion.pipeline import IngestRun, ingest
 from corpora.ingestion.settings import IngestSettings
 from corpora.sources.source import SourceDefaults
 from jobs.cli import parse
-from jobs.console import print_ending
+from jobs.console import bar, print_ending
 
 
 @dataclass(frozen=True)
@@ -50,23 +48,12 @@ def run(config: IngestConfig) -> dict[str, Any]:
     """Ingests and returns the summary; see `corpora.ingestion.pipeline.ingest`."""
     defaults = SourceDefaults(config.tier, config.embodiment, config.text, tuple(config.cameras))
     how = IngestRun(config.out, config.engine, config.workers, config.file_timeout_s, config.seed)
-    columns = (
-        TextColumn("{task.description:<16}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("sources"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[video]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=None, video="")
+    with bar("", unit="sources", keep=True) as show:
 
-        def show(phase: str, done: int, total: int, seconds: float) -> None:
-            bar.update(
-                task, description=phase, completed=done, total=total or None, video=f"{seconds / 3600:.3f} h of video"
-            )
+        def progress(phase: str, done: int, total: int, seconds: float) -> None:
+            show(done, total, f"{phase}: {seconds / 3600:.3f} h of video")
 
-        return ingest(config.inputs, config.settings, defaults, how, show)
+        return ingest(config.inputs, config.settings, defaults, how, progress)
 
 
 def table(summary: dict[str, Any]) -> Table:

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from corpora.episodes.lerobot_writer import LeRobotFormat, LeRobotWriter
@@ -26,7 +24,7 @@ from corpora.store.files import write_json
 from corpora.store.run import Run
 from corpora.video.encode import VideoEncoding
 from jobs.cli import parse
-from jobs.console import print_ending
+from jobs.console import bar, print_ending
 
 SUMMARY = "simulate.json"
 MODALITY = "meta/modality.json"
@@ -115,26 +113,16 @@ def run(config: SimulateConfig) -> dict[str, Any]:
 
 def _record(config: SimulateConfig, writer: LeRobotWriter, started: float) -> tuple[list[dict[str, Any]], int]:
     """Simulates the missing episodes and writes the dataset; facts of each episode, and the frames of this call."""
-    frames, names = 0, task_names(config.tasks)
-    columns = (
-        TextColumn("{task.description:<26}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("episodes"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[rate]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        shown = bar.add_task("", total=len(names) * config.episodes, rate="")
+    names = task_names(config.tasks)
+    total, done, frames = len(names) * config.episodes, 0, 0
+    with bar("", unit="episodes", keep=True) as show:
         for number, task in enumerate(names):
             missing = [k for k in range(config.episodes) if not writer.is_staged(number * config.episodes + k)]
-            bar.update(shown, description=task, advance=config.episodes - len(missing))
+            done += config.episodes - len(missing)
+            show(done, total, task)
             for recorded in _simulate_task(config, writer, task, number * config.episodes, missing):
-                frames += recorded
-                rate = frames / (time.perf_counter() - started)
-                bar.update(shown, advance=1, rate=f"{rate:.0f} frames/s")
-    total = len(names) * config.episodes
+                done, frames = done + 1, frames + recorded
+                show(done, total, f"{task}, {frames / (time.perf_counter() - started):.0f} frames/s")
     writer.finish(total, features=() if config.action_free else None)
     if config.truth is not None:
         writer.write_truth(total, config.truth)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -34,10 +35,8 @@ from jobs.evaluation.rollouts import (
     Observation,
     RolloutPool,
     RolloutRequest,
-    RolloutResult,
     RolloutSettings,
     control_steps,
-    start_seed,
 )
 from jobs.evaluation.videos import contact_sheet, write_video
 
@@ -90,6 +89,13 @@ class ClosedLoopSettings:
     """Environments of each process that play side by side."""
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("starts", "execute", "workers", "slots"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")
+        if not 1 <= self.max_steps <= MAX_STEPS:
+            raise ValueError(f"max_steps {self.max_steps}: must be within 1 to {MAX_STEPS}, Meta-World's own limit")
+
 
 def closed_loop(
     act: Act,
@@ -119,11 +125,11 @@ def closed_loop(
             "camera": settings.look.camera,
         },
     )
-    told = language_instructions() if settings.language_check else {}
+    instructions = language_instructions() if settings.language_check else {}
     wanted = [
         (task, start, text)
         for task in tasks
-        for text in told.get(task, (INSTRUCTIONS[task],))
+        for text in instructions.get(task, (INSTRUCTIONS[task],))
         for start in range(settings.starts)
     ]
     began, steps = time.perf_counter(), 0
@@ -139,19 +145,11 @@ def closed_loop(
     progress(len(set(wanted) & played.done()), len(wanted))
     play(
         act,
-        tasks,
-        settings.starts,
-        look=settings.look,
-        execute=settings.execute,
-        max_steps=settings.max_steps,
-        seed=settings.seed,
-        workers=settings.workers,
-        slots=settings.slots,
-        instructions=told,
+        settings,
+        instructions=instructions,
         step_s=step_s,
         history_s=history_s,
         skip=played.done(),
-        videos=settings.videos,
         on_complete=on_complete,
     )
     order = {key: place for place, key in enumerate(wanted)}
@@ -170,84 +168,68 @@ def closed_loop(
 
 def play(
     act: Act | Literal["expert"],
-    tasks: Sequence[str],
-    starts: int,
+    settings: ClosedLoopSettings,
     *,
-    look: Look | None = None,
-    execute: int = 8,
-    max_steps: int = 250,
-    seed: int = 0,
-    workers: int = 2,
-    slots: int = 6,
-    instructions: Mapping[str, Sequence[str]] | None = None,
+    instructions: Mapping[str, Sequence[str]] = MappingProxyType({}),
     step_s: float = 1 / CONTROL_HZ,
     history_s: Sequence[float] = (0.0,),
     skip: Collection[tuple[str, int, str]] = (),
-    videos: int = 0,
-    on_complete: Callable[[Rollout], None] | None = None,
+    on_complete: Callable[[Rollout], None] = lambda rollout: None,
 ) -> list[Rollout]:
-    """Rollouts of `act` from `starts` unseen initial states of each task; in the order of tasks, instructions and starts.
+    """Rollouts of `act` from unseen initial states of each task; in the order of tasks, instructions and initial states.
 
-    `act`: the policy, or "expert" for Meta-World's script. `execute` steps of each chunk are executed, each held for
-    `step_s` seconds. `instructions`: task -> what the policy is told, one rollout of every initial state for each; tasks that it
-    does not name are told their own instruction. `history_s`: ages of the frames in the policy's pictures, oldest first.
-    `workers` processes play `slots` environments each. `skip`: rollouts (task, start, instruction) that are not needed.
-    The first `videos` initial states of each task and instruction bring their frames. `on_complete` is called with each
-    rollout as it ends. Call it from a program's main module (processes are spawned).
+    `act`: the policy, or "expert" for Meta-World's script. Each step of a chunk is held for `step_s` seconds.
+    `instructions`: task -> instructions that the policy is given, one rollout of every initial state for each; other tasks
+    have their own. `history_s`: ages of the frames in the policy's images, oldest first. `skip`: rollouts (task, start,
+    instruction) that are not needed. `on_complete` is called with each rollout as it ends. Call it from a program's main
+    module (processes are spawned).
 
     Raises ValueError for wrong arguments, a missing simulator and chunks of a wrong shape.
     """
     require_offscreen_gl()
-    names = task_names(tasks)
-    told = {task_name(name): list(texts) for name, texts in (instructions or {}).items()}
-    settings = _settings(look or Look(), execute, step_s, max_steps, seed, history_s, act == "expert")
-    if starts < 1 or workers < 1 or slots < 1:
-        raise ValueError(f"starts {starts}, workers {workers}, slots {slots}: each must be at least 1")
+    names = task_names(settings.tasks or DEFAULT_TASKS)
+    given = {task_name(name): list(texts) for name, texts in instructions.items()}
+    common = _common(settings, step_s, history_s, act == "expert")
     requests = [
-        RolloutRequest(task, start, instruction, video=start < videos)
-        for start in range(starts)
+        RolloutRequest(task, start, instruction, video=start < settings.videos)
+        for start in range(settings.starts)
         for task in names
-        for instruction in dict.fromkeys(told.get(task, [INSTRUCTIONS[task]]))
+        for instruction in dict.fromkeys(given.get(task, [INSTRUCTIONS[task]]))
         if (task, start, instruction) not in skip
     ]
     rollouts: list[Rollout] = []
     if not requests:
         return rollouts
-    with RolloutPool(requests, settings, workers=workers, slots=slots) as pool:
+    with RolloutPool(requests, common, workers=settings.workers, slots=settings.slots) as pool:
         for number, (observations, results) in enumerate(pool):
             for ended in results:
-                rollouts.append(_rollout(ended, seed))
-                if on_complete is not None:
-                    on_complete(rollouts[-1])
-            chunks = np.zeros((0, execute, 4), np.float32)
+                rollouts.append(ended)
+                on_complete(ended)
+            chunks = np.zeros((0, settings.execute, 4), np.float32)
             if observations:
                 assert act != "expert"
-                chunks = checked_chunks(act(_observations(observations, number)), len(observations), execute)
+                chunks = checked_chunks(act(_observations(observations, number)), len(observations), settings.execute)
             pool.answer(chunks)
     order = {request[:3]: place for place, request in enumerate(sorted(requests, key=lambda r: names.index(r.task)))}
     return sorted(rollouts, key=lambda rollout: order[rollout.key])
 
 
-def _settings(
-    look: Look,
-    execute: int,
-    step_s: float,
-    max_steps: int,
-    seed: int,
-    history_s: Sequence[float],
-    expert: bool,
-) -> RolloutSettings:
-    if execute < 1:
-        raise ValueError(f"execute {execute}: must be at least 1 step of the chunk")
-    if not 1 <= max_steps <= MAX_STEPS:
-        raise ValueError(f"max_steps {max_steps}: must be within 1 to {MAX_STEPS}, Meta-World's own limit")
+def _common(settings: ClosedLoopSettings, step_s: float, history_s: Sequence[float], expert: bool) -> RolloutSettings:
     ages = tuple(round(age * CONTROL_HZ) for age in history_s)
     if not ages or ages[-1] != 0 or list(ages) != sorted(set(ages), reverse=True):
         raise ValueError(
             f"history_s {tuple(history_s)}: ages in seconds, oldest first, at least 1/{CONTROL_HZ} s apart, the last 0"
         )
-    video_every = CONTROL_HZ // VIDEO_HZ
-    return RolloutSettings(look, execute, control_steps(step_s), max_steps, seed, ages, video_every, expert)
+    return RolloutSettings(
+        settings.look,
+        settings.execute,
+        control_steps(step_s),
+        settings.max_steps,
+        settings.seed,
+        ages,
+        CONTROL_HZ // VIDEO_HZ,
+        expert,
+    )
 
 
 def _observations(observations: Sequence[Observation], number: int) -> Observations:
@@ -274,18 +256,3 @@ def checked_chunks(chunks: Any, count: int, execute: int) -> NDArray[np.float32]
     if not np.isfinite(actions).all():
         raise ValueError("the policy answered NaN or infinity; its training diverged")
     return actions
-
-
-def _rollout(result: RolloutResult, seed: int) -> Rollout:
-    request = result.request
-    return Rollout(
-        task=request.task,
-        start=request.start,
-        start_seed=start_seed(seed, request.task, request.start),
-        instruction=request.instruction,
-        success=result.success,
-        turned=result.turned,  # type: ignore[arg-type]
-        steps=result.steps,
-        seconds=result.steps / CONTROL_HZ,
-        frames=result.frames,
-    )

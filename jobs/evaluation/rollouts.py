@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corpora.simulation.metaworld import CONTROL_HZ, Look, MetaWorldEnv, episode_generator
 from corpora.simulation.tasks import INSTRUCTIONS
+from jobs.evaluation.rollout_log import Rollout
 
 
 def start_seed(seed: int, task: str, start: int) -> int:
@@ -74,16 +75,6 @@ class Observation(NamedTuple):
     """[11], see corpora.simulation.metaworld.STATE_NAMES."""
 
 
-class RolloutResult(NamedTuple):
-    """How one rollout ended."""
-
-    request: RolloutRequest
-    success: bool
-    turned: str | None
-    steps: int
-    frames: NDArray[np.uint8] | None
-
-
 class WorkerError(RuntimeError):
     """An environment's process failed; the message holds its traceback."""
 
@@ -94,7 +85,7 @@ class _Playing:
     def __init__(self, env: MetaWorldEnv, request: RolloutRequest, settings: RolloutSettings) -> None:
         self.env, self.request, self.settings = env, request, settings
         self.state = env.reset(start_seed(settings.seed, request.task, request.start))
-        self.turned: str | None = None
+        self.turned: Literal["open", "close"] | None = None
         self.over = False
         self.seen: dict[int, NDArray[np.uint8]] = {}
         self.frames: list[NDArray[np.uint8]] = []
@@ -146,9 +137,19 @@ class _Playing:
         self.over = env.success or answered or env.steps >= self.settings.max_steps
         self._look()
 
-    def result(self) -> RolloutResult:
-        frames = np.stack(self.frames) if self.request.video else None
-        return RolloutResult(self.request, self.env.success, self.turned, self.env.steps, frames)
+    def result(self) -> Rollout:
+        request, steps = self.request, self.env.steps
+        return Rollout(
+            task=request.task,
+            start=request.start,
+            start_seed=start_seed(self.settings.seed, request.task, request.start),
+            instruction=request.instruction,
+            success=self.env.success,
+            turned=self.turned,
+            steps=steps,
+            seconds=steps / CONTROL_HZ,
+            frames=np.stack(self.frames) if request.video else None,
+        )
 
 
 class _Worker:
@@ -158,7 +159,7 @@ class _Worker:
         self.waiting = list(requests)
         self.settings = settings
         self.idle: list[MetaWorldEnv] = []
-        self.results: list[RolloutResult] = []
+        self.results: list[Rollout] = []
         self.playing: list[_Playing] = []
         for _ in range(min(slots, len(requests))):
             self._begin()
@@ -210,7 +211,7 @@ class _Worker:
         if self.settings.expert:
             self._begin()
 
-    def report(self) -> tuple[list[Observation], list[RolloutResult], bool]:
+    def report(self) -> tuple[list[Observation], list[Rollout], bool]:
         """Observations, rollouts that ended since the last report, and whether there is more to come."""
         results, self.results = self.results, []
         return [playing.observation() for playing in self.playing], results, bool(self.playing or self.waiting)
@@ -295,11 +296,11 @@ class RolloutPool:
     def __iter__(self) -> RolloutPool:
         return self
 
-    def __next__(self) -> tuple[list[Observation], list[RolloutResult]]:
+    def __next__(self) -> tuple[list[Observation], list[Rollout]]:
         if not self._pipes:
             raise StopIteration
         observations: list[Observation] = []
-        results: list[RolloutResult] = []
+        results: list[Rollout] = []
         counts: list[int] = []
         ended: list[Connection] = []
         for pipe in self._pipes:
@@ -317,7 +318,7 @@ class RolloutPool:
         self._counts = counts
         return observations, results
 
-    def _receive(self, pipe: Connection) -> tuple[list[Observation], list[RolloutResult], bool]:
+    def _receive(self, pipe: Connection) -> tuple[list[Observation], list[Rollout], bool]:
         try:
             message = pipe.recv()
         except (EOFError, ConnectionResetError) as error:

@@ -40,18 +40,16 @@ class Share:
         }
 
 
-def wilson(successes: int, trials: int, *, confidence: float = 0.95) -> Share:
-    """Wilson's score interval (1927) of a share; without trials it is [0, 1].
+def wilson(successes: int, trials: int) -> Share:
+    """Wilson's 95% score interval (1927) of a share; without trials it is [0, 1].
 
-    Raises ValueError unless 0 <= successes <= trials and 0 < confidence < 1.
+    Raises ValueError unless 0 <= successes <= trials.
     """
     if not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes of {trials} trials: successes must be within 0 and trials")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence {confidence}: must be between 0 and 1, e.g. 0.95")
     if trials == 0:
         return Share(0, 0, 0.0, 1.0)
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    z = NormalDist().inv_cdf(0.5 + 0.95 / 2)
     rate = successes / trials
     centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
@@ -86,32 +84,14 @@ def resamples(groups: int, draws: int, seed: int) -> NDArray[np.float64]:
     return rng.multinomial(groups, np.full(groups, 1 / groups), size=draws).astype(np.float64)
 
 
-def bootstrap_mean(
-    sums: NDArray[np.floating[Any]],
-    counts: NDArray[Any],
-    *,
-    draws: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Interval:
-    """Mean of what was summed within groups, sums [G, ...] over counts [G, ...], with the percentile interval from
-    resampling groups (Efron 1979): the steps of one episode are not independent, episodes are.
+def bootstrap_ratio(top: NDArray[np.float64], bottom: NDArray[np.float64], weights: NDArray[np.float64]) -> Interval:
+    """Ratio of sums over groups, top [G, ...] to bottom [G, ...], with the 95% percentile interval from resampling groups
+    (Efron 1979) by the `weights` [draws, G] of `resamples`: the steps of one episode are not independent, episodes are.
 
     The same seed and number of groups draw the same resamples, so that two methods are compared on the same ones.
     """
-    top = np.asarray(sums, np.float64)
-    bottom = np.asarray(counts, np.float64)
-    bottom = np.broadcast_to(bottom.reshape(bottom.shape + (1,) * (top.ndim - bottom.ndim)), top.shape)
-    return bootstrap_ratio(top, bottom, resamples(len(top), draws, seed), confidence)
-
-
-def bootstrap_ratio(
-    top: NDArray[np.float64], bottom: NDArray[np.float64], weights: NDArray[np.float64], confidence: float = 0.95
-) -> Interval:
-    """Ratio of sums over groups, top [G, ...] to bottom [G, ...], under `weights` [draws, G] of `resamples`."""
-    tail = 50 * (1 - confidence)
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = np.tensordot(weights, top, 1) / np.tensordot(weights, bottom, 1)
         value = top.sum(0) / bottom.sum(0)
-    low, high = np.nanpercentile(drawn, [tail, 100 - tail], axis=0)
+    low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0)
     return Interval(value, low, high)

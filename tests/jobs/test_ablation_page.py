@@ -102,7 +102,7 @@ def check(text: str) -> Nesting:
 
 def test_the_page_is_well_formed_and_says_what_was_found(tmp_path: Path) -> None:
     result = made()
-    write_page(result, tmp_path / "ablation.html")
+    write_page(result, tmp_path / "ablation.html", summarise(result))
     text = (tmp_path / "ablation.html").read_text("utf-8")
     parser = check(text)
     statistics = summarise(result)

@@ -10,9 +10,8 @@ import pytest
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.parts import plan_parts
-from jobs.benchmarks.command import main
+from jobs.benchmarks.command import BenchExtractConfig, main
 from jobs.benchmarks.extract import random_model, run, table
-from jobs.benchmarks.settings import BenchExtractConfig
 from lapa.extraction.engine import ExtractionSettings, open_pipeline
 from lapa.extraction.throughput import end_to_end, feed_alone, model_alone, prepared_sample
 from lapa.pairs.reader import PairReader

@@ -10,7 +10,7 @@ import pytest
 from corpora.simulation import gl as offscreen_gl
 from corpora.simulation.metaworld import Look, MetaWorldEnv, episode_generator
 from corpora.simulation.tasks import INSTRUCTIONS
-from jobs.evaluation.closed_loop import Observations, checked_chunks, play
+from jobs.evaluation.closed_loop import ClosedLoopSettings, Observations, checked_chunks, play
 from jobs.evaluation.rollout_log import (
     ROLLOUT_FORMAT,
     Rollout,
@@ -126,8 +126,9 @@ def test_a_rate_that_meta_world_cannot_hold_is_refused(step_s: float) -> None:
 )
 def test_wrong_arguments_are_refused_before_anything_starts(changes: dict, message: str) -> None:
     fields: dict = {"tasks": ("drawer-open",), "starts": 1, **changes}
+    how = {name: fields.pop(name) for name in ("history_s", "instructions") if name in fields}
     with pytest.raises(ValueError, match=message):
-        play(_nothing, **fields)
+        play(_nothing, ClosedLoopSettings(**fields), **how)
 
 
 @pytest.mark.parametrize(
@@ -180,11 +181,11 @@ def test_the_faucet_is_turned_exactly_where_meta_world_says_so() -> None:
 def test_the_expert_succeeds_and_the_number_of_workers_changes_nothing() -> None:
     tasks = ("faucet-open", "faucet-close")
     ended: list[Rollout] = []
-    one = play("expert", tasks, 3, look=LOOK, workers=1, slots=1, videos=1, on_complete=ended.append)
+    one = play("expert", ClosedLoopSettings(tasks, 3, look=LOOK, workers=1, slots=1), on_complete=ended.append)
     assert [each.key for each in one] == [(task, k, INSTRUCTIONS[task]) for task in tasks for k in range(3)]
     assert all(each.success for each in one) and sorted(map(repr, ended)) == sorted(map(repr, one))
     assert {each.turned for each in one[:3]} == {"open"} and {each.turned for each in one[3:]} == {"close"}
-    two = play("expert", tasks, 3, look=LOOK, workers=2, slots=2, skip={one[1].key})
+    two = play("expert", ClosedLoopSettings(tasks, 3, look=LOOK, workers=2, slots=2), skip={one[1].key})
     assert two == [one[0], *one[2:]]
     frames = one[0].frames
     assert frames is not None and frames.shape == (1 + -(-one[0].steps // 4), 32, 32, 3) and one[1].frames is None
@@ -211,8 +212,8 @@ def test_a_policy_sees_what_the_environment_shows_and_its_chunk_is_executed_as_i
         level = np.array([0.5 if text == "a" else -0.5 for text in now.instruction])
         return np.linspace(0.2, 1, 4)[None, :, None] * level[:, None, None] * np.array([1.0, 0.5, -0.3, 0.0])
 
-    settings = {"look": LOOK, "execute": 3, "step_s": 1 / 40, "history_s": (3 / 80, 0.0), "max_steps": 15}
-    rollouts = play(act, ("drawer-open",), 1, workers=1, slots=2, instructions=told, **settings)
+    settings = ClosedLoopSettings(("drawer-open",), 1, look=LOOK, execute=3, max_steps=15, workers=1, slots=2)
+    rollouts = play(act, settings, instructions=told, step_s=1 / 40, history_s=(3 / 80, 0.0))
     assert [each.instruction for each in rollouts] == ["a", "b"]
     assert [each.steps for each in rollouts] == [15, 15] and not any(each.success for each in rollouts)
     assert [now.round for now in seen] == [0, 1, 2]
@@ -238,4 +239,4 @@ def test_a_policy_sees_what_the_environment_shows_and_its_chunk_is_executed_as_i
 def test_a_failing_environment_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", "wgl")  # not on Linux: the workers fail when they draw
     with pytest.raises(WorkerError, match="Traceback"):
-        play(_nothing, ("reach",), 1, look=LOOK, workers=1)
+        play(_nothing, ClosedLoopSettings(("reach",), 1, look=LOOK, workers=1))
