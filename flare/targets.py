@@ -25,6 +25,9 @@ from flare.config import FlareConfig
 from flare.slow_copy import SlowCopy
 from flare.vision import FrozenText, FrozenVision
 
+MOMENTUM = 0.1
+"""Share of the last batch in the statistics of a `StandardisedTarget`."""
+
 
 class TargetEncoder(nn.Module, ABC):
     """Future images uint8 [B, V, 3, S, S], B instructions, bool [B, V] (False: camera missing) -> float32 [B, M, D].
@@ -145,7 +148,7 @@ class StandardisedTarget(TargetEncoder):
     """`inner`, each feature of each token less its running mean and divided by its running deviation.
 
     Token by token, because a camera that stands still shows each of them its own background, which alone would give a
-    cosine near 1 to whoever predicts the mean. The statistics are buffers [M, D] that move in `update`, by `momentum` of the
+    cosine near 1 to whoever predicts the mean. The statistics are buffers [M, D] that move in `update`, by `MOMENTUM` of the
     last encoded batch's, alike on all ranks; before the first update a batch is standardised by its own. They must follow
     faster than the average that they describe (decay 0.995, 200 steps): behind it, the distance is one more common direction.
     """
@@ -154,10 +157,10 @@ class StandardisedTarget(TargetEncoder):
     variance: Tensor
     started: Tensor
 
-    def __init__(self, inner: TargetEncoder, *, momentum: float = 0.1) -> None:
+    def __init__(self, inner: TargetEncoder) -> None:
         super().__init__()
         self.inner = inner
-        self.tokens, self.dim, self.momentum = inner.tokens, inner.dim, momentum
+        self.tokens, self.dim = inner.tokens, inner.dim
         self.register_buffer("mean", torch.zeros(inner.tokens, inner.dim))
         self.register_buffer("variance", torch.ones(inner.tokens, inner.dim))
         self.register_buffer("started", torch.zeros(inner.tokens, dtype=torch.bool))
@@ -193,7 +196,7 @@ class StandardisedTarget(TargetEncoder):
         self._last = None
         sums = _sum_over_ranks(torch.cat([votes * mean, votes * variance, votes], 1))  # a rank may have had no future
         total = sums[:, -1:]
-        share = torch.where(self.started[:, None], self.momentum, 1.0) * (total > 0)
+        share = torch.where(self.started[:, None], MOMENTUM, 1.0) * (total > 0)
         self.mean.lerp_(sums[:, : self.dim] / total.clamp_min(1), share)
         self.variance.lerp_(sums[:, self.dim : -1] / total.clamp_min(1), share)
         self.started |= total[:, 0] > 0

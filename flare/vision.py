@@ -24,22 +24,21 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class FrozenVision(nn.Module):
     """The vision tower of `name`: uint8 [B, 3, S, S] -> patch tokens float32 [B, N, D].
 
-    Frozen and in evaluation mode unless `trainable`. Raises ValueError where it cannot be loaded or has no tower that
+    Frozen, and always in evaluation mode. Raises ValueError where it cannot be loaded or has no tower that
     reads plain images.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, name: str, *, trainable: bool = False) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
         config, model = _load(name, "vision")
         vision = getattr(config, "vision_config", config)
         if not hasattr(vision, "patch_size"):
             raise ValueError(f"'{name}' is no vision model: give DINOv2, DINOv3, SigLIP2, CLIP, SmolVLM or V-JEPA2")
         self.net = getattr(model, "vision_model", model)
-        self.trainable = trainable
-        self.net.eval().requires_grad_(trainable)
+        self.net.eval().requires_grad_(False)
         self.video = config.model_type == "vjepa2"
         self.patch = int(vision.patch_size)
         size = getattr(vision, "image_size", 0) or getattr(vision, "crop_size", 0) or 16 * self.patch
@@ -50,9 +49,9 @@ class FrozenVision(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def train(self, mode: bool = True) -> FrozenVision:
-        """A frozen tower stays in evaluation mode."""
+        """Stays in evaluation mode."""
         super().train(mode)
-        self.net.train(mode and self.trainable)
+        self.net.eval()
         return self
 
     def forward(self, images: Tensor) -> Tensor:
@@ -65,7 +64,7 @@ class FrozenVision(nn.Module):
         if x.shape[-2:] != (side, side):
             x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
         x = (x - self.mean) / self.std
-        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+        with torch.no_grad():
             tokens = self.net(**self._inputs(x)).last_hidden_state
         patches = (side // self.patch) ** 2
         if tokens.ndim != 3 or tokens.shape[1] < patches:

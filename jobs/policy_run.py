@@ -21,8 +21,7 @@ from jobs.policy_settings import TrainPolicy
 from jobs.trainer import fit
 from lapa.pairs.batches import loader_workers
 from vla.checkpoint import WEIGHTS, build_policy, load_policy
-from vla.data.features import cacheable, cached_features
-from vla.data.loader import PolicyBatches, TrainingDataset, held_batches
+from vla.data.loader import PolicyBatches, TrainingDataset, cacheable, cached_features, held_batches
 from vla.data.open import open_mixture
 from vla.policy import Policy
 from vla.training import PolicyTraining

@@ -26,7 +26,7 @@ class PolicyBatch(TypedDict, total=False):
     action_mask: Tensor
     """bool [B, H, Da]; False for padded dimensions, for steps past the end, and throughout for a sample without actions."""
     embodiment: Tensor
-    """int64 [B], slot numbers."""
+    """int64 [B]: embodiment_id, the place of its weights in the policy."""
     future: Tensor
     """uint8 [B, V, 3, S, S], the observation a horizon later."""
     has_future: Tensor

@@ -93,7 +93,7 @@ def load_policy(
     if written != FORMAT:
         raise ValueError(f"{path}: a policy of format {written!r}; this version of giza reads {FORMAT}")
     policy = build_policy(config, folder / BACKBONE if (folder / BACKBONE).is_dir() else None)
-    policy.name_slots(slots)
+    policy.name_embodiments(slots)
     try:
         missing, unexpected = load_model(policy, str(folder / WEIGHTS), strict=False)
     except (SafetensorError, RuntimeError) as error:  # cut short or no such file; other shapes

@@ -8,13 +8,29 @@ from typing import Any
 
 from vla.actions.space import ActionSpace
 
+LATENT = "latent"
+"""Latent actions as an embodiment of their own: what giza extract writes is this robot's action."""
+SLOTS = (
+    LATENT,
+    "gr1",
+    "oxe_droid",
+    "agibot_genie1",
+    "unitree_g1",
+    "digit",
+    "aloha",
+    "franka",
+    "metaworld",
+    "new_embodiment",
+)
+"""Names that every policy knows; `Policy.add_embodiment` gives more."""
+
 
 @dataclass(frozen=True)
 class Embodiment:
     """Kept in the policy's checkpoint."""
 
     name: str
-    """Also that of the slot whose weights act."""
+    """Also of the weights that act, which its place among the policy's names chooses."""
     action_space: ActionSpace
     """From the robot's numbers to the policy's and back."""
     step_s: float

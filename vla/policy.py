@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from corpora.video.image import fit_square
 from vla.batch import PolicyBatch, pad_last
-from vla.embodiment import Embodiment
+from vla.embodiment import SLOTS, Embodiment
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,8 @@ class PolicySizes(Protocol):
     def max_state_dim(self) -> int: ...
     @property
     def max_action_dim(self) -> int: ...
+    @property
+    def slots(self) -> int: ...
 
 
 class Store(Protocol):
@@ -150,6 +152,10 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
     def __init__(self, config: PolicySizes) -> None:
         super().__init__()
         self.config: Any = config
+        if config.slots < len(SLOTS):
+            raise ValueError(f"slots {config.slots}: at least {len(SLOTS)}, for {', '.join(SLOTS)}")
+        self.slots = list(SLOTS)
+        """Names of the embodiments that there are weights for; embodiment_id n is the nth name's."""
         self.embodiments: dict[str, Embodiment] = {}
         """Name -> what is known of the robot; filled by training."""
         self.measured: dict[str, Any] = {}
@@ -169,28 +175,45 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         tokens: ContextTokens,
         state: Tensor,
         state_mask: Tensor,
-        slot: Tensor,
+        embodiment_id: Tensor,
         action_dim: int,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """System 1: encoded actions [B, H, max_action_dim] for encoded, padded states [B, Ds] and slots int64 [B]."""
+        """System 1: encoded actions [B, H, max_action_dim] for encoded, padded states [B, Ds] and int64 [B]."""
 
-    @property
-    @abstractmethod
-    def slots(self) -> list[str]:
-        """Names of the slots: number n is the nth name's."""
+    def name_embodiments(self, names: Sequence[str]) -> None:
+        """Names all anew, as they were when weights were saved. Raises ValueError where there are more than weights."""
+        if len(names) > self.config.slots:
+            raise ValueError(f"{len(names)} embodiments: this policy has weights for at most {self.config.slots}")
+        self.slots = list(names)
 
-    @abstractmethod
-    def name_slots(self, names: Sequence[str]) -> None:
-        """Names all slots anew, as they were when weights were saved. Raises ValueError where there are too many."""
+    def embodiment_id(self, name: str) -> int:
+        """The place of an embodiment's weights. Raises ValueError where there are none."""
+        if name not in self.slots:
+            raise ValueError(
+                f"embodiment '{name}': this policy does not know it; it has {', '.join(self.slots)}. Add it with "
+                f"add_embodiment('{name}', start_from=...) or giza ground --embodiment {name} --start-from NAME"
+            )
+        return self.slots.index(name)
 
-    @abstractmethod
-    def slot(self, name: str) -> int:
-        """Number of an embodiment's slot. Raises ValueError where there is none."""
-
-    @abstractmethod
     def add_embodiment(self, name: str, *, start_from: str | None = None) -> int:
-        """A slot for a new robot, with the weights of another where `start_from` names it."""
+        """The embodiment_id of a new robot, whose weights begin as those of `start_from` where it is given; a name that is there
+        keeps its place. Raises ValueError where `start_from` is unknown, and where no weights are free."""
+        source = None if start_from is None else self.embodiment_id(start_from)
+        if name not in self.slots:
+            if len(self.slots) >= self.config.slots:
+                raise ValueError(
+                    f"embodiment '{name}': all {self.config.slots} places are taken; use the name of one that is not needed: "
+                    f"{', '.join(self.slots)}"
+                )
+            self.slots.append(name)
+        target = self.slots.index(name)
+        if source is not None:
+            self._copy_embodiment(source, target)
+        return target
+
+    def _copy_embodiment(self, source: int, target: int) -> None:
+        """Copies the weights that belong to one embodiment; nothing where all share all."""
 
     @property
     def system2(self) -> Backbone | None:
@@ -273,9 +296,10 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
             state_mask = torch.zeros(size, self.config.max_state_dim, dtype=torch.bool)
         else:
             encoded, state_mask = pad_last(torch.from_numpy(space.encode_state(state)), self.config.max_state_dim)
-        slot = torch.full((size,), self.slot(known.name), device=self.device)
+        embodiment_id = torch.full((size,), self.embodiment_id(known.name), device=self.device)
         width = space.encoded_action_dim
-        actions = self.sample(tokens, encoded.to(self.device), state_mask.to(self.device), slot, width, generator)
+        states = encoded.to(self.device), state_mask.to(self.device)
+        actions = self.sample(tokens, *states, embodiment_id, width, generator)
         return space.decode_action(state, actions[..., :width].float().cpu().numpy())
 
     def _images(self, images: Mapping[str, NDArray[np.uint8]], known: Embodiment) -> tuple[Tensor, Tensor]:

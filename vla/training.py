@@ -143,7 +143,7 @@ class PolicyTraining(lightning.LightningModule):
         for module in online:
             for name, parameter in module.named_parameters():
                 if parameter.requires_grad:
-                    # decay would shrink the slots of robots that are not in the data
+                    # decay would shrink the weights of robots that are not in the data
                     kept = parameter.ndim == 1 or name.startswith("embodiment_layers.")
                     (free if kept else decayed).append(parameter)
         groups: list[dict[str, Any]] = [

@@ -51,7 +51,7 @@ def run(config: PyramidConfig) -> MixtureSurvey:
     from corpora.mixture.mixture import raise_faults, read_sound_datasets
     from corpora.store.files import write_json, write_text
     from corpora.store.provenance import provenance
-    from vla.models.config import SLOTS
+    from vla.embodiment import SLOTS
     from vla.recipes import recipe_named
 
     recipe = recipe_named(config.recipe)

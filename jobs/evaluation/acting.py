@@ -13,7 +13,7 @@ from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES
 from corpora.video.image import Fit, fit_square
 from jobs.evaluation.closed_loop import Act, Observations
 from vla.checkpoint import load_policy
-from vla.models.config import LATENT
+from vla.embodiment import LATENT
 from vla.policy import Policy
 
 

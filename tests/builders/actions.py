@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation as ScipyRotation
 
 from corpora.episodes.parts import ROTATION_WIDTH, ActionPart, Normalisation, Representation, RotationKind
 from vla.actions.layout import Parts, named, one_part
-from vla.actions.rotations import from_matrix, rotation_angle, to_matrix
+from vla.actions.rotations import from_matrix, to_matrix
 from vla.actions.space import ActionSpace
 
 H = 7
@@ -98,3 +98,9 @@ def simple(
     per_step = options.pop("per_step", False)
     parts = one_part(data[0].shape[1], data[1].shape[1], representation, normalisation, per_step=per_step)
     return fitted(data, parts, state_normalisation=normalisation, **options)
+
+
+def rotation_angle(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Angle in [0, pi] between two rotations [..., 3, 3], precise for small angles: |A - B|_F = 2 sqrt(2) sin(angle / 2)."""
+    apart = np.linalg.norm(np.asarray(first, np.float64) - np.asarray(second, np.float64), axis=(-2, -1))
+    return 2 * np.arcsin(np.minimum(apart / np.sqrt(8), 1.0))

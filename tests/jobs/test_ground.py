@@ -253,7 +253,9 @@ def test_grounding_goes_on_from_a_policy_and_starts_a_slot_from_another(
     ground.run(settings(data, tmp_path, cache, **changes), quiet=True)
     first, grounded = Policy.from_pretrained(straight[0]), Policy.from_pretrained(tmp_path)
     name = "embodiment_layers.state.layer1.weight"
-    assert torch.equal(seen[name][grounded.slot("three_link")], first.state_dict()[name][first.slot("two_link")])
+    assert torch.equal(
+        seen[name][grounded.embodiment_id("three_link")], first.state_dict()[name][first.embodiment_id("two_link")]
+    )
     assert torch.equal(seen["action_position"], first.state_dict()["action_position"])
     assert list(grounded.embodiments) == ["two_link", "three_link"]
 
@@ -266,7 +268,9 @@ def test_faults_name_the_remedy(straight, data: Path, cache: Path, tmp_path: Pat
 
     refused("lacks meta/info.json", data=tmp_path / "nothing")
     refused("is no policy.*giza ground|no folder of this name", policy=str(tmp_path))
-    refused("'three_link'.*no such slot.*two_link", policy=str(straight[0]), embodiment="h1", start_from="three_link")
+    refused(
+        "'three_link'.*does not know it.*two_link", policy=str(straight[0]), embodiment="h1", start_from="three_link"
+    )
     refused(r"3 state and 1 action dimensions, but this policy's 'two_link' has 3 and 2; give another embodiment",
             policy=str(straight[0]), action=("0:1",))  # fmt: skip
     narrow = dataclasses.replace(DEBUG.policy, max_state_dim=2)

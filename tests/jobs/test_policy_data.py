@@ -120,7 +120,7 @@ def test_a_batch_is_that_of_a_slow_loop() -> None:
             there = sample.action_mask
             decoded = member.codec.decode_action(sample.state, action[:, :da])
             np.testing.assert_allclose(decoded[there], sample.action[there], atol=1e-4)
-        assert batch["embodiment"][row] == member.slot and batch["member"][row] == number
+        assert batch["embodiment"][row] == member.embodiment_id and batch["member"][row] == number
         assert batch["align"][row] == member.data.spec.align
 
 

@@ -11,8 +11,7 @@ import torch
 from tests.builders.vlms import tiny_config, tiny_processor
 from tests.jobs.test_policy_data import CONFIG, members
 from vla.checkpoint import build_policy
-from vla.data.features import cacheable, cached_features
-from vla.data.loader import collate
+from vla.data.loader import cacheable, cached_features, collate
 from vla.models.config import VlmConfig
 from vla.models.dual_system import DualSystemPolicy
 from vla.models.huggingface import HfBackbone

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vla.models.config import DitConfig, PolicyConfig
 from vla.models.dit import AdaLayerNorm, Attention, Dit, VisionLanguageBlocks
-from vla.models.embodiment_layers import Embodiments
+from vla.models.embodiment_layers import EmbodimentLayers
 from vla.policy import ContextTokens
 from vla.recipes import N1_5, N1_6
 
@@ -256,7 +256,8 @@ def head_sizes(config: PolicyConfig, context_dim: int) -> dict[str, int]:
     with torch.device("meta"):
         parts: dict[str, nn.Module] = {
             "dit": Dit(config.dit, context_dim),
-            "embodiments": Embodiments(
+            "embodiments": EmbodimentLayers(
+                config.slots,
                 state_dim=config.max_state_dim,
                 action_dim=config.max_action_dim,
                 hidden=config.hidden,

@@ -178,16 +178,6 @@ def test_the_noise_is_that_of_the_seed() -> None:
     assert len(set(free)) == len(free)
 
 
-def test_increments_add_up_to_the_chunks() -> None:
-    """Five actions fall on a step of 0.05 s at 100 Hz: each gets a fifth of an increment; what is none is left alone."""
-    plain, shared = (
-        simulate(think_s=0.01, act_s=0.01, act_hz=100, increments=increments, run={"steps": 20})[1]
-        for increments in (None, [True, False])
-    )
-    np.testing.assert_allclose([a[0] for _, a in shared], [a[0] / 5 for _, a in plain], rtol=1e-6)
-    np.testing.assert_array_equal([a[1] for _, a in shared], [a[1] for _, a in plain])
-
-
 def test_an_observation_knows_better_when_it_was_taken() -> None:
     clock = VirtualClock()
     policy = TimedPolicy(clock, think_s=0.01, act_s=0.01)
@@ -208,8 +198,6 @@ def test_a_chunk_between_its_steps() -> None:
     wanted = {4.0: [0, 0], 5.0: [0, 0], 5.25: [0.5, 5], 5.5: [1, 10], 5.75: [2, 10], 6.0: [3, 10], 9.0: [3, 10]}
     for moment, action in wanted.items():
         np.testing.assert_allclose(chunk.at(moment), action)
-    np.testing.assert_allclose(chunk.at(5.49, "previous"), [0, 0])
-    np.testing.assert_allclose(chunk.at(5.99, "previous"), [1, 10])
     assert chunk.covers(6.0) and not chunk.covers(6.01)
     chunk.at(9.0)[:] = 7  # what is sent may be changed by who gets it
     np.testing.assert_allclose(chunk.actions[-1], [3, 10])

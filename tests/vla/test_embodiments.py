@@ -1,7 +1,8 @@
-"""Embodiments: slot layers against loops over samples, mixed slots in a batch, where gradients go, new robots."""
+"""Embodiments: their layers against loops over samples, mixed batches, where gradients go, new robots."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -9,11 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vla.models.config import CAPACITY, SLOTS
+from vla.embodiment import SLOTS
 from vla.models.dit import sinusoid
-from vla.models.embodiment_layers import Embodiments, SlotActionEncoder, SlotLinear, SlotMLP
+from vla.models.dual_system import DualSystemPolicy
+from vla.models.embodiment_layers import EmbodimentActionEncoder, EmbodimentLinear, EmbodimentMLP
+from vla.policy import Policy
+from vla.recipes import DEBUG
 
-SLOTS_OF_A_BATCH = [[2, 0, 2, 1, 0], [1, 1, 1, 1, 1], [3, 2, 1, 0, 3], [2]]
+IDS_OF_A_BATCH = [[2, 0, 2, 1, 0], [1, 1, 1, 1, 1], [3, 2, 1, 0, 3], [2]]
 
 
 def shaken(module: torch.nn.Module) -> None:
@@ -23,31 +27,31 @@ def shaken(module: torch.nn.Module) -> None:
         torch.nn.init.normal_(parameter)
 
 
-@pytest.mark.parametrize("slots", SLOTS_OF_A_BATCH)
-def test_a_slot_layer_is_a_loop_over_samples(slots: list[int]) -> None:
-    layer = SlotLinear(4, 3, 6)
+@pytest.mark.parametrize("ids", IDS_OF_A_BATCH)
+def test_a_layer_of_embodiments_is_a_loop_over_samples(ids: list[int]) -> None:
+    layer = EmbodimentLinear(4, 3, 6)
     shaken(layer)
-    x = torch.randn(len(slots), 5, 3)
-    found = layer(x, torch.tensor(slots))
-    for b, slot in enumerate(slots):
+    x = torch.randn(len(ids), 5, 3)
+    found = layer(x, torch.tensor(ids))
+    for b, number in enumerate(ids):
         for row in range(5):
             for out in range(6):
-                slow = layer.bias[slot, out].item()
-                slow += sum(x[b, row, k].item() * layer.weight[slot, k, out].item() for k in range(3))
+                slow = layer.bias[number, out].item()
+                slow += sum(x[b, row, k].item() * layer.weight[number, k, out].item() for k in range(3))
                 assert found[b, row, out].item() == pytest.approx(slow, abs=1e-5)
 
 
-@pytest.mark.parametrize("slots", SLOTS_OF_A_BATCH)
-def test_the_mlps_of_a_mixed_batch_are_those_of_its_samples(slots: list[int]) -> None:
-    mlp, encoder = SlotMLP(4, 3, 8, 6), SlotActionEncoder(4, 3, 6)
+@pytest.mark.parametrize("ids", IDS_OF_A_BATCH)
+def test_the_mlps_of_a_mixed_batch_are_those_of_its_samples(ids: list[int]) -> None:
+    mlp, encoder = EmbodimentMLP(4, 3, 8, 6), EmbodimentActionEncoder(4, 3, 6)
     shaken(mlp)
     shaken(encoder)
-    x, time = torch.randn(len(slots), 5, 3), torch.arange(len(slots)) * 211
-    together = mlp(x, torch.tensor(slots)), encoder(x, time, torch.tensor(slots))
-    for b, slot in enumerate(slots):
+    x, time = torch.randn(len(ids), 5, 3), torch.arange(len(ids)) * 211
+    together = mlp(x, torch.tensor(ids)), encoder(x, time, torch.tensor(ids))
+    for b, number in enumerate(ids):
 
-        def linear(layer: SlotLinear, values: Tensor, slot: int = slot) -> Tensor:
-            return values @ layer.weight[slot] + layer.bias[slot]
+        def linear(layer: EmbodimentLinear, values: Tensor, number: int = number) -> Tensor:
+            return values @ layer.weight[number] + layer.bias[number]
 
         slow = linear(mlp.layer2, F.relu(linear(mlp.layer1, x[b])))
         torch.testing.assert_close(together[0][b], slow, atol=1e-4, rtol=1e-5)
@@ -66,89 +70,87 @@ def test_the_sinusoid_is_sine_then_cosine_of_geometric_frequencies() -> None:
         )
 
 
-@pytest.mark.parametrize("slots", [[2, 0, 2], [1, 1, 1]])
-def test_gradients_reach_the_slots_of_the_batch_alone(slots: list[int]) -> None:
-    mlp = SlotMLP(4, 3, 8, 6)
+@pytest.mark.parametrize("ids", [[2, 0, 2], [1, 1, 1]])
+def test_gradients_reach_the_embodiments_of_the_batch_alone(ids: list[int]) -> None:
+    mlp = EmbodimentMLP(4, 3, 8, 6)
     shaken(mlp)
-    mlp(torch.randn(3, 5, 3), torch.tensor(slots)).pow(2).sum().backward()
+    mlp(torch.randn(3, 5, 3), torch.tensor(ids)).pow(2).sum().backward()
     for parameter in mlp.parameters():
         assert parameter.grad is not None
         moved = parameter.grad.flatten(1).abs().sum(1) > 0
-        assert moved.nonzero().flatten().tolist() == sorted(set(slots))
+        assert moved.nonzero().flatten().tolist() == sorted(set(ids))
 
 
-def embodiments(**options) -> Embodiments:
-    sizes = {"state_dim": 4, "action_dim": 3, "hidden": 8, "width": 6, "output_dim": 5}
-    made = Embodiments(**{**sizes, **options})
-    shaken(made)
-    return made
+def robots(slots: int = 32) -> DualSystemPolicy:
+    policy = DualSystemPolicy(dataclasses.replace(DEBUG, slots=slots))
+    shaken(policy.embodiment_layers)
+    return policy
 
 
-def of_slot(made: Embodiments, number: int) -> list[Tensor]:
-    return [parameter[number].detach().clone() for parameter in made.parameters()]
+def weights_of(policy: DualSystemPolicy, name: str) -> list[Tensor]:
+    number = policy.embodiment_id(name)
+    return [parameter[number].detach().clone() for parameter in policy.embodiment_layers.parameters()]
+
+
+def same(first: list[Tensor], second: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_the_names_are_the_published_ones_and_there_is_room() -> None:
-    made = embodiments()
-    assert made.names == list(SLOTS) and SLOTS[0] == "latent"
+    policy = robots()
+    assert policy.slots == list(SLOTS) and SLOTS[0] == "latent"
     assert {"gr1", "oxe_droid", "agibot_genie1", "unitree_g1", "digit", "aloha", "franka", "metaworld"} < set(SLOTS)
-    assert [made.slot(name) for name in SLOTS] == list(range(len(SLOTS)))
-    assert all(len(parameter) == CAPACITY for parameter in made.parameters())
+    assert [policy.embodiment_id(name) for name in SLOTS] == list(range(len(SLOTS)))
+    assert all(len(parameter) == 32 for parameter in policy.embodiment_layers.parameters())
 
 
-def test_a_new_robot_takes_a_free_slot_and_changes_nobody_elses() -> None:
-    made = embodiments()
-    before = [parameter.detach().clone() for parameter in made.parameters()]
-    number = made.add("so101")
-    assert number == len(SLOTS) == made.slot("so101")
-    assert made.add("so101") == number  # once more is the same
-    assert all(torch.equal(a, b) for a, b in zip(before, made.parameters(), strict=True))
+def test_a_new_robot_takes_free_weights_and_changes_nobody_elses() -> None:
+    policy = robots()
+    before = [parameter.detach().clone() for parameter in policy.embodiment_layers.parameters()]
+    number = policy.add_embodiment("so101")
+    assert number == len(SLOTS) == policy.embodiment_id("so101")
+    assert policy.add_embodiment("so101") == number  # once more is the same
+    assert same(before, list(policy.embodiment_layers.parameters()))
 
 
 def test_a_new_robot_starts_as_the_one_it_is_like_and_goes_its_own_way() -> None:
-    made = embodiments()
-    franka = made.slot("franka")
-    number = made.add("so101", start_from="franka")
-    assert all(torch.equal(a, b) for a, b in zip(of_slot(made, number), of_slot(made, franka), strict=True))
-    state, slot = torch.randn(2, 1, 4), torch.tensor([franka, number])
+    policy = robots()
+    layers, franka = policy.embodiment_layers, policy.embodiment_id("franka")
+    number = policy.add_embodiment("so101", start_from="franka")
+    assert same(weights_of(policy, "so101"), weights_of(policy, "franka"))
+    state, ids = torch.randn(2, 1, DEBUG.max_state_dim), torch.tensor([franka, number])
     state[1] = state[0]
-    same = made.state(state, slot)
-    assert torch.equal(same[0], same[1])
-    before, other = of_slot(made, franka), of_slot(made, made.slot("aloha"))
+    alike = layers.state(state, ids)
+    assert torch.equal(alike[0], alike[1])
+    before, other = weights_of(policy, "franka"), weights_of(policy, "aloha")
     assert not torch.equal(before[0], other[0])
-    made.state(state[1:], slot[1:]).sum().backward()
+    layers.state(state[1:], ids[1:]).sum().backward()
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in layers.parameters():
             if parameter.grad is not None:
                 parameter -= parameter.grad
-    assert all(torch.equal(a, b) for a, b in zip(before, of_slot(made, franka), strict=True))
-    assert not torch.equal(of_slot(made, number)[0], before[0])
+    assert same(before, weights_of(policy, "franka"))
+    assert not torch.equal(weights_of(policy, "so101")[0], before[0])
 
 
 def test_a_known_robot_keeps_its_weights_unless_a_start_is_named() -> None:
-    made = embodiments()
-    before, franka = of_slot(made, made.slot("gr1")), of_slot(made, made.slot("franka"))
-    assert made.add("gr1") == made.slot("gr1")
-    assert all(torch.equal(a, b) for a, b in zip(before, of_slot(made, made.slot("gr1")), strict=True))
-    made.add("gr1", start_from="franka")
-    assert all(torch.equal(a, b) for a, b in zip(franka, of_slot(made, made.slot("gr1")), strict=True))
+    policy = robots()
+    before, franka = weights_of(policy, "gr1"), weights_of(policy, "franka")
+    assert policy.add_embodiment("gr1") == policy.embodiment_id("gr1")
+    assert same(before, weights_of(policy, "gr1"))
+    policy.add_embodiment("gr1", start_from="franka")
+    assert same(franka, weights_of(policy, "gr1"))
 
 
-def test_errors_name_the_slot_and_what_there_is() -> None:
-    made = embodiments(names=("gr1", "franka"), capacity=3)
-    with pytest.raises(ValueError, match=r"'panda'.*gr1, franka.*--start-from"):
-        made.slot("panda")
+def test_errors_name_the_embodiment_and_what_there_is() -> None:
+    policy: Policy = robots(slots=len(SLOTS) + 1)
+    with pytest.raises(ValueError, match=r"'panda'.*gr1, .*franka.*--start-from"):
+        policy.embodiment_id("panda")
     with pytest.raises(ValueError, match="'panda'"):
-        made.add("aloha", start_from="panda")
-    made.add("so101")
-    with pytest.raises(ValueError, match="all 3 slots are taken"):
-        made.add("h1")
-    with pytest.raises(ValueError, match="at most 2 different names"):
-        embodiments(names=("gr1", "gr1"), capacity=2)
-
-
-def test_a_start_that_there_is_not_takes_no_slot() -> None:
-    made = embodiments()
-    with pytest.raises(ValueError, match="'panda'"):
-        made.add("so101", start_from="panda")
-    assert made.names == list(SLOTS)
+        policy.add_embodiment("so101", start_from="panda")
+    assert policy.slots == list(SLOTS)  # a start that there is not takes no place
+    policy.add_embodiment("so101")
+    with pytest.raises(ValueError, match=f"all {len(SLOTS) + 1} places are taken"):
+        policy.add_embodiment("h1")
+    with pytest.raises(ValueError, match=f"slots 3: at least {len(SLOTS)}"):
+        robots(slots=3)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,15 +20,14 @@ from tests.builders.vlms import (
     tiny_config,
     tiny_processor,
 )
-from vla.models.huggingface import HfBackbone, parse_tune
-from vla.policy import ContextTokens
+from vla.models.huggingface import HfBackbone
 
 TEXTS = ["open the drawer", "", "turn the faucet the other way round"]
 
 
-def tiny(family: Family, **options: Any) -> HfBackbone:
+def tiny(family: Family, *, layer: int = 3) -> HfBackbone:
     torch.manual_seed(0)
-    return HfBackbone.from_config(tiny_config(family), tiny_processor(family), **{"layer": 3, **options})
+    return HfBackbone.from_config(tiny_config(family), tiny_processor(family), layer=layer)
 
 
 def everywhere(pictures: torch.Tensor) -> torch.Tensor:
@@ -178,12 +176,11 @@ def test_frozen_means_no_gradients_and_evaluation_mode(family: Family) -> None:
     assert not any(module.training for module in backbone.vlm.modules())
 
 
-@pytest.mark.parametrize(
-    ("tune", "vision", "top"), [("vision", True, 0), ("top:2", False, 2), ("vision,top:1", True, 1)]
-)
+@pytest.mark.parametrize(("vision", "top"), [(True, 0), (False, 2), (True, 1)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_gradients_reach_what_is_tuned_and_nothing_else(family: Family, tune: str, vision: bool, top: int) -> None:
-    backbone = tiny(family, tune=tune).train()
+def test_gradients_reach_what_is_tuned_and_nothing_else(family: Family, vision: bool, top: int) -> None:
+    backbone = tiny(family).train()
+    backbone.set_trainable(vision=vision, top_layers=top)
     assert backbone.vlm.training
     pictures = some_pictures(1)
     backbone(pictures, everywhere(pictures), ["go"]).features.square().sum().backward()
@@ -200,14 +197,9 @@ def test_gradients_reach_what_is_tuned_and_nothing_else(family: Family, tune: st
         assert not backbone(pictures, everywhere(pictures), ["go"]).features.requires_grad
 
 
-def test_tune_says_what_it_understands() -> None:
-    assert parse_tune("none") == (False, 0)
-    assert parse_tune("top:12,vision") == (True, 12)
-    for wrong in ("top", "vision,vision", "top:1,top:2", "vision,none", "", "top:-1"):
-        with pytest.raises(ValueError, match=f"tune '{wrong}': must be none, vision, top:N"):
-            parse_tune(wrong)
+def test_more_layers_than_are_left_are_refused() -> None:
     with pytest.raises(ValueError, match="top 4 layers: this backbone has 3, choose 0 to 3"):
-        tiny("smolvlm", tune="top:4")
+        tiny("smolvlm").set_trainable(vision=False, top_layers=4)
 
 
 @pytest.mark.parametrize("layer", [3, DEPTH])
@@ -299,11 +291,7 @@ def test_rubbish_is_refused() -> None:
         backbone(pictures, mask, ["push <image>", ""])
 
 
-def test_a_picture_is_one_tile_unless_asked_otherwise() -> None:
-    whole = tiny("smolvlm")
-    tiled = tiny("smolvlm", split_pictures=True)
+def test_an_image_is_one_tile() -> None:
+    backbone = tiny("smolvlm")
     pictures = some_pictures(1, cameras=1, side=48)
-    counts = [int(b(pictures, everywhere(pictures), ["go"]).is_image.sum()) for b in (whole, tiled)]
-    assert counts == [TOKENS_PER_PICTURE, 5 * TOKENS_PER_PICTURE]  # 64 pixels: two by two tiles and the whole
-    assert whole.describe() != tiled.describe()
-    assert isinstance(tiled(pictures, ~everywhere(pictures), [""]), ContextTokens)
+    assert int(backbone(pictures, everywhere(pictures), ["go"]).is_image.sum()) == TOKENS_PER_PICTURE

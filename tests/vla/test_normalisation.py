@@ -117,7 +117,6 @@ def test_rare_motion_survives_quantiles_that_coincide() -> None:
     values[:, 1] = np.linspace(0, 1, 1000)
     values[500:502, 0] = 0.04
     normaliser = Normaliser.fit(values, "q01_q99")
-    assert normaliser.rare == (0,)
     assert normaliser.constant == ()
     normalised = normaliser.encode(values)
     assert normalised[:, 0].max() == pytest.approx(1)

@@ -225,9 +225,9 @@ def test_state_dropout_hides_that_share_of_states_in_training_only(monkeypatch: 
     shown: list[float] = []
     real = policy.velocity
 
-    def watched(tokens, x, mask, time, state, state_mask, slot):
+    def watched(tokens, x, mask, time, state, state_mask, embodiment_id):
         shown.append(state_mask.any(1).float().mean().item())
-        return real(tokens, x, mask, time, state, state_mask, slot)
+        return real(tokens, x, mask, time, state, state_mask, embodiment_id)
 
     monkeypatch.setattr(policy, "velocity", watched)
     for mode in (True, False):
@@ -303,11 +303,6 @@ class Oracle(Policy):
         super().__init__(DEBUG)
         self.encoded = torch.nn.Parameter(encoded)
 
-    slots = property(lambda self: ["gr1"])
-
-    def name_slots(self, names) -> None:
-        raise NotImplementedError
-
     def loss(self, batch: PolicyBatch):
         raise NotImplementedError
 
@@ -316,11 +311,11 @@ class Oracle(Policy):
             torch.zeros(len(pictures), 1, 1), torch.ones(len(pictures), 1).bool(), here(pictures)[:, 0]
         )
 
-    def sample(self, tokens, state, state_mask, slot, action_dim, generator=None) -> Tensor:
-        self.given = state, state_mask, slot
+    def sample(self, tokens, state, state_mask, embodiment_id, action_dim, generator=None) -> Tensor:
+        self.given = state, state_mask, embodiment_id
         return pad_last(self.encoded.detach(), self.config.max_action_dim)[0]
 
-    def slot(self, name: str) -> int:
+    def embodiment_id(self, name: str) -> int:
         return 7
 
     def add_embodiment(self, name: str, *, start_from: str | None = None) -> int:
@@ -337,9 +332,9 @@ def test_acting_undoes_what_the_codec_does(representation: str) -> None:
     found = policy.act_batch(some_pictures(2), here(some_pictures(2)), ["", ""], state, "gr1")
     np.testing.assert_allclose(found, chunk, atol=1e-4)
     assert found.dtype == np.float32
-    given, there, slot = policy.given
+    given, there, ids = policy.given
     np.testing.assert_allclose(given[:, :3].numpy(), facts.action_space.encode_state(state), atol=1e-6)
-    assert there[:, :3].all() and not there[:, 3:].any() and slot.tolist() == [7, 7]
+    assert there[:, :3].all() and not there[:, 3:].any() and ids.tolist() == [7, 7]
     if representation != "absolute":
         with pytest.raises(ValueError, match="state"):
             policy.act_batch(some_pictures(2), here(some_pictures(2)), ["", ""], None, "gr1")

@@ -54,7 +54,7 @@ def test_a_loaded_policy_acts_alike_on_all_its_robots(saved: tuple[Policy, Path]
     for name, state_dim in (("gr1", 4), ("so101", 6)):
         assert np.array_equal(act(again, name, state_dim), act(policy, name, state_dim))
         assert again.embodiments[name].to_json() == policy.embodiments[name].to_json()
-        assert again.slot(name) == policy.slot(name)
+        assert again.embodiment_id(name) == policy.embodiment_id(name)
     assert again.config == policy.config and again.measured == policy.measured
     assert again.embodiment("gr1").step_s == 0.1
 
@@ -72,7 +72,7 @@ def test_the_baseline_comes_back_too(tmp_path: Path) -> None:
     policy.save_pretrained(tmp_path)
     again = Policy.from_pretrained(str(tmp_path))
     assert np.array_equal(act(again, "so101", 4), act(policy, "so101", 4))
-    assert again.slot("so101") == policy.slot("so101")
+    assert again.embodiment_id("so101") == policy.embodiment_id("so101")
 
 
 def test_there_is_no_pickle_and_nothing_half_written(saved: tuple[Policy, Path]) -> None:
@@ -104,7 +104,7 @@ def test_slots_keep_their_places_when_a_later_version_knows_other_names(copied: 
     before = act(Policy.from_pretrained(copied), "gr1", 4)
     (copied / CONFIG).write_text(json.dumps(values))
     moved = Policy.from_pretrained(copied)
-    assert moved.slot("gr1") == values["slots"].index("gr1")
+    assert moved.embodiment_id("gr1") == values["slots"].index("gr1")
     assert np.abs(act(moved, "gr1", 4) - before).max() > 1e-3
 
 

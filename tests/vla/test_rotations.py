@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation as ScipyRotation
 
 from corpora.episodes.parts import NAMES_6D, ROTATION_WIDTH, RotationKind
+from tests.builders.actions import rotation_angle
 from vla.actions.rotations import (
     axis_angle_to_matrix,
     euler_to_matrix,
@@ -20,7 +21,6 @@ from vla.actions.rotations import (
     quaternion_to_matrix,
     relative_rotation,
     rotation_6d_to_matrix,
-    rotation_angle,
     to_matrix,
 )
 

@@ -12,7 +12,8 @@ import msgpack
 import numpy as np
 import pytest
 
-from tests.builders.fake_policy import HORIZON, MODALITY, FakePolicy
+from corpora.video.image import fit_square
+from tests.builders.fake_policy import HORIZON, MODALITY, SIZE, FakePolicy
 from tests.builders.server import KEY, by_hand, client_of, flat, npy, observation, raw_call, served, serving
 from vla.serving.client import PolicyClient, PolicyServerError
 from vla.serving.groot import MAX_INSTRUCTION
@@ -159,7 +160,6 @@ BAD_REQUESTS: dict[str, tuple[Any, str]] = {
     "one frame": (changed("video/wrist", pixels(2, 1, 6, 6, 3)), r"must be uint8 pictures \[2, 2,"),
     "grey": (changed("video/wrist", pixels(2, 2, 6, 6, 1)), "RGB"),
     "no pixels": (changed("video/wrist", pixels(2, 2, 0, 6, 3)), "without pixels"),
-    "another size": (changed("video/wrist", pixels(2, 2, 7, 6, 3)), "pictures of 7x6: this policy sees 6x6"),
     "another batch": (changed("video/ego_view", pixels(3, 2, 6, 6, 3)), r"video\.ego_view: uint8 \[3"),
     "no batch": (changed("video/wrist", pixels(0, 2, 6, 6, 3)), "0 observations"),
     "large batch": (changed("video/wrist", pixels(17, 2, 6, 6, 3)), "17 observations; 1 to 16"),
@@ -217,14 +217,14 @@ def test_junk_in_any_place_is_a_value_error() -> None:
     assert refused > 300
 
 
-def test_pictures_are_resized_where_a_resize_is_given() -> None:
-    def resize(picture: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-        return picture[:: len(picture) // size, :: picture.shape[1] // size]
-
+@pytest.mark.parametrize("fit", ["stretch", "crop"])
+def test_images_of_another_size_are_made_square_as_in_training(fit: Any) -> None:
     asked, large = observation(), observation()
-    for name, pictures in asked["video"].items():
-        large["video"][name] = pictures.repeat(2, 2).repeat(3, 3)
-    given = served(resize=resize).get_action({"observation": large})[0]
+    for name, images in asked["video"].items():
+        large["video"][name] = images.repeat(2, 2).repeat(3, 3)
+        squared = [fit_square(frame, SIZE, fit) for frame in large["video"][name].reshape(-1, 2 * SIZE, 3 * SIZE, 3)]
+        asked["video"][name] = np.stack(squared).reshape(images.shape)
+    given = served(fit=fit).get_action({"observation": large})[0]
     np.testing.assert_allclose(given["arm"], by_hand(asked)[..., :3])
 
 

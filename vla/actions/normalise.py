@@ -161,12 +161,8 @@ class Normaliser:
     @property
     def constant(self) -> tuple[int, ...]:
         """Dimensions that do not move at any step: the policy learns nothing of them, and they decode to their constant."""
-        return _dims(self.still)
-
-    @property
-    def rare(self) -> tuple[int, ...]:
-        """Dimensions with q01 = q99 that still move now and then (at every step, if per step); scaled by the departure."""
-        return _dims(self._rare)
+        everywhere = self.still.all(0) if self.per_step else self.still
+        return tuple(int(dim) for dim in np.flatnonzero(everywhere))
 
     @cached_property
     def offset(self) -> Floats:
@@ -224,6 +220,7 @@ class Normaliser:
 
     @cached_property
     def _rare(self) -> NDArray[np.bool_]:
+        """Where q01 = q99, but the values still move now and then: scaled by their largest departure."""
         if self.kind != "q01_q99":
             return np.zeros(self.statistics.count.shape, np.bool_)
         return ~self.still & (self.statistics.q99 - self.statistics.q01 <= self._floor)
@@ -236,8 +233,3 @@ class Normaliser:
                 f"values of shape {list(values.shape)}: this normaliser was fitted on {wanted}"
                 + ("; statistics per step hold for that horizon alone, fit again for another" if self.per_step else "")
             )
-
-
-def _dims(flags: NDArray[np.bool_]) -> tuple[int, ...]:
-    everywhere = flags.all(0) if flags.ndim == 2 else flags
-    return tuple(int(dim) for dim in np.flatnonzero(everywhere))

@@ -103,12 +103,6 @@ def relative_rotation(reference: NDArray[Any], rotation: NDArray[Any]) -> Floats
     return np.swapaxes(np.asarray(reference, np.float64), -1, -2) @ np.asarray(rotation, np.float64)
 
 
-def rotation_angle(first: NDArray[Any], second: NDArray[Any]) -> Floats:
-    """Angle in [0, pi] between two rotations [..., 3, 3], precise for small angles: |A - B|_F = 2 sqrt(2) sin(angle / 2)."""
-    apart = np.linalg.norm(np.asarray(first, np.float64) - np.asarray(second, np.float64), axis=(-2, -1))
-    return 2 * np.arcsin(np.minimum(apart / np.sqrt(8), 1.0))
-
-
 def to_matrix(kind: RotationKind, values: NDArray[Any]) -> Floats:
     """[..., ROTATION_WIDTH[kind]] to [..., 3, 3]. Raises ValueError for a kind that is no rotation, or another width."""
     width = _width(kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,10 +16,11 @@ from corpora.mixture.order import MixtureOrder
 from vla.actions.space import ActionSpace
 from vla.batch import PolicyBatch, pad_last
 from vla.models.config import PolicyConfig
-from vla.policy import ContextTokens
+from vla.models.feature_cache import FeatureCache, Prompt
+from vla.policy import ContextTokens, Policy
 
 LookUp = Callable[[Sequence[str]], ContextTokens]
-"""Ids of samples ("dataset/index") -> their features; see features.py."""
+"""Ids of samples ("dataset/index") -> their features."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class TrainingDataset:
     """Samples trained on."""
     held: NDArray[np.int64]
     """Samples of held-out episodes or videos."""
-    slot: int
-    """Of its embodiment in the policy."""
+    embodiment_id: int
+    """The place of its embodiment in the policy."""
     codec: ActionSpace | None
     """None: it has no actions."""
 
@@ -109,7 +111,7 @@ def collate(
         state_mask=state_mask,
         action=action,
         action_mask=action_mask,
-        embodiment=torch.tensor([datasets[number].slot for number in numbers]),
+        embodiment=torch.tensor([datasets[number].embodiment_id for number in numbers]),
         future=torch.from_numpy(future).permute(0, 1, 4, 2, 3).contiguous(),
         has_future=torch.from_numpy(has_future),
         align=torch.tensor([datasets[number].data.spec.align for number in numbers]),
@@ -210,3 +212,38 @@ def held_groups(groups: Sequence[str], share: float, seed: int) -> set[str]:
     count = max(1, round(share * len(names))) if share > 0 and len(names) > 1 else 0
     order = np.random.default_rng(seed).permutation(len(names))
     return {names[place] for place in order[:count]}
+
+
+def cacheable(policy: Policy) -> bool:
+    """Whether System 2 says the same of a sample at every step: a model by name, and none of it is trained."""
+    return policy.system2 is not None and policy.system2.is_constant
+
+
+def cached_features(
+    policy: Policy,
+    datasets: Sequence[TrainingDataset],
+    folder: Path,
+    *,
+    cameras: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> FeatureCache:
+    """The cache in `folder`, filled for all samples that are trained on or held out; goes on where a killed job was."""
+    assert policy.system2 is not None
+    cache = FeatureCache(folder, policy.system2)
+    total = sum(len(dataset.train) + len(dataset.held) for dataset in datasets)
+    show = None if progress is None else (lambda done: progress(done, total))
+    cache.fill(_prompts(datasets, cameras), progress=show)
+    return cache
+
+
+def _prompts(datasets: Sequence[TrainingDataset], cameras: int) -> Iterator[Prompt]:
+    """As `collate` shows the samples: padded to `cameras`."""
+    for dataset in datasets:
+        for index in (*dataset.train.tolist(), *dataset.held.tolist()):
+            sample = dataset.data[index]
+            views, history, size = sample.pictures.shape[:3]
+            pictures = torch.zeros(cameras, history, 3, size, size, dtype=torch.uint8)
+            mask = torch.zeros(cameras, history, dtype=torch.bool)
+            pictures[:views] = torch.from_numpy(sample.pictures).permute(0, 1, 4, 2, 3)
+            mask[:views] = torch.from_numpy(sample.picture_mask)
+            yield Prompt(sample_id(dataset, index), pictures, mask, sample.instruction)

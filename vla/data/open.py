@@ -93,7 +93,7 @@ def open_mixture(
             data,
             train,
             held,
-            policy.slot(data.spec.embodiment),
+            policy.embodiment_id(data.spec.embodiment),
             policy.embodiments[data.spec.embodiment].action_space if data.spec.label.acts else None,
         )
         for data, train, held in opened

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vla.batch import PolicyBatch, check_batch
-from vla.models.config import SLOTS, PolicyConfig
+from vla.models.config import PolicyConfig
 from vla.models.flow_matching import flow_loss_per_sample
 from vla.models.small import crop_pictures, recoloured, scaled
 from vla.policy import ContextTokens, Policy, PolicyLoss, shown_state
@@ -25,7 +25,7 @@ INSTRUCTIONS = 1024
 
 
 class BehaviourCloning(Policy):
-    """Mean square error on chunks; one robot at a time (slots share all weights)."""
+    """Mean square error on chunks; one robot at a time (embodiments share all weights)."""
 
     config: PolicyConfig
 
@@ -46,29 +46,11 @@ class BehaviourCloning(Policy):
             nn.ReLU(),
             nn.Linear(512, config.horizon * config.max_action_dim),
         )
-        self._slots = list(SLOTS)
 
     @classmethod
     def build(cls, config: PolicyConfig, settings: Path | None) -> BehaviourCloning:
         """With fresh weights; it has no backbone whose `settings` could be kept."""
         return cls(config)
-
-    @property
-    def slots(self) -> list[str]:
-        return self._slots
-
-    def name_slots(self, names: Sequence[str]) -> None:
-        self._slots = list(names)
-
-    def slot(self, name: str) -> int:
-        if name not in self._slots:
-            raise ValueError(f"embodiment '{name}': this policy has no such slot; it has {', '.join(self._slots)}")
-        return self._slots.index(name)
-
-    def add_embodiment(self, name: str, *, start_from: str | None = None) -> int:
-        if name not in self._slots:
-            self._slots.append(name)
-        return self._slots.index(name)
 
     def encode(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
         if images.shape[1] != 1 or images.shape[2] != 1:
@@ -103,7 +85,7 @@ class BehaviourCloning(Policy):
         tokens: ContextTokens,
         state: Tensor,
         state_mask: Tensor,
-        slot: Tensor,
+        embodiment_id: Tensor,
         action_dim: int,
         generator: torch.Generator | None = None,
     ) -> Tensor:

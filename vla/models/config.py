@@ -8,24 +8,6 @@ from typing import Any, Literal
 
 from corpora.store.decode import decode
 
-LATENT = "latent"
-"""Latent actions as an embodiment of their own: what giza extract writes is this robot's action."""
-SLOTS = (
-    LATENT,
-    "gr1",
-    "oxe_droid",
-    "agibot_genie1",
-    "unitree_g1",
-    "digit",
-    "aloha",
-    "franka",
-    "metaworld",
-    "new_embodiment",
-)
-"""The slots of every policy; `Embodiments.add` gives more."""
-CAPACITY = 32
-"""Slots that the weights have room for, as in GR00T."""
-
 
 @dataclass(frozen=True)
 class SmallBackboneConfig:

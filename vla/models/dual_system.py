@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vla.batch import PolicyBatch, check_batch
 from vla.models.config import PolicyConfig
 from vla.models.dit import Dit, VisionLanguageBlocks, sinusoid
-from vla.models.embodiment_layers import Embodiments
+from vla.models.embodiment_layers import EmbodimentLayers
 from vla.models.flow_matching import bucket, euler, flow_loss_per_sample, noised, sample_start
 from vla.models.small import SmallBackbone
 from vla.policy import Backbone, ContextTokens, Policy, PolicyLoss, shown_state
@@ -53,13 +53,13 @@ class DualSystemPolicy(Policy):
         self.projector = Projector(self.backbone.dim, config)
         self.dit = Dit(config.dit, self.projector.dim)
         width = config.dit.width
-        self.embodiment_layers = Embodiments(
+        self.embodiment_layers = EmbodimentLayers(
+            config.slots,
             state_dim=config.max_state_dim,
             action_dim=config.max_action_dim,
             hidden=config.hidden,
             width=width,
             output_dim=config.dit.output_dim,
-            capacity=config.slots,
         )
         # as large as the tokens that they are added to: which step a token is must be seen from the start
         self.action_position = nn.Parameter(0.5 * sinusoid(torch.arange(config.horizon), width))
@@ -84,18 +84,8 @@ class DualSystemPolicy(Policy):
     def future_width(self) -> int:
         return self.config.dit.width
 
-    @property
-    def slots(self) -> list[str]:
-        return self.embodiment_layers.names
-
-    def name_slots(self, names: Sequence[str]) -> None:
-        self.embodiment_layers.rename(names)
-
-    def slot(self, name: str) -> int:
-        return self.embodiment_layers.slot(name)
-
-    def add_embodiment(self, name: str, *, start_from: str | None = None) -> int:
-        return self.embodiment_layers.add(name, start_from=start_from)
+    def _copy_embodiment(self, source: int, target: int) -> None:
+        self.embodiment_layers.copy(source, target)
 
     def encode(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
         return self.projector(self.backbone(images, image_mask, instruction))
@@ -110,7 +100,7 @@ class DualSystemPolicy(Policy):
         else:
             tokens = self.encode(batch["pictures"], batch["picture_mask"], batch["instruction"])
         draws = config.flow.draws if self.training else 1
-        action, mask, state, state_mask, slot = (
+        action, mask, state, state_mask, embodiment_id = (
             value.repeat_interleave(draws, 0)
             for value in (
                 batch["action"],
@@ -126,7 +116,7 @@ class DualSystemPolicy(Policy):
         flow = config.flow if self.training else dataclasses.replace(config.flow, draws=1, middle=0.0)
         noise, time = (value.to(action.device) for value in sample_start(action.shape, flow))
         x, velocity = noised(action, noise, time)
-        predicted, states = self.velocity(tokens, x, mask, time, state, state_mask, slot)
+        predicted, states = self.velocity(tokens, x, mask, time, state, state_mask, embodiment_id)
         loss = flow_loss_per_sample(predicted.float(), velocity, mask)
         size = len(batch["action"])
         return PolicyLoss(
@@ -144,14 +134,16 @@ class DualSystemPolicy(Policy):
         time: Tensor,
         state: Tensor,
         state_mask: Tensor,
-        slot: Tensor,
+        embodiment_id: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
         """Velocity [B K, H, Da] of the noised chunk x at times [B K], and the future tokens' states [B K, M, W]."""
         config = self.config
         time_bucket = bucket(time, config.flow)
         # what is padded must not be seen: neither noise in padded dimensions nor the value of a hidden state
-        action_tokens = self.embodiment_layers.action(x.masked_fill(~mask, 0), time_bucket, slot) + self.action_position
-        state_token = self.embodiment_layers.state(state.masked_fill(~state_mask, 0)[:, None], slot)
+        action_tokens = (
+            self.embodiment_layers.action(x.masked_fill(~mask, 0), time_bucket, embodiment_id) + self.action_position
+        )
+        state_token = self.embodiment_layers.state(state.masked_fill(~state_mask, 0)[:, None], embodiment_id)
         future = self.future.to(action_tokens.dtype).expand(len(x), -1, -1)
         sequence = torch.cat([state_token.to(action_tokens.dtype), future, action_tokens], 1)
         there = torch.cat(
@@ -164,7 +156,7 @@ class DualSystemPolicy(Policy):
         )
         places = slice(1, 1 + config.future_tokens) if config.future_tokens else None
         output, states = self.dit(sequence, there, tokens, time_bucket, future=places)
-        return self.embodiment_layers.decoder(output[:, -config.horizon :], slot), states
+        return self.embodiment_layers.decoder(output[:, -config.horizon :], embodiment_id), states
 
     @torch.no_grad()
     def sample(
@@ -172,7 +164,7 @@ class DualSystemPolicy(Policy):
         tokens: ContextTokens,
         state: Tensor,
         state_mask: Tensor,
-        slot: Tensor,
+        embodiment_id: Tensor,
         action_dim: int,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -183,7 +175,7 @@ class DualSystemPolicy(Policy):
         mask[..., :action_dim] = True
 
         def velocity(x: Tensor, time: Tensor) -> Tensor:
-            return self.velocity(tokens, x, mask, time, state, state_mask, slot)[0].float()
+            return self.velocity(tokens, x, mask, time, state, state_mask, embodiment_id)[0].float()
 
         return euler(velocity, noise, config.flow.steps) * mask
 

@@ -57,16 +57,6 @@ class Prompt:
         return summary.hexdigest()
 
 
-@dataclass(frozen=True)
-class FillReport:
-    """What `FeatureCache.fill` did."""
-
-    computed: int
-    """Prompts that went through the backbone."""
-    known: int
-    """Samples whose features were there, of an earlier run or of a sample that looks the same."""
-
-
 class FeatureCache:
     """The features of `backbone` under `folder`; other weights or another processor have a folder of their own.
 
@@ -99,10 +89,9 @@ class FeatureCache:
         # a data worker opens the shards itself
         return {**self.__dict__, "_open": OrderedDict()}
 
-    def fill(
-        self, prompts: Iterable[Prompt], *, batch: int = 16, progress: Callable[[int], None] | None = None
-    ) -> FillReport:
-        """Computes what is missing, `batch` prompts at a time; `progress` is told the number of samples done.
+    def fill(self, prompts: Iterable[Prompt], *, batch: int = 16, progress: Callable[[int], None] | None = None) -> int:
+        """Computes what is missing, `batch` prompts at a time, and returns how many prompts went through the backbone;
+        `progress` is called with the number of samples done.
 
         A sample that is known by its id but shows something else now is computed again. One process fills at a time, others
         wait for it.
@@ -126,7 +115,7 @@ class FeatureCache:
                 computed += len(fresh)
                 if progress is not None:
                     progress(computed + known)
-        return FillReport(computed, known)
+        return computed
 
     def tokens(self, sample_ids: Sequence[str]) -> ContextTokens:
         """Features float32 [B, N, D] of B samples, right-padded with zeros to the longest, on the CPU.

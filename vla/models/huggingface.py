@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,22 +31,11 @@ class HfBackbone(Backbone):
     not normalised unless `layer` is the model's last. (Qwen3-VL adds picture features behind its first three layers,
     DeepStack; read there, they are included, as the next layer would see them.) They come in the model's own dtype.
 
-    `tune`: "none" (frozen: evaluation mode, no gradients), "vision" (vision tower and its connector), "top:4" (the top 4 of
-    the layers that are left), or several, "vision,top:4".
-    `split_pictures`: whether the processor may show a picture in tiles beside the whole (SmolVLM2: 17 times the tokens).
-    Raises ValueError for a layer beyond the model's and for a model that shows no pictures.
+    It is frozen (evaluation mode, no gradients) until `set_trainable` says otherwise, and shows an image as one tile (SmolVLM2
+    would show 16 more). Raises ValueError for a layer beyond the model's and for a model that shows no images.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        processor: Any,
-        *,
-        layer: int = DEFAULT_LAYER,
-        tune: str = "none",
-        split_pictures: bool = False,
-        name: str = "",
-    ) -> None:
+    def __init__(self, model: nn.Module, processor: Any, *, layer: int = DEFAULT_LAYER, name: str = "") -> None:
         super().__init__()
         # without the language head, which nobody asks for words
         vlm: Any = model.model if hasattr(model, "lm_head") else model
@@ -60,13 +48,11 @@ class HfBackbone(Backbone):
         self.vlm = vlm
         self.processor = processor
         self.layer = layer
-        self.split_pictures = split_pictures
         self.name = name
         self.padding_side = "right"
         self.reads_normed = self._cut(layer)
         self.dim = int(vlm.get_decoder().config.hidden_size)
-        vision, top_layers = parse_tune(tune)
-        self.set_trainable(vision=vision, top_layers=top_layers)
+        self.set_trainable(vision=False, top_layers=0)
 
     @classmethod
     def from_pretrained(
@@ -74,9 +60,7 @@ class HfBackbone(Backbone):
         name: str | Path,
         *,
         layer: int | None = None,
-        tune: str = "none",
         dtype: torch.dtype = torch.float32,
-        split_pictures: bool = False,
         weights: bool = True,
     ) -> HfBackbone:
         """By hub name, by the folder of a model, or from what `save_pretrained` wrote (which keeps its own layer).
@@ -92,7 +76,7 @@ class HfBackbone(Backbone):
                 raise ValueError(
                     f"layer {layer}: the layers of '{name}' above {saved['layer']} were cut off; leave it out"
                 )
-            layer, split_pictures = saved["layer"], saved["split_pictures"]
+            layer = saved["layer"]
         auto: Any = AutoModel if saved else AutoModelForImageTextToText
         try:
             processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
@@ -116,26 +100,18 @@ class HfBackbone(Backbone):
                 f"vision-language model '{name}' lacks {len(lost)} of its weights ({lost[0]}, ...): download it again"
             )
         layer = DEFAULT_LAYER if layer is None else layer
-        backbone = cls(model, processor, layer=layer, tune=tune, split_pictures=split_pictures, name=str(name))
+        backbone = cls(model, processor, layer=layer, name=str(name))
         if saved and not saved["reads_normed"]:
             backbone._skip_norm()
         return backbone
 
     @classmethod
-    def from_config(
-        cls,
-        config: Any,
-        processor: Any,
-        *,
-        layer: int = DEFAULT_LAYER,
-        dtype: torch.dtype = torch.float32,
-        **options: Any,
-    ) -> HfBackbone:
-        """Random weights of a transformers configuration; `options` as in the constructor. Needs no hub."""
+    def from_config(cls, config: Any, processor: Any, *, layer: int = DEFAULT_LAYER) -> HfBackbone:
+        """Random float32 weights of a transformers configuration. Needs no hub."""
         from transformers import AutoModelForImageTextToText
 
-        model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False, dtype=dtype)
-        return cls(model, processor, layer=layer, **options)
+        model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False, dtype=torch.float32)
+        return cls(model, processor, layer=layer)
 
     def save_pretrained(self, folder: str | Path, *, weights: bool = True) -> None:
         """Configuration, processor and (safetensors) weights of what is left of the model.
@@ -153,12 +129,7 @@ class HfBackbone(Backbone):
         else:
             self.vlm.config.save_pretrained(folder)
         self.processor.save_pretrained(folder)
-        settings = {
-            "layer": self.layer,
-            "reads_normed": self.reads_normed,
-            "split_pictures": self.split_pictures,
-            "name": self.name,
-        }
+        settings = {"layer": self.layer, "reads_normed": self.reads_normed, "name": self.name}
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
     def forward(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
@@ -279,7 +250,7 @@ class HfBackbone(Backbone):
 
     def _picture_options(self) -> dict[str, Any]:
         pictures = self.processor.image_processor
-        if self.split_pictures or not hasattr(pictures, "do_image_splitting"):
+        if not hasattr(pictures, "do_image_splitting"):
             return {}
         # straight to the size of a tile: the processor would go by way of the size of all tiles together
         return {"do_image_splitting": False, "size": dict(pictures.max_image_size)}
@@ -299,15 +270,6 @@ class HfBackbone(Backbone):
                     raise ValueError(
                         f"instruction {text!r}: holds {token}, the model's own mark for a picture; take it out"
                     )
-
-
-def parse_tune(tune: str) -> tuple[bool, int]:
-    """ "none", "vision", "top:4" or "vision,top:4" -> (whether vision is tuned, how many top layers are)."""
-    words = [] if tune == "none" else tune.split(",")
-    tops = [re.fullmatch(r"top:(\d+)", word) for word in words if word != "vision"]
-    if len(words) != len(set(words)) or len(tops) > 1 or not all(tops):
-        raise ValueError(f"tune '{tune}': must be none, vision, top:N or vision,top:N")
-    return "vision" in words, int(tops[0][1]) if tops and tops[0] else 0
 
 
 def _unchanged(hidden: Tensor) -> Tensor:

@@ -14,9 +14,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -87,13 +87,12 @@ class Chunk:
     step_s: float
     """Seconds between its steps."""
 
-    def at(self, time_s: float, interpolation: Literal["linear", "previous"] = "linear") -> NDArray[np.float32]:
-        """Action [Da] for a moment: between steps k and k + 1 linearly, or step k's. Before the first and after the last
-        step: those."""
+    def at(self, time_s: float) -> NDArray[np.float32]:
+        """Action [Da] for a moment, linearly between two steps. Before the first and after the last step: those."""
         last = len(self.actions) - 1
         place = min(max((time_s - self.observed_s) / self.step_s, 0.0), float(last))
         step = int(place)
-        if interpolation == "previous" or step == last:
+        if step == last:
             return self.actions[step].copy()
         share = np.float32(place - step)
         return (1 - share) * self.actions[step] + share * self.actions[step + 1]
@@ -204,15 +203,11 @@ class DualRateRunner:
         think_hz: float = 10.0,
         chunk_hz: float = 30.0,
         act_hz: float = 120.0,
-        interpolation: Literal["linear", "previous"] = "linear",
-        increments: Sequence[bool] | None = None,
         seed: int | None = 0,
         clock: Clock | None = None,
     ) -> None:
-        """`observe`: the newest observation, at once; it is called from two threads. `interpolation`: linear suits
-        positions, velocities and small rotations; previous suits what is one of a few values. `increments` [Da]: actions
-        that are differences per step, of which every action gets its share, so that they add up to the chunk's. `seed`:
-        of the noise, the same for each chunk, so that chunks differ only as observations do; None: new noise each time.
+        """`observe`: the newest observation, at once; it is called from two threads. `seed`: of the noise, the
+        same for each chunk, so that chunks differ only as observations do; None: new noise each time.
 
         Raises ValueError for rates that are none, and for a robot that the policy does not know.
         """
@@ -221,12 +216,7 @@ class DualRateRunner:
             if not 0 < hz < float("inf"):
                 raise ValueError(f"{name}_hz {hz:g}: must be more than 0 and finite")
         self.policy, self.observe, self.embodiment = policy, observe, embodiment
-        self.interpolation: Literal["linear", "previous"] = interpolation
         self.step_s = float(policy.embodiment(embodiment).step_s)
-        self._scale: NDArray[np.float32] | float = 1.0
-        if increments is not None:
-            share = 1 / (act_hz * self.step_s)
-            self._scale = np.where(np.asarray(increments, bool), share, 1.0).astype(np.float32)
         self.seed = seed
         self.clock: Clock = MonotonicClock() if clock is None else clock
         self._stop = threading.Event()
@@ -347,7 +337,7 @@ class DualRateRunner:
             action_age.add(now - chunk.observed_s)
             exhausted += not chunk.covers(now)
             last = now
-            send(chunk.at(now, self.interpolation) * self._scale, now)
+            send(chunk.at(now), now)
         self._surface()
         ended = self.clock.now()
         counts = {name: beats[name].kept - kept for name, (kept, _) in before.items()}

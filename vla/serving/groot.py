@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +27,10 @@ from vla.serving.modality_layout import ModalityLayout, layout_of
 from vla.serving.server import PolicyServer, ServerConfig
 from vla.serving.wire import Dialect, ModalityConfig
 
-Resize = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
-"""uint8 [H, W, 3] and a size S -> uint8 [S, S, 3], as the training data were resized."""
 MAX_INSTRUCTION = 2000
 """Characters of an instruction: attention over a book would take all memory."""
+MAX_BATCH = 16
+"""Observations of one request."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,18 @@ class ServedPolicy:
         embodiment: str,
         layout: ModalityLayout | None = None,
         *,
-        resize: Resize | None = None,
+        fit: Fit = "stretch",
         dialect: Dialect = "n1.6",
-        max_batch: int = 16,
         seed: int = 0,
     ) -> None:
-        """`layout`: names of cameras and parts; default: the policy's. `resize`: for pictures of another size than the
-        policy's; without it they are refused. `dialect`: which generation of clients get_modality_config is written
-        for. Raises ValueError for a robot that the policy does not know."""
+        """`layout`: names of cameras and parts; default: the policy's. `fit`: how images of another size are made square, as
+        the training data were. `dialect`: which generation of clients get_modality_config is written for. Raises ValueError
+        for a robot that the policy does not know."""
         known = policy.embodiment(embodiment)
-        self.policy, self.embodiment, self.resize = policy, known.name, resize
+        self.policy, self.embodiment, self.fit = policy, known.name, fit
         self.layout = layout_of(known) if layout is None else layout
         self.dialect: Dialect = dialect
-        self.max_batch, self.seed = max_batch, seed
+        self.seed = seed
         self.step_s = known.step_s
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -142,8 +141,8 @@ class ServedPolicy:
             if number == 0:
                 batched = nested or frames.ndim != 4
                 size = len(frames) if batched and frames.ndim else 1
-                if not 1 <= size <= self.max_batch:
-                    raise ValueError(f"{name}: {size} observations; 1 to {self.max_batch} are served at once")
+                if not 1 <= size <= MAX_BATCH:
+                    raise ValueError(f"{name}: {size} observations; 1 to {MAX_BATCH} are served at once")
             pictures.append(self._pictures(name, frames if batched else frames[None], size))
         states = []
         for part in sorted(self.layout.state, key=lambda part: part.start):
@@ -169,9 +168,7 @@ class ServedPolicy:
         if 0 in shape:
             raise ValueError(f"{name}: {list(shape)}: a picture without pixels")
         if shape[2:4] != (side, side):
-            if self.resize is None:
-                raise ValueError(f"{name}: pictures of {shape[2]}x{shape[3]}: this policy sees {side}x{side}")
-            flat = [self.resize(frame, side) for frame in frames.reshape(-1, *shape[2:])]
+            flat = [fit_square(frame, side, self.fit) for frame in frames.reshape(-1, *shape[2:])]
             frames = np.stack(flat).reshape(size, steps, side, side, 3)
         return np.ascontiguousarray(np.moveaxis(frames, -1, 2))
 
@@ -223,8 +220,7 @@ def server_of(
     the training data were. Raises ValueError for a robot that the policy does not know, and where it cannot listen.
     """
     layout = layout_of(policy.embodiment(embodiment), modality)
-    resize: Resize = lambda image, size: fit_square(image, size, fit)  # noqa: E731
-    return PolicyServer(ServedPolicy(policy, embodiment, layout, resize=resize, dialect=dialect, seed=seed), config)
+    return PolicyServer(ServedPolicy(policy, embodiment, layout, fit=fit, dialect=dialect, seed=seed), config)
 
 
 def serve(policy: Policy, embodiment: str = "", *, port: int = 5555, host: str = "127.0.0.1", **settings: Any) -> None:
