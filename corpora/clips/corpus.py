@@ -87,14 +87,14 @@ class StoredClip:
 class Corpus:
     """A folder written by `giza ingest`.
 
-    Raises ValueError where `folder` is not one, or where its ingest has not finished.
+    Raises ValueError where `root` is not one, or where its ingest has not finished.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).expanduser()
+    def __init__(self, root: str | Path) -> None:
+        self.folder = Path(root).expanduser()
         if not (self.folder / SUMMARY).is_file() or not (self.folder / MANIFEST).is_file():
             state = "its ingest has not finished" if (self.folder / "staging").is_dir() else "it has no ingest.json"
-            raise ValueError(f"'{folder}' is not a corpus: {state}. Make one with: giza ingest VIDEOS --out {folder}")
+            raise ValueError(f"'{root}' is not a corpus: {state}. Make one with: giza ingest VIDEOS --out {root}")
         self.summary: dict[str, Any] = json.loads((self.folder / SUMMARY).read_text("utf-8"))
         self.clips: list[ClipRow] = list(read_manifest(self.folder / MANIFEST, kept_only=True))
         """Kept rows, in the order of the manifest."""
@@ -110,21 +110,17 @@ class Corpus:
     def read(self, ids: Iterable[str] | None = None, limit: int | None = None) -> Iterator[Clip]:
         """Clips decoded one at a time, in the order of the shards: those of these ids (None: all), at most `limit`. Raises
         ValueError for an id that there is not, and for a damaged shard."""
-        return itertools.islice(self.read_clips(self._named(ids)), limit)
+        return itertools.islice(self._decoded(self._rows(ids)), limit)
 
     def truth(self, ids: Iterable[str] | None = None) -> dict[str, dict[str, NDArray[Any]]]:
         """Clip id -> ground truth (see `Clip.truth`) of the clips that have it; no video is decoded. `ids` as in `read`."""
-        return self.read_truth(self._named(ids))
+        found = self._members(self._rows(ids), {"truth.npz"})
+        return {row.clip_id: _load_arrays(members["truth.npz"]) for row, members in found if "truth.npz" in members}
 
-    def _named(self, ids: Iterable[str] | None) -> list[ClipRow] | None:
-        if ids is None:
-            return None
-        wanted = set(ids)
-        rows = [row for row in self.clips if row.clip_id in wanted]
-        if len(rows) < len(wanted):
-            lacking = sorted(wanted - {row.clip_id for row in rows})
-            raise ValueError(f"clips {lacking[:4]}: corpus '{self.folder}' has none of these ids; see Corpus.clips")
-        return rows
+    def times(self, ids: Iterable[str] | None = None) -> dict[str, NDArray[np.float64]]:
+        """Clip id -> `Clip.t_s`; no video is decoded. `ids` as in `read`."""
+        found = self._members(self._rows(ids), {"json"})
+        return {row.clip_id: StoredClip(row, members).t_s for row, members in found}
 
     @cached_property
     def identity(self) -> str:
@@ -139,8 +135,17 @@ class Corpus:
         """Feature -> dimension, over the clips that have ground truth."""
         return dict(self.summary.get("truth_features", {}))
 
-    def read_clips(self, rows: Iterable[ClipRow] | None = None) -> Iterator[Clip]:
-        """Clips in shard order, whatever the order of `rows` (None: all), one in memory at a time."""
+    def _rows(self, ids: Iterable[str] | None) -> list[ClipRow]:
+        if ids is None:
+            return self.clips
+        wanted = set(ids)
+        rows = [row for row in self.clips if row.clip_id in wanted]
+        if len(rows) < len(wanted):
+            lacking = sorted(wanted - {row.clip_id for row in rows})
+            raise ValueError(f"clips {lacking[:4]}: corpus '{self.folder}' has none of these ids; see Corpus.clips")
+        return rows
+
+    def _decoded(self, rows: Iterable[ClipRow]) -> Iterator[Clip]:
         for row, members in self._members(rows, {"mp4", "json", "camera.npz", "truth.npz"}):
             try:
                 clip = StoredClip(row, members).decoded()
@@ -150,19 +155,9 @@ class Corpus:
                 ) from error
             yield clip
 
-    def read_truth(self, rows: Iterable[ClipRow] | None = None) -> dict[str, dict[str, NDArray[Any]]]:
-        """clip_id -> ground truth, for the clips that have it; no video is decoded."""
-        found = self._members(rows, {"truth.npz"})
-        return {row.clip_id: _load_arrays(members["truth.npz"]) for row, members in found if "truth.npz" in members}
-
-    def read_times(self, rows: Iterable[ClipRow] | None = None) -> dict[str, NDArray[np.float64]]:
-        """clip_id -> presentation times of the stored frames in seconds; no video is decoded."""
-        found = self._members(rows, {"json"})
-        return {row.clip_id: np.asarray(json.loads(members["json"])["t_s"], np.float64) for row, members in found}
-
-    def _members(self, rows: Iterable[ClipRow] | None, wanted: set[str]) -> Iterator[tuple[ClipRow, dict[str, bytes]]]:
+    def _members(self, rows: Iterable[ClipRow], wanted: set[str]) -> Iterator[tuple[ClipRow, dict[str, bytes]]]:
         by_shard: dict[str, dict[str, ClipRow]] = defaultdict(dict)
-        for row in self.clips if rows is None else rows:
+        for row in rows:
             by_shard[row.shard][row.clip_id] = row
         for shard in sorted(by_shard):
             left = by_shard[shard]
@@ -174,29 +169,22 @@ class Corpus:
                 )
 
 
-def iterate_shard(path: Path, clip_ids: set[str] | None, wanted: set[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Yields (clip_id, {suffix: bytes}) of one tar, sequentially; `clip_ids` None: every clip."""
-    remaining = None if clip_ids is None else set(clip_ids)
-    current = ""
-    members: dict[str, bytes] = {}
+def iterate_shard(path: Path, clip_ids: Iterable[str], wanted: set[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yields (clip_id, {suffix: bytes}) of these clips of one tar, sequentially."""
+    remaining = set(clip_ids)
     with tarfile.open(path, "r:") as tar:
-        for info in tar:
-            forget_members(tar)
-            key, _, suffix = info.name.partition(".")
-            if key != current:
-                if current and (remaining is None or current in remaining):
-                    yield current, members
-                    if remaining is not None:
-                        remaining.discard(current)
-                        if not remaining:
-                            return
-                current, members = key, {}
-            if suffix in wanted and (remaining is None or key in remaining):
-                file = tar.extractfile(info)
-                if file is not None:
+        for clip_id, infos in itertools.groupby(tar, lambda info: info.name.partition(".")[0]):
+            if not remaining:
+                return
+            members: dict[str, bytes] = {}
+            for info in infos:
+                forget_members(tar)
+                suffix = info.name.partition(".")[2]
+                if clip_id in remaining and suffix in wanted and (file := tar.extractfile(info)) is not None:
                     members[suffix] = file.read()
-    if current and (remaining is None or current in remaining):
-        yield current, members
+            if clip_id in remaining:
+                remaining.remove(clip_id)
+                yield clip_id, members
 
 
 def decode_clip(mp4: bytes, wanted: Collection[int] | None = None, *, count: int | None = None) -> NDArray[np.uint8]:

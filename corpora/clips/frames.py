@@ -1,9 +1,8 @@
-"""Pictures of a corpus' clips, decoded once: one row for each stored frame, clip after clip."""
+"""Images of a corpus' clips, decoded once: one row for each stored frame, clip after clip."""
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from corpora.clips.manifest import ClipRow
 from corpora.store.files import available_cores
 from corpora.store.frames import FrameFault, FrameTable, Progress, make_frame_table
 from corpora.video.decode import describe
-from corpora.video.image import Fit, fit_square
+from corpora.video.image import fit_square
 
 CAMERA = "video"
 """What the one view of a clip is called."""
@@ -38,56 +37,42 @@ class ClipFrames:
 
 
 def open_clip_frames(
-    corpus: Corpus,
-    size: int,
-    *,
-    rows: Sequence[ClipRow] | None = None,
-    fit: Fit = "stretch",
-    cache: Path | None = None,
-    workers: int | None = None,
-    progress: Progress | None = None,
+    corpus: Corpus, size: int, *, cache: Path | None = None, progress: Progress | None = None
 ) -> ClipFrames:
-    """Frames [F, 1, size, size, 3] of `rows` (default: all kept clips), from the cache or decoded now.
+    """Frames [F, 1, size, size, 3] of all kept clips, from the cache or decoded now.
 
-    A clip that does not decode is told in the table's `faults`, its rows are not valid. Raises ValueError for an unknown
-    `fit`, for no clip at all, and as `make_frame_table`.
+    A clip that does not decode is named in the table's `faults`, its rows are not valid. Raises ValueError for a corpus
+    without clips, and as `make_frame_table`.
     """
-    if fit not in ("stretch", "crop"):
-        raise ValueError(f"fit '{fit}': must be 'stretch' (the whole picture) or 'crop' (its middle square)")
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers {workers}: must be at least 1")
-    chosen = tuple(corpus.clips if rows is None else rows)
-    if not chosen:
-        raise ValueError(f"corpus '{corpus.folder}': no clip was chosen; choose groups that it holds")
-    times = corpus.read_times(chosen)
-    clip_times = [times[row.clip_id] for row in chosen]
+    clips = tuple(corpus.clips)
+    if not clips:
+        raise ValueError(f"corpus '{corpus.folder}' has no clip; its manifest gives the reasons")
+    times = corpus.times()
+    clip_times = [times[row.clip_id] for row in clips]
     starts = np.concatenate([[0], np.cumsum([len(part) for part in clip_times])]).astype(np.int64)
 
-    def fill(pictures: NDArray[np.uint8], valid: NDArray[np.bool_]) -> list[FrameFault]:
-        return _fill(corpus, chosen, starts, pictures, valid, size, fit, workers or available_cores(), progress)
+    def fill(images: NDArray[np.uint8], valid: NDArray[np.bool_]) -> list[FrameFault]:
+        return _fill(corpus, starts, images, valid, progress)
 
     table = make_frame_table(
         fill,
-        identity=("clips", corpus.identity, [row.clip_id for row in chosen], fit),
+        identity=("clips", corpus.identity, [row.clip_id for row in clips], "stretch"),
         rows=int(starts[-1]),
         size=size,
         cameras=(CAMERA,),
         cache=cache,
     )
-    return ClipFrames(chosen, starts, np.concatenate(clip_times), table)
+    return ClipFrames(clips, starts, np.concatenate(clip_times), table)
 
 
 def _fill(
     corpus: Corpus,
-    rows: Sequence[ClipRow],
     starts: NDArray[np.int64],
-    pictures: NDArray[np.uint8],
+    images: NDArray[np.uint8],
     valid: NDArray[np.bool_],
-    size: int,
-    fit: Fit,
-    workers: int,
     progress: Progress | None,
 ) -> list[FrameFault]:
+    rows, workers = corpus.clips, available_cores()
     place = {row.clip_id: index for index, row in enumerate(rows)}
     by_shard: dict[str, set[str]] = defaultdict(set)
     for row in rows:
@@ -115,7 +100,7 @@ def _fill(
         if len(frames) != end - begin:
             return f"damaged: {len(frames)} frames, {end - begin} times"
         for row, frame in enumerate(frames, begin):
-            pictures[row, 0] = fit_square(frame, size, fit)
+            images[row, 0] = fit_square(frame, images.shape[2], "stretch")
         valid[begin:end] = True
         return ""
 

@@ -21,7 +21,6 @@ from corpora.episodes.modality import Modality, ModalityPart
 
 if TYPE_CHECKING:
     from corpora.store.frames import FrameFault, Progress
-    from corpora.video.image import Fit
 
 PREVIOUS = "previous."
 """Begins the names of what a state holds of the action before."""
@@ -151,9 +150,6 @@ class ImageReader(Protocol):
         episodes: Episodes,
         images: NDArray[np.uint8],
         valid: NDArray[np.bool_],
-        *,
-        fit: Fit,
-        workers: int | None,
         progress: Progress | None,
     ) -> list[FrameFault]:
         """Decodes all rows and cameras to `images` [R, V, S, S, 3], marks them in `valid` [R, V], and returns what went

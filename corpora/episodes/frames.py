@@ -32,7 +32,7 @@ from corpora.video.decode import (
     probe,
     upright,
 )
-from corpora.video.image import Fit, fit_square
+from corpora.video.image import fit_square
 
 _TASK_ROWS = 2048
 """Rows after which a long file is handed to another thread."""
@@ -53,32 +53,21 @@ class _Task:
 
 
 def open_episode_frames(
-    episodes: Episodes,
-    size: int,
-    *,
-    fit: Fit = "stretch",
-    cache: Path | None = None,
-    workers: int | None = None,
-    progress: Progress | None = None,
+    episodes: Episodes, size: int, *, cache: Path | None = None, progress: Progress | None = None
 ) -> FrameTable:
-    """Images [R, V, size, size, 3] of all rows and cameras of `episodes`, from the cache or decoded now by `workers`
-    threads (default: one for each core).
+    """Images [R, V, size, size, 3] of all rows and cameras of `episodes`, from the cache or decoded now.
 
     A row has the frame nearest in presentation time, at most one interval (of rows or frames, the longer) away. Rows
-    without one are not valid, and told in the table's `faults`; a video that does not decode stops nothing. Raises
-    ValueError for an unknown `fit`, and as `make_frame_table`.
+    without one are not valid, and named in the table's `faults`; a video that does not decode stops nothing. Raises
+    ValueError as `make_frame_table`.
     """
-    if fit not in ("stretch", "crop"):
-        raise ValueError(f"fit '{fit}': must be 'stretch' (the whole image) or 'crop' (its middle square)")
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers {workers}: must be at least 1")
 
     def fill(images: NDArray[np.uint8], valid: NDArray[np.bool_]) -> list[FrameFault]:
-        return episodes.reader.fill(episodes, images, valid, fit=fit, workers=workers, progress=progress)
+        return episodes.reader.fill(episodes, images, valid, progress)
 
     return make_frame_table(
         fill,
-        identity=("episodes", episodes.fingerprint, fit),
+        identity=("episodes", episodes.fingerprint, "stretch"),
         rows=len(episodes.t_s),
         size=size,
         cameras=episodes.cameras,
@@ -103,17 +92,14 @@ class VideoReader:
         episodes: Episodes,
         images: NDArray[np.uint8],
         valid: NDArray[np.bool_],
-        *,
-        fit: Fit,
-        workers: int | None,
         progress: Progress | None,
     ) -> list[FrameFault]:
         tasks = _tasks(episodes)
         cv2.setNumThreads(1)  # each thread has a video of its own
         total, done = sum(len(task.rows) for task in tasks), 0
         errors: dict[tuple[Path, int], str] = {}
-        with ThreadPoolExecutor(workers or available_cores()) as pool:
-            running = {pool.submit(_run, task, images, valid, fit, episodes.fps): task for task in tasks}
+        with ThreadPoolExecutor(available_cores()) as pool:
+            running = {pool.submit(_run, task, images, valid, episodes.fps): task for task in tasks}
             try:
                 for future in as_completed(running):
                     task = running.pop(future)
@@ -130,7 +116,7 @@ class VideoReader:
 
 
 def nearest_frames(
-    path: Path, wanted_s: NDArray[np.float64], size: int, fit: Fit, interval_s: float, report: DecodingReport
+    path: Path, wanted_s: NDArray[np.float64], size: int, interval_s: float, report: DecodingReport
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
     """Yields (indices into `wanted_s`, image uint8 [size, size, 3]): for each time (ascending, seconds from the file's
     first frame) the nearest frame, of two equally near the later one; nothing where it is further away than one interval
@@ -150,7 +136,7 @@ def nearest_frames(
             near = done + np.flatnonzero(np.abs(wanted_s[done:stop] - last[0]) <= reach_s)
             if len(near):
                 rgb = upright(np.asarray(last[1].to_ndarray(format="rgb24"), np.uint8), facts.rotation)
-                yield near, fit_square(rgb, size, fit)
+                yield near, fit_square(rgb, size, "stretch")
 
     for t_s, frame in decoded_frames(path, facts, report=report, start_s=start_s, end_s=end_s):
         if last is not None:
@@ -189,11 +175,11 @@ def _tasks(episodes: Episodes) -> list[_Task]:
     return tasks
 
 
-def _run(task: _Task, images: NDArray[np.uint8], valid: NDArray[np.bool_], fit: Fit, fps: float) -> str:
+def _run(task: _Task, images: NDArray[np.uint8], valid: NDArray[np.bool_], fps: float) -> str:
     """Fills the rows of a task; what went wrong, or an empty string."""
     report = DecodingReport()
     try:
-        for found, image in nearest_frames(task.path, task.wanted_s, images.shape[2], fit, 1 / fps, report):
+        for found, image in nearest_frames(task.path, task.wanted_s, images.shape[2], 1 / fps, report):
             rows = task.rows[found]
             images[rows, task.view] = image
             valid[rows, task.view] = True

@@ -176,10 +176,6 @@ class LeRobotWriter:
         """What the recording put into `EpisodeRecord.facts`."""
         return json.loads((self._folder(episode) / "facts.json").read_text())["facts"]
 
-    def staged_rows(self, episode: int) -> dict[str, NDArray[Any]]:
-        """Feature -> [length, D] of a staged episode."""
-        return self._staged(episode).rows()
-
     def write_truth(self, episodes: int, path: Path) -> None:
         """All features of the staged episodes 0 to `episodes` - 1 as one Parquet file: what `finish` may leave out.
 

@@ -31,7 +31,7 @@ from corpora.episodes.modality import DEFAULT_COLUMNS, Modality, ModalityPart, c
 from corpora.episodes.tf_records import Values, example, records
 from corpora.store.files import stamp_of
 from corpora.store.frames import FrameFault, Progress
-from corpora.video.image import Fit, decode_image, fit_square
+from corpora.video.image import decode_image, fit_square
 
 log = logging.getLogger(__name__)
 
@@ -136,9 +136,6 @@ class _Records:
         episodes: Episodes,
         images: NDArray[np.uint8],
         valid: NDArray[np.bool_],
-        *,
-        fit: Fit,
-        workers: int | None,
         progress: Progress | None,
     ) -> list[FrameFault]:
         faults = []
@@ -160,7 +157,7 @@ class _Records:
                     if (rgb.min((0, 1)) == rgb.max((0, 1))).all():
                         lacking["blank: an image of one colour"] += 1
                         continue
-                    images[row, view], valid[row, view] = fit_square(rgb, images.shape[2], fit), True
+                    images[row, view], valid[row, view] = fit_square(rgb, images.shape[2], "stretch"), True
                 faults += [FrameFault(episode.group, camera, reason, count) for reason, count in lacking.items()]
             if progress is not None:
                 progress(episode.stop, len(images))

@@ -17,7 +17,7 @@ from corpora.clips.shards import ShardWriter
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.stage import StagedClip, read_staged, staged_path
 from corpora.sources.source import Source
-from corpora.video.duplicates import DuplicateIndex
+from corpora.video.duplicates import Candidate, DuplicateIndex
 
 
 class Tally:
@@ -91,11 +91,12 @@ def _place(staged: StagedClip, writer: ShardWriter, index: DuplicateIndex) -> Cl
     if not row.kept or staged.embedding is None:
         return row
     digest = str(staged.extra.get("truth_digest", ""))
-    twin = index.find(row.clip_id, row.group, row.start_s, row.end_s, staged.embedding, digest)
+    candidate = Candidate(row.clip_id, row.group, row.start_s, row.end_s, digest)
+    twin = index.find(candidate, staged.embedding)
     if twin is not None:
         detail = f"of {twin[0]}, similarity {twin[1]:.3f}"
         return dataclasses.replace(row, kept=False, reason="near_duplicate", detail=detail)
-    index.add(row.clip_id, row.group, row.start_s, row.end_s, staged.embedding, digest)
+    index.add(candidate, staged.embedding)
     extra = {name: value for name, value in staged.extra.items() if not name.startswith("truth_")}
     members = {"mp4": staged.members["mp4"], "json": b"", "camera.npz": staged.members["camera.npz"]}
     if "truth.npz" in staged.members:

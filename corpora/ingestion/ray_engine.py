@@ -6,13 +6,11 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import ray
 
 from corpora.ingestion.pool import StagingJob
-from corpora.ingestion.settings import IngestSettings
 from corpora.sources.source import Source
 
 BATCH = 4096
@@ -22,9 +20,8 @@ BATCH = 4096
 class _Stage:
     """A Ray actor: one isolated worker, to which sources go one after another."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
-        self._job = _job_from_json(job)
-        self._worker = self._job.new_worker()
+    def __init__(self, job: StagingJob) -> None:
+        self._job, self._worker = job, job.new_worker()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return self._job.run(self._worker, Source.from_json(json.loads(row["source"])))
@@ -47,23 +44,8 @@ def stage_on_ray(job: StagingJob, sources: Iterator[Source], workers: int) -> It
         blocks = min(len(rows), 8 * workers)
         staged = ray.data.from_items(rows, override_num_blocks=blocks).map(
             cast(Any, _Stage),
-            fn_constructor_args=(_job_to_json(job),),
+            fn_constructor_args=(job,),
             num_cpus=1,
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
         )
         yield from staged.iter_rows()
-
-
-def _job_to_json(job: StagingJob) -> dict[str, Any]:
-    return {
-        "staging": str(job.staging),
-        "settings": job.settings.to_json(),
-        "file_timeout_s": job.file_timeout_s,
-        "seed": job.seed,
-        "function": job.function,
-    }
-
-
-def _job_from_json(record: dict[str, Any]) -> StagingJob:
-    settings = IngestSettings.from_json(record["settings"])
-    return StagingJob(Path(record["staging"]), settings, record["file_timeout_s"], record["seed"], record["function"])

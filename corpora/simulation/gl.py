@@ -42,15 +42,6 @@ def require_offscreen_gl() -> None:
         )
 
 
-def offscreen_gl_available() -> bool:
-    """Whether `require_offscreen_gl` would succeed."""
-    try:
-        require_offscreen_gl()
-    except ValueError:
-        return False
-    return True
-
-
 def _loads(name: str, files: tuple[str, ...]) -> bool:
     found = ctypes.util.find_library(name)
     for candidate in (found, *files):

@@ -95,30 +95,5 @@ def rotation_matrix(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.eye(3) + math.sin(angle) / angle * cross + (1 - math.cos(angle)) / angle**2 * cross @ cross
 
 
-def plane_homography(
-    pose: CameraPose,
-    first: NDArray[np.float64],
-    second: NDArray[np.float64],
-    normal: tuple[float, float, float] = (0.0, 0.0, 1.0),
-    offset_m: float = 0.0,
-) -> NDArray[np.float64]:
-    """[3, 3] in picture coordinates [-1, 1] (x right, y down): where points of a world plane move in the picture.
-
-    From camera motion `first` [6] to camera motion `second` [6]. The plane is {p: normal . p = offset_m}; by default
-    it is Meta-World's table top.
-    """
-    position_1, rotation_1 = pose.moved(first)
-    position_2, rotation_2 = pose.moved(second)
-    turn = rotation_2.T @ rotation_1
-    shift = rotation_2.T @ (position_1 - position_2)
-    plane = rotation_1.T @ np.array(normal)
-    distance = offset_m - float(np.array(normal) @ position_1)
-    focal = 1 / math.tan(math.radians(pose.fovy_deg) / 2)
-    # From camera axes (y up, z back) to the picture (y down): x = focal X / -Z, y = focal -Y / -Z.
-    project = np.diag([focal, -focal, -1.0])
-    h = project @ (turn + np.outer(shift, plane) / distance) @ np.linalg.inv(project)
-    return h / h[2, 2]
-
-
 def _rows(matrix: NDArray[np.float64]) -> tuple[tuple[float, float, float], ...]:
     return tuple((float(a), float(b), float(c)) for a, b, c in matrix)

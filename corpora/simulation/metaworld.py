@@ -83,12 +83,10 @@ def episode_generator(seed: int, task: str, episode: int, stream: str) -> np.ran
     return np.random.default_rng(np.random.SeedSequence(words))
 
 
-def smooth_noise(
-    rng: np.random.Generator, steps: int, level: float, *, smoothing_s: float, hz: float = CONTROL_HZ
-) -> NDArray[np.float64]:
+def smooth_noise(rng: np.random.Generator, steps: int, level: float, *, smoothing_s: float) -> NDArray[np.float64]:
     """float64 [steps, 4]: Gaussian noise of standard deviation `level`, smoothed over time by a Gaussian window of
     standard deviation `smoothing_s`, independent for each coordinate of the action."""
-    width = max(smoothing_s * hz, 1e-6)
+    width = max(smoothing_s * CONTROL_HZ, 1e-6)
     reach = math.ceil(4 * width)
     window = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
     window /= math.sqrt(float((window**2).sum()))

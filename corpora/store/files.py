@@ -88,9 +88,9 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
-def digest_of(*parts: str | bytes, size: int = 16) -> str:
-    """Hexadecimal, `size` bytes; tells ("ab", "c") from ("a", "bc")."""
-    found = hashlib.blake2b(digest_size=size)
+def digest_of(*parts: str | bytes) -> str:
+    """32 hexadecimal digits; ("ab", "c") and ("a", "bc") have different ones."""
+    found = hashlib.blake2b(digest_size=16)
     for part in parts:
         data = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
         found.update(len(data).to_bytes(8, "little") + data)

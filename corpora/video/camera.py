@@ -93,18 +93,10 @@ class TrackedFrame:
         return self._corners
 
 
-def measure_camera_motion(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> CameraMotion:
-    """Motion of the camera from `first` to `second` (uint8 [H, W, 3] RGB or [H, W] luma, of one size).
-
-    Raises ValueError where the sizes differ.
-    """
-    if first.shape[:2] != second.shape[:2]:
-        raise ValueError(f"frames of {first.shape[:2]} and {second.shape[:2]} pixels; resize them to one size first")
-    return measure_tracked(TrackedFrame(first), TrackedFrame(second))
-
-
 def measure_tracked(first: TrackedFrame, second: TrackedFrame) -> CameraMotion:
-    """As `measure_camera_motion`, for prepared frames."""
+    """Motion of the camera from `first` to `second`. Raises ValueError where they are not of one size."""
+    if (first.height, first.width) != (second.height, second.width):
+        raise ValueError(f"frames of {first.gray.shape} and {second.gray.shape} pixels; resize them to one size first")
     start, end = _follow(first, second)
     unit = min(first.height, first.width) / 240
     tracked = _explain(start, end, max(0.5, 1.5 * unit), first, homography=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -63,20 +63,15 @@ def _unit(values: NDArray[np.float32], floor: float) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class Candidate:
+    """What tells a clip apart from others that look alike."""
+
     clip_id: str
     group: str
     start_s: float
     end_s: float
-    truth_digest: str
-
-
-def _load_faiss() -> Any:
-    """Not imported with this module: the workers, which only embed, start sooner without it."""
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it tells which instruction set it tries
-    import faiss
-
-    return faiss
+    truth_digest: str = ""
+    """Of its known actions; empty: none are known."""
 
 
 class DuplicateIndex:
@@ -85,28 +80,23 @@ class DuplicateIndex:
 
     def __init__(self, settings: DuplicateSettings) -> None:
         self._settings = settings
-        self._faiss = _load_faiss()
+        logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # it logs which instruction set it tries
+        import faiss  # the workers, which only embed, start sooner without it
+
+        self._faiss = faiss
         self._index: faiss.Index = self._faiss.IndexFlatIP(DIMENSIONS)
-        self._kept: list[_Kept] = []
+        self._kept: list[Candidate] = []
         self._ids: set[str] = set()
         self._faiss.omp_set_num_threads(1)
 
-    def find(
-        self,
-        clip_id: str,
-        group: str,
-        start_s: float,
-        end_s: float,
-        embedding: NDArray[np.float32],
-        truth_digest: str = "",
-    ) -> tuple[str, float] | None:
+    def find(self, clip: Candidate, embedding: NDArray[np.float32]) -> tuple[str, float] | None:
         """(clip_id, similarity) of an earlier kept clip that shows the same, or None.
 
         Clips of one group that overlap in time (the cameras of an episode) are different views, not duplicates. Nor are
         two clips whose known actions differ, however alike they look: a machine may do nearly the same twice.
         """
-        if clip_id in self._ids:
-            return clip_id, 1.0
+        if clip.clip_id in self._ids:
+            return clip.clip_id, 1.0
         if not self._kept:
             return None
         scores, numbers = self._index.search(embedding[None], min(CANDIDATES, len(self._kept)))
@@ -114,25 +104,15 @@ class DuplicateIndex:
             if number < 0 or score < self._settings.similarity:
                 continue
             other = self._kept[number]
-            overlaps = other.group == group and other.start_s < end_s and start_s < other.end_s
-            differs = bool(truth_digest and other.truth_digest) and truth_digest != other.truth_digest
-            if (
-                not overlaps
-                and not differs
-                and self._both_halves(embedding, np.asarray(self._index.reconstruct(int(number))))
-            ):
+            if other.group == clip.group and other.start_s < clip.end_s and clip.start_s < other.end_s:
+                continue
+            if clip.truth_digest and other.truth_digest and clip.truth_digest != other.truth_digest:
+                continue
+            if self._both_halves(embedding, np.asarray(self._index.reconstruct(int(number)))):
                 return other.clip_id, float(score)
         return None
 
-    def add(
-        self,
-        clip_id: str,
-        group: str,
-        start_s: float,
-        end_s: float,
-        embedding: NDArray[np.float32],
-        truth_digest: str = "",
-    ) -> None:
+    def add(self, clip: Candidate, embedding: NDArray[np.float32]) -> None:
         """Remembers a kept clip."""
         if len(self._kept) == FLAT_LIMIT:
             graph = self._faiss.IndexHNSWFlat(DIMENSIONS, 32, self._faiss.METRIC_INNER_PRODUCT)
@@ -140,8 +120,8 @@ class DuplicateIndex:
             graph.add(self._index.reconstruct_n(0, len(self._kept)))
             self._index = graph
         self._index.add(embedding[None])
-        self._kept.append(_Kept(clip_id, group, start_s, end_s, truth_digest))
-        self._ids.add(clip_id)
+        self._kept.append(clip)
+        self._ids.add(clip.clip_id)
 
     def _both_halves(self, one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
         cells = GRID * GRID

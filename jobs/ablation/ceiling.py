@@ -34,7 +34,7 @@ def write_true_actions(config: LabelConfig, truth: Path) -> Path:
     episode = column_array(table.column("episode_index"), np.int64)[:, 0]
     t_s = column_array(table.column("timestamp"), np.float64)[:, 0]
     action = column_array(table.column(EXPERT_ACTION), np.float32)
-    times = corpus.read_times()
+    times = corpus.times()
     clips = []
     for row in corpus.clips:
         found = _EPISODE.search(row.source)

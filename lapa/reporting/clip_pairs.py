@@ -42,7 +42,7 @@ def read_pairs(
     """The sample's clips, one at a time, each decoded once."""
     wanted = rows_by_clip(sample, np.arange(len(sample)))
     clips = [row for row in corpus.clips if row.clip_id in wanted]
-    for number, clip in enumerate(corpus.read_clips(clips)):
+    for number, clip in enumerate(corpus.read(row.clip_id for row in clips)):
         rows = wanted[clip.row.clip_id]
         i, j = frames_at(clip, sample.t_s[rows], sample.gap_s[rows])
         used, where = np.unique(np.concatenate([i, j]), return_inverse=True)
@@ -60,7 +60,7 @@ def pair_images(
     """Row of the sample -> [2, size, size, 3], first and second frame, for looking at."""
     wanted = rows_by_clip(sample, np.unique(rows))
     result: dict[int, NDArray[np.uint8]] = {}
-    for clip in corpus.read_clips([row for row in corpus.clips if row.clip_id in wanted]):
+    for clip in corpus.read(row.clip_id for row in corpus.clips if row.clip_id in wanted):
         of_clip = wanted[clip.row.clip_id]
         i, j = frames_at(clip, sample.t_s[of_clip], sample.gap_s[of_clip])
         for row, a, b in zip(of_clip.tolist(), i, j, strict=True):

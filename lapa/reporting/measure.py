@@ -111,7 +111,7 @@ def make_card(
     tell: Progress = progress or (lambda what, done, total: None)
     clock = _Clock()
     clips = _some_clips(corpus.clips, settings)
-    truth: Truth = corpus.read_truth(clips) if corpus.truth_features else {}
+    truth: Truth = corpus.truth(row.clip_id for row in clips) if corpus.truth_features else {}
     sample = latents.sample(
         settings.max_pairs, settings.seed, clips=[row.clip_id for row in clips], first=truth, gap_s=settings.gap_s
     )

@@ -12,8 +12,8 @@ import numpy as np
 from corpora.clips.corpus import MANIFEST, SHARDS, SUMMARY
 from corpora.clips.manifest import ClipRow, ManifestWriter
 from corpora.clips.shards import ShardWriter
-from corpora.video.camera import measure_camera_motion
 from corpora.video.encode import encode_clip, pack_arrays
+from tests.builders.cameras import measure_camera_motion
 from tests.builders.videos import textured
 
 SIZE = 48

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from corpora.video.camera import measure_camera_motion, median_motion, meet_halfway, motion_at_centre, warp_picture
+from corpora.video.camera import median_motion, meet_halfway, motion_at_centre, warp_picture
+from tests.builders.cameras import measure_camera_motion
 from tests.builders.videos import textured
 
 

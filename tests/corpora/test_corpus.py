@@ -34,24 +34,25 @@ def corpus(tmp_path_factory) -> Corpus:
 
 
 def test_clips_come_in_the_order_of_the_manifest(corpus):
-    assert [clip.row for clip in corpus.read_clips()] == corpus.clips
+    assert [clip.row for clip in corpus.read()] == corpus.clips
     assert [row for row in corpus.rows() if row.kept] == corpus.clips
     assert len({row.shard for row in corpus.clips}) > 1
 
 
 def test_some_clips_are_the_same_as_among_all(corpus):
-    whole = {clip.row.clip_id: clip for clip in corpus.read_clips()}
+    whole = {clip.row.clip_id: clip for clip in corpus.read()}
     wanted = corpus.clips[::-3]
-    some = list(corpus.read_clips(wanted))
+    some = list(corpus.read(row.clip_id for row in wanted))
     assert {clip.row for clip in some} == set(wanted)
     for clip in some:
         np.testing.assert_array_equal(clip.frames, whole[clip.row.clip_id].frames)
         np.testing.assert_array_equal(clip.t_s, whole[clip.row.clip_id].t_s)
-    assert list(corpus.read_clips([])) == []
+    assert list(corpus.read([])) == []
 
 
 def test_a_clip_decodes_to_the_pixels_that_each_frame_alone_has(corpus):
-    members = dict(iterate_shard(corpus.folder / SHARDS / corpus.clips[0].shard, None, {"mp4"}))
+    ids = [row.clip_id for row in corpus.clips]
+    members = dict(iterate_shard(corpus.folder / SHARDS / corpus.clips[0].shard, ids, {"mp4"}))
     for mp4 in (members[row.clip_id]["mp4"] for row in corpus.clips if row.clip_id in members):
         with av.open(io.BytesIO(mp4)) as container:
             alone = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -59,8 +60,8 @@ def test_a_clip_decodes_to_the_pixels_that_each_frame_alone_has(corpus):
 
 
 def test_truth_without_video_is_that_of_the_clips(corpus):
-    truth = corpus.read_truth()
-    with_truth = [clip for clip in corpus.read_clips() if clip.truth is not None]
+    truth = corpus.truth()
+    with_truth = [clip for clip in corpus.read() if clip.truth is not None]
     assert set(truth) == {clip.row.clip_id for clip in with_truth} < {row.clip_id for row in corpus.clips}
     assert corpus.truth_features == {"action": 2, "observation.state": 3}
     for clip in with_truth:
@@ -70,9 +71,10 @@ def test_truth_without_video_is_that_of_the_clips(corpus):
 
 
 def test_times_without_video_are_those_of_the_clips(corpus):
-    times = corpus.read_times(corpus.clips[:4])
-    assert list(times) == [row.clip_id for row in corpus.clips[:4]]
-    for clip in corpus.read_clips(corpus.clips[:4]):
+    ids = [row.clip_id for row in corpus.clips[:4]]
+    times = corpus.times(ids)
+    assert list(times) == ids
+    for clip in corpus.read(ids):
         np.testing.assert_array_equal(times[clip.row.clip_id], clip.t_s)
 
 
@@ -90,7 +92,7 @@ def test_a_damaged_shard_is_named(corpus, tmp_path):
     (first, second, *_) = sorted((copy / "shards").iterdir())
     first.write_bytes(second.read_bytes())
     with pytest.raises(ValueError, match=f"{first.name} lacks"):
-        list(Corpus(copy).read_clips())
+        list(Corpus(copy).read())
 
 
 def test_the_manifest_is_written_whole_or_not_at_all(corpus, tmp_path):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from corpora.simulation.gl import offscreen_gl_available
+from tests.builders.cameras import offscreen_gl_available
 
 RENDER_FIRST = """
 from corpora.simulation.metaworld import Look, MetaWorldEnv

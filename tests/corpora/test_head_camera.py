@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from corpora.simulation.head_camera import head_camera_path, looking_at, plane_homography, rotation_matrix
+from corpora.simulation.head_camera import head_camera_path, looking_at, rotation_matrix
 from corpora.simulation.metaworld import HEAD_POSE, VIEW_DISTANCE_M
+from tests.builders.cameras import plane_homography
 
 
 def project(pose, motion: np.ndarray, points: np.ndarray) -> np.ndarray:

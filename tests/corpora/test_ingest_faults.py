@@ -163,7 +163,7 @@ def test_a_dataset_with_a_broken_episode_keeps_the_others(tmp_path):
     assert {row.reason for row in rows} == {""}  # its video is of use without its actions
     for row in rows:
         assert ("no ground truth" in row.detail) == row.group.endswith("1")
-    assert len(Corpus(tmp_path / "c").read_truth()) == sum(row.group.endswith("0") for row in rows)
+    assert len(Corpus(tmp_path / "c").truth()) == sum(row.group.endswith("0") for row in rows)
 
 
 def broken_copies(good: list[bytes], count: int, folder: Path, seed: int) -> int:
@@ -199,7 +199,7 @@ def check_broken_copies(tmp_path: Path, good: list[bytes], count: int) -> None:
     assert len({row.source for row in rows}) == count
     assert "failed" not in {row.reason for row in rows}
     assert make(tmp_path / "again", folder, workers=1, file_timeout_s=20.0) == rows
-    for clip in Corpus(tmp_path / "c").read_clips():  # what is used can be read
+    for clip in Corpus(tmp_path / "c").read():  # what is used can be read
         assert len(clip.frames) == len(clip.t_s) == clip.row.frames
 
 

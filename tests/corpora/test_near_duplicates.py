@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from corpora.video import duplicates as near_duplicates
-from corpora.video.duplicates import DIMENSIONS, DuplicateIndex, DuplicateSettings, embed_clip
+from corpora.video.duplicates import DIMENSIONS, Candidate, DuplicateIndex, DuplicateSettings, embed_clip
 from tests.builders.videos import numbered_frame, textured
 
 
@@ -27,8 +27,8 @@ def clip(seed: int, *, motion: int = 0, count: int = 60, fps: float = 15.0) -> t
 
 def similar(one: np.ndarray, other: np.ndarray) -> bool:
     index = DuplicateIndex(DuplicateSettings())
-    index.add("a", "one", 0.0, 4.0, one)
-    return index.find("b", "two", 0.0, 4.0, other) is not None
+    index.add(Candidate("a", "one", 0.0, 4.0), one)
+    return index.find(Candidate("b", "two", 0.0, 4.0), other) is not None
 
 
 def changed(frames: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarray:
@@ -70,26 +70,26 @@ def test_neighbouring_windows_of_one_video_are_kept():
     for number in range(3):
         part = slice(60 * number, 60 * number + 60)
         embedding = embed_clip(frames[part], np.arange(60) / 15)
-        assert index.find(str(number), "v", 4.0 * number, 4.0 * number + 4, embedding) is None
-        index.add(str(number), "v", 4.0 * number, 4.0 * number + 4, embedding)
+        assert index.find(Candidate(str(number), "v", 4.0 * number, 4.0 * number + 4), embedding) is None
+        index.add(Candidate(str(number), "v", 4.0 * number, 4.0 * number + 4), embedding)
 
 
 def test_cameras_of_one_episode_are_not_each_others_duplicates():
     embedding = embed_clip(*clip(0))
     index = DuplicateIndex(DuplicateSettings())
-    index.add("left", "episode", 0.0, 4.0, embedding)
-    assert index.find("right", "episode", 0.0, 4.0, embedding) is None
-    assert index.find("later", "episode", 4.0, 8.0, embedding) == ("left", pytest.approx(1.0, abs=1e-5))
-    assert index.find("left", "episode", 0.0, 4.0, embedding) == ("left", 1.0)
+    index.add(Candidate("left", "episode", 0.0, 4.0), embedding)
+    assert index.find(Candidate("right", "episode", 0.0, 4.0), embedding) is None
+    assert index.find(Candidate("later", "episode", 4.0, 8.0), embedding) == ("left", pytest.approx(1.0, abs=1e-5))
+    assert index.find(Candidate("left", "episode", 0.0, 4.0), embedding) == ("left", 1.0)
 
 
 def test_what_acted_differently_is_kept_however_alike_it_looks():
     embedding = embed_clip(*clip(0))
     index = DuplicateIndex(DuplicateSettings())
-    index.add("a", "one", 0.0, 4.0, embedding, "these actions")
-    assert index.find("b", "two", 0.0, 4.0, embedding, "other actions") is None
-    assert index.find("b", "two", 0.0, 4.0, embedding, "these actions") is not None
-    assert index.find("b", "two", 0.0, 4.0, embedding) is not None  # a copy without its actions
+    index.add(Candidate("a", "one", 0.0, 4.0, "these actions"), embedding)
+    assert index.find(Candidate("b", "two", 0.0, 4.0, "other actions"), embedding) is None
+    assert index.find(Candidate("b", "two", 0.0, 4.0, "these actions"), embedding) is not None
+    assert index.find(Candidate("b", "two", 0.0, 4.0), embedding) is not None  # a copy without its actions
 
 
 def test_large_corpora_are_searched_as_small_ones(monkeypatch):
@@ -102,9 +102,11 @@ def test_large_corpora_are_searched_as_small_ones(monkeypatch):
         known[:, part] /= np.linalg.norm(known[:, part], axis=1, keepdims=True) * np.sqrt(2)
     index = DuplicateIndex(DuplicateSettings())
     for number, embedding in enumerate(known):
-        assert index.find(str(number), str(number), 0, 1, embedding) is None
-        index.add(str(number), str(number), 0, 1, embedding)
+        assert index.find(Candidate(str(number), str(number), 0, 1), embedding) is None
+        index.add(Candidate(str(number), str(number), 0, 1), embedding)
     for number in range(0, 500, 7):
-        found = index.find("new", "new", 0, 1, known[number] + rng.normal(0, 1e-3, DIMENSIONS).astype(np.float32))
+        found = index.find(
+            Candidate("new", "new", 0, 1), known[number] + rng.normal(0, 1e-3, DIMENSIONS).astype(np.float32)
+        )
         assert found is not None
         assert found[0] == str(number)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corpora.simulation import gl as offscreen_gl
 from corpora.simulation.metaworld import Look, MetaWorldEnv, episode_generator
 from corpora.simulation.tasks import INSTRUCTIONS
 from jobs.evaluation.closed_loop import ClosedLoopSettings, Observations, checked_chunks, play
@@ -20,8 +19,9 @@ from jobs.evaluation.rollout_log import (
     success_shares,
 )
 from jobs.evaluation.rollouts import WorkerError, control_steps, start_seed
+from tests.builders.cameras import offscreen_gl_available
 
-needs_gl = pytest.mark.skipif(not offscreen_gl.offscreen_gl_available(), reason="no software GL library (libosmesa6)")
+needs_gl = pytest.mark.skipif(not offscreen_gl_available(), reason="no software GL library (libosmesa6)")
 LOOK = Look(size=32)
 OPEN, CLOSE = INSTRUCTIONS["faucet-open"], INSTRUCTIONS["faucet-close"]
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from corpora.episodes.episode import EpisodeSelection
-from corpora.simulation import gl as offscreen_gl
 from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES
 from jobs.commands.evaluate import EvaluateConfig, _comparable, main, run
 from jobs.evaluation.acting import embodiment_of, load_acting, metaworld_act, resized
 from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
+from tests.builders.cameras import offscreen_gl_available
 from tests.builders.datasets import lerobot_v3
 from tests.jobs.test_open_loop import made_policy
 from vla.actions.space import ActionSpace
@@ -22,7 +22,7 @@ from vla.checkpoint import build_policy
 from vla.embodiment import Embodiment
 from vla.recipes import RECIPES
 
-needs_gl = pytest.mark.skipif(not offscreen_gl.offscreen_gl_available(), reason="no software GL library (libosmesa6)")
+needs_gl = pytest.mark.skipif(not offscreen_gl_available(), reason="no software GL library (libosmesa6)")
 
 
 def metaworld_policy(folder: Path) -> Path:

@@ -91,7 +91,7 @@ def slow_rows(lam: Path, corpus: Path) -> list[dict]:
     """One pair at a time, from the whole clip, as the documentation puts it."""
     model = load_lam(lam)
     found = []
-    for clip in Corpus(corpus).read_clips():
+    for clip in Corpus(corpus).read():
         small = resize_frames(clip.frames, model.config.pair.image_size)
         starts, ends = pair_indices(clip.t_s, GAP_S)
         motions, ratios = camera_of_pairs(clip.camera, dict(enumerate(clip.frames)), starts, ends)
@@ -145,7 +145,7 @@ def test_rows_are_those_of_one_pair_at_a_time(lam, corpus, whole):
 
 
 def test_no_pair_is_clamped_or_doubled(corpus, whole):
-    times = Corpus(corpus).read_times()
+    times = Corpus(corpus).times()
     seen = set()
     for row in rows(whole):
         t_s = times[row["clip_id"]]
@@ -301,7 +301,7 @@ def test_frozen_features_are_computed_once_a_frame(corpus):
     for _, row, pairs in reader.read(corpus, plan):
         if isinstance(pairs, PairBatch):
             encoder.add(pairs)
-            (clip,) = Corpus(corpus).read_clips([row])
+            (clip,) = Corpus(corpus).read([row.clip_id])
             first, second = pair_indices(clip.t_s, GAP_S)
             keep = every_stride(clip.t_s, first, STRIDE_S)
             frames.append((resize_frames(clip.frames, 64), first[keep], second[keep]))

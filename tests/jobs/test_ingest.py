@@ -98,7 +98,7 @@ def test_the_manifest_says_which_decoder_and_why(corpus):
 
 
 def test_stored_frames_are_the_source_frames_at_their_times(corpus, videos):
-    for clip in corpus.read_clips():
+    for clip in corpus.read():
         row = clip.row
         assert clip.frames.shape == (row.frames, 64, 64, 3)
         assert clip.frames.dtype == np.uint8
@@ -117,14 +117,14 @@ def test_stored_frames_are_the_source_frames_at_their_times(corpus, videos):
 
 def test_pixels_survive_storage(corpus):
     (row,) = [row for row in corpus.clips if row.source == "h264.mp4" and row.start_s == 0]
-    (clip,) = corpus.read_clips([row])
+    (clip,) = corpus.read([row.clip_id])
     for index in (0, 7, 20):
         expected = cv2.resize(numbered_frame(index, seed=0), (64, 64), interpolation=cv2.INTER_AREA)
         assert luma_difference(clip.frames[index], expected) < 5
 
 
 def test_the_camera_is_stored_with_the_clip(corpus):
-    for clip in corpus.read_clips():
+    for clip in corpus.read():
         camera = clip.camera
         pairs = len(camera["first"])
         assert pairs > 0
@@ -172,7 +172,7 @@ def test_lists_use_the_stretch_they_name(tmp_path):
     (row,) = make(tmp_path / "c", tmp_path / "list.jsonl").clips
     assert (row.start_s, round(row.end_s, 3)) == (1.0, 2.6)
     assert (row.text, row.tier, row.embodiment) == ("wave", "neural", "hand")
-    (clip,) = Corpus(tmp_path / "c").read_clips()
+    (clip,) = Corpus(tmp_path / "c").read()
     assert [number_of(frame) for frame in clip.frames] == list(range(15, 39))
 
 
@@ -193,7 +193,7 @@ def test_actions_and_states_travel_along(tmp_path, build):
     assert corpus.truth_features == {"action": 2, "observation.state": 3}
     assert {row.group for row in corpus.clips} == {"arm/episode_000000", "arm/episode_000001"}
     assert {row.text for row in corpus.clips} == set(TASKS)
-    for clip in corpus.read_clips():
+    for clip in corpus.read():
         episode = int(clip.row.group[-1])
         camera = CAMERAS.index(clip.row.source.rpartition("/")[2])
         assert clip.truth is not None
@@ -263,7 +263,7 @@ def test_shards_are_closed_at_their_size(videos, tmp_path):
     assert max(shard.stat().st_size for shard in shards) < 0.25e6
     places = [(row.shard, row.index_in_shard) for row in corpus.clips]
     assert places == sorted(places)
-    assert len(list(corpus.read_clips())) == len(corpus.clips)
+    assert len(list(corpus.read())) == len(corpus.clips)
 
 
 @pytest.mark.filterwarnings(

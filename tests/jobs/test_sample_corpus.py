@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpora.episodes.lerobot_writer import BOOKKEEPING
-from corpora.simulation.gl import offscreen_gl_available
 from corpora.simulation.tasks import DEFAULT_TASKS, INSTRUCTIONS
 from corpora.video.encode import EpisodeVideo, VideoEncoding
 from jobs.commands.sample_corpus import MAX_BYTES, PARTS, SampleCorpusConfig, part_config
+from tests.builders.cameras import offscreen_gl_available
 
 SAMPLE = Path(__file__).resolve().parents[2] / "corpora" / "sample"
 CAMERA = "observation.images.head"

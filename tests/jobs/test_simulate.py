@@ -17,14 +17,14 @@ import pytest
 from corpora.episodes.lerobot_writer import BOOKKEEPING
 from corpora.simulation import gl as offscreen_gl
 from corpora.simulation.episode import EpisodeSettings
-from corpora.simulation.head_camera import head_camera_path, plane_homography
+from corpora.simulation.head_camera import head_camera_path
 from corpora.simulation.metaworld import HEAD_POSE, Look, MetaWorldEnv, episode_generator, smooth_noise
 from corpora.simulation.tasks import task_names
-from corpora.video.camera import measure_camera_motion
 from jobs.commands.simulate import FORMAT, SimulateConfig, _versions, main, run
+from tests.builders.cameras import measure_camera_motion, offscreen_gl_available, plane_homography
 from tests.builders.datasets import opened
 
-needs_gl = pytest.mark.skipif(not offscreen_gl.offscreen_gl_available(), reason="no software GL library (libosmesa6)")
+needs_gl = pytest.mark.skipif(not offscreen_gl_available(), reason="no software GL library (libosmesa6)")
 SHORT = EpisodeSettings(max_steps=24, noise=(0.0, 0.5))
 
 
@@ -147,7 +147,7 @@ def test_software_rendering_is_chosen_only_where_the_user_has_not(monkeypatch: p
 
 @pytest.mark.parametrize("name", ["simulate.json", ".simulate-settings.json"])
 def test_a_folder_of_the_version_without_the_experts_action_is_refused(name: str, tmp_path: Path) -> None:
-    if not offscreen_gl.offscreen_gl_available():
+    if not offscreen_gl_available():
         pytest.skip("no simulator, no versions of it")
     wanted = config(tmp_path / "sim")
     settings = {**wanted.settings(), "versions": _versions()}

@@ -65,7 +65,7 @@ def test_a_corpus_made_in_another_way_is_decoded_again(tiny_corpus: Path, tmp_pa
 def test_pairs_of_the_store_are_those_of_the_clips(store, tiny_corpus: Path) -> None:  # type: ignore[no-untyped-def]
     made, reader = store
     count = 0
-    for number, clip in enumerate(Corpus(tiny_corpus).read_clips()):
+    for number, clip in enumerate(Corpus(tiny_corpus).read()):
         small = resize_frames(clip.frames, reader.config.image_size)
         first, second = np.concatenate([pair_indices(clip.t_s, gap) for gap in reader.gap_s], 1)
         rows = np.flatnonzero(made.clip == number)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from corpora.video.camera import measure_camera_motion
 from lapa.pairs.pair import camera_of_pairs, is_still
+from tests.builders.cameras import measure_camera_motion
 from tests.builders.videos import textured
 
 SIZE, GAP = 96, 3
