@@ -107,7 +107,7 @@ class PairBatches(IterableDataset[dict[str, Tensor]]):
 def pictures(member: EpisodeSamples, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Present and future uint8 [B, 3, S, S] of the first camera, for samples that have a future."""
     samples = [member[int(index)] for index in chosen]
-    present = np.stack([sample.pictures[0, -1] for sample in samples])
+    present = np.stack([sample.images[0, -1] for sample in samples])
     future = np.stack([sample.future[0] for sample in samples])  # type: ignore[index]
     return to_tensor(present), to_tensor(future)
 

@@ -1,7 +1,7 @@
 """Images of robot episodes, decoded once, aligned with the data's rows by time.
 
 frames = open_episode_frames(episodes, 64)
-frames.pictures[episode.start]        # uint8 [V, 64, 64, 3], what the cameras saw at the episode's first row
+frames.images[episode.start]        # uint8 [V, 64, 64, 3], what the cameras saw at the episode's first row
 """
 
 from __future__ import annotations

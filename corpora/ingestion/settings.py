@@ -19,7 +19,7 @@ class IngestSettings:
     size: int = 128
     """Side of the stored square frames in pixels; even."""
     fit: Literal["stretch", "crop"] = "stretch"
-    """The whole picture without keeping its aspect, or its middle square."""
+    """The whole image without keeping its aspect, or its middle square."""
     max_fps: float = 20.0
     """Frames are left out, never made up, until at most this many remain for each second."""
     clip_s: float = 10.0

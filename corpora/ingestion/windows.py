@@ -67,7 +67,7 @@ class WindowSettings:
 def cut_windows(
     labelled: Iterable[tuple[int, float, NDArray[np.uint8]]], settings: WindowSettings, source_end_s: float = math.inf
 ) -> Iterator[Window]:
-    """From (shot, time, RGB picture) in order. Holds the stored frames of one window, and half a second of pictures.
+    """From (shot, time, RGB frame) in order. Holds the stored frames of one window, and half a second of frames.
 
     A window ends where the next one begins, the last of a shot one frame after its last frame, none after the source.
     """

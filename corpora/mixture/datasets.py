@@ -4,7 +4,7 @@
         |     |     |  action chunk   |     |
       history now   +--k=0--k=1--k=2--+   future      all by time in seconds, none beyond the episode
 
-Samples are neither normalised nor padded; pictures come from the shared table of `episode_frames` or `clip_frames`.
+Samples are neither normalised nor padded; images come from the shared table of `episode_frames` or `clip_frames`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from corpora.clips.frames import ClipFrames
 from corpora.episodes.episode import Episodes
 from corpora.mixture.labels import EmbodimentFacts, Labels
 from corpora.mixture.spec import DatasetSpec
-from corpora.mixture.views import PictureViews, Window
+from corpora.mixture.views import ImageViews, Window
 from corpora.store.frames import FrameTable
 from corpora.video.nearest import rows_within
 
@@ -29,9 +29,9 @@ from corpora.video.nearest import rows_within
 class Sample:
     """One observation and what was done, or seen, after it. V cameras, T moments, S pixels, H steps."""
 
-    pictures: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     """[V, T, S, S, 3], oldest first; zeros where the mask is False."""
-    picture_mask: NDArray[np.bool_]
+    image_mask: NDArray[np.bool_]
     """[V, T]; False where a camera failed, or before the beginning."""
     instruction: str
     """"" where there is none."""
@@ -47,7 +47,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Numbers:
-    """M samples without their pictures, for statistics."""
+    """M samples without their images, for statistics."""
 
     states: NDArray[np.float32] | None
     """[M, Ds]."""
@@ -96,12 +96,12 @@ class EpisodeSamples:
     ) -> None:
         if len(frames) != len(episodes.t_s) or frames.cameras != episodes.cameras:
             raise ValueError(
-                f"the pictures are {len(frames)} rows of {frames.cameras}, the episodes {len(episodes.t_s)} of "
+                f"the images are {len(frames)} rows of {frames.cameras}, the episodes {len(episodes.t_s)} of "
                 f"{episodes.cameras}: make them with open_episode_frames of the same episodes"
             )
         self.spec, self.episodes, self.cameras = spec, episodes, episodes.cameras
         self.step_s = window.step_s or 1 / episodes.fps
-        self._views = PictureViews(frames, episodes.t_s, window, 1 / episodes.fps)
+        self._views = ImageViews(frames, episodes.t_s, window, 1 / episodes.fps)
         self._offsets = np.arange(window.horizon) * self.step_s
         wanted = set(episodes.indices if chosen is None else chosen)
         if lacking := sorted(wanted - set(episodes.indices)):
@@ -121,7 +121,7 @@ class EpisodeSamples:
             self.groups += [episode.group] * len(found)
         self._rows, self._runs, self._futures = _joined(rows), _joined(runs), _joined(futures)
         if not len(self._rows):
-            raise ValueError(f"dataset '{spec.name}' has no sample: none of its {len(wanted)} episodes has a picture")
+            raise ValueError(f"dataset '{spec.name}' has no sample: none of its {len(wanted)} episodes has an image")
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -129,10 +129,10 @@ class EpisodeSamples:
     def __getitem__(self, index: int) -> Sample:
         row, episodes = int(self._rows[index]), self.episodes
         start, stop = self._bounds[self._runs[index]]
-        pictures, mask = self._views.around(row, start, stop)
+        images, mask = self._views.around(row, start, stop)
         action, action_mask = self._chunk(row, start, stop)
         return Sample(
-            pictures,
+            images,
             mask,
             episodes.instructions[episodes.instruction[row]],
             None if episodes.state is None else episodes.state[row].copy(),
@@ -195,7 +195,7 @@ class ClipSamples:
             raise ValueError(f"stride_s {stride_s}: must be 0 (every frame) or more seconds")
         self.spec, self.cameras, self.horizon = spec, clips.table.cameras, window.horizon
         self._clips, self._labels = clips, labels
-        self._views = PictureViews(clips.table, clips.t_s, window)
+        self._views = ImageViews(clips.table, clips.t_s, window)
         if labels is None:
             self._rows, self._runs, self._futures = self._seen(stride_s)
             lacking = f"no clip shows anything {window.future_s} s after a frame"
@@ -222,7 +222,7 @@ class ClipSamples:
 
     def __getitem__(self, index: int) -> Sample:
         run = int(self._runs[index])
-        pictures, mask = self._views.around(int(self._rows[index]), *self._bounds(run))
+        images, mask = self._views.around(int(self._rows[index]), *self._bounds(run))
         action, action_mask = None, np.zeros(self.horizon, np.bool_)
         if self._labels is not None:
             label = self._labels.values[index]
@@ -230,7 +230,7 @@ class ClipSamples:
             action[: len(label)] = label
             action_mask[: len(label)] = True
         future = self._views.shown(int(self._futures[index]))
-        return Sample(pictures, mask, self._clips.rows[run].text, None, action, action_mask, future)
+        return Sample(images, mask, self._clips.rows[run].text, None, action, action_mask, future)
 
     def numbers(self, indices: Sequence[int]) -> Numbers:
         """The labels of these samples. Raises ValueError where there are none."""

@@ -1,6 +1,6 @@
 """A surveyed pyramid as SVG: people's video at the base, robots on top, and what each tier gives to the training.
 
-The picture needs nothing from outside (no font, no script) and brings its own ground, light or dark as the reader's system
+The image needs nothing from outside (no font, no script) and brings its own ground, light or dark as the reader's system
 is. Colours are Okabe and Ito's (2008), told apart by colour-blind readers; tiers are named, too, and members numbered.
 """
 
@@ -47,7 +47,7 @@ _DARK = """
 
 
 def pyramid_svg(survey: MixtureSurvey, *, dark: bool = True) -> str:
-    """The picture. `dark`: follow a reader's dark system; False: always light, to stand in a page that is.
+    """The image. `dark`: follow a reader's dark system; False: always light, to stand in a page that is.
 
     Raises ValueError for a survey without a tier.
     """

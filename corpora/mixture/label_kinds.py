@@ -1,6 +1,6 @@
 """How a dataset says what was done between two moments: a label is a class, found by its words in the pyramid file.
 
-Actions            a robot's own, recorded beside the pictures
+Actions            a robot's own, recorded beside the images
 Latents            latent actions that `giza extract` mined out of clips
 PseudoActions      a robot's actions that an inverse dynamics model (`giza label`) read off clips
 Unlabelled         nothing: alignment with the future only (FLARE)
@@ -91,7 +91,7 @@ class Label(ABC):  # noqa: B024 - what is abstract depends on what it is a label
         return []
 
     def count(self, corpus: Corpus, found: Count, embodiment: str, limits: PolicyLimits) -> None:
-        """Adds samples, dimensions and faults of these labels of `corpus` to `found`; no picture is decoded. Raises
+        """Adds samples, dimensions and faults of these labels of `corpus` to `found`; no image is decoded. Raises
         ValueError where they cannot be read."""
         raise AssertionError(f"{self.words[0]} is no label of clips")
 

@@ -95,7 +95,7 @@ class MixtureSpec:
         return survey_datasets(self.datasets, self.name, steps=steps, batch_size=batch_size, limits=limits)
 
     def svg(self) -> str:
-        """The pyramid as a picture. Raises ValueError for a mixture without datasets."""
+        """The pyramid as SVG. Raises ValueError for a mixture without datasets."""
         return pyramid_svg(self.survey())
 
     def _repr_svg_(self) -> str:

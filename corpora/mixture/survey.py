@@ -1,4 +1,4 @@
-"""What a mixture holds, dataset by dataset and tier by tier, from manifests and metadata: no picture is decoded.
+"""What a mixture holds, dataset by dataset and tier by tier, from manifests and metadata: no image is decoded.
 
 Whatever cannot be trained on (dimensions that do not fit, labels of another corpus, a tier without samples) is gathered, so
 that all of it can be told at once.

@@ -1,4 +1,4 @@
-"""Pictures around a moment of an episode or clip: of the past, by time, and which row shows the future."""
+"""Images around a moment of an episode or clip: of the past, by time, and which row shows the future."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Window:
     step_s: float | None = None
     """Between two of them; None: the rate of the episodes."""
     history_s: tuple[float, ...] = (0.0,)
-    """Of the pictures, oldest first, 0 the last."""
+    """Of the images, oldest first, 0 the last."""
     future_s: float | None = None
     """To the future; None: no future."""
 
@@ -40,8 +40,8 @@ class Window:
             raise ValueError(f"future_s {self.future_s}: must be above 0 seconds, or None for no future")
 
 
-class PictureViews:
-    """Pictures of runs of rows (episodes or clips) around a moment."""
+class ImageViews:
+    """Images of runs of rows (episodes or clips) around a moment."""
 
     def __init__(
         self, table: FrameTable, t_s: NDArray[np.float64], window: Window, interval_s: float | None = None
@@ -57,7 +57,7 @@ class PictureViews:
         return float(np.median(np.diff(self.t_s[start:stop]))) if stop - start > 1 else 0.0
 
     def futures(self, rows: NDArray[np.int64], start: int, stop: int) -> NDArray[np.int64]:
-        """The row of the future of each of these rows of one run; -1 where there is none, or no picture of it."""
+        """The row of the future of each of these rows of one run; -1 where there is none, or no image of it."""
         if self.future_s is None:
             return np.full(len(rows), -1)
         found, near = rows_within(self.t_s[start:stop], self.t_s[rows] + self.future_s, self.interval(start, stop))
@@ -66,18 +66,18 @@ class PictureViews:
         return np.where(near, found, -1)
 
     def shown(self, row: int) -> NDArray[np.uint8] | None:
-        """Pictures [V, S, S, 3] of a row; None for -1."""
-        return None if row < 0 else self.table.pictures[row].copy()
+        """Images [V, S, S, 3] of a row; None for -1."""
+        return None if row < 0 else self.table.images[row].copy()
 
     def around(self, row: int, start: int, stop: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Pictures [V, T, S, S, 3] and mask [V, T]."""
+        """Images [V, T, S, S, 3] and mask [V, T]."""
         table = self.table
         if self._history is None:
-            return table.pictures[row][:, None].copy(), table.valid[row][:, None].copy()
+            return table.images[row][:, None].copy(), table.valid[row][:, None].copy()
         wanted = self.t_s[row] + self._history
         found, near = rows_within(self.t_s[start:stop], wanted, self.interval(start, stop))
         found += start
         mask = table.valid[found] & near[:, None]
-        pictures = table.pictures[found]
-        pictures[~mask] = 0
-        return np.ascontiguousarray(pictures.swapaxes(0, 1)), np.ascontiguousarray(mask.T)
+        images = table.images[found]
+        images[~mask] = 0
+        return np.ascontiguousarray(images.swapaxes(0, 1)), np.ascontiguousarray(mask.T)

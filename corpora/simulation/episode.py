@@ -3,7 +3,7 @@
 Frame t shows the world before action t. With `frame_every` k only every k-th control step is stored; the action of a
 stored frame is then the mean of the k actions from it to the next.
 
-`action` is what the robot did, noise included: what a picture can show, and what latents are probed for. `action.expert`
+`action` is what the robot did, noise included: what an image can show, and what latents are probed for. `action.expert`
 is what the expert wanted to do where the noise had brought it, which is what is to be imitated (DART, Laskey et al.
 2017): smooth noise lasts, so that the action done tells how the hand went astray, hardly how it comes back.
 """
@@ -41,11 +41,11 @@ class EpisodeSettings:
     """Of the dataset; an episode's own seed is made of this, its task and its number."""
     noise: tuple[float, ...] = (0.0, 0.3, 0.6)
     """Levels, one episode after the other: standard deviation of the noise on the expert's action (actions are in
-    [-1, 1]), so that the action is not a function of the picture."""
+    [-1, 1]), so that the action is not a function of the image."""
     noise_smoothing_s: float = 0.08
     """Standard deviation of the window that smooths the noise over time."""
     camera_motion: float = 0.0
-    """Pixels (root mean square) that the picture moves within 0.5 s because the head turns; 0 stands still."""
+    """Pixels (root mean square) that the image moves within 0.5 s because the head turns; 0 stands still."""
     max_steps: int = 250
     """Control steps (of 12.5 ms) after which an episode ends without success."""
     steps_after_success: int = 10
@@ -138,7 +138,7 @@ def record_episode(env: MetaWorldEnv, settings: EpisodeSettings, episode: int, r
     while env.steps + settings.frame_every <= last_step:
         step = env.steps
         row: dict[str, Any] = {"observation.state": state, "camera.motion": path[step]}
-        picture = env.render(path[step])
+        image = env.render(path[step])
         done, wanted = [], []
         reached = False
         for _ in range(settings.frame_every):
@@ -149,7 +149,7 @@ def record_episode(env: MetaWorldEnv, settings: EpisodeSettings, episode: int, r
             wanted.append(expert.astype(np.float32))
             reached = reached or env.success
         row |= {"action": np.mean(done, axis=0), EXPERT_ACTION: np.mean(wanted, axis=0), "next.success": reached}
-        record.add(picture, row)
+        record.add(image, row)
         if reached and not succeeded:
             succeeded = True
             last_step = min(last_step, max(env.steps + settings.steps_after_success, settings.min_steps))

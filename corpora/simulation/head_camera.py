@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 MOTION_NAMES = ("x_m", "y_m", "z_m", "rotation_x_rad", "rotation_y_rad", "rotation_z_rad")
 GAP_S = 0.5
-"""The amplitude is given as the picture's motion over this time."""
+"""The amplitude is given as the image's motion over this time."""
 
 _WAVES = 4
 _BAND_HZ = (0.25, 1.2)
 """Where a head's slow turning has its energy; tremor is faster and below a pixel at these sizes."""
 _SHARES = {"turn": 0.92, "translate": 0.34, "roll": 0.2}
-"""How the picture's motion (root mean square, in pixels) is shared out; the squares add up to one."""
+"""How the image's motion (root mean square, in pixels) is shared out; the squares add up to one."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class CameraPose:
 
 
 def looking_at(position: tuple[float, float, float], target: tuple[float, float, float], fovy_deg: float) -> CameraPose:
-    """The upright camera at `position` that has `target` in the middle of its picture."""
+    """The upright camera at `position` that has `target` in the middle of its image."""
     forward = np.array(target) - np.array(position)
     forward /= np.linalg.norm(forward)
     right = np.cross(forward, (0.0, 0.0, 1.0))
@@ -61,9 +61,9 @@ def head_camera_path(
     fovy_deg: float,
     distance_m: float,
 ) -> NDArray[np.float64]:
-    """float64 [frames, 6]: band-limited random motion for a square picture of `size` pixels.
+    """float64 [frames, 6]: band-limited random motion for a square image of `size` pixels.
 
-    `amplitude_px`: root mean square over time of the picture's motion within 0.5 s, for things `distance_m` away; 0
+    `amplitude_px`: root mean square over time of the image's motion within 0.5 s, for things `distance_m` away; 0
     stands still. Each coordinate is a sum of a few sines of random frequency and phase, its scale set in closed form.
     """
     path = np.zeros((frames, 6))

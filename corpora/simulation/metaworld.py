@@ -1,4 +1,4 @@
-"""Meta-World to look at and to act in: one task, seeded resets, off-screen pictures, the scripted expert and its noise.
+"""Meta-World to look at and to act in: one task, seeded resets, off-screen images, the scripted expert and its noise.
 
 Nothing here writes a dataset: the same class serves the simulation of episodes and the closed-loop evaluation of a
 policy.
@@ -59,7 +59,7 @@ Appearance = Literal["robot", "hand"]
 
 @dataclass(frozen=True)
 class Look:
-    """How pictures are taken."""
+    """How images are taken."""
 
     size: int = 96
     """Height and width in pixels."""
@@ -100,8 +100,8 @@ class MetaWorldEnv:
         env = MetaWorldEnv("drawer-open", Look(size=96))
         state = env.reset(seed=3)                      # float32 [11], see STATE_NAMES
         while not env.success and env.steps < 250:
-            picture = env.render()                     # uint8 [96, 96, 3]
-            state = env.step(policy(picture, env.instruction, state))
+            image = env.render()                     # uint8 [96, 96, 3]
+            state = env.step(policy(image, env.instruction, state))
         env.close()
 
     The same seed gives the same episode whatever the environment did before. The goal is drawn anew at each reset.
@@ -245,7 +245,7 @@ class MetaWorldEnv:
         return self.state()
 
     def render(self, motion: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
-        """The picture, uint8 [size, size, 3] RGB, with the camera moved by `motion` [6] (see corpora.simulation.head_camera)."""
+        """The image, uint8 [size, size, 3] RGB, with the camera moved by `motion` [6] (see corpora.simulation.head_camera)."""
         import mujoco
 
         from corpora.simulation.appearance import draw_hand
@@ -267,7 +267,7 @@ class MetaWorldEnv:
         return renderer.render()
 
     def _out_of_view(self, position: NDArray[np.float64], rotation: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """bool [geoms]: whose bounding sphere lies wholly outside of the picture. MuJoCo would send them all to OpenGL,
+        """bool [geoms]: whose bounding sphere lies wholly outside of the image. MuJoCo would send them all to OpenGL,
         and the robot's base and shoulder, mostly unseen, are half of the scene's triangles."""
         data, model = self._env.data, self._env.model
         x, y, z = ((data.geom_xpos - position) @ rotation).T
@@ -280,7 +280,7 @@ class MetaWorldEnv:
         """Frees the GL context; a second call does nothing."""
         if self._renderer is not None:
             # MuJoCo frees textures and lists by number in whichever context is current: if that is another environment's,
-            # its pictures lose theirs. Drawing makes our own context current.
+            # its images lose theirs. Drawing makes our own context current.
             self._renderer.render()
             self._renderer.close()
             self._renderer = None

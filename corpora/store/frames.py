@@ -1,4 +1,4 @@
-"""Decoded pictures in a memory-mapped file: made once, shared read-only by all processes that load samples.
+"""Decoded images in a memory-mapped file: made once, shared read-only by all processes that load samples.
 
     <cache>/frames-64px-<key>/pictures.u8      uint8 [F, V, S, S, 3], row after row
                               valid.npy        bool [F, V]
@@ -30,15 +30,15 @@ Progress = Callable[[int, int], None]
 """Told (done, total)."""
 
 _META = "table.json"
-_PICTURES = "pictures.u8"
+_IMAGES = "pictures.u8"
 _VALID = "valid.npy"
 _FORMAT = 1
-"""Raised when the same identity would give other pictures."""
+"""Raised when the same identity would give other images."""
 
 
 @dataclass(frozen=True)
 class FrameFault:
-    """Rows that have no picture, and why."""
+    """Rows that have no image, and why."""
 
     source: str
     """Episode or clip."""
@@ -49,7 +49,7 @@ class FrameFault:
 
 
 class FrameTable:
-    """F rows of pictures of V cameras, S pixels wide and high. Pickles as its path, so workers share the pages."""
+    """F rows of images of V cameras, S pixels wide and high. Pickles as its path, so workers share the pages."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -57,11 +57,11 @@ class FrameTable:
         self.cameras = tuple(meta["cameras"])
         self.size = int(meta["shape"][2])
         self.faults = tuple(FrameFault(**fault) for fault in meta["faults"])
-        mapped = np.memmap(self.folder / _PICTURES, np.uint8, "r", shape=tuple(meta["shape"]))
-        self.pictures: NDArray[np.uint8] = mapped.view(np.ndarray)
-        """[F, V, S, S, 3] RGB; zeros where there is no picture. Not writable."""
+        mapped = np.memmap(self.folder / _IMAGES, np.uint8, "r", shape=tuple(meta["shape"]))
+        self.images: NDArray[np.uint8] = mapped.view(np.ndarray)
+        """[F, V, S, S, 3] RGB; zeros where there is no image. Not writable."""
         self.valid: NDArray[np.bool_] = np.load(self.folder / _VALID, allow_pickle=False)
-        """[F, V]: whether there is a picture."""
+        """[F, V]: whether there is an image."""
 
     def __len__(self) -> int:
         return len(self.valid)
@@ -80,14 +80,14 @@ def make_frame_table(
     cache: Path | None = None,
 ) -> FrameTable:
     """The table of this identity (anything with a `repr` that tells tables apart), from the cache or made by `fill`, which
-    gets pictures [F, V, S, S, 3] and valid [F, V], both zero, and returns what went wrong.
+    gets images [F, V, S, S, 3] and valid [F, V], both zero, and returns what went wrong.
 
     Raises ValueError for a size below 8 pixels, for no rows, and where the disk has no room.
     """
     if size < 8:
-        raise ValueError(f"size {size}: pictures must be at least 8 pixels wide; try 64")
+        raise ValueError(f"size {size}: images must be at least 8 pixels wide; try 64")
     if rows < 1:
-        raise ValueError("no row to decode a picture for; choose episodes or clips that hold some")
+        raise ValueError("no row to decode an image for; choose episodes or clips that hold some")
     cache = default_cache() if cache is None else cache.expanduser()
     key = hashlib.sha256(repr((_FORMAT, identity, rows, size, cameras)).encode()).hexdigest()[:16]
     folder, partial = cache / f"frames-{size}px-{key}", cache / f".partial-{key}"
@@ -109,15 +109,15 @@ def _make(
     needed, free = math.prod(shape), shutil.disk_usage(partial.parent).free
     if needed > free:
         raise ValueError(
-            f"the pictures take {needed / 1e9:.1f} GB, '{partial.parent}' has {free / 1e9:.1f} GB left; choose smaller "
-            "pictures, fewer episodes, or another cache ($GIZA_CACHE)"
+            f"the images take {needed / 1e9:.1f} GB, '{partial.parent}' has {free / 1e9:.1f} GB left; choose smaller "
+            "images, fewer episodes, or another cache ($GIZA_CACHE)"
         )
     partial.mkdir()
     try:
-        pictures = np.memmap(partial / _PICTURES, np.uint8, "w+", shape=shape)
+        images = np.memmap(partial / _IMAGES, np.uint8, "w+", shape=shape)
         valid = np.zeros(shape[:2], np.bool_)
-        faults = fill(pictures.view(np.ndarray), valid)
-        pictures.flush()
+        faults = fill(images.view(np.ndarray), valid)
+        images.flush()
         np.save(partial / _VALID, valid, allow_pickle=False)
         meta = {"shape": shape, "cameras": cameras, "faults": [dataclasses.asdict(fault) for fault in faults]}
         write_json(partial / _META, meta)

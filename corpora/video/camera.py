@@ -24,7 +24,7 @@ MIN_INLIER_RATIO = 0.3
 """Below this share of tracks agreeing with one homography the motion is called unknown."""
 MAX_CORNERS = 200
 COVERED_CELLS = 8
-"""A motion is taken from tracks alone where those that follow it lie in so many cells of a 4 x 4 grid over the picture, which
+"""A motion is taken from tracks alone where those that follow it lie in so many cells of a 4 x 4 grid over the image, which
 is half of them; else dense flow is asked as well, for before a plain wall or table most corners are those of the arm."""
 AS_MUCH = 0.5
 """Tracks are then still believed where this share of what follows the flow's own motion follows theirs."""
@@ -39,12 +39,12 @@ STILL_PX = 0.35
 """Tracks that move less than this (pixels at a short side of 240) are consistent with a camera that stands still."""
 STILL_ADVANTAGE = 1.5
 """A moving hypothesis must explain this many times the tracks of a still camera: a still camera fits by no accident,
-while an arm that fills much of the picture offers many tracks that agree with one another."""
+while an arm that fills much of the image offers many tracks that agree with one another."""
 HOMOGRAPHY_ADVANTAGE = 0.8
 """A homography is preferred to a similarity (4 parameters) only where it leaves less than this share of the residual:
-with parameters to spare it follows noise, and goes astray where the picture has no tracks."""
+with parameters to spare it follows noise, and goes astray where the image has no tracks."""
 MAX_CORNER_SHIFT = 1.5
-"""Corners that move further than this (normalised, so three quarters of the picture) make a motion implausible."""
+"""Corners that move further than this (normalised, so three quarters of the image) make a motion implausible."""
 
 _LK: dict[str, Any] = {
     "winSize": (11, 11),
@@ -53,7 +53,7 @@ _LK: dict[str, Any] = {
 }
 
 _CORNERS = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32)
-"""Of the picture, normalised."""
+"""Of the image, normalised."""
 
 _ANYWHERE: Any = None
 """No guess where the corners have gone; OpenCV's type hints do not know that it may be left out."""
@@ -85,7 +85,7 @@ class TrackedFrame:
 
     @property
     def corners(self) -> NDArray[np.float32]:
-        """float32 [N, 1, 2] pixel positions, spread over the picture."""
+        """float32 [N, 1, 2] pixel positions, spread over the image."""
         if self._corners is None:
             spacing = max(3.0, min(self.height, self.width) / 24)
             found: Any = cv2.goodFeaturesToTrack(self.gray, MAX_CORNERS, 0.005, spacing, blockSize=5)
@@ -106,7 +106,7 @@ def measure_tracked(first: TrackedFrame, second: TrackedFrame) -> CameraMotion:
             return tracked
     grid, there = _flow(first, second)
     dense = _explain(grid, there, FLOW_TOLERANCE * unit, first, homography=False)
-    if tracked.ok and dense.ok:  # tracks are more exact, where as much of the picture follows them
+    if tracked.ok and dense.ok:  # tracks are more exact, where as much of the image follows them
         by_tracks, by_flow = (
             _followers(motion.h, grid, there, FLOW_TOLERANCE * unit, first) for motion in (tracked, dense)
         )
@@ -144,7 +144,7 @@ def _explain(
 def meet_halfway(h: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The camera between two: (first to middle, second to middle), [3, 3] each, of the motion `h` from first to second.
 
-    The middle sees the first picture's corners half way between where the two cameras see them. First to middle is `h`
+    The middle sees the first image's corners half way between where the two cameras see them. First to middle is `h`
     followed by second to middle. Which frame comes first makes next to no difference.
     """
     moved = np.column_stack([_CORNERS, np.ones(4)]) @ np.asarray(h, np.float64).T
@@ -154,12 +154,12 @@ def meet_halfway(h: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[
     return first, second
 
 
-def warp_picture(picture: NDArray[np.uint8], h: NDArray[np.floating]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """`picture` (uint8 [H, W, 3]) as a camera that has moved by `h` would see it, and where that is known (bool [H, W])."""
-    height, width = picture.shape[:2]
+def warp_image(image: NDArray[np.uint8], h: NDArray[np.floating]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """`image` (uint8 [H, W, 3]) as a camera that has moved by `h` would see it, and where that is known (bool [H, W])."""
+    height, width = image.shape[:2]
     to_pixels = np.linalg.inv(_to_normalised(width, height))
     pixels = to_pixels @ np.asarray(h, np.float64) @ _to_normalised(width, height)
-    warped = cv2.warpPerspective(picture, pixels, (width, height), flags=cv2.INTER_LINEAR)
+    warped = cv2.warpPerspective(image, pixels, (width, height), flags=cv2.INTER_LINEAR)
     # What lies behind the camera that has moved has a negative depth; it must not be mirrored into view.
     columns, rows = np.meshgrid(np.arange(width), np.arange(height))
     source = np.linalg.inv(pixels) @ np.stack([columns.ravel(), rows.ravel(), np.ones(width * height)])
@@ -172,7 +172,7 @@ def warp_picture(picture: NDArray[np.uint8], h: NDArray[np.floating]) -> tuple[N
 
 
 def motion_at_centre(h: NDArray[np.floating], aspect: float) -> tuple[float, float, float, float]:
-    """(dx, dy, rotation in degrees, scale) of the picture's centre under `h`.
+    """(dx, dy, rotation in degrees, scale) of the image's centre under `h`.
 
     dx and dy are in half-widths and half-heights; `aspect` (width / height) makes the rotation one of real angles.
     """

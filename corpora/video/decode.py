@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 av.logging.set_level(av.logging.PANIC)  # damage is reported in the manifest, not on the terminal
 
-# A slice that does not decode is an error and not a picture patched up from its neighbours.
+# A slice that does not decode is an error and not an image patched up from its neighbours.
 _OPTIONS = {"err_detect": "explode"}
 
 
@@ -140,7 +140,7 @@ def probe(path: str | os.PathLike[str]) -> VideoFacts:
 
 
 def video_stream(container: av.container.InputContainer) -> VideoStream:
-    """The first stream of moving pictures (a cover picture is not one); Unusable("no_video_stream") without one."""
+    """The first video stream (a cover image is not one); Unusable("no_video_stream") without one."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             stream.codec_context.thread_count = 1  # sources are decoded side by side, each in its own worker

@@ -1,6 +1,6 @@
 """Near-duplicates over a whole corpus: a small embedding of what a clip shows and how it changes, and faiss.
 
-Half of the embedding is appearance (the clip's mean picture), half is time (how each moment departs from that mean), so
+Half of the embedding is appearance (the clip's mean image), half is time (how each moment departs from that mean), so
 that two episodes in the same scene with different motion stay apart, while a re-encoded or rescaled copy does not.
 """
 

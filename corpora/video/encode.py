@@ -41,8 +41,8 @@ def encode_clip(frames: Sequence[NDArray[np.uint8]], t_s: Sequence[float], *, cr
             "preset": "veryfast",
             "x264-params": f"keyint={gop}:min-keyint=1:bframes=0:threads=1:scenecut=0:mbtree=0",
         }
-        for picture, tick in zip(frames, ticks, strict=True):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        for image, tick in zip(frames, ticks, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame.pts, frame.time_base = tick, base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -69,7 +69,7 @@ gain nothing from it."""
 
 @dataclass(frozen=True)
 class VideoEncoding:
-    """How pictures become H.264."""
+    """How images become H.264."""
 
     crf: int = 18
     """x264's constant rate factor: 0 is lossless, 18 hard to tell from the original, 30 small."""
@@ -99,10 +99,10 @@ class EpisodeVideo:
         self._stream: av.VideoStream | None = None
         self.frames = 0
 
-    def add(self, picture: NDArray[np.uint8]) -> None:
+    def add(self, image: NDArray[np.uint8]) -> None:
         if self._stream is None:
-            self._stream = self._open_stream(picture.shape[1], picture.shape[0])
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            self._stream = self._open_stream(image.shape[1], image.shape[0])
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         frame.pts = self.frames
         frame.time_base = Fraction(1, self._fps)
         self._container.mux(self._stream.encode(frame))

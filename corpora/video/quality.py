@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 MEASURE_SIDE = 192
-"""Short side of the pictures measured, so that thresholds mean the same for every source."""
+"""Short side of the images measured, so that thresholds mean the same for every source."""
 CELL = 6
 """Side of the cells over which changes are averaged: sensor noise goes, a moving finger stays."""
 SAME = 0.5
-"""Luma by which cells of one and the same picture may differ after another encoding; a sensor's noise is more."""
+"""Luma by which cells of one and the same image may differ after another encoding; a sensor's noise is more."""
 SHARPNESS_INTERVAL_S = 0.25
 
 
@@ -29,7 +29,7 @@ class QualitySettings:
     min_blur: float = 12.0
     """Variance of the Laplacian of the window's sharper frames at a short side of 192 pixels; below it is blurred."""
     min_change: float = 4.0
-    """Luma (0-255) by which the most changed hundredth of the picture must change in half a second to be moving."""
+    """Luma (0-255) by which the most changed hundredth of the image must change in half a second to be moving."""
     min_moving_share: float = 0.05
     """Share of the window in which something must change, so that a short movement in a long still is kept."""
 
@@ -43,9 +43,9 @@ class Quality:
     motion: float
     """Mean absolute difference of luma over half a second, 0-255."""
     moving_share: float
-    """Share of half-second pairs in which some part of the picture changed."""
+    """Share of half-second pairs in which some part of the image changed."""
     frozen_share: float
-    """Share of half-second pairs whose pictures are the same to within rounding."""
+    """Share of half-second pairs whose images are the same to within rounding."""
 
     def reason(self, settings: QualitySettings) -> tuple[str, str]:
         """(reason, detail) why the window is dropped; ("", "") where it is fit."""

@@ -23,7 +23,7 @@ from corpora.video.decode import DecodingReport, FrameSampler, VideoFacts, analy
 CHECKED_CODECS = ("h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg")
 """Others go to PyAV unasked: decord 0.6 opens neither AV1 nor GIF."""
 PARITY_SIDE = 480
-"""Short side up to which decord keeps up. Above it PyAV, which scales without converting the full picture to RGB first,
+"""Short side up to which decord keeps up. Above it PyAV, which scales without converting the full image to RGB first,
 was measured 1.5 times (720p) to 2.5 times (1080p) as fast."""
 TIME_TOLERANCE_S = 0.002
 MEAN_TOLERANCE = 2.0
@@ -86,14 +86,14 @@ def read_with_decord(
             try:
                 if skipped:
                     reader.skip_frames(skipped)
-                picture = reader.next().asnumpy()
+                image = reader.next().asnumpy()
             except (error_type, StopIteration) as error:
                 raise Disagreement(f"decord stops at {time_s:.2f} s: {_line(error)}", WHILE_DECODING) from error
             skipped = 0
             if index in expected:
-                _compare_pictures(picture, expected.pop(index), time_s)
+                _compare_images(image, expected.pop(index), time_s)
             if wanted:
-                yield time_s, _shrink(picture, size)
+                yield time_s, _shrink(image, size)
         complaint = heard()
         if complaint:
             raise Disagreement(f"decord goes on after: {complaint}", WHILE_DECODING)
@@ -101,7 +101,7 @@ def read_with_decord(
 
 @contextlib.contextmanager
 def _listening() -> Iterator[Callable[[], str]]:
-    """Catches what native code writes to standard error meanwhile: decord patches damaged pictures up from their
+    """Catches what native code writes to standard error meanwhile: decord patches damaged images up from their
     neighbours, and tells nobody but the terminal. Yields a function that returns the first line so far."""
     with tempfile.TemporaryFile() as said:
         saved = os.dup(2)
@@ -161,26 +161,26 @@ def _reference(path: str | os.PathLike[str], facts: VideoFacts) -> dict[int, NDA
     return expected
 
 
-def _compare_pictures(picture: NDArray[np.uint8], expected: NDArray[np.uint8], t_s: float) -> None:
-    if picture.shape != expected.shape:
-        raise Disagreement(f"decord's pictures are {picture.shape}, PyAV's {expected.shape}", WHILE_DECODING)
-    difference = float(cv2.absdiff(picture, expected).mean())
+def _compare_images(image: NDArray[np.uint8], expected: NDArray[np.uint8], t_s: float) -> None:
+    if image.shape != expected.shape:
+        raise Disagreement(f"decord's images are {image.shape}, PyAV's {expected.shape}", WHILE_DECODING)
+    difference = float(cv2.absdiff(image, expected).mean())
     if difference > MEAN_TOLERANCE:
         message = f"decord's frame at {t_s:.2f} s differs from PyAV's by {difference:.1f} of 255"
         raise Disagreement(message, WHILE_DECODING)
 
 
-def _shrink(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def _shrink(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Averages areas; by a whole factor first, which OpenCV does many times faster."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     factor = min(width // size[0], height // size[1])
     if factor > 1 and width % factor == 0 and height % factor == 0:
-        picture = np.asarray(
-            cv2.resize(picture, (width // factor, height // factor), interpolation=cv2.INTER_AREA), np.uint8
+        image = np.asarray(
+            cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA), np.uint8
         )
-    if (picture.shape[1], picture.shape[0]) == size:
-        return picture
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    if (image.shape[1], image.shape[0]) == size:
+        return image
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _line(error: BaseException) -> str:

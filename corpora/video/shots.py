@@ -1,4 +1,4 @@
-"""Shot boundaries while the frames stream by: PySceneDetect's adaptive detector on small pictures.
+"""Shot boundaries while the frames stream by: PySceneDetect's adaptive detector on small images.
 
 Only frames that will be stored are looked at: a cut lies between two of them, and no clip holds both.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scenedetect import AdaptiveDetector, FrameTimecode
 
 DETECTION_SIDE = 72
-"""Short side of the pictures that are compared: a cut changes everything, and this is quick."""
+"""Short side of the images that are compared: a cut changes everything, and this is quick."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +45,15 @@ def label_shots(
         if number == 2 * ahead - 1:
             cuts.update(cut for cut in _edge_cuts(recent, settings) if cut < ahead)
         while waiting and waiting[0][0] <= number - ahead:
-            index, shown, picture = waiting.popleft()
+            index, shown, image = waiting.popleft()
             shot += index in cuts
             cuts.discard(index)
-            yield shot, shown, picture
+            yield shot, shown, image
     begin = number + 1 - len(recent)
     cuts.update(begin + cut for cut in _edge_cuts(recent, settings) if begin == 0 or cut >= len(recent) - ahead)
-    for index, shown, picture in waiting:
+    for index, shown, image in waiting:
         shot += index in cuts
-        yield shot, shown, picture
+        yield shot, shown, image
 
 
 def _detector(settings: ShotSettings, strictness: float) -> AdaptiveDetector:
@@ -62,17 +62,17 @@ def _detector(settings: ShotSettings, strictness: float) -> AdaptiveDetector:
     )
 
 
-def _edge_cuts(pictures: Sequence[NDArray[np.uint8]], settings: ShotSettings) -> list[int]:
-    """Cuts in a few pictures from the beginning or the end, as indices into them.
+def _edge_cuts(images: Sequence[NDArray[np.uint8]], settings: ShotSettings) -> list[int]:
+    """Cuts in a few images from the beginning or the end, as indices into them.
 
     The detector compares a change with those on either side, and beyond the edge there are none: the first and the last
-    picture are repeated. That halves the mean it compares with, so that the ratio asked for is doubled.
+    image are repeated. That halves the mean it compares with, so that the ratio asked for is doubled.
     """
-    if not pictures:
+    if not images:
         return []
     detector = _detector(settings, 2.0)
     ahead = detector.event_buffer_length
-    padded = [pictures[0]] * ahead + list(pictures) + [pictures[-1]] * ahead
+    padded = [images[0]] * ahead + list(images) + [images[-1]] * ahead
     found = [detector.process_frame(FrameTimecode(index, 25.0), small) for index, small in enumerate(padded)]
     return [cut.frame_num - ahead for cuts in found for cut in cuts]
 

@@ -314,7 +314,7 @@ def _chunks(config: LabelConfig, clips: ClipFrames, run: int, model: InverseDyna
     frames = np.flatnonzero(near & valid & valid[later] & (later > np.arange(len(t_s))))
     if not len(frames):
         return None
-    shown = clips.table.pictures[start:stop, 0]
+    shown = clips.table.images[start:stop, 0]
     chunks = [
         model.predict(to_tensor(shown[some]), to_tensor(shown[later[some]]))
         for some in np.split(frames, range(128, len(frames), 128))

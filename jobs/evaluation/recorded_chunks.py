@@ -131,12 +131,12 @@ class RecordedEpisodes:
         for first in range(0, len(self._indices), batch_size):
             rows = slice(first, first + batch_size)
             samples = [self._samples[int(index)] for index in self._indices[rows]]
-            pictures = np.stack([sample.pictures for sample in samples]).transpose(0, 1, 2, 5, 3, 4)
+            pictures = np.stack([sample.images for sample in samples]).transpose(0, 1, 2, 5, 3, 4)
             with torch.inference_mode():
                 parts.append(
                     policy.act_batch(
                         torch.from_numpy(np.ascontiguousarray(pictures)),
-                        torch.from_numpy(np.stack([sample.picture_mask for sample in samples])),
+                        torch.from_numpy(np.stack([sample.image_mask for sample in samples])),
                         [sample.instruction for sample in samples],
                         None if self.held.state is None else self.held.state[rows],
                         embodiment,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.clips.corpus import Clip
-from corpora.video.camera import TrackedFrame, measure_tracked, meet_halfway, warp_picture
+from corpora.video.camera import TrackedFrame, measure_tracked, meet_halfway, warp_image
 from corpora.video.nearest import nearest_rows
 from lapa.pairs.config import LabelSpec
 
@@ -144,8 +144,8 @@ def stabilise(
     if not compensate or np.array_equal(h, np.eye(3)):
         return first, second, np.ones(first.shape[:2], bool)
     first_to_middle, second_to_middle = meet_halfway(h)
-    before, first_known = warp_picture(first, first_to_middle)
-    after, second_known = warp_picture(second, second_to_middle)
+    before, first_known = warp_image(first, first_to_middle)
+    after, second_known = warp_image(second, second_to_middle)
     known = first_known & second_known
     if not known.any() or _difference(before, after, known) >= _difference(first, second, known):
         return first, second, np.ones(first.shape[:2], bool)

@@ -34,10 +34,10 @@ def world(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for step in range(count + 1):
         if step % HOLD == 0:
             speed = rng.uniform(-1.5, 1.5, 2)
-        picture = back.copy()
+        image = back.copy()
         y, x = np.round(position).astype(int)
-        picture[y : y + SIDE, x : x + SIDE] = (240, 210, 40)
-        frames.append(picture)
+        image[y : y + SIDE, x : x + SIDE] = (240, 210, 40)
+        frames.append(image)
         positions.append(position)
         position = np.clip(position + speed, 0, SIZE - SIDE)
     places = np.stack(positions)

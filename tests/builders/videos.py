@@ -28,24 +28,24 @@ def numbered_frame(
     index: int, *, seed: int = 0, width: int = WIDTH, height: int = HEIGHT, still: bool = False
 ) -> np.ndarray:
     """A textured scene in which a bright block wanders; the top row of cells is the frame's number in binary."""
-    picture = textured(width, height, seed)
+    image = textured(width, height, seed)
     if not still:
         side = height // 4
         rng = np.random.default_rng(1000 + seed)
         x = round((0.5 + 0.4 * np.sin(index / rng.uniform(6, 14) + rng.uniform(0, 6))) * (width - side))
         y = round((0.6 + 0.3 * np.cos(index / rng.uniform(6, 14) + rng.uniform(0, 6))) * (height - side))
-        picture[y : y + side, x : x + side] = (230, 200, 60)
+        image[y : y + side, x : x + side] = (230, 200, 60)
     cell = width // BITS
     for bit in range(BITS):
-        picture[: height // 8, bit * cell : (bit + 1) * cell] = 235 if index >> bit & 1 else 20
-    return picture
+        image[: height // 8, bit * cell : (bit + 1) * cell] = 235 if index >> bit & 1 else 20
+    return image
 
 
-def number_of(picture: np.ndarray) -> int:
+def number_of(image: np.ndarray) -> int:
     """The number that `numbered_frame` wrote, after any resizing."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     cell = width / BITS
-    row = picture[: max(1, height // 10)].mean(axis=(0, 2))
+    row = image[: max(1, height // 10)].mean(axis=(0, 2))
     return sum(int(row[int((bit + 0.3) * cell) : int((bit + 0.7) * cell)].mean() > 127) << bit for bit in range(BITS))
 
 
@@ -83,8 +83,8 @@ def write_video(
         }
         stream.options = {**quiet.get(codec, {}), **(options or {})}
         sound = container.add_stream("aac", rate=16000) if audio else None
-        for picture, second in zip(frames, shown, strict=True):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for image, second in zip(frames, shown, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts = round((float(second) + start_s) / base)
             frame.time_base = base
             container.mux(stream.encode(frame))
@@ -107,7 +107,7 @@ def numbered_video(
 
 
 def audio_only(path: Path) -> Path:
-    """An mp4 that holds a second of noise and no picture."""
+    """An mp4 that holds a second of noise and no image."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000)
         samples = np.random.default_rng(0).normal(0, 0.1, (1, 16000)).astype(np.float32)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from corpora.video.camera import median_motion, meet_halfway, motion_at_centre, warp_picture
+from corpora.video.camera import median_motion, meet_halfway, motion_at_centre, warp_image
 from tests.builders.cameras import measure_camera_motion
 from tests.builders.videos import textured
 
@@ -31,14 +31,14 @@ def pixels_of(size: int) -> np.ndarray:
 
 
 def seen_by_moving_camera(world: np.ndarray, size: int, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two pictures of `world` (3 size x 3 size): its middle, and that as seen after `h`."""
+    """Two images of `world` (3 size x 3 size): its middle, and that as seen after `h`."""
     place = pixels_of(size) @ h @ np.linalg.inv(pixels_of(size)) @ np.array([[1, 0, -size], [0, 1, -size], [0, 0, 1.0]])
     first = world[size : 2 * size, size : 2 * size].copy()
     return first, cv2.warpPerspective(world, place, (size, size), flags=cv2.INTER_LINEAR)
 
 
 def error_px(h: np.ndarray, measured: np.ndarray, size: int = 128) -> np.ndarray:
-    """Distance in pixels of a `size` picture between where `h` and `measured` send a grid of points."""
+    """Distance in pixels of a `size` image between where `h` and `measured` send a grid of points."""
     grid = np.stack([*np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9)), np.ones((9, 9))]).reshape(3, -1)
     one, other = h @ grid, measured @ grid
     return np.linalg.norm(one[:2] / one[2] - other[:2] / other[2], axis=0) * size / 2
@@ -77,7 +77,7 @@ def test_before_a_plain_table_it_is_the_table_that_is_followed_not_the_arm(seed)
 
 
 @pytest.mark.parametrize("size", [128, 192])
-def test_a_still_camera_is_exactly_still_although_an_arm_fills_a_third_of_the_picture(size):
+def test_a_still_camera_is_exactly_still_although_an_arm_fills_a_third_of_the_image(size):
     rng = np.random.default_rng(0)
     first = textured(size, size, 0)
     second = first.copy()
@@ -115,7 +115,7 @@ def test_measuring_twice_gives_the_same_bits():
 def test_the_warp_shows_the_first_frame_as_the_second_camera_sees_it():
     h = random_motion(np.random.default_rng(5))
     first, second = seen_by_moving_camera(textured(384, 384, 1), 128, h)
-    warped, valid = warp_picture(first, h)
+    warped, valid = warp_image(first, h)
     assert 0.6 < valid.mean() < 1.0
     assert np.abs(warped[valid].astype(float) - second[valid]).mean() < 3.0
     assert np.abs(first[valid].astype(float) - second[valid]).mean() > 15.0
@@ -125,7 +125,7 @@ def test_the_warp_shows_the_first_frame_as_the_second_camera_sees_it():
 def test_half_way_two_frames_show_the_same_world(seed):
     h = random_motion(np.random.default_rng(seed))
     first, second = seen_by_moving_camera(textured(384, 384, seed), 128, h)
-    (before, one), (after, other) = (warp_picture(x, m) for x, m in zip((first, second), meet_halfway(h), strict=True))
+    (before, one), (after, other) = (warp_image(x, m) for x, m in zip((first, second), meet_halfway(h), strict=True))
     both = one & other
     assert 0.6 < both.mean() < 1.0
     assert np.abs(before.astype(float) - after)[both].mean() < 3.0
@@ -152,22 +152,22 @@ def test_half_a_shift_is_half_the_way_and_no_motion_is_none():
 
 
 def test_the_warp_of_a_still_camera_changes_nothing():
-    picture = textured(64, 48, 0)
-    warped, valid = warp_picture(picture, np.eye(3))
-    np.testing.assert_array_equal(warped, picture)
+    image = textured(64, 48, 0)
+    warped, valid = warp_image(image, np.eye(3))
+    np.testing.assert_array_equal(warped, image)
     assert valid.all()
 
 
 def test_coordinates_are_those_of_grid_sample():
     """The reference: torch samples the first frame where the inverse of h says each pixel of the second comes from."""
     h = random_motion(np.random.default_rng(8))
-    picture = cv2.GaussianBlur(textured(120, 90, 4), (0, 0), 2)
-    warped, valid = warp_picture(picture, h)
+    image = cv2.GaussianBlur(textured(120, 90, 4), (0, 0), 2)
+    warped, valid = warp_image(image, h)
     x = (torch.arange(120) + 0.5) / 120 * 2 - 1
     y = (torch.arange(90) + 0.5) / 90 * 2 - 1
     grid = torch.stack([*torch.meshgrid(x, y, indexing="xy"), torch.ones(90, 120)], -1).double()
     source = grid @ torch.from_numpy(np.linalg.inv(h)).T
-    image = torch.from_numpy(picture).permute(2, 0, 1)[None].double()
+    image = torch.from_numpy(image).permute(2, 0, 1)[None].double()
     sampled = torch.nn.functional.grid_sample(image, (source[..., :2] / source[..., 2:])[None], align_corners=False)
     reference = sampled[0].permute(1, 2, 0).numpy()
     inside = cv2.erode(valid.astype(np.uint8), np.ones((3, 3))) == 1

@@ -68,7 +68,7 @@ def test_some_cameras_see_what_they_saw_among_all(tmp_path: Path) -> None:
     side = episodes.seen_by(CAMERAS[1:])
     assert side.cameras == CAMERAS[1:] and all(set(each.videos) == {CAMERAS[1]} for each in side.episodes)
     both, one = (open_episode_frames(each, 32, cache=tmp_path / "cache") for each in (episodes, side))
-    np.testing.assert_array_equal(both.pictures[:, 1:], one.pictures)
+    np.testing.assert_array_equal(both.images[:, 1:], one.images)
     assert side.fingerprint != episodes.fingerprint
 
 

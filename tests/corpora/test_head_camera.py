@@ -48,8 +48,8 @@ def test_looking_at_puts_the_target_in_the_middle_with_up_up() -> None:
 
 
 @pytest.mark.parametrize("amplitude", [2.0, 6.0])
-def test_the_picture_moves_as_many_pixels_as_asked_for(amplitude: float) -> None:
-    """Root mean square over paths, times and picture points of the table, within half a second."""
+def test_the_image_moves_as_many_pixels_as_asked_for(amplitude: float) -> None:
+    """Root mean square over paths, times and image points of the table, within half a second."""
     size, fps = 96, 80
     table = np.array([(x, y, 0.0) for x in (-0.2, 0.0, 0.2) for y in (0.55, 0.7, 0.85)])
     squares = []

@@ -37,7 +37,7 @@ def test_each_fault_has_its_reason_and_the_good_file_is_used(tmp_path):
     good = numbered_video(folder / "good.mp4", 45)
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "text.mp4").write_text("no video\n" * 100)
-    (folder / "picture.mkv").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500))
+    (folder / "image.mkv").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500))
     (folder / "headless.mp4").write_bytes(good.read_bytes()[:20_000])
     audio_only(folder / "sound.mp4")
     without_frames(folder / "none.mp4")
@@ -57,7 +57,7 @@ def test_each_fault_has_its_reason_and_the_good_file_is_used(tmp_path):
         "good.mp4": {""},
         "empty.mp4": {"empty_file"},
         "text.mp4": {"unreadable"},
-        "picture.mkv": {"unreadable"},
+        "image.mkv": {"unreadable"},
         "headless.mp4": {"unreadable"},
         "sound.mp4": {"no_video_stream"},
         "none.mp4": {"no_frames"},

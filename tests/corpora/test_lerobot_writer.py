@@ -22,18 +22,18 @@ LENGTHS = (7, 12, 3, 9)
 TASKS = ("open the drawer", "open the drawer", "close the door", "open the drawer")
 
 
-def numbered_picture(number: int, shift: int = 0) -> np.ndarray:
-    """A picture that carries `number` as eight blocks of black or white, on a gradient."""
-    picture = np.zeros((SIZE, SIZE, 3), np.uint8)
-    picture[:] = (np.arange(SIZE)[:, None] + np.arange(SIZE)[None, :] + shift)[:, :, None].astype(np.uint8)
+def numbered_image(number: int, shift: int = 0) -> np.ndarray:
+    """An image that carries `number` as eight blocks of black or white, on a gradient."""
+    image = np.zeros((SIZE, SIZE, 3), np.uint8)
+    image[:] = (np.arange(SIZE)[:, None] + np.arange(SIZE)[None, :] + shift)[:, :, None].astype(np.uint8)
     for bit in range(8):
         column = 8 * bit
-        picture[:16, column : column + 8] = 255 if number >> bit & 1 else 0
-    return picture
+        image[:16, column : column + 8] = 255 if number >> bit & 1 else 0
+    return image
 
 
-def number_of(picture: np.ndarray) -> int:
-    return sum(int(picture[2:14, 8 * bit + 2 : 8 * bit + 6].mean() > 127) << bit for bit in range(8))
+def number_of(image: np.ndarray) -> int:
+    return sum(int(image[2:14, 8 * bit + 2 : 8 * bit + 6].mean() > 127) << bit for bit in range(8))
 
 
 def dataset_format(**changes: object) -> LeRobotFormat:
@@ -62,13 +62,13 @@ def episode_rows(episode: int) -> list[dict]:
 def record(writer: LeRobotWriter, episode: int) -> None:
     with writer.episode(episode, TASKS[episode]) as out:
         for k, row in enumerate(episode_rows(episode)):
-            out.add(numbered_picture(20 * episode + k, shift=k), row)
+            out.add(numbered_image(20 * episode + k, shift=k), row)
         out.facts["episode"] = episode
 
 
 def record_and_die(writer: LeRobotWriter) -> None:
     with writer.episode(1, TASKS[1]) as out:
-        out.add(numbered_picture(1), episode_rows(1)[0])
+        out.add(numbered_image(1), episode_rows(1)[0])
         raise RuntimeError("killed")
 
 
@@ -141,7 +141,7 @@ def test_rows_round_trip(dataset: Path) -> None:
 
 @pytest.mark.parametrize("limit_mb", [0, 200])
 def test_each_row_belongs_to_its_frame(tmp_path: Path, limit_mb: int) -> None:
-    """The picture at from_timestamp + timestamp of an episode's video file carries the number of the row's state."""
+    """The image at from_timestamp + timestamp of an episode's video file carries the number of the row's state."""
     root = write(tmp_path / "made", data_file_mb=limit_mb, video_file_mb=limit_mb)
     info = json.loads((root / "meta" / "info.json").read_text())
     episodes = episodes_of(root)
@@ -180,10 +180,10 @@ def test_video_is_h264_at_a_constant_rate_with_short_groups(dataset: Path) -> No
         assert max(np.diff([*keys, sum(LENGTHS)])) <= VideoEncoding().keyframe_frames
 
 
-def test_pictures_survive_the_encoding(dataset: Path) -> None:
+def test_images_survive_the_encoding(dataset: Path) -> None:
     with av.open(str(dataset / f"videos/{CAMERA}/chunk-000/file-000.mp4")) as container:
         decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    recorded = [numbered_picture(20 * e + k, shift=k) for e, length in enumerate(LENGTHS) for k in range(length)]
+    recorded = [numbered_image(20 * e + k, shift=k) for e, length in enumerate(LENGTHS) for k in range(length)]
     for got, want in zip(decoded, recorded, strict=True):
         error = ((got.astype(float) - want) ** 2).mean()
         assert 10 * np.log10(255**2 / error) > 30
@@ -247,7 +247,7 @@ def test_episode_statistics_are_those_of_their_rows(dataset: Path) -> None:
         assert row["stats/action/count"] == [row["length"]]
 
 
-def test_merged_picture_statistics_equal_those_of_all_pictures() -> None:
+def test_merged_image_statistics_equal_those_of_all_images() -> None:
     rng = np.random.default_rng(0)
     parts = [rng.integers(0, 256 - 40 * k, (k + 2, 8, 8, 3), dtype=np.uint8) for k in range(3)]
     merged = merge_image_stats([image_stats(part) for part in parts])
@@ -267,9 +267,9 @@ def test_errors_say_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must be uint8 \[64, 64, 3\]"), writer.episode(0, "t") as out:
         out.add(np.zeros((32, 32, 3), np.uint8), row)
     with pytest.raises(ValueError, match="must have exactly"), writer.episode(0, "t") as out:
-        out.add(numbered_picture(0), {"action": row["action"]})
+        out.add(numbered_image(0), {"action": row["action"]})
     with pytest.raises(ValueError, match=r"'action' is \[3\]: must be \[2\]"), writer.episode(0, "t") as out:
-        out.add(numbered_picture(0), {**row, "action": np.zeros(3)})
+        out.add(numbered_image(0), {**row, "action": np.zeros(3)})
     with pytest.raises(ValueError, match="has no frame"), writer.episode(0, "t"):
         pass
     assert not writer.is_staged(0)

@@ -18,10 +18,10 @@ def clip(seed: int, *, motion: int = 0, count: int = 60, fps: float = 15.0) -> t
     path = np.cumsum(np.convolve(rng.normal(0, 6, (count + 10) * 2), np.ones(6) / 6, "same").reshape(2, -1), axis=1)
     frames = []
     for index in range(count):
-        picture = scene.copy()
+        image = scene.copy()
         x, y = np.clip(48 + path[:, index], 0, 100).astype(int)
-        picture[y : y + 24, x : x + 24] = (220, 180, 120)
-        frames.append(picture)
+        image[y : y + 24, x : x + 24] = (220, 180, 120)
+        frames.append(image)
     return np.stack(frames), np.arange(count) / fps
 
 

@@ -127,15 +127,15 @@ def test_a_chunk_is_the_actions_at_its_times(robot, horizon: int, step_s: float 
                     np.testing.assert_array_equal(sample.action[k], episode.action[-1])
 
 
-def test_pictures_and_future_are_those_of_their_moments(robot) -> None:
+def test_images_and_future_are_those_of_their_moments(robot) -> None:
     episodes = robot[0]
     member = member_of(robot, future_s=6 / FPS)
     for episode in episodes.episodes:
         for row in range(len(episode.t_s)):
             sample = member[episode.start + row]
-            assert sample.pictures.shape == (2, 1, 64, 64, 3)
-            assert sample.picture_mask.all()
-            assert [number_of(view[0]) for view in sample.pictures] == [row, row]
+            assert sample.images.shape == (2, 1, 64, 64, 3)
+            assert sample.image_mask.all()
+            assert [number_of(view[0]) for view in sample.images] == [row, row]
             if row + 6 < len(episode.t_s):
                 assert [number_of(view) for view in sample.future] == [row + 6, row + 6]
             else:
@@ -150,13 +150,13 @@ def test_history_is_oldest_first_and_masked_before_the_beginning(robot) -> None:
         for episode in episodes.episodes:
             sample = member[episode.start + row]
             wanted = [row - 6, row - 3, row]
-            assert sample.pictures.shape == (2, 3, 64, 64, 3)
-            assert sample.picture_mask.tolist() == [[moment >= 0 for moment in wanted]] * 2
-            for moment, picture in zip(wanted, sample.pictures[1], strict=True):
+            assert sample.images.shape == (2, 3, 64, 64, 3)
+            assert sample.image_mask.tolist() == [[moment >= 0 for moment in wanted]] * 2
+            for moment, image in zip(wanted, sample.images[1], strict=True):
                 if moment >= 0:
-                    assert number_of(picture) == moment
+                    assert number_of(image) == moment
                 else:
-                    assert not picture.any()
+                    assert not image.any()
 
 
 def test_episodes_are_chosen_and_numbers_are_those_of_the_samples(robot) -> None:
@@ -190,11 +190,11 @@ def test_a_camera_that_failed_is_masked_and_rows_nobody_saw_are_no_samples(tmp_p
     frames = open_episode_frames(episodes, 32, cache=tmp_path / "cache")
     member = member_of((episodes, frames), [0], future_s=4 / FPS)
     assert len(member) == 21
-    assert [member[i].picture_mask[:, 0].tolist() for i in (5, 15)] == [[True, True], [False, True]]
-    assert not member[15].pictures[0].any()
+    assert [member[i].image_mask[:, 0].tolist() for i in (5, 15)] == [[True, True], [False, True]]
+    assert not member[15].images[0].any()
     # a future that one camera did not see is none
     assert [member[i].future is None for i in (6, 7)] == [False, True]
-    # actions go on where the pictures end
+    # actions go on where the images end
     assert member[20].action_mask.all()
 
 
@@ -236,22 +236,22 @@ def test_samples_may_be_changed_without_changing_the_data(robot, corpus) -> None
     for member in members:
         first = member[0]
         kept = pickle.loads(pickle.dumps(first))
-        for values in (first.pictures, first.action, first.action_mask, first.picture_mask, first.future):
+        for values in (first.images, first.action, first.action_mask, first.image_mask, first.future):
             values[:] = 0
         again = member[0]
-        np.testing.assert_array_equal(again.pictures, kept.pictures)
+        np.testing.assert_array_equal(again.images, kept.images)
         np.testing.assert_array_equal(again.action, kept.action)
         np.testing.assert_array_equal(again.future, kept.future)
 
 
-def test_members_reach_workers_without_their_pictures(robot, corpus) -> None:
+def test_members_reach_workers_without_their_images(robot, corpus) -> None:
     latent = latents_of(*corpus, future_s=0.5)
     for member in (member_of(robot, future_s=0.2), latent):
         packed = pickle.dumps(member)
-        assert len(packed) < 40_000  # the pictures alone are more than ten times that
+        assert len(packed) < 40_000  # the images alone are more than ten times that
         copy = pickle.loads(packed)
         for index in (0, len(member) - 1):
-            np.testing.assert_array_equal(copy[index].pictures, member[index].pictures)
+            np.testing.assert_array_equal(copy[index].images, member[index].images)
             np.testing.assert_array_equal(copy[index].action, member[index].action)
 
 
@@ -273,9 +273,7 @@ def test_a_latent_lies_at_its_frame(corpus) -> None:
             np.testing.assert_array_equal(sample.action[:TOKENS], wanted.reshape(TOKENS, DIM))
             assert not sample.action[TOKENS:].any()
             assert sample.action_mask.tolist() == [True] * TOKENS + [False] * 2
-            np.testing.assert_array_equal(
-                sample.pictures[0, 0], clips.table.pictures[clips.starts[run] + 2 * number, 0]
-            )
+            np.testing.assert_array_equal(sample.images[0, 0], clips.table.images[clips.starts[run] + 2 * number, 0])
             assert sample.state is None
             position += 1
 
@@ -289,7 +287,7 @@ def test_clips_are_decoded_to_their_frames(corpus) -> None:
         # 48 to 32 pixels by area: each pixel is the mean of 1.5 x 1.5
         fine = frames.repeat(2, 1).repeat(2, 2)
         small = fine.reshape(row.frames, 32, 3, 32, 3, 3).mean((2, 4))
-        assert np.abs(small - clips.table.pictures[start:stop, 0]).mean() < 5
+        assert np.abs(small - clips.table.images[start:stop, 0]).mean() < 5
     assert clips.table.valid.all()
 
 
@@ -311,13 +309,13 @@ def test_no_future_lies_beyond_its_clip(corpus) -> None:
             for frame in frames:
                 sample, moment = member[position], times[frame] + 0.8
                 position += 1
-                np.testing.assert_array_equal(sample.pictures[:, 0], clips.table.pictures[start + frame])
+                np.testing.assert_array_equal(sample.images[:, 0], clips.table.images[start + frame])
                 if moment > edge:
                     missing += 1
                     assert sample.future is None
                     continue
                 nearest = start + int(np.abs(times - moment).argmin())
-                np.testing.assert_array_equal(sample.future, clips.table.pictures[nearest])
+                np.testing.assert_array_equal(sample.future, clips.table.images[nearest])
         assert position == len(member)
     assert missing > 0
     assert "video3" not in clip.groups  # it is shorter than the future is away

@@ -177,7 +177,7 @@ def test_dimensions_are_held_against_the_policys(data: Path) -> None:
 
 def test_nothing_is_decoded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def decoded(*args: object, **how: object) -> None:
-        raise AssertionError("a picture was decoded")
+        raise AssertionError("an image was decoded")
 
     for where in ("av.open", "corpora.clips.corpus.decode_clip", "corpora.video.decode.decoded_frames"):
         monkeypatch.setattr(where, decoded)

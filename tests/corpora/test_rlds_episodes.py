@@ -1,4 +1,4 @@
-"""RLDS datasets: written by protocol buffers and read without them, numbers, pictures and instructions; what is damaged."""
+"""RLDS datasets: written by protocol buffers and read without them, numbers, images and instructions; what is damaged."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def record(content: bytes) -> bytes:
     return length + struct.pack("<I", masked_crc32c(length)) + content + struct.pack("<I", masked_crc32c(content))
 
 
-def picture_of(episode: int, row: int) -> NDArray[np.uint8]:
+def image_of(episode: int, row: int) -> NDArray[np.uint8]:
     """RGB, smooth, so that JPEG keeps it; red grows with the episode and green with the row."""
     ramp = np.linspace(0, 60, 64)[None, :, None].repeat(64, 0).repeat(3, 2)
     return (ramp + np.array([60 * episode, 20 * row, 30])).clip(0, 255).astype(np.uint8)
@@ -110,7 +110,7 @@ def rlds(
                 "steps/action": action.ravel(),
                 "steps/is_first": np.arange(LENGTHS[episode]) == 0,
                 "steps/language_instruction": [TEXTS[episode].encode()] * LENGTHS[episode],
-                "steps/observation/head": [jpeg(picture_of(episode, row)) for row in range(LENGTHS[episode])],
+                "steps/observation/head": [jpeg(image_of(episode, row)) for row in range(LENGTHS[episode])],
                 "steps/observation/side": [jpeg(np.zeros((64, 64, 3), np.uint8))] * LENGTHS[episode],
             }
             values |= {f"steps/{name}": value for name, value in (changed or {}).get(episode, {}).items()}
@@ -153,7 +153,7 @@ def test_episodes_are_read_as_they_lie_there(tmp_path: Path) -> None:
     assert few.fingerprint != episodes.fingerprint
 
 
-def test_pictures_lie_beside_their_rows_and_blank_views_are_none(tmp_path: Path) -> None:
+def test_images_lie_beside_their_rows_and_blank_views_are_none(tmp_path: Path) -> None:
     episodes = opened(rlds(tmp_path / "data"), indices=[1, 2])
     frames = open_episode_frames(episodes, 64, cache=tmp_path / "cache")
     assert frames.cameras == ("observation.head", "observation.side")
@@ -161,8 +161,8 @@ def test_pictures_lie_beside_their_rows_and_blank_views_are_none(tmp_path: Path)
     assert {(fault.camera, fault.rows) for fault in frames.faults} == {("observation.side", 8), ("observation.side", 3)}
     for episode in episodes.episodes:
         for row in range(episode.start, episode.stop):
-            wanted = picture_of(episode.index, row - episode.start).astype(int)
-            assert np.abs(frames.pictures[row, 0] - wanted).mean() < 4
+            wanted = image_of(episode.index, row - episode.start).astype(int)
+            assert np.abs(frames.images[row, 0] - wanted).mean() < 4
 
 
 def test_what_is_damaged_or_lacking_is_named(tmp_path: Path) -> None:
@@ -247,10 +247,10 @@ def test_steps_are_counted_by_the_widths_of_features_json(tmp_path: Path) -> Non
     (first, reason), (last, lacking) = episodes.faults
     assert first == 0 and "'observation.state': 5, 'action': 6" in reason and "equally many" in reason
     assert last == 2 and "'observation.state' holds nothing where features.json promises numbers" in lacking
-    pictures = {"observation/head": [jpeg(picture_of(1, row)) for row in range(7)]}
+    images = {"observation/head": [jpeg(image_of(1, row)) for row in range(7)]}
     odd: dict[int, dict[str, Any]] = {
         0: {"observation/head": np.ones(5, np.float32)},
-        1: pictures,
+        1: images,
         2: {"action": [b"0"]},
     }
     with pytest.raises(ValueError, match=r"no usable episode.*numbers where .*head': 7, .*'action' holds bytes"):
@@ -274,7 +274,7 @@ def test_damaged_records_are_faults_and_the_rest_goes_on(tmp_path: Path) -> None
     assert "record 1: 1 records are there, dataset_info.json lists 2" in faults[6]
     frames = open_episode_frames(episodes, 64, cache=tmp_path / "cache")
     assert frames.valid[:, 0].all()
-    assert np.abs(frames.pictures[episodes.episodes[-1].start, 0] - picture_of(0, 0).astype(int)).mean() < 4
+    assert np.abs(frames.images[episodes.episodes[-1].start, 0] - image_of(0, 0).astype(int)).mean() < 4
     assert [index for index, _ in opened(root, indices=[1, 4]).faults] == [4]
     (root / "dataset_info.json").write_text("{}")  # not known how many there should be
     assert opened(root).indices[-1] == kept[-2] + 2
@@ -319,7 +319,7 @@ def claimed(width: int, height: int) -> tuple[bytes, bytes]:
     return png, whole[:at] + struct.pack(">HH", height & 0xFFFF, width & 0xFFFF) + whole[at + 4 :]
 
 
-def test_pictures_that_do_not_decode_are_faults_of_their_rows(tmp_path: Path) -> None:
+def test_images_that_do_not_decode_are_faults_of_their_rows(tmp_path: Path) -> None:
     blue = cv2.imencode(".png", np.full((64, 64, 3), (255, 0, 0), np.uint8))[1].tobytes()
     faint = np.full((64, 64, 3), (255, 0, 0), np.uint8)
     faint[0, 0, 2] = 1
@@ -328,7 +328,7 @@ def test_pictures_that_do_not_decode_are_faults_of_their_rows(tmp_path: Path) ->
         b"",
         blue,
         good,
-        jpeg(picture_of(1, 3))[:100],
+        jpeg(image_of(1, 3))[:100],
         b"rubbish",
         claimed(60000, 50000)[1],
         claimed(8193, 8)[0],
@@ -344,7 +344,7 @@ def test_pictures_that_do_not_decode_are_faults_of_their_rows(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (8193, 1), (1, 9000)])
-def test_headers_are_read_before_the_picture(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_headers_are_read_before_the_image(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     def decoded(*_: object) -> None:
         raise AssertionError("decoded")
 
@@ -354,8 +354,8 @@ def test_headers_are_read_before_the_picture(size: tuple[int, int], monkeypatch:
             decode_image(encoded)
 
 
-def test_whole_pictures_decode_and_errors_of_the_decoder_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    rgb = picture_of(1, 2)
+def test_whole_images_decode_and_errors_of_the_decoder_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    rgb = image_of(1, 2)
     for ending in (".png", ".jpg"):
         encoded = cv2.imencode(ending, rgb[:40, :, ::-1])[1].tobytes()
         assert decode_image(encoded).shape == (40, 64, 3)

@@ -1,4 +1,4 @@
-"""Robot episodes and their pictures: every LeRobot version alike, rows and frames joined by time, damage left out."""
+"""Robot episodes and their images: every LeRobot version alike, rows and frames joined by time, damage left out."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ def test_every_version_gives_the_same_rows(tmp_path: Path, version: str) -> None
 
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
-def test_pictures_are_the_frames_of_their_rows(tmp_path: Path, version: str) -> None:
+def test_images_are_the_frames_of_their_rows(tmp_path: Path, version: str) -> None:
     episodes = opened(made(tmp_path / "pick", version), cameras=["side", "head"])
     assert episodes.cameras == (SIDE, HEAD)
     frames = open_episode_frames(episodes, 64, cache=tmp_path / "cache")
-    assert frames.pictures.shape == (sum(LENGTHS), 2, 64, 64, 3)
+    assert frames.images.shape == (sum(LENGTHS), 2, 64, 64, 3)
     assert frames.valid.all()
     for episode in episodes.episodes:
         for view, number in ((0, 1), (1, 0)):
-            seen = frames.pictures[episode.start : episode.stop, view]
-            assert [number_of(picture) for picture in seen] == list(range(LENGTHS[episode.index]))
+            seen = frames.images[episode.start : episode.stop, view]
+            assert [number_of(image) for image in seen] == list(range(LENGTHS[episode.index]))
             sources = frames_of(episode.index, number)
             wanted = [cv2.resize(source, (64, 64), interpolation=cv2.INTER_AREA) for source in sources]
             assert np.abs(np.stack(wanted).astype(int) - seen).mean() < 4  # what the codec loses
@@ -86,7 +86,7 @@ def test_crop_keeps_the_middle_square_and_stretch_the_whole(tmp_path: Path) -> N
     middle = cv2.resize(source[:, 32:128], (48, 48), interpolation=cv2.INTER_AREA)
     whole = cv2.resize(source, (48, 48), interpolation=cv2.INTER_AREA)
     assert np.abs(middle.astype(int) - fit_square(source, 48, "crop")).mean() < 4
-    assert np.abs(whole.astype(int) - stretched.pictures[7, 0]).mean() < 4
+    assert np.abs(whole.astype(int) - stretched.images[7, 0]).mean() < 4
     assert np.abs(middle.astype(int) - whole).mean() > 20
 
 
@@ -104,7 +104,7 @@ def test_rows_and_frames_meet_by_time_and_not_by_counting(tmp_path: Path) -> Non
     frames = open_episode_frames(episodes, 64, cache=tmp_path / "cache")
     nearest = [int(np.abs(shown - time).argmin()) for time in times]
     assert nearest != list(range(LENGTHS[0]))
-    assert [number_of(picture) for picture in frames.pictures[:, 0]] == nearest
+    assert [number_of(image) for image in frames.images[:, 0]] == nearest
     assert frames.valid.all()
 
 
@@ -113,7 +113,7 @@ def test_a_recorder_that_stamps_after_the_step_still_begins_with_the_first_frame
     change_column(root / DATA.format(0), "timestamp", [(i + 1) / FPS for i in range(LENGTHS[0])])
     episodes = opened(root, cameras=["head"], indices=[0])
     frames = open_episode_frames(episodes, 64, cache=tmp_path / "cache")
-    assert [number_of(picture) for picture in frames.pictures[:, 0]] == list(range(LENGTHS[0]))
+    assert [number_of(image) for image in frames.images[:, 0]] == list(range(LENGTHS[0]))
 
 
 def test_the_last_row_of_an_episode_never_shows_the_next_one(tmp_path: Path) -> None:
@@ -125,8 +125,8 @@ def test_the_last_row_of_an_episode_never_shows_the_next_one(tmp_path: Path) -> 
     episodes = opened(root, cameras=["head"])
     assert round(episodes.episodes[0].t_s[-1] * FPS) == LENGTHS[0]  # the second episode's first frame
     frames = open_episode_frames(episodes, 64, cache=tmp_path / "cache")
-    assert number_of(frames.pictures[LENGTHS[0] - 1, 0]) == LENGTHS[0] - 1
-    assert number_of(frames.pictures[LENGTHS[0], 0]) == 0
+    assert number_of(frames.images[LENGTHS[0] - 1, 0]) == LENGTHS[0] - 1
+    assert number_of(frames.images[LENGTHS[0], 0]) == 0
 
 
 def test_modality_names_parts_cameras_and_instruction(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_a_video_that_breaks_off_costs_its_rows_only(tmp_path: Path) -> None:
     head, side = frames.valid[:, 0], frames.valid[:, 1]
     assert np.array_equal(np.flatnonzero(head), np.arange(13))  # the row after the last frame still has it next to it
     assert side.all()
-    assert not frames.pictures[~head, 0].any()
+    assert not frames.images[~head, 0].any()
     assert [(fault.source, fault.camera, fault.rows) for fault in frames.faults] == [
         ("pick/episode_000000", HEAD, LENGTHS[0] - 13),
         ("pick/episode_000001", HEAD, LENGTHS[1]),
@@ -279,21 +279,21 @@ def test_a_video_that_breaks_off_costs_its_rows_only(tmp_path: Path) -> None:
     assert told[-1] == (2 * sum(LENGTHS), 2 * sum(LENGTHS))
 
 
-def test_pictures_are_decoded_once_and_shared_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_decoded_once_and_shared_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, cache = made(tmp_path / "pick"), tmp_path / "cache"
     first = open_episode_frames(opened(root), 32, cache=cache)
     copy = pickle.loads(pickle.dumps(first))  # as a worker process gets it
     assert len(pickle.dumps(first)) < 500
-    np.testing.assert_array_equal(copy.pictures, first.pictures)
+    np.testing.assert_array_equal(copy.images, first.images)
     with pytest.raises(ValueError, match="read-only"):
-        copy.pictures[0] = 1
+        copy.images[0] = 1
 
     def refuse(*_: object) -> str:
         raise AssertionError("decoded again")
 
     monkeypatch.setattr(episode_frames, "_run", refuse)
     again = open_episode_frames(opened(root), 32, cache=cache)
-    np.testing.assert_array_equal(again.pictures, first.pictures)
+    np.testing.assert_array_equal(again.images, first.images)
     moved = tmp_path / "elsewhere" / "pick"
     moved.parent.mkdir()
     root.rename(moved)
@@ -310,9 +310,9 @@ def test_a_killed_decoding_is_begun_anew(tmp_path: Path) -> None:
     root, cache = made(tmp_path / "pick"), tmp_path / "cache"
     first = open_episode_frames(opened(root), 32, cache=cache)
     key = first.folder.name.rpartition("-")[2]
-    wanted = first.pictures.copy()
+    wanted = first.images.copy()
     partial = first.folder.rename(cache / f".partial-{key}")
     (partial / "table.json").unlink()
     again = open_episode_frames(opened(root), 32, cache=cache)
-    np.testing.assert_array_equal(again.pictures, wanted)
+    np.testing.assert_array_equal(again.images, wanted)
     assert not partial.exists()

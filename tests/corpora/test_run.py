@@ -67,7 +67,7 @@ def test_a_record_of_earlier_versions_with_its_members_in_a_list_is_read(tmp_pat
 def test_formats_are_of_the_version_and_no_flags(tmp_path: Path) -> None:
     claim(tmp_path, {"pictures": 1})
     claim(tmp_path, {"pictures": 1})
-    with pytest.raises(ValueError, match=r"another version of giza \(pictures 1 there and 2 here\)"):
+    with pytest.raises(ValueError, match=r"another version of giza \(images 1 there and 2 here\)"):
         claim(tmp_path, {"pictures": 2})
     with pytest.raises(
         ValueError, match=r"other settings \(seed 0 there and 1 here\)"

@@ -169,15 +169,15 @@ def test_after_damage_it_goes_on_at_the_next_keyframe(tmp_path):
     assert report.lost > 0
     assert report.first_error
     assert 30 < len(read_back) < 60
-    for t_s, rgb in read_back:  # no picture that was patched together
+    for t_s, rgb in read_back:  # no image that was patched together
         assert cv2.absdiff(rgb, clean[t_s]).mean() < 1.0
 
 
 def test_crop_takes_the_middle_square():
-    picture = np.zeros((60, 100, 3), np.uint8)
-    picture[:, 20:80] = 200
-    assert fit_square(picture, 30, "crop").min() == 200
-    assert fit_square(picture, 30, "stretch").min() == 0
+    image = np.zeros((60, 100, 3), np.uint8)
+    image[:, 20:80] = 200
+    assert fit_square(image, 30, "crop").min() == 200
+    assert fit_square(image, 30, "stretch").min() == 0
 
 
 def test_decord_gives_the_same_frames_where_it_is_used(tmp_path):
@@ -210,7 +210,7 @@ def test_a_decoder_that_shows_other_frames_is_found_out(tmp_path, monkeypatch):
     real, error = fast_decoder._open(path)
 
     class OneFrameLate:
-        """As decord does on some HEVC: the right number of frames and times, but the wrong pictures."""
+        """As decord does on some HEVC: the right number of frames and times, but the wrong images."""
 
         def __init__(self) -> None:
             real.seek(0)

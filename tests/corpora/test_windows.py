@@ -97,9 +97,9 @@ def quality_of(frames: list[np.ndarray], fps: float = 15.0) -> str:
     return meter.finish().reason(QualitySettings())[0]
 
 
-def noisy(picture: np.ndarray, seed: int, sigma: float = 4.0) -> np.ndarray:
-    noise = np.random.default_rng(seed).normal(0, sigma, picture.shape)
-    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+def noisy(image: np.ndarray, seed: int, sigma: float = 4.0) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, sigma, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
 def test_reasons():
@@ -124,10 +124,10 @@ def test_a_small_hand_before_a_fixed_camera_is_movement():
     still = textured(320, 192, 5)
     frames = []
     for index in range(150):
-        picture = still.copy()
+        image = still.copy()
         x = 100 + (index * 3 if 60 <= index < 80 else 0)  # moves for a little more than a second of ten
-        picture[80:104, x : x + 24] = (190, 140, 120)  # one hundredth of the picture
-        frames.append(noisy(picture, index))
+        image[80:104, x : x + 24] = (190, 140, 120)  # one hundredth of the image
+        frames.append(noisy(image, index))
     assert quality_of(frames) == ""
 
 

@@ -98,8 +98,8 @@ def test_a_batch_is_that_of_a_slow_loop() -> None:
         for view, age in itertools.product(range(2), range(HISTORY)):
             picture = batch["pictures"][row, view, age].permute(1, 2, 0).numpy()
             if view < views:
-                assert np.array_equal(picture, sample.pictures[view, age])
-                assert batch["picture_mask"][row, view, age] == bool(sample.picture_mask[view, age])
+                assert np.array_equal(picture, sample.images[view, age])
+                assert batch["picture_mask"][row, view, age] == bool(sample.image_mask[view, age])
             else:
                 assert picture.max() == 0 and not batch["picture_mask"][row, view, age]
         assert bool(batch["has_future"][row]) == (sample.future is not None)

@@ -77,9 +77,9 @@ def collate(
     for row, (number, index) in enumerate(chosen):
         sample = datasets[number].data[index]
         samples.append(sample)
-        views = len(sample.pictures)
-        pictures[row, :views] = sample.pictures
-        picture_mask[row, :views] = sample.picture_mask
+        views = len(sample.images)
+        pictures[row, :views] = sample.images
+        picture_mask[row, :views] = sample.image_mask
         if sample.future is not None:
             future[row, :views] = sample.future
             has_future[row] = True
@@ -241,9 +241,9 @@ def _prompts(datasets: Sequence[TrainingDataset], cameras: int) -> Iterator[Prom
     for dataset in datasets:
         for index in (*dataset.train.tolist(), *dataset.held.tolist()):
             sample = dataset.data[index]
-            views, history, size = sample.pictures.shape[:3]
+            views, history, size = sample.images.shape[:3]
             pictures = torch.zeros(cameras, history, 3, size, size, dtype=torch.uint8)
             mask = torch.zeros(cameras, history, dtype=torch.bool)
-            pictures[:views] = torch.from_numpy(sample.pictures).permute(0, 1, 4, 2, 3)
-            mask[:views] = torch.from_numpy(sample.picture_mask)
+            pictures[:views] = torch.from_numpy(sample.images).permute(0, 1, 4, 2, 3)
+            mask[:views] = torch.from_numpy(sample.image_mask)
             yield Prompt(sample_id(dataset, index), pictures, mask, sample.instruction)
