@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from corpora.store.frames import FrameFault, Progress
 
 PREVIOUS = "previous."
-"""Begins the names of what a state holds of the action before."""
+"""Begins the names of the last action in a state."""
 LEAD = "lead."
-"""Begins the names of how far that action led the state."""
+"""Begins the names of the offset from the state to the last action."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +191,8 @@ class Episodes:
 
     def __post_init__(self) -> None:
         if not self.episodes:
-            told = "; ".join(f"episode {index}: {reason}" for index, reason in self.faults[:3]) or "it lists none"
-            raise ValueError(f"dataset '{self.root}' has no usable episode: {told}")
+            reasons = "; ".join(f"episode {index}: {reason}" for index, reason in self.faults[:3]) or "it lists none"
+            raise ValueError(f"dataset '{self.root}' has no usable episode: {reasons}")
         self.t_s = np.concatenate([episode.t_s for episode in self.episodes])
         self.state = _joined([episode.state for episode in self.episodes])
         self.action = _joined([episode.action for episode in self.episodes])
@@ -267,21 +267,20 @@ def previous_action(
     state_names: Sequence[str],
     action_names: Sequence[str],
 ) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """An episode's states [N, Ds] with what the row before was told, and the names of the new states' dimensions: what a
-    robot was told before is known to it, and often leads where it is.
+    """An episode's proprioceptive states [N, Ds] with the last action, and the names of the new states' dimensions.
 
-    Appended are the lead (that action less the state, for names that both have; it is small beside either, and a network
-    would have to learn to subtract them) and the action itself. Of the first row nothing is known before: the state stands
-    in where it has the same name, else 0.
+    Appended are the offset from the state to the last action (for names that both have; it is small beside either, and a
+    network would have to learn to subtract them) and the last action itself. The first row has none: the state stands in
+    where it has the same name, else 0.
     """
     before = np.concatenate([np.zeros_like(action[:1]), action[:-1]])
     if state is None:
         return before, tuple(f"{PREVIOUS}{name}" for name in action_names)
     names = [name for name in action_names if name in state_names]
-    held = [list(state_names).index(name) for name in names]
-    acted = [list(action_names).index(name) for name in names]
-    before[0, acted] = state[0, held]
-    lead = before[:, acted] - state[:, held]
+    in_state = [list(state_names).index(name) for name in names]
+    in_action = [list(action_names).index(name) for name in names]
+    before[0, in_action] = state[0, in_state]
+    lead = before[:, in_action] - state[:, in_state]
     leads = tuple(f"{LEAD}{name}" for name in names)
     return np.concatenate([state, lead, before], 1), (
         *state_names,

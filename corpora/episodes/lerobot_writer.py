@@ -32,8 +32,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from corpora.episodes.columns import arrow_type, flat, table, tasks_table
 from corpora.episodes.lerobot_stats import Stats, image_stats, merge_image_stats, vector_stats
-from corpora.episodes.lerobot_tables import arrow_type, flat, table, tasks_table
 from corpora.store.files import written_whole
 from corpora.video.encode import EpisodeVideo, VideoEncoding, join_videos
 
@@ -239,10 +239,10 @@ class LeRobotWriter:
         all_rows: dict[str, list[NDArray[Any]]] = {}
         first = 0
         sizes = [(episode.folder / "rows.npz").stat().st_size for episode in staged]
-        for file, members in enumerate(_files(sizes, self.format.data_file_mb)):
+        for file, numbers in enumerate(_files(sizes, self.format.data_file_mb)):
             place = {"chunk_index": file // FILES_IN_CHUNK, "file_index": file % FILES_IN_CHUNK}
             with _replacing(self.root / DATA_PATH.format(**place)) as path, pq.ParquetWriter(path, schema) as out:
-                for number in members:
+                for number in numbers:
                     episode = staged[number]
                     rows = {name: values for name, values in episode.rows().items() if name in kept}
                     rows |= self._bookkeeping(episode, tasks[episode.task], first)
@@ -280,12 +280,12 @@ class LeRobotWriter:
     def _write_videos(self, staged: Sequence[_Staged], records: list[dict[str, Any]]) -> None:
         camera, fps = self.format.camera, self.format.fps
         sizes = [episode.video.stat().st_size for episode in staged]
-        for file, members in enumerate(_files(sizes, self.format.video_file_mb)):
+        for file, numbers in enumerate(_files(sizes, self.format.video_file_mb)):
             place = {"chunk_index": file // FILES_IN_CHUNK, "file_index": file % FILES_IN_CHUNK}
             with _replacing(self.root / VIDEO_PATH.format(video_key=camera, **place)) as path:
-                counts = join_videos([staged[number].video for number in members], path, fps)
+                counts = join_videos([staged[number].video for number in numbers], path, fps)
             start = 0
-            for number, count in zip(members, counts, strict=True):
+            for number, count in zip(numbers, counts, strict=True):
                 assert count == staged[number].length, "an episode has as many frames as rows"
                 span = {"from_timestamp": start / fps, "to_timestamp": (start + count) / fps}
                 records[number] |= {f"videos/{camera}/{key}": value for key, value in {**place, **span}.items()}

@@ -37,8 +37,6 @@ class ModalityPart:
 class Modality:
     """What meta/modality.json says, or what is assumed without one: all of `observation.state` and all of `action`."""
 
-    named: bool
-    """Whether the dataset has a modality.json."""
     state: tuple[ModalityPart, ...]
     action: tuple[ModalityPart, ...]
     cameras: Mapping[str, str]
@@ -50,9 +48,9 @@ class Modality:
     def instruction_column(self) -> str:
         """Column of the annotation that says what to do; empty where there is none. Of several, the one named
         task_description; a judgement of the recording (validity) is no instruction."""
-        told = [name for name in self.annotations if name.rpartition(".")[2] != "validity"]
-        told.sort(key=lambda name: name.rpartition(".")[2] != "task_description")
-        return self.annotations[told[0]] if told else ""
+        names = [name for name in self.annotations if name.rpartition(".")[2] != "validity"]
+        names.sort(key=lambda name: name.rpartition(".")[2] != "task_description")
+        return self.annotations[names[0]] if names else ""
 
 
 def read_modality(root: Path, features: Mapping[str, Any]) -> Modality:
@@ -63,11 +61,10 @@ def read_modality(root: Path, features: Mapping[str, Any]) -> Modality:
         state, action = (
             (whole_column(features, column),) if column in features else () for column in DEFAULT_COLUMNS.values()
         )
-        return Modality(False, state, action, {}, {})
+        return Modality(state, action, {}, {})
     try:
         record = json.loads(path.read_text("utf-8"))
         return Modality(
-            True,
             _parts(record.get("state") or {}, "state", features),
             _parts(record.get("action") or {}, "action", features),
             {name: str(entry.get("original_key") or name) for name, entry in (record.get("video") or {}).items()},

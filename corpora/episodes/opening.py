@@ -66,8 +66,8 @@ def open_episodes(folder: str | Path, selection: EpisodeSelection = ALL_DEMONSTR
     root = Path(folder).expanduser()
     episodes = format_of(root).read(root, selection)
     named = named_episodes(selection.episodes)
-    told = {index for index, _ in episodes.faults if named is None or index in named}
-    return episodes.take({*episodes.choose(selection), *told})
+    damaged = {index for index, _ in episodes.faults if named is None or index in named}
+    return episodes.take({*episodes.choose(selection), *damaged})
 
 
 def dataset_fingerprint(folder: str | Path) -> str:

@@ -78,15 +78,16 @@ def read_rlds(root: Path, selection: EpisodeSelection) -> Episodes:
         except ValueError as error:
             faults.append((record.index, f"{record.place}: {error}"))
             continue
-        group, told = f"{name}/episode_{record.index:06d}", [_instruction(found)] * length
-        whole.append(Episode(record.index, group, told, np.arange(length, dtype=np.float64) / fps, states, actions))
+        group, instructions = f"{name}/episode_{record.index:06d}", [_instruction(found)] * length
+        t_s = np.arange(length, dtype=np.float64) / fps
+        whole.append(Episode(record.index, group, instructions, t_s, states, actions))
     episodes = Episodes(
         root=root,
         name=name,
         fps=fps,
         robot_type="",
         cameras=cameras,
-        modality=Modality(False, state, action, {}, {}),
+        modality=Modality(state, action, {}, {}),
         state_parts=state_parts,
         action_parts=action_parts,
         episodes=whole,
@@ -214,7 +215,7 @@ class _Record:
 
 
 def _shard_lengths(info: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Split -> records in each of its files, as far as dataset_info.json tells."""
+    """Split -> records in each of its files, as far as dataset_info.json has them."""
     try:
         return {split["name"]: [int(length) for length in split["shardLengths"]] for split in info.get("splits", [])}
     except (KeyError, TypeError, ValueError):
@@ -277,9 +278,9 @@ def _flat(found: Mapping[str, Values], column: str) -> NDArray[np.float32]:
 def _instruction(found: Mapping[str, Values]) -> str:
     """At the beginning; "" where there is none."""
     for key in _INSTRUCTIONS:
-        told = found.get(_STEPS + key)
-        if isinstance(told, list) and told:
-            return told[0].decode("utf-8", "replace")
+        texts = found.get(_STEPS + key)
+        if isinstance(texts, list) and texts:
+            return texts[0].decode("utf-8", "replace")
     return ""
 
 

@@ -53,7 +53,7 @@ def cut_truth(truth: dict[str, NDArray[Any]], start_s: float, end_s: float) -> d
 
 
 def truth_digest(truth: dict[str, NDArray[Any]]) -> str:
-    """Names what is known in the middle of a clip: equal for copies of an episode, different for two that look alike."""
+    """Digest of the row in the middle of a clip: equal for copies of an episode, different for two that look alike."""
     count = len(truth["t_s"])
     if count == 0:
         return ""

@@ -20,7 +20,7 @@ from corpora.sources.source import Source
 from corpora.video.duplicates import Candidate, DuplicateIndex
 
 
-class Tally:
+class Counts:
     """Counts and hours of the rows that went by."""
 
     def __init__(self) -> None:
@@ -71,18 +71,18 @@ def assemble(
     """
     shutil.rmtree(out / SHARDS, ignore_errors=True)
     index = DuplicateIndex(settings.duplicates)
-    tally = Tally()
+    counts = Counts()
     with ManifestWriter(out / MANIFEST) as manifest, ShardWriter(out / SHARDS, settings.shard_mb) as writer:
         for source in sources:
-            tally.sources += 1
+            counts.sources += 1
             for staged in read_staged(staged_path(staging, source)):
                 row = _place(staged, writer, index)
                 manifest.append(row)
-                tally.add(row)
+                counts.add(row)
                 if row.kept:
-                    tally.truth_features.update(staged.extra.get("truth_features", {}))
+                    counts.truth_features.update(staged.extra.get("truth_features", {}))
             on_source()
-    return tally.to_json()
+    return counts.to_json()
 
 
 def _place(staged: StagedClip, writer: ShardWriter, index: DuplicateIndex) -> ClipRow:

@@ -35,11 +35,11 @@ TIMING = "timing.json"
 """Apart from ingest.json, which holds nothing that differs from run to run."""
 
 Progress = Callable[[str, int, int, float], None]
-"""Told (phase, sources done, sources in all, seconds of video seen in this run)."""
+"""Called with (phase, sources done, sources in all, seconds of video seen in this run)."""
 
 
 def silent(phase: str, done: int, total: int, seconds: float) -> None:
-    """Tells nobody."""
+    """Shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def ingest(
     config = {
         "format": FORMAT,
         "inputs": [str(path) for path in paths],
-        "settings": settings.to_json(),
+        "settings": dataclasses.asdict(settings),
         "defaults": {**dataclasses.asdict(defaults), "cameras": list(defaults.cameras)},
         "seed": run.seed,
     }

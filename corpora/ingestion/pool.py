@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ class StagingJob:
         """Stages one source; returns {"rows": int, "seconds": float}."""
         task = {
             "source": source.to_json(),
-            "settings": self.settings.to_json(),
+            "settings": dataclasses.asdict(self.settings),
             "staging": str(self.staging),
             "seed": self.seed,
         }

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from corpora.store.decode import decode
 from corpora.video.duplicates import DuplicateSettings
 from corpora.video.quality import QualitySettings
 from corpora.video.shots import ShotSettings
@@ -59,10 +57,3 @@ class IngestSettings:
         require(0 <= self.crf <= 51, "crf", "must be from 0 (lossless) to 51; try 16")
         require(self.gop >= 1, "gop", "must be at least 1; try 16")
         require(self.shard_mb > 0, "shard_mb", "must be above 0; try 128")
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @staticmethod
-    def from_json(record: dict[str, Any]) -> IngestSettings:
-        return decode(IngestSettings, record, what="settings of ingest")

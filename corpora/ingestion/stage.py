@@ -32,6 +32,7 @@ from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.windows import Window, WindowSettings, cut_windows
 from corpora.ingestion.worker import Heartbeat
 from corpora.sources.source import Source
+from corpora.store.decode import decode
 from corpora.store.files import put_in_place, stamp_of
 from corpora.video.camera import median_motion
 from corpora.video.decode import DecodingReport, FrameSampler, Unusable, VideoFacts, describe, probe, read_frames
@@ -84,24 +85,24 @@ def is_staged(staging: Path, source: Source) -> bool:
 def stage_source(task: dict[str, Any], heartbeat: Heartbeat) -> dict[str, Any]:
     """Runs in the isolated worker. task: source, settings, staging, seed; returns counts of rows and seconds."""
     source = Source.from_json(task["source"])
-    settings = IngestSettings.from_json(task["settings"])
+    settings = decode(IngestSettings, task["settings"], what="settings of ingest")
     cv2.setNumThreads(1)  # sources are worked on side by side
     cv2.setRNGSeed(int(task["seed"]))
     staging = Path(task["staging"])
-    with _Stager(staging, source) as stager:
+    with _StagedWriter(staging, source) as writer:
         try:
-            rows = _stage(source, settings, stager, heartbeat)
+            rows = _stage(source, settings, writer, heartbeat)
         except Unusable as fault:
-            stager.start_again()
+            writer.start_again()
             rows = [fault_row(source, fault.reason, fault.detail)]
-            stager.add(rows[0])
+            writer.add(rows[0])
     return {"rows": len(rows), "seconds": sum(row.seconds for row in rows)}
 
 
 def stage_fault(source: Source, staging: Path, reason: str, detail: str) -> None:
     """Records a source that cannot be used."""
-    with _Stager(staging, source) as stager:
-        stager.add(fault_row(source, reason, detail))
+    with _StagedWriter(staging, source) as writer:
+        writer.add(fault_row(source, reason, detail))
 
 
 def fault_row(source: Source, reason: str, detail: str) -> ClipRow:
@@ -145,14 +146,14 @@ def _digest(*parts: str) -> str:
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
 
 
-class _Stager:
+class _StagedWriter:
     """The tar being written."""
 
     def __init__(self, staging: Path, source: Source) -> None:
         self._final = staged_path(staging, source)
         self.staging = staging
 
-    def __enter__(self) -> _Stager:
+    def __enter__(self) -> _StagedWriter:
         descriptor, name = tempfile.mkstemp(dir=self.staging / "tmp", suffix=".tar")
         os.close(descriptor)
         self._temporary = Path(name)
@@ -182,10 +183,10 @@ class _Stager:
             self._temporary.unlink(missing_ok=True)
 
 
-def _stage(source: Source, settings: IngestSettings, stager: _Stager, heartbeat: Heartbeat) -> list[ClipRow]:
+def _stage(source: Source, settings: IngestSettings, writer: _StagedWriter, heartbeat: Heartbeat) -> list[ClipRow]:
     if source.fault:
         raise Unusable(source.fault, source.fault_detail)
-    with source.media.opened(stager.staging / "tmp") as path:
+    with source.media.opened(writer.staging / "tmp") as path:
         facts = probe(path)
         heartbeat()
         content_hash = _content_hash(str(path), stamp_of(path))
@@ -193,11 +194,11 @@ def _stage(source: Source, settings: IngestSettings, stager: _Stager, heartbeat:
         note = unsuited(facts, settings.decoder, source.start_s, source.end_s)
         if not note:
             try:
-                return list(_rows(source, settings, stager, heartbeat, path, facts, content_hash, "decord", ""))
+                return list(_rows(source, settings, writer, heartbeat, path, facts, content_hash, "decord", ""))
             except Disagreement as difference:
                 note = difference.note
-                stager.start_again()
-        return list(_rows(source, settings, stager, heartbeat, path, facts, content_hash, "pyav", note))
+                writer.start_again()
+        return list(_rows(source, settings, writer, heartbeat, path, facts, content_hash, "pyav", note))
 
 
 @functools.lru_cache(maxsize=4)
@@ -210,7 +211,7 @@ def _content_hash(path: str, stamp: tuple[int, int]) -> str:
 def _rows(
     source: Source,
     settings: IngestSettings,
-    stager: _Stager,
+    writer: _StagedWriter,
     heartbeat: Heartbeat,
     path: Path,
     facts: VideoFacts,
@@ -218,7 +219,7 @@ def _rows(
     decoder: str,
     note: str,
 ) -> Iterator[ClipRow]:
-    """Yields each row after it was added to the stager."""
+    """Yields each row after it was added to the writer."""
     available = min(source.end_s, facts.duration_s) - source.start_s
     width, height = facts.shown_size
     common = dataclasses.replace(
@@ -234,7 +235,7 @@ def _rows(
     offset = source.start_s - source.origin_s
     if min(width, height) < settings.quality.min_side:
         row = _named(common, source, offset, offset + max(0.0, available), "too_small", f"{width} x {height} pixels")
-        stager.add(row)
+        writer.add(row)
         yield row
         return
     if available <= 0:
@@ -248,7 +249,7 @@ def _rows(
         row, members, extra = _finish(window, source, settings, common, truth, report)
         if without:
             row = dataclasses.replace(row, detail="; ".join(part for part in (row.detail, without) if part))
-        stager.add(row, members, extra)
+        writer.add(row, members, extra)
         yield row
         used += 1
         last_s = row.end_s
@@ -260,7 +261,7 @@ def _rows(
     if promised - last_s > max(TRUNCATED_S, 2 * facts.interval_s):
         detail = report.first_error or f"the file ends at {last_s:.2f} s of {promised:.2f} s"
         row = _named(common, source, last_s, promised, "truncated", detail)
-        stager.add(row)
+        writer.add(row)
         yield row
 
 
@@ -303,11 +304,11 @@ def _beating(
     frames: Iterator[tuple[float, NDArray[np.uint8]]], heartbeat: Heartbeat
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """Reports life for each further second of video: one frame a minute is no life."""
-    told = -math.inf
+    reported_s = -math.inf
     for t_s, rgb in frames:
-        if t_s - told >= 1.0:
+        if t_s - reported_s >= 1.0:
             heartbeat()
-            told = t_s
+            reported_s = t_s
         yield t_s, rgb
 
 

@@ -1,7 +1,7 @@
 """A surveyed pyramid as SVG: people's video at the base, robots on top, and what each tier gives to the training.
 
 The image needs nothing from outside (no font, no script) and brings its own ground, light or dark as the reader's system
-is. Colours are Okabe and Ito's (2008), told apart by colour-blind readers; tiers are named, too, and members numbered.
+is. Colours are Okabe and Ito's (2008), told apart by colour-blind readers; tiers are named, too, and datasets numbered.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HEAD = 46.0
 """Height of a tier's title and its totals."""
 _GAP = 18.0
 _GUTTER = 24.0
-"""Between two columns of members."""
+"""Between two columns of datasets."""
 _LEAN = 12.0
 """Pixels that a slanting side may lean into a text."""
 _BOLD_FROM = 15
@@ -112,22 +112,22 @@ def hours_text(hours: float) -> str:
 
 @dataclass(frozen=True)
 class _Block:
-    """What stands at the right of a tier: its title, totals and the list of its members."""
+    """What stands at the right of a tier: its title, totals and the list of its datasets."""
 
     title: str
     totals: str
     share: str
     colour: str
     lines: tuple[tuple[str, str], ...]
-    """Of each member: number and name; hours and the like."""
+    """Of each dataset: number and name; hours and the like."""
     columns: int
 
     @classmethod
-    def of(cls, members: Sequence[DatasetSurvey], survey: MixtureSurvey) -> _Block:
-        tier = _of_tier(survey, members[0].spec.tier)
-        columns = 2 if len(members) > 3 else 1
+    def of(cls, datasets: Sequence[DatasetSurvey], survey: MixtureSurvey) -> _Block:
+        tier = _of_tier(survey, datasets[0].spec.tier)
+        columns = 2 if len(datasets) > 3 else 1
         room = (_LIST_WIDTH - 20 - _GUTTER * (columns - 1)) / columns
-        lines = tuple(_member_line(number, found, room, columns == 1) for number, found in enumerate(members, 1))
+        lines = tuple(_dataset_line(number, found, room, columns == 1) for number, found in enumerate(datasets, 1))
         share = f"{tier.contents.share:.1%}"
         return cls(TITLES[tier.tier], _contents_text(tier.contents), share, COLOURS[tier.tier], lines, columns)
 
@@ -178,7 +178,7 @@ def _contents_text(contents: Contents) -> str:
     return " · ".join(parts)
 
 
-def _member_line(number: int, found: DatasetSurvey, room: float, roomy: bool) -> tuple[str, str]:
+def _dataset_line(number: int, found: DatasetSurvey, room: float, roomy: bool) -> tuple[str, str]:
     contents = found.contents
     tail = hours_text(contents.hours)
     if roomy:
@@ -189,7 +189,7 @@ def _member_line(number: int, found: DatasetSurvey, room: float, roomy: bool) ->
 
 
 def _band(tier: Sequence[DatasetSurvey], band: Band, box: Box) -> list[str]:
-    """Members as polygons, with their names where there is room, else their numbers in the list."""
+    """Datasets as polygons, with their names where there is room, else their numbers in the list."""
     colour = COLOURS[tier[0].spec.tier]
     out = []
     for number, found in enumerate(tier):
@@ -197,10 +197,10 @@ def _band(tier: Sequence[DatasetSurvey], band: Band, box: Box) -> list[str]:
         left, right, y = band.middle(number, box)
         name, hours = _printable(found.spec.name), hours_text(found.contents.hours)
         fill = colour if number % 2 == 0 else _lighter(colour)
-        seam = 1.5 if right - left > 8 else 0.4  # a wide seam would hide a small member
+        seam = 1.5 if right - left > 8 else 0.4  # a wide seam would hide a small dataset
         out.append(
             f'<polygon class="seam" stroke-width="{seam}" fill="{fill}" points="{corners}" '
-            f"data-member={quoteattr(name)}><title>{escape(name)}: {hours}</title></polygon>"
+            f"data-dataset={quoteattr(name)}><title>{escape(name)}: {hours}</title></polygon>"
         )
         x, room = 0.5 * (left + right), right - left - 2 * _LEAN
         if band.height(box) >= 40 and max(_wide(name, 12), _wide(hours, 11)) <= room:
@@ -239,7 +239,7 @@ def _placed(centres: Sequence[float], blocks: Sequence[_Block], box: Box) -> lis
 def _caption(scale: Scale, y: float) -> list[str]:
     return [
         _text(24, y, f"Scale: {scale.name};", 12, soft=True, room=WIDTH - 48),
-        _text(24, y + _LINE, "within a tier, the area of a member is proportional to its hours.", 12, soft=True),
+        _text(24, y + _LINE, "within a tier, the area of a dataset is proportional to its hours.", 12, soft=True),
     ]
 
 

@@ -1,8 +1,8 @@
-"""Where the bands of a drawn pyramid lie: a trapezoid cut into tiers, and each tier into its members.
+"""Where the bands of a drawn pyramid lie: a trapezoid cut into tiers, and each tier into its datasets.
 
      robot       the areas of the bands are in the ratio of their hours (or, where a band would be too thin to see, of
     neural       the square root or the logarithm of the hours; the scale has a name, to be shown)
-   synthetic     within a band the areas of the members are in the ratio of their hours, always
+   synthetic     within a band the areas of the datasets are in the ratio of their hours, always
 human |  human
 """
 
@@ -43,13 +43,13 @@ class Band:
     """Depth in [0, 1]."""
     bottom: float
     ends: tuple[float, ...]
-    """Where members end, in [0, 1] from the left edge to the right; one more than members, the first 0."""
+    """Where datasets end, in [0, 1] from the left edge to the right; one more than datasets, the first 0."""
 
     def height(self, box: Box) -> float:
         return (self.bottom - self.top) * box.height
 
     def segment(self, number: int, box: Box) -> tuple[Point, Point, Point, Point]:
-        """Corners of a member, clockwise from the upper left."""
+        """Corners of a dataset, clockwise from the upper left."""
         upper, lower = box.edges(self.top), box.edges(self.bottom)
         first, last = self.ends[number], self.ends[number + 1]
         y_top, y_bottom = box.y + self.top * box.height, box.y + self.bottom * box.height
@@ -61,7 +61,7 @@ class Band:
         )
 
     def middle(self, number: int, box: Box) -> tuple[float, float, float]:
-        """(left, right, y) of a member at half of the band's height."""
+        """(left, right, y) of a dataset at half of the band's height."""
         depth = 0.5 * (self.top + self.bottom)
         edges = box.edges(depth)
         return _between(edges, self.ends[number]), _between(edges, self.ends[number + 1]), box.y + depth * box.height
@@ -94,17 +94,17 @@ SCALES = (
 """From the plainest on; the first in which every tier can be seen is taken."""
 
 
-def cut_bands(members: Sequence[Sequence[float]], box: Box, *, least: float) -> tuple[list[Band], Scale]:
-    """Bands of tiers, the top one first, from the hours of each tier's members; and the scale that was taken.
+def cut_bands(datasets: Sequence[Sequence[float]], box: Box, *, least: float) -> tuple[list[Band], Scale]:
+    """Bands of tiers, the top one first, from the hours of each tier's datasets; and the scale that was taken.
 
     `least`: height of the thinnest band that can be seen, in the units of `box`. Raises ValueError for no tier, a tier
-    without members, and hours below 0.
+    without datasets, and hours below 0.
     """
-    if not members or any(not tier for tier in members):
-        raise ValueError("a pyramid is drawn of one tier or more, each with at least one member")
-    if any(not (math.isfinite(value) and value >= 0) for tier in members for value in tier):
-        raise ValueError(f"hours {[list(tier) for tier in members]}: must be 0 or more")
-    hours = [sum(tier) for tier in members]
+    if not datasets or any(not tier for tier in datasets):
+        raise ValueError("a pyramid is drawn of one tier or more, each with at least one dataset")
+    if any(not (math.isfinite(value) and value >= 0) for tier in datasets for value in tier):
+        raise ValueError(f"hours {[list(tier) for tier in datasets]}: must be 0 or more")
+    hours = [sum(tier) for tier in datasets]
     bands: list[Band] = []
     for scale in SCALES:
         areas = scale.measure(hours) if any(hours) else [0.0] * len(hours)
@@ -113,7 +113,7 @@ def cut_bands(members: Sequence[Sequence[float]], box: Box, *, least: float) -> 
         if sum(areas) <= 0:
             continue
         depths = [_depth(sum(areas[:number]) / sum(areas)) for number in range(len(areas) + 1)]
-        bands = [Band(top, bottom, _ends(tier)) for (top, bottom), tier in zip(pairwise(depths), members, strict=True)]
+        bands = [Band(top, bottom, _ends(tier)) for (top, bottom), tier in zip(pairwise(depths), datasets, strict=True)]
         if min(band.height(box) for band in bands) >= least:
             break
     return bands, scale

@@ -59,7 +59,7 @@ class Count:
     """0 where there is no action, or it is not known."""
     faults: list[str] = field(default_factory=list)
     broken: bool = False
-    """It could not be read, which its fault tells already."""
+    """It could not be read; its fault gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Label(ABC):  # noqa: B024 - what is abstract depends on what it is a label
     """One kind of label. A subclass with `words` is found by them in a pyramid file; its fields are its keys there."""
 
     words: ClassVar[tuple[str, ...]] = ("",)
-    """What it is called in a pyramid file, the first as it is told."""
+    """What it is called in a pyramid file, the first in messages."""
     title: ClassVar[str] = ""
     """What a table of training data calls its kind."""
     embodiment: ClassVar[str] = NEW_EMBODIMENT
@@ -101,7 +101,7 @@ class Label(ABC):  # noqa: B024 - what is abstract depends on what it is a label
         raise AssertionError(f"{self.words[0]} is no label of clips")
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """What a table of training data calls it."""
         return self.title
 
@@ -193,7 +193,7 @@ class _Written(Label):
         return folder_faults(self.folder_key, self.folder, (self.marker,))
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         return self.title if self.shuffle_seed is None else f"{self.title} shuffled"
 
     def read(self, clips: ClipFrames, embodiment: str, horizon: int) -> Labels:

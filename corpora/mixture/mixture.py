@@ -287,7 +287,7 @@ def _form_faults(table: Any) -> list[str]:
     for key, value in table.items():
         if key not in _KEYS:
             continue
-        kind, said = _KINDS[_KEYS[key]]
+        kind, form = _KINDS[_KEYS[key]]
         if kind in (tuple, dict):
             item_kind = str if kind is tuple else dict
             fits = isinstance(value, list) and all(isinstance(item, item_kind) for item in value)
@@ -295,5 +295,5 @@ def _form_faults(table: Any) -> list[str]:
             numbers = (int, float) if kind is float else kind
             fits = isinstance(value, numbers) and isinstance(value, bool) == (kind is bool)
         if not fits:
-            faults.append(f"{key} {value!r} must be {said}")
+            faults.append(f"{key} {value!r} must be {form}")
     return faults

@@ -76,7 +76,7 @@ class MixtureOrder:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Of each member; they sum to 1."""
+        """Of each dataset; they sum to 1."""
         whole = self.batch_size * _TICKS
         return tuple((end - start) / whole for start, end in itertools.pairwise(self._ends))
 

@@ -1,7 +1,7 @@
 """What a mixture holds, dataset by dataset and tier by tier, from manifests and metadata: no image is decoded.
 
 Whatever cannot be trained on (dimensions that do not fit, labels of another corpus, a tier without samples) is gathered, so
-that all of it can be told at once.
+that all of it can be reported at once.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def survey_datasets(
 ) -> MixtureSurvey:
     """Counts what a mixture holds. What is wrong with a dataset is in `faults`, and the dataset counts as empty.
 
-    `steps`, `batch_size`: the budget of which epochs are told. Raises ValueError for a budget below 0.
+    `steps`, `batch_size`: the budget that epochs are counted for. Raises ValueError for a budget below 0.
     """
     if steps < 0 or batch_size < 0:
         raise ValueError(f"steps {steps}, batch_size {batch_size}: 0 (none planned) or more")

@@ -113,7 +113,7 @@ def episode_modality(camera: str) -> dict[str, Any]:
 
 
 def record_episode(env: MetaWorldEnv, settings: EpisodeSettings, episode: int, record: EpisodeRecord) -> None:
-    """Plays episode number `episode` of the environment's task into `record`, whose facts then tell its success."""
+    """Plays episode number `episode` of the environment's task into `record`, whose facts then have its success."""
 
     def draws(stream: str) -> np.random.Generator:
         # Streams of their own: with the same seed a moving camera watches the very same actions as a still one.

@@ -20,11 +20,11 @@ def decode(kind: type[T], record: Mapping[str, Any], *, what: str) -> T:
     try:
         return _CONVERTER.structure(record, kind)
     except cattrs.BaseValidationError as error:
-        faults = "; ".join(cattrs.transform_error(error, path="", format_exception=_said)).replace("@ .", "@ ")
+        faults = "; ".join(cattrs.transform_error(error, path="", format_exception=_reason)).replace("@ .", "@ ")
         raise ValueError(f"{what}: {faults}; was it written by another version of giza?") from error
 
 
-def _said(error: BaseException, kind: type | None) -> str:
+def _reason(error: BaseException, kind: type | None) -> str:
     if isinstance(error, cattrs.errors.ForbiddenExtraKeysError):
         return f"unknown field {', '.join(sorted(error.extra_fields))}"
     if isinstance(error, KeyError):

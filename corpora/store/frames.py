@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from corpora.store.files import default_cache, write_json
 
 Progress = Callable[[int, int], None]
-"""Told (done, total)."""
+"""Called with (done, total)."""
 
 _META = "table.json"
 _IMAGES = "pictures.u8"
@@ -79,7 +79,7 @@ def make_frame_table(
     cameras: tuple[str, ...],
     cache: Path | None = None,
 ) -> FrameTable:
-    """The table of this identity (anything with a `repr` that tells tables apart), from the cache or made by `fill`, which
+    """The table of this identity (anything with a `repr` of its own for each table), from the cache or made by `fill`, which
     gets images [F, V, S, S, 3] and valid [F, V], both zero, and returns what went wrong.
 
     Raises ValueError for a size below 8 pixels, for no rows, and where the disk has no room.

@@ -138,7 +138,7 @@ class Run:
             raise ValueError(f"--out '{self.folder}' is a file: name a folder")
         found, summary = read_json(self._record), read_json(self._summary)
         if found is None and summary is not None:
-            found = summary.get(self._inside, {"format": None})  # a result that does not say what it was made of
+            found = summary.get(self._inside, {"format": None})  # a result without its settings
         if found is None:
             known = {LOCK, self._record.relative_to(self.folder).parts[0]}
             if self._alone and self.folder.is_dir() and {path.name for path in self.folder.iterdir()} - known:
@@ -149,18 +149,18 @@ class Run:
             name for name in sorted({*self.settings, *there} - self._free) if self.settings.get(name) != there.get(name)
         ]
         chosen = [name for name in differ if name in self.settings and name in there and name not in self._formats]
-        said = ", ".join(
+        differences = ", ".join(
             f"{name} {_short(there.get(name, 'absent'))} there and {_short(self.settings.get(name, 'absent'))} here"
             for name in chosen or differ
         )
         if chosen:
             raise ValueError(
-                f"'{self.folder}' holds a run with other settings ({said}): resume with the same flags, or give another "
+                f"'{self.folder}' holds a run with other settings ({differences}): resume with the same flags, or give another "
                 "--out"
             )
         if differ:
             raise ValueError(
-                f"'{self.folder}' holds a run that was begun by another version of giza ({said}), which this one cannot "
+                f"'{self.folder}' holds a run that was begun by another version of giza ({differences}), which this one cannot "
                 f"resume: begin again with another --out, or remove '{self.folder}'"
             )
         return there
@@ -171,7 +171,7 @@ def _short(value: Any) -> str:
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """{"training": {"lr": 1}} -> {"training.lr": 1}; of a list of such also its length, {"members": 1, "members.0.name": "a"}."""
+    """{"training": {"lr": 1}} -> {"training.lr": 1}; of a list of such also its length, {"datasets": 1, "datasets.0.name": "a"}."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):

@@ -1,7 +1,7 @@
 """Video files: what they hold, and their frames by presentation time in seconds.
 
-Decoded by PyAV. Times are counted from the first
-frame that is shown, so start offsets and edit lists do not matter; rotation metadata is applied.
+Decoded by PyAV. Times are counted from the first frame that is shown, so start offsets and edit lists do not matter;
+rotation metadata is applied.
 """
 
 from __future__ import annotations
@@ -40,8 +40,6 @@ class VideoFacts:
     """What the container and its packets say, before any frame is decoded."""
 
     codec: str
-    container: str
-    pixel_format: str
     bits: int
     width: int
     """As stored; `rotation` is applied later."""
@@ -86,13 +84,9 @@ class VideoFacts:
 class DecodingReport:
     """Filled in while frames are read."""
 
-    frames: int = 0
-    """Frames that decoded."""
     lost: int = 0
     """Packets that did not decode, and the frames that depended on them."""
     first_error: str = ""
-    last_t_s: float = 0.0
-    """Time of the last frame that decoded."""
 
 
 @dataclass
@@ -172,9 +166,8 @@ def _scan(container: av.container.InputContainer, stream: VideoStream) -> VideoF
     times = np.frombuffer(shown)[order]
     keyframes = np.flatnonzero(np.frombuffer(keys, np.int8)[order])
     context = stream.codec_context
-    pixel_format = context.pix_fmt or ""
     bits = max((part.bits for part in context.format.components), default=8) if context.format else 8
-    if not context.width or not context.height or not pixel_format:
+    if not context.width or not context.height or not context.pix_fmt:
         raise Unusable("unreadable", "the header gives no picture size or pixel format")
     # An edit list may rightly show less than the stream holds. Packets in the index but not in the file are lost.
     missing = 0.0
@@ -187,8 +180,6 @@ def _scan(container: av.container.InputContainer, stream: VideoStream) -> VideoF
     rotation = _rotation(container, stream)
     return VideoFacts(
         codec=context.name if context.codec is None else context.codec.canonical_name,
-        container=container.format.name,
-        pixel_format=pixel_format,
         bits=bits,
         width=context.width,
         height=context.height,
@@ -214,7 +205,7 @@ def _rotation(container: av.container.InputContainer, stream: VideoStream) -> in
             if number > 64:
                 return 0
     except av.error.FFmpegError:
-        return 0  # whether anything decodes at all is found out, and said, by whoever reads the frames
+        return 0  # whether anything decodes at all is found out by whoever reads the frames
     return 0
 
 
@@ -278,8 +269,6 @@ def decoded_frames(
             if t_s >= end_s - 1e-6:
                 return
             last = t_s
-            report.frames += 1
-            report.last_t_s = t_s
             yield t_s, frame
 
 

@@ -39,13 +39,13 @@ def embed_clip(frames: NDArray[np.uint8], t_s: NDArray[np.float64]) -> NDArray[n
     """float32 [DIMENSIONS] of unit length, from uint8 [T, H, W, 3] shown at `t_s`; both halves weigh the same."""
     moments = np.linspace(t_s[0], t_s[-1], MOMENTS)
     thumbs = np.empty((MOMENTS, GRID, GRID), np.float32)
-    for slot, moment in enumerate(moments):
+    for index, moment in enumerate(moments):
         # Between two frames the thumbnail is interpolated, so that another frame rate gives the same moments.
         after = min(int(np.searchsorted(t_s, moment)), len(t_s) - 1)
         before = max(0, after - 1)
         span = t_s[after] - t_s[before]
         weight = float(np.clip((moment - t_s[before]) / span, 0, 1)) if span > 0 else 1.0
-        thumbs[slot] = (1 - weight) * _thumb(frames[before]) + weight * _thumb(frames[after])
+        thumbs[index] = (1 - weight) * _thumb(frames[before]) + weight * _thumb(frames[after])
     mean = thumbs.mean(0)
     appearance = _unit(mean - mean.mean(), NOISE_FLOOR)
     time = _unit(thumbs - mean, NOISE_FLOOR)

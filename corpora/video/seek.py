@@ -78,8 +78,6 @@ def read_with_decord(
         for index, t_s in enumerate(facts.times):
             time_s = float(t_s)
             wanted = sampler.wants(time_s)
-            report.frames += 1
-            report.last_t_s = time_s
             if not wanted and index not in expected:
                 skipped += 1
                 continue
@@ -102,13 +100,13 @@ def read_with_decord(
 @contextlib.contextmanager
 def _listening() -> Iterator[Callable[[], str]]:
     """Catches what native code writes to standard error meanwhile: decord patches damaged images up from their
-    neighbours, and tells nobody but the terminal. Yields a function that returns the first line so far."""
-    with tempfile.TemporaryFile() as said:
+    neighbours, and reports it on the terminal alone. Yields a function that returns the first line so far."""
+    with tempfile.TemporaryFile() as caught:
         saved = os.dup(2)
-        os.dup2(said.fileno(), 2)
+        os.dup2(caught.fileno(), 2)
 
         def first_line() -> str:
-            line = os.pread(said.fileno(), 200, 0).decode(errors="replace").partition("\n")[0]
+            line = os.pread(caught.fileno(), 200, 0).decode(errors="replace").partition("\n")[0]
             return line.partition("]")[2].strip() or line
 
         try:

@@ -47,7 +47,7 @@ class Arm:
         if spec.tier != "human":
             return spec.tier
         aligned = ", FLARE" if self.flare and spec.label.acts else ""
-        return f"human ({spec.label.told}{aligned})"
+        return f"human ({spec.label.description}{aligned})"
 
 
 ARMS: dict[str, Arm] = {

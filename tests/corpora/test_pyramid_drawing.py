@@ -52,7 +52,7 @@ def areas(svg: str) -> dict[str, float]:
     for polygon in ElementTree.fromstring(svg).iter(f"{NS}polygon"):
         corners = np.array([[float(v) for v in pair.split(",")] for pair in polygon.get("points", "").split()])
         x, y = corners.T
-        found[polygon.get("data-member", "")] = 0.5 * abs(x @ np.roll(y, -1) - y @ np.roll(x, -1))
+        found[polygon.get("data-dataset", "")] = 0.5 * abs(x @ np.roll(y, -1) - y @ np.roll(x, -1))
     return found
 
 
@@ -85,7 +85,7 @@ PYRAMIDS = {
 
 
 @pytest.mark.parametrize("which", PYRAMIDS)
-def test_every_member_is_named_and_no_text_is_outside_or_over_another(which: str) -> None:
+def test_every_dataset_is_named_and_no_text_is_outside_or_over_another(which: str) -> None:
     survey = PYRAMIDS[which]()
     svg = pyramid_svg(survey)
     root = ElementTree.fromstring(svg)
@@ -101,7 +101,7 @@ def test_every_member_is_named_and_no_text_is_outside_or_over_another(which: str
     for found in survey.datasets:
         start = found.spec.name[:4]
         assert any(start in text for text in listed), f"{found.spec.name} is not in the list"
-    assert len({polygon.get("data-member") for polygon in root.iter(f"{NS}polygon")}) == len(survey.datasets)
+    assert len({polygon.get("data-dataset") for polygon in root.iter(f"{NS}polygon")}) == len(survey.datasets)
 
 
 @pytest.mark.parametrize("which", PYRAMIDS)

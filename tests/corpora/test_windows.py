@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import asdict
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.windows import WindowSettings, cut_windows
+from corpora.store.decode import decode
 from corpora.video.quality import QualityMeter, QualitySettings
 from corpora.video.shots import ShotSettings, label_shots
 from tests.builders.videos import numbered_frame, textured
@@ -142,4 +144,4 @@ def test_settings_say_what_is_wrong():
     ]:
         with pytest.raises(ValueError, match=message):
             IngestSettings(**wrong)
-    assert IngestSettings.from_json(IngestSettings(size=64).to_json()) == IngestSettings(size=64)
+    assert decode(IngestSettings, asdict(IngestSettings(size=64)), what="settings") == IngestSettings(size=64)

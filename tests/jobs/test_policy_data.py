@@ -180,7 +180,7 @@ def test_shares_are_the_weights_and_an_epoch_is_every_training_sample_once() -> 
     for entry in members():
         for index in entry.held.tolist():
             padded = collate(members(), [(0, 0)], CONFIG, cameras=2)["pictures"] * 0
-            shown = torch.from_numpy(entry.data[index].pictures).permute(0, 1, 4, 2, 3)
+            shown = torch.from_numpy(entry.data[index].images).permute(0, 1, 4, 2, 3)
             padded[0, : len(shown)] = shown
             assert padded[0].numpy().tobytes() not in pictures  # what is held out is never trained on
 
@@ -191,7 +191,7 @@ def test_held_batches_are_even_and_only_of_what_is_held_out() -> None:
     number = torch.cat([batch["member"] for batch in found]).tolist()
     assert number == [0, 0, 1, 1, 2, 2]
     first_of_robot = mixture[0].data[int(mixture[0].held[0])]
-    assert np.array_equal(found[0]["pictures"][0].permute(0, 1, 3, 4, 2).numpy(), first_of_robot.pictures)
+    assert np.array_equal(found[0]["pictures"][0].permute(0, 1, 3, 4, 2).numpy(), first_of_robot.images)
     again = held_batches(mixture, CONFIG, batch_size=4, cameras=2, samples=2)
     assert all(same(a, b) for a, b in zip(found, again, strict=True))
     nothing = [dataclasses.replace(entry, held=np.zeros(0, np.int64)) for entry in mixture]
