@@ -87,14 +87,14 @@ class StoredClip:
 class Corpus:
     """A folder written by `giza ingest`.
 
-    Raises ValueError where `root` is not one, or where its ingest has not finished.
+    Raises ValueError where `folder` is not one, or where its ingest has not finished.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        self.folder = Path(root).expanduser()
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser()
         if not (self.folder / SUMMARY).is_file() or not (self.folder / MANIFEST).is_file():
             state = "its ingest has not finished" if (self.folder / "staging").is_dir() else "it has no ingest.json"
-            raise ValueError(f"'{root}' is not a corpus: {state}. Make one with: giza ingest VIDEOS --out {root}")
+            raise ValueError(f"'{folder}' is not a corpus: {state}. Make one with: giza ingest VIDEOS --out {folder}")
         self.summary: dict[str, Any] = json.loads((self.folder / SUMMARY).read_text("utf-8"))
         self.clips: list[ClipRow] = list(read_manifest(self.folder / MANIFEST, kept_only=True))
         """Kept rows, in the order of the manifest."""

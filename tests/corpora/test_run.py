@@ -65,14 +65,14 @@ def test_a_record_of_earlier_versions_with_its_members_in_a_list_is_read(tmp_pat
 
 
 def test_formats_are_of_the_version_and_no_flags(tmp_path: Path) -> None:
-    claim(tmp_path, {"pictures": 1})
-    claim(tmp_path, {"pictures": 1})
+    claim(tmp_path, {"images": 1})
+    claim(tmp_path, {"images": 1})
     with pytest.raises(ValueError, match=r"another version of giza \(images 1 there and 2 here\)"):
-        claim(tmp_path, {"pictures": 2})
+        claim(tmp_path, {"images": 2})
     with pytest.raises(
         ValueError, match=r"other settings \(seed 0 there and 1 here\)"
     ):  # the flag explains the format as well
-        claim(tmp_path, {"pictures": None}, seed=1)
+        claim(tmp_path, {"images": None}, seed=1)
 
 
 def test_a_finished_run_returns_what_it_came_to_and_a_longer_one_is_not_finished(tmp_path: Path) -> None:
