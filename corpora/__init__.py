@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from corpora.clips.survey import CorpusSurvey
     from corpora.episodes.episode import Episode, Episodes, EpisodeSelection
     from corpora.episodes.opening import open_episodes
-    from corpora.ingestion.api import ingest
+    from corpora.ingestion.pipeline import ingest
     from corpora.ingestion.settings import IngestSettings
     from corpora.mixture.datasets import Sample
     from corpora.mixture.mixture import MixtureSpec, read_mixture
@@ -44,7 +44,7 @@ _HOMES = {
     "clips.survey": ("CorpusSurvey",),
     "episodes.episode": ("Episode", "EpisodeSelection", "Episodes"),
     "episodes.opening": ("open_episodes",),
-    "ingestion.api": ("ingest",),
+    "ingestion.pipeline": ("ingest",),
     "ingestion.settings": ("IngestSettings",),
     "mixture.datasets": ("Sample",),
     "mixture.mixture": ("MixtureSpec", "read_mixture"),

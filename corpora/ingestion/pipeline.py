@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections import Counter
@@ -17,17 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from corpora.clips.corpus import SUMMARY
+from corpora.clips.corpus import SUMMARY, Corpus
 from corpora.ingestion.assemble import assemble
 from corpora.ingestion.pool import STAGE_FUNCTION, StagingJob, stage_locally
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.stage import clear_temporary, is_staged, staged_path
 from corpora.sources.discover import expand_inputs, find_sources
 from corpora.sources.source import Source, SourceDefaults, check_tier
-from corpora.store.files import read_json, write_json, written_whole
+from corpora.store.files import available_cores, read_json, write_json, written_whole
 from corpora.store.provenance import provenance
 from corpora.store.run import Run
 
+SETTINGS = IngestSettings()
+DEFAULTS = SourceDefaults()
 FORMAT = 2
 """Raised when the same settings would give other bytes."""
 STAGING = "staging"
@@ -63,6 +66,28 @@ class IngestRun:
 
 
 def ingest(
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    settings: IngestSettings = SETTINGS,
+    *,
+    defaults: SourceDefaults = DEFAULTS,
+    workers: int | None = None,
+    engine: Literal["local", "ray"] = "local",
+    progress: Progress = silent,
+) -> Corpus:
+    """Makes a corpus of clean clips at `out`, or resumes it, or opens it where it is finished.
+
+    `inputs`: video files, folders, globs, .jsonl lists, WebDataset tars, LeRobot datasets, and kinds that were registered.
+    `defaults`: tier, embodiment and text of sources of which no list says otherwise. `workers`: processes that decode side
+    by side; None: one for each core. Raises as `make_corpus`.
+    """
+    several = [inputs] if isinstance(inputs, str | Path) else inputs
+    run = IngestRun(Path(out), engine, workers or available_cores())
+    make_corpus([os.fspath(each) for each in several], settings, defaults, run, progress)
+    return Corpus(run.out)
+
+
+def make_corpus(
     inputs: Sequence[str],
     settings: IngestSettings,
     defaults: SourceDefaults,

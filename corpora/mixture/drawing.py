@@ -63,7 +63,7 @@ def pyramid_svg(survey: MixtureSurvey, *, dark: bool = True) -> str:
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="giza-pyramid" role="img" viewBox="0 0 {WIDTH} {height}" '
         f'width="{WIDTH}" height="{height}">',
-        f"<title>{_clean(name)}</title>",
+        f"<title>{escape(_printable(name))}</title>",
         f"<style>{_STYLE}{_DARK if dark else ''}</style>",
         f'<rect class="ground" x="0" y="0" width="{WIDTH}" height="{height}"/>',
         _text(24, 38, name, 22, bold=True, room=WIDTH - 48),
@@ -126,7 +126,7 @@ class _Block:
     def of(cls, datasets: Sequence[DatasetSurvey], survey: MixtureSurvey) -> _Block:
         tier = _of_tier(survey, datasets[0].spec.tier)
         columns = 2 if len(datasets) > 3 else 1
-        room = (_LIST_WIDTH - 20 - _GUTTER * (columns - 1)) / columns
+        room = _column_width(columns)
         lines = tuple(_dataset_line(number, found, room, columns == 1) for number, found in enumerate(datasets, 1))
         share = f"{tier.contents.share:.1%}"
         return cls(TITLES[tier.tier], _contents_text(tier.contents), share, COLOURS[tier.tier], lines, columns)
@@ -146,12 +146,16 @@ class _Block:
             _text(WIDTH - 24, top + 17, self.share, 15, bold=True, anchor="end"),
             _text(_LIST_X + 20, top + 36, self.totals, 12, soft=True, room=_LIST_WIDTH - 20),
         ]
-        room = (_LIST_WIDTH - 20 - _GUTTER * (self.columns - 1)) / self.columns
+        room = _column_width(self.columns)
         for number, (name, tail) in enumerate(self.lines):
             column, row = divmod(number, self.rows)
             x, y = _LIST_X + 20 + column * (room + _GUTTER), top + _HEAD + 9 + row * _LINE
             out += [_text(x, y, name, 12), _text(x + room, y, tail, 12, soft=True, anchor="end")]
         return out
+
+
+def _column_width(columns: int) -> float:
+    return (_LIST_WIDTH - 20 - _GUTTER * (columns - 1)) / columns
 
 
 def _largest_first(tier: TierSurvey) -> list[DatasetSurvey]:
@@ -169,12 +173,8 @@ def _totals(survey: MixtureSurvey) -> str:
 
 def _contents_text(contents: Contents) -> str:
     parts = [hours_text(contents.hours)]
-    if contents.clips:
-        parts.append(f"{contents.clips:,} clips")
-    if contents.frames:
-        parts.append(f"{contents.frames:,} frames")
-    if contents.epochs is not None:
-        parts.append(f"{contents.epochs:.1f} epochs")
+    parts += [f"{count:,} {what}" for count, what in ((contents.clips, "clips"), (contents.frames, "frames")) if count]
+    parts += [] if contents.epochs is None else [f"{contents.epochs:.1f} epochs"]
     return " · ".join(parts)
 
 
@@ -298,7 +298,3 @@ def _cut(text: str, room: float, size: int) -> str:
 def _printable(text: str) -> str:
     """Without what XML cannot hold."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
-def _clean(text: str) -> str:
-    return escape(_printable(text))

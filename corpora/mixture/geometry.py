@@ -107,11 +107,9 @@ def cut_bands(datasets: Sequence[Sequence[float]], box: Box, *, least: float) ->
     hours = [sum(tier) for tier in datasets]
     bands: list[Band] = []
     for scale in SCALES:
-        areas = scale.measure(hours) if any(hours) else [0.0] * len(hours)
-        if scale is SCALES[-1]:
-            areas = [1.0] * len(hours)
-        if sum(areas) <= 0:
+        if not any(hours) and scale is not SCALES[-1]:
             continue
+        areas = scale.measure(hours)
         depths = [_depth(sum(areas[:number]) / sum(areas)) for number in range(len(areas) + 1)]
         bands = [Band(top, bottom, _ends(tier)) for (top, bottom), tier in zip(pairwise(depths), datasets, strict=True)]
         if min(band.height(box) for band in bands) >= least:

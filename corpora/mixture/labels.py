@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from corpora.clips.frames import ClipFrames
+from corpora.clips.parts import part_paths
 from corpora.episodes.columns import column_array
 from corpora.video.decode import describe
 from corpora.video.nearest import nearest_rows
@@ -63,7 +64,7 @@ class Labels:
         """
         place = {row.clip_id: run for run, row in enumerate(clips.rows)}
         found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
-        for path in sorted(folder.glob("part-*.parquet")):
+        for path in part_paths(folder):
             try:
                 table = pq.read_table(path, columns=["clip_id", "t_s", column])
                 runs = np.asarray([place.get(name, -1) for name in table.column("clip_id").to_pylist()], np.int64)
@@ -151,14 +152,16 @@ def tokens_of_latents(folder: Path) -> int:
 
 def part_footers(folder: Path) -> list[tuple[Path, Mapping[bytes, bytes], int]]:
     """(path, metadata, rows) of the folder's Parquet parts. Raises ValueError for one that cannot be read."""
-    found: list[tuple[Path, Mapping[bytes, bytes], int]] = []
-    for path in sorted(folder.glob("part-*.parquet")):
-        try:
-            with pq.ParquetFile(path) as file:
-                found.append((path, dict(file.schema_arrow.metadata or {}), int(file.metadata.num_rows)))
-        except (OSError, pa.ArrowException) as error:
-            raise ValueError(f"{path} cannot be read ({describe(error)}); remove it and make it again") from error
-    return found
+    return [(path, *part_footer(path)) for path in part_paths(folder)]
+
+
+def part_footer(path: Path) -> tuple[Mapping[bytes, bytes], int]:
+    """(metadata, rows) of a Parquet part. Raises ValueError where it cannot be read."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return dict(file.schema_arrow.metadata or {}), int(file.metadata.num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path} cannot be read ({describe(error)}); remove it and make it again") from error
 
 
 def list_width(paths: Sequence[Path], column: str) -> int:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from corpora.mixture.labels import EmbodimentFacts
+from corpora.mixture.labels import EmbodimentFacts, part_footer
 from corpora.store.files import written_whole
 
 SUMMARY = "label.json"
@@ -102,11 +102,10 @@ def labels_on_disk(path: Path, key: Mapping[str, Any]) -> int | None:
     model, corpus or setting than `key` says."""
     if not path.is_file():
         return None
+    metadata, rows = part_footer(path)
     try:
-        with pq.ParquetFile(path) as file:
-            metadata, rows = file.schema_arrow.metadata or {}, int(file.metadata.num_rows)
         there = json.loads(metadata[_METADATA])
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise ValueError(
             f"{path} is no part of giza label ({type(error).__name__}); remove it and run again"
         ) from error

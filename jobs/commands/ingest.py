@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
-from corpora.ingestion.pipeline import IngestRun, ingest
+from corpora.ingestion.pipeline import IngestRun, make_corpus
 from corpora.ingestion.settings import IngestSettings
 from corpora.sources.source import SourceDefaults
 from jobs.cli import parse
@@ -45,7 +45,7 @@ class IngestConfig:
 
 
 def run(config: IngestConfig) -> dict[str, Any]:
-    """Ingests and returns the summary; see `corpora.ingestion.pipeline.ingest`."""
+    """Ingests and returns the summary; see `corpora.ingestion.pipeline.make_corpus`."""
     defaults = SourceDefaults(config.tier, config.embodiment, config.text, tuple(config.cameras))
     how = IngestRun(config.out, config.engine, config.workers, config.file_timeout_s, config.seed)
     with bar("", unit="sources", keep=True) as show:
@@ -53,7 +53,7 @@ def run(config: IngestConfig) -> dict[str, Any]:
         def progress(phase: str, done: int, total: int, seconds: float) -> None:
             show(done, total, f"{phase}: {seconds / 3600:.3f} h of video")
 
-        return ingest(config.inputs, config.settings, defaults, how, progress)
+        return make_corpus(config.inputs, config.settings, defaults, how, progress)
 
 
 def table(summary: dict[str, Any]) -> Table:

@@ -10,7 +10,7 @@ import pytest
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from corpora.ingestion.pipeline import IngestRun, ingest
+from corpora.ingestion.pipeline import IngestRun, make_corpus
 from corpora.ingestion.settings import IngestSettings
 from corpora.sources.source import SourceDefaults
 from tests.builders.datasets import lerobot_v2
@@ -20,7 +20,7 @@ SMALL = IngestSettings(size=64, clip_s=2.0, camera_gap_s=0.2)
 
 
 def make(out: Path, *inputs: Path, **how) -> list[ClipRow]:
-    ingest([str(path) for path in inputs], SMALL, SourceDefaults(), IngestRun(out, **how))
+    make_corpus([str(path) for path in inputs], SMALL, SourceDefaults(), IngestRun(out, **how))
     return list(Corpus(out).rows())
 
 

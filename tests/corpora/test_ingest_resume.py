@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from corpora.clips.corpus import Corpus
-from corpora.ingestion.pipeline import IngestRun, ingest
+from corpora.ingestion.pipeline import IngestRun, make_corpus
 from corpora.ingestion.settings import IngestSettings
 from corpora.sources.source import SourceDefaults
 from corpora.store import run as store_run
@@ -100,7 +100,7 @@ def test_twenty_kills_change_nothing(videos, tmp_path):
 
 
 def run(videos: Path, out: Path, settings: IngestSettings = SETTINGS, **how) -> dict:
-    return ingest([str(videos)], settings, SourceDefaults(), IngestRun(out, **how))
+    return make_corpus([str(videos)], settings, SourceDefaults(), IngestRun(out, **how))
 
 
 class Stop(Exception):
@@ -116,7 +116,7 @@ def test_stopped_within_a_phase_it_goes_on_from_there(videos, whole, tmp_path, w
 
     out = tmp_path / "stopped"
     with pytest.raises(Stop):
-        ingest([str(videos)], SETTINGS, SourceDefaults(), IngestRun(out), stop)
+        make_corpus([str(videos)], SETTINGS, SourceDefaults(), IngestRun(out), stop)
     with pytest.raises(ValueError, match="its ingest has not finished"):
         Corpus(out)
     staged_before = len(list((out / "staging").rglob("done/*/*.tar")))
@@ -201,7 +201,7 @@ def test_a_staged_file_that_cannot_be_read_is_staged_again(videos, whole, tmp_pa
 
     out = tmp_path / "stopped"
     with pytest.raises(Stop):
-        ingest([str(videos)], SETTINGS, SourceDefaults(), IngestRun(out), stop)
+        make_corpus([str(videos)], SETTINGS, SourceDefaults(), IngestRun(out), stop)
     staged = sorted((out / "staging").rglob("done/*/*.tar"))
     os.truncate(staged[0], damage)
     summary = run(videos, out)

@@ -11,7 +11,7 @@ import pytest
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from corpora.ingestion.pipeline import IngestRun, ingest
+from corpora.ingestion.pipeline import IngestRun, make_corpus
 from corpora.ingestion.settings import IngestSettings
 from corpora.sources.source import SourceDefaults
 from jobs import cli
@@ -32,7 +32,7 @@ def luma_difference(one: np.ndarray, other: np.ndarray) -> float:
 def make(
     out: Path, *inputs: Path, settings: IngestSettings = SMALL, defaults: SourceDefaults | None = None, **how
 ) -> Corpus:
-    ingest([str(path) for path in inputs], settings, defaults or SourceDefaults(), IngestRun(out, **how))
+    make_corpus([str(path) for path in inputs], settings, defaults or SourceDefaults(), IngestRun(out, **how))
     return Corpus(out)
 
 
