@@ -29,7 +29,7 @@ from corpora.clips.manifest import ClipRow
 from corpora.clips.shards import add_member, open_for_writing
 from corpora.episodes.truth import cut_truth, truth_digest
 from corpora.ingestion.settings import IngestSettings
-from corpora.ingestion.windows import Window, WindowSettings, cut_windows
+from corpora.ingestion.windows import Window, cut_windows
 from corpora.ingestion.worker import Heartbeat
 from corpora.sources.source import Source
 from corpora.store.decode import decode
@@ -291,13 +291,10 @@ def _windows(
     else:
         span = {"start_s": source.start_s, "end_s": source.end_s}
         frames = read_frames(path, facts, side=side, sampler=sampler, report=report, **span)
-    window_settings = WindowSettings(
-        settings.size, settings.fit, settings.clip_s, settings.camera_gap_s, settings.quality
-    )
     timed = ((t_s - source.origin_s, rgb) for t_s, rgb in _beating(frames, heartbeat))
     known_s = facts.duration_s if facts.times_exact else math.inf
     end_s = min(source.end_s, known_s)
-    return cut_windows(label_shots(timed, settings.shots), window_settings, end_s - source.origin_s)
+    return cut_windows(label_shots(timed, settings.shots), settings, end_s - source.origin_s)
 
 
 def _beating(
@@ -337,7 +334,8 @@ def _finish(
     if report.lost:
         damage = f"{report.lost} frames lost so far: {report.first_error}"
         detail = f"{detail}; {damage}" if detail else damage
-    dx, dy, rotation, scale = median_motion(list(window.h[window.inlier_ratio > 0]), common.width / common.height)
+    inliers = window.camera["inlier_ratio"]
+    dx, dy, rotation, scale = median_motion(list(window.camera["h"][inliers > 0]), common.width / common.height)
     steps = len(window.t_s) - 1
     span = float(window.t_s[-1] - window.t_s[0])
     row = dataclasses.replace(
@@ -352,22 +350,14 @@ def _finish(
         camera_dy=dy,
         camera_rot_deg=rotation,
         camera_scale=scale,
-        camera_inliers=float(np.median(window.inlier_ratio)) if len(window.inlier_ratio) else 0.0,
+        camera_inliers=float(np.median(inliers)) if len(inliers) else 0.0,
     )
     if reason:
         return row, {}, {}
     relative = [float(t) - window.start_s for t in window.t_s]
     members = {
         "mp4": encode_clip(list(window.frames), relative, crf=settings.crf, gop=settings.gop),
-        "camera.npz": pack_arrays(
-            {
-                "first": window.first,
-                "second": window.second,
-                "h": window.h,
-                "inlier_ratio": window.inlier_ratio,
-                "tracks": window.tracks,
-            }
-        ),
+        "camera.npz": pack_arrays(window.camera),
         "embedding": embed_clip(window.frames, window.t_s).tobytes(),
     }
     extra: dict[str, Any] = {

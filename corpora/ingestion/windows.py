@@ -6,14 +6,16 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.ingestion.settings import IngestSettings
 from corpora.video.camera import TrackedFrame, measure_tracked
-from corpora.video.image import Fit, fit_square
-from corpora.video.quality import Quality, QualityMeter, QualitySettings
+from corpora.video.image import fit_square
+from corpora.video.quality import Quality, QualityMeter
 
 _CUT_TOLERANCE_S = 1e-4
 
@@ -30,13 +32,8 @@ class Window:
     t_s: NDArray[np.float64]
     """[T], counted as the source's times."""
     quality: Quality
-    first: NDArray[np.int32]
-    """[P]: stored frames from which the camera's motion was measured."""
-    second: NDArray[np.int32]
-    h: NDArray[np.float32]
-    """[P, 3, 3]."""
-    inlier_ratio: NDArray[np.float32]
-    tracks: NDArray[np.int32]
+    camera: dict[str, NDArray[Any]]
+    """See `Clip.camera`."""
 
 
 @dataclass
@@ -53,19 +50,8 @@ class _Open:
     next_first: int = 0
 
 
-@dataclass(frozen=True)
-class WindowSettings:
-    """How frames become windows."""
-
-    size: int
-    fit: Fit
-    clip_s: float
-    camera_gap_s: float
-    quality: QualitySettings
-
-
 def cut_windows(
-    labelled: Iterable[tuple[int, float, NDArray[np.uint8]]], settings: WindowSettings, source_end_s: float = math.inf
+    labelled: Iterable[tuple[int, float, NDArray[np.uint8]]], settings: IngestSettings, source_end_s: float = math.inf
 ) -> Iterator[Window]:
     """From (shot, time, RGB frame) in order. Holds the stored frames of one window, and half a second of frames.
 
@@ -121,9 +107,11 @@ def _finish(window: _Open, following_s: float) -> Window:
         frames=np.stack(window.frames),
         t_s=t_s,
         quality=window.meter.finish(),
-        first=np.array([pair[0] for pair in pairs], np.int32),
-        second=np.array([pair[1] for pair in pairs], np.int32),
-        h=np.array([pair[2] for pair in pairs], np.float32).reshape(-1, 3, 3),
-        inlier_ratio=np.array([pair[3] for pair in pairs], np.float32),
-        tracks=np.array([pair[4] for pair in pairs], np.int32),
+        camera={
+            "first": np.array([pair[0] for pair in pairs], np.int32),
+            "second": np.array([pair[1] for pair in pairs], np.int32),
+            "h": np.array([pair[2] for pair in pairs], np.float32).reshape(-1, 3, 3),
+            "inlier_ratio": np.array([pair[3] for pair in pairs], np.float32),
+            "tracks": np.array([pair[4] for pair in pairs], np.int32),
+        },
     )

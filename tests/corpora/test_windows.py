@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from corpora.ingestion.settings import IngestSettings
-from corpora.ingestion.windows import WindowSettings, cut_windows
+from corpora.ingestion.windows import cut_windows
 from corpora.store.decode import decode
 from corpora.video.quality import QualityMeter, QualitySettings
 from corpora.video.shots import ShotSettings, label_shots
 from tests.builders.videos import numbered_frame, textured
 
-SETTINGS = WindowSettings(size=32, fit="stretch", clip_s=1.0, camera_gap_s=0.2, quality=QualitySettings())
+SETTINGS = IngestSettings(size=32, clip_s=1.0, camera_gap_s=0.2)
 
 
 def shots_of(frames: list[np.ndarray], fps: float = 15.0) -> list[int]:
@@ -83,12 +83,12 @@ def test_pairs_are_the_nearest_frames_to_the_gap_and_both_in_the_window():
     times = np.cumsum(rng.uniform(0.03, 0.12, 60))
     frames = ((0, float(t), numbered_frame(i)) for i, t in enumerate(times))
     for window in cut_windows(frames, SETTINGS):
-        for first, second in zip(window.first, window.second, strict=True):
+        for first, second in zip(window.camera["first"], window.camera["second"], strict=True):
             gaps = np.abs(window.t_s - window.t_s[first] - 0.2)
             gaps[: first + 1] = np.inf
             assert gaps[second] == gaps.min()
             assert gaps[second] <= 0.1 + 1e-9
-        unpaired = set(range(len(window.t_s))) - set(window.first.tolist())
+        unpaired = set(range(len(window.t_s))) - set(window.camera["first"].tolist())
         assert all(window.t_s[-1] - window.t_s[index] < 0.2 + 0.12 for index in unpaired)
 
 
