@@ -13,7 +13,7 @@
     rows = latents.read([clip.row.clip_id])                     # codes [N, tokens], latent [N, D], t_s, gap_s ...
     pairs = lapa.PairReader(lam.config.pair)(clip).take(slice(0, 8))   # images in [0, 1]: first, second [8, 3, S, S]
     encoding = lam.encode(pairs)                                # latent [8, tokens, dim], codes
-    second = lam.decode(pairs.first, encoding.latent, pairs.valid)     # what the model thinks happened
+    second = lam.decode(pairs.first, encoding.latent, pairs.valid)     # the predicted second frame
 
 A model is trained with `jobs.train_lam` or `giza train-lam`. The rooms, from the ground up: `pairs` (two frames a gap apart;
 knows no model), `model`, `latents` and `codes`, `training`, `extraction`, `reporting`, `recipes`. A quantiser of one's own is a

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 COLLAPSED_USED_SHARE = 0.25
-"""With less of the code book in use than this, the codes count as collapsed."""
+"""With less of the codebook in use than this, the codes count as collapsed."""
 COLLAPSED_PERPLEXITY_SHARE = 0.1
 COLLAPSED_PERPLEXITY = 1.5
-"""Of any code book: one code takes nearly all pairs."""
+"""Of any codebook: one code takes nearly all pairs."""
 THIN_USED_SHARE = 0.9
 THIN_PERPLEXITY_SHARE = 0.5
-"""Below these the code book works, but much of it is idle."""
+"""Below these the codebook works, but much of it is idle."""
 COLLAPSED_DIMENSIONS = 1.5
 """A continuous latent whose variance lies in fewer dimensions than this."""
 

@@ -1,6 +1,6 @@
 """Latents on disk: what `giza extract` writes, and how it is read again.
 
-latents = Latents.open("latents")
+latents = Latents("latents")
 of_clip = latents.read([clip.row.clip_id])     # codes, latent, t_s ...
 sample = latents.sample(10_000, seed=0)        # the same at every call, whole clips first
 """
@@ -141,10 +141,6 @@ class Latents:
         if not self.parts:
             raise ValueError(f"'{folder}' holds no latents: make them with giza extract --out {folder}")
 
-    @classmethod
-    def open(cls, folder: str | Path) -> Latents:
-        return cls(folder)
-
     @property
     def key(self) -> LatentKey:
         """What decided the rows."""
@@ -152,7 +148,7 @@ class Latents:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What extract.json says; {} where the extraction has not finished."""
+        """The record extract.json; {} where the extraction has not finished."""
         path = self.folder / SUMMARY
         return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
 

@@ -19,14 +19,14 @@ from lapa.training_config import TrainingConfig
 log = logging.getLogger(__name__)
 
 PIXEL_SCALE = 100.0
-"""Brings the mean square error of pictures in [0, 1] (about 0.01 for a copy) to the size of the other losses."""
+"""Brings the mean square error of images in [0, 1] (about 0.01 for a copy) to the size of the other losses."""
 LABEL_WEIGHT = 1.0
 COLLAPSED = 0.1
-"""Alarm where the perplexity falls below this share of the code book."""
+"""Alarm where the perplexity falls below this share of the codebook."""
 
 
 class LamTraining(lightning.LightningModule):
-    """Losses of LAPA and its relatives: target, flow, quantiser, few labels; the schedule; what validation says."""
+    """Losses of LAPA and its relatives: target, flow, quantiser, few labels; the schedule; validation."""
 
     label_scale: Tensor
 
@@ -163,7 +163,7 @@ class LamTraining(lightning.LightningModule):
         if self.collapsed and not self.trainer.sanity_checking:
             log.warning(
                 "collapse alarm: perplexity %.1f of %d codes on held-out pairs; codes carry almost nothing. Try a smaller "
-                "code book, quantiser kind fsq, or a longer gap.",
+                "codebook, quantiser kind fsq, or a longer gap.",
                 value,
                 size,
             )
@@ -184,7 +184,7 @@ def target_loss(predicted: Tensor, wanted: Tensor, valid: Tensor | None, config:
 
 
 def flow_loss(predicted: Tensor, wanted: Tensor, valid: Tensor | None) -> Tensor:
-    """Smooth L1 (per cent of the picture), over what is known; robust to the outliers that measured flow has."""
+    """Smooth L1 (per cent of the image), over what is known; robust to the outliers that measured flow has."""
     error = F.smooth_l1_loss(predicted, wanted, reduction="none")
     if valid is None:
         return error.mean()

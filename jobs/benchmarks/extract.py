@@ -69,10 +69,17 @@ def run(config: BenchExtractConfig) -> dict[str, Any]:
     gap_s = config.gap_s
     if gap_s is None:
         gap_s = read_lam_config(lam).pair.extract_gap_s
-    settings = ExtractionSettings(lam, corpus.folder.absolute(), gap_s, config.stride_s, part_frames=4096)
-    pipeline = open_pipeline(
-        settings, device=device, batch_size=config.batch_size, workers=config.workers, seed=config.seed
+    settings = ExtractionSettings(
+        lam,
+        corpus.folder.absolute(),
+        gap_s,
+        config.stride_s,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        device=device,
+        seed=config.seed,
     )
+    pipeline = open_pipeline(settings)
     parts, key = plan_parts(corpus.clips, settings.part_frames), settings.key(corpus)
     sample = prepared_sample(pipeline, corpus.folder, parts)
     if not sample:

@@ -19,8 +19,6 @@ from lapa.recipes import RECIPES, SMALL
 from lapa.training_config import TrainingConfig
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from corpora.clips.corpus import Corpus
     from lapa.training import LamTraining
     from lapa.training_data import TrainingData
@@ -69,11 +67,12 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     Returns what run.json holds. Raises ValueError for a corpus that is none, or a folder that holds another run.
     """
     import lightning
+    import numpy as np
     import torch
 
     from corpora.clips.corpus import Corpus
     from lapa.model.checkpoint import initialise_from
-    from lapa.model.lam import LatentActionModel
+    from lapa.model.lam import LatentActionModel, featurise_for
     from lapa.pairs.pair import STABILISED, SeenLabels, chosen_share
     from lapa.pairs.split import split_groups
     from lapa.training import LamTraining
@@ -114,14 +113,10 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         for row in train_rows
         if config.labels.feature and chosen_share(row.clip_id, config.labels.share, config.seed)
     }
-    featurise = None
-    if not model_config.pixels:
-        from flare.vision import frozen_vision
-
-        vision = frozen_vision(model_config.target)
-        probe = vision.of_frames(_black(model_config.pair.image_size))
+    featurise = featurise_for(model_config)
+    if featurise is not None:
+        probe = featurise(np.zeros((1, size, size, 3), np.uint8))
         model_config = dataclasses.replace(model_config, feature_patches=probe.shape[1], feature_dim=probe.shape[2])
-        featurise = vision.of_frames
     texts = None
     if model_config.text_model:
         from flare.vision import FrozenText
@@ -196,12 +191,6 @@ def _with_labels(config: TrainLamConfig, corpus: Corpus) -> LamConfig:
     if labels.dims and max(labels.dims) >= width:
         raise ValueError(f"--labels.dims {labels.dims}: '{labels.feature}' has dimensions 0 to {width - 1}")
     return dataclasses.replace(config.model, label_dim=len(labels.dims) or width)
-
-
-def _black(size: int) -> np.ndarray[Any, Any]:
-    import numpy as np
-
-    return np.zeros((1, size, size, 3), np.uint8)
 
 
 def _print(summary: dict[str, Any], config: TrainLamConfig) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import resource
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,10 +21,9 @@ from corpora.clips.parts import Part, PartSummary, SkippedClip
 from corpora.store.files import available_cores
 from lapa.latents import LatentKey, write_latent_part
 from lapa.model.checkpoint import load_lam, model_hash
-from lapa.model.lam import LatentActionModel
+from lapa.model.lam import LatentActionModel, featurise_for
 from lapa.pairs.batch import PairBatch
 from lapa.pairs.reader import PairReader
-from lapa.pairs.table import Featurise
 
 HEAVY_PARAMETERS = 20_000_000
 """A model above this keeps every core busy by itself; decoding for it is no more than a side job."""
@@ -36,13 +34,18 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True)
 class ExtractionSettings:
-    """Which pairs of which corpus, by which model: the same in every process of every engine."""
+    """Which pairs of which corpus, by which model, and how: the same in every process of every engine."""
 
     lam: Path
     corpus: Path
     gap_s: float
     stride_s: float
-    part_frames: int
+    part_frames: int = 4096
+    batch_size: int = 64
+    workers: int | None = None
+    device: str = "cpu"
+    measure_s: float = 0.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.gap_s > 0:
@@ -55,6 +58,10 @@ class ExtractionSettings:
             )
         if self.part_frames < 1:
             raise ValueError(f"part_frames {self.part_frames}: must be at least 1; try 4096")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size {self.batch_size}: must be at least 1; try 64")
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers {self.workers}: must be at least 1")
 
     def key(self, corpus: Corpus) -> LatentKey:
         """Of the rows; see `LatentKey`."""
@@ -65,13 +72,6 @@ class ExtractionSettings:
             gap_s=self.gap_s,
             stride_s=self.stride_s,
         )
-
-    def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "lam": str(self.lam), "corpus": str(self.corpus)}
-
-    @staticmethod
-    def from_json(record: dict[str, Any]) -> ExtractionSettings:
-        return ExtractionSettings(**{**record, "lam": Path(record["lam"]), "corpus": Path(record["corpus"])})
 
 
 @dataclass(frozen=True)
@@ -115,20 +115,11 @@ class ExtractionPipeline:
                 clips, skipped = [], []
 
 
-def open_pipeline(
-    settings: ExtractionSettings,
-    *,
-    device: str,
-    batch_size: int,
-    workers: int | None,
-    cores: int | None = None,
-    seed: int = 0,
-) -> ExtractionPipeline:
-    """Loads the model and divides the cores: on a CPU half of them feed and half run the model, so that neither takes
-    from the other; with a GPU all but one feed. Sets the threads of PyTorch and OpenCV in this process."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size {batch_size}: must be at least 1; try 64")
-    torch.manual_seed(seed)
+def open_pipeline(settings: ExtractionSettings, cores: int | None = None) -> ExtractionPipeline:
+    """Loads the model and divides the cores (default: all): on a CPU half of them feed and half run the model, so that
+    neither takes from the other; with a GPU all but one feed. Sets the threads of PyTorch and OpenCV in this process."""
+    torch.manual_seed(settings.seed)
+    device, workers = settings.device, settings.workers
     model = load_lam(settings.lam, device)
     if not model.quantiser.settled:
         raise ValueError(
@@ -138,22 +129,13 @@ def open_pipeline(
     heavy = sum(p.numel() for p in model.encoder.parameters()) > HEAVY_PARAMETERS or not model.config.pixels
     if workers is None:
         workers = max(1, cores - 1) if device != "cpu" else 1 if heavy else max(1, cores // 2)
-    if workers < 1:
-        raise ValueError(f"workers {workers}: must be at least 1")
     torch_threads = cores if heavy else max(1, cores - workers)
     torch.set_num_threads(torch_threads)
     cv2.setNumThreads(1)  # each feeding thread has a clip of its own; more threads below them would only wait for cores
-    reader = PairReader(model.config.pair, (settings.gap_s,), settings.stride_s, featurise=featurise_for(model, device))
-    return ExtractionPipeline(model, reader, batch_size, workers, torch_threads)
-
-
-def featurise_for(model: LatentActionModel, device: str) -> Featurise | None:
-    """The frozen model of a feature target; None for a model of images."""
-    if model.config.pixels:
-        return None
-    from flare.vision import frozen_vision
-
-    return frozen_vision(model.config.target).to(device).of_frames
+    reader = PairReader(
+        model.config.pair, (settings.gap_s,), settings.stride_s, featurise=featurise_for(model.config, device)
+    )
+    return ExtractionPipeline(model, reader, settings.batch_size, workers, torch_threads)
 
 
 def choose_device(device: Device) -> str:

@@ -20,7 +20,7 @@ from lapa.model.checkpoint import read_lam_config, save_lam
 from lapa.model.lam import LatentActionModel
 
 Progress = Callable[[int, int, int], None]
-"""Told (clips done, of how many, pairs of them in this run)."""
+"""Called with (clips done, of how many, pairs of them in this run)."""
 
 
 def extract(
@@ -56,15 +56,15 @@ def write_latents(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """What `extract` does, with all its settings; returns what extract.json says.
+    """What `extract` does, with all its settings; returns the record extract.json.
 
     batch_size: pairs that go through the model at once. workers: threads that decode; default: half of the cores, or all but
     one where the model has a GPU. engine: ray runs on a cluster whose machines share the folders, and writes the same rows.
     part_frames: stored frames for one Parquet file, which is what a kill can cost. measure_s: seconds for which decoding
     alone and the model alone are timed once the rows are written.
 
-    A killed extraction goes on where it was; a finished one does nothing and says so. Raises ValueError where `lam` or
-    `corpus` is not one, or `out` holds other latents or is being written to.
+    A killed extraction goes on where it was; a finished one does nothing. Raises ValueError where `lam` or `corpus` is not
+    one, or `out` holds other latents or is being written to.
     """
     corpus = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
     out = Path(out).expanduser().absolute()
@@ -75,8 +75,17 @@ def write_latents(
         else:
             lam, named = Path(lam).expanduser().absolute(), str(lam)
         config = read_lam_config(lam)
-        gap_s = config.pair.extract_gap_s if gap_s is None else gap_s
-        settings = ExtractionSettings(lam, corpus.folder.absolute(), gap_s, stride_s, part_frames)
+        settings = ExtractionSettings(
+            lam=lam,
+            corpus=corpus.folder.absolute(),
+            gap_s=config.pair.extract_gap_s if gap_s is None else gap_s,
+            stride_s=stride_s,
+            part_frames=part_frames,
+            batch_size=batch_size,
+            workers=workers,
+            measure_s=measure_s,
+            seed=seed,
+        )
         key, plan = settings.key(corpus), plan_parts(corpus.clips, part_frames)
         if not plan:
             raise ValueError(f"corpus {corpus.folder} holds no clip; its manifest gives the reasons")
@@ -86,49 +95,44 @@ def write_latents(
         with run.claim():
             done = finished_parts(out, plan, key)
             todo = [part for part in plan if part.index not in done]
-            show = _counter(plan, done, progress)
-            options: dict[str, Any] = {
-                "batch_size": batch_size,
-                "workers": workers,
-                "measure_s": measure_s,
-                "seed": seed,
-            }
             write = _extract_locally
             if engine == "ray":
                 from lapa.extraction.ray_engine import extract_on_ray
 
                 write = extract_on_ray
-            written, facts = write(settings, key, todo, out, choose_device(device), show=show, **options)
-            summary = {
-                **_summary(plan, done, written, facts),
-                "model_hash": key.model_hash,
-                "gap_s": gap_s,
-                "stride_s": stride_s,
-                "tokens": config.tokens,
-                "batch_size": batch_size,
-                "engine": engine,
-                "seed": seed,
-                "lam": named,
-                "corpus": str(corpus.folder),
-                "part_frames": part_frames,
-            }
-            return run.finish(summary)
+            settings = dataclasses.replace(settings, device=choose_device(device))
+            written, facts = write(settings, key, todo, out, _counter(plan, done, progress))
+            return run.finish(
+                {
+                    **_summary(plan, done, written, facts),
+                    "model_hash": key.model_hash,
+                    "gap_s": settings.gap_s,
+                    "stride_s": stride_s,
+                    "tokens": config.tokens,
+                    "batch_size": batch_size,
+                    "engine": engine,
+                    "seed": seed,
+                    "lam": named,
+                    "corpus": str(corpus.folder),
+                    "part_frames": part_frames,
+                }
+            )
 
 
 def _counter(
     plan: Sequence[Part], done: dict[int, PartSummary], progress: Progress | None
 ) -> Callable[[int, int], None]:
-    """What is told (clips, pairs) that were done since the last time."""
+    """A function to be called with the (clips, pairs) that were done since its last call."""
     total, clips, pairs = sum(len(part.rows) for part in plan), sum(len(plan[index].rows) for index in done), 0
 
-    def show(more_clips: int, more_pairs: int) -> None:
+    def count(more_clips: int, more_pairs: int) -> None:
         nonlocal clips, pairs
         clips, pairs = clips + more_clips, pairs + more_pairs
         if progress is not None:
             progress(clips, total, pairs)
 
-    show(0, 0)
-    return show
+    count(0, 0)
+    return count
 
 
 def _extract_locally(
@@ -136,29 +140,25 @@ def _extract_locally(
     key: LatentKey,
     todo: Sequence[Part],
     out: Path,
-    device: str,
-    *,
-    batch_size: int,
-    workers: int | None,
-    measure_s: float,
-    seed: int,
-    show: Callable[[int, int], None],
+    count: Callable[[int, int], None],
 ) -> tuple[list[PartSummary], dict[str, Any]]:
-    """Writes the parts `todo` in this process: decoding threads feed the model. What it wrote, and how fast."""
-    pipeline = open_pipeline(settings, device=device, batch_size=batch_size, workers=workers, seed=seed)
+    """Writes the parts `todo` in this process: decoding threads feed the model. What it wrote, and how fast.
+
+    `count`: called with the (clips, pairs) that were done since its last call."""
+    pipeline = open_pipeline(settings)
     written: list[PartSummary] = []
     began = time.perf_counter()
     for event in pipeline.write(settings.corpus, todo, key, out):
         if isinstance(event, PartSummary):
             written.append(event)
         else:
-            show(1, event)
+            count(1, event)
     seconds = time.perf_counter() - began
     peak = peak_memory_mb()  # of the extraction, before anything is measured
     parts = todo or plan_parts(Corpus(settings.corpus).clips, settings.part_frames)
-    speeds = measure_stages(pipeline, settings.corpus, parts, measure_s) if measure_s else None
+    speeds = measure_stages(pipeline, settings.corpus, parts, settings.measure_s) if settings.measure_s else None
     return written, {
-        "device": device,
+        "device": settings.device,
         "workers": pipeline.workers,
         "torch_threads": pipeline.torch_threads,
         "seconds": seconds,

@@ -25,17 +25,15 @@ BATCH = 4096
 class _Extractor:
     """A Ray actor: one model, to which parts go one after another."""
 
-    def __init__(self, settings: dict[str, Any], key: dict[str, Any], out: str, options: dict[str, Any]) -> None:
-        self._settings = ExtractionSettings.from_json(settings)
-        self._key = LatentKey(**key)
-        self._out = Path(out)
-        self._pipeline = open_pipeline(self._settings, **options)
+    def __init__(self, settings: ExtractionSettings, key: LatentKey, out: Path, cores: int) -> None:
+        self._settings, self._key, self._out = settings, key, out
+        self._pipeline = open_pipeline(settings, cores)
         self._plan = plan_parts(Corpus(self._settings.corpus).clips, self._settings.part_frames)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         parts = [self._plan[int(row["index"])]]
-        if row["measure_s"]:
-            speeds = measure_stages(self._pipeline, self._settings.corpus, parts, float(row["measure_s"]))
+        if row["measure"]:
+            speeds = measure_stages(self._pipeline, self._settings.corpus, parts, self._settings.measure_s)
             return {"reply": json.dumps({"speeds": None if speeds is None else dataclasses.asdict(speeds)})}
         events = self._pipeline.write(self._settings.corpus, parts, self._key, self._out)
         (summary,) = [event for event in events if isinstance(event, PartSummary)]
@@ -48,35 +46,29 @@ def extract_on_ray(
     key: LatentKey,
     todo: Sequence[Part],
     out: Path,
-    device: str,
-    *,
-    batch_size: int,
-    workers: int | None,
-    measure_s: float,
-    seed: int,
-    show: Callable[[int, int], None],
+    count: Callable[[int, int], None],
 ) -> tuple[list[PartSummary], dict[str, Any]]:
     """Writes the parts `todo` on the cluster Ray is connected to (started on this machine where there is none).
 
     An actor for each core, with one thread that decodes and one for the model, which take turns; or for each GPU, with
-    `workers` threads that decode. The folders must be visible under the same paths everywhere. Returns what was
+    `settings.workers` threads that decode. The folders must be visible under the same paths everywhere. Returns what was
     written, and how fast; the speeds of the stages are those of one actor times the number of actors.
+    `count`: called with the (clips, pairs) that were done since its last call.
     """
     if not ray.is_initialized():
         ray.init(include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False  # the job has its own
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0)) if device != "cpu" else 0
+    gpus = int(resources.get("GPU", 0)) if settings.device != "cpu" else 0
     cores = max(1, int(resources.get("CPU", 1)))
-    threads = (workers or max(1, cores // gpus - 1)) if gpus else 1
+    threads = (settings.workers or max(1, cores // gpus - 1)) if gpus else 1
     actors = max(1, min(gpus or cores, len(todo)))
-    options = {"device": device, "batch_size": batch_size, "workers": threads, "cores": threads + 1, "seed": seed}
-    arguments = (settings.to_json(), dataclasses.asdict(key), str(out), options)
+    arguments = (dataclasses.replace(settings, workers=threads), key, out, threads + 1)
 
     extractor: Any = _Extractor  # Ray's types know of functions only
 
-    def pipeline(rows: list[dict[str, Any]], count: int) -> Any:
+    def pipeline(rows: list[dict[str, Any]], size: int) -> Any:
         return (
             ray.data.from_items(rows, override_num_blocks=len(rows))
             .map(
@@ -84,7 +76,7 @@ def extract_on_ray(
                 fn_constructor_args=arguments,
                 num_cpus=min(threads, cores) if gpus else 1,
                 num_gpus=1 if gpus else 0,
-                compute=ray.data.ActorPoolStrategy(size=count),
+                compute=ray.data.ActorPoolStrategy(size=size),
             )
             .iter_rows()
         )
@@ -93,9 +85,9 @@ def extract_on_ray(
     speeds: StageSpeeds | None = None
     peak, seconds, began = 0.0, 0.0, time.perf_counter()
     for start in range(0, max(1, len(todo)), BATCH):
-        rows = [{"index": part.index, "measure_s": 0.0} for part in todo[start : start + BATCH]]
-        if measure_s and start + BATCH >= len(todo):
-            rows.append({"index": todo[0].index if todo else 0, "measure_s": measure_s})  # once an actor is free
+        rows = [{"index": part.index, "measure": False} for part in todo[start : start + BATCH]]
+        if settings.measure_s and start + BATCH >= len(todo):
+            rows.append({"index": todo[0].index if todo else 0, "measure": True})  # once an actor is free
         for row in pipeline(rows, min(actors, len(rows))) if rows else ():
             reply = json.loads(row["reply"])
             if "part" not in reply:
@@ -105,9 +97,9 @@ def extract_on_ray(
             summary = PartSummary.from_json(reply["part"])
             written.append(summary)
             peak, seconds = max(peak, reply["peak_memory_mb"]), time.perf_counter() - began
-            show(summary.clips + len(summary.skipped), summary.pairs)
+            count(summary.clips + len(summary.skipped), summary.pairs)
     return written, {
-        "device": device,
+        "device": settings.device,
         "workers": threads,
         "actors": actors,
         "seconds": seconds,

@@ -163,9 +163,7 @@ class ConvStem(nn.Module):
         super().__init__()
         steps = int(math.log2(patch))
         if 2**steps != patch or steps < 1:
-            raise ValueError(
-                f"patch {patch} is no power of two: a convolutional stem halves the picture; use 4, 8 or 16"
-            )
+            raise ValueError(f"patch {patch} is no power of two: a convolutional stem halves the image; use 4, 8 or 16")
         widths = [channels] + [width * 2**i for i in range(steps - 1)] + [dim]
         layers: list[nn.Module] = []
         for i in range(steps):

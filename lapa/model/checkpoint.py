@@ -18,12 +18,12 @@ from lapa.pairs.pair import STABILISED
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 _STABILISED = "stabilised"
-"""Beside the fields of the configuration: which stabilised pictures a model with camera compensation was trained on."""
+"""Beside the fields of the configuration: which stabilised images a model with camera compensation was trained on."""
 
 
 def save_lam(model: LatentActionModel, folder: str | Path) -> None:
     """Writes model.safetensors and config.json, each under a temporary name first; with camera compensation the latter
-    says how pictures were stabilised."""
+    records how images were stabilised."""
     from safetensors.torch import save_file
 
     folder = Path(folder)
@@ -40,7 +40,7 @@ def save_lam(model: LatentActionModel, folder: str | Path) -> None:
 def read_lam_config(folder: str | Path) -> LamConfig:
     """The configuration of a run folder's model.
 
-    Raises ValueError where the folder holds no model, or one that was trained on pictures stabilised in another way: what
+    Raises ValueError where the folder holds no model, or one that was trained on images stabilised in another way: what
     this version would show it is not what its latents were learned from.
     """
     folder = Path(folder).expanduser()
@@ -53,7 +53,7 @@ def read_lam_config(folder: str | Path) -> LamConfig:
         was = "no number" if stabilised is None else f"number {stabilised}"
         raise ValueError(
             f"'{folder}' holds a latent action model whose camera compensation has {was} of `stabilised`; this version of "
-            f"giza stabilises by number {STABILISED}, which gives other pictures: train it again (giza train-lam, another "
+            f"giza stabilises by number {STABILISED}, which gives other images: train it again (giza train-lam, another "
             "--out)"
         )
     return config

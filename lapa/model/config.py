@@ -51,7 +51,7 @@ class LamConfig:
     """Share of a training batch whose decoder sees codes; the rest sees the continuous latent, which keeps what codes
     cannot hold. 1.0 for LAPA and UniVLA."""
     code_gradient: bool = False
-    """Whether the code book's choice shapes the encoder (LAPA, UniVLA: yes). Without, codes are read off the continuous latent
+    """Whether the codebook's choice shapes the encoder (LAPA, UniVLA: yes). Without, codes are read off the continuous latent
     and leave it alone."""
     latent_noise: float = 0.0
     """Standard deviation of noise on the continuous latent in training; keeps it smooth and of bounded size."""

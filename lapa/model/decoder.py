@@ -12,25 +12,24 @@ from torch import Tensor, nn
 from lapa.model.attention import RelativePositionBias, Transformer
 from lapa.model.config import LamConfig
 from lapa.model.encoder import make_stem
-from lapa.model.kinds import CONDITIONS
 from lapa.pairs.config import FLOW_STRIDE
 
 SPREAD_WIDTH = 32
-"""Channels per patch of the map that spreads the latent over the picture (condition 'add')."""
+"""Channels per patch of the map that spreads the latent over the image (condition 'add')."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the decoder says of the second frame."""
+    """The decoder's prediction of the second frame."""
 
     target: Tensor
     """Pixels [B, 3, S, S], unclamped, or features [B, N, F]."""
     flow: Tensor | None
-    """Per cent of the picture, [B, 2, S/4, S/4], or None."""
+    """Per cent of the image, [B, 2, S/4, S/4], or None."""
 
 
 class FrameDecoder(nn.Module):
-    """A subclass says how the latent enters: by `make_entry` and `enter_latent`."""
+    """A subclass defines how the latent enters, by `make_entry` and `enter_latent`."""
 
     def make_entry(self, config: LamConfig) -> None:
         """Makes the layers through which the latent enters."""
@@ -92,11 +91,6 @@ class FrameDecoder(nn.Module):
         side = math.isqrt(self.config.patches)
         grid = self.flow(x).transpose(1, 2).unflatten(2, (side, side))
         return F.pixel_shuffle(grid, self.flow_side)
-
-
-def register(name: str, cls: type[FrameDecoder]) -> None:
-    """Makes `LamConfig(condition=name)` build `cls`. Raises ValueError for the name of one of giza's own."""
-    CONDITIONS.register(name, cls)
 
 
 class AddedLatent(FrameDecoder):

@@ -79,11 +79,6 @@ class WayIn(nn.Module):
         return self.temporal(x)
 
 
-def register(name: str, cls: type[WayIn]) -> None:
-    """Makes `LamConfig(input=name)` build `cls`. Raises ValueError for the name of one of giza's own."""
-    WAYS_IN.register(name, cls)
-
-
 class Both(WayIn):
     """Two frames; the second's tokens are read."""
 

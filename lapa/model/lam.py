@@ -4,7 +4,7 @@ the second frame from the first and the latent alone.
     first, second --encoder--> latent [B, tokens, dim] --quantiser--> codes --decoder(first)--> second
 
 LAPA, UniVLA, GR00T's latent action model and giza's `small` are settings of this one model (lapa/recipes.py). Shapes: B pairs,
-S picture size, N = (S / patch)^2 patches, D width.
+S image size, N = (S / patch)^2 patches, D width.
 """
 
 from __future__ import annotations
@@ -21,6 +21,16 @@ from lapa.model.kinds import CONDITIONS
 from lapa.model.quantisers import build_quantiser
 from lapa.pairs.batch import PairBatch
 from lapa.pairs.flow import batch_flow
+from lapa.pairs.table import Featurise
+
+
+def featurise_for(config: LamConfig, device: str = "cpu") -> Featurise | None:
+    """The frozen model of a feature target; None for a model of images."""
+    if config.pixels:
+        return None
+    from flare.vision import frozen_vision
+
+    return frozen_vision(config.target).to(device).of_frames
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class Encoding:
 
 
 class LatentActionModel(nn.Module):
-    """See the module's docstring. Pictures are float [B, 3, S, S] in [0, 1]; with a feature target, `first` and `second` are
+    """See the module's docstring. Images are float [B, 3, S, S] in [0, 1]; with a feature target, `first` and `second` are
     the frozen model's features [B, N, F] (flare/vision.py makes them)."""
 
     latent_mean: Tensor

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from lapa.model.attention import Attention
 from lapa.model.config import LamConfig
-from lapa.model.kinds import POOLS
 
 FLATTEN_WIDTH = 16
 """Channels per patch before the one linear map of pool 'flatten'."""
@@ -27,11 +26,6 @@ class Pool(nn.Module):
         if config.stage == 2 and not self.extensible:
             raise ValueError(f"stage 2 with pool '{config.pool}': it puts tokens beside stage 1's; use pool 'queries'")
         self.shape = (config.tokens, config.latent_dim)
-
-
-def register(name: str, cls: type[Pool]) -> None:
-    """Makes `LamConfig(pool=name)` build `cls`. Raises ValueError for the name of one of giza's own."""
-    POOLS.register(name, cls)
 
 
 class KeypointPool(Pool):

@@ -132,6 +132,11 @@ class PairBatch:
         return PairBatch(**changed)
 
 
+def as_frames(images: Tensor) -> NDArray[np.uint8]:
+    """Images [B, 3, S, S], clamped to [0, 1] -> uint8 [B, S, S, 3]."""
+    return (images.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
 def _shift(x: Tensor, dx: int, dy: int) -> Tensor:
     """Content moves by (dx, dy) pixels; what comes in repeats the border."""
     if dx == 0 and dy == 0:

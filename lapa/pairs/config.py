@@ -19,7 +19,7 @@ class PairConfig:
     gap_s: tuple[float, ...] = (0.3, 0.5, 0.75, 1.0)
     """Gaps that training samples from, seconds."""
     extract_gap_s: float = 0.5
-    """Gap that extraction uses unless told otherwise, seconds."""
+    """Gap that extraction uses by default, seconds."""
     camera_compensation: bool = True
     """Encoder and decoder see both frames warped half way towards each other by the measured camera motion, what that
     uncovers masked (`lapa.pairs.pair.stabilise`). Pixel targets only."""

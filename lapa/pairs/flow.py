@@ -1,7 +1,7 @@
 """Dense optical flow of a pair of frames (DIS, Kroeger et al., arXiv 1603.03590, as OpenCV ships it).
 
-Flow is given in per cent of the picture's width and height, so it does not depend on the resolution. It serves as an
-input of the encoder and as a target beside the picture (LAOF predicts it as well): where things went is nearly linear
+Flow is given in per cent of the image's width and height, so it does not depend on the resolution. It serves as an
+input of the encoder and as a target beside the image (LAOF predicts it as well): where things went is nearly linear
 in what moved them, while the change of a pixel is not.
 """
 
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lapa.pairs.batch import as_frames
 from lapa.pairs.config import FLOW_STRIDE
 
 _LOCAL = threading.local()
@@ -39,9 +40,6 @@ def pair_flow(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np
 
 
 def batch_flow(first: Tensor, second: Tensor) -> Tensor:
-    """Flow of float pictures in [0, 1], [B, 3, S, S] each -> float32 [B, 2, S/4, S/4] in per cent, on their device."""
-    pictures = [
-        (x.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy() for x in (first, second)
-    ]
-    flows = [pair_flow(a, b) for a, b in zip(*pictures, strict=True)]
+    """Flow of float images in [0, 1], [B, 3, S, S] each -> float32 [B, 2, S/4, S/4] in per cent, on their device."""
+    flows = [pair_flow(a, b) for a, b in zip(as_frames(first), as_frames(second), strict=True)]
     return torch.from_numpy(np.stack(flows)).to(first.device)

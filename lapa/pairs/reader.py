@@ -107,9 +107,9 @@ class PairReader:
             found.append((first[keep], second[keep]))
         first, second = (np.concatenate(part) for part in zip(*found, strict=True))
         if len(first) == 0:
-            held = f"{t_s[-1] - t_s[0]:.3f} s" if len(t_s) else "no frame"
+            span = f"{t_s[-1] - t_s[0]:.3f} s" if len(t_s) else "no frame"
             gaps = " or ".join(f"{gap:g}" for gap in self.gaps_s)
-            return SkippedClip(clip.row, "shorter_than_gap", f"{held}, no two frames {gaps} s apart")
+            return SkippedClip(clip.row, "shorter_than_gap", f"{span}, no two frames {gaps} s apart")
         used, where = np.unique(np.concatenate([first, second]), return_inverse=True)
         images = decode(set(used.tolist()))
         h, inlier_ratio = camera_of_pairs(clip.camera, dict(zip(used.tolist(), images, strict=True)), first, second)

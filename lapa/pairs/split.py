@@ -23,22 +23,24 @@ def split_groups(
     if not 0 <= share < 1:
         raise ValueError(f"val_share {share}: a share in [0, 1)")
     groups = sorted({row.group for row in rows})
-    held: set[str] = set()
+    held_out: set[str] = set()
     if patterns:
         for pattern in patterns:
             matched = fnmatch.filter(groups, pattern)
             if not matched:
                 raise ValueError(f"holdout '{pattern}' matches none of {len(groups)} groups, such as '{groups[0]}'")
-            held.update(matched)
+            held_out.update(matched)
     else:
         by_embodiment: dict[str, set[str]] = defaultdict(set)
         for row in rows:
             by_embodiment[row.embodiment].add(row.group)
-        for members in by_embodiment.values():
-            count = max(1 if share > 0 else 0, math.floor(share * len(members) + 0.5))
-            count = min(count, len(members) - 1)
-            held.update(sorted(members, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())[:count])
-    training = [name for name in groups if name not in held]
+        for names in by_embodiment.values():
+            count = max(1 if share > 0 else 0, math.floor(share * len(names) + 0.5))
+            count = min(count, len(names) - 1)
+            held_out.update(
+                sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())[:count]
+            )
+    training = [name for name in groups if name not in held_out]
     if not training:
         raise ValueError("the held-out patterns match every group: nothing is left to train on; narrow them")
-    return training, sorted(held)
+    return training, sorted(held_out)

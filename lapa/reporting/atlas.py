@@ -57,7 +57,7 @@ class Atlas:
     neighbours: tuple[Neighbours, ...]
 
     def rows(self) -> NDArray[np.int64]:
-        """All rows that want pictures."""
+        """All rows that are shown."""
         rows = [row for entry in self.entries for row in entry.rows]
         rows += [row for found in self.neighbours for row in (found.query, *found.rows)]
         return np.unique(np.array(rows, np.int64))

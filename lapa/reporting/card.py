@@ -22,7 +22,7 @@ from lapa.reporting.page import write_page
 from lapa.reporting.settings import ReportSettings
 
 Interval = tuple[float, float]
-"""The middle 95%."""
+"""The central 95%."""
 Level = Literal["trust", "trust with care", "do not trust", "cannot tell"]
 HoldoutKind = Literal["held out of training", "named", "k-fold"]
 """Which episodes a probe is tested on."""
@@ -47,7 +47,7 @@ FEATURES = {
 class Decoded:
     """How well second frames are predicted. Decibels are None where no pixels are predicted.
 
-    `explained`: share of the first frame's error that is taken away: 1 a perfect picture, 0 no better than copying.
+    `explained`: share of the first frame's error that is taken away: 1 a perfect image, 0 no better than copying.
     """
 
     pairs: int
@@ -123,7 +123,7 @@ class Readout:
 
 @dataclass(frozen=True)
 class Probe:
-    """What the latents tell of one body's known motion."""
+    """How well one body's known motion is read from the latents."""
 
     target: str
     """What is read, in words."""

@@ -18,7 +18,7 @@ from corpora.clips.manifest import ClipRow
 from lapa.codes import CodeCounter, Codes, latent_health
 from lapa.latents import Latents, LatentSample, Progress
 from lapa.model.checkpoint import load_lam, model_hash
-from lapa.model.lam import LatentActionModel
+from lapa.model.lam import LatentActionModel, featurise_for
 from lapa.pairs.table import Featurise
 from lapa.reporting.atlas import build_atlas
 from lapa.reporting.card import AtlasSize, Card, Probe, Transfer
@@ -26,7 +26,7 @@ from lapa.reporting.checks.reconstruction import check_cuts, check_reconstructio
 from lapa.reporting.checks.transfer import check_transfer
 from lapa.reporting.clip_pairs import pair_images
 from lapa.reporting.images import Images, TransferStrip
-from lapa.reporting.probes.baselines import PictureComponents
+from lapa.reporting.probes.baselines import ImageComponents
 from lapa.reporting.probes.camera import check_camera
 from lapa.reporting.probes.motion import Truth, choose_holdout, find_known_motion, probe_known_motion
 from lapa.reporting.settings import ReportSettings
@@ -85,14 +85,9 @@ def report(
         lam = load_lam(Path(lam))
     if not isinstance(run, RunFacts):
         run = RunFacts() if run is None else RunFacts.of(run)
-    featurise = None
-    if not lam.config.pixels:
-        from flare.vision import frozen_vision
-
-        featurise = frozen_vision(lam.config.target).of_frames
     corpus = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
     latents = latents if isinstance(latents, Latents) else Latents(latents)
-    return make_card(corpus, lam, run, latents, settings or ReportSettings(), featurise, progress)
+    return make_card(corpus, lam, run, latents, settings or ReportSettings(), featurise_for(lam.config), progress)
 
 
 def make_card(
@@ -108,7 +103,7 @@ def make_card(
 
     Raises ValueError where latents, corpus and model do not belong together, or a setting names what is not there.
     """
-    tell: Progress = progress or (lambda what, done, total: None)
+    progress = progress or (lambda what, done, total: None)
     clock = _Clock()
     clips = _some_clips(corpus.clips, settings)
     truth: Truth = corpus.truth(row.clip_id for row in clips) if corpus.truth_features else {}
@@ -118,19 +113,19 @@ def make_card(
     warnings = _warnings(sample, run, model)
     prefer = run.unseen(sample.group)
     rng = np.random.default_rng([settings.seed, 3])
-    seen = survey_clips(corpus, sample, model, prefer, truth, settings, featurise, rng, tell)
+    seen = survey_clips(corpus, sample, model, prefer, truth, settings, featurise, rng, progress)
     clock.lap("reading clips")
-    tell("principal components", 0, 1)
-    principal = PictureComponents(seen.thumbs, "change", sample.latent.shape[1], settings.seed)
+    progress("principal components", 0, 1)
+    principal = ImageComponents(seen.thumbs, "change", sample.latent.shape[1], settings.seed)
     components = principal.components(training_pairs(prefer))
     clock.lap("principal components")
-    tell("codes", 0, 1)
+    progress("codes", 0, 1)
     codes, codes_reason = _codes(model, latents)
     latent = latent_health(sample.latent, sample.group)
-    tell("reconstruction", 0, 1)
+    progress("reconstruction", 0, 1)
     on = "held-out videos" if prefer.any() else "videos it may have been trained on (none were held out)"
     reconstruction, examples, ours = check_reconstruction(
-        model, sample, seen.held, seen.thumbs, components, on, settings.seed
+        model, sample, seen.to_decode, seen.thumbs, components, on, settings.seed
     )
     if not ours:
         warnings.append("The stored latents are not what this model makes of these pairs: extract them again.")
@@ -146,17 +141,17 @@ def make_card(
         rng,
     )
     clock.lap("decoding")
-    probes, notes = _probes(sample, truth, seen, run, settings, tell)
+    probes, notes = _probes(sample, truth, seen, run, settings, progress)
     if probes:
         warnings.extend(next(iter(probes.values())).warnings)
     reason = "; ".join(notes) or "no clip of the corpus has ground truth"
     clock.lap("probe")
-    tell("camera leakage", 0, 1)
+    progress("camera leakage", 0, 1)
     camera = check_camera(sample, truth, principal.project(components), settings.probe)
     clock.lap("camera leakage")
-    tell("action transfer", 0, 1)
+    progress("action transfer", 0, 1)
     transfer, strips, transfer_reason = _transfer(model, sample, seen, rng)
-    tell("code atlas", 0, 1)
+    progress("code atlas", 0, 1)
     atlas = build_atlas(sample, prefer=prefer, seed=settings.seed)
     clock.lap("transfer and atlas")
     shown = atlas.rows()
@@ -263,7 +258,7 @@ def _codes(model: LatentActionModel, latents: Latents) -> tuple[Codes | None, st
 
 
 def _probes(
-    sample: LatentSample, truth: Truth, seen: Survey, run: RunFacts, settings: ReportSettings, tell: Progress
+    sample: LatentSample, truth: Truth, seen: Survey, run: RunFacts, settings: ReportSettings, progress: Progress
 ) -> tuple[dict[str, Probe], list[str]]:
     """(by body, that with most known pairs first; why others are not probed)."""
     known, notes = find_known_motion(sample, truth, settings.target, settings.dims)
@@ -279,8 +274,10 @@ def _probes(
             seed=settings.seed,
         )
 
-        def said(name: str, body: str = body) -> None:
-            tell(f"probe {body}: {name}", 0, 1)
+        def on_feature(name: str, body: str = body) -> None:
+            progress(f"probe {body}: {name}", 0, 1)
 
-        probes[body] = probe_known_motion(motion, sample, seen.thumbs, seen.untrained, holdout, settings.probe, said)
+        probes[body] = probe_known_motion(
+            motion, sample, seen.thumbs, seen.untrained, holdout, settings.probe, on_feature
+        )
     return probes, notes

@@ -32,7 +32,7 @@ class Survey:
     """[N, 2, THUMB, THUMB, 3]: first and second frame of each pair of the sample."""
     untrained: list[NDArray[np.float32]]
     """For each random initialisation the latents [N, D]; zeros where no action is known."""
-    held: list[tuple[NDArray[np.int64], PairBatch]] = field(default_factory=list)
+    to_decode: list[tuple[NDArray[np.int64], PairBatch]] = field(default_factory=list)
     """Pairs to be decoded, with their rows of the sample."""
     gallery: list[tuple[NDArray[np.int64], PairBatch]] = field(default_factory=list)
     """Some moving pairs of each embodiment, for transfers."""
@@ -55,7 +55,7 @@ def survey_clips(
     settings: ReportSettings,
     featurise: Featurise | None,
     rng: np.random.Generator,
-    tell: Progress,
+    progress: Progress,
 ) -> Survey:
     """Reads the sample's clips once. `prefer` [N]: pairs of held-out groups, which alone are decoded where there are
     any; `with_truth`: clips whose actions are known, which the untrained networks see."""
@@ -75,12 +75,12 @@ def survey_clips(
         np.zeros((len(sample), 2, THUMB, THUMB, 3), np.uint8),
         [np.zeros((len(sample), width), np.float32) for _ in networks],
     )
-    for clip in read_pairs(corpus, sample, PairReader(model.config.pair, featurise=featurise), tell):
+    for clip in read_pairs(corpus, sample, PairReader(model.config.pair, featurise=featurise), progress):
         seen.thumbs[clip.rows] = clip.thumbs
         if clip.row.clip_id in with_truth:
             for values, network in zip(seen.untrained, networks, strict=True):
                 values[clip.rows] = encode_pairs(network, clip.pairs)
-        for mask, kept in ((decoded, seen.held), (shown, seen.gallery)):
+        for mask, kept in ((decoded, seen.to_decode), (shown, seen.gallery)):
             some = np.flatnonzero(mask[clip.rows])
             if len(some):
                 kept.append((clip.rows[some], clip.pairs.take(some)))

@@ -46,8 +46,8 @@ def test_bench_writes_its_numbers(lam, corpus, tmp_path):
 
 def test_decoding_and_model_overlap(lam, corpus, tmp_path, monkeypatch):
     """Two stages that take equally long end in little more than the time of one."""
-    settings = ExtractionSettings(lam, corpus, 0.5, 0.1, 4096)
-    pipeline = open_pipeline(settings, device="cpu", batch_size=16, workers=1)
+    settings = ExtractionSettings(lam, corpus, 0.5, 0.1, batch_size=16, workers=1)
+    pipeline = open_pipeline(settings)
     work, encode = PairReader.prepare, pipeline.model.encode
 
     def slow_prepare(self, clip):

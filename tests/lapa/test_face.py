@@ -31,7 +31,7 @@ def test_a_model_is_asked_from_python(tiny_lam: Path, tiny_corpus: Path, tiny_la
     """As the docstring does it; a model in memory gives the very rows of its run folder, under the same key."""
     lam, corpus = lapa.load(tiny_lam), corpora.Corpus(tiny_corpus)
     latents = lapa.extract(lam, corpus, out=tmp_path / "latents", gap_s=0.5, device="cpu")
-    job = lapa.Latents.open(tiny_latents)
+    job = lapa.Latents(tiny_latents)
     assert latents.key == job.key and latents.key.model_hash == model_hash(tiny_lam)
     assert len(latents) == len(job) == latents.summary["pairs"] > 20
     clip = next(iter(corpus.read(limit=1)))

@@ -1,4 +1,4 @@
-"""The latent action model: every exchangeable part, masks, round trips, and a motion that it must learn to tell."""
+"""The latent action model: every exchangeable part, masks, round trips, and a motion that it must learn to read."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lapa.model import decoder, encoder, pools
 from lapa.model.checkpoint import initialise_from, load_lam, model_hash, save_lam
 from lapa.model.config import LamConfig
 from lapa.model.decoder import FrameDecoder
 from lapa.model.encoder import WayIn
+from lapa.model.kinds import CONDITIONS, POOLS, WAYS_IN
 from lapa.model.lam import LatentActionModel
 from lapa.model.pools import Pool
 from lapa.model.quantiser_config import QuantiserConfig
@@ -29,7 +29,7 @@ PLAIN_PAIR = dataclasses.replace(DEBUG.pair, flow="none")
 PLAIN = dataclasses.replace(DEBUG, input="both", pair=PLAIN_PAIR, flow_weight=0.0, temporal_depth=1)
 
 
-def pictures(count: int = 4, size: int = 32, seed: int = 0) -> tuple[Tensor, Tensor]:
+def images(count: int = 4, size: int = 32, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(count, 3, size, size, generator=generator), torch.rand(count, 3, size, size, generator=generator)
 
@@ -43,7 +43,7 @@ def test_every_combination_encodes_and_decodes(way: str, pool: str, tokens: int,
         PLAIN, input=way, pool=pool, tokens=tokens, condition=condition, position=position, stem="patch"
     )
     model = LatentActionModel(config).eval()
-    first, second = pictures()
+    first, second = images()
     encoding = model.encode(PairBatch(first, second))
     assert encoding.latent.shape == encoding.quantized.shape == (4, tokens, 8)
     assert encoding.codes is not None
@@ -58,7 +58,7 @@ def test_every_combination_encodes_and_decodes(way: str, pool: str, tokens: int,
 def test_nothing_happened_is_the_same_latent_whatever_the_scene(way: str) -> None:
     config = dataclasses.replace(PLAIN, input=way)
     model = LatentActionModel(config).eval()
-    first, other = pictures()
+    first, other = images()
     still, still_too = model.encode(PairBatch(first, first)).latent, model.encode(PairBatch(other, other)).latent
     moved = model.encode(PairBatch(first, other)).latent
     # `difference` subtracts after causal attention over time, which sees an equal pair as two equal tokens
@@ -67,8 +67,8 @@ def test_nothing_happened_is_the_same_latent_whatever_the_scene(way: str) -> Non
 
 def test_additive_steps_add_up_and_run_backwards() -> None:
     model = LatentActionModel(dataclasses.replace(PLAIN, input="additive")).eval()
-    a, b = pictures()
-    c, _ = pictures(seed=1)
+    a, b = images()
+    c, _ = images(seed=1)
     steps = model.encode(PairBatch(a, b)).latent + model.encode(PairBatch(b, c)).latent
     torch.testing.assert_close(steps, model.encode(PairBatch(a, c)).latent, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(
@@ -80,7 +80,7 @@ def test_como_never_sees_the_future_frame_alone() -> None:
     """Adding the same constant to both frames' features leaves the difference: with zeroed first-frame tokens nothing of the
     scene remains."""
     model = LatentActionModel(dataclasses.replace(PLAIN, input="como", temporal_depth=0)).eval()
-    first, second = pictures()
+    first, second = images()
     model.encoder.branches[0].stem = torch.nn.Sequential(
         torch.nn.PixelUnshuffle(8), torch.nn.Flatten(2), Transposed(), torch.nn.Linear(192, 32)
     )
@@ -96,7 +96,7 @@ class Transposed(torch.nn.Module):
 
 def test_what_a_stabilised_frame_does_not_show_changes_nothing() -> None:
     model = LatentActionModel(dataclasses.replace(DEBUG, pair=PLAIN_PAIR, flow_weight=0.0)).eval()
-    first, second = pictures()
+    first, second = images()
     valid = torch.ones(4, 1, 32, 32)
     valid[..., :7] = 0
     noise = first + (1 - valid) * torch.rand_like(first)
@@ -114,7 +114,7 @@ def test_flow_is_computed_where_the_caller_has_none() -> None:
     from lapa.pairs.flow import batch_flow
 
     model = LatentActionModel(DEBUG).eval()
-    first, second = pictures()
+    first, second = images()
     a = model.encode(PairBatch(first, second)).latent
     b = model.encode(PairBatch(first, second, flow=batch_flow(first, second))).latent
     torch.testing.assert_close(a, b)
@@ -124,7 +124,7 @@ def test_flow_is_computed_where_the_caller_has_none() -> None:
 def test_flow_that_is_a_target_alone_is_no_input() -> None:
     config = dataclasses.replace(DEBUG, pair=dataclasses.replace(DEBUG.pair, flow="target"))
     module = LamTraining(LatentActionModel(config), TrainingConfig(steps=1))
-    pairs = PairBatch(*pictures(), torch.ones(4, 1, 32, 32), torch.randn(4, 2, 8, 8))
+    pairs = PairBatch(*images(), torch.ones(4, 1, 32, 32), torch.randn(4, 2, 8, 8))
     assert module.losses(pairs)[0]["flow"] > 0
     bare = PairBatch(pairs.first, pairs.second, pairs.valid)
     assert torch.equal(module.model.eval().encode(pairs).latent, module.model.encode(bare).latent)
@@ -145,8 +145,8 @@ def test_flow_measures_a_known_shift() -> None:
 
 def test_saved_and_loaded_it_is_the_same_model(tmp_path) -> None:  # type: ignore[no-untyped-def]
     model = LatentActionModel(DEBUG)
-    first, second = pictures()
-    model.train().encode(PairBatch(first, second))  # the first batch starts the code book
+    first, second = images()
+    model.train().encode(PairBatch(first, second))  # the first batch starts the codebook
     save_lam(model.eval(), tmp_path)
     again = load_lam(tmp_path)
     assert again.config == model.config
@@ -160,7 +160,7 @@ def test_saved_and_loaded_it_is_the_same_model(tmp_path) -> None:  # type: ignor
         load_lam(tmp_path / "elsewhere")
 
 
-def test_a_model_of_other_stabilised_pictures_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_model_of_other_stabilised_images_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
     def kept(compensates: bool, **changes: object) -> None:
         pair = dataclasses.replace(PLAIN_PAIR, camera_compensation=compensates)
         save_lam(LatentActionModel(dataclasses.replace(PLAIN, pair=pair)), tmp_path)
@@ -189,7 +189,7 @@ def test_stage_two_starts_from_stage_one(tmp_path) -> None:  # type: ignore[no-u
     torch.testing.assert_close(two.encoder.branches[0].pool.queries[:, :2], source.encoder.branches[0].pool.queries)
     torch.testing.assert_close(two.quantiser.frozen.inner.net.codebook, source.quantiser.inner.net.codebook)
     assert not any(p.requires_grad for p in two.quantiser.frozen.parameters())
-    first, second = pictures()
+    first, second = images()
     assert two.eval().encode(PairBatch(first, second)).codes.shape == (4, 4)
 
 
@@ -197,7 +197,7 @@ def test_random_codes_come_from_the_code_book() -> None:
     for kind in ("vq", "nsvq", "fsq", "rvq", "none"):
         config = dataclasses.replace(DEBUG, quantiser=QuantiserConfig(kind=kind, codebook_size=9))  # type: ignore[arg-type]
         model = LatentActionModel(config)
-        model.train().encode(PairBatch(*pictures(64)))  # the first batch starts the code book
+        model.train().encode(PairBatch(*images(64)))  # the first batch starts the codebook
         model.eval()
         drawn = model.random_codes(64, torch.Generator().manual_seed(0))
         assert drawn.shape == (64, 2, 8)
@@ -232,18 +232,18 @@ class Ignored(FrameDecoder):
 
 
 def test_a_part_of_ones_own_is_one_class_and_a_name() -> None:
-    encoder.register("halves", Halves)
-    pools.register("mean", MeanPool)
-    decoder.register("ignored", Ignored)
+    WAYS_IN.register("halves", Halves)
+    POOLS.register("mean", MeanPool)
+    CONDITIONS.register("ignored", Ignored)
     model = LatentActionModel(dataclasses.replace(PLAIN, input="halves", pool="mean", condition="ignored")).eval()
-    first, second = pictures()
+    first, second = images()
     latent = model.encode(PairBatch(first, second)).latent
     torch.testing.assert_close(model.encode(PairBatch(second, first)).latent, latent)
     assert torch.equal(model.decode(first, latent), model.decode(first, -latent))
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"pair": {"image_size": 30}}, "image_size 30"),
         ({"pair": {"flow": "none"}}, "flow_weight 1.0 with pair.flow none"),
@@ -261,10 +261,10 @@ def test_a_part_of_ones_own_is_one_class_and_a_name() -> None:
         ({"condition": "film"}, "condition 'film'"),
     ],
 )
-def test_a_wrong_configuration_names_the_field(change: dict[str, object], says: str) -> None:
+def test_a_wrong_configuration_names_the_field(change: dict[str, object], message: str) -> None:
     values = dataclasses.asdict(DEBUG)
     values |= change | {"pair": values["pair"] | change.get("pair", {})}  # type: ignore[operator]
-    with torch.device("meta"), pytest.raises(ValueError, match=says):
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
         LatentActionModel(LamConfig.from_dict(values))  # what a part needs is said by the part
 
 
@@ -290,7 +290,7 @@ def test_published_recipes_have_their_published_size() -> None:
 
 
 def squares(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """A bright square that moves by (dx, dy) over a random background: pictures, and the motion."""
+    """A bright square that moves by (dx, dy) over a random background: images, and the motion."""
     background = torch.nn.functional.interpolate(
         torch.rand(count, 3, 4, 4, generator=generator), size=(32, 32), mode="bilinear"
     )

@@ -22,7 +22,7 @@ def panning() -> dict[int, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def stored() -> dict[str, np.ndarray]:
-    """What ingest kept of them: made-up motions, so that they are told from measured ones."""
+    """What ingest kept of them: made-up motions, so that they differ from measured ones."""
     first = np.arange(10 - GAP)
     h = np.tile(np.eye(3, dtype=np.float32), (len(first), 1, 1))
     h[:, 0, 2] = 0.1 + 0.01 * first
@@ -51,7 +51,7 @@ def test_another_gap_is_measured_as_the_pair_alone_would_be(panning, stored) -> 
         alone = measure_camera_motion(panning[i], panning[j])
         np.testing.assert_allclose(h[k], alone.h, rtol=1e-6)
         assert ratio[k] == pytest.approx(alone.inlier_ratio)
-    assert h[0, 0, 2] == pytest.approx(-2 * 6 / SIZE, abs=0.01)  # six pixels of a picture that is 2 wide
+    assert h[0, 0, 2] == pytest.approx(-2 * 6 / SIZE, abs=0.01)  # six pixels of an image that is 2 wide
     np.testing.assert_array_equal(h[3], stored["h"][2])  # among them, one that ingest knows
 
 

@@ -131,13 +131,13 @@ class Row:
 
 def test_whole_videos_are_held_out_of_every_embodiment() -> None:
     rows = [Row(f"{e}/{i}", e) for e in ("hand", "robot") for i in range(20) for _ in range(3)]
-    training, held = split_groups(rows, share=0.15)  # type: ignore[arg-type]
-    assert not set(training) & set(held)
-    assert len(training) + len(held) == 40
-    assert sum(name.startswith("hand") for name in held) == 3
-    assert sum(name.startswith("robot") for name in held) == 3
+    training, held_out = split_groups(rows, share=0.15)  # type: ignore[arg-type]
+    assert not set(training) & set(held_out)
+    assert len(training) + len(held_out) == 40
+    assert sum(name.startswith("hand") for name in held_out) == 3
+    assert sum(name.startswith("robot") for name in held_out) == 3
     more = [*rows, Row("robot/new", "robot")]
-    assert len(set(held) ^ set(split_groups(more, share=0.15)[1])) <= 2  # type: ignore[arg-type]
+    assert len(set(held_out) ^ set(split_groups(more, share=0.15)[1])) <= 2  # type: ignore[arg-type]
 
 
 def test_holdout_patterns_say_when_they_match_nothing() -> None:

@@ -9,7 +9,7 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from lapa.reporting.probes.baselines import PictureComponents
+from lapa.reporting.probes.baselines import ImageComponents
 from lapa.reporting.probes.motion import choose_dims, choose_feature, relative_motion
 from lapa.reporting.probes.probe import (
     Split,
@@ -89,7 +89,7 @@ def test_coordinates_are_what_they_are_called() -> None:
     [
         # what falls off steeply, and is worth more than its variance says, as the latents of a network are
         (np.geomspace(1, 1e-4, 60), np.geomspace(1, 1e-2, 60), "half_whitened"),
-        # few directions that matter before a floor of others, as principal components of pictures are
+        # few directions that matter before a floor of others, as principal components of images are
         (np.r_[np.ones(3), np.full(57, 0.3)], np.r_[np.ones(3), np.zeros(57)], "global"),
     ],
 )
@@ -202,7 +202,7 @@ def test_principal_components_are_of_the_training_pairs(kind: str) -> None:
     thumbs = rng.integers(100, 140, (60, 2, 4, 4, 3)).astype(np.uint8)
     poisoned, train = thumbs.copy(), np.arange(60) < 40
     poisoned[~train] = rng.integers(0, 256, (20, 2, 4, 4, 3))
-    plain, other = (PictureComponents(t, kind, 5, 0)(Split(train, ~train))[0] for t in (thumbs, poisoned))
+    plain, other = (ImageComponents(t, kind, 5, 0)(Split(train, ~train))[0] for t in (thumbs, poisoned))
     np.testing.assert_array_equal(plain[train], other[train])
     assert not np.allclose(plain[~train], other[~train])
 

@@ -246,8 +246,8 @@ def test_codes_follow_what_every_process_sees(tmp_path: Path) -> None:
     commands = [[sys.executable, "-c", RANK, str(tmp_path), str(rank)] for rank in range(2)]
     running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
     for process in running:
-        _, said = process.communicate(timeout=200)
-        assert process.returncode == 0, said
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
     for one, other in zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
         assert one.min() < -8 and one.max() > 8

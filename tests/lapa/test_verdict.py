@@ -79,8 +79,8 @@ def test_each_body_has_a_verdict_of_its_own() -> None:
     weak = changed(card.probes[BODY], {"readout": {"scores": {"latent": score(0.3, 0.2, 0.4)}}, "warnings": ["Seen."]})
     card = changed(card, {"probes": {"hand": weak, BODY: {"warnings": ["Few."]}}, "warnings": ["All.", "Few."]})
     assert "that is weak" in judge(card, "hand").text and "that is weak" not in judge(card, BODY).text
-    said = {body: [reason.text for reason in judge(card, body).reasons] for body in (BODY, "hand", "leg")}
-    own = {body: [text for text in ("All.", "Few.", "Seen.") if text in texts] for body, texts in said.items()}
+    texts_of = {body: [reason.text for reason in judge(card, body).reasons] for body in (BODY, "hand", "leg")}
+    own = {body: [text for text in ("All.", "Few.", "Seen.") if text in texts] for body, texts in texts_of.items()}
     assert own == {BODY: ["All.", "Few."], "hand": ["All.", "Seen."], "leg": ["All."]}
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from corpora.clips.manifest import ClipRow
 from lapa.latents import LatentSample
 from lapa.model.lam import LatentActionModel
-from lapa.pairs.batch import PairBatch
+from lapa.pairs.batch import PairBatch, as_frames
 from lapa.pairs.pair import resize_frames
 from lapa.pairs.reader import PairReader
 from lapa.pairs.table import Featurise, PairTable
@@ -39,20 +39,20 @@ EXAMPLES = 6
 def check_reconstruction(
     model: LatentActionModel,
     sample: LatentSample,
-    held: Sequence[tuple[NDArray[np.int64], PairBatch]],
+    to_decode: Sequence[tuple[NDArray[np.int64], PairBatch]],
     thumbs: NDArray[np.uint8],
     components: Components,
     on: str,
     seed: int,
 ) -> tuple[Reconstruction, list[list[Frame]], bool]:
-    """(figures, example pictures, whether the stored latents are what the model makes of these pairs).
+    """(figures, example images, whether the stored latents are what the model makes of these pairs).
 
-    `held`: pairs to decode, with their rows of the sample; `thumbs` [N, 2, THUMB, THUMB, 3] of the sample;
+    `to_decode`: pairs, with their rows of the sample; `thumbs` [N, 2, THUMB, THUMB, 3] of the sample;
     `components`: of the training pairs' difference images, as many as the latent has dimensions; `on`: what the pairs
     are.
     """
-    rows = np.concatenate([rows for rows, _ in held])
-    pairs = PairBatch.cat([pairs for _, pairs in held])
+    rows = np.concatenate([rows for rows, _ in to_decode])
+    pairs = PairBatch.cat([pairs for _, pairs in to_decode])
     groups = sample.group[rows]
     rng = np.random.default_rng([seed, 5])
     errors, again = reconstruction_errors(model, pairs, other_pairs(groups, rng), seed)
@@ -83,7 +83,7 @@ def check_cuts(
     seed: int,
     rng: np.random.Generator,
 ) -> tuple[Cuts | None, list[list[Frame]]]:
-    """(figures of pairs across a cut, or None where no two clips differ enough; example pictures).
+    """(figures of pairs across a cut, or None where no two clips differ enough; example images).
 
     `ends` [clips, 2, S, S, 3]: first and last frame of each of `clips`; clips of different sources that look alike are
     left out. `thumbs` and `components` as in `check_reconstruction`; `real_explained` is its figure.
@@ -92,7 +92,7 @@ def check_cuts(
     energy = float(np.median((change_images(thumbs[:: max(1, len(thumbs) // 2000)]) ** 2).mean(1)))
     jump = [float(((ends[a, 1].astype(np.float32) - ends[b, 0]) ** 2).mean()) / 255**2 for a, b in chosen]
     if kind != NEIGHBOURS:
-        # Strangers may look alike (episodes of one scene); shots were told apart by ingest already.
+        # Strangers may look alike (episodes of one scene); ingest has separated shots already.
         chosen = [pair for pair, size in zip(chosen, jump, strict=True) if size > CUT_ENERGY * energy]
     if len(chosen) < 4:
         return None, []
@@ -121,7 +121,7 @@ def _examples(model: LatentActionModel, pairs: PairBatch, seed: int) -> list[lis
     random = model.random_codes(len(first), torch.Generator().manual_seed(seed))
     columns = [first, second]
     columns += [model.decode(first, latent, valid) for latent in (encoding.quantized, encoding.latent, random)]
-    arrays = [(c.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy() for c in columns]
+    arrays = [as_frames(column) for column in columns]
     return [[column[k] for column in arrays] for k in range(len(first))]
 
 
@@ -132,7 +132,7 @@ def _kept(components: Components, change: NDArray[np.float32]) -> float:
 
 
 def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in decibels of a mean square error of pictures in [0, 1]."""
+    """Peak signal-to-noise ratio in decibels of a mean square error of images in [0, 1]."""
     return float("inf") if mse <= 0 else -10 * math.log10(mse)
 
 

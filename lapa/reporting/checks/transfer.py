@@ -1,4 +1,4 @@
-"""A latent taken from one pair, decoded on another clip's frame: does the action come along, or the picture?"""
+"""A latent taken from one pair, decoded on another clip's frame: does the action come along, or the image?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from lapa.model.lam import LatentActionModel
-from lapa.pairs.batch import PairBatch
+from lapa.pairs.batch import PairBatch, as_frames
 from lapa.reporting.card import Agreement, Transfer
 from lapa.reporting.checks.reconstruction import other_pairs
 from lapa.reporting.clip_pairs import BATCH
@@ -28,7 +28,7 @@ def check_transfer(
     motion: NDArray[np.floating],
     rng: np.random.Generator,
 ) -> tuple[Transfer, list[TransferStrip]]:
-    """Within all and between embodiments; strips. For models that predict pictures."""
+    """Within all and between embodiments; strips. For models that predict images."""
     within = transfer_agreement(model, pairs, other_pairs(groups, rng))
     foreign = [np.flatnonzero(embodiments != name) for name in embodiments]
     other = np.array([rng.choice(rows) if len(rows) else -1 for rows in foreign])
@@ -65,10 +65,6 @@ def choose_transfers(
     return chosen
 
 
-def _picture(tensor: torch.Tensor) -> NDArray[np.uint8]:
-    return (tensor.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-
-
 @torch.inference_mode()
 def transfer_strips(
     model: LatentActionModel,
@@ -77,7 +73,7 @@ def transfer_strips(
     embodiments: NDArray[Any],
     chosen: list[tuple[int, int]],
 ) -> list[TransferStrip]:
-    """Decodes each chosen transfer; for models that predict pictures."""
+    """Decodes each chosen transfer; for models that predict images."""
     strips = []
     for row, onto in chosen:
         pair, target = pairs.take([row]).floats(), pairs.take([onto]).floats()
@@ -87,10 +83,10 @@ def transfer_strips(
                 str(groups[row]),
                 str(groups[onto]),
                 bool(embodiments[row] != embodiments[onto]),
-                (_picture(pair.first[0]), _picture(pair.second[0])),
-                _picture(target.first[0]),
-                _picture(model.decode(target.first, encoding.quantized, target.valid)[0]),
-                _picture(model.decode(target.first, encoding.latent, target.valid)[0]),
+                (as_frames(pair.first)[0], as_frames(pair.second)[0]),
+                as_frames(target.first)[0],
+                as_frames(model.decode(target.first, encoding.quantized, target.valid))[0],
+                as_frames(model.decode(target.first, encoding.latent, target.valid))[0],
             )
         )
     return strips

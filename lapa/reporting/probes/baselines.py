@@ -26,7 +26,7 @@ PCA_PAIRS = 4000
 
 @dataclass(frozen=True)
 class Components:
-    """Principal components of flattened pictures."""
+    """Principal components of flattened images."""
 
     mean: NDArray[np.float32]
     """[P]."""
@@ -61,7 +61,7 @@ def first_images(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(thumbs[:, 0].astype(np.float32).reshape(len(thumbs), -1) / 255, np.float32)
 
 
-class PictureComponents:
+class ImageComponents:
     """Principal components of the first frame or of the difference image, fitted on the training pairs of a split."""
 
     def __init__(self, thumbs: NDArray[np.uint8], kind: str, dimension: int, seed: int) -> None:

@@ -22,7 +22,7 @@ KNOWN = "camera.motion"
 POSE = ("x", "y", "z", "turn about x", "turn about y", "turn about z")
 """What giza simulate stores."""
 QUANTITIES = ("dx", "dy", "rotation_deg", "log_scale")
-"""Shift of the picture's centre in half-widths and half-heights, rotation, logarithm of the scale."""
+"""Shift of the image's centre in half-widths and half-heights, rotation, logarithm of the scale."""
 LEAST_SPREAD = (0.006, 0.006, 0.15, 0.004)
 """Standard deviations below which a camera counts as still: what tracking noise amounts to."""
 WINSOR = (1.0, 99.0)

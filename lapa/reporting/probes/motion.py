@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lapa.latents import LatentSample
 from lapa.reporting.atlas import neighbour_agreement
 from lapa.reporting.card import HoldoutKind, Probe
-from lapa.reporting.probes.baselines import PictureComponents, fixed, shuffled
+from lapa.reporting.probes.baselines import ImageComponents, fixed, shuffled
 from lapa.reporting.probes.probe import Feature, Split, held_out_split, k_fold_splits, run_probe
 from lapa.reporting.settings import ProbeSettings
 
@@ -24,7 +24,7 @@ MOVES_SHARE = 0.05
 """A dimension counts as moving where its spread over pairs is above this share of the widest."""
 MAX_DIMS = 16
 HAND_FIRST = ("metaworld", "sawyer")
-"""Embodiments whose state begins with the hand's position: x, y and z are asked for unless told otherwise."""
+"""Embodiments whose state begins with the hand's position: x, y and z are the default target."""
 MIN_PAIRS = 40
 FEW_GROUPS = 10
 """With fewer test groups than this their resampling gives a rough interval."""
@@ -233,9 +233,9 @@ def latent_features(
     features: dict[str, Feature] = {"latent": fixed(latent)}
     if sample.codes is not None:
         features["quantized"] = fixed(sample.quantized[rows])
-    features["first_frame"] = PictureComponents(of_rows, "first", width, seed)
+    features["first_frame"] = ImageComponents(of_rows, "first", width, seed)
     features["untrained"] = fixed(*(values[rows] for values in untrained))
-    features["pca"] = PictureComponents(of_rows, "change", width, seed)
+    features["pca"] = ImageComponents(of_rows, "change", width, seed)
     features["shuffled"] = shuffled(latent, seed)
     return features
 
@@ -249,7 +249,7 @@ def probe_known_motion(
     settings: ProbeSettings,
     progress: Callable[[str], None] | None = None,
 ) -> Probe:
-    """What the latents tell of this motion, beside the baselines."""
+    """The probe of this motion: the latents beside the baselines."""
     rows = known.rows
     groups = sample.group[rows]
     features = latent_features(sample, rows, thumbs, untrained, settings.seed)

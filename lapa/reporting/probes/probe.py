@@ -88,7 +88,7 @@ def resample_groups(groups: int, resamples: int, rng: np.random.Generator) -> Ar
 
 
 def interval(values: NDArray[np.floating]) -> Interval:
-    """The middle 95% of `values` [B]."""
+    """The central 95% of `values` [B]."""
     low, high = np.nanpercentile(np.asarray(values, np.float64), [2.5, 97.5])
     return float(low), float(high)
 

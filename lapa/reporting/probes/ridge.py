@@ -120,7 +120,7 @@ def fit_ridge(
     """Ridge regression of y [N, K] on x [N, D]; penalty and coordinates by cross-validation over `groups`.
 
     `coordinates`: of pairs without labels (default: of x itself); with few labels those know the spread of x far better
-    than the labelled pairs tell. With a single group the folds are of pairs.
+    than the labelled pairs do. With a single group the folds are of pairs.
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     ways = coordinates_of(x) if coordinates is None else coordinates
