@@ -80,11 +80,9 @@ class CodeUse:
 
 
 @dataclass(frozen=True)
-class PositionUse:
+class PositionUse(CodeUse):
     """Of one position of the row of codes."""
 
-    used: int
-    perplexity: float
     counts: tuple[int, ...]
     """How often each code occurs."""
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from lapa.model.config import LamConfig
-from lapa.model.quantiser_config import QuantiserConfig
+from lapa.model.config import LamConfig, QuantiserConfig
 from lapa.pairs.config import PairConfig
 from lapa.training_config import TrainingConfig
 

@@ -62,11 +62,6 @@ class LamTraining(lightning.LightningModule):
     def config(self) -> LamConfig:
         return self.model.config
 
-    @property
-    def progress(self) -> float:
-        """Share of the steps that are done, in [0, 1]."""
-        return min(1.0, self.global_step / self.training_config.steps)
-
     def losses(self, batch: PairBatch) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         """Parts of the training loss (each a scalar), latents [B, tokens, dim], codes."""
         config = self.config
@@ -120,17 +115,18 @@ class LamTraining(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # noise and code draws depend on the batch's number alone, so a resumed run repeats an uninterrupted one
-        torch.manual_seed((self.seed * 1_000_003 + batch_idx_of(self)) * 4096 + self.global_rank)
+        number = int(self.trainer.fit_loop.total_batch_idx)  # of the whole run, sessions before a resume included
+        torch.manual_seed((self.seed * 1_000_003 + number) * 4096 + self.global_rank)
 
     def configure_optimizers(self) -> Any:
         training = self.training_config
         parameters = [p for p in self.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(parameters, lr=training.lr, betas=(0.9, 0.98), weight_decay=training.weight_decay)
-        return optimiser
+        return torch.optim.AdamW(parameters, lr=training.lr, betas=(0.9, 0.98), weight_decay=training.weight_decay)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         warm = min(1.0, (self.global_step + 1) / max(1, self.training_config.warmup_steps))
-        cosine = 0.03 + 0.97 * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * self.progress))))
+        progress = min(1.0, self.global_step / self.training_config.steps)
+        cosine = 0.03 + 0.97 * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * progress))))
         for group in optimizer.param_groups:
             group["lr"] = self.training_config.lr * warm * cosine
         self.log("train/lr", self.training_config.lr * warm * cosine)
@@ -167,11 +163,6 @@ class LamTraining(lightning.LightningModule):
                 value,
                 size,
             )
-
-
-def batch_idx_of(module: LamTraining) -> int:
-    """Batches that the whole run has seen, sessions before a resume included."""
-    return int(module.trainer.fit_loop.total_batch_idx)
 
 
 def target_loss(predicted: Tensor, wanted: Tensor, valid: Tensor | None, config: LamConfig) -> Tensor:

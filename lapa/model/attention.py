@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 
 class FeedForward(nn.Module):
-    """GEGLU feed-forward (Shazeer 2020); its inner width is 2/3 of `mult * dim`, so parameters match a plain one."""
+    """GEGLU feed-forward (Shazeer 2020); its inner width is 2/3 of `4 * dim`, so parameters match a plain one."""
 
-    def __init__(self, dim: int, mult: float = 4.0) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        inner = int(dim * mult * 2 / 3)
+        inner = int(dim * 4.0 * 2 / 3)
         self.norm = nn.LayerNorm(dim)
         self.inner = nn.Linear(dim, 2 * inner, bias=False)
         self.outer = nn.Linear(inner, dim, bias=False)
@@ -107,7 +107,6 @@ class Transformer(nn.Module):
         axis: str = "space",
         peg: bool = False,
         context_dim: int | None = None,
-        mult: float = 4.0,
     ) -> None:
         super().__init__()
         self.axis = axis
@@ -117,7 +116,7 @@ class Transformer(nn.Module):
                     **({"peg": PositionGenerator(dim)} if peg else {}),
                     "self": Attention(dim, heads),
                     **({"cross": Attention(dim, heads, context_dim=context_dim)} if context_dim is not None else {}),
-                    "ff": FeedForward(dim, mult),
+                    "ff": FeedForward(dim),
                 }
             )
             for _ in range(depth)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lapa.model.quantiser_config import QuantiserConfig
+from lapa.model.config import QuantiserConfig
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lapa.model.config import QuantiserConfig
 from lapa.model.kinds import QUANTISERS
 from lapa.model.quantiser import Quantised, Quantiser
-from lapa.model.quantiser_config import QuantiserConfig
 
 
 def register(name: str, cls: type[Quantiser]) -> None:
@@ -257,10 +257,9 @@ class CompandedQuantiser(Quantiser):
     scale: Tensor
     started: Tensor
 
-    def __init__(self, inner: Quantiser, dim: int, *, momentum: float = 0.02) -> None:
+    def __init__(self, inner: Quantiser, dim: int) -> None:
         super().__init__(inner.config, dim, inner.tokens)
         self.inner = inner
-        self.momentum = momentum
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
@@ -308,7 +307,7 @@ class CompandedQuantiser(Quantiser):
             for value in (mean, scale):
                 dist.all_reduce(value, op=dist.ReduceOp.SUM)
                 value /= dist.get_world_size()
-        share = self.momentum if self.started else 1.0
+        share = 0.02 if self.started else 1.0
         self.mean.lerp_(mean, share)
         self.scale.lerp_(scale, share)
         self.started.fill_(True)

@@ -104,7 +104,7 @@ class PairBatch:
 
         return self._each(convert)
 
-    def augmented(self, rng: np.random.Generator, config: Augmentation) -> PairBatch:
+    def augmented(self, rng: np.random.Generator, config: Augmentation = Augmentation()) -> PairBatch:
         """A shift shared by the batch and a change of contrast and brightness per pair; images only, features stay."""
         if self.first.ndim != 4:
             return self

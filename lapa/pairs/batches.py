@@ -18,7 +18,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from corpora.clips.parts import Part
-from lapa.pairs.batch import Augmentation, PairBatch
+from lapa.pairs.batch import PairBatch
 from lapa.pairs.cache import decoded
 from lapa.pairs.reader import PairReader
 from lapa.pairs.table import PairTable
@@ -27,25 +27,14 @@ from lapa.pairs.table import PairTable
 class StoredBatches(IterableDataset):  # type: ignore[type-arg]
     """Batches number `start`, `start` + 1, ... of a table; endless."""
 
-    def __init__(
-        self,
-        table: PairTable,
-        batch_size: int,
-        *,
-        seed: int,
-        rank: int = 0,
-        start: int = 0,
-        augmentation: Augmentation | None = None,
-    ) -> None:
-        self.table, self.batch_size = table, batch_size
-        self.seed, self.rank, self.start = seed, rank, start
-        self.augmentation = augmentation or Augmentation()
+    def __init__(self, table: PairTable, batch_size: int, *, seed: int, rank: int = 0, start: int = 0) -> None:
+        self.table, self.batch_size, self.seed, self.rank, self.start = table, batch_size, seed, rank, start
 
     def batch(self, number: int) -> PairBatch:
         """Batch `number`, the same at every call."""
         rng = np.random.default_rng((self.seed, self.rank, number))
         chosen = rng.integers(0, len(self.table), self.batch_size)
-        return self.table.batch(chosen).floats().augmented(rng, self.augmentation)
+        return self.table.batch(chosen).floats().augmented(rng)
 
     def __iter__(self) -> Iterator[PairBatch]:
         worker = get_worker_info()
@@ -76,7 +65,6 @@ class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
         start: int = 0,
         pool: int = 64,
         pairs_per_clip: int = 32,
-        augmentation: Augmentation | None = None,
     ) -> None:
         """Raises ValueError where no clip is long enough for a pair."""
         gap_s = min(reader.gaps_s)
@@ -88,7 +76,6 @@ class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
         self.corpus, self.rows, self.reader, self.batch_size = corpus, rows, reader, batch_size
         self.seed, self.rank, self.ranks, self.start = seed, rank, ranks, start
         self.pool, self.pairs_per_clip = pool, pairs_per_clip
-        self.augmentation = augmentation or Augmentation()
         self._long = sorted(long, key=lambda n: (rows[n].shard, rows[n].index_in_shard))
 
     def __iter__(self) -> Iterator[PairBatch]:
@@ -106,7 +93,7 @@ class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
         for batch in itertools.count(number // workers):
             pairs = [self._pair(pool, tables, coming) for _ in range(self.batch_size)]
             rng = np.random.default_rng((self.seed, stream, batch))
-            yield PairBatch.cat(pairs).floats().augmented(rng, self.augmentation)
+            yield PairBatch.cat(pairs).floats().augmented(rng)
 
     def _pair(
         self, pool: _Pool, tables: dict[int, PairTable | None], coming: Iterator[tuple[int, PairTable | None]]

@@ -114,15 +114,14 @@ class PairReader:
         images = decode(set(used.tolist()))
         h, inlier_ratio = camera_of_pairs(clip.camera, dict(zip(used.tolist(), images, strict=True)), first, second)
         starts, ends = t_s[first], t_s[second]
-        label = self.labels.of(clip.row.clip_id, clip.truth, starts, ends) if self.labels.width else None
+        known = {"label": self.labels.of(clip.row.clip_id, clip.truth, starts, ends)} if self.labels.width else {}
         first, second = where[: len(first)], where[len(first) :]
         luma = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
         motion = [cv2.absdiff(luma[i], luma[j]).mean() for i, j in zip(first.tolist(), second.tolist(), strict=True)]
-        table = PairTable.of(
-            self.config, resize_frames(images, self.config.image_size), first, second, starts, ends - starts, h
-        )
-        table = dataclasses.replace(table, camera_inlier_ratio=inlier_ratio, motion=np.asarray(motion, np.float32))
-        return self.with_features(table if label is None else dataclasses.replace(table, label=label))
+        known |= {"camera_inlier_ratio": inlier_ratio, "motion": np.asarray(motion, np.float32)}
+        frames = resize_frames(images, self.config.image_size)
+        table = PairTable.of(self.config, frames, first, second, starts, ends - starts, h, **known)
+        return self.with_features(table)
 
     def prepare(self, clip: StoredClip) -> PairBatch | SkippedClip:
         """What a thread does for a model: decode, resize, undo the camera, optical flow."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,22 +59,25 @@ class PairTable:
         t_s: NDArray[np.floating],
         gap_s: NDArray[np.floating],
         camera: NDArray[np.floating],
+        **known: NDArray[np.float32],
     ) -> PairTable:
-        """Pairs of one clip of which no more is known."""
-        count = len(first)
-        nothing = np.zeros(count, np.float32)
+        """Pairs of one clip, with what more is known of them."""
+        nothing = np.zeros(len(first), np.float32)
+        rest: dict[str, Any] = {
+            "camera_inlier_ratio": nothing,
+            "motion": nothing,
+            "label": nothing[:, None][:, :0],
+        } | known
         return PairTable(
             config=config,
             frames=frames,
             first=first,
             second=second,
-            clip=np.zeros(count, np.int64),
+            clip=np.zeros(len(first), np.int64),
             t_s=np.asarray(t_s, np.float64),
             gap_s=np.asarray(gap_s, np.float64),
             camera=np.asarray(camera),
-            camera_inlier_ratio=nothing,
-            motion=nothing,
-            label=np.zeros((count, 0), np.float32),
+            **rest,
         )
 
     def __len__(self) -> int:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from lapa.latents import LatentSample, Progress, rows_by_clip
+from lapa.latents import LatentSample, rows_by_clip
 from lapa.pairs.batch import PairBatch
 from lapa.pairs.pair import frames_at, resize_frames
 from lapa.pairs.reader import PairReader
+from lapa.reporting.settings import Progress
 
 THUMB = 64
 """Side of the images that the pixel baselines see."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from lapa.codes import CodeCounter, Codes, latent_health
-from lapa.latents import Latents, LatentSample, Progress
+from lapa.latents import Latents, LatentSample
 from lapa.model.checkpoint import load_lam, model_hash
 from lapa.model.lam import LatentActionModel, featurise_for
 from lapa.pairs.table import Featurise
@@ -29,7 +29,7 @@ from lapa.reporting.images import Images, TransferStrip
 from lapa.reporting.probes.baselines import ImageComponents
 from lapa.reporting.probes.camera import check_camera
 from lapa.reporting.probes.motion import Truth, choose_holdout, find_known_motion, probe_known_motion
-from lapa.reporting.settings import ReportSettings
+from lapa.reporting.settings import Progress, ReportSettings
 from lapa.reporting.survey import Survey, survey_clips
 from lapa.reporting.verdict import judge
 
@@ -147,7 +147,7 @@ def make_card(
     reason = "; ".join(notes) or "no clip of the corpus has ground truth"
     clock.lap("probe")
     progress("camera leakage", 0, 1)
-    camera = check_camera(sample, truth, principal.project(components), settings.probe)
+    camera = check_camera(sample, truth, principal.project(components), settings)
     clock.lap("camera leakage")
     progress("action transfer", 0, 1)
     transfer, strips, transfer_reason = _transfer(model, sample, seen, rng)
@@ -270,14 +270,11 @@ def _probes(
             trained=set(run.train_groups),
             held_out=set(run.held_out_groups),
             patterns=settings.test_groups if number == 0 else (),
-            folds=settings.probe.folds,
             seed=settings.seed,
         )
 
         def on_feature(name: str, body: str = body) -> None:
             progress(f"probe {body}: {name}", 0, 1)
 
-        probes[body] = probe_known_motion(
-            motion, sample, seen.thumbs, seen.untrained, holdout, settings.probe, on_feature
-        )
+        probes[body] = probe_known_motion(motion, sample, seen.thumbs, seen.untrained, holdout, settings, on_feature)
     return probes, notes

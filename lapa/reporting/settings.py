@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
-
-@dataclass(frozen=True)
-class ProbeSettings:
-    """What a probe is asked for."""
-
-    budgets: tuple[int, ...] = (64, 256, 1024)
-    """Numbers of labelled pairs to try beside all of them."""
-    draws: int = 10
-    """Random choices of the labelled pairs at each budget."""
-    bootstrap: int = 1000
-    """Resamples of the test groups behind each interval."""
-    folds: int = 5
-    """Of cross-validation over groups."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("draws", 1), ("bootstrap", 1), ("folds", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} {getattr(self, name)}: must be at least {least}")
-        if any(budget < 4 for budget in self.budgets):
-            raise ValueError(f"budgets {self.budgets}: each must be at least 4 labelled pairs")
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, of how many)."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +42,16 @@ class ReportSettings:
     """Of all that is drawn at random; the job's own --seed sets it."""
 
     def __post_init__(self) -> None:
-        for name, least in (("max_pairs", 100), ("max_clips", 2), ("untrained_seeds", 1), ("reconstructions", 8)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} {getattr(self, name)}: must be at least {least}")
-        self.probe  # noqa: B018 - its own checks
-
-    @property
-    def probe(self) -> ProbeSettings:
-        return ProbeSettings(self.budgets, self.draws, self.bootstrap, seed=self.seed)
+        least = {
+            "max_pairs": 100,
+            "max_clips": 2,
+            "untrained_seeds": 1,
+            "reconstructions": 8,
+            "draws": 1,
+            "bootstrap": 1,
+        }
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"{name} {getattr(self, name)}: must be at least {value}")
+        if any(budget < 4 for budget in self.budgets):
+            raise ValueError(f"budgets {self.budgets}: each must be at least 4 labelled pairs")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from lapa.latents import LatentSample, Progress
+from lapa.latents import LatentSample
 from lapa.model.lam import LatentActionModel
 from lapa.pairs.batch import PairBatch
 from lapa.pairs.reader import PairReader
@@ -18,7 +18,7 @@ from lapa.pairs.table import Featurise
 from lapa.reporting.atlas import spread_over_groups
 from lapa.reporting.clip_pairs import THUMB, read_pairs
 from lapa.reporting.probes.baselines import encode_pairs, untrained_models
-from lapa.reporting.settings import ReportSettings
+from lapa.reporting.settings import Progress, ReportSettings
 
 MAX_ENDS = 400
 """Clips whose first and last frames are kept to stand for cuts; bounds memory."""

@@ -20,15 +20,14 @@ from jobs.cli import main
 from jobs.commands.report import ReportConfig, run
 from lapa.latents import LatentKey, Latents
 from lapa.model.checkpoint import load_lam, model_hash, save_lam
-from lapa.model.config import LamConfig
+from lapa.model.config import LamConfig, QuantiserConfig
 from lapa.model.lam import LatentActionModel
-from lapa.model.quantiser_config import QuantiserConfig
 from lapa.pairs.config import PairConfig
 from lapa.reporting.card import Card
 from lapa.reporting.checks.reconstruction import cut_pairs, other_pairs, psnr
 from lapa.reporting.measure import RunFacts, make_card, report, training_pairs
 from lapa.reporting.probes.motion import choose_holdout
-from lapa.reporting.settings import ProbeSettings, ReportSettings
+from lapa.reporting.settings import ReportSettings
 from tests.builders.latents import pairs_at, write_made_part
 from tests.builders.videos import textured
 
@@ -298,7 +297,7 @@ def test_named_test_groups_and_a_warning_where_they_were_trained_on() -> None:
     groups = np.repeat([f"set/episode_{k}" for k in range(6)], 5)
     names = set(groups)
     kept = {"set/episode_4", "set/episode_5"}
-    common = {"folds": 5, "seed": 0}
+    common = {"seed": 0}
     plain = choose_holdout(groups, trained=names - kept, held_out=kept, patterns=(), **common)
     assert plain.kind == "held out of training" and not plain.warnings and set(plain.test_groups) == kept
     named = choose_holdout(groups, trained=names - kept, held_out=kept, patterns=("*_[01]",), **common)
@@ -374,4 +373,4 @@ def test_wrong_use_is_told_in_one_line(
     with pytest.raises(ValueError, match="max_pairs 5"):
         ReportSettings(max_pairs=5)
     with pytest.raises(ValueError, match="bootstrap 0"):
-        ProbeSettings(bootstrap=0)
+        ReportSettings(bootstrap=0)

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from lapa.model.checkpoint import initialise_from, load_lam, model_hash, save_lam
-from lapa.model.config import LamConfig
+from lapa.model.config import LamConfig, QuantiserConfig
 from lapa.model.decoder import FrameDecoder
 from lapa.model.encoder import WayIn
 from lapa.model.kinds import CONDITIONS, POOLS, WAYS_IN
 from lapa.model.lam import LatentActionModel
 from lapa.model.pools import Pool
-from lapa.model.quantiser_config import QuantiserConfig
 from lapa.pairs.batch import PairBatch
 from lapa.pairs.pair import STABILISED
 from lapa.recipes import DEBUG, RECIPES

@@ -20,7 +20,7 @@ from lapa.reporting.probes.probe import (
     run_probe,
 )
 from lapa.reporting.probes.ridge import ALPHAS, assign_folds, coordinates_of, fit_ridge, ridge_path
-from lapa.reporting.settings import ProbeSettings
+from lapa.reporting.settings import ReportSettings
 
 
 def data(groups: int = 20, each: int = 30, dim: int = 12, out: int = 3, noise: float = 0.5, seed: int = 0):
@@ -53,7 +53,7 @@ def test_a_fit_with_its_own_offset_predicts_as_scikit_learn() -> None:
 
 def test_penalty_is_the_best_of_a_slow_grouped_search() -> None:
     x, y, names = data(groups=6, each=5, dim=25, noise=3.0)
-    fold_of = assign_folds(names, 5, np.random.default_rng(0))
+    fold_of = assign_folds(names, np.random.default_rng(0))
     z = (x - x.mean(0)) / np.sqrt((x.std(0) ** 2).mean())
     errors = []
     for alpha in ALPHAS:
@@ -116,7 +116,7 @@ def test_a_known_relation_is_found_and_a_shuffled_one_is_not() -> None:
     mixed = x[rng.permutation(len(x))]
     splits = held_out_split(names, {"episode_00", "episode_07", "episode_13"})
     features = {"latent": lambda split: [x], "shuffled": lambda split: [mixed]}
-    found = run_probe(features, y, names, splits, ProbeSettings(budgets=(64,), draws=3, bootstrap=200))
+    found = run_probe(features, y, names, splits, ReportSettings(budgets=(64,), draws=3, bootstrap=200))
     scores = found.all_labels.scores
     assert scores["latent"].r2_mean > 0.999
     assert abs(scores["shuffled"].r2_mean) < 0.1
@@ -146,7 +146,7 @@ def test_r2_and_its_resamples_are_those_of_the_pairs_themselves() -> None:
 
 def test_no_group_is_on_both_sides_and_every_group_is_tested_once() -> None:
     _, _, names = data(groups=7, each=4)
-    splits = k_fold_splits(names, 5, seed=2)
+    splits = k_fold_splits(names, seed=2)
     tested: list[str] = []
     for split in splits:
         assert not set(names[split.train]) & set(names[split.test])
@@ -154,7 +154,7 @@ def test_no_group_is_on_both_sides_and_every_group_is_tested_once() -> None:
         tested += sorted(set(names[split.test]))
     assert sorted(tested) == sorted(set(names))
     with pytest.raises(ValueError, match="one group only"):
-        k_fold_splits(np.array(["a", "a"]), 5, seed=0)
+        k_fold_splits(np.array(["a", "a"]), seed=0)
 
 
 def test_what_a_group_knows_by_heart_is_worth_nothing_on_another() -> None:
@@ -163,7 +163,7 @@ def test_what_a_group_knows_by_heart_is_worth_nothing_on_another() -> None:
     names = np.repeat(np.arange(20).astype(str), 20)
     x = np.eye(20)[names.astype(int)] + 0.01 * rng.normal(size=(400, 20))
     y = np.repeat(rng.normal(size=(20, 2)), 20, axis=0) + 0.1 * rng.normal(size=(400, 2))
-    found = run_probe({"latent": lambda split: [x]}, y, names, k_fold_splits(names, 5, 0), ProbeSettings(budgets=()))
+    found = run_probe({"latent": lambda split: [x]}, y, names, k_fold_splits(names, 0), ReportSettings(budgets=()))
     assert found.all_labels.scores["latent"].r2_mean < 0.1
     leaky = Ridge(alpha=1e-3).fit(x[::2], y[::2]).score(x[1::2], y[1::2])
     assert leaky > 0.8
@@ -171,14 +171,14 @@ def test_what_a_group_knows_by_heart_is_worth_nothing_on_another() -> None:
 
 def test_budgets_take_that_many_labels() -> None:
     x, y, names = data()
-    settings = ProbeSettings(budgets=(16, 64, 100000), draws=4, bootstrap=50)
+    settings = ReportSettings(budgets=(16, 64, 100000), draws=4, bootstrap=50)
     splits = held_out_split(names, {"episode_00", "episode_01"})
     found = run_probe({"latent": lambda split: [x]}, y, names, splits, settings)
     assert [fewer.labels for fewer in found.budgets] == [16, 64]
     assert found.skipped_budgets == [100000]
     assert found.budgets[0].scores["latent"].r2_mean < found.budgets[1].scores["latent"].r2_mean
     with pytest.raises(ValueError, match="at least 4"):
-        ProbeSettings(budgets=(2,))
+        ReportSettings(budgets=(2,))
 
 
 def test_no_label_of_a_tested_episode_is_fitted_on() -> None:
@@ -186,7 +186,7 @@ def test_no_label_of_a_tested_episode_is_fitted_on() -> None:
     of (e - d)^2 + (e + d)^2 over the tested pairs is that of 2 e^2 + 2 d^2, whatever the errors e are."""
     x, y, names = data()
     held_out, shift = np.isin(names, ["episode_00", "episode_01"]), 10.0
-    settings = ProbeSettings(budgets=(16, 64), draws=3, bootstrap=5)
+    settings = ReportSettings(budgets=(16, 64), draws=3, bootstrap=5)
 
     def r2(d: float) -> np.ndarray:
         y_poisoned = y + d * held_out[:, None]
@@ -214,8 +214,8 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
             {"latent": lambda split: [x]},
             y,
             names,
-            k_fold_splits(names, 4, 0),
-            ProbeSettings(budgets=(32,), draws=3, bootstrap=100, seed=seed),
+            k_fold_splits(names, 0),
+            ReportSettings(budgets=(32,), draws=3, bootstrap=100, seed=seed),
         )
         for seed in (1, 1, 2)
     )
@@ -235,7 +235,7 @@ def test_intervals_cover_the_true_r2() -> None:
         names = np.repeat(np.arange(40).astype(str), 25)
         x = own.normal(size=(1000, 6))
         y = x @ w + 2.0 * own.normal(size=(1000, 1))
-        settings = ProbeSettings(budgets=(), bootstrap=200, seed=trial)
+        settings = ReportSettings(budgets=(), bootstrap=200, seed=trial)
         held_out = set(np.arange(20).astype(str))
         found = run_probe({"latent": lambda split, x=x: [x]}, y, names, held_out_split(names, held_out), settings)
         low, high = found.all_labels.scores["latent"].ci95
@@ -248,7 +248,7 @@ def test_the_interval_of_a_difference_is_paired() -> None:
     x, y, names = data(noise=4.0)
     worse = x + 0.05 * np.random.default_rng(1).normal(size=x.shape)
     features = {"latent": lambda split: [x], "pca": lambda split: [worse]}
-    found = run_probe(features, y, names, k_fold_splits(names, 5, 0), ProbeSettings(budgets=(), bootstrap=300))
+    found = run_probe(features, y, names, k_fold_splits(names, 0), ReportSettings(budgets=(), bootstrap=300))
     low, high = found.all_labels.difference["pca"].ci95
     wide_low, wide_high = found.all_labels.scores["latent"].ci95
     assert high - low < 0.3 * (wide_high - wide_low)

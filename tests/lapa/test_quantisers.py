@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from lapa.model.checkpoint import load_lam, save_lam
-from lapa.model.config import LamConfig
+from lapa.model.config import LamConfig, QuantiserConfig
 from lapa.model.lam import LatentActionModel
 from lapa.model.quantiser import Quantised, Quantiser
-from lapa.model.quantiser_config import QuantiserConfig
 from lapa.model.quantisers import (
     TwoStageQuantiser,
     build_quantiser,
@@ -225,7 +224,7 @@ RANK = """
 import sys
 import torch
 import torch.distributed as dist
-from lapa.model.quantiser_config import QuantiserConfig
+from lapa.model.config import QuantiserConfig
 from lapa.model.quantisers import build_quantiser
 
 folder, rank = sys.argv[1], int(sys.argv[2])

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lapa.model.config import LamConfig
+from lapa.model.config import LamConfig, QuantiserConfig
 from lapa.model.lam import LatentActionModel
-from lapa.model.quantiser_config import QuantiserConfig
 from lapa.pairs.batch import Augmentation, PairBatch
 from lapa.recipes import DEBUG
 from lapa.training import LamTraining

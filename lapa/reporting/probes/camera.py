@@ -14,7 +14,7 @@ from lapa.reporting.card import CameraProbe, MeanScore
 from lapa.reporting.probes.baselines import fixed, shuffled
 from lapa.reporting.probes.motion import Truth, relative_motion
 from lapa.reporting.probes.probe import k_fold_splits, run_probe
-from lapa.reporting.settings import ProbeSettings
+from lapa.reporting.settings import ReportSettings
 
 KNOWN = "camera.motion"
 """Feature of the ground truth that holds the camera's own motion."""
@@ -46,7 +46,7 @@ def moving_columns(values: NDArray[np.floating], least: Sequence[float]) -> list
     return [int(k) for k in np.flatnonzero(spread > np.asarray(least))]
 
 
-def check_camera(sample: LatentSample, truth: Truth, pca: NDArray[np.float32], settings: ProbeSettings) -> CameraProbe:
+def check_camera(sample: LatentSample, truth: Truth, pca: NDArray[np.float32], settings: ReportSettings) -> CameraProbe:
     """R2 from the latent to the camera's motion as tracking measured it, and as the recording knows it.
 
     `pca` [N, D]: the difference images' principal components, beside which the latent is set.
@@ -78,7 +78,7 @@ def _probe_motion(
     values: NDArray[np.float64],
     names: Sequence[str],
     least: Sequence[float],
-    settings: ProbeSettings,
+    settings: ReportSettings,
 ) -> CameraProbe:
     """`values` [P, K]: the camera's motion of `rows` of the sample."""
     if len(rows) > MAX_PAIRS:
@@ -92,7 +92,7 @@ def _probe_motion(
     if not columns:
         return CameraProbe(None, None, "the camera stands still")
     # Each video in turn: those held out of training are few, and their camera may stand still.
-    splits = k_fold_splits(groups, settings.folds, settings.seed)
+    splits = k_fold_splits(groups, settings.seed)
     latent = sample.latent[rows]
     features = {"latent": fixed(latent), "pca": fixed(pca[rows]), "shuffled": shuffled(latent, settings.seed, 1)}
     low, high = np.percentile(values[splits[0].train][:, columns], WINSOR, axis=0)

@@ -16,7 +16,7 @@ from lapa.reporting.atlas import neighbour_agreement
 from lapa.reporting.card import HoldoutKind, Probe
 from lapa.reporting.probes.baselines import ImageComponents, fixed, shuffled
 from lapa.reporting.probes.probe import Feature, Split, held_out_split, k_fold_splits, run_probe
-from lapa.reporting.settings import ProbeSettings
+from lapa.reporting.settings import ReportSettings
 
 STATE = "observation.state"
 ACTION = "action"
@@ -177,7 +177,6 @@ def choose_holdout(
     trained: set[str],
     held_out: set[str],
     patterns: Sequence[str],
-    folds: int,
     seed: int,
 ) -> Holdout:
     """Whole groups to test on: those that `patterns` (globs) name, else those held out of training, else each in turn.
@@ -208,7 +207,7 @@ def choose_holdout(
         kind, splits = "held out of training", held_out_split(groups, test)
     else:
         test = set(names)
-        kind, splits = "k-fold", k_fold_splits(groups, folds, seed)
+        kind, splits = "k-fold", k_fold_splits(groups, seed)
         if test & trained:
             warnings.append(
                 f"Only {len(set(names) & held_out)} of {len(names)} episodes with known actions were held out of "
@@ -246,7 +245,7 @@ def probe_known_motion(
     thumbs: NDArray[np.uint8],
     untrained: Sequence[NDArray[np.float32]],
     holdout: Holdout,
-    settings: ProbeSettings,
+    settings: ReportSettings,
     progress: Callable[[str], None] | None = None,
 ) -> Probe:
     """The probe of this motion: the latents beside the baselines."""

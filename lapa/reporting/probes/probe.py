@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lapa.reporting.card import Difference, Interval, Readout, Score
 from lapa.reporting.probes.ridge import RidgeFit, assign_folds, coordinates_of, fit_ridge
-from lapa.reporting.settings import ProbeSettings
+from lapa.reporting.settings import ReportSettings
 
 Array = NDArray[np.float64]
 Feature = Callable[["Split"], Sequence[NDArray[np.floating]]]
@@ -39,12 +39,12 @@ def held_out_split(groups: NDArray[Any], held_out: set[str]) -> list[Split]:
     return [Split(~test, test)]
 
 
-def k_fold_splits(groups: NDArray[Any], folds: int, seed: int) -> list[Split]:
+def k_fold_splits(groups: NDArray[Any], seed: int) -> list[Split]:
     """Every group tested once; each fold is fitted on the groups of the others.
 
     Raises ValueError with fewer than two groups.
     """
-    fold_of = assign_folds(groups, folds, np.random.default_rng(seed))
+    fold_of = assign_folds(groups, np.random.default_rng(seed))
     if fold_of.max(initial=0) < 1:
         raise ValueError("one group only: nothing can be held out; ingest more than one episode with known actions")
     return [Split(fold_of != fold, fold_of == fold) for fold in range(int(fold_of.max()) + 1)]
@@ -108,7 +108,7 @@ def run_probe(
     y: NDArray[np.floating],
     groups: NDArray[Any],
     splits: Sequence[Split],
-    settings: ProbeSettings,
+    settings: ReportSettings,
     progress: Callable[[str], None] | None = None,
 ) -> Readouts:
     """Probes each feature for y [N, K] and compares all with "latent", which is one of them.
@@ -155,7 +155,7 @@ def _fit_and_test(
     splits: Sequence[Split],
     labelled: Mapping[int, Sequence[Sequence[NDArray[np.int64]]]],
     bank: TestGroups,
-    settings: ProbeSettings,
+    settings: ReportSettings,
 ) -> tuple[dict[int, Array], RidgeFit]:
     """Budget -> squared error [draws, variants, G, K], and the last fit with all labels."""
     sums: dict[int, dict[tuple[int, int], Array]] = {budget: {} for budget in labelled}
@@ -170,7 +170,6 @@ def _fit_and_test(
                         values[chosen],
                         y[chosen],
                         groups[chosen],
-                        folds=settings.folds,
                         seed=settings.seed,
                         coordinates=coordinates,
                     )

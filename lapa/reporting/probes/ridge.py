@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 ALPHAS = 10.0 ** np.arange(-3.0, 6.5, 0.5)
+FOLDS = 5
+"""Of cross-validation over groups."""
 FLOOR = 1e-3
 """Directions whose deviation is below this share of the overall (whitening: of the largest) are treated as if it were
 this."""
@@ -82,12 +84,12 @@ class RidgeFit:
         return (np.asarray(x, np.float64) - self.shift) @ self.weights + self.offset
 
 
-def assign_folds(groups: NDArray[Any], folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def assign_folds(groups: NDArray[Any], rng: np.random.Generator) -> NDArray[np.int64]:
     """Fold of each pair [N]: whole groups, the largest first, each to the fold that has fewest pairs."""
     names, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
     order = rng.permutation(len(names))
     order = order[np.argsort(-counts[order], kind="stable")]
-    filled = np.zeros(min(folds, len(names)), np.int64)
+    filled = np.zeros(min(FOLDS, len(names)), np.int64)
     fold_of_group = np.zeros(len(names), np.int64)
     for group in order:
         fold_of_group[group] = filled.argmin()
@@ -113,7 +115,6 @@ def fit_ridge(
     y: NDArray[np.floating],
     groups: NDArray[Any],
     *,
-    folds: int = 5,
     seed: int = 0,
     coordinates: Coordinates | None = None,
 ) -> RidgeFit:
@@ -125,7 +126,7 @@ def fit_ridge(
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     ways = coordinates_of(x) if coordinates is None else coordinates
     units = groups if len(np.unique(groups)) > 1 else np.arange(len(x))
-    fold_of = assign_folds(units, folds, np.random.default_rng(seed))
+    fold_of = assign_folds(units, np.random.default_rng(seed))
     weight = 1.0 / np.maximum(y.var(0), 1e-12 * max(float(y.var(0).max()), 1e-300))
     names = list(ways.maps)
     errors = np.zeros((len(names), len(ALPHAS)))
