@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-Tell = Callable[..., None]
-"""Called with (done, total), and where it changes `what` is being done."""
+Update = Callable[..., None]
+"""Called with (done, total), and with a description where that changes."""
 
 
 @contextmanager
-def bar(title: str, *, unit: str = "", quiet: bool = False, keep: bool = False) -> Iterator[Tell]:
+def bar(title: str, *, unit: str = "", quiet: bool = False, keep: bool = False) -> Iterator[Update]:
     """A bar on the terminal (its standard error), which is gone at the end unless `keep`."""
     columns = (
         TextColumn("{task.description:<26}"),
@@ -29,17 +29,10 @@ def bar(title: str, *, unit: str = "", quiet: bool = False, keep: bool = False) 
     with Progress(*columns, console=Console(stderr=True), transient=not keep, disable=quiet) as progress:
         task = progress.add_task(title, total=None)
 
-        def tell(done: int, total: int, what: str | None = None) -> None:
-            progress.update(task, completed=done, total=total or None, description=what)
+        def update(done: int, total: int, description: str | None = None) -> None:
+            progress.update(task, completed=done, total=total or None, description=description)
 
-        yield tell
-
-
-@contextmanager
-def decoding_bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for the pictures of one dataset."""
-    with bar(f"decoding {name}") as tell:
-        yield tell
+        yield update
 
 
 def print_ending(table: Table, summary: Mapping[str, Any], out: Path, totals: str = "") -> None:
@@ -53,25 +46,23 @@ def print_ending(table: Table, summary: Mapping[str, Any], out: Path, totals: st
 
 
 def print_training(summary: Mapping[str, Any], title: str, out: Path) -> None:
-    """Members with their shares and epochs, then the run and its held-out losses."""
-    members = Table(title=title, title_justify="left")
-    for column in ("member", "tier", "embodiment", "share", "samples", "epochs", "held out"):
-        members.add_column(column, justify="left" if column in ("member", "tier", "embodiment") else "right")
-    for member in summary["members"]:
-        members.add_row(
-            member["name"],
-            member["tier"],
-            member["embodiment"],
-            f"{member['share']:.1%}",
-            str(member["samples"]),
-            f"{member['epochs']:.1f}",
-            str(member["held_out_samples"]),
-        )
-    Console().print(members)
-    names = ("steps", "minutes", "samples_seen", "samples_per_s", "data_wait_share", "parameters", "trained_parameters")
-    run = Table(show_header=False)
-    for name in names:
-        run.add_row(name, str(summary[name]))
-    for name, value in summary["held_out"].items():
-        run.add_row(f"held out: {name.removeprefix('val/')}", f"{value:.4f}")
-    print_ending(run, summary, out)
+    """Datasets with their shares and epochs, then the run and its held-out losses."""
+    datasets = Table(title=title, title_justify="left")
+    for column in ("dataset", "tier", "embodiment", "share", "samples", "epochs", "held out"):
+        datasets.add_column(column, justify="left" if column in ("dataset", "tier", "embodiment") else "right")
+    for found in summary["members"]:
+        names = (found[name] for name in ("name", "tier", "embodiment"))
+        counts = (f"{found['share']:.1%}", found["samples"], f"{found['epochs']:.1f}", found["held_out_samples"])
+        datasets.add_row(*names, *map(str, counts))
+    Console().print(datasets)
+    shown = ("steps", "minutes", "samples_seen", "samples_per_s", "data_wait_share", "parameters", "trained_parameters")
+    losses = {f"held out: {name.removeprefix('val/')}": f"{value:.4f}" for name, value in summary["held_out"].items()}
+    print_ending(facts_table("", {name: summary[name] for name in shown} | losses), summary, out)
+
+
+def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
+    """Names and what is known of them."""
+    table = Table(title=title or None, title_justify="left", show_header=False)
+    for name, value in facts.items():
+        table.add_row(name, str(value))
+    return table

@@ -16,7 +16,7 @@ from corpora.store.files import default_cache
 from corpora.store.run import BUDGET, TRAINING, Run, process_rank
 from flare.targets import TargetEncoder, TargetShape, build_target
 from jobs.budget import with_budget
-from jobs.console import bar, decoding_bar, print_training
+from jobs.console import bar, print_training
 from jobs.policy_settings import TrainPolicy
 from jobs.trainer import fit
 from lapa.pairs.batches import loader_workers
@@ -67,18 +67,18 @@ def train_on(
         lightning.seed_everything(config.seed, workers=True, verbose=False)
         policy = load_policy(config.policy) if config.policy else build_policy(config.model)
         training = with_budget(config.training, config.steps, config.minutes)
-        members = open_mixture(
+        datasets = open_mixture(
             mixture,
             policy,
             seed=config.seed,
             future_s=training.alignment.future_s if training.flare else None,
             cache=config.cache,
-            progress=None if quiet else decoding_bar,
+            progress=None if quiet else lambda name: bar(f"decoding {name}"),
             **opening,
         )
         if policy.tunable:
             apply_tuning(policy, config.tuning, log=(lambda text: None) if quiet else print)
-        summary = train_policy(policy, members, training, run, seed=config.seed, cache=config.cache, quiet=quiet)
+        summary = train_policy(policy, datasets, training, run, seed=config.seed, cache=config.cache, quiet=quiet)
     if not quiet and process_rank() == 0:
         print_training(summary, f"giza {job}: {config.out}", config.out)
     return summary
@@ -86,7 +86,7 @@ def train_on(
 
 def train_policy(
     policy: Policy,
-    members: Sequence[TrainingDataset],
+    datasets: Sequence[TrainingDataset],
     training: PolicyTrainingConfig,
     run: Run,
     *,
@@ -98,23 +98,23 @@ def train_policy(
     """Trains (or resumes) and saves the averaged policy to the run's folder, as `from_pretrained` reads it. Returns the
     summary.
 
-    Raises ValueError for members that do not fit the policy, KeyboardInterrupt where it was stopped by hand.
+    Raises ValueError for datasets that do not fit the policy, KeyboardInterrupt where it was stopped by hand.
     """
     if training.flare and target is None:
-        target = flare_target(policy, training, cameras_of(members))
+        target = flare_target(policy, training, cameras_of(datasets))
     lightning.seed_everything(seed, workers=True, verbose=False)
-    names = [member.name for member in members]
+    names = [dataset.name for dataset in datasets]
     module = PolicyTraining(policy, training, seed=seed, member_names=names, target=target)
     look_up = None
     if training.cache_features and cacheable(policy):
-        with bar("features of the frozen model", quiet=quiet) as tell:
+        with bar("features of the frozen model", quiet=quiet) as progress:
             folder = (cache or default_cache()) / "features"
-            look_up = cached_features(policy, members, folder, cameras=cameras_of(members), progress=tell).tokens
+            look_up = cached_features(policy, datasets, folder, cameras=cameras_of(datasets), progress=progress).tokens
     batches = PolicyBatches(
-        members,
+        datasets,
         policy.config,
         batch_size=training.batch_size,
-        cameras=cameras_of(members),
+        cameras=cameras_of(datasets),
         seed=seed,
         rank=process_rank(),
         ranks=training.devices,
@@ -126,15 +126,15 @@ def train_policy(
         workers = loader_workers(training.workers)
         return DataLoader(batches, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
 
-    held = held_batches(
-        members,
+    held_out = held_batches(
+        datasets,
         policy.config,
         batch_size=training.batch_size,
-        cameras=cameras_of(members),
+        cameras=cameras_of(datasets),
         samples=training.val_samples,
         look_up=look_up,
     )
-    validation: DataLoader[Any] | None = DataLoader(held, batch_size=None) if held else None  # type: ignore[arg-type]
+    validation: DataLoader[Any] | None = DataLoader(held_out, batch_size=None) if held_out else None  # type: ignore[arg-type]
     module.train()  # Lightning keeps modes as they are, and a loaded policy is in evaluation mode
     with run.claim():
         took = fit(
@@ -158,7 +158,7 @@ def train_policy(
             "parameters": sum(p.numel() for p in policy.parameters()),
             "trained_parameters": sum(p.numel() for p in policy.parameters() if p.requires_grad),
             "members": [
-                _member_summary(batches, number, took.steps * training.accumulate) for number in range(len(names))
+                _dataset_summary(batches, number, took.steps * training.accumulate) for number in range(len(names))
             ],
             "held_out": {name: round(value, 6) for name, value in took.measured.items()},
         }
@@ -170,22 +170,22 @@ def train_policy(
         return run.finish(summary)
 
 
-def _member_summary(batches: PolicyBatches, number: int, batch_count: int) -> dict[str, Any]:
-    member = batches.datasets[number]
+def _dataset_summary(batches: PolicyBatches, number: int, batch_count: int) -> dict[str, Any]:
+    dataset = batches.datasets[number]
     return {
-        "name": member.name,
-        "tier": member.data.spec.tier,
-        "embodiment": member.data.spec.embodiment,
+        "name": dataset.name,
+        "tier": dataset.data.spec.tier,
+        "embodiment": dataset.data.spec.embodiment,
         "share": round(batches.order.shares[number], 5),
-        "samples": len(member.train),
-        "held_out_samples": len(member.held),
+        "samples": len(dataset.train),
+        "held_out_samples": len(dataset.held),
         "epochs": round(batches.order.epochs(batch_count)[number], 3),
     }
 
 
-def cameras_of(members: Sequence[TrainingDataset]) -> int:
+def cameras_of(datasets: Sequence[TrainingDataset]) -> int:
     """The most cameras that a dataset has."""
-    return max(len(member.data.cameras) for member in members)
+    return max(len(dataset.data.cameras) for dataset in datasets)
 
 
 def flare_target(policy: Policy, training: PolicyTrainingConfig, cameras: int) -> TargetEncoder:

@@ -1,4 +1,4 @@
-"""What the jobs that train a policy are told; imports no torch."""
+"""Settings of the jobs that train a policy; imports no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TrainPolicy:
     recipe: str = "small"
     """The policy (from scratch) and training that the other flags override."""
     cache: Path | None = None
-    """Folder for decoded pictures; default GIZA_CACHE, else the user's cache."""
+    """Folder for decoded images; default GIZA_CACHE, else the user's cache."""
     seed: int = 0
     """Of weights, order, noise and the held-out split."""
     steps: int | None = None

@@ -165,7 +165,7 @@ class StepCheckpoints(Checkpoint):
         stop = self._stop.is_set()
         due = self._step % self._steps == 0 or time.monotonic() - self._saved_s > CHECKPOINT_EVERY_S
         if trainer.world_size > 1:  # clocks differ, and so does when a signal comes; all save and stop at the same step
-            due, stop = (trainer.strategy.reduce_boolean_decision(said, all=False) for said in (due, stop))
+            due, stop = (trainer.strategy.reduce_boolean_decision(asked, all=False) for asked in (due, stop))
         if due or stop or trainer.should_stop or self._step == trainer.max_steps:
             trainer.save_checkpoint(self._path)
             self._saved_s = time.monotonic()

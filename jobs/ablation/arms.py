@@ -40,10 +40,10 @@ class Arm:
 
     def data(self, mixture: MixtureSpec) -> list[str]:
         """What it trains on, as a table says it: tiers from the top, of people's video also how it is used."""
-        told = sorted(mixture.datasets, key=lambda spec: -TIERS.index(spec.tier))
-        return list(dict.fromkeys(self._told(spec) for spec in told))
+        specs = sorted(mixture.datasets, key=lambda spec: -TIERS.index(spec.tier))
+        return list(dict.fromkeys(self._described(spec) for spec in specs))
 
-    def _told(self, spec: DatasetSpec) -> str:
+    def _described(self, spec: DatasetSpec) -> str:
         if spec.tier != "human":
             return spec.tier
         aligned = ", FLARE" if self.flare and spec.label.acts else ""

@@ -35,8 +35,8 @@ POLICY = dataclasses.replace(
     small=dataclasses.replace(SMALL_FLARE.small, dim=64, channels=(32, 48, 64), colour=0.2),
     dit=dataclasses.replace(SMALL_FLARE.dit, layers=2, heads=2, output_dim=64, future_layer=1),
 )
-"""The same for all arms: the small policy with 3 x 3 future tokens, on smaller pictures and half as wide, which takes three
-times as many steps in the same time. The state is hidden from half of the samples, or pictures are not looked at."""
+"""The same for all arms: the small policy with 3 x 3 future tokens, on smaller images and half as wide, which takes three
+times as many steps in the same time. The state is hidden from half of the samples, or images are not looked at."""
 
 
 @dataclass(frozen=True)
@@ -180,14 +180,14 @@ def _measure(config: AblateConfig, arms: Sequence[Arm]) -> tuple[dict[str, Any],
     result = gather(config, arms, plan)
     result["pyramid"] = {
         "tiers": [{"tier": tier, "hours": value} for tier, value in tiers.hours().items()],
-        "svg": _picture(arms, plan),
+        "svg": _drawing(arms, plan),
     }
     found = summarise(result, seed=config.seed)
     result["statistics"] = found.to_json()
     return result, found
 
 
-def _picture(arms: Sequence[Arm], plan: Mapping[str, Sequence[Plan]]) -> str | None:
+def _drawing(arms: Sequence[Arm], plan: Mapping[str, Sequence[Plan]]) -> str | None:
     """The pyramid of all that any arm but a control trains on, at the largest number of demonstrations."""
     most = [max(plan[arm.name], key=lambda found: found.demos) for arm in arms if not arm.is_control]
     below = {spec.name: spec for found in most for spec in found.base.datasets}

@@ -57,7 +57,7 @@ class TierData:
     people: int = 100
     """Of how many people each clip shows one, each in a room with objects of their own colours."""
     size: int = 64
-    """Pixels of all pictures."""
+    """Pixels of all images."""
     human_frame_every: int = 4
     """Control steps between two frames of people's video: 4 are 20 frames a second."""
     lam_steps: int = 1500

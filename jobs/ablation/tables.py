@@ -55,9 +55,9 @@ def _cell(statistics: Statistics, arm: str, demos: int) -> str:
 def control_words(comparison: Comparison) -> str:
     """What the control says of latents, beside the comparison itself."""
     meaning = {
-        "lifts": "what the latents say helps, not their pictures alone",
+        "lifts": "what the latents say helps, not their images alone",
         "lowers": "latents of other clips do better, so the latents mislead",
-        "no difference shown": "that the latents help, and not their pictures alone, is not shown",
+        "no difference shown": "that the latents help, and not their images alone, is not shown",
         "cannot tell": "the control is lacking",
     }
     return f"{verdict(comparison)}: {meaning[comparison.shown]}"

@@ -61,9 +61,9 @@ class BenchPolicyConfig:
     out: Path = Path("out/bench-policy")
     """Folder for bench.json."""
     cameras: int = 1
-    """Pictures of one observation."""
+    """Images of one observation."""
     source_size: int = 480
-    """Pixels of the camera's picture, which is resized in preprocessing."""
+    """Pixels of the camera's image, which is resized in preprocessing."""
     compiled: bool = True
     """Also with torch.compile."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -77,7 +77,7 @@ class BenchPolicyConfig:
     threads: int = 0
     """Cores of the model; 0: all."""
     seed: int = 0
-    """Of weights and pictures."""
+    """Of weights and images."""
 
     def __post_init__(self) -> None:
         for name in ("cameras", "source_size", "repeats"):

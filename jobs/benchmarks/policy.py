@@ -63,20 +63,20 @@ def _measure(
     """Medians in milliseconds: preprocess, system2, system1 (all steps), system1_step, chunk (all parts, as one)."""
     size, dtype = policy.config.image_size, next(policy.parameters()).dtype
     rng = np.random.default_rng(config.seed)
-    pictures = rng.integers(0, 256, (config.cameras, config.source_size, config.source_size, 3), np.uint8)
+    images = rng.integers(0, 256, (config.cameras, config.source_size, config.source_size, 3), np.uint8)
     mask = torch.ones(1, config.cameras, 1, dtype=torch.bool, device=device)
     state = torch.zeros(1, policy.config.max_state_dim, device=device, dtype=dtype)
     state_mask = torch.ones_like(state, dtype=torch.bool)
-    slot = torch.zeros(1, dtype=torch.long, device=device)
+    embodiment_id = torch.zeros(1, dtype=torch.long, device=device)
     dim = min(8, policy.config.max_action_dim)
     cv2.setNumThreads(1)
 
     def preprocess() -> torch.Tensor:
-        small = np.stack([fit_square(picture, size, "stretch") for picture in pictures])
+        small = np.stack([fit_square(image, size, "stretch") for image in images])
         return torch.from_numpy(small).permute(0, 3, 1, 2)[None, :, None].contiguous().to(device)
 
     think = prepare(lambda seen: policy.encode(seen, mask, ["pick up the cup"]))
-    sample = prepare(lambda tokens: policy.sample(tokens, state, state_mask, slot, dim))
+    sample = prepare(lambda tokens: policy.sample(tokens, state, state_mask, embodiment_id, dim))
 
     def synchronise() -> None:
         if device.type == "cuda":
@@ -121,7 +121,7 @@ def table(summary: dict[str, Any]) -> Table:
     columns = [name for name in ("eager", "compiled") if name in summary]
     for name in columns:
         result.add_column(name, justify="right")
-    for part, said in (
+    for part, title in (
         ("preprocess", "preprocess (resize)"),
         ("system2", "System 2"),
         ("system1", "System 1, all steps"),
@@ -129,6 +129,6 @@ def table(summary: dict[str, Any]) -> Table:
         ("chunk", "chunk"),
         ("chunks_per_s", "chunks/s"),
     ):
-        result.add_row(said, *(f"{summary[name][part]:.2f}" for name in columns))
+        result.add_row(title, *(f"{summary[name][part]:.2f}" for name in columns))
     result.caption = "published, other hardware: " + "; ".join(f"{name}: {ms} ms" for name, ms in PUBLISHED_MS.items())
     return result

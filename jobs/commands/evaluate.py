@@ -55,7 +55,7 @@ class EvaluateConfig:
     language_check: bool = False
     """With --metaworld: tell each start of the faucet tasks both instructions, and none."""
     size: int = 96
-    """With --metaworld: pixels of the rendered pictures, as the training data were rendered; the policy sees them resized."""
+    """With --metaworld: pixels of the rendered images, as the training data were rendered; the policy sees them resized."""
     camera: str = "head"
     """With --metaworld: the camera of the training data."""
     films: int = 1
@@ -65,7 +65,7 @@ class EvaluateConfig:
     slots: int = 6
     """With --metaworld: environments of each process that play side by side."""
     cache: Path | None = None
-    """Folder for decoded pictures; default GIZA_CACHE, else the user's cache."""
+    """Folder for decoded images; default GIZA_CACHE, else the user's cache."""
     device: str = ""
     """cpu or cuda; default: the GPU where there is one."""
     threads: int = 0
@@ -166,7 +166,7 @@ def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint
     # one without rules is of a version that took displacements for targets
     if before.get("settings") == settings and "hold_still_is" in before:
         return before
-    with bar("open loop", quiet=quiet) as tell:
+    with bar("open loop", quiet=quiet) as progress:
         recorded = RecordedEpisodes(
             policy,
             embodiment,
@@ -175,10 +175,10 @@ def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint
             train_episodes=config.train_episodes,
             every=config.every,
             cache=config.cache,
-            progress=tell,
+            progress=progress,
         )
         found = measure_open_loop(
-            policy, embodiment, recorded, config.out, plots=config.plots, seed=config.seed, progress=tell
+            policy, embodiment, recorded, config.out, plots=config.plots, seed=config.seed, progress=progress
         )
     return {"settings": settings, **plain(found.to_json())}
 
@@ -200,7 +200,7 @@ def _closed_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerpri
         slots=config.slots,
         seed=config.seed,
     )
-    with bar("rollouts", quiet=quiet) as tell:
+    with bar("rollouts", quiet=quiet) as progress:
         return closed_loop(
             metaworld_act(policy, embodiment, seed=config.seed),
             settings,
@@ -208,7 +208,7 @@ def _closed_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerpri
             config.out,
             step_s=policy.embodiment(embodiment).step_s,
             history_s=policy.config.history_s,
-            progress=tell,
+            progress=progress,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from jobs.cli import parse
-from jobs.console import bar, print_ending
+from jobs.console import bar, facts_table, print_ending
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,9 @@ def run(config: ExtractConfig) -> dict[str, Any]:
 
 def table(summary: dict[str, Any]) -> Table:
     """Rows, what was skipped and why, and the speeds."""
-    result = Table(title="giza extract", title_justify="left", show_header=False)
-    result.add_row("pairs", str(summary["pairs"]))
-    result.add_row("clips", str(summary["clips"]))
-    for reason, count in sorted(summary["skipped_reasons"].items()):
-        result.add_row(f"skipped: {reason}", str(count))
-    result.add_row("gap", f"{summary['gap_s']:g} s", end_section=True)
+    facts = {"pairs": summary["pairs"], "clips": summary["clips"]}
+    facts |= {f"skipped: {reason}": count for reason, count in sorted(summary["skipped_reasons"].items())}
+    facts["gap"] = f"{summary['gap_s']:g} s"
     for label, name in (
         ("pairs/s end to end", "pairs_per_s"),
         ("pairs/s decoding alone", "decode_pairs_per_s"),
@@ -79,8 +76,8 @@ def table(summary: dict[str, Any]) -> Table:
         ("peak memory, MB", "peak_memory_mb"),
     ):
         value = summary.get(name)
-        result.add_row(label, "-" if value is None else f"{value:.2f}" if value < 10 else f"{value:.0f}")
-    return result
+        facts[label] = "-" if value is None else f"{value:.2f}" if value < 10 else f"{value:.0f}"
+    return facts_table("giza extract", facts)
 
 
 def main(argv: Sequence[str]) -> None:

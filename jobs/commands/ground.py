@@ -34,9 +34,9 @@ class GroundConfig(TrainPolicy):
     held_episodes: str = ""
     """Hold these out; default: a tenth of the dataset, of the episodes not trained on where there are such."""
     embodiment: str = "new_embodiment"
-    """Slot of the robot; a new name takes a free slot."""
+    """The robot's; a new name takes a free one of the policy."""
     start_from: str | None = None
-    """Begin the slot's weights with those of this trained slot."""
+    """Begin the embodiment's weights with those of this trained one."""
     representation: str = "absolute"
     """absolute, delta or relative (to the state at the chunk's beginning)."""
     normalisation: str = "q01_q99"

@@ -33,9 +33,9 @@ class PyramidConfig:
     future_s: float = 0.8
     """Clips without labels: seconds to the frame that they are aligned with."""
     any_embodiment: bool = False
-    """Accept embodiments that the policy has no slot of yet; training adds them."""
+    """Accept embodiments that the policy does not have yet; training adds them."""
     light: bool = False
-    """A picture that stays light on a dark system."""
+    """A image that stays light on a dark system."""
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch_size < 0:

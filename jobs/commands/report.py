@@ -71,13 +71,13 @@ def run(config: ReportConfig) -> Card:
     )
     record = run.finished
     if record is None:
-        with bar("", quiet=False) as tell:
+        with bar("", quiet=False) as progress:
             card = report(
                 config.lam,
                 config.corpus,
                 config.latents,
                 settings,
-                progress=lambda what, done, total: tell(done, total, what),
+                progress=lambda what, done, total: progress(done, total, what),
             )
         inputs = {name: str(getattr(config, name)) for name in ("lam", "corpus", "latents")} | {"seed": config.seed}
         with run.claim():

@@ -1,7 +1,7 @@
 """The sample corpus that the repository ships, made by `python -m jobs.commands.sample_corpus --out corpora/sample`.
 
 Four LeRobot v3.0 datasets of the six default tasks: {robot, hand} x {still, moving}, 20 frames a second, 96 pixels. The
-hand's have pictures and instructions alone, as people's videos have; their actions, states and camera truth lie beside
+hand's have images and instructions alone, as people's videos have; their actions, states and camera truth lie beside
 them in `hand_still.truth.parquet` and `hand_moving.truth.parquet`. Each has a
 seed of its own: no two episodes are alike.
 """
@@ -34,7 +34,7 @@ class SampleCorpusConfig:
     episodes: int = 8
     """For each task and dataset."""
     size: int = 96
-    """Height and width of the picture in pixels."""
+    """Height and width of the image in pixels."""
     crf: int = 24
     """x264's constant rate factor."""
     seed: int = 100

@@ -46,7 +46,7 @@ class ServeConfig:
     protocol: Literal["n1.5", "n1.6", "n1.7"] = "n1.6"
     """Generation of clients that get_modality_config is written for; all of them are understood."""
     fit: Literal["stretch", "crop"] = "stretch"
-    """How pictures of another size become square; as in training."""
+    """How images of another size become square; as in training."""
     device: str = ""
     """cpu, cuda, cuda:1, ...; empty: cuda where there is one."""
     seed: int = 0
@@ -76,7 +76,7 @@ def run(config: ServeConfig) -> dict[str, Any]:
 
     device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
     policy = load_policy(config.policy).to(device).eval()
-    policy.embodiment(config.embodiment)  # a wrong name is told before anything else
+    policy.embodiment(config.embodiment)  # a wrong name is refused first of all
     if config.dual_rate_seconds:
         return measure_dual_rate(policy, config)
     return serve(policy, config)
@@ -143,7 +143,7 @@ def measure_dual_rate(policy: Policy, config: ServeConfig) -> dict[str, Any]:
 
 
 def made_up_observation(policy: Policy, embodiment: str, *, seed: int) -> Moment:
-    """Noise in the shapes of the policy's robot: pictures of every camera, and a state of zeros."""
+    """Noise in the shapes of the policy's robot: images of every camera, and a state of zeros."""
     import numpy as np
     import torch
 
@@ -152,12 +152,12 @@ def made_up_observation(policy: Policy, embodiment: str, *, seed: int) -> Moment
     facts, config = policy.embodiment(embodiment), policy.config
     shape = (len(facts.cameras), len(config.history_s))
     generator = torch.Generator().manual_seed(seed)
-    pictures = torch.randint(
+    images = torch.randint(
         0, 256, (*shape, 3, config.image_size, config.image_size), generator=generator, dtype=torch.uint8
     )
     state_dim = facts.action_space.state_dim
     state = np.zeros(state_dim, np.float32) if state_dim else None
-    return Moment(pictures, torch.ones(shape, dtype=torch.bool), "pick up the bottle", state)
+    return Moment(images, torch.ones(shape, dtype=torch.bool), "pick up the bottle", state)
 
 
 def _modality(path: Path | None) -> dict[str, Any] | None:

@@ -35,7 +35,7 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class SimulateConfig:
-    """Episodes of Meta-World's scripted experts, filmed."""
+    """Episodes of Meta-World's scripted experts, as video."""
 
     out: Path
     """Folder of the dataset; the same command again resumes."""
@@ -44,7 +44,7 @@ class SimulateConfig:
     episodes: int = 25
     """For each task."""
     size: int = 96
-    """Height and width of the picture in pixels."""
+    """Height and width of the image in pixels."""
     camera: str = HEAD_CAMERA
     """head (ours, upright), corner, corner2, corner3, corner4, topview or behindGripper (Meta-World's)."""
     appearance: Literal["robot", "hand"] = "robot"
@@ -52,7 +52,7 @@ class SimulateConfig:
     show_goal: bool = False
     """Draw the goal markers, which give the task away."""
     action_free: bool = False
-    """Write pictures and instructions only, as people's videos have: no action, state, success or camera truth."""
+    """Write images and instructions only, as people's videos have: no action, state, success or camera truth."""
     truth: Path | None = None
     """With --action-free: keep what was left out in this Parquet file, outside the dataset."""
     episode: Annotated[EpisodeSettings, tyro.conf.arg(name="")] = field(default_factory=EpisodeSettings)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from corpora.store.run import BUDGET, TRAINING, Run, process_rank
 from jobs.budget import check_budget, with_budget
 from jobs.cli import closest, parse
-from jobs.console import print_ending
+from jobs.console import facts_table, print_ending
 from lapa.model.config import LamConfig
 from lapa.pairs.config import LabelSpec
 from lapa.recipes import RECIPES, SMALL
@@ -86,10 +86,10 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
             f"model.pair.image_size {size} is larger than the corpus' {stored} px: ingest again with --size {size}, or "
             "choose a smaller model.pair.image_size"
         )
-    train_groups, held_groups = split_groups(
+    train_groups, held_out_groups = split_groups(
         corpus.clips, share=config.val_share, patterns=config.holdout, seed=config.seed
     )
-    if not held_groups:
+    if not held_out_groups:
         log.warning("only one source video: nothing is held out, so nothing says whether the model generalises")
     with torch.device("meta"):  # parts that do not fit together say so before anything is claimed or decoded
         LatentActionModel(config.model)
@@ -105,7 +105,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         return done
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     model_config = _with_labels(config, corpus)
-    held = set(held_groups)
+    held = set(held_out_groups)
     train_rows = [row for row in corpus.clips if row.group not in held]
     val_rows = [row for row in corpus.clips if row.group in held]
     labelled = {
@@ -142,7 +142,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         "seed": config.seed,
         "corpus": str(config.corpus),
         "train_groups": train_groups,
-        "held_out_groups": held_groups,
+        "held_out_groups": held_out_groups,
         "train_clips": len(train_rows),
         "labelled_clips": len(labelled),
         "labels": dataclasses.asdict(config.labels),
@@ -194,24 +194,10 @@ def _with_labels(config: TrainLamConfig, corpus: Corpus) -> LamConfig:
 
 
 def _print(summary: dict[str, Any], config: TrainLamConfig) -> None:
-    from rich.table import Table
-
-    table = Table(title=f"latent action model: {config.out}", show_header=False)
-    for name in (
-        "recipe",
-        "parameters",
-        "steps",
-        "minutes",
-        "pairs_seen",
-        "pairs_per_s",
-        "data_wait_share",
-        "train_clips",
-        "collapsed",
-    ):
-        table.add_row(name, str(summary[name]))
-    table.add_row("held-out videos", str(len(summary["held_out_groups"])))
-    for name, value in summary["validation"].items():
-        table.add_row(name, str(value))
+    shown = ("recipe", "parameters", "steps", "minutes", "pairs_seen", "pairs_per_s", "data_wait_share", "train_clips")
+    facts = {name: summary[name] for name in (*shown, "collapsed")}
+    facts["held-out videos"] = len(summary["held_out_groups"])
+    table = facts_table(f"latent action model: {config.out}", facts | summary["validation"])
     print_ending(table, summary, config.out)
 
 

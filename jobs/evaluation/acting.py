@@ -46,7 +46,7 @@ def embodiment_of(policy: Policy, name: str) -> str:
 
 
 def metaworld_act(policy: Policy, embodiment: str, *, seed: int = 0, fit: Fit = "stretch") -> Act:
-    """What `play` calls: pictures are resized as the training data were, noise is drawn from `seed` and the
+    """What `play` calls: images are resized as the training data were, noise is drawn from `seed` and the
     round. Raises ValueError for a policy of another robot or of several cameras."""
     facts = policy.embodiment(embodiment)
     widths = (facts.action_space.state_dim, facts.action_space.action_dim)
@@ -62,8 +62,8 @@ def metaworld_act(policy: Policy, embodiment: str, *, seed: int = 0, fit: Fit = 
         generator = torch.Generator().manual_seed(seed * 1_000_003 + seen.round)
         with torch.inference_mode():
             return policy.act_batch(
-                torch.from_numpy(resized(seen.pictures, size, fit)),
-                torch.from_numpy(seen.picture_mask),
+                torch.from_numpy(resized(seen.images, size, fit)),
+                torch.from_numpy(seen.image_mask),
                 seen.instruction,
                 seen.state if widths[0] else None,
                 embodiment,
@@ -73,10 +73,10 @@ def metaworld_act(policy: Policy, embodiment: str, *, seed: int = 0, fit: Fit = 
     return act
 
 
-def resized(pictures: NDArray[np.uint8], size: int, fit: Fit) -> NDArray[np.uint8]:
+def resized(images: NDArray[np.uint8], size: int, fit: Fit) -> NDArray[np.uint8]:
     """uint8 [B, V, T, 3, S, S] at another size."""
-    if pictures.shape[-2:] == (size, size):
-        return pictures
-    flat = pictures.reshape(-1, *pictures.shape[3:]).transpose(0, 2, 3, 1)
-    small = np.stack([fit_square(np.ascontiguousarray(picture), size, fit) for picture in flat])
-    return np.ascontiguousarray(small.transpose(0, 3, 1, 2)).reshape(*pictures.shape[:3], 3, size, size)
+    if images.shape[-2:] == (size, size):
+        return images
+    flat = images.reshape(-1, *images.shape[3:]).transpose(0, 2, 3, 1)
+    small = np.stack([fit_square(np.ascontiguousarray(image), size, fit) for image in flat])
+    return np.ascontiguousarray(small.transpose(0, 3, 1, 2)).reshape(*images.shape[:3], 3, size, size)

@@ -48,9 +48,9 @@ VIDEOS = "films"
 class Observations:
     """What a policy is shown of B environments that need their next chunk."""
 
-    pictures: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     """[B, 1, T, 3, S, S]: one camera, T frames, oldest first."""
-    picture_mask: NDArray[np.bool_]
+    image_mask: NDArray[np.bool_]
     """[B, 1, T]: False for a frame from before the initial state (its image is black)."""
     instruction: list[str]
     state: NDArray[np.float32]
@@ -233,10 +233,10 @@ def _common(settings: ClosedLoopSettings, step_s: float, history_s: Sequence[flo
 
 
 def _observations(observations: Sequence[Observation], number: int) -> Observations:
-    pictures = np.stack([observation.pictures for observation in observations])
+    images = np.stack([observation.images for observation in observations])
     return Observations(
-        pictures=np.ascontiguousarray(pictures.transpose(0, 1, 4, 2, 3))[:, None],
-        picture_mask=np.stack([observation.seen for observation in observations])[:, None],
+        images=np.ascontiguousarray(images.transpose(0, 1, 4, 2, 3))[:, None],
+        image_mask=np.stack([observation.seen for observation in observations])[:, None],
         instruction=[observation.instruction for observation in observations],
         state=np.stack([observation.state for observation in observations]),
         task=[observation.task for observation in observations],

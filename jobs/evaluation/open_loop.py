@@ -4,8 +4,8 @@ Arrays only. N samples (moments of held-out episodes), H steps of a chunk, Da di
 squared difference, averaged over the steps within the episode; "normalised" divides it by the dimension's variance in the
 training episodes, so that radians and gripper openings can be averaged. Intervals come from resampling episodes.
 
-What a robot is told that shall stand still shows in its data: an action may be a target or a displacement, and names and
-widths do not tell (a hand's pose [7] and its displacement [7] are alike in both).
+Which action holds a robot still follows from its data: an action may be a target or a displacement, and names and widths do
+not say which (a hand's pose [7] and its displacement [7] are alike in both).
 """
 
 from __future__ import annotations

@@ -65,8 +65,8 @@ def error_figure(result: OpenLoopResult) -> Figure:
     below = [f"\n(still: {STILL_TITLES[still[dim]]})" if still else "" for dim in shown]
     labels = [result.names[dim] + rule for dim, rule in zip(shown, below, strict=True)]
     dims.set_xticks(range(len(shown)), labels, rotation=30, ha="right")
-    held = f"; hold still is {describe_still(still)}" if still else ""
-    dims.set_title(f"by dimension, squared error / variance{held}")
+    rules = f"; hold still is {describe_still(still)}" if still else ""
+    dims.set_title(f"by dimension, squared error / variance{rules}")
     for axes in (overall, steps, dims):
         axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -18,7 +18,7 @@ from jobs.evaluation.statistics import Share, wilson
 FAUCET_TASKS = ("faucet-open", "faucet-close")
 _WAYS = {INSTRUCTIONS[task]: task.removeprefix("faucet-") for task in FAUCET_TASKS}
 ROLLOUT_FORMAT = 2
-"""Raised when the same policy would do otherwise from the same start: in 1 an environment that closed spoilt the pictures
+"""Raised when the same policy would do otherwise from the same start: in 1 an environment that closed spoilt the images
 of those that still played, so that its successes are void."""
 VIDEO_HZ = 20
 """Frames a second of the videos of rollouts."""
@@ -34,9 +34,9 @@ class Rollout:
     start_seed: int
     """Seed that the environment was reset with."""
     instruction: str
-    """What the policy was told."""
+    """The instruction that the policy was given."""
     success: bool
-    """Whether Meta-World's criterion of the task was met, whatever the policy was told."""
+    """Whether Meta-World's criterion of the task was met, whatever the instruction was."""
     turned: Literal["open", "close"] | None
     """Which way the faucet was turned first, past Meta-World's criterion of that way; None where there is none."""
     steps: int
@@ -51,7 +51,7 @@ class Rollout:
         return (self.task, self.start, self.instruction)
 
     @property
-    def as_told(self) -> bool:
+    def as_instructed(self) -> bool:
         """Whether what the instruction says was done: the faucet turned that way first, else the task's success."""
         return self.turned == _WAYS[self.instruction] if self.instruction in _WAYS else self.success
 
@@ -101,7 +101,7 @@ class RolloutLog:
 
 
 def success_shares(rollouts: Sequence[Rollout]) -> dict[str, Share]:
-    """Task -> share of successes, and "all"; of rollouts that were told their own task."""
+    """Task -> share of successes, and "all"; of rollouts whose instruction is their own task's."""
     own = [rollout for rollout in rollouts if rollout.instruction == INSTRUCTIONS[rollout.task]]
     shares = {}
     for task in (*dict.fromkeys(rollout.task for rollout in own), "all"):
@@ -111,7 +111,7 @@ def success_shares(rollouts: Sequence[Rollout]) -> dict[str, Share]:
 
 
 def language_instructions() -> dict[str, tuple[str, ...]]:
-    """For `play`: both faucet scenes, each told both instructions and nothing."""
+    """For `play`: both faucet scenes, each with both instructions and with none."""
     both = tuple(INSTRUCTIONS[task] for task in FAUCET_TASKS)
     return dict.fromkeys(FAUCET_TASKS, (*both, ""))
 
@@ -124,12 +124,12 @@ def language_shares(rollouts: Sequence[Rollout]) -> dict[str, Share]:
     half is chance for a policy that turns at all). `blank_turned`: without an instruction, turned either way.
     """
     faucets = [rollout for rollout in rollouts if rollout.task in FAUCET_TASKS]
-    told = [rollout for rollout in faucets if rollout.instruction in _WAYS]
+    instructed = [rollout for rollout in faucets if rollout.instruction in _WAYS]
     blank = [rollout for rollout in faucets if not rollout.instruction]
     trials = {
-        "compliance": [rollout.as_told for rollout in told],
+        "compliance": [rollout.as_instructed for rollout in instructed],
         **{
-            name: [rollout.as_told for rollout in told if _WAYS[rollout.instruction] == name]
+            name: [rollout.as_instructed for rollout in instructed if _WAYS[rollout.instruction] == name]
             for name in ("open", "close")
         },
         "blank": [rollout.turned == rollout.task.removeprefix("faucet-") for rollout in blank],

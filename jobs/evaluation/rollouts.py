@@ -32,7 +32,7 @@ class RolloutRequest(NamedTuple):
     start: int
     """Number of the initial state; the same number is the same state under every policy and instruction."""
     instruction: str
-    """What the policy is told."""
+    """The instruction that the policy is given."""
     video: bool = False
     """Bring its frames along."""
 
@@ -42,7 +42,7 @@ class RolloutSettings:
     """What the rollouts of one evaluation have in common."""
 
     look: Look
-    """How pictures are taken."""
+    """How images are taken."""
     execute: int
     """Steps of a chunk that are executed before the next is asked for."""
     repeat: int
@@ -54,7 +54,7 @@ class RolloutSettings:
     history_steps: tuple[int, ...]
     """Ages of the frames that the policy sees, in control steps, oldest first, the last 0."""
     video_every: int
-    """A recorded rollout keeps every k-th control step's picture."""
+    """A recorded rollout keeps every k-th control step's image."""
     expert: bool = False
     """Meta-World's script acts instead of a policy; nobody is asked."""
 
@@ -67,7 +67,7 @@ class Observation(NamedTuple):
     step: int
     """Control steps taken so far."""
     instruction: str
-    pictures: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     """[T, S, S, 3], oldest first."""
     seen: NDArray[np.bool_]
     """[T]: False for a frame from before the initial state."""
@@ -100,11 +100,11 @@ class _Playing:
         asked = not settings.expert and any((step + age) % period == 0 for age in settings.history_steps)
         if not (recorded or (asked and not self.over)):
             return
-        picture = self.env.render().copy()
+        image = self.env.render().copy()
         if recorded:
-            self.frames.append(picture)
+            self.frames.append(image)
         if asked:
-            self.seen[step] = picture
+            self.seen[step] = image
             oldest = step - settings.history_steps[0]
             self.seen = {at: kept for at, kept in self.seen.items() if at >= oldest}
 
@@ -112,9 +112,9 @@ class _Playing:
         step, request = self.env.steps, self.request
         present = self.seen[step]
         times = [step - age for age in self.settings.history_steps]
-        pictures = np.stack([self.seen[at] if at >= 0 else np.zeros_like(present) for at in times])
+        images = np.stack([self.seen[at] if at >= 0 else np.zeros_like(present) for at in times])
         seen = np.array([at >= 0 for at in times])
-        return Observation(request.task, request.start, step, request.instruction, pictures, seen, self.state)
+        return Observation(request.task, request.start, step, request.instruction, images, seen, self.state)
 
     def play(self, chunk: NDArray[np.floating[Any]]) -> None:
         for action in chunk[: self.settings.execute]:

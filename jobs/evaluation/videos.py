@@ -1,4 +1,4 @@
-"""Videos of rollouts, each with what was said and what came of it, and one contact sheet of them all."""
+"""Videos of rollouts, each with its instruction and its outcome, and one contact sheet of them all."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def write_video(folder: Path, rollout: Rollout) -> Path:
     caption = _caption(rollout)
     with EpisodeVideo(partial, VIDEO_HZ, VideoEncoding(crf=20, keyframe_frames=VIDEO_HZ)) as video:
         for frame in [*rollout.frames, *[rollout.frames[-1]] * (VIDEO_HZ // 2)]:
-            picture = cv2.resize(frame, (_WIDTH, _WIDTH), interpolation=cv2.INTER_CUBIC)
-            video.add(np.concatenate([caption, np.asarray(picture, np.uint8)]))
+            image = cv2.resize(frame, (_WIDTH, _WIDTH), interpolation=cv2.INTER_CUBIC)
+            video.add(np.concatenate([caption, np.asarray(image, np.uint8)]))
     partial.replace(path)
     return path
 
@@ -45,14 +45,14 @@ def write_video(folder: Path, rollout: Rollout) -> Path:
 def _caption(rollout: Rollout) -> NDArray[np.uint8]:
     """uint8 [_CAPTION, _WIDTH, 3]: task and initial state, outcome, and the instruction below."""
     canvas = np.full((_CAPTION, _WIDTH, 3), 24, np.uint8)
-    outcome = f"{_OUTCOME[rollout.as_told]} {rollout.seconds:.2f} s"
+    outcome = f"{_OUTCOME[rollout.as_instructed]} {rollout.seconds:.2f} s"
     if rollout.turned:
         outcome += f", turned {rollout.turned}"
     _write(
         canvas,
         f"{rollout.task} #{rollout.start}: {outcome}",
         14,
-        (130, 220, 150) if rollout.as_told else (250, 150, 140),
+        (130, 220, 150) if rollout.as_instructed else (250, 150, 140),
     )
     _write(canvas, f'"{rollout.instruction}"', 29, (225, 225, 225))
     return canvas
@@ -75,11 +75,11 @@ def contact_sheet(folder: Path, rollouts: Sequence[Rollout], path: Path, *, colu
         path_of_video = video_path(folder, rollout)
         if not path_of_video.is_file():
             continue
-        pictures = _pictures(path_of_video)[: -(VIDEO_HZ // 2)]
-        chosen = np.linspace(0, len(pictures) - 1, columns).round().astype(int)
+        images = _frames(path_of_video)[: -(VIDEO_HZ // 2)]
+        chosen = np.linspace(0, len(images) - 1, columns).round().astype(int)
         cells = []
         for number in chosen:
-            cell = cv2.resize(pictures[number][_CAPTION:], (size, size), interpolation=cv2.INTER_AREA)
+            cell = cv2.resize(images[number][_CAPTION:], (size, size), interpolation=cv2.INTER_AREA)
             cv2.putText(
                 cell,
                 f"{number / VIDEO_HZ:.1f} s",
@@ -92,11 +92,11 @@ def contact_sheet(folder: Path, rollouts: Sequence[Rollout], path: Path, *, colu
             )
             cells.append(np.asarray(cell, np.uint8))
         label = np.full((size, 190, 3), 250, np.uint8)
-        colour = _GOOD if rollout.as_told else _BAD
+        colour = _GOOD if rollout.as_instructed else _BAD
         label[:, :5] = colour
         _write(label, f"{rollout.task} #{rollout.start}", 24, (30, 30, 30), x=12)
         _write(label, f'"{rollout.instruction}"', 46, (90, 90, 90), x=12)
-        _write(label, _OUTCOME[rollout.as_told], 68, colour, x=12)
+        _write(label, _OUTCOME[rollout.as_instructed], 68, colour, x=12)
         if rollout.turned:
             _write(label, f"turned {rollout.turned}", 90, (30, 30, 30), x=12)
         rows.append(np.concatenate([label, *cells], 1))
@@ -106,6 +106,6 @@ def contact_sheet(folder: Path, rollouts: Sequence[Rollout], path: Path, *, colu
     return len(rows)
 
 
-def _pictures(path: Path) -> list[NDArray[np.uint8]]:
+def _frames(path: Path) -> list[NDArray[np.uint8]]:
     with av.open(str(path)) as container:
         return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in container.decode(video=0)]

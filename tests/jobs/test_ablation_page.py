@@ -112,7 +112,7 @@ def test_the_page_is_well_formed_and_says_what_was_found(tmp_path: Path) -> None
     for comparison in statistics.comparisons:
         if comparison.reference != "shuffled":
             assert verdict(comparison, brief=True) in plain
-    assert "what the latents say helps, not their pictures alone" in plain
+    assert "what the latents say helps, not their images alone" in plain
     for cell in statistics.success:
         assert plain.count(percent(cell.overall)) >= 1
         assert f"what {cell.arm} is" in text

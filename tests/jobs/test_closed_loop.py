@@ -219,19 +219,19 @@ def test_a_policy_sees_what_the_environment_shows_and_its_chunk_is_executed_as_i
     assert [now.round for now in seen] == [0, 1, 2]
     for row, level in ((0, 0.5), (1, -0.5)):
         env = MetaWorldEnv("drawer-open", LOOK)
-        states, pictures = [env.reset(rollouts[0].start_seed)], [env.render().copy()]
+        states, images = [env.reset(rollouts[0].start_seed)], [env.render().copy()]
         for step in range(15):
             level_now = np.linspace(0.2, 1, 4)[step % 6 // 2] * level
             states.append(env.step(level_now * np.array([1.0, 0.5, -0.3, 0.0])))
-            pictures.append(env.render().copy())
+            images.append(env.render().copy())
         env.close()
         for number, now in enumerate(seen):
-            assert now.pictures.shape == (2, 1, 2, 3, 32, 32) and now.state.dtype == np.float32
-            np.testing.assert_array_equal(now.picture_mask[row], [[number > 0, True]])
+            assert now.images.shape == (2, 1, 2, 3, 32, 32) and now.state.dtype == np.float32
+            np.testing.assert_array_equal(now.image_mask[row], [[number > 0, True]])
             np.testing.assert_allclose(now.state[row], states[6 * number], atol=1e-6)
-            np.testing.assert_array_equal(now.pictures[row, 0, 1].transpose(1, 2, 0), pictures[6 * number])
-            before = pictures[6 * number - 3] if number else np.zeros_like(pictures[0])
-            np.testing.assert_array_equal(now.pictures[row, 0, 0].transpose(1, 2, 0), before)
+            np.testing.assert_array_equal(now.images[row, 0, 1].transpose(1, 2, 0), images[6 * number])
+            before = images[6 * number - 3] if number else np.zeros_like(images[0])
+            np.testing.assert_array_equal(now.images[row, 0, 0].transpose(1, 2, 0), before)
 
 
 @needs_gl

@@ -75,7 +75,7 @@ def test_open_loop_as_a_user_calls_it(tmp_path: Path, capsys: pytest.CaptureFixt
     )
     plots = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.png")}
     assert set(plots) == {"open_loop_errors.png", "open_loop_episode_000001.png"}
-    main([*flags, "--cache", str(tmp_path / "nowhere")])  # nothing to do: not even pictures are decoded
+    main([*flags, "--cache", str(tmp_path / "nowhere")])  # nothing to do: not even images are decoded
     again = json.loads((tmp_path / "out" / "evaluation.json").read_text())["open_loop"]
     assert again == found and not (tmp_path / "nowhere").exists()
     assert plots == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.png")}
@@ -103,13 +103,13 @@ def test_latent_actions_are_no_robot_that_could_be_meant() -> None:
         embodiment_of(policy, "")
 
 
-def test_pictures_are_resized_each_for_itself() -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 1, 3, 3, 64, 64), np.uint8)
-    small = resized(pictures, 32, "stretch")
+def test_images_are_resized_each_for_itself() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 1, 3, 3, 64, 64), np.uint8)
+    small = resized(images, 32, "stretch")
     assert small.shape == (2, 1, 3, 3, 32, 32)
-    means = pictures.reshape(2, 1, 3, 3, 32, 2, 32, 2).mean((5, 7))
+    means = images.reshape(2, 1, 3, 3, 32, 2, 32, 2).mean((5, 7))
     assert np.abs(small - means).max() <= 1
-    assert resized(pictures, 64, "stretch") is pictures
+    assert resized(images, 64, "stretch") is images
 
 
 def test_a_closed_loop_of_void_rollouts_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
@@ -128,7 +128,7 @@ def test_a_closed_loop_of_void_rollouts_is_not_kept(caplog: pytest.LogCaptureFix
 
 @needs_gl
 @pytest.mark.gl
-def test_closed_loop_goes_on_where_it_was_and_films_what_it_did(tmp_path: Path) -> None:
+def test_closed_loop_goes_on_where_it_was_and_records_what_it_did(tmp_path: Path) -> None:
     policy, out = metaworld_policy(tmp_path / "policy"), tmp_path / "out"
     fields: dict = {"policy": str(policy), "out": out, "metaworld": True, "tasks": ("faucet-open",), "size": 32}
     fields |= {"max_steps": 16, "workers": 1, "language_check": True}
