@@ -204,7 +204,7 @@ class CollapseAlarm:
         if report.prediction_to_mean > self.max_prediction_to_mean and report.mean_baseline < self.max_mean_baseline:
             found.append(
                 f"predictions are the mean target (cosine {report.prediction_to_mean:.4f}, limit {self.max_prediction_to_mean}): "
-                "train longer, or check that the future tokens see the pictures"
+                "train longer, or check that the future tokens see the images"
             )
         return found
 

@@ -21,7 +21,7 @@ from jobs.policy_settings import TrainPolicy
 from jobs.trainer import fit
 from lapa.pairs.batches import loader_workers
 from vla.checkpoint import WEIGHTS, build_policy, load_policy
-from vla.data.loader import PolicyBatches, TrainingDataset, cacheable, cached_features, held_batches
+from vla.data.loader import PolicyBatches, TrainingDataset, cacheable, cached_features, held_out_batches
 from vla.data.open import open_mixture
 from vla.policy import Policy
 from vla.training import PolicyTraining
@@ -104,7 +104,7 @@ def train_policy(
         target = flare_target(policy, training, cameras_of(datasets))
     lightning.seed_everything(seed, workers=True, verbose=False)
     names = [dataset.name for dataset in datasets]
-    module = PolicyTraining(policy, training, seed=seed, member_names=names, target=target)
+    module = PolicyTraining(policy, training, seed=seed, dataset_names=names, target=target)
     look_up = None
     if training.cache_features and cacheable(policy):
         with bar("features of the frozen model", quiet=quiet) as progress:
@@ -126,7 +126,7 @@ def train_policy(
         workers = loader_workers(training.workers)
         return DataLoader(batches, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
 
-    held_out = held_batches(
+    held_out = held_out_batches(
         datasets,
         policy.config,
         batch_size=training.batch_size,
@@ -178,7 +178,7 @@ def _dataset_summary(batches: PolicyBatches, number: int, batch_count: int) -> d
         "embodiment": dataset.data.spec.embodiment,
         "share": round(batches.order.shares[number], 5),
         "samples": len(dataset.train),
-        "held_out_samples": len(dataset.held),
+        "held_out_samples": len(dataset.held_out),
         "epochs": round(batches.order.epochs(batch_count)[number], 3),
     }
 

@@ -11,14 +11,14 @@ from torch import Tensor
 class PolicyBatch(TypedDict, total=False):
     """B samples, V cameras, T frames of history (oldest first), S pixels, H steps, Ds and Da padded widths."""
 
-    pictures: Tensor
+    images: Tensor
     """uint8 [B, V, T, 3, S, S]."""
-    picture_mask: Tensor
+    image_mask: Tensor
     """bool [B, V, T]; False where a camera or a frame is missing."""
     instruction: list[str]
     """B texts, "" where there is none."""
     state: Tensor
-    """float32 [B, Ds], encoded by the embodiment's codec, 0 where padded."""
+    """float32 [B, Ds], encoded by the embodiment's action space, 0 where padded."""
     state_mask: Tensor
     """bool [B, Ds]; False throughout for a sample without a state."""
     action: Tensor
@@ -34,29 +34,29 @@ class PolicyBatch(TypedDict, total=False):
     align: Tensor
     """Optional: float32 [B], how much the alignment of the sample's dataset counts; 1 where it is absent."""
     features: Tensor
-    """Optional: the frozen backbone's tokens, float32 [B, N, D], instead of a look at the pictures."""
+    """Optional: the frozen backbone's tokens, float32 [B, N, D], instead of a look at the images."""
     feature_mask: Tensor
     """bool [B, N], with `features`."""
     feature_is_image: Tensor
     """bool [B, N], with `features`."""
-    member: Tensor
-    """int64 [B]."""
+    dataset: Tensor
+    """int64 [B]: which dataset of the training the sample is of."""
 
 
 def check_batch(batch: PolicyBatch, *, horizon: int, state_dim: int, action_dim: int) -> None:
     """Raises ValueError where the shapes of a batch do not fit each other or the policy."""
-    pictures = batch["pictures"]
-    size = len(pictures)
+    images = batch["images"]
+    size = len(images)
     wanted: dict[str, tuple[int, ...]] = {
-        "picture_mask": tuple(pictures.shape[:3]),
+        "image_mask": tuple(images.shape[:3]),
         "state": (size, state_dim),
         "state_mask": (size, state_dim),
         "action": (size, horizon, action_dim),
         "action_mask": (size, horizon, action_dim),
         "embodiment": (size,),
     }
-    if pictures.ndim != 6 or pictures.shape[3] != 3 or pictures.dtype != torch.uint8:
-        raise ValueError(f"pictures {pictures.dtype} {list(pictures.shape)}: must be uint8 [B, V, T, 3, S, S]")
+    if images.ndim != 6 or images.shape[3] != 3 or images.dtype != torch.uint8:
+        raise ValueError(f"images {images.dtype} {list(images.shape)}: must be uint8 [B, V, T, 3, S, S]")
     for name, shape in wanted.items():
         found = tuple(batch[name].shape)  # type: ignore[literal-required]
         if found != shape:

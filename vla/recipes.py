@@ -24,7 +24,7 @@ SMALL = PolicyConfig(
     dit=DitConfig(layers=4, heads=4, head_dim=32, output_dim=128, dropout=0.0),
     flow=FlowConfig(draws=2, middle=0.5, temperature=0.0, steps=1),
 )
-"""From scratch on two cores. It answers in one step from the middle of the noise, which half of its draws are trained for:
+"""From scratch on two cores. It predicts the conditional mean in one step, from zero noise, which half of its draws are trained for:
 EXPERIMENTS.md has what four steps do."""
 
 SMALL_FLARE = dataclasses.replace(SMALL, future_tokens=9, dit=dataclasses.replace(SMALL.dit, future_layer=3))

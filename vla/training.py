@@ -33,15 +33,15 @@ class PolicyTraining(lightning.LightningModule):
         training: PolicyTrainingConfig,
         *,
         seed: int = 0,
-        member_names: Sequence[str] = (),
+        dataset_names: Sequence[str] = (),
         target: TargetEncoder | None = None,
     ) -> None:
-        """`member_names`: what held-out losses are reported for; `target`: FLARE's target encoder, where wanted."""
+        """`dataset_names`: what held-out losses are reported for; `target`: FLARE's target encoder, where wanted."""
         super().__init__()
         self.policy = policy
         self.training_config = training
         self.seed = seed
-        self.member_names = list(member_names)
+        self.dataset_names = list(dataset_names)
         self.target = target
         self.head: AlignmentHead | None = None
         if target is not None:
@@ -87,7 +87,7 @@ class PolicyTraining(lightning.LightningModule):
     def _aligned(self, output: PolicyLoss, batch: PolicyBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Predictions and targets [B K, M, D], bool [B K], bool [B K, M]."""
         assert self.target is not None and self.head is not None and output.future_states is not None
-        seen = batch["picture_mask"][:, :, -1]
+        seen = batch["image_mask"][:, :, -1]
         targets, mask = self.target.of_batch(
             batch["future"], batch["instruction"], batch["has_future"], image_mask=seen
         )
@@ -104,11 +104,11 @@ class PolicyTraining(lightning.LightningModule):
     def _learning(self, learner: ActionAwareTraining, batch: PolicyBatch) -> Tensor:
         """The loss by which the target learns what matters to actions, of the present."""
         return learner(
-            batch["pictures"][:, :, -1],
+            batch["images"][:, :, -1],
             batch["instruction"],
             batch["action"],
             batch["action_mask"],
-            image_mask=batch["picture_mask"][:, :, -1],
+            image_mask=batch["image_mask"][:, :, -1],
             state=batch["state"].masked_fill(~batch["state_mask"], 0.0),
             embodiment=batch["embodiment"],
         )
@@ -174,15 +174,15 @@ class PolicyTraining(lightning.LightningModule):
         policy = self.averaged().eval()
         parts, output = self.losses(policy, batch)
         for number, loss, has in zip(
-            batch["member"].tolist(), output.action_loss.tolist(), output.has_action.tolist(), strict=True
+            batch["dataset"].tolist(), output.action_loss.tolist(), output.has_action.tolist(), strict=True
         ):
             if has:
-                self._held[f"action/{self.member_names[number]}"].append(loss)
+                self._held[f"action/{self.dataset_names[number]}"].append(loss)
         if self.target is not None and bool(batch["has_future"].any()):
             predicted, target, has_future, _ = self._aligned(output, batch)
-            seen = batch["picture_mask"][:, :, -1]
+            seen = batch["image_mask"][:, :, -1]
             present, _ = self.target.of_batch(
-                batch["pictures"][:, :, -1], batch["instruction"], batch["has_future"], image_mask=seen
+                batch["images"][:, :, -1], batch["instruction"], batch["has_future"], image_mask=seen
             )
             self.monitor.add(predicted.float(), target, has_future, present=present)
         if "target" in parts and bool(output.has_action.any()):

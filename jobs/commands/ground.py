@@ -70,7 +70,7 @@ def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
         paths=("data", "co_train", "action_parts"),
         job="ground",
         quiet=quiet,
-        held_episodes={DEMONSTRATIONS: config.held_episodes},
+        held_out_episodes={DEMONSTRATIONS: config.held_episodes},
         start_from={config.embodiment: config.start_from} if config.start_from else {},
     )
 

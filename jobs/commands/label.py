@@ -146,13 +146,13 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
 def _split(config: LabelConfig, quiet: bool) -> tuple[EpisodeSamples, NDArray[np.int64], NDArray[np.int64]]:
     """The robot's samples, and which of them are trained on and held out. Raises ValueError where there are none."""
     from jobs.console import bar
-    from vla.data.loader import held_groups
+    from vla.data.loader import held_out_groups
 
     with bar("decoding the robot's episodes", quiet=quiet) as tell:
         member = _robot(config, tell)
     usable = np.flatnonzero(member.has_future)
     groups = [member.groups[index] for index in usable.tolist()]
-    held = np.isin(groups, sorted(held_groups(groups, config.held_share, config.seed)))
+    held = np.isin(groups, sorted(held_out_groups(groups, config.held_share, config.seed)))
     if held.all():
         raise ValueError(
             f"robot '{config.robot}': no moment of its episodes has a picture {config.horizon} steps later; give a "

@@ -20,10 +20,10 @@ MODALITY = {
 }
 
 
-def expected(pictures: Any, instruction: list[str], state: Any) -> np.ndarray[Any, Any]:
+def expected(images: Any, instruction: list[str], state: Any) -> np.ndarray[Any, Any]:
     """Actions [B, H, Da]: step + state, the brightness of both cameras, and the instruction's length."""
     steps = np.arange(HORIZON)[None, :, None]
-    first, last = np.asarray(pictures[:, 0]), np.asarray(pictures[:, -1])
+    first, last = np.asarray(images[:, 0]), np.asarray(images[:, -1])
     columns = [
         np.asarray(state)[:, 0] + 10 * np.asarray(state)[:, 3],
         first[:, 0, 0].mean((1, 2)),
@@ -58,10 +58,10 @@ class FakePolicy:
         return self.facts
 
     def act_batch(
-        self, pictures: Any, picture_mask: Any, instruction: Any, state: Any, embodiment: str, *, generator: Any
+        self, images: Any, image_mask: Any, instruction: Any, state: Any, embodiment: str, *, generator: Any
     ) -> Any:
-        assert pictures.dtype == torch.uint8 and pictures.shape[1:] == (2, 2, 3, SIZE, SIZE)
-        assert picture_mask.dtype == torch.bool and picture_mask.shape == pictures.shape[:3] and picture_mask.all()
+        assert images.dtype == torch.uint8 and images.shape[1:] == (2, 2, 3, SIZE, SIZE)
+        assert image_mask.dtype == torch.bool and image_mask.shape == images.shape[:3] and image_mask.all()
         assert isinstance(state, np.ndarray) and state.dtype == np.float32
         self.noise.append(float(torch.rand((), generator=generator)))
-        return expected(pictures, instruction, state)
+        return expected(images, instruction, state)

@@ -63,8 +63,8 @@ def teach(policy: Policy, name: str, state_dim: int, action_dim: int, **options:
     return policy.embodiments[name]
 
 
-def some_pictures(batch: int, cameras: int = 1, history: int = 1, *, seed: int = 0) -> torch.Tensor:
-    """Smooth random pictures, uint8 [batch, cameras, history, 3, S, S]: noise would leave nothing to see."""
+def some_images(batch: int, cameras: int = 1, history: int = 1, *, seed: int = 0) -> torch.Tensor:
+    """Smooth random images, uint8 [batch, cameras, history, 3, S, S]: noise would leave nothing to see."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand((batch * cameras * history, 3, 4, 4), generator=generator)
     fine = nn.functional.interpolate(coarse, size=(SIZE, SIZE), mode="bilinear")
@@ -83,7 +83,7 @@ def batch_of(
     """Random samples, one for each slot, of these true widths (default: all of the padded width)."""
     generator = torch.Generator().manual_seed(seed)
     size, horizon = len(slots), config.horizon
-    pictures = some_pictures(size, cameras, len(config.history_s), seed=seed)
+    images = some_images(size, cameras, len(config.history_s), seed=seed)
     state = torch.zeros(size, config.max_state_dim)
     action = torch.zeros(size, horizon, config.max_action_dim)
     state_mask, action_mask = torch.zeros_like(state).bool(), torch.zeros_like(action).bool()
@@ -95,15 +95,15 @@ def batch_of(
         state_mask[row, :ds] = True
         action_mask[row, :, :da] = True
     return PolicyBatch(
-        pictures=pictures,
-        picture_mask=torch.ones(pictures.shape[:3], dtype=torch.bool),
+        images=images,
+        image_mask=torch.ones(images.shape[:3], dtype=torch.bool),
         instruction=[f"open drawer {row}" for row in range(size)],
         state=state,
         state_mask=state_mask,
         action=action,
         action_mask=action_mask,
         embodiment=torch.tensor(list(slots)),
-        future=some_pictures(size, cameras, 1, seed=seed + 1)[:, :, 0],
+        future=some_images(size, cameras, 1, seed=seed + 1)[:, :, 0],
         has_future=torch.ones(size, dtype=torch.bool),
         tier=torch.full((size,), 3),
         member=torch.zeros(size, dtype=torch.int64),

@@ -32,9 +32,9 @@ def client_of(server: PolicyServer, **settings: Any) -> PolicyClient:
 
 def observation(size: int = 2, seed: int = 0) -> dict[str, Any]:
     draw = np.random.default_rng(seed)
-    pictures = draw.integers(0, 255, (2, size, 2, SIZE, SIZE, 3), np.uint8)
+    images = draw.integers(0, 255, (2, size, 2, SIZE, SIZE, 3), np.uint8)
     return {
-        "video": {"ego_view": pictures[0], "wrist": pictures[1]},
+        "video": {"ego_view": images[0], "wrist": images[1]},
         "state": {
             "arm": draw.random((size, 1, 3)).astype(np.float32),
             "hand": draw.random((size, 1, 2)).astype(np.float32),
@@ -50,9 +50,9 @@ def flat(nested: dict[str, Any]) -> dict[str, Any]:
 
 def by_hand(nested: dict[str, Any]) -> np.ndarray[Any, Any]:
     """What the fake policy does with an observation, by the policy's order of cameras (wrist first) and dimensions."""
-    pictures = np.stack([nested["video"]["wrist"], nested["video"]["ego_view"]], 1).transpose(0, 1, 2, 5, 3, 4)
+    images = np.stack([nested["video"]["wrist"], nested["video"]["ego_view"]], 1).transpose(0, 1, 2, 5, 3, 4)
     state = np.concatenate([nested["state"]["arm"], nested["state"]["hand"]], -1)[:, 0]
-    return expected(pictures, [text[0] for text in nested["language"][KEY]], state)
+    return expected(images, [text[0] for text in nested["language"][KEY]], state)
 
 
 def raw_call(server: PolicyServer, message: bytes, *, correlate: bool = False) -> Any:

@@ -1,6 +1,6 @@
 """Tiny random vision-language models of the real classes with processors of their own: SmolVLM and Qwen3-VL, no hub needed.
 
-Both see pictures of 32 pixels as 4 tokens each and read text byte by byte.
+Both see images of 32 pixels as 4 tokens each and read text byte by byte.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from transformers.models.smolvlm import processing_smolvlm
 
 Family = Literal["smolvlm", "qwen3vl"]
 FAMILIES: tuple[Family, ...] = ("smolvlm", "qwen3vl")
-SIDE, TOKENS_PER_PICTURE, DEPTH, DIM = 32, 4, 5, 32
+SIDE, TOKENS_PER_IMAGE, DEPTH, DIM = 32, 4, 5, 32
 
 SMOL_TOKENS = [
     "<pad>",
@@ -69,15 +69,15 @@ def byte_tokenizer(special: list[str]) -> PreTrainedTokenizerFast:
 
 
 def tiny_processor(family: Family) -> Any:
-    """The family's own processor class, with small pictures."""
+    """The family's own processor class, with small images."""
     if family == "smolvlm":
-        if processing_smolvlm.num2words is None:  # spells the number of a video's frames; pictures have no use for it
+        if processing_smolvlm.num2words is None:  # spells the number of a video's frames; images have no use for it
             processing_smolvlm.num2words = str
         return SmolVLMProcessor(
             SmolVLMImageProcessor(size={"longest_edge": 2 * SIDE}, max_image_size={"longest_edge": SIDE}),
             byte_tokenizer(SMOL_TOKENS),
             SmolVLMVideoProcessor(),
-            image_seq_len=TOKENS_PER_PICTURE,
+            image_seq_len=TOKENS_PER_IMAGE,
             chat_template=SMOL_TEMPLATE,
         )
     pixels = {"shortest_edge": SIDE**2, "longest_edge": SIDE**2}
@@ -90,7 +90,7 @@ def tiny_processor(family: Family) -> Any:
 
 
 def tiny_config(family: Family, *, depth: int = DEPTH) -> Any:
-    """`depth` language layers, DIM wide. Weights are drawn wide, so that pictures and words leave their mark."""
+    """`depth` language layers, DIM wide. Weights are drawn wide, so that images and words leave their mark."""
     vocabulary = 7 + 256
     text = {
         "vocab_size": vocabulary, "hidden_size": DIM, "intermediate_size": 48, "num_hidden_layers": depth,
@@ -124,7 +124,7 @@ def tiny_config(family: Family, *, depth: int = DEPTH) -> Any:
     )
 
 
-def some_pictures(batch: int, cameras: int = 2, history: int = 1, *, seed: int = 0, side: int = SIDE) -> torch.Tensor:
+def some_images(batch: int, cameras: int = 2, history: int = 1, *, seed: int = 0, side: int = SIDE) -> torch.Tensor:
     """Random uint8 [batch, cameras, history, 3, side, side]."""
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, cameras, history, 3, side, side)

@@ -15,7 +15,7 @@ from flare.targets import (
     TargetShape,
     build_target,
 )
-from tests.flare.test_targets import SmallVision, pictures
+from tests.flare.test_targets import SmallVision, images
 
 
 def standardised(steps: int) -> tuple[TargetEncoder, Tensor]:
@@ -24,9 +24,9 @@ def standardised(steps: int) -> tuple[TargetEncoder, Tensor]:
     vision.net[2].bias.data += 3  # a mean that all targets share
     target = build_target(FlareConfig(standardise=True), TargetShape(4, 16, vision=vision))
     for step in range(steps):
-        target(pictures(64, 1, 3, 16, 16, seed=step), [""] * 64)
+        target(images(64, 1, 3, 16, 16, seed=step), [""] * 64)
         target.update(vision)
-    return target, pictures(64, 1, 3, 16, 16, seed=99)
+    return target, images(64, 1, 3, 16, 16, seed=99)
 
 
 def test_standardised_targets_have_no_common_direction() -> None:
@@ -67,7 +67,7 @@ def test_missing_cameras_have_no_part_in_the_statistics() -> None:
     vision = SmallVision()
     target = build_target(FlareConfig(standardise=True), TargetShape(4, 16, 2, vision=vision))
     assert isinstance(target, StandardisedTarget)
-    shown = pictures(32, 2, 3, 16, 16)
+    shown = images(32, 2, 3, 16, 16)
     seen = torch.ones(32, 2, dtype=torch.bool)
     seen[10:, 1] = False
     target(shown, [""] * 32, image_mask=seen)

@@ -46,7 +46,7 @@ class Words(nn.Module):
         return self.table(codes), codes > 0
 
 
-def pictures(*shape: int, seed: int = 0) -> Tensor:
+def images(*shape: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 
 
@@ -103,7 +103,7 @@ def test_pooling_averages_blocks_of_the_grid() -> None:
 def test_cameras_stand_one_after_the_other_and_missing_ones_are_no_target() -> None:
     torch.manual_seed(0)
     target = PooledTarget(SmallVision(), tokens=8, cameras=2, image_size=16)
-    shown = pictures(3, 2, 3, 16, 16)
+    shown = images(3, 2, 3, 16, 16)
     out = target(shown, [""] * 3)
     assert out.shape == (3, 8, 12) and target.dim == 12
     alone = PooledTarget(SmallVision(), tokens=4, image_size=16)
@@ -127,12 +127,12 @@ def test_only_samples_with_a_future_are_encoded() -> None:
     seen: list[int] = []
 
     class Counting(SmallVision):
-        def forward(self, pictures: Tensor) -> Tensor:
-            seen.append(len(pictures))
-            return super().forward(pictures)
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(len(images))
+            return super().forward(images)
 
     target = PooledTarget(Counting(), tokens=4, image_size=16)
-    shown, has_future = pictures(4, 1, 3, 16, 16), torch.tensor([True, False, True, False])
+    shown, has_future = images(4, 1, 3, 16, 16), torch.tensor([True, False, True, False])
     seen.clear()
     out, token_mask = target.of_batch(shown, list("abcd"), has_future)
     assert seen == [2]
@@ -147,7 +147,7 @@ def test_only_samples_with_a_future_are_encoded() -> None:
 
 def test_the_average_target_follows_the_policys_vision_and_the_frozen_one_does_not() -> None:
     torch.manual_seed(0)
-    online, shown = SmallVision(), pictures(2, 1, 3, 16, 16)
+    online, shown = SmallVision(), images(2, 1, 3, 16, 16)
     follows = build_target(FlareConfig(ema=0.5), TargetShape(4, 16, vision=online))
     stays = build_target(FlareConfig(ema=1.0), TargetShape(4, 16, vision=online))
     start = follows(shown, ["", ""])
@@ -173,7 +173,7 @@ def encoder(**keywords: object) -> ActionAwareEncoder:
 
 def test_a_missing_camera_is_not_seen_and_words_are() -> None:
     net = encoder(text=Words(), text_dim=6, cameras=2).eval()
-    shown, mask = pictures(2, 2, 3, 16, 16), torch.tensor([[True, False], [True, True]])
+    shown, mask = images(2, 2, 3, 16, 16), torch.tensor([[True, False], [True, True]])
     out = net(shown, ["ab", ""], image_mask=mask)
     assert out.shape == (2, 4, 16)
     other = shown.clone()
@@ -187,13 +187,13 @@ def test_a_missing_camera_is_not_seen_and_words_are() -> None:
     # padding of another sample's longer text changes nothing
     torch.testing.assert_close(net(shown[:1], ["ab"], image_mask=mask[:1])[0], out[0], atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="3 cameras for an encoder of 2"):
-        net(pictures(1, 3, 3, 16, 16), [""])
+        net(images(1, 3, 3, 16, 16), [""])
     with pytest.raises(ValueError, match="give both or neither"):
         encoder(text=Words())
 
 
 def dots(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A bright square in a dark picture; the chunk leads to it: action = its place, growing over 3 steps."""
+    """A bright square in a dark image; the chunk leads to it: action = its place, growing over 3 steps."""
     place = torch.randint(0, 13, (count, 2), generator=torch.Generator().manual_seed(seed))
     shown = torch.zeros(count, 1, 3, 16, 16, dtype=torch.uint8)
     for i, (y, x) in enumerate(place.tolist()):
@@ -202,7 +202,7 @@ def dots(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     return shown, goal[:, None] * torch.tensor([0.5, 1.0, 1.5])[:, None], torch.ones(count, 3, 2).bool()
 
 
-def test_pre_training_on_actions_lowers_the_flow_loss_by_what_pictures_show() -> None:
+def test_pre_training_on_actions_lowers_the_flow_loss_by_what_images_show() -> None:
     training = ActionAwareTraining(encoder(), FlowHead(2, 3, 16, dim=32, depth=2, heads=2))
     optimiser = torch.optim.AdamW(training.parameters(), 3e-3)
     held_out = dots(256, 1)
@@ -221,7 +221,7 @@ def test_pre_training_on_actions_lowers_the_flow_loss_by_what_pictures_show() ->
         nn.utils.clip_grad_norm_(training.parameters(), 1.0)
         optimiser.step()
     assert loss(held_out[0]) < 0.5 * before
-    assert loss(held_out[0]) < 0.6 * loss(held_out[0].flip(0))  # another sample's picture misleads: pictures are used
+    assert loss(held_out[0]) < 0.6 * loss(held_out[0].flip(0))  # another sample's image misleads: images are used
 
 
 def test_masked_actions_and_batches_without_any_do_no_harm() -> None:
@@ -280,7 +280,7 @@ SHAPE = TargetShape(4, 16, vision=SmallVision(), horizon=3, action_dim=2)
 
 def test_an_action_aware_target_follows_what_learns_from_actions() -> None:
     torch.manual_seed(0)
-    target, shown = build_target(LEARNS, SHAPE).train(), pictures(2, 1, 3, 16, 16)
+    target, shown = build_target(LEARNS, SHAPE).train(), images(2, 1, 3, 16, 16)
     training = target.learner()
     assert isinstance(target, ActionAwareTarget) and training is not None
     assert training.training and not target.average.training

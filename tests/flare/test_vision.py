@@ -18,7 +18,7 @@ PICTURE = {"image_size": 28, "patch_size": 7}
 TEXT = {**SMALL, "vocab_size": 32, "max_position_embeddings": 8}
 
 
-def pictures(*shape: int, seed: int = 0) -> Tensor:
+def images(*shape: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 
 
@@ -74,7 +74,7 @@ KINDS = ["dinov2", "dinov2-registers", "dinov3", "siglip", "siglip2", "clip", "s
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_hub_model_gives_its_patches_in_place(kind: str, tmp_path: Path) -> None:
     vision = FrozenVision(save(kind, tmp_path)).train()
-    shown = pictures(2, 3, 28, 28)
+    shown = images(2, 3, 28, 28)
     tokens = vision(shown)
     assert tokens.shape == (2, 16, 16) and vision.dim == 16
     assert not tokens.requires_grad
@@ -84,7 +84,7 @@ def test_each_hub_model_gives_its_patches_in_place(kind: str, tmp_path: Path) ->
     moved = (vision(changed) - tokens).abs().sum((0, 2))
     assert moved.argmax() == 7
     if kind != "vjepa2":  # of one size
-        assert vision(pictures(1, 3, 14, 14)).shape == (1, 4, 16)
+        assert vision(images(1, 3, 14, 14)).shape == (1, 4, 16)
     target = build_target(FlareConfig(target="frozen", target_name=str(tmp_path)), TargetShape(8, 28))
     out = target(shown[:, None], ["", ""])
     torch.testing.assert_close(out, pool_grid(tokens, 8), atol=1e-5, rtol=1e-4)
@@ -133,7 +133,7 @@ def test_siglip2_patches_are_cut_as_its_processor_cuts_them(tmp_path: Path) -> N
 def test_a_hub_model_is_frozen_and_one_that_there_is_not_is_refused(tmp_path: Path) -> None:
     name = save("dinov2", tmp_path)
     assert not any(p.requires_grad for p in FrozenVision(name).parameters())
-    assert not FrozenVision(name)(pictures(1, 3, 28, 28)).requires_grad
+    assert not FrozenVision(name)(images(1, 3, 28, 28)).requires_grad
     with pytest.raises(ValueError, match="vision model '.*nowhere' cannot be loaded"):
         FrozenVision(str(tmp_path / "nowhere"))
 

@@ -346,7 +346,7 @@ from vla.training import PolicyTraining
 real = PolicyTraining.on_train_batch_end
 def killed(self, outputs, batch, index):
     real(self, outputs, batch, index)
-    if self.training_config.flare and "demonstrations" in self.member_names:
+    if self.training_config.flare and "demonstrations" in self.dataset_names:
         os.kill(os.getpid(), signal.SIGKILL)
 PolicyTraining.on_train_batch_end = killed
 """

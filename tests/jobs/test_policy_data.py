@@ -21,8 +21,8 @@ from vla.data.loader import (
     PolicyBatches,
     TrainingDataset,
     collate,
-    held_batches,
-    held_groups,
+    held_out_batches,
+    held_out_groups,
     split_samples,
     stack_numbers,
 )
@@ -96,12 +96,12 @@ def test_a_batch_is_that_of_a_slow_loop() -> None:
         member, sample = mixture[number], mixture[number].data[index]
         views, (ds, da) = len(member.data.cameras), member.data.widths  # type: ignore[attr-defined]
         for view, age in itertools.product(range(2), range(HISTORY)):
-            picture = batch["pictures"][row, view, age].permute(1, 2, 0).numpy()
+            image = batch["images"][row, view, age].permute(1, 2, 0).numpy()
             if view < views:
-                assert np.array_equal(picture, sample.images[view, age])
-                assert batch["picture_mask"][row, view, age] == bool(sample.image_mask[view, age])
+                assert np.array_equal(image, sample.images[view, age])
+                assert batch["image_mask"][row, view, age] == bool(sample.image_mask[view, age])
             else:
-                assert picture.max() == 0 and not batch["picture_mask"][row, view, age]
+                assert image.max() == 0 and not batch["image_mask"][row, view, age]
         assert bool(batch["has_future"][row]) == (sample.future is not None)
         if sample.future is not None:
             assert np.array_equal(batch["future"][row, :views].permute(0, 2, 3, 1).numpy(), sample.future)
@@ -110,7 +110,7 @@ def test_a_batch_is_that_of_a_slow_loop() -> None:
         assert batch["state_mask"][row].tolist() == [dim < ds for dim in range(CONFIG.max_state_dim)]
         assert not state[ds:].any()
         if ds:
-            np.testing.assert_allclose(state[:ds], member.codec.encode_state(sample.state), atol=1e-6)
+            np.testing.assert_allclose(state[:ds], member.action_space.encode_state(sample.state), atol=1e-6)
         for step, dim in itertools.product(range(CONFIG.horizon), range(CONFIG.max_action_dim)):
             known = da > 0 and dim < da and bool(sample.action_mask[step])
             assert bool(batch["action_mask"][row, step, dim]) == known
@@ -118,9 +118,9 @@ def test_a_batch_is_that_of_a_slow_loop() -> None:
                 assert action[step, dim] == 0
         if da:
             there = sample.action_mask
-            decoded = member.codec.decode_action(sample.state, action[:, :da])
+            decoded = member.action_space.decode_action(sample.state, action[:, :da])
             np.testing.assert_allclose(decoded[there], sample.action[there], atol=1e-4)
-        assert batch["embodiment"][row] == member.embodiment_id and batch["member"][row] == number
+        assert batch["embodiment"][row] == member.embodiment_id and batch["dataset"][row] == number
         assert batch["align"][row] == member.data.spec.align
 
 
@@ -165,7 +165,7 @@ def test_ranks_share_a_batch() -> None:
     parts = [batches(rank=rank, ranks=3).batch(2) for rank in range(3)]
     assert [len(part["instruction"]) for part in parts] == [2, 2, 2]
     for rank, part in enumerate(parts):
-        assert torch.equal(part["pictures"], whole["pictures"][rank::3])
+        assert torch.equal(part["images"], whole["images"][rank::3])
         assert part["instruction"] == whole["instruction"][rank::3]
 
 
@@ -176,36 +176,36 @@ def test_shares_are_the_weights_and_an_epoch_is_every_training_sample_once() -> 
     assert counts == pytest.approx([0.5, 0.2, 0.3], abs=0.01)
     seen = [index for batch in drawn for member, index in batch if member == 0]
     assert sorted(seen[:9]) == list(range(9))
-    pictures = {row.numpy().tobytes() for batch in first(dataset, 8, 0) for row in batch["pictures"]}
+    images = {row.numpy().tobytes() for batch in first(dataset, 8, 0) for row in batch["images"]}
     for entry in members():
-        for index in entry.held.tolist():
-            padded = collate(members(), [(0, 0)], CONFIG, cameras=2)["pictures"] * 0
+        for index in entry.held_out.tolist():
+            padded = collate(members(), [(0, 0)], CONFIG, cameras=2)["images"] * 0
             shown = torch.from_numpy(entry.data[index].images).permute(0, 1, 4, 2, 3)
             padded[0, : len(shown)] = shown
-            assert padded[0].numpy().tobytes() not in pictures  # what is held out is never trained on
+            assert padded[0].numpy().tobytes() not in images  # what is held out is never trained on
 
 
 def test_held_batches_are_even_and_only_of_what_is_held_out() -> None:
     mixture = members()
-    found = held_batches(mixture, CONFIG, batch_size=4, cameras=2, samples=2)
-    number = torch.cat([batch["member"] for batch in found]).tolist()
+    found = held_out_batches(mixture, CONFIG, batch_size=4, cameras=2, samples=2)
+    number = torch.cat([batch["dataset"] for batch in found]).tolist()
     assert number == [0, 0, 1, 1, 2, 2]
-    first_of_robot = mixture[0].data[int(mixture[0].held[0])]
-    assert np.array_equal(found[0]["pictures"][0].permute(0, 1, 3, 4, 2).numpy(), first_of_robot.images)
-    again = held_batches(mixture, CONFIG, batch_size=4, cameras=2, samples=2)
+    first_of_robot = mixture[0].data[int(mixture[0].held_out[0])]
+    assert np.array_equal(found[0]["images"][0].permute(0, 1, 3, 4, 2).numpy(), first_of_robot.images)
+    again = held_out_batches(mixture, CONFIG, batch_size=4, cameras=2, samples=2)
     assert all(same(a, b) for a, b in zip(found, again, strict=True))
     nothing = [dataclasses.replace(entry, held=np.zeros(0, np.int64)) for entry in mixture]
-    assert held_batches(nothing, CONFIG, batch_size=4, cameras=2, samples=2) == []
+    assert held_out_batches(nothing, CONFIG, batch_size=4, cameras=2, samples=2) == []
 
 
 def test_hold_out_is_by_groups() -> None:
     groups = [f"video{index // 5}" for index in range(50)]
-    held = held_groups(groups, 0.2, seed=1)
-    assert len(held) == 2 and held == held_groups(groups[::-1], 0.2, seed=1)
-    assert held != held_groups(groups, 0.2, seed=2) or held != held_groups(groups, 0.2, seed=3)
+    held = held_out_groups(groups, 0.2, seed=1)
+    assert len(held) == 2 and held == held_out_groups(groups[::-1], 0.2, seed=1)
+    assert held != held_out_groups(groups, 0.2, seed=2) or held != held_out_groups(groups, 0.2, seed=3)
     train, out = split_samples(groups, held)
     assert sorted([*train, *out]) == list(range(50))
     assert {groups[index] for index in out} == held and not {groups[index] for index in train} & held
-    assert held_groups(groups, 0.0, seed=1) == set()
-    assert held_groups(["one"] * 5, 0.5, seed=1) == set()
-    assert len(held_groups(["a", "b"], 0.01, seed=1)) == 1
+    assert held_out_groups(groups, 0.0, seed=1) == set()
+    assert held_out_groups(["one"] * 5, 0.5, seed=1) == set()
+    assert len(held_out_groups(["a", "b"], 0.01, seed=1)) == 1

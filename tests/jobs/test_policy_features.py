@@ -28,7 +28,7 @@ def policy():
 def test_cached_features_give_the_losses_of_looking(policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = members()
     cache = cached_features(policy, made, tmp_path, cameras=2)
-    assert len(cache) == sum(len(member.train) + len(member.held) for member in made)
+    assert len(cache) == sum(len(member.train) + len(member.held_out) for member in made)
     chosen = [(0, 3), (1, 2), (2, 5), (0, 4)]
     losses = []
     for look_up in (None, cache.tokens):

@@ -58,8 +58,8 @@ def test_a_client_gets_what_the_policy_does(saved: Path, capsys: pytest.CaptureF
 
     policy = Policy.from_pretrained(saved).eval()
     seen = made_up_observation(policy, "new_embodiment", seed=1)
-    frames = seen.pictures.permute(0, 1, 3, 4, 2).numpy()
-    large = frames.repeat(2, axis=2).repeat(2, axis=3)  # the server makes them small again by area: the same pictures
+    frames = seen.images.permute(0, 1, 3, 4, 2).numpy()
+    large = frames.repeat(2, axis=2).repeat(2, axis=3)  # the server makes them small again by area: the same images
     state = np.linspace(-1, 1, 4, dtype=np.float32)
     asked = {
         "video": {"ego": large[None, 0], "wrist": large[None, 1]},
@@ -74,8 +74,8 @@ def test_a_client_gets_what_the_policy_does(saved: Path, capsys: pytest.CaptureF
     assert not thread.is_alive()
     assert counts == {"get_modality_config": 1, "get_action": 1, "kill": 1}
     wanted = policy.act_batch(
-        seen.pictures[None],
-        seen.picture_mask[None],
+        seen.images[None],
+        seen.image_mask[None],
         ["open the drawer"],
         state[None],
         "new_embodiment",

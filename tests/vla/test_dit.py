@@ -33,7 +33,7 @@ def dit(**options) -> Dit:
 
 
 def context(batch: int = 3, count: int = 7, *, seed: int = 1) -> ContextTokens:
-    """Text first, then the tokens of a picture; all are there."""
+    """Text first, then the tokens of an image; all are there."""
     features = torch.randn(batch, count, CONTEXT, generator=torch.Generator().manual_seed(seed))
     is_image = torch.zeros(batch, count, dtype=torch.bool)
     is_image[:, count // 2 :] = True

@@ -66,8 +66,8 @@ class TimedPolicy:
     def embodiment(self, name: str) -> Any:
         return SimpleNamespace(step_s=STEP_S)
 
-    def encode(self, pictures: Any, picture_mask: Any, instruction: Any) -> Any:
-        assert pictures.shape == (1, 2, 1, 3, 4, 4) and picture_mask.shape == (1, 2, 1) and instruction == ["go"]
+    def encode(self, images: Any, image_mask: Any, instruction: Any) -> Any:
+        assert images.shape == (1, 2, 1, 3, 4, 4) and image_mask.shape == (1, 2, 1) and instruction == ["go"]
         begun = self.clock.now()
         self.thoughts.append(begun)
         self.clock.sleep_until(begun + self.think_s, NEVER)
@@ -87,8 +87,8 @@ def observing(clock: Any) -> Any:
     """The state is the time, so that a chunk's own numbers say when each step is meant for."""
 
     def observe() -> Moment:
-        pictures, mask = torch.zeros(2, 1, 3, 4, 4, dtype=torch.uint8), torch.ones(2, 1, dtype=torch.bool)
-        return Moment(pictures, mask, "go", np.array([clock.now()]))
+        images, mask = torch.zeros(2, 1, 3, 4, 4, dtype=torch.uint8), torch.ones(2, 1, dtype=torch.bool)
+        return Moment(images, mask, "go", np.array([clock.now()]))
 
     return observe
 
@@ -185,7 +185,7 @@ def test_an_observation_knows_better_when_it_was_taken() -> None:
 
     def delayed() -> Moment:
         made = fresh()
-        return Moment(made.pictures, made.picture_mask, "go", made.state, time_s=clock.now() - 0.5)
+        return Moment(made.images, made.image_mask, "go", made.state, time_s=clock.now() - 0.5)
 
     runner = DualRateRunner(policy, delayed, embodiment="gr1", clock=clock)  # type: ignore[arg-type]
     report = runner.run(lambda action, now: None, steps=50)
@@ -194,7 +194,7 @@ def test_an_observation_knows_better_when_it_was_taken() -> None:
 
 
 def test_a_chunk_between_its_steps() -> None:
-    chunk = Chunk(np.array([[0, 0], [1, 10], [3, 10]], np.float32), observed_s=5.0, thought_s=4.0, step_s=0.5)
+    chunk = Chunk(np.array([[0, 0], [1, 10], [3, 10]], np.float32), observed_s=5.0, tokens_observed_s=4.0, step_s=0.5)
     wanted = {4.0: [0, 0], 5.0: [0, 0], 5.25: [0.5, 5], 5.5: [1, 10], 5.75: [2, 10], 6.0: [3, 10], 9.0: [3, 10]}
     for moment, action in wanted.items():
         np.testing.assert_allclose(chunk.at(moment), action)

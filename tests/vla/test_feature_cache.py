@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.builders.vlms import SIDE, some_pictures, tiny_config, tiny_processor
+from tests.builders.vlms import SIDE, some_images, tiny_config, tiny_processor
 from vla.models.config import SmallBackboneConfig
 from vla.models.feature_cache import FeatureCache, Prompt, fingerprint
 from vla.models.huggingface import HfBackbone
@@ -20,7 +20,7 @@ from vla.policy import Backbone, ContextTokens
 
 
 class Counting(Backbone):
-    """Frozen; a token for each letter of the instruction and one for each picture; counts what it is asked."""
+    """Frozen; a token for each letter of the instruction and one for each image; counts what it is asked."""
 
     def __init__(self, seed: int = 0, size: float = 1.0) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Counting(Backbone):
         self.batches: list[int] = []
         self.fail_at: int | None = None
 
-    def forward(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
+    def forward(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
         assert not self.training and not torch.is_grad_enabled()
         if self.fail_at is not None and len(self.asked) >= self.fail_at:
             raise KeyboardInterrupt
@@ -41,7 +41,7 @@ class Counting(Backbone):
         self.batches.append(len(instruction))
         rows = []
         for k, text in enumerate(instruction):
-            shown = pictures[k][picture_mask[k]].float().mean((1, 2, 3))[:, None].expand(-1, 6) / 255
+            shown = images[k][image_mask[k]].float().mean((1, 2, 3))[:, None].expand(-1, 6) / 255
             rows.append(torch.cat([self.words[[ord(letter) for letter in text]], shown]) * self.size)
         length = max(map(len, rows))
         features = torch.full((len(rows), length, 6), float("nan"))
@@ -55,16 +55,16 @@ class Counting(Backbone):
 
 
 def prompts(count: int, *, prefix: str = "s", seed: int = 0) -> list[Prompt]:
-    pictures = some_pictures(count, cameras=2, seed=seed, side=4)
+    images = some_images(count, cameras=2, seed=seed, side=4)
     mask = torch.rand(count, 2, 1, generator=torch.Generator().manual_seed(seed)) < 0.7
-    return [Prompt(f"{prefix}{k}", pictures[k], mask[k], "go " + "x" * (k % 5)) for k in range(count)]
+    return [Prompt(f"{prefix}{k}", images[k], mask[k], "go " + "x" * (k % 5)) for k in range(count)]
 
 
 def together(backbone: Backbone, part: list[Prompt]) -> ContextTokens:
     with torch.no_grad():
         return backbone.eval()(
-            torch.stack([p.pictures for p in part]),
-            torch.stack([p.picture_mask for p in part]),
+            torch.stack([p.images for p in part]),
+            torch.stack([p.image_mask for p in part]),
             [p.instruction for p in part],
         )
 
@@ -94,9 +94,9 @@ def test_the_cache_gives_what_the_backbone_gives(tmp_path: Path) -> None:
 def test_the_cache_of_a_vision_language_model(family: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     backbone = HfBackbone.from_config(tiny_config(family), tiny_processor(family), layer=2)
-    pictures = some_pictures(3, side=SIDE)
+    images = some_images(3, side=SIDE)
     mask = torch.tensor([[[True], [True]], [[False], [False]], [[False], [True]]])
-    some = [Prompt(str(k), pictures[k], mask[k], text) for k, text in enumerate(["open", "", "close the drawer"])]
+    some = [Prompt(str(k), images[k], mask[k], text) for k, text in enumerate(["open", "", "close the drawer"])]
     cache = FeatureCache(tmp_path, backbone)
     cache.fill(some, batch=2)
     check(cache.tokens(["0", "1", "2"]), together(backbone, some), tolerance=2e-3)
@@ -108,7 +108,7 @@ def test_each_prompt_is_computed_once(tmp_path: Path) -> None:
     backbone = Counting()
     cache = FeatureCache(tmp_path, backbone, shard_prompts=4)
     some = prompts(10)
-    twins = [Prompt(f"twin{p.id}", p.pictures, p.picture_mask, p.instruction) for p in some]
+    twins = [Prompt(f"twin{p.id}", p.images, p.image_mask, p.instruction) for p in some]
     assert cache.fill([*some[:6], *twins[:3]]) == 6
     assert cache.fill([*some, *twins]) == 4
     assert len(backbone.asked) == 10
@@ -117,8 +117,8 @@ def test_each_prompt_is_computed_once(tmp_path: Path) -> None:
     check(again.tokens([t.id for t in twins]), together(Counting(), some))
     # what is masked out is not seen, so it does not count
     hidden = prompts(1)[0]
-    mask = torch.zeros_like(hidden.picture_mask)
-    a, b = (Prompt(name, value, mask, "go") for name, value in (("a", hidden.pictures), ("b", 255 - hidden.pictures)))
+    mask = torch.zeros_like(hidden.image_mask)
+    a, b = (Prompt(name, value, mask, "go") for name, value in (("a", hidden.images), ("b", 255 - hidden.images)))
     assert cache.fill([a, b]) == 1
 
 
@@ -174,7 +174,7 @@ def test_a_backbone_in_training_is_refused(tmp_path: Path) -> None:
         FeatureCache(tmp_path, small)
     some = prompts(3)
     small = SmallBackbone(SmallBackboneConfig(dim=16, channels=(8, 8))).requires_grad_(False).train()
-    shown = [Prompt(p.id, some_pictures(1, seed=k, side=28)[0], p.picture_mask, "go") for k, p in enumerate(some)]
+    shown = [Prompt(p.id, some_images(1, seed=k, side=28)[0], p.image_mask, "go") for k, p in enumerate(some)]
     cache = FeatureCache(tmp_path, small)
     cache.fill(shown)
     assert small.training
@@ -212,7 +212,7 @@ def test_samples_are_read_as_a_stream(tmp_path: Path) -> None:
         for p in prompts(40):
             alive += 1
             most = max(most, alive)
-            yield Tracked(p.id, p.pictures, p.picture_mask, p.instruction)
+            yield Tracked(p.id, p.images, p.image_mask, p.instruction)
 
     FeatureCache(tmp_path, Counting(), shard_prompts=5).fill(stream(), batch=2)
     assert most <= 2 * 5 + 2

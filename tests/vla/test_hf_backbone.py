@@ -14,9 +14,9 @@ from tests.builders.vlms import (
     DIM,
     FAMILIES,
     SIDE,
-    TOKENS_PER_PICTURE,
+    TOKENS_PER_IMAGE,
     Family,
-    some_pictures,
+    some_images,
     tiny_config,
     tiny_processor,
 )
@@ -30,17 +30,17 @@ def tiny(family: Family, *, layer: int = 3) -> HfBackbone:
     return HfBackbone.from_config(tiny_config(family), tiny_processor(family), layer=layer)
 
 
-def everywhere(pictures: torch.Tensor) -> torch.Tensor:
-    return torch.ones(pictures.shape[:3], dtype=torch.bool)
+def everywhere(images: torch.Tensor) -> torch.Tensor:
+    return torch.ones(images.shape[:3], dtype=torch.bool)
 
 
 def ragged() -> tuple[torch.Tensor, torch.Tensor]:
-    """Three samples of two cameras and two frames: four pictures, none, and one."""
-    pictures = some_pictures(3, cameras=2, history=2)
-    mask = everywhere(pictures)
+    """Three samples of two cameras and two frames: four images, none, and one."""
+    images = some_images(3, cameras=2, history=2)
+    mask = everywhere(images)
     mask[1] = False
     mask[2] = torch.tensor([[False, False], [False, True]])
-    return pictures, mask
+    return images, mask
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -48,11 +48,11 @@ def ragged() -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_batch_changes_no_token(family: Family, side: str) -> None:
     backbone = tiny(family)
     backbone.padding_side = side
-    pictures, mask = ragged()
-    together = backbone(pictures, mask, TEXTS)
+    images, mask = ragged()
+    together = backbone(images, mask, TEXTS)
     assert together.mask.sum(1).unique().numel() == 3
     for k, text in enumerate(TEXTS):
-        alone = backbone(pictures[k : k + 1], mask[k : k + 1], [text])
+        alone = backbone(images[k : k + 1], mask[k : k + 1], [text])
         assert alone.mask.all()
         real = together.mask[k]
         torch.testing.assert_close(together.features[k][real], alone.features[0], atol=1e-5, rtol=1e-5)
@@ -63,14 +63,14 @@ def test_a_batch_changes_no_token(family: Family, side: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_order_of_samples_and_those_without_pictures_first(family: Family) -> None:
+def test_the_order_of_samples_and_those_without_images_first(family: Family) -> None:
     backbone = tiny(family)
-    pictures, mask = ragged()
-    forwards = backbone(pictures, mask, TEXTS)
+    images, mask = ragged()
+    forwards = backbone(images, mask, TEXTS)
     order = [1, 2, 0]
-    turned = backbone(pictures[order], mask[order], [TEXTS[k] for k in order])
+    turned = backbone(images[order], mask[order], [TEXTS[k] for k in order])
     torch.testing.assert_close(turned.features, forwards.features[order], atol=1e-5, rtol=1e-5)
-    nothing = backbone(pictures, torch.zeros_like(mask), TEXTS)
+    nothing = backbone(images, torch.zeros_like(mask), TEXTS)
     assert not nothing.is_image.any()
     torch.testing.assert_close(nothing.features[1][nothing.mask[1]], forwards.features[1][forwards.mask[1]])
 
@@ -80,8 +80,8 @@ def test_the_order_of_samples_and_those_without_pictures_first(family: Family) -
 def test_the_cut_model_computes_what_the_whole_one_computes_at_that_layer(family: Family, layer: int) -> None:
     whole = tiny(family, layer=DEPTH)
     assert len(whole.language_layers) == DEPTH
-    pictures = some_pictures(2)
-    inputs = whole.prepare(pictures, everywhere(pictures), TEXTS[:2])
+    images = some_images(2)
+    inputs = whole.prepare(images, everywhere(images), TEXTS[:2])
     entering: list[torch.Tensor] = []
     if layer < DEPTH:
         whole.language_layers[layer].register_forward_pre_hook(lambda _, args: entering.append(args[0]))
@@ -91,11 +91,11 @@ def test_the_cut_model_computes_what_the_whole_one_computes_at_that_layer(family
     cut = tiny(family, layer=layer)
     cut.vlm.load_state_dict(whole.vlm.state_dict(), strict=False)
     assert len(cut.language_layers) == layer
-    tokens = cut(pictures, everywhere(pictures), TEXTS[:2])
+    tokens = cut(images, everywhere(images), TEXTS[:2])
     assert tokens.features.shape[-1] == cut.dim == DIM
     real = tokens.mask
     torch.testing.assert_close(tokens.features[real], want[real])
-    # DeepStack's pictures join behind layer 1 of this Qwen3-VL; transformers lists the state before that
+    # DeepStack's images join behind layer 1 of this Qwen3-VL; transformers lists the state before that
     same = real & ~tokens.is_image if (family == "qwen3vl" and layer == 1) else real
     torch.testing.assert_close(tokens.features[same], states[layer][same])
 
@@ -116,51 +116,51 @@ def test_a_layer_beyond_the_models_is_refused(layer: int) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_picture_tokens_are_counted_and_marked(family: Family) -> None:
+def test_image_tokens_are_counted_and_marked(family: Family) -> None:
     backbone = tiny(family)
-    pictures, mask = ragged()
-    inputs = backbone.prepare(pictures, mask, TEXTS)
+    images, mask = ragged()
+    inputs = backbone.prepare(images, mask, TEXTS)
     tokens = backbone.encode(inputs)
-    assert tokens.is_image.sum(1).tolist() == [4 * TOKENS_PER_PICTURE, 0, TOKENS_PER_PICTURE]
+    assert tokens.is_image.sum(1).tolist() == [4 * TOKENS_PER_IMAGE, 0, TOKENS_PER_IMAGE]
     mark = backbone.processor.tokenizer.convert_tokens_to_ids(backbone.processor.image_token)
     assert torch.equal(tokens.is_image, inputs["input_ids"] == mark)
     assert torch.equal(tokens.mask, inputs["attention_mask"].bool())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_pictures_are_shown_camera_by_camera_oldest_first(family: Family) -> None:
-    """Each picture in its place gives the tokens of a prompt in which the same pictures are cameras of one frame."""
+def test_images_are_shown_camera_by_camera_oldest_first(family: Family) -> None:
+    """Each image in its place gives the tokens of a prompt in which the same images are cameras of one frame."""
     backbone = tiny(family)
-    pictures = some_pictures(1, cameras=2, history=3)
-    flat = pictures.reshape(1, 6, 1, 3, SIDE, SIDE)
-    a = backbone(pictures, everywhere(pictures), ["go"])
+    images = some_images(1, cameras=2, history=3)
+    flat = images.reshape(1, 6, 1, 3, SIDE, SIDE)
+    a = backbone(images, everywhere(images), ["go"])
     b = backbone(flat, everywhere(flat), ["go"])
     torch.testing.assert_close(a.features, b.features)
-    swapped = backbone(pictures.flip(2), everywhere(pictures), ["go"])
+    swapped = backbone(images.flip(2), everywhere(images), ["go"])
     assert (swapped.features - a.features).abs().max() > 0.1
     # what is masked out is not looked at
-    mask = everywhere(pictures)
+    mask = everywhere(images)
     mask[0, 1, 0] = False
-    changed = pictures.clone()
+    changed = images.clone()
     changed[0, 1, 0] = 255 - changed[0, 1, 0]
-    torch.testing.assert_close(backbone(pictures, mask, ["go"]).features, backbone(changed, mask, ["go"]).features)
+    torch.testing.assert_close(backbone(images, mask, ["go"]).features, backbone(changed, mask, ["go"]).features)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_pictures_and_words_matter(family: Family) -> None:
+def test_images_and_words_matter(family: Family) -> None:
     backbone = tiny(family)
-    pictures = some_pictures(2, cameras=1)
-    pictures[1] = pictures[0]
-    pictures[1, 0, 0, :, : SIDE // 2, : SIDE // 2] = 0
-    mask = everywhere(pictures)
-    tokens = backbone(pictures, mask, ["open", "open"])
+    images = some_images(2, cameras=1)
+    images[1] = images[0]
+    images[1, 0, 0, :, : SIDE // 2, : SIDE // 2] = 0
+    mask = everywhere(images)
+    tokens = backbone(images, mask, ["open", "open"])
     apart = (tokens.features[0] - tokens.features[1]).abs()
     first = int(tokens.is_image[0].nonzero()[0])
     assert apart[:first].max() == 0
-    assert apart[first].max() > 0.1  # the picture
+    assert apart[first].max() > 0.1  # the image
     assert apart[~tokens.is_image[0]].max() > 0.01  # and the words that follow it
-    pictures[1] = pictures[0]
-    tokens = backbone(pictures, mask, ["open", "shut"])
+    images[1] = images[0]
+    tokens = backbone(images, mask, ["open", "shut"])
     apart = (tokens.features[0] - tokens.features[1]).abs().amax(-1)
     assert apart[tokens.is_image[0]].max() == 0
     assert apart.max() > 0.1
@@ -169,8 +169,8 @@ def test_pictures_and_words_matter(family: Family) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_frozen_means_no_gradients_and_evaluation_mode(family: Family) -> None:
     backbone = tiny(family).train()
-    pictures = some_pictures(1)
-    tokens = backbone(pictures, everywhere(pictures), ["go"])
+    images = some_images(1)
+    tokens = backbone(images, everywhere(images), ["go"])
     assert not tokens.features.requires_grad
     assert not any(p.requires_grad for p in backbone.parameters())
     assert not any(module.training for module in backbone.vlm.modules())
@@ -182,8 +182,8 @@ def test_gradients_reach_what_is_tuned_and_nothing_else(family: Family, vision: 
     backbone = tiny(family).train()
     backbone.set_trainable(vision=vision, top_layers=top)
     assert backbone.vlm.training
-    pictures = some_pictures(1)
-    backbone(pictures, everywhere(pictures), ["go"]).features.square().sum().backward()
+    images = some_images(1)
+    backbone(images, everywhere(images), ["go"]).features.square().sum().backward()
     reached = {name for name, p in backbone.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     blocks = {
         int(found[1]) for name in reached if (found := re.search(r"(?:text|language)_model\.layers\.(\d+)\.", name))
@@ -194,7 +194,7 @@ def test_gradients_reach_what_is_tuned_and_nothing_else(family: Family, vision: 
     assert any("connector" in name or "merger" in name for name in tower) == vision
     assert not any("embed_tokens" in name for name in reached)
     with torch.no_grad():
-        assert not backbone(pictures, everywhere(pictures), ["go"]).features.requires_grad
+        assert not backbone(images, everywhere(images), ["go"]).features.requires_grad
 
 
 def test_more_layers_than_are_left_are_refused() -> None:
@@ -209,8 +209,8 @@ def test_saved_and_loaded_it_is_the_same(family: Family, layer: int, tmp_path: P
     backbone.save_pretrained(tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors", ".jinja"}
     loaded = HfBackbone.from_pretrained(tmp_path)
-    pictures, mask = ragged()
-    want, found = backbone(pictures, mask, TEXTS), loaded(pictures, mask, TEXTS)
+    images, mask = ragged()
+    want, found = backbone(images, mask, TEXTS), loaded(images, mask, TEXTS)
     torch.testing.assert_close(found.features, want.features, atol=0, rtol=0)
     assert loaded.layer == layer
     assert loaded.describe() == backbone.describe()
@@ -218,9 +218,9 @@ def test_saved_and_loaded_it_is_the_same(family: Family, layer: int, tmp_path: P
         HfBackbone.from_pretrained(tmp_path, layer=2)
     # without weights, for a state that comes from elsewhere
     empty = HfBackbone.from_pretrained(tmp_path, weights=False)
-    assert (empty(pictures, mask, TEXTS).features - want.features).abs().max() > 0.1
+    assert (empty(images, mask, TEXTS).features - want.features).abs().max() > 0.1
     empty.load_state_dict(backbone.state_dict())
-    torch.testing.assert_close(empty(pictures, mask, TEXTS).features, want.features, atol=0, rtol=0)
+    torch.testing.assert_close(empty(images, mask, TEXTS).features, want.features, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -233,12 +233,12 @@ def test_a_models_own_folder_is_loaded_and_cut(family: Family, tmp_path: Path) -
     model.save_pretrained(tmp_path)
     tiny_processor(family).save_pretrained(tmp_path)
     backbone = HfBackbone.from_pretrained(tmp_path, layer=2)
-    pictures, mask = ragged()
-    want = HfBackbone(copy.deepcopy(model), tiny_processor(family), layer=2)(pictures, mask, TEXTS)
-    torch.testing.assert_close(backbone(pictures, mask, TEXTS).features, want.features, atol=0, rtol=0)
+    images, mask = ragged()
+    want = HfBackbone(copy.deepcopy(model), tiny_processor(family), layer=2)(images, mask, TEXTS)
+    torch.testing.assert_close(backbone(images, mask, TEXTS).features, want.features, atol=0, rtol=0)
     with pytest.raises(ValueError, match="layer 12: .*choose 1 to 5"):
         HfBackbone.from_pretrained(tmp_path)
-    half = HfBackbone.from_pretrained(tmp_path, layer=2, dtype=torch.bfloat16)(pictures, mask, TEXTS)
+    half = HfBackbone.from_pretrained(tmp_path, layer=2, dtype=torch.bfloat16)(images, mask, TEXTS)
     assert half.features.dtype == torch.bfloat16
     error = (half.features.float() - want.features).norm() / want.features.norm()
     assert 0 < error < 0.05
@@ -279,19 +279,19 @@ def test_a_model_that_cannot_be_loaded_says_what_to_do(tmp_path: Path, monkeypat
 
 def test_rubbish_is_refused() -> None:
     backbone = tiny("smolvlm")
-    pictures = some_pictures(2)
-    mask = everywhere(pictures)
-    with pytest.raises(ValueError, match=r"pictures torch.float32 .*must be uint8 \[B, V, T, 3, S, S\]"):
-        backbone(pictures.float(), mask, ["a", "b"])
-    with pytest.raises(ValueError, match=r"picture_mask torch.bool \[2, 2\]: must be bool \[2, 2, 1\]"):
-        backbone(pictures, mask[..., 0], ["a", "b"])
+    images = some_images(2)
+    mask = everywhere(images)
+    with pytest.raises(ValueError, match=r"images torch.float32 .*must be uint8 \[B, V, T, 3, S, S\]"):
+        backbone(images.float(), mask, ["a", "b"])
+    with pytest.raises(ValueError, match=r"image_mask torch.bool \[2, 2\]: must be bool \[2, 2, 1\]"):
+        backbone(images, mask[..., 0], ["a", "b"])
     with pytest.raises(ValueError, match="1 instructions for 2 samples"):
-        backbone(pictures, mask, ["a"])
+        backbone(images, mask, ["a"])
     with pytest.raises(ValueError, match="instruction 'push <image>': holds <image>"):
-        backbone(pictures, mask, ["push <image>", ""])
+        backbone(images, mask, ["push <image>", ""])
 
 
 def test_an_image_is_one_tile() -> None:
     backbone = tiny("smolvlm")
-    pictures = some_pictures(1, cameras=1, side=48)
-    assert int(backbone(pictures, everywhere(pictures), ["go"]).is_image.sum()) == TOKENS_PER_PICTURE
+    images = some_images(1, cameras=1, side=48)
+    assert int(backbone(images, everywhere(images), ["go"]).is_image.sum()) == TOKENS_PER_IMAGE

@@ -176,7 +176,7 @@ def test_a_pyramid_trains_on_pseudo_actions_in_the_robots_slot(folders, labelled
     for datasets in ((video,), (robot,), (robot, video)):
         policy = build_policy(RECIPES["debug"].policy)
         opened = open_mixture(MixtureSpec(datasets), policy, cache=folders[2])
-        assert all(dataset.codec is policy.embodiments["block"].action_space for dataset in opened)
+        assert all(dataset.action_space is policy.embodiments["block"].action_space for dataset in opened)
         found[datasets] = policy.embodiments["block"]
     assert found[(video,)].action_space.to_json() == labellers
     assert found[(video,)].step_s == pytest.approx(1 / FPS)
@@ -252,17 +252,17 @@ def test_masked_steps_teach_nothing() -> None:
 
 
 def test_saved_and_loaded_it_predicts_the_same(tmp_path: Path) -> None:
-    model, pictures = model_of(), pair(2)
+    model, images = model_of(), pair(2)
     model.save_pretrained(tmp_path / "model")
     loaded = InverseDynamics.from_pretrained(tmp_path / "model")
-    assert np.array_equal(loaded.predict(*pictures), model.predict(*pictures))
+    assert np.array_equal(loaded.predict(*images), model.predict(*images))
     assert loaded.facts.action_space.to_json() == model.facts.action_space.to_json()
     (tmp_path / "model" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="no inverse dynamics model"):
         InverseDynamics.from_pretrained(tmp_path / "model")
 
 
-def test_the_order_of_the_pictures_and_both_of_them_matter() -> None:
+def test_the_order_of_the_images_and_both_of_them_matter() -> None:
     model, (present, future) = model_of(), pair(3)
     straight = model.predict(present, future)
     assert not np.allclose(straight, model.predict(future, present), atol=1e-4)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import vla.models.dual_system
-from tests.builders.policies import HORIZON, SIZE, batch_of, shaken, some_pictures, teach, tiny_bc, tiny_policy
+from tests.builders.policies import HORIZON, SIZE, batch_of, shaken, some_images, teach, tiny_bc, tiny_policy
 from vla.batch import PolicyBatch, check_batch, pad_last
 from vla.models.config import FlowConfig, SmallBackboneConfig
 from vla.models.dual_system import DualSystemPolicy
@@ -32,8 +32,8 @@ def rows(batch: PolicyBatch, which: list[int]) -> PolicyBatch:
     return PolicyBatch(**made, instruction=[batch["instruction"][row] for row in which])  # type: ignore[typeddict-item]
 
 
-def here(pictures: Tensor) -> Tensor:
-    return torch.ones(pictures.shape[:3], dtype=torch.bool)
+def here(images: Tensor) -> Tensor:
+    return torch.ones(images.shape[:3], dtype=torch.bool)
 
 
 @contextmanager
@@ -86,18 +86,18 @@ def test_padded_widths_change_no_action() -> None:
     narrow = tiny_policy(max_state_dim=6, max_action_dim=5)
     wide = tiny_policy(seed=7, max_state_dim=16, max_action_dim=5)
     same_weights(narrow, wide)
-    pictures, state = some_pictures(3), np.random.default_rng(0).normal(2, 3, (3, 6))
+    images, state = some_images(3), np.random.default_rng(0).normal(2, 3, (3, 6))
     acted = []
     for policy in (narrow, wide):
         teach(policy, "gr1", 6, 5)
-        acted.append(policy.act_batch(pictures, here(pictures), ["open"] * 3, state, "gr1", generator=generator()))
+        acted.append(policy.act_batch(images, here(images), ["open"] * 3, state, "gr1", generator=generator()))
     np.testing.assert_allclose(acted[1], acted[0], atol=1e-5)
 
 
 def test_wider_actions_change_no_action() -> None:
     narrow, wide = tiny_policy(max_action_dim=5), tiny_policy(seed=7, max_action_dim=12)
     same_weights(narrow, wide)
-    tokens = narrow.encode(some_pictures(2), here(some_pictures(2)), ["a", "b"])
+    tokens = narrow.encode(some_images(2), here(some_images(2)), ["a", "b"])
     state, there = torch.randn(2, 16, generator=generator()), torch.ones(2, 16, dtype=torch.bool)
     noise = torch.randn(2, HORIZON, 12, generator=generator())
     found = []
@@ -113,7 +113,7 @@ def test_wider_actions_change_no_action() -> None:
 def test_samples_of_different_robots_in_one_batch_are_those_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = tiny_policy()
     batch = batch_of(policy.config, [2, 5, 2, 9], state_dims=[3, 16, 7, 0], action_dims=[2, 16, 4, 1], cameras=2)
-    batch["picture_mask"][2, 1] = False
+    batch["image_mask"][2, 1] = False
     batch["instruction"][1] = "turn the faucet the other way round, please"
     batch["instruction"][3] = ""
     batch["action_mask"][0, 3:] = False
@@ -136,7 +136,7 @@ def test_the_loss_is_the_squared_error_of_the_velocity(monkeypatch: pytest.Monke
     with noise_of_rows(monkeypatch, [0, 1], 16):
         found = policy.loss(batch).action_loss
     x = (1 - time)[:, None, None] * noise + time[:, None, None] * batch["action"]
-    tokens = policy.encode(batch["pictures"], batch["picture_mask"], batch["instruction"])
+    tokens = policy.encode(batch["images"], batch["image_mask"], batch["instruction"])
     args = (batch["action_mask"], time, batch["state"], batch["state_mask"], batch["embodiment"])
     predicted, _ = policy.velocity(tokens, x, *args)
     for row in range(2):
@@ -170,7 +170,7 @@ def test_a_draw_of_the_middle_is_regression_on_the_chunk() -> None:
     policy.backbone.eval()
     batch = batch_of(policy.config, [2, 5])
     loss = policy.loss(batch).action_loss
-    tokens = policy.encode(batch["pictures"], batch["picture_mask"], batch["instruction"])
+    tokens = policy.encode(batch["images"], batch["image_mask"], batch["instruction"])
     width = policy.config.max_action_dim
     answer = policy.sample(tokens, batch["state"], batch["state_mask"], batch["embodiment"], width)
     mask = batch["action_mask"]
@@ -179,11 +179,11 @@ def test_a_draw_of_the_middle_is_regression_on_the_chunk() -> None:
     torch.testing.assert_close(loss, error, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("lacking", ["action", "state", "instruction", "picture", "all"])
+@pytest.mark.parametrize("lacking", ["action", "state", "instruction", "image", "all"])
 def test_what_is_missing_leaves_finite_losses_and_gradients(lacking: str) -> None:
     policy = tiny_policy().train()
     batch = batch_of(policy.config, [2, 5, 1])
-    for name in ("action", "state", "picture"):
+    for name in ("action", "state", "image"):
         if lacking in (name, "all"):
             batch[f"{name}_mask"][:] = False  # type: ignore[literal-required]
     if lacking in ("instruction", "all"):
@@ -203,10 +203,10 @@ def test_what_is_missing_leaves_finite_losses_and_gradients(lacking: str) -> Non
 def test_a_hidden_state_is_not_seen_and_a_shown_one_is() -> None:
     policy = tiny_policy()
     teach(policy, "gr1", 4, 3)
-    pictures = some_pictures(1)
+    images = some_images(1)
     states = [None, np.full((1, 4), 2.0), np.full((1, 4), -5.0)]
     none, first, second = (
-        policy.act_batch(pictures, here(pictures), ["open"], state, "gr1", generator=generator()) for state in states
+        policy.act_batch(images, here(images), ["open"], state, "gr1", generator=generator()) for state in states
     )
     assert np.abs(first - second).max() > 1e-3
     assert np.abs(none - first).max() > 1e-3
@@ -241,18 +241,18 @@ def test_state_dropout_hides_that_share_of_states_in_training_only(monkeypatch: 
 def test_the_instruction_matters_and_an_empty_one_is_an_instruction_too() -> None:
     policy = tiny_policy()
     teach(policy, "gr1", 4, 3)
-    pictures = some_pictures(1).expand(3, -1, -1, -1, -1, -1)
+    images = some_images(1).expand(3, -1, -1, -1, -1, -1)
     texts = ["open the drawer", "close the drawer", ""]
     state = np.ones((3, 4))
     alone = [
-        policy.act_batch(pictures[:1], here(pictures[:1]), [text], state[:1], "gr1", generator=generator())
+        policy.act_batch(images[:1], here(images[:1]), [text], state[:1], "gr1", generator=generator())
         for text in texts
     ]
     assert np.abs(alone[0] - alone[1]).max() > 1e-3
     assert np.abs(alone[0] - alone[2]).max() > 1e-3
     assert np.isfinite(alone[2]).all()
     capitals = policy.act_batch(
-        pictures[:1], here(pictures[:1]), ["Open the DRAWER!"], state[:1], "gr1", generator=generator()
+        images[:1], here(images[:1]), ["Open the DRAWER!"], state[:1], "gr1", generator=generator()
     )
     assert np.array_equal(capitals, alone[0])
 
@@ -260,38 +260,38 @@ def test_the_instruction_matters_and_an_empty_one_is_an_instruction_too() -> Non
 def test_several_cameras_and_a_history_each_matter_and_missing_ones_are_not_seen() -> None:
     policy = tiny_policy(history_s=(0.5, 0.0))
     teach(policy, "gr1", 4, 3)
-    pictures = some_pictures(1, cameras=2, history=2)
+    images = some_images(1, cameras=2, history=2)
 
-    def act(pictures: Tensor, mask: Tensor) -> np.ndarray:
-        return policy.act_batch(pictures, mask, ["open"], np.ones((1, 4)), "gr1", generator=generator())
+    def act(images: Tensor, mask: Tensor) -> np.ndarray:
+        return policy.act_batch(images, mask, ["open"], np.ones((1, 4)), "gr1", generator=generator())
 
-    everything = act(pictures, here(pictures))
+    everything = act(images, here(images))
     for camera in range(2):
         for frame in range(2):
-            mask = here(pictures)
+            mask = here(images)
             mask[0, camera, frame] = False
-            without = act(pictures, mask)
+            without = act(images, mask)
             assert np.abs(without - everything).max() > 1e-4
-            rubbish = pictures.clone()
+            rubbish = images.clone()
             rubbish[0, camera, frame] = 255 - rubbish[0, camera, frame]
-            assert np.abs(act(rubbish, here(pictures)) - everything).max() > 1e-4
+            assert np.abs(act(rubbish, here(images)) - everything).max() > 1e-4
             np.testing.assert_allclose(act(rubbish, mask), without, atol=1e-5)
-    assert np.abs(act(pictures.flip(1), here(pictures)) - everything).max() > 1e-4  # cameras have places
+    assert np.abs(act(images.flip(1), here(images)) - everything).max() > 1e-4  # cameras have places
     with pytest.raises(ValueError, match="5 cameras and 2 frames"):
-        act(some_pictures(1, cameras=5, history=2), torch.ones(1, 5, 2, dtype=torch.bool))
+        act(some_images(1, cameras=5, history=2), torch.ones(1, 5, 2, dtype=torch.bool))
 
 
 def test_acting_repeats_by_its_generator() -> None:
     policy = tiny_policy()
     teach(policy, "gr1", 4, 3)
-    pictures = some_pictures(2)
+    images = some_images(2)
 
     def act(seed: int) -> np.ndarray:
-        return policy.act_batch(pictures, here(pictures), ["a", "b"], np.ones((2, 4)), "gr1", generator=generator(seed))
+        return policy.act_batch(images, here(images), ["a", "b"], np.ones((2, 4)), "gr1", generator=generator(seed))
 
     assert np.array_equal(act(3), act(3))
     assert not np.array_equal(act(3), act(4))
-    tokens = policy.encode(pictures, here(pictures), ["a", "b"])
+    tokens = policy.encode(images, here(images), ["a", "b"])
     again = policy.act_on(tokens, np.ones((2, 4)), "gr1", generator=generator(3))
     assert np.array_equal(again, act(3))
 
@@ -306,10 +306,8 @@ class Oracle(Policy):
     def loss(self, batch: PolicyBatch):
         raise NotImplementedError
 
-    def encode(self, pictures, picture_mask, instruction) -> ContextTokens:
-        return ContextTokens(
-            torch.zeros(len(pictures), 1, 1), torch.ones(len(pictures), 1).bool(), here(pictures)[:, 0]
-        )
+    def encode(self, images, image_mask, instruction) -> ContextTokens:
+        return ContextTokens(torch.zeros(len(images), 1, 1), torch.ones(len(images), 1).bool(), here(images)[:, 0])
 
     def sample(self, tokens, state, state_mask, embodiment_id, action_dim, generator=None) -> Tensor:
         self.given = state, state_mask, embodiment_id
@@ -329,7 +327,7 @@ def test_acting_undoes_what_the_codec_does(representation: str) -> None:
     policy = Oracle(torch.zeros(2, HORIZON, 3))
     facts = teach(policy, "gr1", 3, 3, representation=representation)
     policy.encoded.data = torch.from_numpy(facts.action_space.encode_action(state, chunk))
-    found = policy.act_batch(some_pictures(2), here(some_pictures(2)), ["", ""], state, "gr1")
+    found = policy.act_batch(some_images(2), here(some_images(2)), ["", ""], state, "gr1")
     np.testing.assert_allclose(found, chunk, atol=1e-4)
     assert found.dtype == np.float32
     given, there, ids = policy.given
@@ -337,7 +335,7 @@ def test_acting_undoes_what_the_codec_does(representation: str) -> None:
     assert there[:, :3].all() and not there[:, 3:].any() and ids.tolist() == [7, 7]
     if representation != "absolute":
         with pytest.raises(ValueError, match="state"):
-            policy.act_batch(some_pictures(2), here(some_pictures(2)), ["", ""], None, "gr1")
+            policy.act_batch(some_images(2), here(some_images(2)), ["", ""], None, "gr1")
 
 
 def test_a_robot_that_is_not_known_is_refused_with_the_remedy() -> None:
@@ -346,26 +344,26 @@ def test_a_robot_that_is_not_known_is_refused_with_the_remedy() -> None:
     with pytest.raises(
         ValueError, match=r"'franka': this policy was trained on gr1; .*giza ground --embodiment franka"
     ):
-        policy.act_batch(some_pictures(1), here(some_pictures(1)), [""], None, "franka")
+        policy.act_batch(some_images(1), here(some_images(1)), [""], None, "franka")
 
 
-def test_pictures_are_cropped_at_random_in_training_and_in_the_middle_after() -> None:
+def test_images_are_cropped_at_random_in_training_and_in_the_middle_after() -> None:
     torch.manual_seed(0)
     backbone = SmallBackbone(SmallBackboneConfig(dim=32, channels=(16, 32), keypoints=8, crop=0.75))
     shaken(backbone)
-    pictures = some_pictures(2, cameras=2)
-    border = pictures.clone()
+    images = some_images(2, cameras=2)
+    border = images.clone()
     border[..., : SIZE // 8, :] = 0
     border[..., : SIZE // 8] = 0
 
-    def see(pictures: Tensor, training: bool, seed: int) -> Tensor:
+    def see(images: Tensor, training: bool, seed: int) -> Tensor:
         torch.manual_seed(seed)
-        return backbone.train(training)(pictures, here(pictures), ["a", "b"]).features
+        return backbone.train(training)(images, here(images), ["a", "b"]).features
 
-    assert torch.equal(see(pictures, False, 0), see(pictures, False, 1))
-    assert torch.equal(see(pictures, False, 0), see(border, False, 0))  # the border is cut off
-    assert not torch.equal(see(pictures, True, 0), see(pictures, True, 1))
-    assert not torch.equal(see(pictures, True, 0), see(border, True, 0))
+    assert torch.equal(see(images, False, 0), see(images, False, 1))
+    assert torch.equal(see(images, False, 0), see(border, False, 0))  # the border is cut off
+    assert not torch.equal(see(images, True, 0), see(images, True, 1))
+    assert not torch.equal(see(images, True, 0), see(border, True, 0))
 
 
 @pytest.mark.parametrize("kind", [tiny_policy, tiny_bc])
@@ -373,11 +371,11 @@ def test_colours_change_in_training_alone_and_for_each_sample_by_itself(kind) ->
     plain = SmallBackboneConfig(dim=32, channels=(16, 16, 32), keypoints=8, words=256, crop=1.0)
     policy = kind(small=dataclasses.replace(plain, colour=0.3))
     shaken(policy)
-    pictures = some_pictures(1).repeat(2, 1, 1, 1, 1, 1)
+    images = some_images(1).repeat(2, 1, 1, 1, 1, 1)
 
     def see(training: bool, seed: int) -> Tensor:
         torch.manual_seed(seed)
-        return policy.train(training).encode(pictures, here(pictures), ["a", "a"]).features
+        return policy.train(training).encode(images, here(images), ["a", "a"]).features
 
     assert torch.equal(see(False, 0), see(False, 1))
     first = see(True, 0)
@@ -386,17 +384,17 @@ def test_colours_change_in_training_alone_and_for_each_sample_by_itself(kind) ->
     assert not torch.allclose(first[0], first[1])
 
 
-def test_a_changed_colour_is_a_linear_map_shared_by_all_pictures_of_a_sample() -> None:
+def test_a_changed_colour_is_a_linear_map_shared_by_all_images_of_a_sample() -> None:
     torch.manual_seed(0)
-    pictures = torch.rand(2, 3, 3, 8, 8) * 2 - 1
-    changed = recoloured(pictures, 0.2)
-    for before, after in zip(pictures, changed, strict=True):
+    images = torch.rand(2, 3, 3, 8, 8) * 2 - 1
+    changed = recoloured(images, 0.2)
+    for before, after in zip(images, changed, strict=True):
         flat = before.movedim(1, -1).reshape(-1, 3)
         known = torch.cat([flat, torch.ones(len(flat), 1)], 1)
         solved = torch.linalg.lstsq(known, after.movedim(1, -1).reshape(-1, 3)).solution
         torch.testing.assert_close(known @ solved, after.movedim(1, -1).reshape(-1, 3), atol=1e-4, rtol=0)
         assert (solved[:3] - torch.eye(3)).abs().max() > 0.05
-    assert recoloured(pictures, 0.0) is pictures
+    assert recoloured(images, 0.0) is images
     with pytest.raises(ValueError, match="colour 2.0: must be within 0 and 1"):
         SmallBackboneConfig(colour=2.0)
 
@@ -410,7 +408,7 @@ def test_a_batch_that_does_not_fit_is_refused_with_its_shapes(kind) -> None:
         "state": (good["state"][:, :5], r"state \[2, 5\]: must be \[2, 16\]"),
         "action": (good["action"][:, :3], r"action \[2, 3, 16\]: must be \[2, 8, 16\]"),
         "instruction": (["one"], "1 instructions for 2 samples"),
-        "pictures": (good["pictures"].float(), r"pictures torch.float32.*uint8 \[B, V, T, 3, S, S\]"),
+        "images": (good["images"].float(), r"images torch.float32.*uint8 \[B, V, T, 3, S, S\]"),
         "embodiment": (good["embodiment"][:1], r"embodiment \[1\]: must be \[2\]"),
     }
     for name, (value, said) in wrong.items():
@@ -427,7 +425,7 @@ def test_the_baseline_regresses_what_is_known_and_tells_instructions_apart() -> 
     batch["action_mask"][0, 2:] = False
     batch["action_mask"][1] = False
     predicted = policy.sample(
-        policy.encode(batch["pictures"], batch["picture_mask"], batch["instruction"]),
+        policy.encode(batch["images"], batch["image_mask"], batch["instruction"]),
         batch["state"],
         batch["state_mask"],
         batch["embodiment"],
@@ -438,9 +436,9 @@ def test_the_baseline_regresses_what_is_known_and_tells_instructions_apart() -> 
     torch.testing.assert_close(output.action_loss, torch.stack([slow, torch.tensor(0.0)]))
     assert output.has_action.tolist() == [True, False]
     teach(policy, "gr1", 4, 3)
-    pictures = some_pictures(1)
+    images = some_images(1)
     acts = [
-        policy.act_batch(pictures, here(pictures), [text], np.ones((1, 4)), "gr1") for text in ("open", "close", "open")
+        policy.act_batch(images, here(images), [text], np.ones((1, 4)), "gr1") for text in ("open", "close", "open")
     ]
     assert np.array_equal(acts[0], acts[2]) and np.abs(acts[0] - acts[1]).max() > 1e-4
     with pytest.raises(ValueError, match="one camera and one frame"):

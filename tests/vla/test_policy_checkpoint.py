@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.builders.policies import some_pictures, teach, tiny_bc, tiny_policy
+from tests.builders.policies import some_images, teach, tiny_bc, tiny_policy
 from tests.builders.vlms import FAMILIES, Family, tiny_config, tiny_processor
 from vla.checkpoint import CARD, CONFIG, WEIGHTS
 from vla.models.config import PolicyConfig, VlmConfig, from_dict, to_dict
@@ -20,7 +20,7 @@ from vla.models.dual_system import DualSystemPolicy
 from vla.policy import Policy
 from vla.recipes import DEBUG, RECIPES
 
-PICTURES = some_pictures(2)
+PICTURES = some_images(2)
 TEXTS = ["open the drawer", ""]
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tests.builders.vlms import DIM, some_pictures, tiny_config, tiny_processor
+from tests.builders.vlms import DIM, some_images, tiny_config, tiny_processor
 from vla.models.config import DitConfig, SmallBackboneConfig
 from vla.models.dit import Dit
 from vla.models.huggingface import HfBackbone
@@ -35,8 +35,8 @@ class Fake(nn.Module):
         self.target = nn.Linear(3, 3).requires_grad_(False)
         self.query = nn.Parameter(torch.zeros(5))
 
-    def forward(self, action: Tensor, pictures: Tensor, instruction: Sequence[str]) -> Tensor:
-        tokens = self.backbone(pictures, torch.ones(pictures.shape[:3], dtype=torch.bool), instruction)
+    def forward(self, action: Tensor, images: Tensor, instruction: Sequence[str]) -> Tensor:
+        tokens = self.backbone(images, torch.ones(images.shape[:3], dtype=torch.bool), instruction)
         context = type(tokens)(self.projector(tokens.features), tokens.mask, tokens.is_image)
         x = self.embodiment_layers(action)
         mask = torch.ones(x.shape[:2], dtype=torch.bool)
@@ -45,7 +45,7 @@ class Fake(nn.Module):
 
 def inputs() -> tuple[Tensor, Tensor, list[str]]:
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(2, 3, 4, generator=generator), some_pictures(2, cameras=1), ["open", "close it"]
+    return torch.randn(2, 3, 4, generator=generator), some_images(2, cameras=1), ["open", "close it"]
 
 
 def quiet(policy: nn.Module, config: TuningConfig) -> Any:
@@ -194,10 +194,10 @@ def test_a_backbone_with_adapters_is_not_saved_by_itself(tmp_path: Path) -> None
     merge_lora(policy)
     policy.backbone.save_pretrained(tmp_path)
     loaded = HfBackbone.from_pretrained(tmp_path)
-    _, pictures, texts = inputs()
-    mask = torch.ones(pictures.shape[:3], dtype=torch.bool)
+    _, images, texts = inputs()
+    mask = torch.ones(images.shape[:3], dtype=torch.bool)
     torch.testing.assert_close(
-        loaded(pictures, mask, texts).features, policy.backbone(pictures, mask, texts).features, atol=0, rtol=0
+        loaded(images, mask, texts).features, policy.backbone(images, mask, texts).features, atol=0, rtol=0
     )
 
 

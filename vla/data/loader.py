@@ -30,11 +30,11 @@ class TrainingDataset:
     data: SampleDataset
     train: NDArray[np.int64]
     """Samples trained on."""
-    held: NDArray[np.int64]
+    held_out: NDArray[np.int64]
     """Samples of held-out episodes or videos."""
     embodiment_id: int
     """The place of its embodiment in the policy."""
-    codec: ActionSpace | None
+    action_space: ActionSpace | None
     """None: it has no actions."""
 
     @property
@@ -64,8 +64,8 @@ def collate(
     features where `look_up` knows them."""
     size = config.image_size
     count, history = len(chosen), len(config.history_s)
-    pictures = np.zeros((count, cameras, history, size, size, 3), np.uint8)
-    picture_mask = np.zeros((count, cameras, history), np.bool_)
+    images = np.zeros((count, cameras, history, size, size, 3), np.uint8)
+    image_mask = np.zeros((count, cameras, history), np.bool_)
     future = np.zeros((count, cameras, size, size, 3), np.uint8)
     has_future = np.zeros(count, np.bool_)
     state = torch.zeros(count, config.max_state_dim)
@@ -78,34 +78,34 @@ def collate(
         sample = datasets[number].data[index]
         samples.append(sample)
         views = len(sample.images)
-        pictures[row, :views] = sample.images
-        picture_mask[row, :views] = sample.image_mask
+        images[row, :views] = sample.images
+        image_mask[row, :views] = sample.image_mask
         if sample.future is not None:
             future[row, :views] = sample.future
             has_future[row] = True
         rows.setdefault(number, []).append(row)
     for number, mine in rows.items():
-        codec = datasets[number].codec
-        if codec is None:
+        space = datasets[number].action_space
+        if space is None:
             continue
         states, chunks, known = stack_numbers([samples[row] for row in mine])
         place = torch.tensor(mine)
         if states is not None:
             state[place], state_mask[place] = pad_last(
-                torch.from_numpy(codec.encode_state(states)), config.max_state_dim
+                torch.from_numpy(space.encode_state(states)), config.max_state_dim
             )
         if chunks is not None:
             assert known is not None
-            encoded = torch.from_numpy(codec.encode_action(states, chunks, known))
+            encoded = torch.from_numpy(space.encode_action(states, chunks, known))
             padded, there = pad_last(encoded, config.max_action_dim)
-            steps = torch.from_numpy(codec.known_steps(known))
+            steps = torch.from_numpy(space.known_steps(known))
             horizon = padded.shape[1]
             action[place, :horizon] = padded
             action_mask[place, :horizon] = there & steps[..., None]
     numbers = [number for number, _ in chosen]
     batch = PolicyBatch(
-        pictures=torch.from_numpy(pictures).permute(0, 1, 2, 5, 3, 4).contiguous(),
-        picture_mask=torch.from_numpy(picture_mask),
+        images=torch.from_numpy(images).permute(0, 1, 2, 5, 3, 4).contiguous(),
+        image_mask=torch.from_numpy(image_mask),
         instruction=[sample.instruction for sample in samples],
         state=state,
         state_mask=state_mask,
@@ -115,7 +115,7 @@ def collate(
         future=torch.from_numpy(future).permute(0, 1, 4, 2, 3).contiguous(),
         has_future=torch.from_numpy(has_future),
         align=torch.tensor([datasets[number].data.spec.align for number in numbers]),
-        member=torch.tensor(numbers),
+        dataset=torch.tensor(numbers),
     )
     if look_up is not None:
         tokens = look_up([sample_id(datasets[number], index) for number, index in chosen])
@@ -179,7 +179,7 @@ class PolicyBatches(IterableDataset):  # type: ignore[type-arg]
             number += step
 
 
-def held_batches(
+def held_out_batches(
     datasets: Sequence[TrainingDataset],
     config: PolicyConfig,
     *,
@@ -192,7 +192,9 @@ def held_batches(
     chosen = [
         (number, int(index))
         for number, dataset in enumerate(datasets)
-        for index in dataset.held[np.linspace(0, len(dataset.held) - 1, min(samples, len(dataset.held))).astype(int)]
+        for index in dataset.held_out[
+            np.linspace(0, len(dataset.held_out) - 1, min(samples, len(dataset.held_out))).astype(int)
+        ]
     ]
     return [
         collate(datasets, chosen[first : first + batch_size], config, cameras=cameras, look_up=look_up)
@@ -200,13 +202,13 @@ def held_batches(
     ]
 
 
-def split_samples(groups: Sequence[str], held: set[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split_samples(groups: Sequence[str], held_out: set[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(trained on, held out): indices of samples by the group (episode or source video) that they come from."""
-    out = np.array([group in held for group in groups], np.bool_)
+    out = np.array([group in held_out for group in groups], np.bool_)
     return np.nonzero(~out)[0], np.nonzero(out)[0]
 
 
-def held_groups(groups: Sequence[str], share: float, seed: int) -> set[str]:
+def held_out_groups(groups: Sequence[str], share: float, seed: int) -> set[str]:
     """A `share` of the groups, drawn by `seed`; at least one where there are two, none where there is one."""
     names = sorted(set(groups))
     count = max(1, round(share * len(names))) if share > 0 and len(names) > 1 else 0
@@ -230,7 +232,7 @@ def cached_features(
     """The cache in `folder`, filled for all samples that are trained on or held out; goes on where a killed job was."""
     assert policy.system2 is not None
     cache = FeatureCache(folder, policy.system2)
-    total = sum(len(dataset.train) + len(dataset.held) for dataset in datasets)
+    total = sum(len(dataset.train) + len(dataset.held_out) for dataset in datasets)
     show = None if progress is None else (lambda done: progress(done, total))
     cache.fill(_prompts(datasets, cameras), progress=show)
     return cache
@@ -239,11 +241,11 @@ def cached_features(
 def _prompts(datasets: Sequence[TrainingDataset], cameras: int) -> Iterator[Prompt]:
     """As `collate` shows the samples: padded to `cameras`."""
     for dataset in datasets:
-        for index in (*dataset.train.tolist(), *dataset.held.tolist()):
+        for index in (*dataset.train.tolist(), *dataset.held_out.tolist()):
             sample = dataset.data[index]
             views, history, size = sample.images.shape[:3]
-            pictures = torch.zeros(cameras, history, 3, size, size, dtype=torch.uint8)
+            images = torch.zeros(cameras, history, 3, size, size, dtype=torch.uint8)
             mask = torch.zeros(cameras, history, dtype=torch.bool)
-            pictures[:views] = torch.from_numpy(sample.images).permute(0, 1, 4, 2, 3)
+            images[:views] = torch.from_numpy(sample.images).permute(0, 1, 4, 2, 3)
             mask[:views] = torch.from_numpy(sample.image_mask)
-            yield Prompt(sample_id(dataset, index), pictures, mask, sample.instruction)
+            yield Prompt(sample_id(dataset, index), images, mask, sample.instruction)

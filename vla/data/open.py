@@ -26,7 +26,7 @@ from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
 from corpora.mixture.views import Window
 from vla.actions.layout import one_part
 from vla.actions.space import ActionSpace
-from vla.data.loader import TrainingDataset, held_groups, split_samples
+from vla.data.loader import TrainingDataset, held_out_groups, split_samples
 from vla.embodiment import Embodiment
 from vla.policy import Policy
 
@@ -48,7 +48,7 @@ def open_mixture(
     *,
     seed: int = 0,
     held_out: float = 0.1,
-    held_episodes: Mapping[str, str] = MappingProxyType({}),
+    held_out_episodes: Mapping[str, str] = MappingProxyType({}),
     future_s: float | None = None,
     stride_s: float = 0.0,
     cache: Path | None = None,
@@ -58,7 +58,7 @@ def open_mixture(
     """The datasets with a weight; the policy learns their embodiments and action spaces.
 
     `held_out`: share of each dataset's episodes or videos that is held out; of a dataset whose episodes are chosen, some of
-    the others; `held_episodes` (dataset -> "0:20" or "0,3,5") names them instead. `future_s`: seconds to FLARE's future;
+    the others; `held_out_episodes` (dataset -> "0:20" or "0,3,5") names them instead. `future_s`: seconds to FLARE's future;
     None: no future. `start_from`: a new embodiment -> the one whose weights it begins with. An embodiment that the policy
     knows keeps its statistics and weights. Raises ValueError for a dataset that does not fit the policy, naming it.
     """
@@ -71,17 +71,17 @@ def open_mixture(
             try:
                 match spec.data:
                     case EpisodesAt():
-                        share, named = held_out, held_episodes.get(spec.name, "")
-                        data, held = _episodes(spec, spec.data, window, policy, seed, share, named, cache, bar)
+                        share, named = held_out, held_out_episodes.get(spec.name, "")
+                        data, groups = _episodes(spec, spec.data, window, policy, seed, share, named, cache, bar)
                     case ClipsAt(corpus):
                         frames = open_clip_frames(Corpus(corpus), policy.config.image_size, cache=cache, progress=bar)
                         data = _clips(spec, frames, window, stride_s)
-                        held = held_groups(data.groups, held_out, seed)
+                        groups = held_out_groups(data.groups, held_out, seed)
                     case _:
                         raise ValueError("it is only drawn: give it data, or weight = 0")
             except ValueError as error:
                 raise ValueError(f"dataset '{spec.name}': {error}") from error
-        train, out = split_samples(data.groups, held)
+        train, out = split_samples(data.groups, groups)
         if not len(train):
             raise ValueError(
                 f"dataset '{spec.name}': all of its {len(data)} samples are held out; it has one source only"
@@ -92,11 +92,11 @@ def open_mixture(
         TrainingDataset(
             data,
             train,
-            held,
+            out,
             policy.embodiment_id(data.spec.embodiment),
             policy.embodiments[data.spec.embodiment].action_space if data.spec.label.acts else None,
         )
-        for data, train, held in opened
+        for data, train, out in opened
     ]
 
 
@@ -107,7 +107,7 @@ def _episodes(
     policy: Policy,
     seed: int,
     held_out: float,
-    held_episodes: str,
+    held_out_episodes: str,
     cache: Path | None,
     bar: Bar | None,
 ) -> tuple[SampleDataset, set[str]]:
@@ -122,15 +122,15 @@ def _episodes(
     indices = [episode.index for episode in usable]
     chosen = episodes.choose(selection)
     group = {episode.index: episode.group for episode in episodes.episodes}
-    if held_episodes:
-        out = episodes.choose(EpisodeSelection(held_episodes, failures=selection.failures))
+    if held_out_episodes:
+        out = episodes.choose(EpisodeSelection(held_out_episodes, failures=selection.failures))
         chosen = [index for index in chosen if index not in set(out)]
     elif len(chosen) < len(indices):
         others = [index for index in indices if index not in set(chosen)]
         count = max(1, round(held_out * len(indices))) if held_out else 0
         out = sorted(np.random.default_rng(seed).permutation(others)[:count].tolist())
     else:
-        names = held_groups([group[index] for index in chosen], held_out, seed)
+        names = held_out_groups([group[index] for index in chosen], held_out, seed)
         out = [index for index in chosen if group[index] in names]
     frames = open_episode_frames(episodes, policy.config.image_size, cache=cache, progress=bar)
     for fault in frames.faults[:5]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vla.batch import PolicyBatch, check_batch
 from vla.models.config import PolicyConfig
 from vla.models.flow_matching import flow_loss_per_sample
-from vla.models.small import crop_pictures, recoloured, scaled
+from vla.models.small import crop_images, recoloured, scaled
 from vla.policy import ContextTokens, Policy, PolicyLoss, shown_state
 
 INSTRUCTIONS = 1024
@@ -55,7 +55,7 @@ class BehaviourCloning(Policy):
     def encode(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
         if images.shape[1] != 1 or images.shape[2] != 1:
             raise ValueError("the baseline bc sees one camera and one frame; choose another recipe, or one camera")
-        seen = scaled(crop_pictures(images[:, 0], self.config.small.crop, self.training))
+        seen = scaled(crop_images(images[:, 0], self.config.small.crop, self.training))
         seen = (recoloured(seen, self.config.small.colour) if self.training else seen)[:, 0]
         ids = torch.tensor([zlib.crc32(text.encode()) % INSTRUCTIONS for text in instruction], device=seen.device)
         features = torch.cat([self.convolutions(seen), self.instruction(ids)], 1)[:, None]
@@ -69,7 +69,7 @@ class BehaviourCloning(Policy):
     def loss(self, batch: PolicyBatch) -> PolicyLoss:
         config = self.config
         check_batch(batch, horizon=config.horizon, state_dim=config.max_state_dim, action_dim=config.max_action_dim)
-        tokens = self.encode(batch["pictures"], batch["picture_mask"], batch["instruction"])
+        tokens = self.encode(batch["images"], batch["image_mask"], batch["instruction"])
         known = shown_state(batch["state_mask"], config.state_dropout if self.training else 0.0)
         predicted = self._chunk(tokens, batch["state"].masked_fill(~known, 0)).float()
         return PolicyLoss(

@@ -11,20 +11,20 @@ from corpora.store.decode import decode
 
 @dataclass(frozen=True)
 class SmallBackboneConfig:
-    """A convolutional picture encoder and word embeddings, small enough to train in minutes on a CPU."""
+    """A convolutional image encoder and word embeddings, small enough to train in minutes on a CPU."""
 
     dim: int = 128
     """Width of a token."""
     channels: tuple[int, ...] = (32, 64, 128)
-    """Of the stages; each halves the picture."""
+    """Of the stages; each halves the image."""
     crop: float = 6 / 7
-    """Side of the part of the picture that is seen: at a random place in training, the middle otherwise."""
+    """Side of the part of the image that is seen: at a random place in training, the centre otherwise."""
     colour: float = 0.0
-    """Standard deviation of a random linear change of the colours in training, the same for all pictures of a sample."""
+    """Standard deviation of a random linear change of the colours in training, the same for all images of a sample."""
     keypoints: int = 32
-    """Spatial softmax coordinates (Levine et al. 2016) that one more token of each picture carries."""
+    """Spatial softmax coordinates (Levine et al. 2016) that one more token of each image carries."""
     summaries: int = 4
-    """Further tokens of each picture that are a linear map of its whole grid, as the flattened features of plain behaviour
+    """Further tokens of each image that are a linear map of its whole grid, as the flattened features of plain behaviour
     cloning are: attention from scratch finds a place more slowly than one matrix does."""
     words: int = 4096
     """Buckets that words are hashed into; no vocabulary has to be kept."""
@@ -37,7 +37,7 @@ class SmallBackboneConfig:
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.crop <= 1:
-            raise ValueError(f"crop {self.crop}: must be within 0.5 and 1, a share of the picture's side")
+            raise ValueError(f"crop {self.crop}: must be within 0.5 and 1, a share of the image's side")
         if not 0 <= self.colour <= 1:
             raise ValueError(f"colour {self.colour}: must be within 0 and 1, in units of half the range of a pixel")
         if not self.channels or min(self.channels) < 8:
@@ -104,16 +104,16 @@ class FlowConfig:
     beta: float = 1.0
     """Of the Beta distribution."""
     buckets: int = 1000
-    """The network is told int(t x buckets)."""
+    """The network reads the time as int(t x buckets)."""
     steps: int = 4
     """Euler steps of sampling."""
     temperature: float = 1.0
-    """Scale of the noise that sampling begins with: 1 draws from what was learned, 0 always answers by the middle of it, which
-    leaves the noise of noisy demonstrations out."""
+    """Scale of the noise that sampling begins with: 1 draws from what was learned, 0 predicts the conditional mean, which leaves
+    the noise of noisy demonstrations out."""
     middle: float = 0.0
-    """Share of the draws whose noise and time are 0, so that their velocity is the whole chunk: regression, which is what
-    sampling with temperature 0 begins with. Noise alone never shows the network its own middle. Of several draws it must
-    be a whole number of them."""
+    """Zero-noise fraction: share of the draws whose noise and time are 0, so that their velocity is the whole chunk: regression,
+    which is what sampling with temperature 0 begins with; drawn noise is never zero. Of several draws it must be a whole
+    number of them."""
     draws: int = 1
     """Times and noises drawn for each sample of a batch: System 2 runs once for all of them, which is cheap training
     where it costs more than the DiT."""
@@ -145,7 +145,7 @@ class PolicyConfig:
     """flow: the dual system; regression: plain convolutional behaviour cloning, the baseline `bc`; or one that was registered
     (vla/checkpoint.py)."""
     image_size: int = 84
-    """Height and width of the pictures that come in."""
+    """Height and width of the images that come in."""
     history_s: tuple[float, ...] = (0.0,)
     """Ages of the frames that are seen, in seconds, oldest first; 0 is the present one."""
     horizon: int = 16
@@ -157,7 +157,7 @@ class PolicyConfig:
     future_tokens: int = 0
     """Learned tokens in the DiT's sequence (N1.5 and FLARE: 32)."""
     state_dropout: float = 0.0
-    """Share of training samples whose state is hidden, so that pictures are looked at."""
+    """Share of training samples whose state is hidden, so that images are looked at."""
     slots: int = 32
     """Embodiments that there is room for (GR00T: 32)."""
     hidden: int = 1024
@@ -188,20 +188,20 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class InverseDynamicsConfig:
-    """Sizes of the model, and how its training pictures vary."""
+    """Sizes of the model, and how its training images vary."""
 
     image_size: int = 84
-    """Height and width of the pictures that come in."""
+    """Height and width of the images that come in."""
     horizon: int = 16
-    """Steps of a chunk; the second picture is seen this many steps after the first."""
+    """Steps of a chunk; the second image is seen this many steps after the first."""
     channels: tuple[int, ...] = (32, 64, 128, 128)
-    """Of the convolutions; each halves the picture."""
+    """Of the convolutions; each halves the image."""
     hidden: int = 256
     """Width of the MLP."""
     crop: float = 6 / 7
-    """Side of the part of the pictures that is seen: at a random place in training, the middle otherwise."""
+    """Side of the part of the images that is seen: at a random place in training, the centre otherwise."""
     light: float = 0.2
-    """Largest change of brightness (share of the range) and of contrast in training, the same for both pictures."""
+    """Largest change of brightness (share of the range) and of contrast in training, the same for both images."""
 
     def __post_init__(self) -> None:
         if self.horizon < 1 or self.hidden < 1:
@@ -209,7 +209,7 @@ class InverseDynamicsConfig:
         if not self.channels or any(width < 8 or width % 8 for width in self.channels):
             raise ValueError(f"channels {self.channels}: one or more, each a multiple of 8")
         if not 0.5 <= self.crop <= 1:
-            raise ValueError(f"crop {self.crop}: within 0.5 and 1, a share of the picture's side")
+            raise ValueError(f"crop {self.crop}: within 0.5 and 1, a share of the image's side")
         if not 0 <= self.light < 1:
             raise ValueError(f"light {self.light}: within 0 and 1, e.g. 0.2")
         if self.image_size * self.crop < 2 ** len(self.channels):

@@ -98,7 +98,7 @@ class DualSystemPolicy(Policy):
             seen = ContextTokens(batch["features"].to(dtype), batch["feature_mask"], batch["feature_is_image"])
             tokens = self.projector(seen)
         else:
-            tokens = self.encode(batch["pictures"], batch["picture_mask"], batch["instruction"])
+            tokens = self.encode(batch["images"], batch["image_mask"], batch["instruction"])
         draws = config.flow.draws if self.training else 1
         action, mask, state, state_mask, embodiment_id = (
             value.repeat_interleave(draws, 0)

@@ -5,11 +5,11 @@
         scale     float32 [M]      features * scale are the values; 1 unless float16 could not hold them
         is_image  uint8 [M]
         starts    int64 [P + 1]    prompt p holds the tokens starts[p] to starts[p + 1]
-        metadata  contents (P digests of pictures and instruction), entries ((sample id, digest), ...)
+        metadata  contents (P digests of images and instruction), entries ((sample id, digest), ...)
 
 A shard is written under a temporary name and renamed, so that a killed job leaves only whole shards and the next one goes on
-behind them. Samples that show the same pictures with the same instruction share one entry. Features are right only for
-pictures as they were: a cache and random crops exclude each other.
+behind them. Samples that show the same images with the same instruction share one entry. Features are right only for
+images as they were: a cache and random crops exclude each other.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ class Prompt:
 
     id: str
     """Name of the sample, unique in a cache."""
-    pictures: Tensor
+    images: Tensor
     """uint8 [V, T, 3, S, S]."""
-    picture_mask: Tensor
+    image_mask: Tensor
     """bool [V, T]."""
     instruction: str
 
     def digest(self) -> str:
-        """Digest of what is seen: pictures that are masked out leave no trace."""
-        shown = self.pictures * self.picture_mask[..., None, None, None]
+        """Digest of what is seen: images that are masked out leave no trace."""
+        shown = self.images * self.image_mask[..., None, None, None]
         summary = hashlib.blake2b(digest_size=16)
-        summary.update(json.dumps([list(shown.shape), self.picture_mask.tolist(), self.instruction]).encode())
+        summary.update(json.dumps([list(shown.shape), self.image_mask.tolist(), self.instruction]).encode())
         summary.update(shown.cpu().contiguous().numpy().data)
         return summary.hexdigest()
 
@@ -127,10 +127,10 @@ class FeatureCache:
         features = torch.zeros(len(rows), length, self.backbone.dim)
         mask = torch.zeros(len(rows), length, dtype=torch.bool)
         is_image = torch.zeros_like(mask)
-        for k, (values, pictured) in enumerate(rows):
+        for k, (values, image_flags) in enumerate(rows):
             features[k, : len(values)] = values
             mask[k, : len(values)] = True
-            is_image[k, : len(values)] = pictured
+            is_image[k, : len(values)] = image_flags
         return ContextTokens(features, mask, is_image)
 
     def refresh(self) -> None:
@@ -168,9 +168,9 @@ class FeatureCache:
         features, is_image, lengths = [], [], []
         for part in _chunks(fresh.values(), batch):
             found = self._compute(part)
-            for values, mask, pictured in zip(found.features, found.mask, found.is_image, strict=True):
+            for values, mask, image_flags in zip(found.features, found.mask, found.is_image, strict=True):
                 features.append(values[mask].float().cpu())
-                is_image.append(pictured[mask].cpu())
+                is_image.append(image_flags[mask].cpu())
                 lengths.append(len(features[-1]))
         flat = torch.cat(features) if features else torch.zeros(0, self.backbone.dim)
         if not bool(flat.isfinite().all()):
@@ -199,8 +199,8 @@ class FeatureCache:
             device = next((p.device for p in self.backbone.parameters()), torch.device("cpu"))
             with torch.no_grad():
                 return self.backbone(
-                    torch.stack([prompt.pictures for prompt in part]).to(device),
-                    torch.stack([prompt.picture_mask for prompt in part]).to(device),
+                    torch.stack([prompt.images for prompt in part]).to(device),
+                    torch.stack([prompt.image_mask for prompt in part]).to(device),
                     [prompt.instruction for prompt in part],
                 )
         finally:

@@ -30,15 +30,15 @@ def sample_time(count: int, config: FlowConfig, generator: torch.Generator | Non
 def sample_start(shape: torch.Size, config: FlowConfig) -> tuple[Tensor, Tensor]:
     """Noise float32 [B K, H, D] and times [B K] of the K = `config.draws` draws of B samples, neighbours in `shape`.
 
-    With several draws the first `middle` x K of each sample's are those of the middle, else each with that probability.
+    With several draws the first `middle` x K of each sample's have zero noise, else each with that probability.
     """
     noise, time = torch.randn(shape), sample_time(shape[0], config)
     if config.middle:
         if config.draws > 1:
-            middle = torch.arange(shape[0]) % config.draws < round(config.middle * config.draws)
+            zero = torch.arange(shape[0]) % config.draws < round(config.middle * config.draws)
         else:
-            middle = torch.rand(shape[0]) < config.middle
-        noise[middle], time[middle] = 0.0, 0.0
+            zero = torch.rand(shape[0]) < config.middle
+        noise[zero], time[zero] = 0.0, 0.0
     return noise, time
 
 
@@ -53,7 +53,7 @@ def _sample_beta(count: int, alpha: float, beta: float, generator: torch.Generat
 
 
 def bucket(time: Tensor, config: FlowConfig) -> Tensor:
-    """int64, what the network is told of the time."""
+    """int64, how the network reads the time."""
     return (time * config.buckets).long().clamp(0, config.buckets - 1)
 
 

@@ -1,6 +1,6 @@
 """A Hugging Face vision-language model as System 2: read at one language layer, the layers above cut off, frozen by default.
 
-    pictures, instruction --(the model's own processor)--> prompt of text and picture tokens, right-padded
+    images, instruction --(the model's own processor)--> prompt of text and image tokens, right-padded
         --(vision tower, language layers 1 ... `layer`)--> ContextTokens, one for each token of the prompt
 
 SmolVLM2 (SmolLM2 + SigLIP, the nearest native relative of GR00T N1's Eagle-2) and Qwen3-VL (Cosmos-Reason2's architecture,
@@ -28,7 +28,7 @@ class HfBackbone(Backbone):
     """The language layers 1 to `layer` of `model`, a transformers image-text-to-text model, with its `processor`.
 
     The features are the hidden states that transformers calls `hidden_states[layer]`: the sum of embeddings and blocks,
-    not normalised unless `layer` is the model's last. (Qwen3-VL adds picture features behind its first three layers,
+    not normalised unless `layer` is the model's last. (Qwen3-VL adds image features behind its first three layers,
     DeepStack; read there, they are included, as the next layer would see them.) They come in the model's own dtype.
 
     It is frozen (evaluation mode, no gradients) until `set_trainable` says otherwise, and shows an image as one tile (SmolVLM2
@@ -140,11 +140,11 @@ class HfBackbone(Backbone):
         """
         return self.encode(self.prepare(images, image_mask, instruction))
 
-    def prepare(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> dict[str, Tensor]:
+    def prepare(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> dict[str, Tensor]:
         """What the model's own processor makes of a batch (the preprocessing of `forward`), on the model's device."""
-        self._check(pictures, picture_mask, instruction)
-        kept = picture_mask.cpu()
-        shown = [list(pictures[k][kept[k]]) for k in range(len(pictures))]
+        self._check(images, image_mask, instruction)
+        kept = image_mask.cpu()
+        shown = [list(images[k][kept[k]]) for k in range(len(images))]
         chats = [
             [{"role": "user", "content": [*({"type": "image"} for _ in row), {"type": "text", "text": text}]}]
             for row, text in zip(shown, instruction, strict=True)
@@ -155,7 +155,7 @@ class HfBackbone(Backbone):
             padding=True,
             padding_side=self.padding_side,
             return_tensors="pt",
-            **self._picture_options(),
+            **self._image_options(),
         )
         device = next(self.vlm.parameters()).device
         return {name: value.to(device, non_blocking=True) for name, value in found.items()}
@@ -222,7 +222,7 @@ class HfBackbone(Backbone):
             "layer": self.layer,
             "reads_normed": self.reads_normed,
             "padding_side": self.padding_side,
-            "pictures": {**processor.image_processor.to_dict(), **self._picture_options()},
+            "pictures": {**processor.image_processor.to_dict(), **self._image_options()},
             "chat_template": processor.chat_template,
             "vocabulary": hashlib.sha256(vocabulary).hexdigest(),
         }
@@ -248,27 +248,27 @@ class HfBackbone(Backbone):
         self.vlm.get_decoder().norm.forward = _unchanged
         self.reads_normed = False
 
-    def _picture_options(self) -> dict[str, Any]:
-        pictures = self.processor.image_processor
-        if not hasattr(pictures, "do_image_splitting"):
+    def _image_options(self) -> dict[str, Any]:
+        images = self.processor.image_processor
+        if not hasattr(images, "do_image_splitting"):
             return {}
         # straight to the size of a tile: the processor would go by way of the size of all tiles together
-        return {"do_image_splitting": False, "size": dict(pictures.max_image_size)}
+        return {"do_image_splitting": False, "size": dict(images.max_image_size)}
 
-    def _check(self, pictures: Tensor, picture_mask: Tensor, instruction: Sequence[str]) -> None:
-        if pictures.ndim != 6 or pictures.shape[3] != 3 or pictures.dtype != torch.uint8:
-            raise ValueError(f"pictures {pictures.dtype} {list(pictures.shape)}: must be uint8 [B, V, T, 3, S, S]")
-        if picture_mask.dtype != torch.bool or picture_mask.shape != pictures.shape[:3]:
+    def _check(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> None:
+        if images.ndim != 6 or images.shape[3] != 3 or images.dtype != torch.uint8:
+            raise ValueError(f"images {images.dtype} {list(images.shape)}: must be uint8 [B, V, T, 3, S, S]")
+        if image_mask.dtype != torch.bool or image_mask.shape != images.shape[:3]:
             raise ValueError(
-                f"picture_mask {picture_mask.dtype} {list(picture_mask.shape)}: must be bool {list(pictures.shape[:3])}"
+                f"image_mask {image_mask.dtype} {list(image_mask.shape)}: must be bool {list(images.shape[:3])}"
             )
-        if len(instruction) != len(pictures):
-            raise ValueError(f"{len(instruction)} instructions for {len(pictures)} samples")
+        if len(instruction) != len(images):
+            raise ValueError(f"{len(instruction)} instructions for {len(images)} samples")
         for token in (self.processor.image_token, self.processor.video_token):
             for text in instruction:
                 if token in text:
                     raise ValueError(
-                        f"instruction {text!r}: holds {token}, the model's own mark for a picture; take it out"
+                        f"instruction {text!r}: holds {token}, the model's own mark for an image; take it out"
                     )
 
 

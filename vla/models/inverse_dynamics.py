@@ -1,4 +1,4 @@
-"""An inverse dynamics model: from two pictures, present and a horizon later, to the chunk of actions between them.
+"""An inverse dynamics model: from two images, present and a horizon later, to the chunk of actions between them.
 
 present, future  -->  [present | future | future - present] (9 channels)  -->  convolutions  -->  MLP  -->  [H, Da]
 
@@ -24,18 +24,18 @@ from torch import Tensor, nn
 from corpora.store.files import write_json, written_whole
 from vla.embodiment import Embodiment
 from vla.models.config import InverseDynamicsConfig
-from vla.models.small import crop_pictures
+from vla.models.small import crop_images
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 FORMAT = 1
 """Of CONFIG."""
 _GRID = 4
-"""Cells a side that features are pooled to: where something moved matters, to a fraction of the picture."""
+"""Cells a side that features are pooled to: where something moved matters, to a fraction of the image."""
 
 
 class InverseDynamics(nn.Module):
-    """The chunk, encoded by the robot's codec, of two pictures of one camera."""
+    """The chunk, encoded by the robot's codec, of two images of one camera."""
 
     def __init__(self, config: InverseDynamicsConfig, facts: Embodiment) -> None:
         """Raises ValueError for a codec that needs a state: video without actions has none."""
@@ -64,13 +64,13 @@ class InverseDynamics(nn.Module):
         return next(self.parameters()).device
 
     def forward(self, present: Tensor, future: Tensor) -> Tensor:
-        """uint8 [B, 3, S, S] twice -> encoded chunk [B, H, Da']. Raises ValueError for pictures of another size."""
+        """uint8 [B, 3, S, S] twice -> encoded chunk [B, H, Da']. Raises ValueError for images of another size."""
         size = self.config.image_size
         if present.shape != future.shape or tuple(present.shape[1:]) != (3, size, size):
             raise ValueError(
-                f"pictures {list(present.shape)} and {list(future.shape)}: both must be [B, 3, {size}, {size}]"
+                f"images {list(present.shape)} and {list(future.shape)}: both must be [B, 3, {size}, {size}]"
             )
-        pair = crop_pictures(torch.stack([present, future], 1), self.config.crop, self.training).float() / 127.5 - 1
+        pair = crop_images(torch.stack([present, future], 1), self.config.crop, self.training).float() / 127.5 - 1
         if self.training and self.config.light:
             change = self.config.light * (2 * torch.rand(2, len(pair), 1, 1, 1, 1, device=pair.device) - 1)
             pair = pair * (1 + change[0]) + 2 * change[1]
@@ -86,7 +86,7 @@ class InverseDynamics(nn.Module):
 
     @torch.no_grad()
     def predict(self, present: Tensor, future: Tensor) -> NDArray[np.float32]:
-        """Raw chunks [B, H, Da] for uint8 pictures [B, 3, S, S]; in evaluation mode, whatever the mode is."""
+        """Raw chunks [B, H, Da] for uint8 images [B, 3, S, S]; in evaluation mode, whatever the mode is."""
         was_training = self.training
         self.eval()
         try:

@@ -1,4 +1,4 @@
-"""System 2: what turns pictures and an instruction into tokens. The contract, and the `small` one trained from scratch."""
+"""System 2: what turns images and an instruction into tokens. The contract, and the `small` one trained from scratch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUMMARY_GRID = 5
 
 
 class _Stage(nn.Module):
-    """Halves the picture, then one residual block that the instruction modulates (FiLM, Perez et al. 2018)."""
+    """Halves the image, then one residual block that the instruction modulates (FiLM, Perez et al. 2018)."""
 
     def __init__(self, inputs: int, outputs: int, text_dim: int, residual: bool) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class _Stage(nn.Module):
 
 
 class SmallVision(nn.Module):
-    """The picture encoder of `SmallBackbone`, which can also be used alone (FLARE's target)."""
+    """The image encoder of `SmallBackbone`, which can also be used alone (FLARE's target)."""
 
     def __init__(self, config: SmallBackboneConfig) -> None:
         super().__init__()
@@ -57,9 +57,9 @@ class SmallVision(nn.Module):
         self.grid = nn.Conv2d(widths[-1], config.dim, 1)
         self.position = nn.Parameter(0.5 * grid_position(config.dim, 12))
 
-    def maps(self, pictures: Tensor, text: Tensor) -> Tensor:
+    def maps(self, images: Tensor, text: Tensor) -> Tensor:
         """uint8 (or -1 to 1) [P, 3, s, s] with text features [P, D] -> features [P, C, h, w] of the last stage."""
-        x = pictures if pictures.is_floating_point() else scaled(pictures)
+        x = images if images.is_floating_point() else scaled(images)
         x = x.contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             x = stage(x, text)
@@ -71,14 +71,14 @@ class SmallVision(nn.Module):
         return (self.grid(maps) + position).flatten(2).transpose(1, 2)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 [P, 3, S, S] -> [P, h w, D] of the middle of the picture, without a text."""
-        seen = crop_pictures(images[:, None], self.crop, False)[:, 0]
+        """uint8 [P, 3, S, S] -> [P, h w, D] of the centre of the image, without a text."""
+        seen = crop_images(images[:, None], self.crop, False)[:, 0]
         return self.tokens(self.maps(seen, torch.zeros(len(seen), self.dim, device=seen.device)))
 
 
 class SmallBackbone(Backbone):
-    """Per picture a grid of tokens, one token of keypoints and some summaries, per instruction a token a word; language modulates the
-    pictures' features on the way."""
+    """Per image a grid of tokens, one token of keypoints and some summaries, per instruction a token a word; language modulates the
+    images' features on the way."""
 
     def __init__(self, config: SmallBackboneConfig) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class SmallBackbone(Backbone):
             )
         words, word_mask = self.embed(instruction, images.device)
         pooled = (words * word_mask[..., None]).sum(1) / word_mask.sum(1, keepdim=True)
-        seen = scaled(crop_pictures(images.flatten(1, 2), self.config.crop, self.training))
+        seen = scaled(crop_images(images.flatten(1, 2), self.config.crop, self.training))
         if self.training:
             seen = recoloured(seen, self.config.colour)
         seen = seen.flatten(0, 1)
@@ -137,34 +137,34 @@ class SmallBackbone(Backbone):
         return self.text(self.words(ids) + self.word_position[:length]), mask
 
 
-def crop_pictures(pictures: Tensor, share: float, training: bool) -> Tensor:
-    """[B, P, 3, S, S] -> [B, P, 3, s, s], s = share x S: at a random place in training (one place for all P pictures of a
-    sample), the middle otherwise."""
-    size = pictures.shape[-1]
+def crop_images(images: Tensor, share: float, training: bool) -> Tensor:
+    """[B, P, 3, S, S] -> [B, P, 3, s, s], s = share x S: at a random place in training (one place for all P images of a
+    sample), the centre otherwise."""
+    size = images.shape[-1]
     side = max(8, round(size * share))
     if side >= size:
-        return pictures
+        return images
     if not training:
-        middle = (size - side) // 2
-        return pictures[..., middle : middle + side, middle : middle + side]
-    places = torch.randint(0, size - side + 1, (len(pictures), 2)).tolist()
-    return torch.stack([p[..., y : y + side, x : x + side] for p, (y, x) in zip(pictures, places, strict=True)])
+        edge = (size - side) // 2
+        return images[..., edge : edge + side, edge : edge + side]
+    places = torch.randint(0, size - side + 1, (len(images), 2)).tolist()
+    return torch.stack([p[..., y : y + side, x : x + side] for p, (y, x) in zip(images, places, strict=True)])
 
 
-def scaled(pictures: Tensor) -> Tensor:
+def scaled(images: Tensor) -> Tensor:
     """uint8 -> float from -1 to 1."""
-    return pictures.float() / 127.5 - 1
+    return images.float() / 127.5 - 1
 
 
-def recoloured(pictures: Tensor, amount: float) -> Tensor:
+def recoloured(images: Tensor, amount: float) -> Tensor:
     """Float [B, P, 3, s, s], each sample's colours c changed to M c + b; M is near the identity, b near zero, both by
-    `amount` (standard deviation). Brightness, contrast, saturation and hue all move, the same for all P pictures."""
+    `amount` (standard deviation). Brightness, contrast, saturation and hue all move, the same for all P images."""
     if not amount:
-        return pictures
-    batch, device = len(pictures), pictures.device
+        return images
+    batch, device = len(images), images.device
     matrix = torch.eye(3, device=device) + amount * torch.randn(batch, 3, 3, device=device)
     offset = amount * torch.randn(batch, 1, 3, 1, 1, device=device)
-    return torch.einsum("bij,bpjhw->bpihw", matrix, pictures) + offset
+    return torch.einsum("bij,bpjhw->bpihw", matrix, images) + offset
 
 
 def grid_position(dim: int, side: int) -> Tensor:
@@ -186,7 +186,7 @@ def word_buckets(text: str, buckets: int) -> list[int]:
 
 
 def soft_argmax(heat: Tensor) -> Tensor:
-    """[P, K, H, W] -> [P, K, 2]: expected (x, y) in [-1, 1] under the softmax over the picture."""
+    """[P, K, H, W] -> [P, K, 2]: expected (x, y) in [-1, 1] under the softmax over the image."""
     height, width = heat.shape[-2:]
     share = heat.float().flatten(2).softmax(-1).unflatten(-1, (height, width))
     x = torch.linspace(-1, 1, width, device=heat.device)

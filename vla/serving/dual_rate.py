@@ -1,11 +1,11 @@
-"""Two rates: System 2 thinks slowly in the background, System 1 plans chunks from its newest tokens, actions stream fast.
+"""Two rates: System 2 encodes slowly in the background, System 1 plans chunks from its newest tokens, actions stream fast.
 
-    System 2   |---- think ----|---- think ----|      think_hz (10): newest observation -> tokens
+    System 2   |---- encode ---|---- encode ---|      think_hz (10): newest observation -> tokens
     System 1       |-act-|-act-|-act-|-act-|-act-|    chunk_hz (30): newest tokens and state -> chunk of H steps
     stream     . . . . . . . . . . . . . . . . . .    act_hz (120): newest chunk at this moment -> one action
 
 Step k of a chunk is meant for k * step_s seconds after the observation that it was made from. The stream takes from the
-newest chunk what is meant for the present moment, between two steps by interpolation: the time that thinking and planning
+newest chunk what is meant for the present moment, between two steps by interpolation: the time that encoding and planning
 took is made up for, not added. All times are in seconds of the runner's clock.
 """
 
@@ -34,9 +34,9 @@ _RECENT = 65_536
 class Moment:
     """What the robot sees and feels at one moment, in the policy's shapes but without a batch axis."""
 
-    pictures: Tensor
+    images: Tensor
     """uint8 [V, T, 3, S, S]."""
-    picture_mask: Tensor
+    image_mask: Tensor
     """bool [V, T]; False where a camera or a frame is missing."""
     instruction: str
     """"" where there is none."""
@@ -66,8 +66,8 @@ class MonotonicClock:
 
 
 @dataclass(frozen=True)
-class Thought:
-    """ContextTokens of System 2."""
+class DatedTokens:
+    """Tokens of System 2, with their age."""
 
     tokens: ContextTokens
     observed_s: float
@@ -82,7 +82,7 @@ class Chunk:
     """[H, Da], raw."""
     observed_s: float
     """When the state behind it was taken; its step 0 is meant for this moment."""
-    thought_s: float
+    tokens_observed_s: float
     """When the observation behind its tokens was taken."""
     step_s: float
     """Seconds between its steps."""
@@ -185,7 +185,7 @@ class DualRateReport:
     missed: dict[str, int]
     """Beats of think, chunk and act that were over before they could be kept: deadlines missed."""
     exhausted: int
-    """Actions for a moment after the last step of the newest chunk, whose last step was held."""
+    """Actions for a moment after the last step of the newest chunk, whose last step was repeated."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -221,7 +221,7 @@ class DualRateRunner:
         self.clock: Clock = MonotonicClock() if clock is None else clock
         self._stop = threading.Event()
         self._error: BaseException | None = None
-        self._thought: Thought | None = None
+        self._tokens: DatedTokens | None = None
         self._chunk: Chunk | None = None
 
     def stop(self) -> None:
@@ -243,13 +243,13 @@ class DualRateRunner:
         and TimeoutError where there is no first chunk after `patience_s` seconds.
         """
         self._stop.clear()
-        self._error = self._thought = self._chunk = None
+        self._error = self._tokens = self._chunk = None
         start = self.clock.now()
         beats = {name: Metronome(hz, start) for name, hz in self.wanted_hz.items()}
         took = {"think": Durations(), "chunk": Durations()}
         threads = [
             threading.Thread(target=self._loop, args=(work, beats[name], took[name]), name=f"giza-{name}", daemon=True)
-            for name, work in (("think", self._think), ("chunk", self._plan))
+            for name, work in (("think", self._encode), ("chunk", self._plan))
         ]
         for thread in threads:
             thread.start()
@@ -280,25 +280,25 @@ class DualRateRunner:
         observation = self.observe()
         return observation, asked if observation.time_s is None else observation.time_s
 
-    def _think(self) -> bool:
+    def _encode(self) -> bool:
         observation, taken = self._observed()
         device = self.policy.device
         tokens = self.policy.encode(
-            observation.pictures[None].to(device), observation.picture_mask[None].to(device), [observation.instruction]
+            observation.images[None].to(device), observation.image_mask[None].to(device), [observation.instruction]
         )
-        self._thought = Thought(tokens, taken)
+        self._tokens = DatedTokens(tokens, taken)
         return True
 
     def _plan(self) -> bool:
-        thought = self._thought
-        if thought is None:  # System 2 has not had its first thought
+        dated = self._tokens
+        if dated is None:  # System 2 has made none yet
             return False
         observation, taken = self._observed()
         state = None if observation.state is None else np.asarray(observation.state, np.float32)[None]
         generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
-        acted: Any = self.policy.act_on(thought.tokens, state, self.embodiment, generator=generator)
+        acted: Any = self.policy.act_on(dated.tokens, state, self.embodiment, generator=generator)
         actions = np.asarray(acted.cpu() if isinstance(acted, Tensor) else acted, np.float32)[0]
-        self._chunk = Chunk(actions, taken, thought.observed_s, self.step_s)
+        self._chunk = Chunk(actions, taken, dated.observed_s, self.step_s)
         return True
 
     def _stream(
@@ -333,7 +333,7 @@ class DualRateRunner:
             if chunk is None or self._stop.is_set() or (seconds is not None and now >= first + seconds):
                 break
             act.keep(now)
-            feature_age.add(now - chunk.thought_s)
+            feature_age.add(now - chunk.tokens_observed_s)
             action_age.add(now - chunk.observed_s)
             exhausted += not chunk.covers(now)
             last = now

@@ -6,7 +6,7 @@ Two forms of observations are read:
   "state.arm": [B, T, D], "annotation.human.task_description": [text] * B}, all with or without the batch axis B;
 - nested (N1.6 and later): {"video": {"ego_view": ...}, "state": {"arm": ...}, "language": {key: [[text]] * B}}.
 
-T is the number of frames that the policy sees for pictures, and 1 for states.
+T is the number of frames that the policy sees for images, and 1 for states.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MAX_BATCH = 16
 class ParsedObservation:
     """An observation in the policy's own shapes."""
 
-    pictures: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     """[B, V, T, 3, S, S]."""
     instruction: list[str]
     """B texts."""
@@ -111,18 +111,18 @@ class ServedPolicy:
 
     def act(self, parsed: ParsedObservation) -> NDArray[np.float32]:
         """Raw actions float32 [B, H, Da]. Raises ValueError where the policy gives numbers that no robot should get."""
-        pictures = torch.from_numpy(parsed.pictures)
+        images = torch.from_numpy(parsed.images)
         with torch.inference_mode():
             acted: Any = self.policy.act_batch(
-                pictures,
-                torch.ones(pictures.shape[:3], dtype=torch.bool),
+                images,
+                torch.ones(images.shape[:3], dtype=torch.bool),
                 parsed.instruction,
                 parsed.state,
                 self.embodiment,
                 generator=self._generator,
             )
         chunk = np.asarray(acted.cpu() if isinstance(acted, torch.Tensor) else acted, np.float32)
-        wanted = (len(pictures), self.policy.config.horizon)
+        wanted = (len(images), self.policy.config.horizon)
         if chunk.ndim != 3 or chunk.shape[:2] != wanted or chunk.shape[2] < self.layout.action_dim:
             raise ValueError(
                 f"the policy gave actions {list(chunk.shape)}: {[*wanted, self.layout.action_dim]} were expected; does "
@@ -134,7 +134,7 @@ class ServedPolicy:
 
     def parse(self, observation: Mapping[str, Any], *, nested: bool) -> ParsedObservation:
         """The observation in the policy's shapes. Raises ValueError naming the key and what it must be."""
-        batched, size, pictures = True, -1, []
+        batched, size, images = True, -1, []
         for number, camera in enumerate(self.layout.cameras):
             name = f"video.{camera}"
             frames = _array(observation, "video", camera, nested)
@@ -143,30 +143,30 @@ class ServedPolicy:
                 size = len(frames) if batched and frames.ndim else 1
                 if not 1 <= size <= MAX_BATCH:
                     raise ValueError(f"{name}: {size} observations; 1 to {MAX_BATCH} are served at once")
-            pictures.append(self._pictures(name, frames if batched else frames[None], size))
+            images.append(self._images(name, frames if batched else frames[None], size))
         states = []
         for part in sorted(self.layout.state, key=lambda part: part.start):
             value = _array(observation, "state", part.name, nested)
             states.append(_state(f"state.{part.name}", value if batched else value[None], size, part.width))
         return ParsedObservation(
-            np.stack(pictures, axis=1),
+            np.stack(images, axis=1),
             self._instruction(observation, nested, size),
             np.concatenate(states, axis=1) if states else None,
             batched,
         )
 
-    def _pictures(self, name: str, frames: NDArray[Any], size: int) -> NDArray[np.uint8]:
+    def _images(self, name: str, frames: NDArray[Any], size: int) -> NDArray[np.uint8]:
         """uint8 [B, T, H, W, 3] -> [B, T, 3, S, S]."""
         config = self.policy.config
         steps, side = len(config.history_s), config.image_size
         shape = frames.shape
         if frames.dtype != np.uint8 or frames.ndim != 5 or shape[:2] != (size, steps) or shape[4] != 3:
             raise ValueError(
-                f"{name}: {frames.dtype} {list(shape)}: must be uint8 pictures [{size}, {steps}, height, width, 3] (batch, "
+                f"{name}: {frames.dtype} {list(shape)}: must be uint8 images [{size}, {steps}, height, width, 3] (batch, "
                 "frames of history, RGB), the batch axis being optional for flat observations"
             )
         if 0 in shape:
-            raise ValueError(f"{name}: {list(shape)}: a picture without pixels")
+            raise ValueError(f"{name}: {list(shape)}: an image without pixels")
         if shape[2:4] != (side, side):
             flat = [fit_square(frame, side, self.fit) for frame in frames.reshape(-1, *shape[2:])]
             frames = np.stack(flat).reshape(size, steps, side, side, 3)

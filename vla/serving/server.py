@@ -190,7 +190,7 @@ class PolicyServer:
             if size > self.config.max_bytes:
                 raise ValueError(
                     f"the message has {size / 1e6:.1f} MB, this server reads at most {self.config.max_message_mb:g} MB: send "
-                    "smaller pictures or fewer observations at once, or start it with a larger --max-message-mb"
+                    "smaller images or fewer observations at once, or start it with a larger --max-message-mb"
                 )
             if message is None:
                 raise ValueError("a request must be one message of a REQ socket")
