@@ -34,7 +34,7 @@ class AlignmentReport:
     copy_baseline: float
     """Cosine of the present's embedding to the target."""
     other_baseline: float
-    """Cosine of a prediction to another sample's target: as high as `alignment` where predictions do not tell samples apart."""
+    """Cosine of a prediction to another sample's target: as high as `alignment` where predictions do not distinguish samples."""
     prediction_to_mean: float
     """Cosine of the predictions to the mean target: near 1 where the mean is all that was learned."""
     variance: float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -77,12 +77,3 @@ def pad_last(values: Tensor, width: int) -> tuple[Tensor, Tensor]:
     mask = torch.zeros(padded.shape, dtype=torch.bool, device=values.device)
     mask[..., :dim] = True
     return padded, mask
-
-
-def to_device(batch: PolicyBatch, device: torch.device) -> PolicyBatch:
-    """The batch with its tensors on `device`."""
-    moved: dict[str, Any] = {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }
-    return moved  # type: ignore[return-value]

@@ -124,13 +124,13 @@ def model_card(policy: Policy) -> str:
     """Markdown: what the policy is, the robots that it knows, and what was measured, as it came out."""
     config = policy.config
     total = sum(p.numel() for p in policy.parameters())
-    members = policy.measured.get("training", {}).get("members", [])
+    datasets = policy.measured.get("training", {}).get("members", [])
     data = ModelCardData(
         library_name="giza",
         license="apache-2.0",
         pipeline_tag="robotics",
         tags=["robotics", "vision-language-action", *policy.embodiments],
-        datasets=[member["name"] for member in members] or None,
+        datasets=[dataset["name"] for dataset in datasets] or None,
         base_model=config.vlm.name or None,
     )
     lines = [

@@ -83,13 +83,13 @@ class Backbone(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Observation:
-    """What a robot sees, feels and is told, at one moment."""
+    """What a robot sees, feels and is asked to do, at one moment."""
 
     images: Mapping[str, NDArray[np.uint8]]
     """Camera -> uint8 [H, W, 3], or [T, H, W, 3] for a policy that sees T frames, oldest first; any size. A camera may be
     called by its full name ("observation.images.head") or the last word of it; one that is missing is masked."""
     state: NDArray[np.floating[Any]] | None = None
-    """Proprioceptive state [Ds], raw; None for a robot that tells none."""
+    """Proprioceptive state [Ds], raw; None for a robot that has none."""
     instruction: str = ""
     """What to do."""
 

@@ -17,7 +17,7 @@ from flare.collapse import CollapseAlarm, CollapseMonitor
 from flare.objective import AlignmentHead, alignment_loss, mean_alignment
 from flare.slow_copy import SlowCopy
 from flare.targets import TargetEncoder
-from vla.batch import PolicyBatch, to_device
+from vla.batch import PolicyBatch
 from vla.policy import Policy, PolicyLoss
 from vla.training_config import PolicyTrainingConfig
 
@@ -50,7 +50,7 @@ class PolicyTraining(lightning.LightningModule):
         # the policy alone: the alignment's head is not saved, and is validated as it is
         self.average = SlowCopy(policy, training.ema, warm_up=True) if training.ema else None
         self.monitor = CollapseMonitor()
-        self._held: dict[str, list[float]] = defaultdict(list)
+        self._held_out: dict[str, list[float]] = defaultdict(list)
 
     @property
     def progress(self) -> float:
@@ -64,9 +64,6 @@ class PolicyTraining(lightning.LightningModule):
         averaged = cast(Policy, self.average.module)
         averaged.embodiments, averaged.measured = self.policy.embodiments, self.policy.measured
         return averaged
-
-    def transfer_batch_to_device(self, batch: PolicyBatch, device: torch.device, dataloader_idx: int) -> PolicyBatch:
-        return to_device(batch, device)
 
     def losses(self, policy: Policy, batch: PolicyBatch) -> tuple[dict[str, Tensor], PolicyLoss]:
         """Parts of the loss, each a scalar."""
@@ -165,7 +162,7 @@ class PolicyTraining(lightning.LightningModule):
     # Validation: held-out episodes and videos only, by the averaged weights.
 
     def on_validation_epoch_start(self) -> None:
-        self._held.clear()
+        self._held_out.clear()
         self.monitor.reset()
         self._generator_state = torch.get_rng_state()
         torch.manual_seed(self.seed)  # the same noise at every validation
@@ -177,7 +174,7 @@ class PolicyTraining(lightning.LightningModule):
             batch["dataset"].tolist(), output.action_loss.tolist(), output.has_action.tolist(), strict=True
         ):
             if has:
-                self._held[f"action/{self.dataset_names[number]}"].append(loss)
+                self._held_out[f"action/{self.dataset_names[number]}"].append(loss)
         if self.target is not None and bool(batch["has_future"].any()):
             predicted, target, has_future, _ = self._aligned(output, batch)
             seen = batch["image_mask"][:, :, -1]
@@ -186,11 +183,11 @@ class PolicyTraining(lightning.LightningModule):
             )
             self.monitor.add(predicted.float(), target, has_future, present=present)
         if "target" in parts and bool(output.has_action.any()):
-            self._held["flare/target"].append(float(parts["target"]))
+            self._held_out["flare/target"].append(float(parts["target"]))
 
     def on_validation_epoch_end(self) -> None:
         torch.set_rng_state(self._generator_state)
-        for name, losses in self._held.items():
+        for name, losses in self._held_out.items():
             self.log(f"val/{name}", sum(losses) / len(losses), sync_dist=True)
         if self.target is None:
             return

@@ -41,7 +41,7 @@ class PolicyTrainingConfig:
     val_every_steps: int = 500
     """Steps between validations."""
     val_samples: int = 256
-    """Held-out samples of each member per validation, the same at each."""
+    """Held-out samples of each dataset per validation, the same at each."""
     workers: int | None = None
     """Loader processes; default: one per core beside the first, at most 8."""
     cache_features: bool = True

@@ -168,9 +168,9 @@ class Normaliser:
     def offset(self) -> Floats:
         """float64 [D] or [H, D]: what is mapped to 0."""
         s = self.statistics
-        middle = {"min_max": (s.min + s.max) / 2, "mean_std": s.mean, "q01_q99": (s.q01 + s.q99) / 2}
-        # the middle of a constant is the constant itself, its mean only nearly
-        return np.where(self.still, (s.min + s.max) / 2, middle.get(self.kind, np.zeros_like(s.min)))
+        centre = {"min_max": (s.min + s.max) / 2, "mean_std": s.mean, "q01_q99": (s.q01 + s.q99) / 2}
+        # the centre of a constant is the constant itself, its mean only nearly
+        return np.where(self.still, (s.min + s.max) / 2, centre.get(self.kind, np.zeros_like(s.min)))
 
     @cached_property
     def scale(self) -> Floats:

@@ -43,7 +43,7 @@ class ActionSpace:
     """
 
     state_dim: int
-    """Numbers of a raw state; 0: the robot tells none."""
+    """Numbers of a raw state; 0: the robot has none."""
     parts: tuple[ActionPart, ...]
     """Every number of the action belongs to exactly one part. Encoded actions have the parts in this order."""
     state: Normaliser
@@ -96,7 +96,7 @@ class ActionSpace:
     ) -> ActionSpace:
         """Statistics of training data (never of what is held out).
 
-        states [M, Ds], None where the robot tells none, and the chunks [M, H, Da] that begin there; mask bool [M, H] is False
+        states [M, Ds], None where the robot has none, and the chunks [M, H, Da] that begin there; mask bool [M, H] is False
         past an episode's end. parts: default one absolute part. Absolute parts take their statistics from the known steps, or,
         where they are given, from `frames`, states [N, Ds] and actions [N, Da] with one row a frame, so that overlapping
         chunks do not count a frame more than once; what is delta, relative or per step from `chunks`. Masked steps and NaN are

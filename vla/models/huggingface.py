@@ -249,11 +249,11 @@ class HfBackbone(Backbone):
         self.reads_normed = False
 
     def _image_options(self) -> dict[str, Any]:
-        images = self.processor.image_processor
-        if not hasattr(images, "do_image_splitting"):
+        processor = self.processor.image_processor
+        if not hasattr(processor, "do_image_splitting"):
             return {}
         # straight to the size of a tile: the processor would go by way of the size of all tiles together
-        return {"do_image_splitting": False, "size": dict(images.max_image_size)}
+        return {"do_image_splitting": False, "size": dict(processor.max_image_size)}
 
     def _check(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> None:
         if images.ndim != 6 or images.shape[3] != 3 or images.dtype != torch.uint8:

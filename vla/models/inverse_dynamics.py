@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
+from corpora.store.decode import decode
 from corpora.store.files import write_json, written_whole
 from vla.embodiment import Embodiment
 from vla.models.config import InverseDynamicsConfig
@@ -35,14 +36,14 @@ _GRID = 4
 
 
 class InverseDynamics(nn.Module):
-    """The chunk, encoded by the robot's codec, of two images of one camera."""
+    """The chunk, encoded in the robot's action space, of two images of one camera."""
 
     def __init__(self, config: InverseDynamicsConfig, facts: Embodiment) -> None:
-        """Raises ValueError for a codec that needs a state: video without actions has none."""
+        """Raises ValueError for an action space that needs the state: video without actions has none."""
         super().__init__()
         if facts.action_space.needs_state:
             raise ValueError(
-                "the action is delta or relative to the state, which video without actions does not tell: use absolute "
+                "the action is delta or relative to the state, which video without actions does not show: use absolute "
                 "actions"
             )
         self.config, self.facts = config, facts
@@ -96,7 +97,7 @@ class InverseDynamics(nn.Module):
         return self.facts.action_space.decode_action(None, encoded)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes model.safetensors and config.json (with the robot and its codec), the latter last."""
+        """Writes model.safetensors and config.json (with the robot and its action space), the latter last."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with written_whole(folder / WEIGHTS) as temporary:
@@ -119,8 +120,8 @@ class InverseDynamics(nn.Module):
             values = json.loads(path.read_text("utf-8"))
             if values["giza_inverse_dynamics"] != FORMAT:
                 raise ValueError(f"format {values['giza_inverse_dynamics']!r}, this version reads {FORMAT}")
-            sizes = {**values["model"], "channels": tuple(values["model"]["channels"])}
-            model = cls(InverseDynamicsConfig(**sizes), Embodiment.from_json(values["robot"]))
+            config = decode(InverseDynamicsConfig, values["model"], what="model")
+            model = cls(config, Embodiment.from_json(values["robot"]))
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no inverse dynamics model of this version: {error}") from error
         missing, unexpected = load_model(model, str(folder / WEIGHTS), strict=False)

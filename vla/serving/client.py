@@ -50,7 +50,7 @@ class PolicyClient:
         self, observation: Mapping[str, Any], options: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Named chunks of actions, float32 [B, H, D] each, and what the server says of them (step_s: seconds between
-        the steps of a chunk). The observation's forms: vla/served_policy.py."""
+        the steps of a chunk). The observation's forms: vla/serving/groot.py."""
         if self.dialect == "n1.5":
             return self.call("get_action", observation), {}
         action, info = self.call("get_action", {"observation": observation, "options": options})

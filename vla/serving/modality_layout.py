@@ -103,7 +103,7 @@ class ModalityLayout:
             videos = {
                 str(name): str((entry or {}).get("original_key") or name) for name, entry in record["video"].items()
             }
-            told = [str(name) for name in record.get("annotation") or {}]
+            annotations = [str(name) for name in record.get("annotation") or {}]
             state, action = (_parts(record.get(kind) or {}) for kind in ("state", "action"))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
@@ -111,8 +111,10 @@ class ModalityLayout:
                 "map of names, with start and end for the parts of state and action"
             ) from error
         # of several annotations the one that says what to do; a judgement of the recording is none
-        told = sorted((n for n in told if not n.endswith("validity")), key=lambda n: not n.endswith("task_description"))
-        key = told[0] if told else INSTRUCTION_KEY
+        annotations = sorted(
+            (n for n in annotations if not n.endswith("validity")), key=lambda n: not n.endswith("task_description")
+        )
+        key = annotations[0] if annotations else INSTRUCTION_KEY
         if "." in key and not key.startswith("annotation."):
             key = f"annotation.{key}"
         return cls(tuple(videos) if cameras is None else _chosen(videos, cameras), state, action, key)

@@ -8,7 +8,7 @@ because a REP socket owes its next answer to whoever asked last: a message that 
 with its connection, and a client that is gone could hold up the rest.
 
 There is no encryption, and before a token can be checked a message has to be read. The server listens on the loopback
-address unless it is told otherwise; for another machine prefer a tunnel (ssh -L 5555:127.0.0.1:5555 robot).
+address unless it is configured otherwise; for another machine prefer a tunnel (ssh -L 5555:127.0.0.1:5555 robot).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vla.serving.wire import ArrayForm, Dialect, receive, to_bytes
 log = logging.getLogger(__name__)
 
 HARD_LIMIT = 4
-"""A message of this many times the limit is not even read: ZMQ closes its connection. Up to that its sender is told."""
+"""A message of this many times the limit is not even read: ZMQ closes its connection. Up to that its sender gets an answer that says so."""
 _MAX_FRAMES = 4
 """Of a message: client, request id, empty frame, request."""
 _ANSWERS = 16

@@ -164,7 +164,7 @@ def _decode_npy(data: Any) -> NDArray[Any]:
 
 
 def _decode_nd(value: Mapping[Any, Any]) -> Any:
-    if _field(value, "kind", b"") not in (b"", ""):
+    if value.get("kind", value.get(b"kind", b"")) not in (b"", ""):
         raise ValueError("an array of objects or records is refused: send numbers, booleans or texts")
     kind = _field(value, "type")
     kind = kind.decode("ascii", "replace") if isinstance(kind, bytes) else kind
@@ -212,17 +212,12 @@ def _decode_config(content: Any) -> ModalityConfig:
     return ModalityConfig(tuple(steps), tuple(keys))
 
 
-_MISSING = object()
-
-
-def _field(value: Mapping[Any, Any], name: str, default: Any = _MISSING) -> Any:
+def _field(value: Mapping[Any, Any], name: str) -> Any:
     """A field by its name as text or as bytes: clients differ in it."""
     for key in (name, name.encode()):
         if key in value:
             return value[key]
-    if default is _MISSING:
-        raise ValueError(f"'{name}' is missing beside its marker")
-    return default
+    raise ValueError(f"'{name}' is missing beside its marker")
 
 
 def _no_extension(code: int, data: bytes) -> Any:
