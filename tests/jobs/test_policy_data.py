@@ -194,7 +194,7 @@ def test_held_batches_are_even_and_only_of_what_is_held_out() -> None:
     assert np.array_equal(found[0]["images"][0].permute(0, 1, 3, 4, 2).numpy(), first_of_robot.images)
     again = held_out_batches(mixture, CONFIG, batch_size=4, cameras=2, samples=2)
     assert all(same(a, b) for a, b in zip(found, again, strict=True))
-    nothing = [dataclasses.replace(entry, held=np.zeros(0, np.int64)) for entry in mixture]
+    nothing = [dataclasses.replace(entry, held_out=np.zeros(0, np.int64)) for entry in mixture]
     assert held_out_batches(nothing, CONFIG, batch_size=4, cameras=2, samples=2) == []
 
 
