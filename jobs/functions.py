@@ -13,6 +13,7 @@ from jobs.results import CorpusResult, EvaluationResult, LamResult, PolicyResult
 
 if TYPE_CHECKING:
     from corpora.clips.corpus import Corpus
+    from corpora.episodes.parts import ActionPart
     from corpora.mixture.mixture import MixtureSpec
     from jobs.ablation.arms import Arm
     from jobs.ablation.study import Study
@@ -104,15 +105,22 @@ def pretrain(
 
 
 def ground(
-    data: Place, out: str | Path, *, recipe: str = "small", policy: Place | Policy = "", **fields: Any
+    data: Place,
+    out: str | Path,
+    *,
+    recipe: str = "small",
+    policy: Place | Policy = "",
+    action_parts: Sequence[ActionPart] = (),
+    **fields: Any,
 ) -> PolicyResult:
-    """`giza ground`: fine-tunes a policy on demonstrations of one robot, or trains one from scratch."""
+    """`giza ground`: fine-tunes a policy on demonstrations of one robot, or trains one from scratch. `action_parts` are what
+    the command reads from a file."""
     from jobs.commands.ground import GroundConfig, run
     from vla.recipes import FIELDS
 
     given = {"data": folder_of(data), "out": out, "policy": saved(policy, Path(out) / "start"), **fields}
     config = configured(GroundConfig, given, recipe=recipe, recipes=FIELDS)
-    return PolicyResult(config.out, run(config))
+    return PolicyResult(config.out, run(config, action_parts))
 
 
 def evaluate(

@@ -12,6 +12,17 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is marked `gl` is skipped on a machine without a software GL library."""
+    marked = [item for item in items if item.get_closest_marker("gl")]
+    if marked:
+        from tests.builders.cameras import offscreen_gl_available
+
+        if not offscreen_gl_available():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason="no software GL library (libosmesa6)"))
+
+
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve clips of a second or two, one for each source video, whose block's place is known (tests/builders/corpora.py)."""

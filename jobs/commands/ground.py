@@ -55,17 +55,18 @@ class GroundConfig(TrainPolicy):
             raise ValueError(f"--co-train-share {self.co_train_share}: within 0 and 1")
 
 
-def run(config: GroundConfig, *, quiet: bool = False) -> dict[str, Any]:
+def run(config: GroundConfig, parts: Sequence[ActionPart] = (), *, quiet: bool = False) -> dict[str, Any]:
     """Trains (or resumes) and saves the policy to `config.out`; returns the summary."""
     from corpora.episodes.opening import dataset_fingerprint
     from jobs.policy_run import train_on
 
+    parts = tuple(parts) or parts_of(config)
     return train_on(
         config,
-        mixture_of_demonstrations(config),
+        mixture_of_demonstrations(config, parts),
         {
             "data_fingerprint": dataset_fingerprint(config.data),
-            "action_parts": [dataclasses.asdict(part) for part in parts_of(config)],
+            "action_parts": [dataclasses.asdict(part) for part in parts],
         },
         paths=("data", "co_train", "action_parts"),
         job="ground",
@@ -84,7 +85,7 @@ def parts_of(config: GroundConfig) -> tuple[ActionPart, ...]:
     return read_parts(config.action_parts)
 
 
-def mixture_of_demonstrations(config: GroundConfig) -> MixtureSpec:
+def mixture_of_demonstrations(config: GroundConfig, parts: Sequence[ActionPart] = ()) -> MixtureSpec:
     """The demonstrations, and what `co_train` adds to them."""
     from corpora.mixture.label_kinds import Actions
     from corpora.mixture.mixture import MixtureSpec, read_mixture
@@ -94,7 +95,7 @@ def mixture_of_demonstrations(config: GroundConfig) -> MixtureSpec:
         DEMONSTRATIONS,
         "robot",
         EpisodesAt(config.data.expanduser().resolve(), config.selection),
-        Actions(config.representation, config.normalisation, parts_of(config)),
+        Actions(config.representation, config.normalisation, tuple(parts)),
         embodiment=config.embodiment,
     )
     alone = MixtureSpec((demonstrations,))

@@ -19,9 +19,7 @@ from jobs.evaluation.rollout_log import (
     success_shares,
 )
 from jobs.evaluation.rollouts import WorkerError, control_steps, start_seed
-from tests.builders.cameras import offscreen_gl_available
 
-needs_gl = pytest.mark.skipif(not offscreen_gl_available(), reason="no software GL library (libosmesa6)")
 LOOK = Look(size=32)
 OPEN, CLOSE = INSTRUCTIONS["faucet-open"], INSTRUCTIONS["faucet-close"]
 
@@ -111,7 +109,6 @@ def test_a_rate_that_meta_world_cannot_hold_is_refused(step_s: float) -> None:
         control_steps(step_s)
 
 
-@needs_gl
 @pytest.mark.gl
 @pytest.mark.parametrize(
     ("changes", "message"),
@@ -152,7 +149,6 @@ def _nothing(seen: Observations) -> np.ndarray:
     return np.zeros((len(seen.state), 4, 4))
 
 
-@needs_gl
 @pytest.mark.gl
 def test_the_faucet_is_turned_exactly_where_meta_world_says_so() -> None:
     """Over the handle's whole range, in both scenes, against the environments' own criteria."""
@@ -176,7 +172,6 @@ def test_the_faucet_is_turned_exactly_where_meta_world_says_so() -> None:
     env.close()
 
 
-@needs_gl
 @pytest.mark.gl
 def test_the_expert_succeeds_and_the_number_of_workers_changes_nothing() -> None:
     tasks = ("faucet-open", "faucet-close")
@@ -199,7 +194,6 @@ def test_the_expert_succeeds_and_the_number_of_workers_changes_nothing() -> None
     env.close()
 
 
-@needs_gl
 @pytest.mark.gl
 def test_a_policy_sees_what_the_environment_shows_and_its_chunk_is_executed_as_it_says() -> None:
     """Chunks of 4 of which 3 are executed, each for 2 control steps, with a frame from 3 control steps before; against
@@ -234,7 +228,6 @@ def test_a_policy_sees_what_the_environment_shows_and_its_chunk_is_executed_as_i
             np.testing.assert_array_equal(now.images[row, 0, 0].transpose(1, 2, 0), before)
 
 
-@needs_gl
 @pytest.mark.gl
 def test_a_failing_environment_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MUJOCO_GL", "wgl")  # not on Linux: the workers fail when they draw

@@ -14,15 +14,12 @@ from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES
 from jobs.commands.evaluate import EvaluateConfig, _comparable, main, run
 from jobs.evaluation.acting import embodiment_of, load_acting, metaworld_act, resized
 from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
-from tests.builders.cameras import offscreen_gl_available
 from tests.builders.datasets import lerobot_v3
 from tests.jobs.test_open_loop import made_policy
 from vla.actions.space import ActionSpace
 from vla.checkpoint import build_policy
 from vla.embodiment import Embodiment
 from vla.recipes import RECIPES
-
-needs_gl = pytest.mark.skipif(not offscreen_gl_available(), reason="no software GL library (libosmesa6)")
 
 
 def metaworld_policy(folder: Path) -> Path:
@@ -126,7 +123,6 @@ def test_a_closed_loop_of_void_rollouts_is_not_kept(caplog: pytest.LogCaptureFix
     assert "measure it again" in caplog.text and len(caplog.records) == 2
 
 
-@needs_gl
 @pytest.mark.gl
 def test_closed_loop_goes_on_where_it_was_and_records_what_it_did(tmp_path: Path) -> None:
     policy, out = metaworld_policy(tmp_path / "policy"), tmp_path / "out"

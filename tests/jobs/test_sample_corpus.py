@@ -15,7 +15,6 @@ from corpora.episodes.lerobot_writer import BOOKKEEPING
 from corpora.simulation.tasks import DEFAULT_TASKS, INSTRUCTIONS
 from corpora.video.encode import EpisodeVideo, VideoEncoding
 from jobs.commands.sample_corpus import MAX_BYTES, PARTS, SampleCorpusConfig, part_config
-from tests.builders.cameras import offscreen_gl_available
 
 SAMPLE = Path(__file__).resolve().parents[2] / "corpora" / "sample"
 CAMERA = "observation.images.head"
@@ -125,7 +124,7 @@ def test_its_recipe_is_the_code_that_is_committed() -> None:
 
 
 @pytest.mark.gl
-@pytest.mark.skipif(not offscreen_gl_available(), reason="no software GL library (libosmesa6)")
+@pytest.mark.gl
 @pytest.mark.parametrize("part", ["robot_still", "hand_moving"])
 def test_simulated_again_its_first_episode_is_the_same(part: str, tmp_path: Path) -> None:
     import dataclasses

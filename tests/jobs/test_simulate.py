@@ -24,7 +24,6 @@ from jobs.commands.simulate import FORMAT, SimulateConfig, _versions, main, run
 from tests.builders.cameras import measure_camera_motion, offscreen_gl_available, plane_homography
 from tests.builders.datasets import opened
 
-needs_gl = pytest.mark.skipif(not offscreen_gl_available(), reason="no software GL library (libosmesa6)")
 SHORT = EpisodeSettings(max_steps=24, noise=(0.0, 0.5))
 
 
@@ -172,7 +171,6 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@needs_gl
 @pytest.mark.gl
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(simulated: Path, tmp_path: Path) -> None:
     run(config(tmp_path / "again"))
@@ -182,7 +180,6 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(simulated: P
     assert not np.array_equal(other["action"], mine["action"][:24])
 
 
-@needs_gl
 @pytest.mark.gl
 def test_killed_and_started_again_it_gives_the_same_bytes(simulated: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
@@ -202,7 +199,6 @@ def test_killed_and_started_again_it_gives_the_same_bytes(simulated: Path, tmp_p
         run(config(out, size=32))
 
 
-@needs_gl
 @pytest.mark.gl
 def test_closing_an_environment_leaves_the_pictures_of_the_others_alone() -> None:
     envs = [MetaWorldEnv(task, Look(size=64)) for task in ("drawer-open", "button-press-topdown", "faucet-open")]
@@ -216,7 +212,6 @@ def test_closing_an_environment_leaves_the_pictures_of_the_others_alone() -> Non
     envs[2].close()
 
 
-@needs_gl
 @pytest.mark.gl
 def test_a_row_is_state_picture_and_the_action_taken_then(simulated: Path) -> None:
     """Replaying the stored actions from the episode's seed gives the stored states, each beside its picture."""
@@ -243,7 +238,6 @@ def test_a_row_is_state_picture_and_the_action_taken_then(simulated: Path) -> No
     assert facts["frames"] == 48 and facts["frames_per_s"] > 0
 
 
-@needs_gl
 @pytest.mark.gl
 def test_policies_read_what_the_expert_wanted_and_the_action_done_by_its_name(simulated: Path) -> None:
     rows = rows_of(simulated)
@@ -255,7 +249,6 @@ def test_policies_read_what_the_expert_wanted_and_the_action_done_by_its_name(si
         assert episodes.cameras == ("observation.images.head",)
 
 
-@needs_gl
 @pytest.mark.gl
 def test_a_moving_camera_watches_the_same_actions_and_its_truth_is_what_the_picture_does(
     simulated: Path, tmp_path: Path
@@ -282,7 +275,6 @@ def test_a_moving_camera_watches_the_same_actions_and_its_truth_is_what_the_pict
     assert np.median(errors) < 0.35 * np.mean(moved)
 
 
-@needs_gl
 @pytest.mark.gl
 def test_action_free_has_pictures_and_instructions_only(simulated: Path, tmp_path: Path) -> None:
     out, truth = tmp_path / "free", tmp_path / "truth.parquet"
@@ -299,7 +291,6 @@ def test_action_free_has_pictures_and_instructions_only(simulated: Path, tmp_pat
         np.testing.assert_array_equal(np.array(kept[name].to_pylist()), whole[name])
 
 
-@needs_gl
 @pytest.mark.gl
 def test_the_goal_is_hidden_unless_asked_for_and_the_hand_looks_like_no_robot() -> None:
     pictures = {}
@@ -326,7 +317,6 @@ def test_the_goal_is_hidden_unless_asked_for_and_the_hand_looks_like_no_robot() 
     assert ((red > 80) & (green < 60) & (blue < 60)).mean() < 0.002
 
 
-@needs_gl
 @pytest.mark.gl
 def test_a_person_looks_the_same_whoever_acted_before_and_changes_nothing_but_looks() -> None:
     look = Look(64, appearance="hand")
@@ -352,7 +342,6 @@ def test_a_person_looks_the_same_whoever_acted_before_and_changes_nothing_but_lo
     robot.close()
 
 
-@needs_gl
 @pytest.mark.gl
 def test_people_are_spread_over_episodes_and_one_is_always_the_same(tmp_path: Path) -> None:
     def skies(people: int) -> int:
@@ -370,7 +359,6 @@ def test_people_are_spread_over_episodes_and_one_is_always_the_same(tmp_path: Pa
         EpisodeSettings(people=0)
 
 
-@needs_gl
 @pytest.mark.gl
 def test_what_is_not_sent_to_opengl_would_not_have_been_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     env = MetaWorldEnv("faucet-open", Look(64))
@@ -384,7 +372,6 @@ def test_what_is_not_sent_to_opengl_would_not_have_been_seen(monkeypatch: pytest
     env.close()
 
 
-@needs_gl
 @pytest.mark.gl
 def test_frame_every_keeps_the_episode_and_averages_its_actions(simulated: Path, tmp_path: Path) -> None:
     every = EpisodeSettings(max_steps=24, noise=(0.0, 0.5), frame_every=4)
@@ -395,7 +382,6 @@ def test_frame_every_keeps_the_episode_and_averages_its_actions(simulated: Path,
     assert json.loads((tmp_path / "every" / "meta" / "info.json").read_text())["fps"] == 20
 
 
-@needs_gl
 @pytest.mark.gl
 def test_the_environment_is_ready_for_closed_loop_use() -> None:
     env = MetaWorldEnv("button-press-topdown-v3", Look(32))
@@ -412,7 +398,6 @@ def test_the_environment_is_ready_for_closed_loop_use() -> None:
     env.close()
 
 
-@needs_gl
 @pytest.mark.gl
 def test_command_line_prints_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--tasks", "faucet-close", "--episodes", "1", "--size", "32", "--max-steps", "8", "--out"]
@@ -425,7 +410,6 @@ def test_command_line_prints_its_table(tmp_path: Path, capsys: pytest.CaptureFix
         run(config(tmp_path))
 
 
-@needs_gl
 @pytest.mark.gl
 @pytest.mark.slow
 def test_a_hundred_frames_a_second_on_one_core(tmp_path: Path) -> None:
