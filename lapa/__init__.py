@@ -6,7 +6,7 @@
     corpus = corpora.Corpus("corpus")
     latents = lapa.extract(lam, corpus, out="latents", gap_s=0.5)
     print(len(latents), "pairs")
-    card = lapa.report("runs/lam", corpus, latents.folder)      # may these latents be trusted?
+    card = lapa.report("runs/lam", corpus, latents)             # may these latents be trusted?
     print(card.verdicts)
 
     clip = next(corpus.read(limit=1))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lapa.codes import effective_rank, perplexity
+from lapa.codes import codes_collapsed, effective_rank, perplexity
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel
 from lapa.pairs.batch import PairBatch
@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 PIXEL_SCALE = 100.0
 """Brings the mean square error of images in [0, 1] (about 0.01 for a copy) to the size of the other losses."""
 LABEL_WEIGHT = 1.0
-COLLAPSED = 0.1
-"""Alarm where the perplexity falls below this share of the codebook."""
 
 
 class LamTraining(lightning.LightningModule):
@@ -153,9 +151,10 @@ class LamTraining(lightning.LightningModule):
             return
         codes = torch.cat(self._codes)
         size = max(self.model.quantiser.sizes)
-        value = perplexity(torch.bincount(codes.flatten().cpu(), minlength=size).numpy())
+        counts = torch.bincount(codes.flatten().cpu(), minlength=size).numpy()
+        value = perplexity(counts)
         self.log("val/perplexity", value, prog_bar=True, sync_dist=True)
-        self.collapsed = value < COLLAPSED * size
+        self.collapsed = codes_collapsed(size, int((counts > 0).sum()), value)
         if self.collapsed and not self.trainer.sanity_checking:
             log.warning(
                 "collapse alarm: perplexity %.1f of %d codes on held-out pairs; codes carry almost nothing. Try a smaller "

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import Progress
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -44,8 +42,10 @@ class TrainingData:
         seed: int,
         labels: SeenLabels,
         featurise: Featurise | None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        """`labels`: actions that may be seen; `featurise`: the frozen model of feature targets.
+        """`labels`: actions that may be seen; `featurise`: the frozen model of feature targets; `progress`: called with
+        (clips decoded, of how many).
 
         Decodes what the cache lacks. Raises ValueError where no clip holds a pair, and where features would have to be
         streamed.
@@ -62,18 +62,17 @@ class TrainingData:
             )
         self.table: PairTable | None = None
         self.val_table: PairTable | None = None
-        with _progress() as progress:
-            common: dict[str, Any] = {"cache": cache, "target": model.target, "progress": progress}
-            if not self.streamed:
-                self.table = open_table(corpus, train_rows, self.reader, **common)
-                if self.table is None:
-                    raise ValueError(
-                        f"no clip is long enough for a pair {min(model.pair.gap_s):g} s apart: choose a shorter "
-                        "--model.pair.gap-s or longer clips"
-                    )
-            if val_rows:
-                held_out = PairReader(model.pair, training=True, featurise=featurise)
-                self.val_table = open_table(corpus, val_rows[:VAL_CLIPS], held_out, **common)
+        common: dict[str, Any] = {"cache": cache, "target": model.target, "progress": progress}
+        if not self.streamed:
+            self.table = open_table(corpus, train_rows, self.reader, **common)
+            if self.table is None:
+                raise ValueError(
+                    f"no clip is long enough for a pair {min(model.pair.gap_s):g} s apart: choose a shorter "
+                    "--model.pair.gap-s or longer clips"
+                )
+        if val_rows:
+            held_out = PairReader(model.pair, training=True, featurise=featurise)
+            self.val_table = open_table(corpus, val_rows[:VAL_CLIPS], held_out, **common)
 
     def label_scale(self) -> Tensor | None:
         """Deviation of each labelled dimension [A]; None without labels. Raises ValueError with fewer than two of them."""
@@ -107,11 +106,3 @@ class TrainingData:
         chosen = np.random.default_rng(0).permutation(len(self.val_table))[: self.training.val_pairs]
         parts = np.array_split(chosen, math.ceil(len(chosen) / self.training.batch_size))
         return DataLoader([self.val_table.batch(part).floats() for part in parts], batch_size=None)  # type: ignore[arg-type]
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """What is told (done, total) clips and shows them on a bar."""
-    with Progress(transient=True) as progress:
-        task = progress.add_task("decoding clips", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from corpora.store.run import BUDGET, TRAINING, Run, process_rank
 from jobs.budget import check_budget, with_budget
 from jobs.cli import closest, parse
-from jobs.console import facts_table, print_ending
+from jobs.console import bar, facts_table, print_ending
 from lapa.model.config import LamConfig
 from lapa.pairs.config import LabelSpec
 from lapa.recipes import RECIPES, SMALL
@@ -86,10 +86,10 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
             f"model.pair.image_size {size} is larger than the corpus' {stored} px: ingest again with --size {size}, or "
             "choose a smaller model.pair.image_size"
         )
-    train_groups, held_out_groups = split_groups(
+    train_groups, held_out = split_groups(
         corpus.clips, share=config.val_share, patterns=config.holdout, seed=config.seed
     )
-    if not held_out_groups:
+    if not held_out:
         log.warning("only one source video: nothing is held out, so nothing says whether the model generalises")
     with torch.device("meta"):  # parts that do not fit together say so before anything is claimed or decoded
         LatentActionModel(config.model)
@@ -105,9 +105,8 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         return done
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     model_config = _with_labels(config, corpus)
-    held = set(held_out_groups)
-    train_rows = [row for row in corpus.clips if row.group not in held]
-    val_rows = [row for row in corpus.clips if row.group in held]
+    train_rows = [row for row in corpus.clips if row.group not in held_out]
+    val_rows = [row for row in corpus.clips if row.group in held_out]
     labelled = {
         row.clip_id
         for row in train_rows
@@ -123,16 +122,18 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
 
         texts = FrozenText(model_config.text_model, length=16).of_texts([row.text for row in train_rows])
         model_config = dataclasses.replace(model_config, text_dim=texts.shape[-1])
-    data = TrainingData(
-        corpus,
-        train_rows,
-        val_rows,
-        model_config,
-        training,
-        seed=config.seed,
-        labels=SeenLabels(config.labels, frozenset(labelled), model_config.label_dim),
-        featurise=featurise,
-    )
+    with bar("decoding clips", quiet=quiet) as progress:
+        data = TrainingData(
+            corpus,
+            train_rows,
+            val_rows,
+            model_config,
+            training,
+            seed=config.seed,
+            labels=SeenLabels(config.labels, frozenset(labelled), model_config.label_dim),
+            featurise=featurise,
+            progress=progress,
+        )
     model = LatentActionModel(model_config)
     if config.init_from is not None:
         initialise_from(model, config.init_from)
@@ -142,7 +143,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         "seed": config.seed,
         "corpus": str(config.corpus),
         "train_groups": train_groups,
-        "held_out_groups": held_out_groups,
+        "held_out_groups": held_out,
         "train_clips": len(train_rows),
         "labelled_clips": len(labelled),
         "labels": dataclasses.asdict(config.labels),

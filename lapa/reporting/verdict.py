@@ -47,18 +47,18 @@ def judge(card: Card, body: str) -> Verdict:
     decoder = _decoder(card)
     concerns = _concerns(card, body)
     if body not in card.probes:
-        untold = Reason(
+        unknown = Reason(
             "concern",
             f"No known actions to compare with ({_unknown(card, body)}), so nothing here shows that the latents are "
             "actions; a few dozen labelled clips, ingested with the rest, would settle it.",
         )
-        reasons = [*collapse, *decoder, untold, *concerns]
+        reasons = [*collapse, *decoder, unknown, *concerns]
         broken = any(reason.kind == "bad" for reason in reasons)
         return _sorted("do not trust" if broken else "cannot tell", reasons)
-    told, sound, useless = _told_by(card.probes[body])
+    found, sound, useless = _judge_probe(card.probes[body])
     # Where actions are known, they say more than the decoder does.
     decoder = [Reason("concern", reason.text) if reason.kind == "bad" else reason for reason in decoder]
-    reasons = [*collapse, *told, *decoder, *concerns]
+    reasons = [*collapse, *found, *decoder, *concerns]
     if useless or any(reason.kind == "bad" for reason in collapse):
         return _sorted("do not trust", reasons)
     if sound and not any(reason.kind == "concern" for reason in reasons):
@@ -129,11 +129,11 @@ def _concerns(card: Card, body: str) -> list[Reason]:
     reasons = [Reason("concern", text) for text in (*common, *own)]
     r2 = card.camera.r2_mean
     if r2 is not None:
-        told = f"R2 {figure(r2)} from the latent to the measured motion of the camera"
+        found = f"R2 {figure(r2)} from the latent to the measured motion of the camera"
         if r2 > CAMERA_R2:
-            reasons.append(Reason("concern", f"The latent carries the camera's movement ({told})."))
+            reasons.append(Reason("concern", f"The latent carries the camera's movement ({found})."))
         else:
-            reasons.append(Reason("good", f"Little of the camera's movement is in the latent ({told})."))
+            reasons.append(Reason("good", f"Little of the camera's movement is in the latent ({found})."))
     if card.cuts is None:
         return reasons
     across, real = card.cuts.explained, card.cuts.real_explained
@@ -149,15 +149,15 @@ def _concerns(card: Card, body: str) -> list[Reason]:
     return reasons
 
 
-def _told_by(probe: Probe) -> tuple[list[Reason], bool, bool]:
+def _judge_probe(probe: Probe) -> tuple[list[Reason], bool, bool]:
     """(reasons, above all rivals and good, worth nothing)."""
     latent = probe.scores["latent"]
-    told = f"R2 {figure(latent.r2_mean)} {span(latent.ci95)}"
+    found = f"R2 {figure(latent.r2_mean)} {span(latent.ci95)}"
     if latent.ci95[0] <= LEAST_R2 or probe.difference["shuffled"].ci95[0] <= 0:
-        text = f"A linear probe finds no dependable relation between latents and {probe.target} ({told})."
+        text = f"A linear probe finds no dependable relation between latents and {probe.target} ({found})."
         return [Reason("bad", text)], False, True
     good = latent.r2_mean >= GOOD_R2
-    text = f"A linear probe of held-out episodes reads {probe.target} over {probe.gap_s:.2f} s with {told}"
+    text = f"A linear probe of held-out episodes reads {probe.target} over {probe.gap_s:.2f} s with {found}"
     reasons = [Reason("good" if good else "concern", text + ("." if good else "; that is weak."))]
     sound, useless = good, False
     for name, title in RIVALS.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -41,6 +42,16 @@ def test_the_target_trains_the_encoder_whatever_the_quantiser(kind: str) -> None
     module.losses(batch_of(32))[0]["target"].backward()
     for name, parameter in module.model.encoder.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(("codes", "collapsed"), [([0] * 40, True), ([0, 1] * 20, False), (list(range(8)) * 5, False)])
+def test_the_collapse_alarm_is_that_of_the_report(codes: list[int], collapsed: bool) -> None:
+    """Of 8 codes one at least has a perplexity of 1, which is more than a tenth of 8: no share alone would raise it."""
+    module = stepping(module_of(dataclasses.replace(PLAIN, quantiser=QuantiserConfig(codebook_size=8))))
+    module._trainer = SimpleNamespace(sanity_checking=False)  # type: ignore[assignment]
+    module._latents, module._codes = [torch.randn(40, 4)], [torch.tensor(codes).reshape(-1, 2)]
+    module.on_validation_epoch_end()
+    assert module.collapsed == collapsed
 
 
 def test_codes_alone_that_leave_the_encoder_alone_are_refused() -> None:
