@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup-stamp
 
-.PHONY: demo test setup sim lint clean help
+.PHONY: demo test setup lint notebooks clean help
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/	/'
@@ -28,6 +28,9 @@ lint: setup  ## style, types and import rules
 
 test: lint  ## style, types, import rules and the tests
 	$(BIN)/python -m pytest -n 2
+
+notebooks: setup  ## runs the notebooks of docs/ again and keeps what they print
+	cd docs && ../$(BIN)/jupyter execute --inplace *.ipynb
 
 clean:  ## remove the environment and the demo's output
 	rm -rf $(VENV) out/demo
