@@ -180,7 +180,8 @@ class ActionAwareTraining(nn.Module):
     ) -> Tensor:
         """Mean square error of the velocity over the real action numbers; a scalar, 0 where no sample has any.
 
-        `images` uint8 [B, V, 3, S, S] of the present; `action` float [B, H, A] normalised; `action_mask` bool [B, H, A].
+        `images` uint8 [B, V, 3, S, S] of the present; `action` float [B, H, A] normalised; `action_mask` bool [B, H, A]:
+        which of it the loss is of; past an episode's end the last action is repeated.
         `generator` draws noise and time: with a seeded one, held-out losses can be compared.
         """
         if action_mask.dtype != torch.bool or action_mask.shape != action.shape:
@@ -188,12 +189,14 @@ class ActionAwareTraining(nn.Module):
                 f"action_mask {action_mask.dtype} {list(action_mask.shape)} for action {list(action.shape)}: it is bool of the "
                 "same shape"
             )
-        action = action.float().masked_fill(~action_mask, 0.0)
+        # steps past the end are out of the loss alone: a head that saw them missing would read how long the episode goes on
+        lacking = ~action_mask.any(1, keepdim=True)
+        action = action.float().masked_fill(lacking, 0.0)
         device = generator.device if generator is not None else action.device
         noise = torch.randn(action.shape, generator=generator, device=device).to(action.device)
         uniform = torch.rand(len(action), generator=generator, device=device).to(action.device)
         time = 0.999 * (1 - uniform.pow(1 / 1.5))  # the inverse of Beta(1.5, 1)'s distribution function, u = x^1.5
-        noise = noise.masked_fill(~action_mask, 0.0)
+        noise = noise.masked_fill(lacking, 0.0)
         at = time[:, None, None]
         context = self.encoder(images, instruction, image_mask=image_mask)
         velocity = self.head((1 - at) * noise + at * action, time, context, state=state, embodiment=embodiment)

@@ -22,9 +22,11 @@ class PolicyBatch(TypedDict, total=False):
     state_mask: Tensor
     """bool [B, Ds]; False throughout for a sample without a state."""
     action: Tensor
-    """float32 [B, H, Da], encoded, 0 where padded."""
+    """float32 [B, H, Da], encoded, 0 where padded; past the episode's end the last action is repeated: what reads a chunk sees
+    all of its steps, as in acting, and is not told when the episode ends."""
     action_mask: Tensor
-    """bool [B, H, Da]; False for padded dimensions, for steps past the end, and throughout for a sample without actions."""
+    """bool [B, H, Da]: what the loss is of; False for padded dimensions, for steps past the end, and throughout for a sample
+    without actions."""
     embodiment: Tensor
     """int64 [B]: embodiment_id, the place of its weights in the policy."""
     future: Tensor

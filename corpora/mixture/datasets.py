@@ -184,7 +184,7 @@ class ClipSamples:
     """Clips: a sample for each label, its steps those of a chunk; without labels one for each frame that has a future.
 
     `stride_s`: without labels, frames of a clip begin samples at least this far apart; 0: every frame. Beyond a label's
-    steps, those of the chunk are zero and masked. Raises ValueError for a stride below 0, where a label has more steps than
+    steps, its last is repeated and masked. Raises ValueError for a stride below 0, where a label has more steps than
     the chunk, and where no sample is left.
     """
 
@@ -226,8 +226,7 @@ class ClipSamples:
         action, action_mask = None, np.zeros(self.horizon, np.bool_)
         if self._labels is not None:
             label = self._labels.values[index]
-            action = np.zeros((self.horizon, label.shape[1]), np.float32)
-            action[: len(label)] = label
+            action = label[np.minimum(np.arange(self.horizon), len(label) - 1)]
             action_mask[: len(label)] = True
         future = self._views.shown(int(self._futures[index]))
         return Sample(images, mask, self._clips.rows[run].text, None, action, action_mask, future)

@@ -234,9 +234,8 @@ def test_masked_actions_and_batches_without_any_do_no_harm() -> None:
         return training(shown, [""] * 4, action, mask, generator=torch.Generator().manual_seed(0), **rest)
 
     mask[1] = False
-    mask[:, 2] = False
-    other = action.clone()
-    other[~mask] = math.nan
+    mask[2, :, 1] = False
+    other = action.masked_fill(~mask, math.nan)
     assert torch.equal(loss(other, mask), loss(action, mask))
     nothing = loss(other, torch.zeros_like(mask))
     nothing.backward()
@@ -246,6 +245,17 @@ def test_masked_actions_and_batches_without_any_do_no_harm() -> None:
         training(shown, [""] * 4, action, mask)
     with pytest.raises(ValueError, match=r"action \[4, 2, 2\] for a head of \[B, 3, 2\]"):
         training(shown, [""] * 4, action[:, :2], mask[:, :2], **rest)
+
+
+def test_a_head_that_learns_from_actions_is_not_told_when_an_episode_ends() -> None:
+    training = ActionAwareTraining(encoder(), FlowHead(2, 3, 16, dim=16, depth=1, heads=2))
+    shown, action, mask = dots(4, 0)
+    read: list[Tensor] = []
+    training.head.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    for steps in (3, 1):
+        mask[0, steps:] = False
+        training(shown, [""] * 4, action, mask, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(*read) and read[0].all()
 
 
 def test_the_flow_loss_of_a_known_velocity_is_that_of_its_formula() -> None:

@@ -68,7 +68,7 @@ def test_padded_widths_change_no_loss_and_no_gradient(monkeypatch: pytest.Monkey
     for name, width in (("state", 16), ("state_mask", 16), ("action", 12), ("action_mask", 12)):
         large[name], _ = pad_last(small[name], width)  # type: ignore[literal-required]
     large["state"][~large["state_mask"]] = 1e6  # what stands in the padding is nobody's business
-    large["action"][~large["action_mask"]] = torch.nan
+    large["action"].masked_fill_(~large["action_mask"].any(1, keepdim=True), torch.nan)
     with noise_of_rows(monkeypatch, [0, 1, 2], 5):
         first = narrow.loss(small)
     with noise_of_rows(monkeypatch, [0, 1, 2], 12):
@@ -102,9 +102,9 @@ def test_wider_actions_change_no_action() -> None:
     noise = torch.randn(2, HORIZON, 12, generator=generator())
     found = []
     for policy, width in ((narrow, 5), (wide, 12)):
-        mask = (torch.arange(width) < 5).expand(2, HORIZON, width)
+        dims = (torch.arange(width) < 5).expand(2, width)
         velocity, _ = policy.velocity(
-            tokens, noise[..., :width], mask, torch.tensor([0.2, 0.7]), state, there, torch.tensor([1, 2])
+            tokens, noise[..., :width], dims, torch.tensor([0.2, 0.7]), state, there, torch.tensor([1, 2])
         )
         found.append(velocity[..., :5])
     torch.testing.assert_close(found[1], found[0], **CLOSE)
@@ -137,7 +137,7 @@ def test_the_loss_is_the_squared_error_of_the_velocity(monkeypatch: pytest.Monke
         found = policy.loss(batch).action_loss
     x = (1 - time)[:, None, None] * noise + time[:, None, None] * batch["action"]
     tokens = policy.encode(batch["images"], batch["image_mask"], batch["instruction"])
-    args = (batch["action_mask"], time, batch["state"], batch["state_mask"], batch["embodiment"])
+    args = (batch["action_mask"].any(1), time, batch["state"], batch["state_mask"], batch["embodiment"])
     predicted, _ = policy.velocity(tokens, x, *args)
     for row in range(2):
         errors = [

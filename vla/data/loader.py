@@ -96,7 +96,7 @@ def collate(
             )
         if chunks is not None:
             assert known is not None
-            encoded = torch.from_numpy(space.encode_action(states, chunks, known))
+            encoded = torch.from_numpy(space.encode_action(states, chunks))
             padded, there = pad_last(encoded, config.max_action_dim)
             steps = torch.from_numpy(space.known_steps(known))
             horizon = padded.shape[1]

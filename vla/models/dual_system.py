@@ -1,7 +1,8 @@
 """The dual-system policy: a vision-language backbone, and the flow-matching DiT that turns its tokens into actions.
 
 The DiT's sequence is [state (1), future tokens (M), action (H)]; a learned position is added to action tokens only.
-A token that is not there (no state, no action, a step past the episode's end) is masked out of self-attention.
+A token that is not there (no state, no action) is masked out of self-attention. A step past the episode's end is there, as in
+acting, where nobody knows the end: it is taken out of the loss alone.
 """
 
 from __future__ import annotations
@@ -111,12 +112,13 @@ class DualSystemPolicy(Policy):
             )
         )
         state_mask = shown_state(state_mask, config.state_dropout if self.training else 0.0)
-        action = torch.where(mask, action, torch.zeros_like(action))
+        dims = mask.any(1)
+        action = action.masked_fill(~dims[:, None], 0)
         # held-out losses are those of flow matching, whatever the training adds
         flow = config.flow if self.training else dataclasses.replace(config.flow, draws=1, middle=0.0)
         noise, time = (value.to(action.device) for value in sample_start(action.shape, flow))
         x, velocity = noised(action, noise, time)
-        predicted, states = self.velocity(tokens, x, mask, time, state, state_mask, embodiment_id)
+        predicted, states = self.velocity(tokens, x, dims, time, state, state_mask, embodiment_id)
         loss = flow_loss_per_sample(predicted.float(), velocity, mask)
         size = len(batch["action"])
         return PolicyLoss(
@@ -130,18 +132,21 @@ class DualSystemPolicy(Policy):
         self,
         tokens: ContextTokens,
         x: Tensor,
-        mask: Tensor,
+        dims: Tensor,
         time: Tensor,
         state: Tensor,
         state_mask: Tensor,
         embodiment_id: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
-        """Velocity [B K, H, Da] of the noised chunk x at times [B K], and the future tokens' states [B K, M, W]."""
+        """Velocity [B K, H, Da] of the noised chunk x at times [B K], and the future tokens' states [B K, M, W].
+
+        `dims` bool [B K, Da]: dimensions of the action that the robot has; none for a sample without actions.
+        """
         config = self.config
         time_bucket = bucket(time, config.flow)
         # what is padded must not be seen: neither noise in padded dimensions nor the value of a hidden state
         action_tokens = (
-            self.embodiment_layers.action(x.masked_fill(~mask, 0), time_bucket, embodiment_id) + self.action_position
+            self.embodiment_layers.action(x.masked_fill(~dims[:, None], 0), time_bucket, embodiment_id) + self.action_position
         )
         state_token = self.embodiment_layers.state(state.masked_fill(~state_mask, 0)[:, None], embodiment_id)
         future = self.future.to(action_tokens.dtype).expand(len(x), -1, -1)
@@ -150,7 +155,7 @@ class DualSystemPolicy(Policy):
             [
                 state_mask.any(1, keepdim=True),
                 torch.ones(len(x), config.future_tokens, dtype=torch.bool, device=x.device),
-                mask.any(-1),
+                dims.any(1, keepdim=True).expand(-1, config.horizon),
             ],
             1,
         )
@@ -171,13 +176,12 @@ class DualSystemPolicy(Policy):
         config = self.config
         shape = (len(state), config.horizon, config.max_action_dim)
         noise = config.flow.temperature * torch.randn(shape, generator=generator).to(state.device)
-        mask = torch.zeros(shape, dtype=torch.bool, device=state.device)
-        mask[..., :action_dim] = True
+        dims = (torch.arange(config.max_action_dim, device=state.device) < action_dim).expand(len(state), -1)
 
         def velocity(x: Tensor, time: Tensor) -> Tensor:
-            return self.velocity(tokens, x, mask, time, state, state_mask, embodiment_id)[0].float()
+            return self.velocity(tokens, x, dims, time, state, state_mask, embodiment_id)[0].float()
 
-        return euler(velocity, noise, config.flow.steps) * mask
+        return euler(velocity, noise, config.flow.steps) * dims[:, None]
 
 
 def _renamed(policy: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
