@@ -271,7 +271,9 @@ def test_a_latent_lies_at_its_frame(corpus) -> None:
             assert member.groups[position] == f"video{run}"
             wanted = (100 * run + 2 * number + np.arange(TOKENS * DIM) / 100).astype(np.float32)
             np.testing.assert_array_equal(sample.action[:TOKENS], wanted.reshape(TOKENS, DIM))
-            assert np.array_equal(sample.action[TOKENS:], np.repeat(sample.action[TOKENS - 1 : TOKENS], len(sample.action) - TOKENS, 0))
+            assert np.array_equal(
+                sample.action[TOKENS:], np.repeat(sample.action[TOKENS - 1 : TOKENS], len(sample.action) - TOKENS, 0)
+            )
             assert sample.action_mask.tolist() == [True] * TOKENS + [False] * 2
             np.testing.assert_array_equal(sample.images[0, 0], clips.table.images[clips.starts[run] + 2 * number, 0])
             assert sample.state is None

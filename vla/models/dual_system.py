@@ -146,7 +146,8 @@ class DualSystemPolicy(Policy):
         time_bucket = bucket(time, config.flow)
         # what is padded must not be seen: neither noise in padded dimensions nor the value of a hidden state
         action_tokens = (
-            self.embodiment_layers.action(x.masked_fill(~dims[:, None], 0), time_bucket, embodiment_id) + self.action_position
+            self.embodiment_layers.action(x.masked_fill(~dims[:, None], 0), time_bucket, embodiment_id)
+            + self.action_position
         )
         state_token = self.embodiment_layers.state(state.masked_fill(~state_mask, 0)[:, None], embodiment_id)
         future = self.future.to(action_tokens.dtype).expand(len(x), -1, -1)
