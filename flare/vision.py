@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as transforms
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_IMAGENET = (("image_mean", (0.485, 0.456, 0.406)), ("image_std", (0.229, 0.224, 0.225)))
 
 
 class FrozenVision(nn.Module):
@@ -27,9 +27,6 @@ class FrozenVision(nn.Module):
     Frozen, and always in evaluation mode. Raises ValueError where it cannot be loaded or has no tower that
     reads plain images.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -44,9 +41,7 @@ class FrozenVision(nn.Module):
         size = getattr(vision, "image_size", 0) or getattr(vision, "crop_size", 0) or 16 * self.patch
         self.size = int(size)
         self.dim = int(vision.hidden_size)
-        mean, std = _normalisation(name)
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.mean, self.std = _normalisation(name)
 
     def train(self, mode: bool = True) -> FrozenVision:
         """Stays in evaluation mode."""
@@ -62,8 +57,8 @@ class FrozenVision(nn.Module):
         side = max(1, round(min(images.shape[-1], self.size) / self.patch)) * self.patch
         x = images.float() / 255
         if x.shape[-2:] != (side, side):
-            x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
-        x = (x - self.mean) / self.std
+            x = transforms.resize(x, [side, side], antialias=True)
+        x = transforms.normalize(x, self.mean, self.std)
         with torch.no_grad():
             tokens = self.net(**self._inputs(x)).last_hidden_state
         patches = (side // self.patch) ** 2
@@ -79,7 +74,7 @@ class FrozenVision(nn.Module):
         parts = []
         for start in range(0, len(frames), batch):
             images = torch.from_numpy(frames[start : start + batch].transpose(0, 3, 1, 2).copy())
-            parts.append(self(images.to(self.mean.device)).cpu().half().numpy())
+            parts.append(self(images.to(next(self.net.parameters()).device)).cpu().half().numpy())
         return np.concatenate(parts)
 
     def _inputs(self, x: Tensor) -> dict[str, Any]:
@@ -184,12 +179,13 @@ def _load(name: str, what: str) -> tuple[Any, Any]:
         ) from error
 
 
-def _normalisation(name: str) -> tuple[Any, Any]:
+def _normalisation(name: str) -> tuple[list[float], list[float]]:
     """The model's own mean and deviation, from its image processor; ImageNet's where it ships none."""
     from transformers import AutoImageProcessor
 
     try:
         processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError):
-        return IMAGENET_MEAN, IMAGENET_STD
-    return getattr(processor, "image_mean", IMAGENET_MEAN), getattr(processor, "image_std", IMAGENET_STD)
+        processor = None
+    mean, std = (getattr(processor, name, default) for name, default in _IMAGENET)
+    return list(mean), list(std)
