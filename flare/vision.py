@@ -187,5 +187,5 @@ def _normalisation(name: str) -> tuple[list[float], list[float]]:
         processor = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError):
         processor = None
-    mean, std = (getattr(processor, name, default) for name, default in _IMAGENET)
+    mean, std = (getattr(processor, field, default) for field, default in _IMAGENET)
     return list(mean), list(std)
