@@ -49,6 +49,18 @@ def test_a_token_is_asked_of_every_endpoint() -> None:
     assert server.counts["ping"] == 1 and server.counts["kill"] == 1
 
 
+def test_nothing_is_decoded_for_who_has_no_token() -> None:
+    """The answer is that of a wrong token, whatever else is wrong with the message, and of one that costs seconds to decode
+    soon."""
+    bad: list[Any] = [{"nd": True}, {"__ndarray_class__": True, "as_npy": b"x"}, [[{}] * 30_000] * 5, 7, "x" * 10**5]
+    with serving(api_token="abc") as server:
+        for data in bad:
+            for given in ({}, {"api_token": "ab"}, {"api_token": {"abc": "abc"}}):
+                answer = raw_call(server, msgpack.packb({"endpoint": "get_action", "data": data, **given}))
+                assert answer == {"error": "Unauthorized: Invalid API token"}
+        assert "Unauthorized" not in raw_call(server, msgpack.packb({"data": bad[0], "api_token": "abc"}))["error"]
+
+
 def test_what_is_too_large_is_told_so(server: PolicyServer) -> None:
     with client_of(server) as client:
         with pytest.raises(PolicyServerError, match=r"has 0\.3 MB, this server reads at most 0\.2 MB"):

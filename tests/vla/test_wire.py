@@ -12,7 +12,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from vla.serving.wire import MAX_ITEMS, ModalityConfig, from_bytes, receive, to_bytes
+from vla.serving.wire import MAX_ITEMS, ModalityConfig, from_bytes, peek, receive, to_bytes
 
 ARRAYS = [
     np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4),
@@ -147,7 +147,6 @@ BROKEN = {
     "key is a list": b"\x81\x90\x01",
     "key is a number": b"\x81\x01\x01",
     "extension": bytes(msgpack.packb(msgpack.ExtType(5, b"abc"))),
-    "list that claims much": b"\xdd\xff\xff\xff\xff",
     "map that claims much": b"\xdf\xff\xff\xff\xff",
     "bytes that claim much": b"\xc6\xff\xff\xff\xff",
     "as_npy is missing": bytes(msgpack.packb({"__ndarray_class__": True})),
@@ -166,6 +165,7 @@ BROKEN = {
     "nd without data": nd_message(nd=True, type="<f4", kind=b"", shape=[1]),
     "nd of no type": nd_message(nd=True, type="wat", kind=b"", shape=[1], data=b"1234"),
     "nd of two types": nd_message(nd=True, type="f4,f4", kind=b"", shape=[1], data=b"12345678"),
+    "nd of many types": nd_message(nd=True, type="f4," * 100_000, kind=b"", shape=[0], data=b""),
     "nd of a list": nd_message(nd=True, type=[["a", "<f4"]], kind=b"", shape=[1], data=b"1234"),
     "nd claims much": nd_message(nd=True, type="<f4", kind=b"", shape=[2**40, 2**40], data=b"1234"),
     "nd claims little": nd_message(nd=True, type="<f4", kind=b"", shape=[1], data=b"12345678"),
@@ -190,16 +190,55 @@ def test_rubbish_is_a_value_error_and_takes_no_memory(name: str) -> None:
         tracemalloc.stop()
 
 
-def test_nested_lists_that_each_claim_much_take_little_memory() -> None:
-    """Memory for a list is taken when its length is read: a thousand nested headers must not take a thousand times more."""
-    bomb = (b"\xdd" + struct.pack(">I", MAX_ITEMS)) * 3000 + b"\x00" * 20 * MAX_ITEMS
+def lists_of(count: int, item: bytes) -> bytes:
+    """`count` lists of 10,000 items each, none of which is large by itself."""
+    return b"\xdd" + struct.pack(">I", count) + (b"\xdc" + struct.pack(">H", 10_000) + item * 10_000) * count
+
+
+TOO_MUCH = {
+    "empty maps": lists_of(50, b"\x80"),
+    "empty lists": lists_of(50, b"\x90"),
+    "nothing": lists_of(50, b"\xc0"),
+    "empty texts as keys": b"\xdf" + struct.pack(">I", 500_000) + b"\xa0\xc0" * 500_000,
+    "nested lists that each claim much": (b"\xdd" + struct.pack(">I", 10_000)) * 3000 + b"\x00" * 200_000,
+    "claims without items": b"\xdd\xff\xff\xff\xff",
+    "empty maps beside arrays": b"\x82\xa1x" + to_bytes(np.zeros(9)) + b"\xa1y" + lists_of(50, b"\x80"),
+    "arrays with long headers": bytes(
+        msgpack.packb(
+            [
+                {"__ndarray_class__": True, "as_npy": header("{'descr': '|u1', 'fortran_order': False, 'shape': (0,)}" + " " * 900)}
+            ] * 100
+        )
+    ),
+    "JSON": bytes(msgpack.packb({"__ModalityConfig__": True, "as_json": "[" + "{}," * 300_000 + "{}]"})),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(TOO_MUCH))
+def test_all_that_a_message_holds_is_paid_from_one_budget(name: str) -> None:
+    """64 MB of empty maps would take 3.4 GB and 45 s."""
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match="not a message"):
-            from_bytes(bomb)
-        assert tracemalloc.get_traced_memory()[1] < 5e8
+        with pytest.raises(ValueError, match=f"more than {MAX_ITEMS} items"):
+            from_bytes(TOO_MUCH[name])
+        assert tracemalloc.get_traced_memory()[1] < len(TOO_MUCH[name]) + 10e6
     finally:
         tracemalloc.stop()
+
+
+def test_one_field_is_read_and_nothing_else_is_decoded() -> None:
+    request = {
+        "data": {"x": {"__ndarray_class__": True, "as_npy": b"rubbish"}},
+        "api_token": "x",
+        "more": [{}] * MAX_ITEMS,
+    }
+    message = bytes(msgpack.packb(request))
+    assert peek(message, "api_token") == "x"
+    assert peek(message, "data") is None and peek(message, "other") is None
+    assert peek(bytes(msgpack.packb(["api_token", "x"])), "api_token") is None
+    for broken in (message[:-1], TOO_MUCH["empty texts as keys"], b"\x81\xa1d" + b"\x91" * 10**6):
+        with pytest.raises(ValueError, match="not a message"):
+            peek(broken, "api_token")
 
 
 def test_random_bytes_never_raise_anything_else() -> None:

@@ -7,8 +7,9 @@ Clients hold a REQ socket. The server's is a ROUTER that speaks REQ's envelope, 
 because a REP socket owes its next answer to whoever asked last: a message that is too large would have to be dropped
 with its connection, and a client that is gone could hold up the rest.
 
-There is no encryption, and before a token can be checked a message has to be read. The server listens on the loopback
-address unless it is configured otherwise; for another machine prefer a tunnel (ssh -L 5555:127.0.0.1:5555 robot).
+There is no encryption. Of a message without the token no more is decoded than that field, but ZMQ holds a message until it
+is complete, whoever sends it: listen on the loopback address, which is the default, and for another machine prefer a
+tunnel (ssh -L 5555:127.0.0.1:5555 robot).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any, Protocol
 
 import zmq
 
-from vla.serving.wire import ArrayForm, Dialect, receive, to_bytes
+from vla.serving.wire import ArrayForm, Dialect, peek, receive, to_bytes
 
 log = logging.getLogger(__name__)
 
@@ -194,6 +195,7 @@ class PolicyServer:
                 )
             if message is None:
                 raise ValueError("a request must be one message of a REQ socket")
+            self._authorise(message)
             received = receive(message)
             form = received.array_form
             endpoint, result = self._call(received.content)
@@ -214,8 +216,6 @@ class PolicyServer:
     def _call(self, request: Any) -> tuple[str, Any]:
         if not isinstance(request, dict):
             raise ValueError(f"a request must be a map with an 'endpoint', not a {type(request).__name__}")
-        if not self._authorised(request.get("api_token")):
-            raise ValueError("Unauthorized: Invalid API token")
         endpoint = request.get("endpoint", "get_action")  # GR00T's default
         data = request.get("data")
         data = {} if data is None else data
@@ -240,12 +240,15 @@ class PolicyServer:
         known = "ping, get_action, reset, get_modality_config, kill"
         raise ValueError(f"Unknown endpoint: {str(endpoint)[:80]!r}; this server has {known}")
 
-    def _authorised(self, given: Any) -> bool:
+    def _authorise(self, message: bytes) -> None:
+        """Raises ValueError where the message lacks the token; nothing else of it is decoded before."""
         wanted = self.config.api_token
         if wanted is None:
-            return True
+            return
+        given = peek(message, "api_token")
         # compared in a time that does not tell how much of it was right
-        return isinstance(given, str) and hmac.compare_digest(given.encode(), wanted.encode())
+        if not isinstance(given, str) or not hmac.compare_digest(given.encode(), wanted.encode()):
+            raise ValueError("Unauthorized: Invalid API token")
 
 
 def _is_loopback(host: str) -> bool:

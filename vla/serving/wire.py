@@ -8,16 +8,20 @@ An array travels in one of two forms, and both are read whatever the client's ve
 A `ModalityConfig` is {"__ModalityConfig_class__": True, "as_json": ...}, where N1.5 wants JSON text and N1.6 a map;
 later N1.7 calls the marker "__ModalityConfig__".
 
-What comes in is not trusted. Arrays of objects would be pickles: they are refused on the way in and out. Sizes that a
-header claims are compared with the bytes that are there before memory is taken, and archives (.npz) are not opened.
+What comes in is not trusted. A message is looked over before anything is made of it: all that it holds, down to empty
+maps and the headers of its arrays, is paid from one budget of `MAX_ITEMS`. Arrays of objects would be pickles: they are
+refused on the way in and out. Sizes that a header claims are compared with the bytes that are there before memory is
+taken, and archives (.npz) are not opened.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,13 +34,28 @@ Dialect = Literal["n1.5", "n1.6", "n1.7"]
 ArrayForm = Literal["npy", "nd"]
 """How an array is written; see above."""
 
-MAX_ITEMS = 2**14
-"""Items of one list or map. msgpack takes the memory for a list when it reads its length, at each level of nesting."""
+MAX_ITEMS = 2**16
+"""Of a whole message: keys, values and elements at all levels, and characters that are read as Python (headers of .npy files)
+or as JSON. An observation of ten cameras has some 1500; a million empty maps would take 70 MB and seconds to make."""
 MAX_HEADER = 1000
-"""Bytes of the header of an .npy file, which numpy reads as Python: a long one would take seconds."""
+"""Bytes of the header of one .npy file, which numpy reads as Python: a long one would take seconds."""
 _KINDS = "buifSU"
-_NPY_MARKS = ("__ndarray_class__", b"__ndarray_class__")
-_CONFIG_MARKS = ("__ModalityConfig_class__", b"__ModalityConfig_class__", "__ModalityConfig__", b"__ModalityConfig__")
+_SCALAR, _LIST, _MAP = 0, 1, 2
+_HEADS = bytes(
+    _MAP
+    if head & 0xF0 == 0x80 or head in (0xDE, 0xDF)
+    else _LIST
+    if head & 0xF0 == 0x90 or head in (0xDC, 0xDD)
+    else _SCALAR
+    for head in range(256)
+)
+"""What follows the first byte of a value in msgpack."""
+_DTYPE = re.compile(r"[<>=|]?\w{1,12}")
+_NPY_MARKS, _ND_MARKS, _CONFIG_MARKS = (
+    {*names, *(name.encode() for name in names)}
+    for names in (("__ndarray_class__",), ("nd",), ("__ModalityConfig_class__", "__ModalityConfig__"))
+)
+"""As text or as bytes: clients differ in it."""
 
 
 @dataclass(frozen=True)
@@ -95,31 +114,89 @@ def receive(data: bytes) -> Received:
 
     def decode(value: dict[Any, Any]) -> Any:
         nonlocal form
-        if any(mark in value for mark in _NPY_MARKS):
+        if not _NPY_MARKS.isdisjoint(value):
             form = "npy"
-            return _decode_npy(_field(value, "as_npy"))
-        if "nd" in value or b"nd" in value:
+            return _decode_npy(_field(value, "as_npy"), scan.pay)
+        if not _ND_MARKS.isdisjoint(value):
             form = "nd"
             return _decode_nd(value)
-        if any(mark in value for mark in _CONFIG_MARKS):
-            return _decode_config(_field(value, "as_json"))
+        if not _CONFIG_MARKS.isdisjoint(value):
+            return _decode_config(_field(value, "as_json"), scan.pay)
         return value
 
+    with _refusing():
+        scan = _Scan(data)
+        scan.count()
+        content = msgpack.unpackb(data, object_hook=decode, ext_hook=_no_extension)
+    return Received(content, form)
+
+
+def peek(data: bytes, name: str) -> Any:
+    """The value of one field of a message's outermost map, with no other decoded. None where there is no such field, or where
+    it is a map or a list. Raises ValueError for what is no message."""
+    found = None
+    with _refusing():
+        scan = _Scan(data)
+        for _ in range(scan.enter_map()):
+            key, value = scan.scalar(), scan.scalar()
+            found = value if key == name else found
+    return found
+
+
+class _Scan:
+    """Goes over a msgpack message without making its maps and lists, and pays for what they claim to hold."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._left = data, MAX_ITEMS
+        self._unpacker = msgpack.Unpacker(max_buffer_size=len(data))
+        self._unpacker.feed(data)
+
+    def pay(self, items: int) -> None:
+        """Takes so much of the message's budget. Raises ValueError where it is spent."""
+        self._left -= items
+        if self._left < 0:
+            raise ValueError(f"more than {MAX_ITEMS} items, in lists, maps and headers at all levels")
+
+    def enter_map(self) -> int:
+        """Pairs of the map that begins here; 0 where none does."""
+        return self._enter() // 2 if self._next() == _MAP else 0
+
+    def scalar(self) -> Any:
+        """Passes one value with all that it holds; it, or None where it is a map or a list."""
+        return self._unpacker.unpack() if self._next() == _SCALAR else self._unpacker.skip()
+
+    def count(self) -> None:
+        """Passes one value, and pays for all that it holds."""
+        left = 1
+        while left:
+            left += self._enter() - 1
+
+    def _enter(self) -> int:
+        """Passes the header of a map or list, or another value whole; how many values come within it."""
+        held, kind = 0, self._next()
+        if kind == _MAP:
+            held = 2 * self._unpacker.read_map_header()
+        elif kind == _LIST:
+            held = self._unpacker.read_array_header()
+        else:
+            self._unpacker.skip()
+        self.pay(held)
+        return held
+
+    def _next(self) -> int:
+        at = self._unpacker.tell()
+        return _HEADS[self._data[at]] if at < len(self._data) else _SCALAR
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Whatever msgpack, numpy and this module say of a message that is none, as one kind of error."""
     try:
-        content = msgpack.unpackb(
-            data,
-            object_hook=decode,
-            ext_hook=_no_extension,
-            max_array_len=MAX_ITEMS,
-            max_map_len=MAX_ITEMS,
-        )
-    except ValueError as error:
+        yield
+    except (ValueError, msgpack.exceptions.UnpackException, TypeError, RecursionError, MemoryError) as error:
         # msgpack's own errors have a name and no text, or speak of its internals
         reason = str(error) or type(error).__name__
         raise ValueError(f"not a message of this protocol (msgpack with numpy arrays): {reason}") from error
-    except (msgpack.exceptions.UnpackException, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError(f"not a message of this protocol (msgpack with numpy arrays): {error!r}") from error
-    return Received(content, form)
 
 
 def _encode_array(array: NDArray[Any], form: ArrayForm) -> dict[Any, Any]:
@@ -148,7 +225,7 @@ def _encode_config(config: ModalityConfig, dialect: Dialect) -> dict[str, Any]:
     return {"__ModalityConfig_class__": True, "as_json": json.dumps(content) if dialect == "n1.5" else content}
 
 
-def _decode_npy(data: Any) -> NDArray[Any]:
+def _decode_npy(data: Any, pay: Callable[[int], None]) -> NDArray[Any]:
     if not isinstance(data, bytes):
         raise ValueError(f"as_npy is a {type(data).__name__}: must be the bytes of an .npy file")
     file = io.BytesIO(data)
@@ -160,7 +237,8 @@ def _decode_npy(data: Any) -> NDArray[Any]:
         shape, fortran, dtype = readers[version](file, max_header_size=MAX_HEADER)  # type: ignore[operator]
     except Exception as error:  # a header is parsed as Python: what it raises for rubbish is not a closed list
         raise ValueError(f"as_npy is no .npy file: {error}") from error
-    return _from_buffer(data[file.tell() :], dtype, shape, "F" if fortran else "C")
+    pay(file.tell())
+    return _from_buffer(memoryview(data)[file.tell() :], dtype, shape, "F" if fortran else "C")
 
 
 def _decode_nd(value: Mapping[Any, Any]) -> Any:
@@ -168,12 +246,12 @@ def _decode_nd(value: Mapping[Any, Any]) -> Any:
         raise ValueError("an array of objects or records is refused: send numbers, booleans or texts")
     kind = _field(value, "type")
     kind = kind.decode("ascii", "replace") if isinstance(kind, bytes) else kind
-    if not isinstance(kind, str):
-        raise ValueError("an array's type must be numpy's name of it, such as '<f4'")
+    if not isinstance(kind, str) or not _DTYPE.fullmatch(kind):
+        raise ValueError("an array's type must be numpy's name of a single type, such as '<f4'")
     try:
         dtype = np.dtype(kind)
-    except (TypeError, SyntaxError) as error:
-        raise ValueError(f"an array's type '{kind[:40]}': numpy knows none of that name") from error
+    except TypeError as error:
+        raise ValueError(f"an array's type '{kind}': numpy knows none of that name") from error
     data = _field(value, "data")
     if not isinstance(data, bytes):
         raise ValueError(f"an array's data is a {type(data).__name__}: must be bytes")
@@ -185,7 +263,9 @@ def _decode_nd(value: Mapping[Any, Any]) -> Any:
     return _from_buffer(data, dtype, tuple(shape), "C")
 
 
-def _from_buffer(data: bytes, dtype: np.dtype[Any], shape: tuple[Any, ...], order: Literal["C", "F"]) -> NDArray[Any]:
+def _from_buffer(
+    data: bytes | memoryview, dtype: np.dtype[Any], shape: tuple[Any, ...], order: Literal["C", "F"]
+) -> NDArray[Any]:
     """A writable array, once what the header claims agrees with the bytes that are there."""
     if dtype.kind not in _KINDS or dtype.hasobject:
         raise ValueError(f"an array of {dtype} is refused: only numbers, booleans and texts; objects would be pickles")
@@ -199,8 +279,9 @@ def _from_buffer(data: bytes, dtype: np.dtype[Any], shape: tuple[Any, ...], orde
     return np.frombuffer(data, dtype).copy().reshape(shape, order=order)
 
 
-def _decode_config(content: Any) -> ModalityConfig:
+def _decode_config(content: Any, pay: Callable[[int], None]) -> ModalityConfig:
     if isinstance(content, str | bytes):
+        pay(len(content))
         content = json.loads(content)
     if not isinstance(content, dict):
         raise ValueError("a modality configuration must be a map of delta_indices and modality_keys")
