@@ -48,11 +48,17 @@ def print_ending(table: Table, summary: Mapping[str, Any], out: Path, totals: st
 def print_training(summary: Mapping[str, Any], title: str, out: Path) -> None:
     """Datasets with their shares and epochs, then the run and its held-out losses."""
     datasets = Table(title=title, title_justify="left")
-    for column in ("dataset", "tier", "embodiment", "share", "samples", "epochs", "held out"):
+    for column in ("dataset", "tier", "embodiment", "share", "samples", "epochs", "held out", "idle, left out"):
         datasets.add_column(column, justify="left" if column in ("dataset", "tier", "embodiment") else "right")
     for found in summary["members"]:
         names = (found[name] for name in ("name", "tier", "embodiment"))
-        counts = (f"{found['share']:.1%}", found["samples"], f"{found['epochs']:.1f}", found["held_out_samples"])
+        counts = (
+            f"{found['share']:.1%}",
+            found["samples"],
+            f"{found['epochs']:.1f}",
+            found["held_out_samples"],
+            found.get("idle_rows", 0),
+        )
         datasets.add_row(*names, *map(str, counts))
     Console().print(datasets)
     shown = ("steps", "minutes", "samples_seen", "samples_per_s", "data_wait_share", "parameters", "trained_parameters")

@@ -179,6 +179,7 @@ def _dataset_summary(batches: PolicyBatches, number: int, batch_count: int) -> d
         "share": round(batches.order.shares[number], 5),
         "samples": len(dataset.train),
         "held_out_samples": len(dataset.held_out),
+        "idle_rows": dataset.data.idle_rows,
         "epochs": round(batches.order.epochs(batch_count)[number], 3),
     }
 

@@ -49,6 +49,8 @@ class EpisodeSelection:
     """Parts of the action, columns, or dimensions; default: all."""
     previous_action: bool = False
     """The state also holds the last action; `relative` is then relative to it."""
+    keep_idle: bool = False
+    """Train also on the rows at an episode's beginning in which neither state nor action moves yet."""
 
     def __post_init__(self) -> None:
         named_episodes(self.episodes)
@@ -126,6 +128,8 @@ class Episode:
     """Camera -> where its images lie; empty where they lie in the records (RLDS)."""
     success: bool | None = None
     """Whether any row says so in `next.success`; None where the dataset has no such column."""
+    idle: int = 0
+    """Rows at its beginning in which nothing moves yet; see `with_idle`."""
     start: int = 0
     """Its rows are [start, stop) of the arrays of `Episodes`."""
 

@@ -206,7 +206,7 @@ def read_lerobot(root: Path, selection: EpisodeSelection) -> Episodes:
     action = choose_parts(modality.action, selection.action, "action", dataset.features)
     reader = _Reader(dataset, modality, state, action)
     whole = reader.read(cameras)
-    episodes = Episodes(
+    return Episodes(
         root=root,
         name=dataset.name,
         fps=dataset.fps,
@@ -221,7 +221,6 @@ def read_lerobot(root: Path, selection: EpisodeSelection) -> Episodes:
         state_names=names_of(state),
         action_names=names_of(action),
     )
-    return episodes.with_previous_action() if selection.previous_action else episodes
 
 
 class _Reader:

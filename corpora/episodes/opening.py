@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpora.episodes.episode import ALL_DEMONSTRATIONS, Episodes, EpisodeSelection, named_episodes
+from corpora.episodes.idle import with_idle
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ def open_episodes(folder: str | Path, selection: EpisodeSelection = ALL_DEMONSTR
     dataset cannot be read at all, lacks what was asked for, or has no episode left.
     """
     root = Path(folder).expanduser()
-    episodes = format_of(root).read(root, selection)
+    episodes = with_idle(format_of(root).read(root, selection))
+    if selection.previous_action:
+        episodes = episodes.with_previous_action()
     named = named_episodes(selection.episodes)
     damaged = {index for index, _ in episodes.faults if named is None or index in named}
     return episodes.take({*episodes.choose(selection), *damaged})

@@ -81,7 +81,7 @@ def read_rlds(root: Path, selection: EpisodeSelection) -> Episodes:
         group, instructions = f"{name}/episode_{record.index:06d}", [_instruction(found)] * length
         t_s = np.arange(length, dtype=np.float64) / fps
         whole.append(Episode(record.index, group, instructions, t_s, states, actions))
-    episodes = Episodes(
+    return Episodes(
         root=root,
         name=name,
         fps=fps,
@@ -96,7 +96,6 @@ def read_rlds(root: Path, selection: EpisodeSelection) -> Episodes:
         state_names=names_of(state_parts),
         action_names=names_of(action_parts),
     )
-    return episodes.with_previous_action() if selection.previous_action else episodes
 
 
 class _Records:

@@ -65,6 +65,8 @@ class SampleDataset(Protocol):
     """[V]."""
     groups: list[str]
     """Episode or source video of each sample: the unit of hold-out."""
+    idle_rows: int
+    """Moments that are no samples, because nothing moves yet in them."""
 
     def __len__(self) -> int: ...
 
@@ -82,8 +84,9 @@ class EpisodeSamples:
     """A sample for each row of the chosen episodes that at least one camera saw.
 
     `frames`: `open_episode_frames` of these episodes. Step k of a sample at time t is the action nearest to t + k
-    window.step_s (default: 1 / fps, every row). `chosen`: episodes, as the dataset numbers them; default all. Raises
-    ValueError for episodes there are not, a table of other episodes, and where no sample is left.
+    window.step_s (default: 1 / fps, every row). `chosen`: episodes, as the dataset numbers them; default all. `keep_idle`:
+    also the rows in which nothing moves yet. Raises ValueError for episodes there are not, a table of other episodes, and
+    where no sample is left.
     """
 
     def __init__(
@@ -93,6 +96,8 @@ class EpisodeSamples:
         frames: FrameTable,
         window: Window,
         chosen: Collection[int] | None = None,
+        *,
+        keep_idle: bool = True,
     ) -> None:
         if len(frames) != len(episodes.t_s) or frames.cameras != episodes.cameras:
             raise ValueError(
@@ -110,10 +115,14 @@ class EpisodeSamples:
             )
         rows, runs, futures, self.groups = [], [], [], []
         self._bounds: list[tuple[int, int]] = []
+        self.idle_rows = 0
         for episode in episodes.episodes:
             if episode.index not in wanted:
                 continue
             found = episode.start + np.flatnonzero(frames.valid[episode.start : episode.stop].any(1))
+            if not keep_idle:
+                self.idle_rows += episode.idle
+                found = found[found >= episode.start + episode.idle]
             rows.append(found)
             futures.append(self._views.futures(found, episode.start, episode.stop))
             runs.append(np.full(len(found), len(self._bounds), np.int32))
@@ -194,7 +203,7 @@ class ClipSamples:
         if not stride_s >= 0:
             raise ValueError(f"stride_s {stride_s}: must be 0 (every frame) or more seconds")
         self.spec, self.cameras, self.horizon = spec, clips.table.cameras, window.horizon
-        self._clips, self._labels = clips, labels
+        self._clips, self._labels, self.idle_rows = clips, labels, 0
         self._views = ImageViews(clips.table, clips.t_s, window)
         if labels is None:
             self._rows, self._runs, self._futures = self._seen(stride_s)

@@ -205,7 +205,8 @@ def _count_episodes(at: EpisodesAt, acts: bool, limits: PolicyLimits) -> Count:
     rows = [len(episode.t_s) for episode in data.episodes]
     state_dim = 0 if data.state is None else data.state.shape[1]
     action_dim = 0 if data.action is None else data.action.shape[1]
-    found = Count(len(rows), sum(rows), sum(rows) / data.fps / 3600, sum(rows), action_dim=action_dim)
+    idle = 0 if at.selection.keep_idle else sum(episode.idle for episode in data.episodes)
+    found = Count(len(rows), sum(rows), sum(rows) / data.fps / 3600, sum(rows) - idle, action_dim=action_dim)
     found.dims = f"state {state_dim}, action {action_dim}"
     if acts and not action_dim:
         found.faults.append(f"label 'action', but dataset '{at.folder}' has no actions")

@@ -83,6 +83,8 @@ class EvaluateConfig:
             for name in ("episodes", "demos", "train_episodes", "cameras", "state", "action", "previous_action"):
                 if chosen[name]:
                     raise ValueError(f"--{name.replace('_', '-')} without --data: it chooses from a dataset")
+        if self.selection.keep_idle:
+            raise ValueError("--keep-idle is of training: an evaluation looks at every row; leave it out")
         if not self.metaworld and (self.tasks or self.language_check):
             raise ValueError("--tasks and --language-check are of the closed loop: add --metaworld")
         for name, least in (("every", 1), ("plots", 0), ("starts", 1), ("execute", 1), ("films", 0), ("threads", 0)):

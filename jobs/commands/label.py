@@ -87,6 +87,8 @@ class LabelConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.held_share < 1:
             raise ValueError(f"--held-share {self.held_share}: within 0 and 1, e.g. 0.1")
+        if self.selection.keep_idle:
+            raise ValueError("--keep-idle is of a policy's training: labels are learned from every row; leave it out")
         check_budget(self.steps, self.minutes)
 
 

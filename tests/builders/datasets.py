@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def frames_of(episode: int, camera: int) -> list[np.ndarray]:
     return [numbered_frame(i, seed=10 * episode + camera) for i in range(LENGTHS[episode])]
 
 
-def _table(episodes: list[int]) -> pa.Table:
+def _table(episodes: list[int], truth: Callable[[int], dict[str, np.ndarray]] = truth_of) -> pa.Table:
     columns: dict[str, list] = {
         name: [] for name in ("timestamp", "frame_index", "episode_index", "index", "task_index")
     }
@@ -61,7 +61,7 @@ def _table(episodes: list[int]) -> pa.Table:
             values = (frame / FPS, frame, episode, start + frame, episode)
             for name, value in zip(columns, values, strict=True):
                 columns[name].append(value)
-        for name, values in truth_of(episode).items():
+        for name, values in truth(episode).items():
             features[name] += [row.tolist() for row in values]
     table = pa.table({**columns, **features})
     return table.set_column(0, "timestamp", pa.array(columns["timestamp"], pa.float32()))
@@ -81,7 +81,13 @@ def _info(version: str, actions: bool) -> dict:
     }
 
 
-def lerobot_v2(root: Path, version: str = "v2.1", *, actions: bool = True) -> Path:
+def lerobot_v2(
+    root: Path,
+    version: str = "v2.1",
+    *,
+    actions: bool = True,
+    truth: Callable[[int], dict[str, np.ndarray]] = truth_of,
+) -> Path:
     (root / "meta").mkdir(parents=True)
     info = _info(version, actions)
     info["data_path"] = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
@@ -93,7 +99,7 @@ def lerobot_v2(root: Path, version: str = "v2.1", *, actions: bool = True) -> Pa
     for episode in range(len(LENGTHS)):
         data = root / info["data_path"].format(episode_chunk=0, episode_index=episode)
         data.parent.mkdir(parents=True, exist_ok=True)
-        table = _table([episode])
+        table = _table([episode], truth)
         pq.write_table(table if actions else table.drop_columns(["action"]), data)
         for number, camera in enumerate(CAMERAS):
             path = root / info["video_path"].format(episode_chunk=0, video_key=camera, episode_index=episode)

@@ -135,7 +135,7 @@ def _episodes(
     frames = open_episode_frames(episodes, policy.config.image_size, cache=cache, progress=bar)
     for fault in frames.faults[:5]:
         log.warning("dataset '%s': %s", spec.name, fault)
-    samples = EpisodeSamples(spec, episodes, frames, window, sorted({*chosen, *out}))
+    samples = EpisodeSamples(spec, episodes, frames, window, sorted({*chosen, *out}), keep_idle=selection.keep_idle)
     return samples, {group[index] for index in out}
 
 
