@@ -58,7 +58,8 @@ class ActionPart:
     per_step: bool = False
     """Statistics of each step of a chunk (GR00T N1.7's relative actions): what is relative grows over the chunk."""
     clip: float | None = None
-    """Normalised actions are cut to [-clip, clip] before they are learned; None: they are not, and decoding is exact."""
+    """Normalised actions are cut to [-clip, clip], when they are learned and when they are done; None: to the range of the
+    data that the normalisation takes; 0: not at all."""
 
     @property
     def width(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -41,17 +42,18 @@ def hand_parts(
     per_step: bool = False,
     state_kind: RotationKind | None = None,
 ) -> tuple[ActionPart, ...]:
-    """Action: gripper, rotation, position; state: position, something, rotation. The position turns with the hand."""
+    """Action: gripper, rotation, position; state: position, something, rotation. The position turns with the hand. Nothing is
+    cut, so that all comes back."""
     width, state_width = ROTATION_WIDTH[kind], ROTATION_WIDTH[state_kind or kind]
     turn, place = tuple(range(1, 1 + width)), tuple(range(1 + width, 4 + width))
     framed = "" if representation == "absolute" else "wrist"
     return (
-        ActionPart("place", place, (0, 1, 2), representation, frame=framed, per_step=per_step),
+        ActionPart("place", place, (0, 1, 2), representation, frame=framed, per_step=per_step, clip=0),
         ActionPart(
             "wrist", turn, tuple(range(4, 4 + state_width)), representation, kind, state_kind, per_step=per_step,
-            normalisation="mean_std",
+            normalisation="mean_std", clip=0,
         ),
-        ActionPart("gripper", (0,), normalisation="min_max"),
+        ActionPart("gripper", (0,), normalisation="min_max", clip=0),
     )  # fmt: skip
 
 
@@ -94,9 +96,10 @@ def fitted(data: Data, parts: Parts, **options: Any) -> ActionSpace:
 def simple(
     data: Data, representation: Representation = "absolute", normalisation: Normalisation = "q01_q99", **options: Any
 ) -> ActionSpace:
-    """The same with one part, which the state is normalised like."""
+    """The same with one part, which the state is normalised like; actions are not cut."""
     per_step = options.pop("per_step", False)
     parts = one_part(data[0].shape[1], data[1].shape[1], representation, normalisation, per_step=per_step)
+    parts = (dataclasses.replace(parts[0], clip=0),)
     return fitted(data, parts, state_normalisation=normalisation, **options)
 
 

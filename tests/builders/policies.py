@@ -48,11 +48,11 @@ def tiny_bc(**options: Any) -> Policy:
 
 
 def space_of(state_dim: int, action_dim: int, *, representation: Any = "absolute", seed: int = 0) -> ActionSpace:
-    """Fitted on random numbers of scale 3 about 2."""
+    """Fitted on random numbers of scale 3 about 2; actions are not cut."""
     rng = np.random.default_rng(seed)
     states = rng.normal(2, 3, (200, state_dim)).astype(np.float32) if state_dim else None
     chunks = rng.normal(2, 3, (200, HORIZON, action_dim)).astype(np.float32)
-    parts = one_part(state_dim, action_dim, representation, "mean_std")
+    parts = (dataclasses.replace(one_part(state_dim, action_dim, representation, "mean_std")[0], clip=0),)
     return ActionSpace.fit(states, chunks, parts=parts, state_normalisation="mean_std")
 
 

@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from corpora.episodes.episode import EpisodeSelection
 from jobs.commands import ground
 from jobs.trainer import CHECKPOINT
-from tests.builders.datasets import CAMERAS, lerobot_v2, lerobot_v3, opened
+from tests.builders.datasets import CAMERAS, FPS, lerobot_v2, lerobot_v3, opened
 from vla.checkpoint import record_measured
 from vla.policy import Policy
 from vla.recipes import recipe_named
@@ -293,8 +293,8 @@ def test_the_last_action_is_in_the_state_and_chunks_are_relative_to_it(data: Pat
     episodes = opened(data, previous_action=True)
     assert codec.state_names == episodes.state_names and len(episodes.state_names) > 3
     assert codec.parts[0].state_dims == (3, 4)  # of 3 numbers and the last action's 2
-    chunk = np.zeros((1, 8, codec.action_dim), np.float32)
+    chunk = (np.arange(1, 9)[:, None] * (1 / FPS, -1 / FPS)).astype(np.float32)[None]  # as fast as in the data
     state = np.zeros((1, codec.state_dim), np.float32)
     state[:, 3:] = (0.25, -0.5)
     moved = codec.decode_action(state, codec.encode_action(0 * state, chunk))
-    np.testing.assert_allclose(moved[0], np.tile((0.25, -0.5), (8, 1)), atol=1e-6)
+    np.testing.assert_allclose(moved[0], chunk[0] + (0.25, -0.5), atol=1e-6)

@@ -2,8 +2,12 @@
 
 min_max and q01_q99 map their range to [-1, 1], mean_std to zero mean and unit variance. Statistics are float64 from fit to
 checkpoint. Dimensions that never move are mapped to 0, and back to their constant: a robot's unused joint neither divides by
-zero nor turns measurement noise into a signal of full size. What moves so rarely that q01 = q99 (a gripper that closes once
-in an episode) keeps its motion: such a dimension is scaled by its largest departure instead.
+zero nor turns measurement noise into a signal of full size.
+
+What lies beyond the range is cut to it, in both directions (as GR00T does): an outlier does not outweigh all else, and no
+prediction leaves what was seen in training. The range is q01 to q99, or, of min_max and mean_std, that of the data. What moves
+so rarely that its quantiles leave the motion out (a gripper that closes once in an episode) keeps it: such a dimension is
+scaled by its largest departure instead, and its range is that of the data.
 """
 
 from __future__ import annotations
@@ -22,6 +26,9 @@ Floats = NDArray[np.float64]
 
 _FLOAT32_STEPS = 2
 """A dimension whose spread is within this many float32 roundings of its largest value counts as constant."""
+_RARE = 4.0
+"""Mean square over the half range q01 to q99 squared. What lies within gives at most 1, so from here on three quarters of the
+motion lie in the 2% of values beyond."""
 _STATISTICS = ("min", "max", "mean", "std", "q01", "q99")
 
 
@@ -110,14 +117,17 @@ class Normaliser:
     kind: Normalisation = "q01_q99"
     """Which statistics make offset and scale."""
     clip: float | None = None
-    """Normalised values are cut to [-clip, clip]. None: they are not, and `decode` inverts `encode` for every number."""
+    """Normalised values are cut to [-clip, clip], in both directions. None: to the range of the kind; 0: not at all, and
+    `decode` inverts `encode` for every number."""
     resolution: float | Floats = 0.0
     """Spreads up to this size, in the data's unit, count as constant; [D] or one for all."""
 
     def __post_init__(self) -> None:
         check_normalisation(self.kind)
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip {self.clip}: a bound above 0 (1 for ranges, about 5 for mean_std), or None")
+        if self.clip is not None and not self.clip >= 0:
+            raise ValueError(
+                f"clip {self.clip}: a bound above 0, or 0 to cut nothing; without one, the range of the data"
+            )
         if np.any(np.asarray(self.resolution) < 0):
             raise ValueError(f"resolution {self.resolution}: a spread of at least 0")
 
@@ -181,17 +191,25 @@ class Normaliser:
         departure = np.maximum(s.max - self.offset, self.offset - s.min)
         return np.where(self.still, 0.0, np.where(self._rare, departure, scale))
 
+    @cached_property
+    def bounds(self) -> tuple[Floats, Floats]:
+        """Least and largest normalised value, each float64 [D] or [H, D]."""
+        s = self.statistics
+        if self.clip is not None or self.kind == "none":
+            edge = np.full(s.min.shape, self.clip or np.inf)
+            return -edge, edge
+        inner = np.full(s.min.shape, self.kind == "q01_q99") & ~self._rare
+        return self._scaled(np.where(inner, s.q01, s.min)), self._scaled(np.where(inner, s.q99, s.max))
+
     def encode(self, values: NDArray[Any]) -> Floats:
         """Normalised [..., D] (or [..., H, D]), float64; NaN stays NaN. Raises ValueError for another D or H."""
         self._check(values)
-        moves = self.scale > 0
-        normalised = (values - self.offset) / np.where(moves, self.scale, 1.0) * moves
-        return normalised if self.clip is None else np.clip(normalised, -self.clip, self.clip)
+        return np.clip(self._scaled(values), *self.bounds)
 
     def decode(self, normalised: NDArray[Any]) -> Floats:
-        """The inverse of `encode` where nothing was clipped: float64 [..., D] (or [..., H, D])."""
+        """The inverse of `encode` within the bounds: float64 [..., D] (or [..., H, D])."""
         self._check(normalised)
-        return self.offset + self.scale * normalised.astype(np.float64)
+        return self.offset + self.scale * np.clip(normalised.astype(np.float64), *self.bounds)
 
     def to_json(self) -> dict[str, Any]:
         """For a checkpoint; `from_json` restores the same bits."""
@@ -220,10 +238,17 @@ class Normaliser:
 
     @cached_property
     def _rare(self) -> NDArray[np.bool_]:
-        """Where q01 = q99, but the values still move now and then: scaled by their largest departure."""
+        """Where most of the motion lies beyond q01 and q99: scaled by its largest departure."""
+        s = self.statistics
         if self.kind != "q01_q99":
-            return np.zeros(self.statistics.count.shape, np.bool_)
-        return ~self.still & (self.statistics.q99 - self.statistics.q01 <= self._floor)
+            return np.zeros(s.count.shape, np.bool_)
+        within = np.square((s.q99 - s.q01) / 2)
+        mean_square = np.square(s.std) + np.square(s.mean - self.offset)
+        return ~self.still & ((s.q99 - s.q01 <= self._floor) | (mean_square > _RARE * within))
+
+    def _scaled(self, values: NDArray[Any]) -> Floats:
+        moves = self.scale > 0
+        return (values - self.offset) / np.where(moves, self.scale, 1.0) * moves
 
     def _check(self, values: NDArray[Any]) -> None:
         shape = self.statistics.count.shape

@@ -22,7 +22,7 @@ from vla.actions.chunks import represent, represented_steps, restore
 from vla.actions.layout import check_parts, named, one_part, split, state_columns, unroll_state
 from vla.actions.normalise import Normaliser
 
-FORMAT = 1
+FORMAT = 2
 """Of `ActionSpace.to_json`."""
 RESOLUTION_6D = 1e-6
 """A number of a rotation matrix that moves by no more is constant: float32 quaternions make zeros of about 1e-7."""
@@ -37,9 +37,10 @@ Array = Any
 class ActionSpace:
     """Encodes a robot's proprioceptive states and action chunks for the policy and decodes its chunks, over any leading axes.
 
-    `decode_action` inverts `encode_action` to float32 rounding. Two things it cannot give back: a dimension that never moved in
-    the data it was fitted on decodes to that constant, and a rotation comes back as the same rotation but in its nearest form
-    (q and -q, or angles that differ by full turns). Make one by `fit` or `from_json`.
+    `decode_action` inverts `encode_action` to float32 rounding, within the range of the data that it was fitted on; beyond, both
+    are cut to it. Two things it cannot give back: a dimension that never moved in these data decodes to that constant, and a
+    rotation comes back as the same rotation but in its nearest form (q and -q, or angles that differ by full turns). Make one
+    by `fit` or `from_json`.
     """
 
     state_dim: int
@@ -254,15 +255,13 @@ class ActionSpace:
     def from_json(cls, values: Mapping[str, Any]) -> ActionSpace:
         """Inverse of `to_json`. Raises ValueError for another format, and for what is missing or does not fit."""
         if values.get("format") != FORMAT:
-            raise ValueError(f"action space of format {values.get('format')!r}: this version of giza reads {FORMAT}")
+            raise ValueError(
+                f"action space of format {values.get('format')!r}: this version of giza reads {FORMAT}, which cuts what lies "
+                "beyond the data; train the policy (or giza label's model) again, or use the version of giza that made it"
+            )
         if missing := [name for name in ("spec", "state", "actions") if name not in values]:
             raise ValueError(f"action space without {', '.join(missing)}: the checkpoint is incomplete")
         spec = dict(values["spec"])
-        if spec.pop("linear_base", False) or values.get("linear_base") is not None:
-            raise ValueError(
-                "this policy was saved with a linear base, which giza no longer has: ground it again from its data without "
-                "--linear-base, or use the version of giza that made it"
-            )
         unknown, missing = sorted(set(spec) - set(_SPEC)), sorted(set(_NEEDED) - set(spec))
         if unknown or missing:
             raise ValueError(
