@@ -47,7 +47,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Numbers:
-    """M samples without their images, for statistics."""
+    """M samples without their images."""
 
     states: NDArray[np.float32] | None
     """[M, Ds]."""
@@ -75,6 +75,10 @@ class SampleDataset(Protocol):
 
     def numbers(self, indices: Sequence[int]) -> Numbers:
         """Of these samples. Raises ValueError where there are no actions."""
+
+    def frames(self, indices: Sequence[int]) -> tuple[NDArray[np.float32] | None, NDArray[np.float32]]:
+        """States [N, Ds] and actions [N, Da] at the moments of these samples, for statistics: chunks overlap, and would count
+        most frames many times over. Raises ValueError where there are no actions."""
 
     def embodiment(self) -> EmbodimentFacts | None:
         """Whose actions these are; None: there are none to learn."""
@@ -162,14 +166,19 @@ class EpisodeSamples:
 
     def numbers(self, indices: Sequence[int]) -> Numbers:
         """Of these samples. Raises ValueError where the dataset has no actions."""
-        if self.episodes.action is None:
-            raise ValueError(f"dataset '{self.spec.name}' has no actions")
+        state, _ = self.frames(indices)
         rows = self._rows[np.asarray(indices, np.int64)]
         bounds = [self._bounds[self._runs[index]] for index in indices]
         found = [self._chunk(int(row), start, stop) for row, (start, stop) in zip(rows, bounds, strict=True)]
-        state = None if self.episodes.state is None else self.episodes.state[rows]
         actions = [action for action, _ in found if action is not None]
         return Numbers(state, np.stack(actions), np.stack([mask for _, mask in found]))
+
+    def frames(self, indices: Sequence[int]) -> tuple[NDArray[np.float32] | None, NDArray[np.float32]]:
+        """States [N, Ds] and actions [N, Da] of these samples' rows. Raises ValueError where the dataset has no actions."""
+        episodes, rows = self.episodes, self._rows[np.asarray(indices, np.int64)]
+        if episodes.action is None:
+            raise ValueError(f"dataset '{self.spec.name}' has no actions")
+        return None if episodes.state is None else episodes.state[rows], episodes.action[rows]
 
     def embodiment(self) -> EmbodimentFacts | None:
         """The robot, with its names where they are unique."""
@@ -242,14 +251,22 @@ class ClipSamples:
 
     def numbers(self, indices: Sequence[int]) -> Numbers:
         """The labels of these samples. Raises ValueError where there are none."""
-        if self._labels is None:
-            raise ValueError(f"dataset '{self.spec.name}' has no actions")
-        chunks = self._labels.values[np.asarray(indices, np.int64)]
+        chunks = self._chunks(indices)
         return Numbers(None, chunks, np.ones(chunks.shape[:2], np.bool_))
+
+    def frames(self, indices: Sequence[int]) -> tuple[None, NDArray[np.float32]]:
+        """Each step of each of these labels, [N, Da]. Raises ValueError where there are none."""
+        chunks = self._chunks(indices)
+        return None, chunks.reshape(-1, chunks.shape[2])
 
     def embodiment(self) -> EmbodimentFacts | None:
         """As the labels say; None without them."""
         return None if self._labels is None else self._labels.facts
+
+    def _chunks(self, indices: Sequence[int]) -> NDArray[np.float32]:
+        if self._labels is None:
+            raise ValueError(f"dataset '{self.spec.name}' has no actions")
+        return self._labels.values[np.asarray(indices, np.int64)]
 
     def _bounds(self, run: int) -> tuple[int, int]:
         return int(self._clips.starts[run]), int(self._clips.starts[run + 1])

@@ -257,6 +257,7 @@ def _facts(config: LabelConfig, member: EpisodeSamples, train: NDArray[np.int64]
         chunks,
         masks,
         parts=parts,
+        frames=member.frames(train.tolist()),
         state_normalisation=config.normalisation,
         state_names=_unique(member.episodes.state_names),
         action_names=_unique(member.episodes.action_names),

@@ -33,7 +33,7 @@ from vla.policy import Policy
 log = logging.getLogger(__name__)
 
 FIT_CHUNKS = 20_000
-"""Chunks, drawn at random, that statistics are made of."""
+"""Chunks, drawn at random, that statistics of motion (delta, relative, per step) are made of; all others are of all frames."""
 
 Bar = Callable[[int, int], None]
 Progress = Callable[[str], AbstractContextManager[Bar | None]]
@@ -177,7 +177,7 @@ def _learn_embodiments(opened: Sequence[Opened], policy: Policy, seed: int, star
 def _learn_embodiment(name: str, recorded: Sequence[Opened], facts: EmbodimentFacts, policy: Policy, seed: int) -> None:
     """Fits the action space, or checks that the datasets fit the one that there is. `facts`: of the first."""
     spec = recorded[0][0].spec
-    numbers = _numbers(recorded, seed)
+    numbers, frames = _numbers(recorded, seed)
     state_dim = 0 if numbers.states is None else numbers.states.shape[1]
     action_dim = numbers.chunks.shape[2]
     known = policy.embodiments.get(name)
@@ -211,6 +211,7 @@ def _learn_embodiment(name: str, recorded: Sequence[Opened], facts: EmbodimentFa
             numbers.chunks,
             numbers.mask,
             parts=parts,
+            frames=frames,
             state_normalisation=normalisation,
             state_names=facts.state_names,
             action_names=facts.action_names,
@@ -249,8 +250,10 @@ def _check_labels(dataset: str, facts: EmbodimentFacts, robot: Embodiment) -> No
         )
 
 
-def _numbers(recorded: Sequence[Opened], seed: int) -> Numbers:
-    """Of M samples that are trained on."""
+def _numbers(
+    recorded: Sequence[Opened], seed: int
+) -> tuple[Numbers, tuple[NDArray[np.float32] | None, NDArray[np.float32]]]:
+    """Of M samples that are trained on; and of all of their frames, each once."""
     rng = np.random.default_rng(seed)
     found: list[Numbers] = []
     for data, train, _ in recorded:
@@ -262,6 +265,12 @@ def _numbers(recorded: Sequence[Opened], seed: int) -> Numbers:
             f"datasets {', '.join(data.spec.name for data, _, _ in recorded)} share an embodiment, but their chunks are "
             f"{sorted(widths)} (steps, dimensions): give them embodiments of their own"
         )
-    states = [part.states for part in found if part.states is not None]
     chunks, masks = (np.concatenate([getattr(part, name) for part in found]) for name in ("chunks", "mask"))
-    return Numbers(np.concatenate(states) if states else None, chunks, masks)
+    states, actions = zip(*(data.frames(train.tolist()) for data, train, _ in recorded), strict=True)
+    numbers = Numbers(_joined([part.states for part in found]), chunks, masks)
+    return numbers, (_joined(states), np.concatenate(actions))
+
+
+def _joined(parts: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
+    present = [part for part in parts if part is not None]
+    return np.concatenate(present) if present else None

@@ -1,0 +1,47 @@
+"""What a policy learns of a robot from its data: statistics of frames; and whether further data mean the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from corpora.mixture.label_kinds import Actions
+from corpora.mixture.mixture import MixtureSpec
+from corpora.mixture.spec import DatasetSpec, EpisodesAt
+from tests.builders.policies import tiny_policy
+from tests.builders.robots import know_made_robots, made_robot
+from vla.data.loader import TrainingDataset
+from vla.data.open import open_mixture
+from vla.policy import Policy
+
+
+@pytest.fixture(autouse=True)
+def _made(monkeypatch: pytest.MonkeyPatch) -> None:
+    know_made_robots(monkeypatch)
+
+
+def dataset(folder: Path, embodiment: str = "arm", **label: Any) -> DatasetSpec:
+    return DatasetSpec(folder.name, "robot", EpisodesAt(folder), Actions(**label), embodiment=embodiment)
+
+
+def learned(policy: Policy, tmp_path: Path, *specs: DatasetSpec, **options: Any) -> list[TrainingDataset]:
+    """What `policy` trains on, and knows from then on; nothing is held out."""
+    return open_mixture(MixtureSpec(specs), policy, held_out=0.0, cache=tmp_path / "cache", **options)
+
+
+@pytest.mark.parametrize("horizon", [1, 16])
+def test_statistics_are_those_of_frames_at_any_horizon(tmp_path: Path, horizon: int) -> None:
+    """M8: 20 episodes of 100 rows, of which the first 4 are at -1: in overlapping chunks they come up less often, so that q01
+    was 0 and -1, now that all is cut to the range, could not be commanded."""
+    rows = np.concatenate([np.full(4, -1.0), np.linspace(0, 1, 96)])
+    made = made_robot(tmp_path / "arm", np.tile(rows[:, None], (20, 1, 1)), np.tile(rows[:, None], (20, 1, 1)))
+    policy = tiny_policy(horizon=horizon)
+    learned(policy, tmp_path, dataset(made))
+    space = policy.embodiments["arm"].action_space
+    for found in (space.actions["action"].statistics, space.state.statistics):
+        assert (found.q01[0], found.count[0]) == (-1, 2000)
+        assert (found.mean[0], found.std[0]) == pytest.approx((rows.mean(), rows.std()), abs=1e-6)
+    assert space.decode_action(None, space.encode_action(None, np.full((1, horizon, 1), -1.0)))[0, 0, 0] == -1
