@@ -19,7 +19,7 @@ from corpora.store.run import process_rank
 from lapa.model.config import LamConfig
 from lapa.pairs.batches import StoredBatches, StreamedBatches, loader_workers
 from lapa.pairs.cache import open_table, table_bytes
-from lapa.pairs.pair import SeenLabels
+from lapa.pairs.known_motion import SeenLabels
 from lapa.pairs.reader import PairReader
 from lapa.pairs.table import Featurise, PairTable
 from lapa.training_config import TrainingConfig

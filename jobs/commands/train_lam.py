@@ -73,7 +73,8 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     from corpora.clips.corpus import Corpus
     from lapa.model.checkpoint import initialise_from
     from lapa.model.lam import LatentActionModel, featurise_for
-    from lapa.pairs.pair import STABILISED, SeenLabels, chosen_share
+    from lapa.pairs.known_motion import KNOWN_MOTION, SeenLabels, chosen_share
+    from lapa.pairs.pair import STABILISED
     from lapa.pairs.split import split_groups
     from lapa.training import LamTraining
     from lapa.training_data import TrainingData
@@ -97,7 +98,10 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     for moved in ("out", "corpus", "init_from"):  # the same run may be called by another path
         del settings[moved]
     settings["corpus_identity"] = corpus.identity
-    formats = {"stabilised": STABILISED if config.model.pair.camera_compensation else None}
+    formats = {
+        "stabilised": STABILISED if config.model.pair.camera_compensation else None,
+        "known_motion": KNOWN_MOTION if config.labels.feature else None,
+    }
     run = Run(config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",), formats=formats)
     if (done := run.finished) is not None:
         if not quiet:

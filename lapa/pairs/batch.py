@@ -45,7 +45,7 @@ class PairBatch:
     flow: Tensor | None = None
     """float32 [B, 2, S/4, S/4], optical flow from first to second, per cent of the image's side."""
     label: Tensor | None = None
-    """float32 [B, A], change of the known feature over the gap; NaN where it is unknown or withheld."""
+    """float32 [B, A], known motion over the gap; NaN where it is unknown or withheld."""
     clip: Tensor | None = None
     """int64 [B], index of the clip among those that were read."""
     t_s: Tensor | None = None

@@ -24,6 +24,7 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from corpora.clips.parts import Part, SkippedClip
 from lapa.pairs.config import FLOW_STRIDE
+from lapa.pairs.known_motion import KNOWN_MOTION
 from lapa.pairs.pair import STABILISED
 from lapa.pairs.reader import PairReader
 from lapa.pairs.table import PairTable
@@ -56,7 +57,7 @@ def open_table(
     stabilised = STABILISED if reader.config.camera_compensation else 0
     same_pairs = dataclasses.replace(reader.config, gap_s=reader.gaps_s, extract_gap_s=1.0)
     labels = reader.labels
-    known = (labels.spec, sorted(labels.clips), labels.width)
+    known = (labels.spec, sorted(labels.clips), labels.width, KNOWN_MOTION if labels.width else 0)
     identity = (same_pairs, reader.stride_s, stabilised, target, known, corpus.identity, [row.clip_id for row in rows])
     name = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
     folder, partial = cache / f"pairs-{reader.config.image_size}px-{name}", cache / f".partial-{name}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -14,7 +12,6 @@ from numpy.typing import NDArray
 from corpora.clips.corpus import Clip
 from corpora.video.camera import TrackedFrame, measure_tracked, meet_halfway, warp_image
 from corpora.video.nearest import nearest_rows
-from lapa.pairs.config import LabelSpec
 
 STABILISED = 3
 """Raised when `stabilise` would give other images: 1 warped the first frame the whole way, 2 both half way, 3 only where that
@@ -156,46 +153,3 @@ def _difference(first: NDArray[np.uint8], second: NDArray[np.uint8], where: NDAr
     """Mean absolute difference, of 255, of the pixels `where`; what moved of itself counts as `_MOVED` at most."""
     difference = np.abs(first.astype(np.int16) - second).mean(-1)
     return float(np.minimum(difference, _MOVED)[where].mean())
-
-
-def truth_change(
-    truth: dict[str, NDArray[Any]], feature: str, from_s: NDArray[np.float64], to_s: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Change of a known feature between two times, [P, D], linearly interpolated in the truth's own times.
-
-    Raises ValueError where the feature is unknown.
-    """
-    if feature not in truth:
-        raise ValueError(f"no ground truth '{feature}': known are {sorted(set(truth) - {'t_s'})}")
-    times, values = truth["t_s"], np.asarray(truth[feature], np.float64)
-    columns = [np.interp(to_s, times, v) - np.interp(from_s, times, v) for v in values.T]
-    return np.stack(columns, 1)
-
-
-@dataclass(frozen=True)
-class SeenLabels:
-    """The known actions that a model may see."""
-
-    spec: LabelSpec = field(default_factory=LabelSpec)
-    clips: frozenset[str] = frozenset()
-    """Ids of the clips whose actions are seen."""
-    width: int = 0
-    """Dimensions; 0: no labels at all."""
-
-    def of(
-        self,
-        clip_id: str,
-        truth: dict[str, NDArray[Any]] | None,
-        from_s: NDArray[np.float64],
-        to_s: NDArray[np.float64],
-    ) -> NDArray[np.float32]:
-        """[P, width]: change of the known feature between the times [P] of a clip; NaN where it is unknown or withheld."""
-        if truth is None or clip_id not in self.clips:
-            return np.full((len(from_s), self.width), np.nan, np.float32)
-        change = truth_change(truth, self.spec.feature, from_s, to_s)
-        return (change[:, list(self.spec.dims)] if self.spec.dims else change).astype(np.float32)
-
-
-def chosen_share(key: str, share: float, seed: int) -> bool:
-    """Whether `key` is among the `share` of keys that a seed chooses: the same on every machine, whatever the other keys."""
-    return zlib.crc32(f"{seed}:{key}".encode()) / 2**32 < share

@@ -24,7 +24,8 @@ from corpora.clips.manifest import ClipRow
 from corpora.clips.parts import Part, SkippedClip
 from lapa.pairs.batch import PairBatch
 from lapa.pairs.config import PairConfig
-from lapa.pairs.pair import SeenLabels, camera_of_pairs, every_stride, frames_at, pair_indices, resize_frames
+from lapa.pairs.known_motion import SeenLabels
+from lapa.pairs.pair import camera_of_pairs, every_stride, frames_at, pair_indices, resize_frames
 from lapa.pairs.table import Featurise, PairTable
 
 _MEMBERS = {"mp4", "json", "camera.npz", "truth.npz"}

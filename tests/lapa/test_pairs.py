@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
+from lapa.pairs.config import LabelSpec
 from lapa.pairs.flow import pair_flow
-from lapa.pairs.pair import chosen_share, pair_indices, stabilise, truth_change
+from lapa.pairs.known_motion import SeenLabels, chosen_share, relative_motion
+from lapa.pairs.pair import pair_indices, stabilise
 from lapa.pairs.split import split_groups
 
 
@@ -109,12 +111,24 @@ def test_compensation_takes_the_cameras_motion_out_of_the_flow() -> None:
     assert np.abs(np.median(on[inside], axis=(1, 2))).max() < 0.3
 
 
-def test_truth_changes_between_times_not_between_rows() -> None:
-    truth = {"t_s": np.arange(11) / 10, "x": np.stack([np.arange(11.0), -2 * np.arange(11.0)], 1)}
-    change = truth_change(truth, "x", np.array([0.05, 0.2]), np.array([0.55, 0.7]))
-    np.testing.assert_allclose(change, [[5, -10], [5, -10]])
-    with pytest.raises(ValueError, match="no ground truth 'y'"):
-        truth_change(truth, "y", np.zeros(1), np.ones(1))
+def test_a_label_is_the_motion_that_the_probe_reads() -> None:
+    """L5: an action that stays the same has moved the arm by as many of its steps as the gap has, not by 0."""
+    t_s = np.arange(21) / 10
+    truth = {"t_s": t_s, "action": np.stack([np.ones(21), -2 * np.ones(21)], 1), "state": np.stack([3 * t_s, t_s], 1)}
+    from_s, to_s = np.array([0.05, 0.2, 1.8]), np.array([0.55, 0.7, 2.8])
+    for feature, wanted in (("action", [5, -10]), ("state", [1.5, 0.5])):
+        labels = SeenLabels(LabelSpec(feature, (1, 0)), frozenset({"a"}), 2)
+        label = labels.of("a", truth, from_s, to_s)
+        np.testing.assert_allclose(label[:2], [wanted[::-1]] * 2, atol=1e-6)
+        np.testing.assert_allclose(label[:, ::-1], relative_motion(truth, feature, from_s, to_s - from_s), atol=1e-6)
+        assert np.isnan(label[2]).all()  # where the recording has ended
+        assert (
+            np.isnan(labels.of("b", truth, from_s, to_s)).all() and np.isnan(labels.of("a", None, from_s, to_s)).all()
+        )
+    of_others = SeenLabels(LabelSpec("hand"), frozenset({"a"}), 2).of("a", truth, from_s, to_s)
+    assert np.isnan(of_others).all(), "a body that has no such feature has no label"
+    with pytest.raises(ValueError, match="has 2 dimensions, where the labels have 3"):
+        SeenLabels(LabelSpec("state", (0, 1, 2)), frozenset({"a"}), 3).of("a", truth, from_s, to_s)
 
 
 def test_a_share_of_clips_is_the_same_whoever_else_is_there() -> None:

@@ -9,8 +9,9 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
+from lapa.pairs.known_motion import relative_motion
 from lapa.reporting.probes.baselines import ImageComponents
-from lapa.reporting.probes.motion import choose_dims, choose_feature, relative_motion
+from lapa.reporting.probes.motion import choose_dims, choose_feature
 from lapa.reporting.probes.probe import (
     Split,
     TestGroups,
@@ -262,8 +263,9 @@ def test_a_state_changes_and_actions_add_up() -> None:
     np.testing.assert_allclose(moved[:2, 0], 1.0)
     np.testing.assert_allclose(moved[0, 1], 5.5**2 - 5.0**2)
     assert np.isnan(moved[2]).all()
-    summed = relative_motion(truth, "action", begin, gap)
-    np.testing.assert_allclose(summed[:2, 0], 5.0)
+    for name in ("action", "action.expert", "actions"):
+        summed = relative_motion({"t_s": t, name: truth["action"]}, name, begin, gap)
+        np.testing.assert_allclose(summed[:2, 0], 5.0)
 
 
 def test_the_dimensions_that_move_are_asked_for() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lapa.latents import LatentSample
+from lapa.pairs.known_motion import is_action, relative_motion
 from lapa.reporting.atlas import neighbour_agreement
 from lapa.reporting.card import HoldoutKind, Probe
 from lapa.reporting.probes.baselines import ImageComponents, fixed, shuffled
@@ -45,32 +46,6 @@ def choose_feature(features: Sequence[str], wanted: str | None) -> str:
         if name in known:
             return name
     raise ValueError(f"neither {STATE} nor {ACTION} among {', '.join(known)}; name a feature with --target")
-
-
-def relative_motion(
-    truth: Mapping[str, NDArray[Any]], feature: str, t_s: NDArray[np.floating], gap_s: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """Motion [N, D] over each pair's gap; NaN where a frame lies outside the known times.
-
-    A state changes: its linear interpolation at t + gap minus that at t. Actions add up: their sum over the gap, each
-    held until the next. `truth` holds t_s [M] in seconds and feature [M, D].
-    """
-    times = np.asarray(truth["t_s"], np.float64)
-    values = np.asarray(truth[feature], np.float64)
-    values = values[:, None] if values.ndim == 1 else values
-    begin, end = np.asarray(t_s, np.float64), np.asarray(t_s, np.float64) + np.asarray(gap_s, np.float64)
-    if len(times) < 2:
-        return np.full((len(begin), values.shape[1]), np.nan)
-    step = float(np.median(np.diff(times)))
-    if feature == ACTION:
-        # A sum in the action's own steps, so that the motion over a gap does not depend on the pair's phase.
-        edges = np.append(times, times[-1] + step)
-        curve = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
-    else:
-        edges, curve = times, values
-    known = (begin >= edges[0] - step) & (end <= edges[-1] + step)
-    motion = np.stack([np.interp(end, edges, column) - np.interp(begin, edges, column) for column in curve.T], axis=1)
-    return np.where(known[:, None], motion, np.nan)
 
 
 def choose_dims(motion: NDArray[np.floating], embodiment: str, feature: str, wanted: Sequence[int]) -> list[int]:
@@ -254,7 +229,7 @@ def probe_known_motion(
     features = latent_features(sample, rows, thumbs, untrained, settings.seed)
     found = run_probe(features, known.y, groups, holdout.splits, settings, progress)
     return Probe(
-        target=f"{'the sum of' if known.feature == ACTION else 'the change of'} {known.feature}",
+        target=f"{'the sum of' if is_action(known.feature) else 'the change of'} {known.feature}",
         feature=known.feature,
         embodiment=known.embodiment,
         gap_s=float(np.median(sample.gap_s[rows])),

@@ -1,0 +1,88 @@
+"""What is known of a pair's motion from the states and actions that travel with a clip: what labels teach and what probes
+read are one thing."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lapa.pairs.config import LabelSpec
+
+KNOWN_MOTION = 2
+"""Raised when `relative_motion` would give other numbers."""
+_ACTIONS = ("action", "actions")
+
+
+def is_action(feature: str) -> bool:
+    """Whether a feature holds actions ("action", "action.expert"), which add up, and not a state, which changes."""
+    return feature.split(".")[0] in _ACTIONS
+
+
+def relative_motion(
+    truth: Mapping[str, NDArray[Any]], feature: str, t_s: NDArray[np.floating], gap_s: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Motion [N, D] over each pair's gap; NaN where a frame lies outside the known times.
+
+    A state changes: its linear interpolation at t + gap minus that at t. Actions add up: their sum over the gap, each
+    held until the next. `truth` holds t_s [M] in seconds and feature [M, D]. Raises ValueError where the feature is unknown.
+    """
+    if feature not in truth:
+        raise ValueError(f"no ground truth '{feature}': known are {', '.join(sorted(set(truth) - {'t_s'}))}")
+    times = np.asarray(truth["t_s"], np.float64)
+    values = np.asarray(truth[feature], np.float64)
+    values = values[:, None] if values.ndim == 1 else values
+    begin, end = np.asarray(t_s, np.float64), np.asarray(t_s, np.float64) + np.asarray(gap_s, np.float64)
+    if len(times) < 2:
+        return np.full((len(begin), values.shape[1]), np.nan)
+    step = float(np.median(np.diff(times)))
+    if is_action(feature):
+        # A sum in the action's own steps, so that the motion over a gap does not depend on the pair's phase.
+        edges = np.append(times, times[-1] + step)
+        curve = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+    else:
+        edges, curve = times, values
+    known = (begin >= edges[0] - step) & (end <= edges[-1] + step)
+    motion = np.stack([np.interp(end, edges, column) - np.interp(begin, edges, column) for column in curve.T], axis=1)
+    return np.where(known[:, None], motion, np.nan)
+
+
+@dataclass(frozen=True)
+class SeenLabels:
+    """The known actions that a model may see."""
+
+    spec: LabelSpec = field(default_factory=LabelSpec)
+    clips: frozenset[str] = frozenset()
+    """Ids of the clips whose actions are seen."""
+    width: int = 0
+    """Dimensions; 0: no labels at all."""
+
+    def of(
+        self,
+        clip_id: str,
+        truth: Mapping[str, NDArray[Any]] | None,
+        from_s: NDArray[np.float64],
+        to_s: NDArray[np.float64],
+    ) -> NDArray[np.float32]:
+        """[P, width]: `relative_motion` between the times [P] of a clip; NaN where it is unknown or withheld. Raises ValueError
+        where this clip's feature has other dimensions."""
+        if truth is None or clip_id not in self.clips or self.spec.feature not in truth:
+            return np.full((len(from_s), self.width), np.nan, np.float32)
+        motion = relative_motion(truth, self.spec.feature, from_s, to_s - from_s)
+        if self.spec.dims and max(self.spec.dims) < motion.shape[1]:
+            motion = motion[:, list(self.spec.dims)]
+        if motion.shape[1] != self.width:
+            raise ValueError(
+                f"clip {clip_id}: '{self.spec.feature}' has {motion.shape[1]} dimensions, where the labels have "
+                f"{self.width}: bodies of different widths are in this corpus; name dimensions that all have with --labels.dims"
+            )
+        return motion.astype(np.float32)
+
+
+def chosen_share(key: str, share: float, seed: int) -> bool:
+    """Whether `key` is among the `share` of keys that a seed chooses: the same on every machine, whatever the other keys."""
+    return zlib.crc32(f"{seed}:{key}".encode()) / 2**32 < share
