@@ -18,9 +18,13 @@ COLLAPSED_USED_SHARE = 0.25
 COLLAPSED_PERPLEXITY_SHARE = 0.1
 COLLAPSED_PERPLEXITY = 1.5
 """Of any codebook: one code takes nearly all pairs."""
-THIN_USED_SHARE = 0.9
-THIN_PERPLEXITY_SHARE = 0.5
-"""Below these the codebook works, but much of it is idle."""
+COLLAPSED_ROWS_SHARE = 0.25
+"""Of whole rows of codes: log(perplexity) as a share of what as many positions, or as many pairs, could reach."""
+THIN_USED_SHARE = 0.5
+THIN_PERPLEXITY_SHARE = 0.25
+THIN_ROWS_SHARE = 0.5
+"""Below these the codes work, but much of what they could say is idle. No position need use all of a codebook: those that
+share one divide it among themselves."""
 COLLAPSED_DIMENSIONS = 1.5
 """A continuous latent whose variance lies in fewer dimensions than this."""
 
@@ -71,18 +75,12 @@ def between_group_share(latent: NDArray[np.floating], groups: NDArray[Any]) -> f
 
 
 @dataclass(frozen=True)
-class CodeUse:
-    """Of one codebook."""
+class PositionUse:
+    """Of one position of the row of codes."""
 
     used: int
     """Codes that occur."""
     perplexity: float
-
-
-@dataclass(frozen=True)
-class PositionUse(CodeUse):
-    """Of one position of the row of codes."""
-
     counts: tuple[int, ...]
     """How often each code occurs."""
 
@@ -98,20 +96,19 @@ class Combinations:
 
 @dataclass(frozen=True)
 class Codes:
-    """How the codes of a data set are used."""
+    """How the codes of a data set are used: by the position that fares worst, and by all of them together."""
 
     size: int
-    """Codes in a codebook; of several, in the largest."""
+    """Codes to choose from at the worst position."""
     used: int
-    """Of the codebook, its tokens taken together; of several codebooks, of the one that fares worst."""
+    """Of them, that occur there."""
     perplexity: float
-    """Likewise."""
+    """There."""
     pairs: int
     collapsed: bool
-    """The alarm: too few codes in use, or nearly all pairs on a few of them."""
+    """The alarm: too few codes in use at a position, nearly all pairs on a few of them, or positions that repeat each other."""
     thin: bool
     """The codebook works, but much of it is idle."""
-    books: tuple[CodeUse, ...]
     positions: tuple[PositionUse, ...]
     combinations: Combinations
 
@@ -123,8 +120,6 @@ class CodeCounter:
 
     sizes: tuple[int, ...]
     """How many codes there are for each position of a row (`Quantiser.sizes`)."""
-    codebook_index: tuple[int, ...] = ()
-    """Which codebook each position's codes are of (`Quantiser.codebook_index`); empty: one for all."""
     pairs: int = 0
     counts: NDArray[np.int64] | None = None
     """[positions, largest size]."""
@@ -159,33 +154,31 @@ class CodeCounter:
         """Raises ValueError where no codes were added."""
         if self.counts is None:
             raise ValueError("no codes at all: the latents hold no pair; extract them again with giza extract")
-        index = np.array(self.codebook_index or (0,) * len(self.sizes))
-        books = [self.counts[index == book].sum(0) for book in np.unique(index)]
-        rated = tuple(CodeUse(int((book > 0).sum()), perplexity(book)) for book in books)
-        size, used = max(self.sizes), min(book.used for book in rated)
-        value = min(book.perplexity for book in rated)
+        positions = [
+            PositionUse(int((row > 0).sum()), perplexity(row), tuple(row[:of].tolist()))
+            for row, of in zip(self.counts, self.sizes, strict=True)
+        ]
+        # of a codebook larger than the data set, no more codes can occur than there are pairs
+        within = [min(size, self.pairs) for size in self.sizes]
+        shares = [position.perplexity / size for position, size in zip(positions, within, strict=True)]
+        worst = int(np.argmin(shares))
+        used, share = positions[worst].used / within[worst], shares[worst]
         times = np.array(list(self.combinations.values()), np.int64)
+        rows = Combinations(len(times), float(math.prod(self.sizes)), perplexity(times))
+        rows_share = math.log(rows.perplexity) / math.log(max(2.0, min(rows.possible, self.pairs)))
         return Codes(
-            size=size,
-            used=used,
-            perplexity=value,
+            size=self.sizes[worst],
+            used=positions[worst].used,
+            perplexity=positions[worst].perplexity,
             pairs=self.pairs,
-            collapsed=codes_collapsed(size, used, value),
-            thin=used < THIN_USED_SHARE * size or value < THIN_PERPLEXITY_SHARE * size,
-            books=rated,
-            positions=tuple(
-                PositionUse(int((row > 0).sum()), perplexity(row), tuple(row[:of].tolist()))
-                for row, of in zip(self.counts, self.sizes, strict=True)
-            ),
-            combinations=Combinations(len(times), float(math.prod(self.sizes)), perplexity(times)),
+            collapsed=positions[worst].perplexity <= COLLAPSED_PERPLEXITY
+            or share < COLLAPSED_PERPLEXITY_SHARE
+            or used < COLLAPSED_USED_SHARE
+            or rows_share < COLLAPSED_ROWS_SHARE,
+            thin=used < THIN_USED_SHARE or share < THIN_PERPLEXITY_SHARE or rows_share < THIN_ROWS_SHARE,
+            positions=tuple(positions),
+            combinations=rows,
         )
-
-
-def codes_collapsed(size: int, used: int, value: float) -> bool:
-    """The alarm, of `used` of `size` codes and their perplexity `value`."""
-    return (
-        value <= COLLAPSED_PERPLEXITY or value < COLLAPSED_PERPLEXITY_SHARE * size or used < COLLAPSED_USED_SHARE * size
-    )
 
 
 @dataclass(frozen=True)

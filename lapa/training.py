@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lapa.codes import codes_collapsed, effective_rank, perplexity
+from lapa.codes import CodeCounter, effective_rank
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel
 from lapa.pairs.batch import PairBatch
@@ -149,18 +149,19 @@ class LamTraining(lightning.LightningModule):
         self.log("val/effective_rank", effective_rank(torch.cat(self._latents).float().cpu().numpy()), sync_dist=True)
         if not self._codes:
             return
-        codes = torch.cat(self._codes)
-        size = max(self.model.quantiser.sizes)
-        counts = torch.bincount(codes.flatten().cpu(), minlength=size).numpy()
-        value = perplexity(counts)
-        self.log("val/perplexity", value, prog_bar=True, sync_dist=True)
-        self.collapsed = codes_collapsed(size, int((counts > 0).sum()), value)
+        counter = CodeCounter(self.model.quantiser.sizes)
+        counter.add(torch.cat(self._codes).cpu().numpy())
+        found = counter.summary()
+        self.log("val/perplexity", found.perplexity, prog_bar=True, sync_dist=True)
+        self.log("val/rows_perplexity", found.combinations.perplexity, sync_dist=True)
+        self.collapsed = found.collapsed
         if self.collapsed and not self.trainer.sanity_checking:
             log.warning(
-                "collapse alarm: perplexity %.1f of %d codes on held-out pairs; codes carry almost nothing. Try a smaller "
-                "codebook, quantiser kind fsq, or a longer gap.",
-                value,
-                size,
+                "collapse alarm: perplexity %.1f of %d codes at the worst position, %.1f of whole rows, on held-out pairs; "
+                "codes carry almost nothing. Try a smaller codebook, quantiser kind fsq, or a longer gap.",
+                found.perplexity,
+                found.size,
+                found.combinations.perplexity,
             )
 
 

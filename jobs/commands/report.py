@@ -19,7 +19,7 @@ from lapa.reporting.settings import ReportSettings
 if TYPE_CHECKING:
     from lapa.reporting.card import Card
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same latents would give another card."""
 
 
@@ -109,6 +109,11 @@ def print_card(card: Card) -> None:
     else:
         table.add_row("codes", "used", f"{codes.used} of {codes.size}", "COLLAPSED" if codes.collapsed else "")
         table.add_row("", "perplexity", f"{codes.perplexity:.1f}", f"over {codes.pairs} pairs")
+        if len(codes.positions) > 1:
+            rows = codes.combinations
+            table.add_row(
+                "", "of whole rows", f"{rows.perplexity:.1f}", f"worst of {len(codes.positions)} positions above"
+            )
     table.add_row(
         "latent", "effective dimensions", f"{latent.effective_dims:.1f}", f"of {latent.dim}", end_section=True
     )

@@ -54,11 +54,6 @@ class Quantiser(nn.Module):
         return () if self.continuous else (self.config.codebook_size,) * self.tokens
 
     @property
-    def codebook_index(self) -> tuple[int, ...]:
-        """Which codebook each position's codes are of; tokens share one unless the quantiser says otherwise."""
-        return (0,) * len(self.sizes)
-
-    @property
     def settled(self) -> bool:
         """False where a codebook waits for its first batch to be made from: codes would depend on which comes first."""
         return True

@@ -188,10 +188,6 @@ class ResidualQuantiser(_LearnedCodebooks):
     def sizes(self) -> tuple[int, ...]:
         return (self.config.codebook_size,) * (self.tokens * self.config.levels)
 
-    @property
-    def codebook_index(self) -> tuple[int, ...]:
-        return tuple(range(self.config.levels)) * self.tokens
-
 
 def fsq_levels(codebook_size: int) -> list[int]:
     """Levels, each at least 3, whose product is nearest to the wanted size (arXiv 2309.15505, table 1, and smaller)."""
@@ -274,10 +270,6 @@ class CompandedQuantiser(Quantiser):
         return self.inner.sizes
 
     @property
-    def codebook_index(self) -> tuple[int, ...]:
-        return self.inner.codebook_index
-
-    @property
     def settled(self) -> bool:
         return self.inner.settled
 
@@ -328,11 +320,6 @@ class TwoStageQuantiser(Quantiser):
     @property
     def sizes(self) -> tuple[int, ...]:
         return self.frozen.sizes + self.task.sizes
-
-    @property
-    def codebook_index(self) -> tuple[int, ...]:
-        first, second = self.frozen.codebook_index, self.task.codebook_index
-        return first + tuple(max(first) + 1 + index for index in second)
 
     @property
     def settled(self) -> bool:

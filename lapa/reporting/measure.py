@@ -251,7 +251,7 @@ def _codes(model: LatentActionModel, latents: Latents) -> tuple[Codes | None, st
     quantiser = model.quantiser
     if quantiser.continuous:
         return None, f"quantiser '{quantiser.config.kind}' is continuous: there are no codes"
-    counter = CodeCounter(quantiser.sizes, quantiser.codebook_index)
+    counter = CodeCounter(quantiser.sizes)
     for codes in latents.codes():
         counter.add(codes)
     return counter.summary(), ""

@@ -93,6 +93,9 @@ def _collapse(card: Card) -> list[Reason]:
     if codes is None:
         return reasons
     usage = f"{codes.used} of {codes.size} codes are used, with a perplexity of {codes.perplexity:.1f}"
+    if len(codes.positions) > 1:
+        rows = codes.combinations.perplexity
+        usage += f", at the worst of {len(codes.positions)} positions, and whole rows have one of {rows:.1f}"
     if codes.collapsed:
         reasons.append(Reason("bad", f"The codes have collapsed: {usage}."))
     elif codes.thin:

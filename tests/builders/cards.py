@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from lapa.codes import Codes, CodeUse, Combinations, LatentHealth, PositionUse
+from lapa.codes import Codes, Combinations, LatentHealth, PositionUse
 from lapa.reporting.card import (
     AtlasSize,
     CameraProbe,
@@ -56,7 +56,7 @@ def good_card(**more: Any) -> Card:
         embodiments=[BODY],
         gap_s=0.5,
         model_hash="made",
-        codes=Codes(16, 16, 13.0, 500, False, False, (CodeUse(16, 13.0),), (PositionUse(16, 13.0, (31,) * 16),),
+        codes=Codes(16, 16, 13.0, 500, False, False, (PositionUse(16, 13.0, (31,) * 16),),
                     Combinations(16, 16.0, 13.0)),
         codes_reason="",
         latent=LatentHealth(128, 20.0, 0.1, False),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
@@ -18,8 +16,8 @@ from lapa.codes import (
 )
 
 
-def counted(codes: np.ndarray, size: int, codebook_index: tuple[int, ...] = ()) -> Codes:
-    counter = CodeCounter((size,) * codes.shape[1], codebook_index)
+def counted(codes: np.ndarray, size: int) -> Codes:
+    counter = CodeCounter((size,) * codes.shape[1])
     for start in range(0, len(codes), 7):  # in batches of odd size
         counter.add(codes[start : start + 7])
     return counter.summary()
@@ -43,28 +41,39 @@ def test_perplexity_is_of_the_data_set_and_not_of_batches() -> None:
     assert not found.collapsed
 
 
-def test_tokens_share_a_code_book() -> None:
-    codes = np.stack([np.zeros(50, int), np.arange(50) % 4], 1)
+def test_the_worst_position_is_reported_and_the_rows_as_a_whole() -> None:
+    codes = np.stack([np.arange(384) % 8, np.arange(384) // 8 % 4, np.arange(384) % 2], 1)
     found = counted(codes, 8)
-    shares = np.bincount(codes.ravel(), minlength=8) / codes.size
-    want = math.exp(-sum(p * math.log(p) for p in shares if p > 0))
-    assert found.perplexity == pytest.approx(want)
-    assert found.used == 4
-    assert [position.used for position in found.positions] == [1, 4]
-    assert found.combinations.distinct == 4
-    assert found.combinations.possible == 64
+    assert [position.used for position in found.positions] == [8, 4, 2]
+    assert found.used == 2 and found.perplexity == pytest.approx(2)
+    assert found.combinations.distinct == found.combinations.perplexity == pytest.approx(32)
+    assert found.combinations.possible == 512
 
 
-def test_levels_have_books_of_their_own_and_the_worst_is_reported() -> None:
-    rng = np.random.default_rng(0)
-    codes = np.stack([rng.integers(8, size=400), np.zeros(400, int)] * 2, 1)
-    found = counted(codes, 8, (0, 1, 0, 1))
-    assert found.used == 1 and found.perplexity == pytest.approx(1) and found.collapsed
-    assert found.books[0].perplexity > 7.8
+def test_constant_codes_that_differ_from_position_to_position_are_collapsed() -> None:
+    """L9: taken together, four constants are four codes that are used alike."""
+    found = counted(np.tile([0, 5, 9, 13], (500, 1)), 16)
+    assert found.used == 1 and found.perplexity == found.combinations.perplexity == pytest.approx(1)
+    assert found.collapsed
+
+
+def test_a_code_that_is_copied_over_the_positions_is_one_code() -> None:
+    """L9: taken together, two bits copied over four tokens are 16 codes that are used alike."""
+    bits = np.random.default_rng(0).integers(4, size=(2000, 1))
+    copied = counted(bits + np.array([0, 4, 8, 12]), 16)
+    assert copied.combinations.perplexity == pytest.approx(4, rel=0.01) and copied.collapsed
+    four_bits = np.random.default_rng(0).integers(16, size=(2000, 1))
+    repeated = counted((four_bits + np.arange(4)) % 16, 16)
+    assert repeated.used == 16 and not repeated.collapsed and repeated.thin
+    rows = np.random.default_rng(0).integers(16, size=(2000, 4))
+    for pairs in (40, 2000):  # few pairs cannot show all rows, or all codes
+        assert not counted(rows[:pairs], 16).collapsed
+    assert not counted(rows, 16).thin
 
 
 @pytest.mark.parametrize(
-    ("used", "collapsed", "thin"), [(16, False, False), (12, False, True), (3, True, True), (1, True, True)]
+    ("used", "collapsed", "thin"),
+    [(16, False, False), (9, False, False), (7, False, True), (3, True, True), (1, True, True)],
 )
 def test_the_alarm_goes_off_on_collapse(used: int, collapsed: bool, thin: bool) -> None:
     codes = np.random.default_rng(1).integers(used, size=(2000, 4))

@@ -44,9 +44,12 @@ def test_the_target_trains_the_encoder_whatever_the_quantiser(kind: str) -> None
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize(("codes", "collapsed"), [([0] * 40, True), ([0, 1] * 20, False), (list(range(8)) * 5, False)])
+@pytest.mark.parametrize(
+    ("codes", "collapsed"), [([0] * 40, True), ([0, 1] * 20, True), ([0, 1, 1, 0, 0, 0, 1, 1] * 5, False)]
+)
 def test_the_collapse_alarm_is_that_of_the_report(codes: list[int], collapsed: bool) -> None:
-    """Of 8 codes one at least has a perplexity of 1, which is more than a tenth of 8: no share alone would raise it."""
+    """Of 8 codes one at least has a perplexity of 1, which is more than a tenth of 8: no share alone would raise it. Two
+    constants are no two codes (L9)."""
     module = stepping(module_of(dataclasses.replace(PLAIN, quantiser=QuantiserConfig(codebook_size=8))))
     module._trainer = SimpleNamespace(sanity_checking=False)  # type: ignore[assignment]
     module._latents, module._codes = [torch.randn(40, 4)], [torch.tensor(codes).reshape(-1, 2)]
