@@ -16,8 +16,8 @@ from corpora.clips.corpus import SHARDS, Corpus, decode_clip, iterate_shard
 from corpora.clips.manifest import ClipRow
 from corpora.store.files import available_cores
 from corpora.store.frames import FrameFault, FrameTable, Progress, make_frame_table
-from corpora.video.decode import describe
 from corpora.video.image import fit_square
+from corpora.video.probe import describe
 
 CAMERA = "video"
 """What the one view of a clip is called."""

@@ -30,7 +30,8 @@ class ClipRow:
     content_hash: str = ""
     """BLAKE2b (128 bits, hex) of the video file; empty where it could not be read."""
     start_s: float = 0.0
-    """Presentation time of the window's first frame, counted from the source's (or the episode's) first frame."""
+    """Presentation time of the window's first frame, as a player counts (zero is the first frame, or the sound where that
+    begins earlier), or from the episode's first frame."""
     end_s: float = 0.0
     fps: float = 0.0
     """Mean rate of the stored frames."""

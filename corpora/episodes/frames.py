@@ -23,16 +23,9 @@ from numpy.typing import NDArray
 from corpora.episodes.episode import Episodes
 from corpora.store.files import available_cores, stamp_of
 from corpora.store.frames import FrameFault, FrameTable, Progress, make_frame_table
-from corpora.video.decode import (
-    DecodingReport,
-    Unusable,
-    VideoFacts,
-    decoded_frames,
-    describe,
-    probe,
-    upright,
-)
+from corpora.video.decode import DecodingReport, decoded_frames, upright
 from corpora.video.image import fit_square
+from corpora.video.probe import Unusable, VideoFacts, describe, probe
 
 _TASK_ROWS = 2048
 """Rows after which a long file is handed to another thread."""

@@ -26,7 +26,7 @@ from corpora.episodes.episode import Episode, Episodes, EpisodeSelection, VideoS
 from corpora.episodes.frames import VideoReader
 from corpora.episodes.modality import Modality, ModalityPart, choose_parts, names_of, read_modality
 from corpora.store.files import stamp_of
-from corpora.video.decode import describe
+from corpora.video.probe import describe
 
 SUCCESS = "next.success"
 DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, pa.ArrowException)

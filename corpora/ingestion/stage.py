@@ -35,9 +35,10 @@ from corpora.sources.source import Source
 from corpora.store.decode import decode
 from corpora.store.files import put_in_place, stamp_of
 from corpora.video.camera import median_motion
-from corpora.video.decode import DecodingReport, FrameSampler, Unusable, VideoFacts, describe, probe, read_frames
+from corpora.video.decode import DecodingReport, FrameSampler, read_frames
 from corpora.video.duplicates import embed_clip
 from corpora.video.encode import codec_facts, encode_clip, pack_arrays
+from corpora.video.probe import Unusable, VideoFacts, describe, probe
 from corpora.video.quality import MEASURE_SIDE
 from corpora.video.seek import Disagreement, read_with_decord, unsuited
 from corpora.video.shots import label_shots
@@ -294,7 +295,8 @@ def _windows(
     timed = ((t_s - source.origin_s, rgb) for t_s, rgb in _beating(frames, heartbeat))
     known_s = facts.duration_s if facts.times_exact else math.inf
     end_s = min(source.end_s, known_s)
-    return cut_windows(label_shots(timed, settings.shots), settings, end_s - source.origin_s)
+    shots = label_shots(timed, settings.shots, [t_s - source.origin_s for t_s in facts.breaks])
+    return cut_windows(shots, settings, end_s - source.origin_s)
 
 
 def _beating(

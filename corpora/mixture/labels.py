@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from corpora.clips.frames import ClipFrames
 from corpora.clips.parts import part_paths
 from corpora.episodes.columns import column_array
-from corpora.video.decode import describe
 from corpora.video.nearest import nearest_rows
+from corpora.video.probe import describe
 
 SAME_MOMENT_S = 1e-3
 """A label and its frame were shown at the same time, up to rounding."""

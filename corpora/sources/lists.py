@@ -15,7 +15,7 @@ _FIELDS = {"path", "start", "end", "start_s", "end_s", "text", "tier", "embodime
 
 @register
 class Lists(SourceKind):
-    """Paths are relative to the list, times in seconds."""
+    """Paths are relative to the list, times in seconds as a player counts them, which is as `ffmpeg -ss` does."""
 
     rank = 50
     only_named = True

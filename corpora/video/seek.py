@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.video.decode import DecodingReport, FrameSampler, VideoFacts, analysis_size, decoded_frames
+from corpora.video.decode import DecodingReport, FrameSampler, analysis_size, decoded_frames
+from corpora.video.probe import VideoFacts
 
 CHECKED_CODECS = ("h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg")
 """Others go to PyAV unasked: decord 0.6 opens neither AV1 nor GIF."""
@@ -54,11 +55,11 @@ def unsuited(facts: VideoFacts, choice: str, start_s: float, end_s: float) -> st
         return f"decord is not used for {facts.bits} bits"
     if facts.rotation:
         return "decord is not used for rotated video"
-    if not facts.times_exact or not facts.constant_rate:
+    if not facts.seekable or not facts.constant_rate:
         return "decord is not used for a variable frame rate"
     if facts.missing_s > 0:
         return "decord is not used for truncated files"
-    if start_s > 0 or end_s < facts.duration_s:
+    if start_s > float(facts.times[0]) or end_s < facts.duration_s:
         return "decord is not used for part of a file"
     if choice == "auto" and min(facts.width, facts.height) > PARITY_SIDE:
         return f"above {PARITY_SIDE} lines PyAV is the faster"
@@ -132,7 +133,7 @@ def _compare_times(reader: Any, facts: VideoFacts) -> None:
     if len(reader) != len(facts.times):
         raise Disagreement(f"decord counts {len(reader)} frames, PyAV {len(facts.times)}")
     stamps = np.asarray(reader.get_frame_timestamp(range(len(reader))), np.float64)[:, 0]
-    difference = float(np.abs(stamps - stamps[0] - facts.times).max())
+    difference = float(np.abs(stamps - stamps[0] - (facts.times - facts.times[0])).max())
     if not difference <= TIME_TOLERANCE_S:
         raise Disagreement(f"decord's times differ by up to {difference:.3f} s")
 

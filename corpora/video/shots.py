@@ -5,6 +5,7 @@ Only frames that will be stored are looked at: a cut lies between two of them, a
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,16 +30,23 @@ class ShotSettings:
 
 
 def label_shots(
-    frames: Iterator[tuple[float, NDArray[np.uint8]]], settings: ShotSettings
+    frames: Iterator[tuple[float, NDArray[np.uint8]]], settings: ShotSettings, breaks: Sequence[float] = ()
 ) -> Iterator[tuple[int, float, NDArray[np.uint8]]]:
-    """Yields (shot index, time, frame) in order; holds back the few frames that the detector must see first."""
+    """Yields (shot index, time, frame) in order; holds back the few frames that the detector must see first.
+
+    `breaks`: times (ascending) at which a shot begins whatever the images say.
+    """
     detector = _detector(settings, 1.0)
     ahead = detector.event_buffer_length
     waiting: deque[tuple[int, float, NDArray[np.uint8]]] = deque()
     recent: deque[NDArray[np.uint8]] = deque(maxlen=2 * ahead + 2)
-    shot, number = 0, -1
+    shot, number, begun = 0, -1, 0
     cuts: set[int] = set()
     for number, (t_s, rgb) in enumerate(frames):
+        passed = bisect_right(breaks, t_s + 1e-6)
+        if passed > begun and number > 0:
+            cuts.add(number)
+        begun = passed
         waiting.append((number, t_s, rgb))
         recent.append(_small(rgb))
         cuts.update(cut.frame_num for cut in detector.process_frame(FrameTimecode(number, 25.0), recent[-1]))

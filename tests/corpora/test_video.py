@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 
 from corpora.video import seek as fast_decoder
-from corpora.video.decode import DecodingReport, FrameSampler, Unusable, VideoFacts, probe, read_frames
+from corpora.video.decode import DecodingReport, FrameSampler, read_frames
 from corpora.video.image import fit_square
+from corpora.video.probe import Unusable, VideoFacts, probe
 from corpora.video.seek import Disagreement, read_with_decord, unsuited
 from tests.builders.videos import (
     HEIGHT,
@@ -97,7 +99,7 @@ def test_rotation_metadata_is_applied(tmp_path, turns):
 def test_start_offset_is_not_part_of_the_time(tmp_path):
     path = numbered_video(tmp_path / "o.mkv", 12, start_s=5.0)
     facts, frames, _ = read(path)
-    assert facts.first_pts_s == pytest.approx(5.0, abs=0.002)
+    assert facts.zero_s == pytest.approx(5.0, abs=0.002)
     np.testing.assert_allclose([t_s for t_s, _ in frames], np.arange(12) / 15, atol=0.0011)
 
 
@@ -126,6 +128,31 @@ def test_a_stretch_is_the_same_as_that_stretch_of_the_whole(tmp_path, codec, sta
     part = [(t_s, number_of(rgb)) for t_s, rgb in read(path, start_s=start, end_s=start + 0.5)[1]]
     assert part == [(t_s, number) for t_s, number in whole if start - 1e-6 <= t_s < start + 0.5 - 1e-6]
     assert part
+
+
+@pytest.mark.parametrize(
+    ("sizes", "default", "counts", "chosen"),
+    [
+        ([(64, 48), (160, 96)], 0b11, (12, 12), 1),  # a proxy comes first
+        ([(160, 96), (64, 48)], 0b10, (12, 12), 1),  # what the file calls its default
+        ([(320, 192), (160, 96)], 0b11, (1, 12), 1),  # a still comes first
+    ],
+)
+def test_of_several_streams_that_which_a_player_shows(tmp_path, sizes, default, counts, chosen):
+    path = tmp_path / "several.mp4"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("libx264", rate=15) for _ in sizes]
+        for place, (stream, (width, height)) in enumerate(zip(streams, sizes, strict=True)):
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.disposition = av.stream.Disposition.default if default >> place & 1 else 0
+        for place, (stream, (width, height)) in enumerate(zip(streams, sizes, strict=True)):
+            for index in range(counts[place]):
+                image = numbered_frame(index, width=width, height=height)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode(None))
+    facts, frames, _ = read(path, side=48)
+    assert facts.shown_size == sizes[chosen]
+    assert [number_of(rgb) for _, rgb in frames] == list(range(12))
 
 
 def test_faults_have_names(tmp_path):

@@ -1,0 +1,241 @@
+"""What a video file holds, by its header and its packets; no frame is decoded but the first."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from corpora.video.clock import PacketClock
+
+av.logging.set_level(av.logging.PANIC)  # damage is reported in the manifest, not on the terminal
+
+_NONE = -(2**63)
+"""A time that is not given."""
+_DEFAULT_BONUS = 5_000_000
+"""Pixels that a stream marked as default is ahead of others; ffmpeg's own."""
+
+
+class Unusable(Exception):
+    """A source, or a part of it, that cannot be used: a short snake_case reason and a free text."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What the container and its packets say, before frames are decoded."""
+
+    codec: str
+    bits: int
+    width: int
+    """As stored; `rotation` is applied later."""
+    height: int
+    rotation: int
+    """0, 90, 180 or 270 degrees, counter-clockwise."""
+    zero_s: float
+    """The container's time of the player's zero: of the first frame shown, or of the sound where that begins earlier."""
+    times: NDArray[np.float64]
+    """float64 [N], ascending, on the player's clock: presentation time of every packet that is to be shown."""
+    times_exact: bool
+    """False where the container lacks some presentation times; then those of the decoder count."""
+    in_decoding_order: bool
+    """Packets have only the times at which they are decoded; frames take them in the order in which they are shown."""
+    breaks: NDArray[np.float64]
+    """Times at which the container's clock restarts; what is shown then need not go on from what was shown before."""
+    keyframes: NDArray[np.int64]
+    """Indices into `times`."""
+    missing_s: float
+    """Length that the header promises beyond the last packet; 0 where it promises no more."""
+
+    @property
+    def seekable(self) -> bool:
+        """Whether a time leads to its packets; otherwise decoding starts at the file's beginning."""
+        return self.times_exact and not self.in_decoding_order and len(self.breaks) == 0
+
+    @property
+    def interval_s(self) -> float:
+        """Median time between two frames."""
+        return float(np.median(np.diff(self.times))) if len(self.times) > 1 else 0.0
+
+    @property
+    def constant_rate(self) -> bool:
+        """Whether every interval is the median one, up to the millisecond rounding of some containers."""
+        if len(self.times) < 2 or self.interval_s <= 0:
+            return False
+        return bool(np.abs(np.diff(self.times) - self.interval_s).max() <= max(0.0015, 0.02 * self.interval_s))
+
+    @property
+    def duration_s(self) -> float:
+        """Time of the end of the last frame."""
+        return float(self.times[-1]) + self.interval_s if len(self.times) else 0.0
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """(width, height) after rotation."""
+        return (self.height, self.width) if self.rotation in (90, 270) else (self.width, self.height)
+
+
+def probe(path: str | os.PathLike[str]) -> VideoFacts:
+    """Opens the container and walks over its packets; no frame is decoded but the first.
+
+    Raises Unusable (missing_file, empty_file, unreadable, no_video_stream, no_frames).
+    """
+    try:
+        if os.stat(path).st_size == 0 and os.path.isfile(path):
+            raise Unusable("empty_file", "0 bytes")
+        with av.open(os.fspath(path)) as container:
+            stream = video_stream(container)
+            return _facts(container, stream, _scan(container, stream))
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise Unusable("missing_file", f"{type(error).__name__}: {path}") from error
+    except (av.error.FFmpegError, OSError, UnicodeDecodeError) as error:
+        raise Unusable("unreadable", describe(error)) from error
+
+
+def video_stream(container: InputContainer) -> VideoStream:
+    """The stream that ffmpeg picks: one that moves, the default, the largest; a cover image is none.
+
+    Raises Unusable("no_video_stream") without one.
+    """
+
+    def rank(stream: VideoStream) -> tuple[bool, int]:
+        area = stream.codec_context.width * stream.codec_context.height
+        default = bool(stream.disposition & av.stream.Disposition.default)
+        return stream.frames != 1, area + _DEFAULT_BONUS * default
+
+    cover = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if stream.codec_context and not stream.disposition & cover]
+    if not streams:
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
+        raise Unusable("no_video_stream", f"streams: {kinds}")
+    chosen = max(streams, key=rank)
+    chosen.codec_context.thread_count = 1  # sources are decoded side by side, each in its own worker
+    return chosen
+
+
+@dataclass
+class _Scan:
+    """What a walk over the packets finds: times in ticks of the stream (or _NONE), in the order of the file."""
+
+    pts: array[int] = field(default_factory=lambda: array("q"))
+    dts: array[int] = field(default_factory=lambda: array("q"))
+    keys: array[int] = field(default_factory=lambda: array("b"))
+    breaks: list[int] = field(default_factory=list)
+    """Packets at which the clock restarts."""
+    seen: int = 0
+    """Packets, of which some may not be shown."""
+    broken: bool = False
+    """It ends in an error: what came before is used, and the loss is noted when the frames are decoded."""
+    frame: VideoFrame | None = None
+    """The first that decodes."""
+
+
+def _scan(container: InputContainer, stream: VideoStream) -> _Scan:
+    found = _Scan()
+    clock = PacketClock(container, stream)
+    try:
+        for packet in container.demux(stream):
+            if packet.size == 0:
+                continue
+            found.seen += 1
+            restarted = clock.set(packet)
+            if not packet.is_discard and (packet.pts is not None or packet.dts is not None):
+                found.pts.append(_NONE if packet.pts is None else packet.pts)
+                found.dts.append(_NONE if packet.dts is None else packet.dts)
+                found.keys.append(bool(packet.is_keyframe))
+                if restarted:
+                    found.breaks.append(len(found.keys) - 1)
+            if found.frame is None and found.seen <= 64:
+                found.frame = next(_first(packet), None)
+    except av.error.FFmpegError:
+        found.broken = True
+    return found
+
+
+def _first(packet: Packet) -> Iterator[VideoFrame]:
+    """Frames of a packet; none where it fails: whether anything decodes is found out by whoever reads the frames."""
+    try:
+        yield from (frame for frame in packet.decode() if isinstance(frame, VideoFrame))
+    except av.error.FFmpegError:
+        return
+
+
+def _facts(container: InputContainer, stream: VideoStream, found: _Scan) -> VideoFacts:
+    context = stream.codec_context
+    if not found.keys:
+        raise Unusable("no_frames", "the video stream has no packets that are to be shown")
+    if not context.width or not context.height or not context.pix_fmt:
+        raise Unusable("unreadable", "the header gives no picture size or pixel format")
+    pts, dts = np.frombuffer(found.pts, np.int64), np.frombuffer(found.dts, np.int64)
+    presented = pts != _NONE
+    # A decoder that reorders, and times that are in the order of decoding, cannot both be right (AVI, ASF, raw H.264).
+    reordered = context.has_b_frames and bool((np.diff(pts) >= 0).all())
+    in_decoding_order = not presented.any() or (reordered and bool(presented.all()))
+    stamps = np.where(dts == _NONE, pts, dts) if in_decoding_order else pts
+    base = float(stream.time_base) if stream.time_base else 1.0
+    breaks = [stamps[place] * base for place in found.breaks if stamps[place] != _NONE]
+    shown = np.flatnonzero(stamps != _NONE)
+    shown = shown[np.argsort(stamps[shown], kind="stable")]
+    seconds = stamps[shown] * base
+    late_s = _behind_sound(stream, container, seconds[0])
+    times = np.round(seconds - seconds[0] + late_s, 7)
+    zero_s = float(seconds[0]) - late_s
+    return VideoFacts(
+        codec=context.name if context.codec is None else context.codec.canonical_name,
+        bits=max((part.bits for part in context.format.components), default=8) if context.format else 8,
+        width=context.width,
+        height=context.height,
+        rotation=0 if found.frame is None else int(round(found.frame.rotation / 90) * 90) % 360,
+        zero_s=zero_s,
+        times=times,
+        times_exact=in_decoding_order or bool(presented.all()),
+        in_decoding_order=in_decoding_order,
+        breaks=np.round(np.array(breaks) - zero_s, 7),
+        keyframes=np.flatnonzero(np.frombuffer(found.keys, np.bool_)[shown]),
+        missing_s=_missing_s(container, stream, found, times, zero_s),
+    )
+
+
+def _behind_sound(stream: VideoStream, container: InputContainer, first_s: float) -> float:
+    """Seconds by which the sound begins before the picture."""
+    base = float(stream.time_base) if stream.time_base else 1.0
+    begin_s = first_s if stream.start_time is None else stream.start_time * base
+    sounds = [
+        float(sound.start_time * sound.time_base)
+        for sound in container.streams.audio
+        if sound.start_time is not None and sound.time_base
+    ]
+    return max(0.0, begin_s - min(sounds, default=begin_s))
+
+
+def _missing_s(
+    container: InputContainer, stream: VideoStream, found: _Scan, times: NDArray[np.float64], zero_s: float
+) -> float:
+    """An edit list may rightly show less than the stream holds. Packets in the index but not in the file are lost."""
+    if not (found.broken or stream.frames == 0 or found.seen < stream.frames):
+        return 0.0
+    declared = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+    if not declared and container.duration and len(container.streams) == 1:
+        # Matroska's duration counts from the clock's zero, that of others from the first frame.
+        declared = container.duration / 1e6 - (max(0.0, zero_s) if "matroska" in container.format.name else 0.0)
+    interval = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    return max(0.0, declared - float(times[-1] - times[0]) - interval)
+
+
+def describe(error: BaseException) -> str:
+    """One line, without the path that FFmpeg appends."""
+    return f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}".split("\n")[0][:200]
