@@ -1,7 +1,8 @@
 """The `giza` command: picks a job by name, parses its frozen config with tyro, and turns a user's error into one line.
 
-A job module has a docstring (its first line is the help text) and `main(argv)`. Jobs are imported only when they are
-called, and import what computes only when they run, so that `giza --help` and `giza JOB --help` answer at once.
+A job module has a docstring (its first line is the help text) and `main(argv)`, which may return a status of its own.
+Jobs are imported only when they are called, and import what computes only when they run, so that `giza --help` and
+`giza JOB --help` answer at once.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def _call(name: str, argv: list[str]) -> int:
     # OpenMP threads that spin while they wait starve the loaders beside them; read when torch is first imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        importlib.import_module(JOBS[name][0]).main(argv)
+        return importlib.import_module(JOBS[name][0]).main(argv) or 0
     except BrokenPipeError:
         raise
     except (ValueError, FileNotFoundError) as error:
@@ -137,7 +138,6 @@ def _call(name: str, argv: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"giza {name}: stopped; run the same command again to resume", file=errors)
         return 130
-    return 0
 
 
 @contextlib.contextmanager

@@ -6,6 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+REMEDIES = {
+    "too_short": "lower --min-clip-s; where video is stored at a higher rate than it was recorded at, give --fps",
+    "too_small": "lower --quality.min-side",
+    "too_dark": "lower --quality.min-luma",
+    "blurred": "lower --quality.min-blur",
+    "static": "lower --quality.min-change or --quality.min-moving-share",
+    "frozen": "lower --quality.min-moving-share",
+}
+"""Reason -> what to do about it; of the others the manifest's column `detail` tells more."""
+
 
 @dataclass(frozen=True)
 class Count:
@@ -29,6 +39,13 @@ class CorpusSurvey:
     embodiments: dict[str, Count]
     truth_features: dict[str, int]
     """Feature -> dimension, where there is ground truth."""
+
+    @property
+    def nothing_kept(self) -> str:
+        """Why a corpus has no clip, and what to do about it."""
+        counts = {reason: each.count for reason, each in self.dropped.items()}
+        remedy = REMEDIES.get(next(iter(counts), ""), "see the column `detail` of manifest.parquet")
+        return f"no clips were kept: {listed(counts)}; {remedy}, and ingest again with another --out"
 
     @staticmethod
     def of(summary: Mapping[str, Any]) -> CorpusSurvey:
@@ -54,3 +71,8 @@ class CorpusSurvey:
 def _counts(table: Mapping[str, Mapping[str, float]]) -> dict[str, Count]:
     found = {name: Count(int(cell["count"]), float(cell["hours"])) for name, cell in table.items()}
     return dict(sorted(found.items(), key=lambda item: (-item[1].count, item[0])))
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """"6 static, 2 too_short", the commonest first."""
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from corpora.clips.corpus import MANIFEST, SHARDS
 from corpora.clips.manifest import ClipRow, ManifestWriter
 from corpora.clips.shards import ShardWriter
 from corpora.ingestion.settings import IngestSettings
-from corpora.ingestion.stage import StagedClip, read_staged, staged_path
+from corpora.ingestion.staged import RETRY, StagedClip, read_staged, staged_path
 from corpora.sources.source import Source
 from corpora.video.duplicates import Candidate, DuplicateIndex
 
@@ -26,6 +26,7 @@ class Counts:
     def __init__(self) -> None:
         self._cells: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0, 0.0]))
         self.sources = 0
+        self.retry = Counter[str]()
         self.truth_features: dict[str, int] = {}
 
     def add(self, row: ClipRow) -> None:
@@ -53,6 +54,7 @@ class Counts:
             "clips": kept["count"],
             "hours": kept["hours"],
             "hours_seen": round(hours, 6),
+            "retry": dict(sorted(self.retry.items())),
             "truth_features": dict(sorted(self.truth_features.items())),
             **{name: tables.get(name, {}) for name in ("reasons", "tiers", "embodiments", "decoders", "codecs")},
         }
@@ -75,8 +77,11 @@ def assemble(
     with ManifestWriter(out / MANIFEST) as manifest, ShardWriter(out / SHARDS, settings.shard_mb) as writer:
         for source in sources:
             counts.sources += 1
-            for staged in read_staged(staged_path(staging, source)):
+            path = staged_path(staging, source)
+            undecided = not path.exists()
+            for staged in read_staged(staged_path(staging, source, RETRY) if undecided else path):
                 row = _place(staged, writer, index)
+                counts.retry.update([row.reason] if undecided else [])
                 manifest.append(row)
                 counts.add(row)
                 if row.kept:

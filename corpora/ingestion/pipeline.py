@@ -1,7 +1,9 @@
 """From any video to clean clips: finds the sources, stages each on its own, and assembles the corpus in their order.
 
 Killed at any moment and started again with the same settings, it goes on with the sources that are not staged yet, and
-the corpus has the same bytes as that of an uninterrupted run.
+the corpus has the same bytes as that of an uninterrupted run. Sources that could not be looked at for reasons of the
+machine are rows with a reason and are counted under "retry"; while there are any, staging is kept, and the same call takes
+them up again.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -20,18 +23,21 @@ from typing import Any, Literal, TextIO
 
 from corpora.clips.corpus import SUMMARY, Corpus
 from corpora.ingestion.assemble import assemble
+from corpora.ingestion.endings import remarks
 from corpora.ingestion.pool import STAGE_FUNCTION, StagingJob, stage_locally
 from corpora.ingestion.settings import IngestSettings
-from corpora.ingestion.stage import clear_temporary, is_staged, staged_path
+from corpora.ingestion.staged import clear_unfinished, is_staged, staged_path
 from corpora.sources.discover import expand_inputs, find_sources
 from corpora.sources.source import Source, SourceDefaults, check_tier
 from corpora.store.files import available_cores, read_json, write_json, written_whole
 from corpora.store.provenance import provenance
 from corpora.store.run import Run
 
+log = logging.getLogger(__name__)
+
 SETTINGS = IngestSettings()
 DEFAULTS = SourceDefaults()
-FORMAT = 2
+FORMAT = 3
 """Raised when the same settings would give other bytes."""
 STAGING = "staging"
 TIMING = "timing.json"
@@ -96,9 +102,20 @@ def make_corpus(
 ) -> dict[str, Any]:
     """Makes the corpus `run.out` and returns its summary (ingest.json and timing.json together).
 
-    Does nothing where that corpus is already there. Raises FileNotFoundError for a missing input, and ValueError where
-    `run.out` holds something else, another ingest is writing there, or there is no video.
+    What could not be looked at, and that nothing was kept, is logged as a warning.
+    Does nothing where that corpus is already there and nothing of it is to be tried again. Raises FileNotFoundError for a
+    missing input, ValueError where `run.out` holds something else, another ingest is writing there, or there is no video,
+    and OSError where no source can be staged (no worker starts, the disk is full).
     """
+    summary = _make_corpus(inputs, settings, defaults, run, progress)
+    for remark in remarks(summary, run.out):
+        log.warning("%s", remark)
+    return summary
+
+
+def _make_corpus(
+    inputs: Sequence[str], settings: IngestSettings, defaults: SourceDefaults, run: IngestRun, progress: Progress
+) -> dict[str, Any]:
     check_tier(defaults.tier, "--tier")
     paths = expand_inputs(inputs)
     out = run.out.expanduser().absolute()
@@ -121,7 +138,9 @@ def make_corpus(
     )
     began = time.monotonic()
     progress("finding sources", 0, 0, 0.0)
-    if (finished := folder.finished) is not None:
+    finished = folder.finished
+    retried = finished is not None and bool(finished["retry"]) and staging.is_dir()
+    if finished is not None and not retried:
         if finished["sources_digest"] != _list_sources(inputs, defaults, out)[1]:
             raise ValueError(
                 f"--out {out} is a finished corpus, but its inputs have changed since; choose another --out, or "
@@ -130,7 +149,7 @@ def make_corpus(
         shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed after its last file
         return {**finished, **(read_json(out / TIMING) or {})}
     with folder.claim():
-        clear_temporary(staging)
+        clear_unfinished(staging)
         with written_whole(staging / "sources.jsonl") as listed, listed.open("w", encoding="utf-8") as file:
             total, digest, skipped = _list_sources(inputs, defaults, out, file)
         if total == 0:
@@ -141,6 +160,9 @@ def make_corpus(
             )
         job = StagingJob(staging, settings, run.file_timeout_s, run.seed, run.function)
         staged, seconds = _stage_all(job, run, total, progress)
+        if finished is not None and not staged and finished["sources_digest"] == digest:
+            return {**finished, **(read_json(out / TIMING) or {})}  # what could not be looked at still cannot
+        (out / SUMMARY).unlink(missing_ok=True)
         staged_at = time.monotonic()
         done = Counter[str]()
 
@@ -170,7 +192,8 @@ def make_corpus(
             "files_skipped": skipped,
         }
         summary = folder.finish({**header, **counts}, traced=False)
-        shutil.rmtree(staging)
+        if not counts["retry"]:
+            shutil.rmtree(staging)
     return {**summary, **timing}
 
 
@@ -198,11 +221,11 @@ def _read_sources(staging: Path) -> Iterator[Source]:
 
 
 def _stage_all(job: StagingJob, run: IngestRun, total: int, progress: Progress) -> tuple[int, float]:
-    """Stages what is not staged yet; returns the number of sources staged now and their seconds of video."""
+    """Stages what is not staged yet; returns the number of sources staged now for good and their seconds of video."""
     waiting = sum(not is_staged(job.staging, source) for source in _read_sources(job.staging))
     pending = (source for source in _read_sources(job.staging) if not staged_path(job.staging, source).exists())
-    staged, seconds = 0, 0.0
-    progress("decoding", total - waiting, total, 0.0)
+    done, staged, seconds = total - waiting, 0, 0.0
+    progress("decoding", done, total, 0.0)
     if waiting == 0:
         return 0, 0.0
     if run.engine == "ray":
@@ -212,7 +235,8 @@ def _stage_all(job: StagingJob, run: IngestRun, total: int, progress: Progress) 
     else:
         outcomes = stage_locally(job, pending, min(run.workers, waiting))
     for outcome in outcomes:
-        staged += 1
+        done += 1
+        staged += not outcome["retry"]
         seconds += outcome["seconds"]
-        progress("decoding", min(total, total - waiting + staged), total, seconds)
+        progress("decoding", min(total, done), total, seconds)
     return staged, seconds

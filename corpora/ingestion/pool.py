@@ -1,4 +1,4 @@
-"""Staging a source safely: in an isolated worker, with whatever goes wrong recorded as that source's reason."""
+"""Staging a source safely: in an isolated worker, with whatever goes wrong recorded so that the source is tried again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from queue import Queue
 from typing import Any
 
 from corpora.ingestion.settings import IngestSettings
-from corpora.ingestion.stage import stage_fault
+from corpora.ingestion.staged import RETRY, stage_fault
 from corpora.ingestion.worker import IsolatedWorker, TaskFailed, WorkerAborted, WorkerDied, WorkerTimeout
 from corpora.sources.source import Source
 
@@ -38,28 +38,31 @@ class StagingJob:
         return IsolatedWorker(self.function, self.file_timeout_s)
 
     def run(self, worker: IsolatedWorker, source: Source) -> dict[str, Any]:
-        """Stages one source; returns {"rows": int, "seconds": float}."""
+        """Stages one source; returns {"rows": int, "seconds": float, "retry": reason}, the last of a source that is to be
+        tried again. Raises OSError where no source can be staged: no worker starts, the output is full."""
         task = {
             "source": source.to_json(),
             "settings": dataclasses.asdict(self.settings),
             "staging": str(self.staging),
             "seed": self.seed,
         }
-        reason, detail = "", ""
+        outcome: dict[str, Any] = {}
         for _ in range(ATTEMPTS):
             try:
-                return dict(worker.call(task))
+                outcome = dict(worker.call(task))
+                break
             except WorkerDied as error:
-                reason, detail = "worker_died", str(error)
+                outcome = {"retry": "worker_died", "detail": str(error)}
             except WorkerTimeout as error:
-                reason, detail = "timeout", str(error)
+                outcome = {"retry": "timeout", "detail": str(error)}
                 break
             except TaskFailed as error:
-                reason, detail = "failed", str(error)
+                outcome = {"retry": "failed", "detail": str(error)}
                 log.warning("%s: %s", source.name, error)  # no known fault of a video: perhaps one of this program
                 break
-        stage_fault(source, self.staging, reason, detail)
-        return {"rows": 1, "seconds": 0.0}
+        if "retry" in outcome:
+            stage_fault(source, self.staging, outcome["retry"], outcome["detail"], RETRY)
+        return {"rows": 1, "seconds": 0.0, "retry": "", **outcome}
 
 
 def stage_locally(job: StagingJob, sources: Iterator[Source], workers: int) -> Iterator[dict[str, Any]]:

@@ -1,22 +1,17 @@
 """One source from file to staged clips: everything that can be done without looking at other sources.
 
-The result is a tar under the source's key, written to a temporary name and moved into place: a source is staged whole
-or not at all, and staging it again gives the same bytes.
+Staging it again gives the same bytes. What the bytes of the file say is final; what the machine did is not.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import hashlib
-import json
 import math
 import os
-import shutil
-import tarfile
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +21,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from corpora.clips.manifest import ClipRow
-from corpora.clips.shards import add_member, open_for_writing
 from corpora.episodes.truth import cut_truth, truth_digest
 from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.staged import TEMPORARY, StagedWriter, fault_row, short_digest
 from corpora.ingestion.windows import Window, cut_windows
 from corpora.ingestion.worker import Heartbeat
 from corpora.sources.source import Source
 from corpora.store.decode import decode
-from corpora.store.files import put_in_place, stamp_of
+from corpora.store.files import stamp_of
 from corpora.video.camera import median_motion
 from corpora.video.decode import DecodingReport, FrameSampler, read_frames
 from corpora.video.duplicates import embed_clip
@@ -43,179 +38,113 @@ from corpora.video.quality import MEASURE_SIDE
 from corpora.video.seek import Disagreement, read_with_decord, unsuited
 from corpora.video.shots import label_shots
 
-ROWS = "rows.jsonl"
 MIN_FRAMES = 4
 """A window with fewer frames shows no motion, however long it lasts."""
 TRUNCATED_S = 0.5
 """A loss at the end that is shorter is no fault."""
+HASHED_AT_ONCE = 1 << 24
+"""Bytes between two signs of life."""
+NO_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What only the output can be at fault for: every source would fail alike."""
 
 
-@dataclass(frozen=True)
-class StagedClip:
-    """A candidate as it lies in staging."""
+class NotNow(Exception):
+    """A source that cannot be looked at for reasons of the machine, which say nothing of the video."""
 
-    row: ClipRow
-    extra: dict[str, Any]
-    """t_s, codec facts and the dimensions of the ground truth; empty for dropped rows."""
-    members: dict[str, bytes]
-    embedding: NDArray[np.float32] | None
-
-
-def staged_path(staging: Path, source: Source) -> Path:
-    """Two levels, so that no folder holds a million files."""
-    key = source.key
-    return staging / "done" / key[:2] / f"{key}.tar"
-
-
-def is_staged(staging: Path, source: Source) -> bool:
-    """Whether a source's tar is there and whole; one that is not (the machine crashed, the disk was full) is removed."""
-    path = staged_path(staging, source)
-    if not path.exists():
-        return False
-    try:
-        with tarfile.open(path, "r:") as tar:
-            rows = tar.extractfile(ROWS)  # the last that is written
-            if rows is not None and rows.read():
-                return True
-    except (tarfile.TarError, KeyError, OSError):
-        pass
-    path.unlink()
-    return False
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
 
 
 def stage_source(task: dict[str, Any], heartbeat: Heartbeat) -> dict[str, Any]:
-    """Runs in the isolated worker. task: source, settings, staging, seed; returns counts of rows and seconds."""
+    """Runs in the isolated worker. task: source, settings, staging, seed; returns counts of rows and seconds, or
+    {"retry": reason, "detail": text}. Raises OSError where the output cannot be written."""
     source = Source.from_json(task["source"])
     settings = decode(IngestSettings, task["settings"], what="settings of ingest")
     cv2.setNumThreads(1)  # sources are worked on side by side
     cv2.setRNGSeed(int(task["seed"]))
-    staging = Path(task["staging"])
-    with _StagedWriter(staging, source) as writer:
+    try:
+        with StagedWriter(Path(task["staging"]), source) as writer:
+            rows = _judge(source, settings, writer, heartbeat)
+    except NotNow as trouble:
+        return {"retry": trouble.reason, "detail": trouble.detail}
+    return {"rows": len(rows), "seconds": sum(row.seconds for row in rows)}
+
+
+def _judge(source: Source, settings: IngestSettings, writer: StagedWriter, heartbeat: Heartbeat) -> list[ClipRow]:
+    """The rows of a source, written. Raises NotNow where the machine and not the file is at fault."""
+    report = DecodingReport()
+    try:
         try:
-            rows = _stage(source, settings, writer, heartbeat)
+            rows = _stage(source, settings, writer, heartbeat, report)
         except Unusable as fault:
             writer.start_again()
             rows = [fault_row(source, fault.reason, fault.detail)]
             writer.add(rows[0])
-    return {"rows": len(rows), "seconds": sum(row.seconds for row in rows)}
+            report.first_error = fault.reason
+        if not source.fault:
+            _check_unchanged(source, writer.staging, heartbeat, read=bool(report.first_error))
+    except OSError as error:
+        if error.errno in NO_OUTPUT:
+            raise
+        raise NotNow("missing_file" if isinstance(error, FileNotFoundError) else "unreachable", describe(error)) from error
+    return rows
 
 
-def stage_fault(source: Source, staging: Path, reason: str, detail: str) -> None:
-    """Records a source that cannot be used."""
-    with _StagedWriter(staging, source) as writer:
-        writer.add(fault_row(source, reason, detail))
+def _check_unchanged(source: Source, staging: Path, heartbeat: Heartbeat, *, read: bool) -> None:
+    """Raises NotNow where the file is not the one that was listed, and OSError where it cannot be looked at. `read`: all
+    of it, for FFmpeg takes a disk that fails for the end or the damage of a file."""
+    facts = os.stat(source.media.path)
+    if any(source.media.stamp) and source.media.stamp != (facts.st_size, facts.st_mtime_ns):
+        raise NotNow("changed", "the file has changed since it was listed")
+    if read:
+        with source.media.opened(staging / TEMPORARY) as path:
+            _hash(path, heartbeat)
 
 
-def fault_row(source: Source, reason: str, detail: str) -> ClipRow:
-    """The one row of a source of which nothing was used."""
-    start = source.start_s - source.origin_s
-    end = start if math.isinf(source.end_s) else source.end_s - source.origin_s
-    return ClipRow(
-        clip_id=_digest("fault", source.name, source.selector, f"{start:.6f}", reason),
-        source=source.name,
-        group=source.group,
-        start_s=start,
-        end_s=end,
-        tier=source.tier,
-        embodiment=source.embodiment,
-        text=source.text,
-        reason=reason,
-        detail=detail,
-    )
-
-
-def read_staged(path: Path) -> Iterator[StagedClip]:
-    """What was staged for one source, in order, one clip in memory at a time."""
-    with tarfile.open(path, "r:") as tar:
-        infos = {info.name: info for info in tar.getmembers()}
-
-        def data(name: str) -> bytes:
-            file = tar.extractfile(infos[name])
-            assert file is not None
-            return file.read()
-
-        for line in data(ROWS).decode().splitlines():
-            record = json.loads(line)
-            row = ClipRow.from_json(record["row"])
-            names = record["members"]
-            members = {name: data(f"{row.clip_id}.{name}") for name in names}
-            raw = members.pop("embedding", None)
-            yield StagedClip(row, record["extra"], members, None if raw is None else np.frombuffer(raw, np.float32))
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=8).hexdigest()
-
-
-class _StagedWriter:
-    """The tar being written."""
-
-    def __init__(self, staging: Path, source: Source) -> None:
-        self._final = staged_path(staging, source)
-        self.staging = staging
-
-    def __enter__(self) -> _StagedWriter:
-        descriptor, name = tempfile.mkstemp(dir=self.staging / "tmp", suffix=".tar")
-        os.close(descriptor)
-        self._temporary = Path(name)
-        self.start_again()
-        return self
-
-    def start_again(self) -> None:
-        """Forgets what was added."""
-        self._tar = open_for_writing(self._temporary)
-        self._lines: list[str] = []
-
-    def add(self, row: ClipRow, members: dict[str, bytes] | None = None, extra: dict[str, Any] | None = None) -> None:
-        members = members or {}
-        for suffix, data in members.items():
-            add_member(self._tar, f"{row.clip_id}.{suffix}", data)
-        record = {"row": dataclasses.asdict(row), "members": list(members), "extra": extra or {}}
-        self._lines.append(json.dumps(record))
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if kind is None:
-            add_member(self._tar, ROWS, "\n".join(self._lines).encode())
-            self._tar.close()
-            self._final.parent.mkdir(parents=True, exist_ok=True)
-            put_in_place(self._temporary, self._final)
-        else:
-            self._tar.close()
-            self._temporary.unlink(missing_ok=True)
-
-
-def _stage(source: Source, settings: IngestSettings, writer: _StagedWriter, heartbeat: Heartbeat) -> list[ClipRow]:
+def _stage(
+    source: Source, settings: IngestSettings, writer: StagedWriter, heartbeat: Heartbeat, report: DecodingReport
+) -> list[ClipRow]:
     if source.fault:
         raise Unusable(source.fault, source.fault_detail)
-    with source.media.opened(writer.staging / "tmp") as path:
+    with source.media.opened(writer.staging / TEMPORARY) as path:
+        content_hash = _content_hash(str(path), stamp_of(path), heartbeat)
         facts = probe(path)
-        heartbeat()
-        content_hash = _content_hash(str(path), stamp_of(path))
         heartbeat()
         note = unsuited(facts, settings.decoder, source.start_s, source.end_s)
         if not note:
             try:
-                return list(_rows(source, settings, writer, heartbeat, path, facts, content_hash, "decord", ""))
+                return list(_rows(source, settings, writer, heartbeat, path, facts, report, content_hash, "decord", ""))
             except Disagreement as difference:
                 note = difference.note
                 writer.start_again()
-        return list(_rows(source, settings, writer, heartbeat, path, facts, content_hash, "pyav", note))
+        return list(_rows(source, settings, writer, heartbeat, path, facts, report, content_hash, "pyav", note))
 
 
 @functools.lru_cache(maxsize=4)
-def _content_hash(path: str, stamp: tuple[int, int]) -> str:
-    """BLAKE2b of the file; remembered, because the episodes of a dataset share files."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+def _content_hash(path: str, stamp: tuple[int, int], heartbeat: Heartbeat) -> str:
+    """Remembered, because the episodes of a dataset share files."""
+    return _hash(Path(path), heartbeat)
+
+
+def _hash(path: Path, heartbeat: Heartbeat) -> str:
+    """BLAKE2b (128 bits, hex) of the file."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(HASHED_AT_ONCE):
+            digest.update(block)
+            heartbeat()
+    return digest.hexdigest()
 
 
 def _rows(
     source: Source,
     settings: IngestSettings,
-    writer: _StagedWriter,
+    writer: StagedWriter,
     heartbeat: Heartbeat,
     path: Path,
     facts: VideoFacts,
+    report: DecodingReport,
     content_hash: str,
     decoder: str,
     note: str,
@@ -242,7 +171,6 @@ def _rows(
     if available <= 0:
         raise Unusable("no_frames", f"starts at {source.start_s:g} s, the video is {facts.duration_s:g} s long")
 
-    report = DecodingReport()
     truth, without = _truth(source)
     last_s = offset
     used = 0
@@ -260,8 +188,8 @@ def _rows(
     # What the header promised and the file did not give.
     promised = min(source.end_s, facts.duration_s + facts.missing_s) - source.origin_s
     if promised - last_s > max(TRUNCATED_S, 2 * facts.interval_s):
-        detail = report.first_error or f"the file ends at {last_s:.2f} s of {promised:.2f} s"
-        row = _named(common, source, last_s, promised, "truncated", detail)
+        report.first_error = report.first_error or f"the file ends at {last_s:.2f} s of {promised:.2f} s"
+        row = _named(common, source, last_s, promised, "truncated", report.first_error)
         writer.add(row)
         yield row
 
@@ -312,7 +240,7 @@ def _beating(
 
 
 def _named(common: ClipRow, source: Source, start_s: float, end_s: float, reason: str, detail: str) -> ClipRow:
-    clip_id = _digest(common.content_hash, source.selector, f"{start_s:.6f}", f"{end_s:.6f}")
+    clip_id = short_digest(common.content_hash, source.selector, f"{start_s:.6f}", f"{end_s:.6f}")
     return dataclasses.replace(
         common, clip_id=clip_id, start_s=start_s, end_s=end_s, kept=not reason, reason=reason, detail=detail
     )
@@ -372,9 +300,3 @@ def _finish(
         extra["truth_digest"] = truth_digest(known)
         extra["truth_features"] = {name: values.shape[1] for name, values in known.items() if name != "t_s"}
     return row, members, extra
-
-
-def clear_temporary(staging: Path) -> None:
-    """Removes what a killed run left half written, and makes the folder anew."""
-    shutil.rmtree(staging / "tmp", ignore_errors=True)
-    (staging / "tmp").mkdir(parents=True, exist_ok=True)

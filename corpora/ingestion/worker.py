@@ -14,6 +14,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -38,6 +39,10 @@ class WorkerAborted(Exception):
     """Stopped by the caller's own program."""
 
 
+class WorkerNotStarted(OSError):
+    """The process ended or hung before it took a task; the message holds what it wrote to its standard error."""
+
+
 class TaskFailed(Exception):
     """The function raised; the message names the exception."""
 
@@ -54,7 +59,8 @@ class IsolatedWorker:
         self._aborted = False
 
     def call(self, task: Task) -> Any:
-        """The result of the function. Raises WorkerDied, WorkerTimeout or TaskFailed; the worker remains usable."""
+        """The result of the function. Raises WorkerDied, WorkerTimeout, TaskFailed or the function's OSError; the worker
+        remains usable. Raises WorkerNotStarted where it never was."""
         process = self._running()
         assert process.stdin is not None
         try:
@@ -66,6 +72,8 @@ class IsolatedWorker:
             reply = self._reply()
             if "result" in reply:
                 return reply["result"]
+            if "errno" in reply:
+                raise OSError(reply["errno"], reply["error"])
             if "error" in reply:
                 raise TaskFailed(reply["error"])
 
@@ -100,15 +108,21 @@ class IsolatedWorker:
         if self._process is None or self._process.poll() is not None:
             self.close()
             path = os.pathsep.join(entry for entry in sys.path if entry)
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "corpora.ingestion.worker", self._function, str(self._timeout_s)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # a signal to the caller's group must not look like a crash of a decoder
-                env={**os.environ, "PYTHONPATH": path},
-            )
-            self._reply(max(START_S, self._timeout_s))  # imports are no part of a task's time
+            with tempfile.TemporaryFile() as said:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "corpora.ingestion.worker", self._function, str(self._timeout_s)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=said,
+                    start_new_session=True,  # a signal to the caller's group must not look like a crash of a decoder
+                    env={**os.environ, "PYTHONPATH": path},
+                )
+                try:
+                    self._reply(max(START_S, self._timeout_s))  # imports are no part of a task's time
+                except (WorkerDied, WorkerTimeout) as error:
+                    said.seek(0)
+                    lines = said.read().decode(errors="replace").strip()[-2000:]
+                    raise WorkerNotStarted(f"a worker cannot start: {error}; it wrote:\n{lines or 'nothing'}") from error
         return self._process
 
     def _reply(self, limit_s: float | None = None) -> dict[str, Any]:
@@ -150,6 +164,8 @@ def serve(function: str, timeout_s: float) -> None:
     os.dup2(2, 1)  # what a library prints must not be taken for a result
     threading.Thread(target=_follow_parent, args=(os.getppid(),), daemon=True).start()
     callee = getattr(importlib.import_module(module), name)
+    for stream in (1, 2):  # the caller listens for as long as this can fail to start
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
     def send(message: dict[str, Any]) -> None:
         os.write(results, json.dumps(message).encode() + b"\n")
@@ -164,6 +180,8 @@ def serve(function: str, timeout_s: float) -> None:
         heartbeat()
         try:
             reply = {"result": callee(json.loads(line), heartbeat)}
+        except OSError as error:
+            reply = {"errno": error.errno or 0, "error": error.strerror or str(error)}
         except Exception as error:  # the boundary of the process: whatever it was, the caller decides
             reply = {"error": f"{type(error).__name__}: {error}"[:500]}
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -53,7 +53,6 @@ def _source(record: Any, folder: Path, where: str) -> Source:
     check_tier(tier, where)
     path = Path(os.path.expanduser(record["path"]))
     path = path if path.is_absolute() else folder / path
-    missing = not os.path.lexists(path)
     return Source(
         name=record["path"],
         group=record["path"],
@@ -62,6 +61,4 @@ def _source(record: Any, folder: Path, where: str) -> Source:
         text=str(record.get("text") or ""),
         tier=tier,
         embodiment=str(record.get("embodiment") or ""),
-        fault="missing_file" if missing else "",
-        fault_detail=where if missing else "",
     )

@@ -11,11 +11,15 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
+from corpora.clips.survey import listed
 from corpora.ingestion.pipeline import IngestRun, make_corpus
 from corpora.ingestion.settings import IngestSettings
 from corpora.sources.source import SourceDefaults
 from jobs.cli import parse
 from jobs.console import bar, print_ending
+
+UNDECIDED, NOTHING_KEPT = 3, 4
+"""Statuses of the command: much could not be looked at; no clip was kept."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class IngestConfig:
     engine: Literal["local", "ray"] = "local"
     """ray: over a cluster whose machines share the folders; the same bytes."""
     seed: int = 0
+    max_retry_share: float = 0.1
+    """Share of the sources; where more than it could not be looked at (missing, unreachable, a crash), the status is 3."""
 
 
 def run(config: IngestConfig) -> dict[str, Any]:
@@ -75,8 +81,8 @@ def table(summary: dict[str, Any]) -> Table:
     return result
 
 
-def main(argv: Sequence[str]) -> None:
-    """The job's command line."""
+def main(argv: Sequence[str]) -> int:
+    """The job's command line; 0, UNDECIDED or NOTHING_KEPT."""
     config = parse(IngestConfig, argv, job="ingest")
     summary = run(config)
     totals = (
@@ -85,3 +91,8 @@ def main(argv: Sequence[str]) -> None:
         f"{summary.get('video_hours_per_hour', 0):.1f} h of video an hour"
     )
     print_ending(table(summary), summary, config.out, totals)
+    if skipped := summary["files_skipped"]:
+        print(f"left out, for it is no video: {listed(skipped)}")
+    if sum(summary["retry"].values()) > config.max_retry_share * summary["sources"]:
+        return UNDECIDED
+    return 0 if summary["clips"] else NOTHING_KEPT

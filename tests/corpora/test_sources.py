@@ -82,7 +82,7 @@ def test_lists_carry_times_text_tier_and_embodiment(tmp_path):
     first, second, third = found(path, tier="neural", text="default")
     assert (first.span_s, first.text, first.tier, first.embodiment) == ((1.0, 2.5), "pour", "synthetic", "hand")
     assert (second.span_s, second.text, second.tier) == ((0.0, None), "default", "neural")
-    assert third.fault == "missing_file"
+    assert (third.fault, third.media.stamp) == ("", (0, 0))  # it may be there when its turn comes
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,158 @@
+"""Trouble of the machine is no verdict on a video: what could not be looked at is taken up again by the same command."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from corpora.clips.corpus import Corpus
+from corpora.ingestion.pipeline import IngestRun, make_corpus
+from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.stage import stage_source
+from corpora.ingestion.staged import clear_unfinished
+from corpora.ingestion.worker import IsolatedWorker, WorkerNotStarted
+from corpora.sources.source import File, Source, SourceDefaults
+from jobs import cli
+from tests.builders.videos import numbered_video
+
+SMALL = IngestSettings(size=32, clip_s=2.0, camera_gap_s=0.2)
+
+STAGE = """
+import os
+from pathlib import Path
+from corpora.ingestion.stage import stage_source
+
+def stage(task, heartbeat):
+    wish = Path(os.environ["GIZA_TEST_TROUBLE"]) / task["source"]["name"]
+    if wish.exists():
+        exec(wish.read_text())
+    return stage_source(task, heartbeat)
+"""
+
+
+@pytest.fixture
+def wishes(tmp_path, monkeypatch) -> Path:
+    """A folder of what is to go wrong, by the name of the source."""
+    (tmp_path / "troubled_stage.py").write_text(STAGE)
+    (tmp_path / "wishes").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("GIZA_TEST_TROUBLE", str(tmp_path / "wishes"))
+    return tmp_path / "wishes"
+
+
+def make(out: Path, *inputs: Path, **how) -> dict:
+    return make_corpus([str(path) for path in inputs], SMALL, SourceDefaults(), IngestRun(out, **how))
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and path.name != "timing.json"
+    }
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("in") / "v"
+    folder.mkdir()
+    for seed, name in enumerate("abc"):
+        numbered_video(folder / f"{name}.mp4", 20, seed=seed)
+    return folder
+
+
+def test_trouble_is_taken_up_again_and_ends_in_the_same_bytes(videos, tmp_path, wishes):
+    how = {"function": "troubled_stage:stage", "workers": 2}
+    make(tmp_path / "whole", videos, **how)
+    (wishes / "b.mp4").write_text("os.kill(os.getpid(), 9)")
+    (wishes / "c.mp4").write_text("raise MemoryError")
+    out = tmp_path / "c"
+    first = make(out, videos, **how)
+    assert (first["clips"], first["retry"]) == (1, {"failed": 1, "worker_died": 1})
+    assert {row.source: row.reason for row in Corpus(out).rows()} == {
+        "a.mp4": "",
+        "b.mp4": "worker_died",
+        "c.mp4": "failed",
+    }
+    again = make(out, videos, **how)  # still there
+    assert again["already_finished"] and again["retry"] == first["retry"]
+    for wish in wishes.iterdir():
+        wish.unlink()
+    mended = make(out, videos, **how)
+    assert (mended["clips"], mended["retry"], mended["sources_staged"]) == (3, {}, 2)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"path": "/nowhere/a.mp4"}, "missing_file"),
+        ({"path": "/proc/self/mem", "stamp": [0, 0]}, "unreachable"),  # it opens, and cannot be read
+        ({"path": "/proc"}, "unreachable"),
+        ({"stamp": [17, 4]}, "changed"),
+    ],
+)
+def test_what_the_machine_does_to_a_file_is_no_verdict(videos, tmp_path, change, reason):
+    source = {**Source("a.mp4", "a.mp4", File.at(videos / "a.mp4")).to_json(), **change}
+    clear_unfinished(tmp_path)
+    task = {"source": source, "settings": dataclasses.asdict(SMALL), "staging": str(tmp_path), "seed": 0}
+    assert stage_source(task, lambda: None)["retry"] == reason
+    assert not list(tmp_path.rglob("*.tar"))
+
+
+def test_a_list_whose_files_come_back(videos, tmp_path):
+    """As when a disk is not mounted for a moment: nothing is there when the list is read."""
+    lines = [json.dumps({"path": f"v/{name}.mp4"}) for name in "abc"]
+    (tmp_path / "list.jsonl").write_text("\n".join(lines))
+    first = make(tmp_path / "c", tmp_path / "list.jsonl")
+    assert (first["clips"], first["retry"]) == (0, {"missing_file": 3})
+    shutil.copytree(videos, tmp_path / "v")
+    assert make(tmp_path / "c", tmp_path / "list.jsonl")["clips"] == 3
+
+
+def test_without_its_staging_a_corpus_stays_as_it_is(videos, tmp_path):
+    """Which frees the disk, where what is missing will never come."""
+    (tmp_path / "list.jsonl").write_text('{"path": "gone.mp4"}\n' + json.dumps({"path": str(videos / "a.mp4")}))
+    make(tmp_path / "c", tmp_path / "list.jsonl")
+    shutil.rmtree(tmp_path / "c" / "staging")
+    assert make(tmp_path / "c", tmp_path / "list.jsonl")["already_finished"]
+
+
+def test_a_full_disk_stops_the_job(videos, tmp_path, wishes):
+    (wishes / "b.mp4").write_text(
+        "import corpora.ingestion.staged as s\n"
+        "def full(*_): raise OSError(28, 'No space left on device')\n"
+        "s.add_member = full"
+    )
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        make(tmp_path / "c", videos, function="troubled_stage:stage")
+    assert caught.value.errno == errno.ENOSPC
+    assert not (tmp_path / "c" / "ingest.json").exists()
+
+
+def test_a_worker_that_cannot_start_says_why(videos, tmp_path, monkeypatch):
+    (tmp_path / "no_stage.py").write_text("import a_library_that_is_not_there")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with (
+        IsolatedWorker("no_stage:stage", timeout_s=30) as worker,
+        pytest.raises(WorkerNotStarted, match="(?s)exit status 1.*No module named 'a_library_that_is_not_there'"),
+    ):
+        worker.call({})
+    with pytest.raises(OSError, match="a_library_that_is_not_there"):
+        make(tmp_path / "c", videos, function="no_stage:stage")
+
+
+def test_the_status_tells_of_much_trouble(videos, tmp_path, caplog):
+    os.symlink(tmp_path / "nowhere", tmp_path / "d.mp4")
+    flags = ["--size", "32", "--workers", "1", "--out"]
+    words = ["ingest", str(videos), str(tmp_path / "d.mp4")]
+    assert cli.main([*words, *flags, str(tmp_path / "c")]) == 3
+    assert "1 of 4 sources could not be looked at (1 missing_file)" in caplog.text
+    assert "the same command takes them up again" in caplog.text
+    assert cli.main([*words, "--max-retry-share", "0.3", *flags, str(tmp_path / "c")]) == 0
