@@ -74,5 +74,5 @@ def _counts(table: Mapping[str, Mapping[str, float]]) -> dict[str, Count]:
 
 
 def listed(counts: Mapping[str, int]) -> str:
-    """"6 static, 2 too_short", the commonest first."""
+    """ "6 static, 2 too_short", the commonest first."""
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -87,7 +87,9 @@ def _judge(source: Source, settings: IngestSettings, writer: StagedWriter, heart
     except OSError as error:
         if error.errno in NO_OUTPUT:
             raise
-        raise NotNow("missing_file" if isinstance(error, FileNotFoundError) else "unreachable", describe(error)) from error
+        raise NotNow(
+            "missing_file" if isinstance(error, FileNotFoundError) else "unreachable", describe(error)
+        ) from error
     return rows
 
 

@@ -122,7 +122,9 @@ class IsolatedWorker:
                 except (WorkerDied, WorkerTimeout) as error:
                     said.seek(0)
                     lines = said.read().decode(errors="replace").strip()[-2000:]
-                    raise WorkerNotStarted(f"a worker cannot start: {error}; it wrote:\n{lines or 'nothing'}") from error
+                    raise WorkerNotStarted(
+                        f"a worker cannot start: {error}; it wrote:\n{lines or 'nothing'}"
+                    ) from error
         return self._process
 
     def _reply(self, limit_s: float | None = None) -> dict[str, Any]:
