@@ -47,6 +47,8 @@ class ClipRow:
     decoder: str = ""
     """"decord" or "pyav"."""
     decoder_note: str = ""
+    """Why it was not decord. Video that a player shows otherwise than it is stored is named here: rotated, mirrored, pixels
+    that are not square, interlaced (and deinterlaced), PQ or HLG (and tone-mapped)."""
     codec: str = ""
     shot: int = 0
     """Index of the shot within the source."""

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from corpora.episodes.episode import Episodes
 from corpora.store.files import available_cores, stamp_of
 from corpora.store.frames import FrameFault, FrameTable, Progress, make_frame_table
-from corpora.video.decode import DecodingReport, decoded_frames, upright
+from corpora.video.decode import DecodingReport, decoded_frames
 from corpora.video.image import fit_square
 from corpora.video.probe import Unusable, VideoFacts, describe, probe
+from corpora.video.shown import Converter
 
 _TASK_ROWS = 2048
 """Rows after which a long file is handed to another thread."""
@@ -111,9 +112,9 @@ class VideoReader:
 def nearest_frames(
     path: Path, wanted_s: NDArray[np.float64], size: int, interval_s: float, report: DecodingReport
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
-    """Yields (indices into `wanted_s`, image uint8 [size, size, 3]): for each time (ascending, seconds from the file's
-    first frame) the nearest frame, of two equally near the later one; nothing where it is further away than one interval
-    of rows (`interval_s`) or frames, the longer.
+    """Yields (indices into `wanted_s`, image uint8 [size, size, 3]): for each time (ascending, seconds on the player's
+    clock) the nearest frame, of two equally near the later one; nothing where it is further away than one interval of rows
+    (`interval_s`) or frames, the longer.
 
     One pass from the keyframe before the first time; only frames that are wanted are converted. Raises Unusable where
     the file cannot be read.
@@ -121,6 +122,7 @@ def nearest_frames(
     facts = _probe(path, stamp_of(path))
     reach_s = max(interval_s, facts.interval_s) + 1e-3
     start_s, end_s = max(0.0, float(wanted_s[0]) - reach_s), float(wanted_s[-1]) + reach_s
+    convert = Converter(facts.showing)
     last: tuple[float, VideoFrame] | None = None
     done = 0
 
@@ -128,8 +130,7 @@ def nearest_frames(
         if last is not None and stop > done:
             near = done + np.flatnonzero(np.abs(wanted_s[done:stop] - last[0]) <= reach_s)
             if len(near):
-                rgb = upright(np.asarray(last[1].to_ndarray(format="rgb24"), np.uint8), facts.rotation)
-                yield near, fit_square(rgb, size, "stretch")
+                yield near, fit_square(convert(last[1]), size, "stretch")
 
     for t_s, frame in decoded_frames(path, facts, report=report, start_s=start_s, end_s=end_s):
         if last is not None:

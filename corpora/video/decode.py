@@ -1,6 +1,6 @@
 """Frames of video files by presentation time in seconds, decoded by PyAV.
 
-Times are those of a player: start offsets and edit lists do not matter; rotation metadata is applied.
+Times are those of a player: start offsets and edit lists do not matter. Images are as a player shows them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import av
 import av.error
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from corpora.video.clock import DisplayOrder, PacketClock
 from corpora.video.probe import Unusable, VideoFacts, describe, video_stream
+from corpora.video.shown import Converter, deinterlaced
 
 # A slice that does not decode is an error and not an image patched up from its neighbours.
 _OPTIONS = {"err_detect": "explode"}
@@ -61,8 +61,9 @@ class FrameSampler:
         return True
 
 
-def analysis_size(width: int, height: int, side: int) -> tuple[int, int]:
-    """(width, height) with a short side of `side`, or as they are where that would enlarge."""
+def analysis_size(facts: VideoFacts, side: int) -> tuple[int, int]:
+    """(width, height) of square pixels, not yet turned, with a short side of `side`, or less where that would enlarge."""
+    width, height = facts.width * facts.showing.pixel_aspect, facts.height
     scale = min(1.0, side / min(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
@@ -82,13 +83,10 @@ def read_frames(
     One pass, one frame in memory. After damage it goes on at the next keyframe, for what follows is patched together.
     Raises Unusable("unreadable") where the container does not open.
     """
-    width, height = analysis_size(facts.width, facts.height, side)
-    reformatter = VideoReformatter()
+    size, convert = analysis_size(facts, side), Converter(facts.showing)
     for t_s, frame in decoded_frames(path, facts, report=report, start_s=start_s, end_s=end_s):
-        if t_s < start_s - 1e-6 or not sampler.wants(t_s):
-            continue
-        small = reformatter.reformat(frame, width, height, "rgb24", interpolation=Interpolation.AREA)
-        yield t_s, upright(np.asarray(small.to_ndarray(), np.uint8), facts.rotation)
+        if t_s >= start_s - 1e-6 and sampler.wants(t_s):
+            yield t_s, convert(frame, size)
 
 
 def decoded_frames(
@@ -99,7 +97,8 @@ def decoded_frames(
     start_s: float = 0.0,
     end_s: float = math.inf,
 ) -> Iterator[tuple[float, VideoFrame]]:
-    """Yields (presentation time, frame) from the last keyframe before `start_s` on, strictly ascending in time."""
+    """Yields (presentation time, frame) from the last keyframe before `start_s` on, strictly ascending in time; frames are
+    deinterlaced, and otherwise as stored."""
     try:
         container = av.open(os.fspath(path), options=_OPTIONS)
     except (av.error.FFmpegError, OSError) as error:
@@ -109,7 +108,8 @@ def decoded_frames(
         stream.codec_context.options = _OPTIONS
         first_s = float(facts.times[0])
         last = -math.inf
-        for stamp, frame in _from(container, stream, facts, start_s, report):
+        before_s = facts.interval_s if facts.showing.interlaced else 0.0  # fields are filled in from both neighbours
+        for stamp, frame in deinterlaced(_from(container, stream, facts, start_s - before_s, report)):
             next_s = first_s if last < first_s else last + (facts.interval_s or 1 / 25)
             t_s = next_s if stamp is None else stamp - facts.zero_s
             if t_s < first_s - 1e-4:
@@ -194,8 +194,3 @@ def _tolerant(
                 report.lost += 1
             else:
                 yield None if stamp is None else stamp * base, frame
-
-
-def upright(rgb: NDArray[np.uint8], rotation: int) -> NDArray[np.uint8]:
-    """`rgb` turned counter-clockwise by 0, 90, 180 or 270 degrees."""
-    return np.ascontiguousarray(np.rot90(rgb, rotation // 90)) if rotation else rgb

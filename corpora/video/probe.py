@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from corpora.video.clock import PacketClock
+from corpora.video.shown import Showing, showing_of
 
 av.logging.set_level(av.logging.PANIC)  # damage is reported in the manifest, not on the terminal
 
@@ -42,10 +43,9 @@ class VideoFacts:
     codec: str
     bits: int
     width: int
-    """As stored; `rotation` is applied later."""
+    """As stored, before it is `showing`'s."""
     height: int
-    rotation: int
-    """0, 90, 180 or 270 degrees, counter-clockwise."""
+    showing: Showing
     zero_s: float
     """The container's time of the player's zero: of the first frame shown, or of the sound where that begins earlier."""
     times: NDArray[np.float64]
@@ -85,8 +85,8 @@ class VideoFacts:
 
     @property
     def shown_size(self) -> tuple[int, int]:
-        """(width, height) after rotation."""
-        return (self.height, self.width) if self.rotation in (90, 270) else (self.width, self.height)
+        """(width, height) as a player shows it."""
+        return self.showing.size(self.width, self.height)
 
 
 def probe(path: str | os.PathLike[str]) -> VideoFacts:
@@ -199,7 +199,7 @@ def _facts(container: InputContainer, stream: VideoStream, found: _Scan) -> Vide
         bits=max((part.bits for part in context.format.components), default=8) if context.format else 8,
         width=context.width,
         height=context.height,
-        rotation=0 if found.frame is None else int(round(found.frame.rotation / 90) * 90) % 360,
+        showing=showing_of(stream, found.frame),
         zero_s=zero_s,
         times=times,
         times_exact=in_decoding_order or bool(presented.all()),

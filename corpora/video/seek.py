@@ -47,14 +47,14 @@ class Disagreement(Exception):
 
 def unsuited(facts: VideoFacts, choice: str, start_s: float, end_s: float) -> str:
     """Why decord is not even tried; an empty string where it is. `choice`: "auto", "pyav" or "decord"."""
+    if facts.showing.words:  # first: the manifest names it, whoever decodes
+        return f"decord is not used for video that is {facts.showing.words}"
     if choice == "pyav":
         return "as asked"
     if facts.codec not in CHECKED_CODECS:
         return f"decord is not used for {facts.codec}"
     if facts.bits > 8:
         return f"decord is not used for {facts.bits} bits"
-    if facts.rotation:
-        return "decord is not used for rotated video"
     if not facts.seekable or not facts.constant_rate:
         return "decord is not used for a variable frame rate"
     if facts.missing_s > 0:
@@ -74,7 +74,7 @@ def read_with_decord(
         reader, error_type = _open(path)
         _compare_times(reader, facts)
         expected = _reference(path, facts)
-        size = analysis_size(facts.width, facts.height, side)
+        size = analysis_size(facts, side)
         skipped = 0
         for index, t_s in enumerate(facts.times):
             time_s = float(t_s)

@@ -135,12 +135,15 @@ def without_frames(path: Path) -> Path:
 
 def turn_clockwise(path: Path, quarter_turns: int) -> Path:
     """Writes the display matrix that phones write, into an mp4 or mov."""
+    cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarter_turns % 4]
+    return display_as(path, (cosine, sine, -sine, cosine))
+
+
+def display_as(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """Writes the display matrix [a, b, c, d] into an mp4 or mov: (x, y) is shown at (a x + c y, b x + d y)."""
     data = bytearray(path.read_bytes())
     place = data.index(b"tkhd") + 4 + 40
-    cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarter_turns % 4]
-    one = 1 << 16
-    data[place : place + 36] = struct.pack(
-        ">9i", cosine * one, sine * one, 0, -sine * one, cosine * one, 0, 0, 0, 1 << 30
-    )
+    a, b, c, d = (number << 16 for number in matrix)
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path

@@ -225,7 +225,7 @@ def test_decord_is_not_asked_where_it_is_known_to_fail(tmp_path):
         "decord is not used for 10 bits": numbered_video(
             tmp_path / "t.mp4", 8, codec="libx265", pixel_format="yuv420p10le"
         ),
-        "decord is not used for rotated video": turn_clockwise(numbered_video(tmp_path / "r.mp4", 8), 1),
+        "decord is not used for video that is rotated": turn_clockwise(numbered_video(tmp_path / "r.mp4", 8), 1),
     }
     for why, path in videos.items():
         assert unsuited(probe(path), "auto", 0.0, float("inf")) == why
