@@ -225,7 +225,10 @@ def _windows(
     timed = ((t_s - source.origin_s, rgb) for t_s, rgb in _beating(frames, heartbeat))
     known_s = facts.duration_s if facts.times_exact else math.inf
     end_s = min(source.end_s, known_s)
-    shots = label_shots(timed, settings.shots, [t_s - source.origin_s for t_s in facts.breaks])
+    searched = settings.shots
+    if source.selector and not searched.episodes:  # an episode of a robot dataset
+        searched = dataclasses.replace(searched, change=math.inf)
+    shots = label_shots(timed, searched, [t_s - source.origin_s for t_s in facts.breaks])
     return cut_windows(shots, settings, end_s - source.origin_s)
 
 

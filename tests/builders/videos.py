@@ -61,6 +61,7 @@ def write_video(
     audio: bool = False,
     start_s: float = 0.0,
     gop: int = 12,
+    bit_rate: int = 0,
 ) -> Path:
     """Writes `frames` shown at `times` (seconds; default: at `fps`), shifted by `start_s`."""
     rate = Fraction(fps).limit_denominator(1001)
@@ -76,6 +77,8 @@ def write_video(
         else:
             base = 1 / rate
         stream.codec_context.gop_size = gop
+        if bit_rate:
+            stream.bit_rate = bit_rate
         quiet = {
             "libx265": {"x265-params": "log-level=none"},
             "libsvtav1": {"preset": "10"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from corpora.clips.manifest import ClipRow
 from corpora.ingestion.pipeline import IngestRun, make_corpus
 from corpora.ingestion.settings import IngestSettings
 from corpora.sources.source import SourceDefaults
+from corpora.video.shots import ShotSettings
 from tests.builders.datasets import lerobot_v2
 from tests.builders.videos import audio_only, numbered_frame, numbered_video, textured, without_frames, write_video
 
@@ -164,6 +166,17 @@ def test_a_dataset_with_a_broken_episode_keeps_the_others(tmp_path):
     for row in rows:
         assert ("no ground truth" in row.detail) == row.group.endswith("1")
     assert len(Corpus(tmp_path / "c").truth()) == sum(row.group.endswith("0") for row in rows)
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_episodes_of_robot_datasets_are_searched_for_cuts_only_if_asked(tmp_path, searched):
+    root = lerobot_v2(tmp_path / "arm")
+    video = next(root.glob("videos/**/*head*/episode_000001.mp4"))
+    write_video(video, [numbered_frame(i, seed=9 if i < 22 else 4) for i in range(45)])
+    settings = dataclasses.replace(SMALL, shots=ShotSettings(episodes=searched))
+    make_corpus([str(root)], settings, SourceDefaults(), IngestRun(tmp_path / "c"))
+    shots = {row.shot for row in Corpus(tmp_path / "c").rows() if row.source.endswith("head")}
+    assert shots == ({0, 1} if searched else {0})
 
 
 def broken_copies(good: list[bytes], count: int, folder: Path, seed: int) -> int:

@@ -12,9 +12,11 @@ import pytest
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.windows import cut_windows
 from corpora.store.decode import decode
+from corpora.video.decode import DecodingReport, FrameSampler, read_frames
+from corpora.video.probe import probe
 from corpora.video.quality import QualityMeter, QualitySettings
 from corpora.video.shots import ShotSettings, label_shots
-from tests.builders.videos import numbered_frame, textured
+from tests.builders.videos import numbered_frame, textured, write_video
 
 SETTINGS = IngestSettings(size=32, clip_s=1.0, camera_gap_s=0.2)
 
@@ -41,6 +43,66 @@ def test_a_turning_head_is_no_cut():
     speed = np.convolve(rng.uniform(0, 40, 60), np.ones(8) / 8, "same")
     places = np.clip(np.cumsum(speed), 0, 1000).astype(int)
     assert set(shots_of([wide[:, x : x + 200] for x in places])) == {0}
+
+
+def scene(seed: int, width: int, height: int) -> np.ndarray:
+    """uint8 [height, width, 3] of large and small parts, hardly coloured."""
+    image = np.full((height, width, 3), 128, np.float32)
+    for size, contrast in ((2, 20), (6, 25), (20, 35)):
+        noise = np.random.default_rng(seed + size).normal(0, 1, (height, width, 3)).astype(np.float32)
+        soft = cv2.GaussianBlur(noise, (0, 0), size)
+        image += contrast * soft / soft.std()
+    grey = image.mean(axis=2, keepdims=True)
+    return np.clip(grey + 0.1 * (image - grey), 0, 255).astype(np.uint8)
+
+
+def walk(seed: int, count: int) -> list[np.ndarray]:
+    """A camera that moves slowly over `scene`, with a sensor's noise."""
+    wide = scene(seed, 400, 136)
+    places = [(20 + index, int(20 + 15 * np.sin(index / 9))) for index in range(count)]
+    return [noisy(wide[y : y + 96, x : x + 160], index) for index, (x, y) in enumerate(places)]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "bit_rate"),
+    [
+        ("webm", "libvpx", 10_000),
+        ("webm", "libvpx-vp9", 10_000),
+        ("avi", "mpeg4", 10_000),
+        ("mp4", "libx264", 10_000),
+        ("mp4", "libx265", 10_000),
+        ("avi", "mpeg2video", 10_000),
+        ("mp4", "libsvtav1", 20_000),
+    ],
+)
+def test_keyframes_of_a_low_bit_rate_are_no_cuts_and_cuts_are_found(tmp_path, suffix, codec, bit_rate):
+    for frames, cuts in ((walk(30, 70), 0), (walk(30, 35) + walk(80, 35), 1)):
+        path = tmp_path / f"{cuts}.{suffix}"
+        write_video(path, frames, codec=codec, fps=25, gop=32, bit_rate=bit_rate)
+        facts = probe(path)
+        read = read_frames(path, facts, side=96, sampler=FrameSampler(facts, 50.0), report=DecodingReport())
+        shots = [shot for shot, _, _ in label_shots(read, ShotSettings())]
+        assert shots == [0] * 70 if not cuts else [0] * 35 + [1] * 35
+
+
+@pytest.mark.parametrize("period", [2, 3, 5])
+def test_repeated_frames_make_no_cuts_and_hide_none(period):
+    """Video that is stored at a higher rate than it was recorded; the camera moves by fits and starts."""
+    noise = np.random.default_rng(0).normal(0, 1, (96, 2600, 3)).astype(np.float32)
+    soft = cv2.GaussianBlur(noise, (0, 0), 40)
+    wide = np.clip(110 + 45 * soft / soft.std(), 0, 255).astype(np.uint8)
+    other = 255 - textured(200, 96, 1) // 4
+    steps = np.where(np.arange(70) % 9 == 4, 45, 18)
+    frames = [wide[:, place : place + 200] for place in np.cumsum(steps)]
+    repeated = [frames[index - (index % period == period - 1)] for index in range(70)]
+    assert shots_of(repeated) == [0] * 70
+    assert shots_of(repeated[:30] + [other] * 30) == [0] * 30 + [1] * 30
+
+
+def test_a_flash_is_no_cut():
+    frames = walk(30, 30)
+    frames[15] = np.clip(frames[15].astype(int) + 60, 0, 255).astype(np.uint8)
+    assert shots_of(frames) == [0] * 30
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 6, 9])
