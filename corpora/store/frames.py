@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 _META = "table.json"
 _IMAGES = "pictures.u8"
 _VALID = "valid.npy"
-_FORMAT = 1
+_FORMAT = 2
 """Raised when the same identity would give other images."""
 
 
