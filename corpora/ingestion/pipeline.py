@@ -29,7 +29,7 @@ from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.staged import clear_unfinished, is_staged, staged_path
 from corpora.sources.discover import expand_inputs, find_sources
 from corpora.sources.source import Source, SourceDefaults, check_tier
-from corpora.store.files import available_cores, read_json, write_json, written_whole
+from corpora.store.files import as_utf8, available_cores, read_json, write_json, written_whole
 from corpora.store.provenance import provenance
 from corpora.store.run import Run
 
@@ -121,7 +121,7 @@ def _make_corpus(
     out = run.out.expanduser().absolute()
     config = {
         "format": FORMAT,
-        "inputs": [str(path) for path in paths],
+        "inputs": [as_utf8(str(path)) for path in paths],
         "settings": dataclasses.asdict(settings),
         "defaults": {**dataclasses.asdict(defaults), "cameras": list(defaults.cameras)},
         "seed": run.seed,

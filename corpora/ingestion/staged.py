@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from corpora.clips.manifest import ClipRow
 from corpora.clips.shards import add_member, open_for_writing
 from corpora.sources.source import Source
-from corpora.store.files import put_in_place
+from corpora.store.files import as_utf8, put_in_place
 
 ROWS = "rows.jsonl"
 DONE = "done"
@@ -87,7 +87,7 @@ def fault_row(source: Source, reason: str, detail: str) -> ClipRow:
         embodiment=source.embodiment,
         text=source.text,
         reason=reason,
-        detail=detail,
+        detail=as_utf8(detail),
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import corpora.sources
 from corpora.sources.source import KINDS, File, Source, SourceDefaults, SourceKind
+from corpora.store.files import as_utf8
 
 GLOB_CHARACTERS = frozenset("*?[")
 
@@ -30,14 +31,18 @@ def find_sources(
     output). Raises FileNotFoundError for an input that does not exist and ValueError for a list that cannot be read.
     """
     paths = expand_inputs(inputs)
-    labels = _labels(paths)
-    for path, label in zip(paths, labels, strict=True):
-        for source in _one_input(path, label, defaults, skipped, exclude):
+    kinds = [_kind_of(path, named=True) for path in paths]
+    names = _Names([path if kind is None else kind.root(path) for path, kind in zip(paths, kinds, strict=True)])
+    for path, kind in zip(paths, kinds, strict=True):
+        for source in _one_input(path, kind, names, defaults, skipped, exclude):
             yield replace(
                 source,
+                name=as_utf8(source.name),
+                group=as_utf8(source.group),
                 tier=source.tier or defaults.tier or "human",
-                embodiment=source.embodiment or defaults.embodiment,
-                text=source.text or defaults.text,
+                embodiment=as_utf8(source.embodiment or defaults.embodiment),
+                text=as_utf8(source.text or defaults.text),
+                fault_detail=as_utf8(source.fault_detail),
             )
 
 
@@ -69,50 +74,113 @@ def _kind_of(path: Path, *, named: bool) -> SourceKind | None:
     return next((kind for kind in KINDS if (named or not kind.only_named) and kind.recognises(path)), None)
 
 
-def _labels(paths: Sequence[Path]) -> list[str]:
-    """A prefix for the names from each folder: none for a single one, else the shortest tails that differ."""
-    folders = [path for path in paths if path.is_dir() and _kind_of(path, named=True) is None]
-    if len(folders) < 2:
-        return [""] * len(paths)
-    depth = 1
-    while len({path.parts[-depth:] for path in folders}) < len(folders):
-        depth += 1
-    return ["/".join(path.parts[-depth:]) if path in folders else "" for path in paths]
+class _Names:
+    """What each path below the inputs is called: no two videos alike, and one video always the same, whichever of the
+    inputs it was found by. That is its path below the input, after as much of the input's own path as tells the inputs
+    apart."""
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._roots = [root for root in dict.fromkeys(roots) if not set(root.parents) & set(roots)]
+        self._depth = 1
+        while len({root.parts[-self._depth :] for root in self._roots}) < len(self._roots):
+            self._depth += 1
+
+    def of(self, path: Path) -> str:
+        root = next(root for root in self._roots if path == root or root in path.parents)
+        below = path.relative_to(root).parts
+        alone = len(self._roots) == 1 and (below or root.is_dir())
+        return "/".join((*(() if alone else root.parts[-self._depth :]), *below)).replace("//", "/")
 
 
 def _one_input(
-    path: Path, label: str, defaults: SourceDefaults, skipped: Counter[str], exclude: Path | None
+    path: Path,
+    kind: SourceKind | None,
+    names: _Names,
+    defaults: SourceDefaults,
+    skipped: Counter[str],
+    exclude: Path | None,
 ) -> Iterator[Source]:
     if path == exclude:
         return
-    kind = _kind_of(path, named=True)
     if kind is not None:
-        yield from kind.sources(path, path.name, defaults)
+        yield from kind.sources(path, names.of(path) or path.name, defaults)
     elif path.is_dir():
-        yield from _folder(path, label, defaults, skipped, exclude)
+        yield from _folder(path, names, defaults, skipped, exclude)
     else:  # whoever names a file takes it for a video
-        yield Source(name=path.name, group=path.name, media=File.at(path))
+        name = names.of(path)
+        yield Source(name=name, group=name, media=File.at(path))
 
 
 def _folder(
-    root: Path, label: str, defaults: SourceDefaults, skipped: Counter[str], exclude: Path | None
+    root: Path, names: _Names, defaults: SourceDefaults, skipped: Counter[str], exclude: Path | None
 ) -> Iterator[Source]:
-    def name_of(path: Path) -> str:
-        return "/".join(part for part in (label, path.relative_to(root).as_posix()) if part)
-
-    for folder, subfolders, files in os.walk(root):
+    """Links to folders are followed, and each folder is read once."""
+    refused: list[OSError] = []
+    seen = {_identity(root)}
+    for folder, subfolders, files in os.walk(root, onerror=refused.append, followlinks=True):
+        yield from _faults(refused, names)
         here = Path(folder)
         kind = _kind_of(here, named=False) if here not in (root, exclude) else None
         if here == exclude or kind is not None:
             subfolders.clear()
         if kind is not None:
-            yield from kind.sources(here, name_of(here), defaults)
+            yield from kind.sources(here, names.of(here), defaults)
         if here == exclude or kind is not None:
             continue
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = sorted(_worth_reading(here, subfolders, seen, skipped))
         for file in sorted(files):
             kind = _kind_of(here / file, named=False)
             if kind is not None:
-                yield from kind.sources(here / file, name_of(here / file), defaults)
+                yield from kind.sources(here / file, names.of(here / file), defaults)
             else:
-                skipped[Path(file).suffix.lower() or "(none)"] += 1
+                skipped[as_utf8(Path(file).suffix.lower()) or "(none)"] += 1
+    yield from _faults(refused, names)
+
+
+def _faults(refused: list[OSError], names: _Names) -> Iterator[Source]:
+    """Of folders that cannot be read."""
+    while refused:
+        error = refused.pop(0)
+        path = Path(error.filename)
+        name = names.of(path) or path.name
+        detail = f"{type(error).__name__}: {error.strerror}"
+        yield Source(name=name, group=name, media=File.at(path), fault="unreadable_folder", fault_detail=detail)
+
+
+def _worth_reading(
+    here: Path, subfolders: Sequence[str], seen: set[tuple[int, int] | None], skipped: Counter[str]
+) -> Iterator[str]:
+    """Not what is hidden, nor what was read under another name."""
+    left_out = _repeated_by_hub(here, subfolders)
+    for name in sorted(subfolders):
+        identity = _identity(here / name)
+        if name in left_out:
+            skipped["(repeated in a hub cache)"] += 1
+        elif name.startswith("."):
+            skipped["(hidden folder)"] += 1
+        elif identity is not None and identity in seen:
+            skipped["(folder already read)"] += 1
+        else:
+            seen.add(identity)
+            yield name
+
+
+def _repeated_by_hub(here: Path, subfolders: Sequence[str]) -> set[str]:
+    """In a cache of the Hugging Face hub files lie in `blobs`, without names; `snapshots` link to them, one folder for each
+    revision, and `refs/main` says which is current."""
+    if {"blobs", "snapshots"} <= set(subfolders):
+        return {"blobs", "refs"}
+    current = here.parent / "refs" / "main"
+    if here.name == "snapshots" and (here.parent / "blobs").is_dir() and current.is_file():
+        revision = current.read_text("utf-8", errors="replace").strip()
+        return set(subfolders) - {revision} if revision in subfolders else set()
+    return set()
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """(device, inode), where it can be asked for."""
+    try:
+        facts = folder.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino

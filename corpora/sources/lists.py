@@ -23,6 +23,10 @@ class Lists(SourceKind):
     def recognises(self, path: Path) -> bool:
         return path.suffix.lower() == ".jsonl" and not os.path.isdir(path)
 
+    def root(self, path: Path) -> Path:
+        """Its videos are named as if their folder were the input."""
+        return path.parent
+
     def sources(self, path: Path, name: str, defaults: SourceDefaults) -> Iterator[Source]:
         """Raises ValueError for a line that is wrong, with its number."""
         with path.open(encoding="utf-8") as lines:
@@ -34,10 +38,11 @@ class Lists(SourceKind):
                     record = json.loads(line)
                 except json.JSONDecodeError as error:
                     raise ValueError(f"{where}: not JSON ({error}); write one object a line") from error
-                yield _source(record, path.parent, where)
+                yield _source(record, path.parent, name.rpartition("/")[0], where)
 
 
-def _source(record: Any, folder: Path, where: str) -> Source:
+def _source(record: Any, folder: Path, prefix: str, where: str) -> Source:
+    """`prefix`: what the names of videos in `folder` begin with."""
     if not isinstance(record, dict) or not isinstance(record.get("path"), str):
         raise ValueError(f'{where}: {str(record)[:80]} has no "path"; write {{"path": "video.mp4", ...}}')
     unknown = set(record) - _FIELDS
@@ -51,11 +56,11 @@ def _source(record: Any, folder: Path, where: str) -> Source:
         raise ValueError(f"{where}: end {end} is not after start {start or 0}; give both in seconds")
     tier = str(record.get("tier") or "")
     check_tier(tier, where)
-    path = Path(os.path.expanduser(record["path"]))
-    path = path if path.is_absolute() else folder / path
+    path = Path(os.path.abspath(folder / os.path.expanduser(record["path"])))
+    name = "/".join((*filter(None, [prefix]), *path.relative_to(folder).parts)) if folder in path.parents else str(path)
     return Source(
-        name=record["path"],
-        group=record["path"],
+        name=name,
+        group=name,
         media=File.at(path),
         span_s=(float(start or 0.0), None if end is None else float(end)),
         text=str(record.get("text") or ""),

@@ -188,6 +188,10 @@ class SourceKind(ABC):
     def recognises(self, path: Path) -> bool:
         """Whether this file or folder is of this kind."""
 
+    def root(self, path: Path) -> Path:
+        """What the names of its videos begin with; by default those of a file or folder begin with its own name."""
+        return path
+
     @abstractmethod
     def sources(self, path: Path, name: str, defaults: SourceDefaults) -> Iterator[Source]:
         """Its videos, in an order that is always the same. `name`: of the input, to begin their names and groups with, so

@@ -51,10 +51,15 @@ def _to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def as_utf8(text: str) -> str:
+    """`text`, with half characters, as file names of another encoding leave them, written as escapes ("caf\\udce9")."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def write_text(path: Path, text: str) -> None:
-    """UTF-8, whole. Half a character, as a file name of another encoding leaves it, is written as an escape."""
+    """UTF-8, whole, as `as_utf8` has it."""
     with written_whole(path) as temporary:
-        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
+        temporary.write_bytes(as_utf8(text).encode())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -125,7 +125,7 @@ def _open(path: str | os.PathLike[str]) -> tuple[Any, type[Exception]]:
     decord.logging.set_level(decord.logging.ERROR)
     try:
         return decord.VideoReader(os.fspath(path), num_threads=1), decord.DECORDError
-    except (decord.DECORDError, RuntimeError) as error:
+    except (decord.DECORDError, RuntimeError, UnicodeEncodeError) as error:  # names that are no UTF-8 it cannot take
         raise Disagreement(f"decord does not open it: {_line(error)}") from error
 
 

@@ -45,7 +45,7 @@ def folder(tmp_path):
 def test_folders_are_walked_in_order_and_other_files_counted(folder):
     skipped: Counter[str] = Counter()
     assert [source.name for source in found(folder, skipped=skipped)] == ["a.GIF", "z.mp4", "b/c.mkv", "b/nameless"]
-    assert skipped == {".txt": 1, ".json": 1, ".mp4": 1, ".ts": 1}
+    assert skipped == {".txt": 1, ".json": 1, ".mp4": 1, ".ts": 1, "(hidden folder)": 1}
 
 
 def test_globs_home_and_repeats(folder, monkeypatch):
@@ -61,6 +61,68 @@ def test_names_from_several_folders_tell_them_apart(tmp_path):
         (tmp_path / place / "a.mp4").write_bytes(b"")
     inputs = [tmp_path / "one/videos", tmp_path / "two/videos", tmp_path / "three"]
     assert names(*inputs) == ["one/videos/a.mp4", "two/videos/a.mp4", f"{tmp_path.name}/three/a.mp4"]
+
+
+def touched(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("files", "inputs", "expected"),
+    [
+        (["1/cam.mp4", "2/cam.mp4"], ["*/cam.mp4"], ["1/cam.mp4", "2/cam.mp4"]),
+        (["1/cam.mp4", "2/deep/cam.mp4"], ["1", "2/deep/cam.mp4"], ["1/cam.mp4", "cam.mp4"]),
+        (["a/b.mp4", "b/b.mp4"], ["a/b.mp4", "b"], ["b.mp4", "b/b.mp4"]),
+        (["a/b.mp4", "a/c/d.mp4"], ["a", "a/c", "a/b.mp4"], ["b.mp4", "c/d.mp4", "c/d.mp4", "b.mp4"]),
+        (["1/list/a.mp4", "2/list/a.mp4"], ["1/list", "2/list.jsonl"], ["list/a.mp4", "2/list/a.mp4"]),
+    ],
+)
+def test_no_two_videos_share_a_name_and_no_video_has_two(tmp_path, files, inputs, expected):
+    """Names are what groups are made of, and groups what is held out."""
+    touched(*(tmp_path / file for file in files))
+    (tmp_path / "2").mkdir(exist_ok=True)
+    (tmp_path / "2/list.jsonl").write_text('{"path": "./list/../list/a.mp4"}')
+    made = found(*(tmp_path / each for each in inputs))
+    assert [source.name for source in made] == expected
+    assert [source.group for source in made] == expected
+    assert len({source.name for source in made}) == len({source.media.path for source in made})
+
+
+def test_tars_and_datasets_of_one_name_have_groups_of_their_own(tmp_path):
+    video = numbered_video(tmp_path / "v.mp4", 3).read_bytes()
+    for place in "ab":
+        lerobot_v2(tmp_path / place / "arm")
+        webdataset(tmp_path / place / "00000.tar", {"0.mp4": video})
+    assert {source.group for source in found(tmp_path / "*/00000.tar")} == {"a/00000.tar/0", "b/00000.tar/0"}
+    groups = {source.group for source in found(tmp_path / "a/arm", tmp_path / "b/arm")}
+    assert groups == {f"{place}/arm/episode_{number:06d}" for place in "ab" for number in (0, 1)}
+
+
+def test_one_video_of_two_lists_has_one_group(tmp_path):
+    """However its path is written; what lies elsewhere is named by its whole path."""
+    touched(tmp_path / "videos" / "a.mp4", tmp_path / "else" / "a.mp4")
+    paths = {"one": "a.mp4", "two": str(tmp_path / "videos" / "a.mp4"), "three": "../else/a.mp4"}
+    for name, path in paths.items():
+        (tmp_path / "videos" / f"{name}.jsonl").write_text(json.dumps({"path": path}))
+    lists = [tmp_path / "videos" / f"{name}.jsonl" for name in paths]
+    assert names(*lists) == ["a.mp4", "a.mp4", str(tmp_path / "else" / "a.mp4")]
+    assert names(*lists, tmp_path / "else")[:2] == ["videos/a.mp4", "videos/a.mp4"]
+
+
+def test_a_name_that_is_no_utf8_is_escaped_and_its_bytes_opened(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(folder)
+    video = numbered_video(tmp_path / "v.mp4", 3)
+    video.rename(os.fsdecode(folder + b"/\xff.mp4"))
+    Path(os.fsdecode(folder + b"/notes.\xfe")).write_text("no video")
+    skipped: Counter[str] = Counter()
+    (source,) = found(tmp_path, skipped=skipped)
+    assert (source.name, source.group, skipped) == ("caf\\udce9/\\udcff.mp4",) * 2 + ({".\\udcfe": 1},)
+    with source.media.opened(tmp_path) as path:
+        assert path.read_bytes()
+    assert Source.from_json(json.loads(json.dumps(source.to_json()))) == source
 
 
 @pytest.mark.parametrize("text", ["absent.mp4", "absent/*.mp4"])
@@ -231,3 +293,49 @@ def test_what_cannot_be_looked_into_stops_nothing(tmp_path):
     (folder / "a.mp4").write_bytes(b"")
     (source,) = found(tmp_path)
     assert source.name.endswith("/a.mp4")
+
+
+def test_links_to_folders_are_followed_once_and_what_is_left_out_is_counted(tmp_path):
+    """A link back to where one is, one to a folder outside, another to the same, and one to a folder that comes later."""
+    touched(tmp_path / "in/real/a.mp4", tmp_path / "out/b.mp4", tmp_path / "in/z/c.mp4")
+    for link, target in {"in/real/up": "in", "in/d": "out", "in/e": "out", "in/f": "in/z"}.items():
+        os.symlink(tmp_path / target, tmp_path / link)
+    skipped: Counter[str] = Counter()
+    assert [source.name for source in found(tmp_path / "in", skipped=skipped)] == ["d/b.mp4", "f/c.mp4", "real/a.mp4"]
+    assert skipped == {"(folder already read)": 3}  # in/e, in/real/up and in/z
+
+
+def test_a_folder_that_cannot_be_read_is_a_row(tmp_path, monkeypatch):
+    touched(tmp_path / "a/b.mp4", tmp_path / "c/d.mp4")
+    scandir = os.scandir
+
+    def refused(path: str):
+        if str(path).endswith("/a"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    bad, good = found(tmp_path)
+    assert (bad.name, bad.fault, bad.fault_detail) == ("a", "unreadable_folder", "PermissionError: Permission denied")
+    assert good.name == "c/d.mp4"
+
+
+def test_of_a_hub_cache_the_current_snapshot_alone_is_read(tmp_path):
+    """Its blobs are the same files without names; an older revision holds the same videos again."""
+    hub = tmp_path / "hub" / "datasets--lab--arm"
+    whole = lerobot_v2(tmp_path / "arm")
+    for number, path in enumerate(path for path in sorted(whole.rglob("*")) if path.is_file()):
+        touched(hub / "blobs" / f"{number:040x}")
+        path.rename(hub / "blobs" / f"{number:040x}")
+        for revision in ("old", "new"):
+            link = hub / "snapshots" / revision / path.relative_to(whole)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.symlink(os.path.relpath(hub / "blobs" / f"{number:040x}", link.parent), link)
+    (hub / "refs").mkdir()
+    (hub / "refs" / "main").write_text("new")
+    made = found(tmp_path / "hub")
+    prefix = "datasets--lab--arm/snapshots/new"
+    assert {source.group for source in made} == {f"{prefix}/episode_{number:06d}" for number in (0, 1)}
+    assert all(source.text and source.truth for source in made)
+    (hub / "refs" / "main").unlink()
+    assert len(found(tmp_path / "hub")) == 2 * len(made)
