@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 REMEDIES = {
-    "too_short": "lower --min-clip-s; where video is stored at a higher rate than it was recorded at, give --fps",
+    "too_short": "lower --min-clip-s",
     "too_small": "lower --quality.min-side",
     "too_dark": "lower --quality.min-luma",
     "blurred": "lower --quality.min-blur",

@@ -81,7 +81,9 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
 
     training = with_budget(config.training, config.steps, config.minutes)
     corpus = Corpus(config.corpus)
-    size, stored = config.model.pair.image_size, corpus.clips[0].size if corpus.clips else 0
+    if not corpus.clips:
+        raise ValueError(f"corpus '{config.corpus}': {corpus.survey().nothing_kept}")
+    size, stored = config.model.pair.image_size, corpus.clips[0].size
     if config.model.pixels and size > stored:
         raise ValueError(
             f"model.pair.image_size {size} is larger than the corpus' {stored} px: ingest again with --size {size}, or "

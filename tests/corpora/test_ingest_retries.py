@@ -1,4 +1,4 @@
-"""Trouble of the machine is no verdict on a video: what could not be looked at is taken up again by the same command."""
+"""How an ingest ends: what could not be looked at is taken up again by the same command, and a corpus of nothing is said."""
 
 from __future__ import annotations
 
@@ -156,3 +156,11 @@ def test_the_status_tells_of_much_trouble(videos, tmp_path, caplog):
     assert "1 of 4 sources could not be looked at (1 missing_file)" in caplog.text
     assert "the same command takes them up again" in caplog.text
     assert cli.main([*words, "--max-retry-share", "0.3", *flags, str(tmp_path / "c")]) == 0
+
+
+def test_where_nothing_is_kept_it_is_said_with_the_remedy(videos, tmp_path, caplog, capsys):
+    out = str(tmp_path / "c")
+    assert cli.main(["ingest", str(videos), "--size", "32", "--min-clip-s", "5", "--workers", "1", "--out", out]) == 4
+    assert "no clips were kept: 3 too_short; lower --min-clip-s" in caplog.text
+    assert cli.main(["train-lam", "--corpus", out, "--recipe", "debug", "--out", str(tmp_path / "lam")]) == 2
+    assert "no clips were kept: 3 too_short; lower --min-clip-s" in capsys.readouterr().err
