@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from vla.checkpoint import save_policy as save
     from vla.data.open import open_mixture
     from vla.embodiment import Embodiment
+    from vla.noise import NoiseKey
     from vla.policy import ActionChunk, Observation, Policy
     from vla.serving.groot import serve
 
@@ -44,6 +45,7 @@ _HOMES = {
     "ActionPart": "corpora.episodes.parts",
     "ActionSpace": "vla.actions.space",
     "Embodiment": "vla.embodiment",
+    "NoiseKey": "vla.noise",
     "Observation": "vla.policy",
     "Policy": "vla.policy",
     "build": "vla.checkpoint:build_policy",
@@ -58,6 +60,7 @@ __all__ = [
     "ActionPart",
     "ActionSpace",
     "Embodiment",
+    "NoiseKey",
     "Observation",
     "Policy",
     "build",

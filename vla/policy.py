@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from corpora.video.image import fit_square
 from vla.batch import PolicyBatch, pad_last
 from vla.embodiment import SLOTS, Embodiment
+from vla.noise import NoiseKey
 
 
 @dataclass(frozen=True)
@@ -177,9 +178,10 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         state_mask: Tensor,
         embodiment_id: Tensor,
         action_dim: int,
-        generator: torch.Generator | None = None,
+        noise: Sequence[NoiseKey] | None = None,
     ) -> Tensor:
-        """System 1: encoded actions [B, H, max_action_dim] for encoded, padded states [B, Ds] and int64 [B]."""
+        """System 1: encoded actions [B, H, max_action_dim] for encoded, padded states [B, Ds] and int64 [B]. `noise`: what a policy
+        that has some draws it by, a key for each sample; without keys it is new each time."""
 
     def name_embodiments(self, names: Sequence[str]) -> None:
         """Names all anew, as they were when weights were saved. Raises ValueError where there are more than weights."""
@@ -251,17 +253,16 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
             )
         return self.embodiments[name]
 
-    def act(
-        self, observation: Observation, embodiment: str = "", *, generator: torch.Generator | None = None
-    ) -> ActionChunk:
+    def act(self, observation: Observation, embodiment: str = "", *, noise: NoiseKey | None = None) -> ActionChunk:
         """What `embodiment` (default: the only one) should do next. Raises ValueError where the observation does not fit it.
 
-        `generator` draws the noise of a policy that has some: the same generator, the same actions.
+        `noise`: the same key, the same actions; without one a policy that has noise draws it anew each time.
         """
         known = self.embodiment(embodiment)
         images, mask = self._images(observation.images, known)
         state = None if observation.state is None else np.asarray(observation.state)[None]
-        actions = self.act_batch(images, mask, [observation.instruction], state, known.name, generator=generator)
+        keys = None if noise is None else [noise]
+        actions = self.act_batch(images, mask, [observation.instruction], state, known.name, noise=keys)
         return ActionChunk(actions[0], known.step_s)
 
     @torch.no_grad()
@@ -273,11 +274,11 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         state: NDArray[np.floating[Any]] | None,
         embodiment: str,
         *,
-        generator: torch.Generator | None = None,
+        noise: Sequence[NoiseKey] | None = None,
     ) -> NDArray[np.float32]:
         """Raw actions float32 [B, H, Da] for uint8 [B, V, T, 3, S, S], bool [B, V, T] and raw states [B, Ds]."""
         tokens = self.encode(images.to(self.device), image_mask.to(self.device), instruction)
-        return self.act_on(tokens, state, embodiment, generator=generator)
+        return self.act_on(tokens, state, embodiment, noise=noise)
 
     @torch.no_grad()
     def act_on(
@@ -286,7 +287,7 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         state: NDArray[np.floating[Any]] | None,
         embodiment: str,
         *,
-        generator: torch.Generator | None = None,
+        noise: Sequence[NoiseKey] | None = None,
     ) -> NDArray[np.float32]:
         """As `act_batch`, from tokens that System 2 made before."""
         known = self.embodiment(embodiment)
@@ -299,7 +300,7 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         embodiment_id = torch.full((size,), self.embodiment_id(known.name), device=self.device)
         width = space.encoded_action_dim
         states = encoded.to(self.device), state_mask.to(self.device)
-        actions = self.sample(tokens, *states, embodiment_id, width, generator)
+        actions = self.sample(tokens, *states, embodiment_id, width, noise)
         return space.decode_action(state, actions[..., :width].float().cpu().numpy())
 
     def _images(self, images: Mapping[str, NDArray[np.uint8]], known: Embodiment) -> tuple[Tensor, Tensor]:

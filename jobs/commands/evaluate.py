@@ -132,23 +132,33 @@ def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
 
 def _comparable(before: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of an evaluation.json that this version of giza would measure alike."""
+    from jobs.evaluation.open_loop import OPEN_LOOP_FORMAT
     from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
 
-    kept = {part: before[part] for part in ("open_loop", "closed_loop") if part in before}
-    there = kept.get("closed_loop", {}).get("settings", {}).get("rollout_format")
-    if "closed_loop" in kept and there != ROLLOUT_FORMAT:
-        log.warning(
-            "the closed loop in %s is left out: its rollouts are of format %s, those of this version of %d; measure it again "
-            "with --metaworld and another --out",
-            RESULT,
-            there,
-            ROLLOUT_FORMAT,
-        )
-        del kept["closed_loop"]
+    kept = {}
+    for part, name, here, remedy in (
+        ("open_loop", "open_loop_format", OPEN_LOOP_FORMAT, "--data"),
+        ("closed_loop", "rollout_format", ROLLOUT_FORMAT, "--metaworld and another --out"),
+    ):
+        if part not in before:
+            continue
+        there = before[part].get("settings", {}).get(name)
+        if there == here:
+            kept[part] = before[part]
+        else:
+            log.warning(
+                "the %s in %s is left out: it is of format %s, this version measures format %d; measure it again with %s",
+                part.replace("_", " "),
+                RESULT,
+                there,
+                here,
+                remedy,
+            )
     return kept
 
 
 def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint: str, quiet: bool) -> dict[str, Any]:
+    from jobs.evaluation.open_loop import OPEN_LOOP_FORMAT
     from jobs.evaluation.recorded_chunks import RecordedEpisodes, measure_open_loop
 
     assert config.data is not None
@@ -161,12 +171,12 @@ def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint
             "seed": config.seed,
             "plots": config.plots,
             "train_episodes": config.train_episodes,
+            "open_loop_format": OPEN_LOOP_FORMAT,
             **vars(config.selection),
         }
     )
     before = (read_json(config.out / RESULT) or {}).get("open_loop", {})
-    # one without rules is of a version that took displacements for targets
-    if before.get("settings") == settings and "hold_still_is" in before:
+    if before.get("settings") == settings:
         return before
     with bar("open loop", quiet=quiet) as progress:
         recorded = RecordedEpisodes(

@@ -14,6 +14,7 @@ from corpora.video.image import Fit, fit_square
 from jobs.evaluation.closed_loop import Act, Observations
 from vla.checkpoint import load_policy
 from vla.embodiment import LATENT
+from vla.noise import NoiseKey
 from vla.policy import Policy
 
 
@@ -46,8 +47,8 @@ def embodiment_of(policy: Policy, name: str) -> str:
 
 
 def metaworld_act(policy: Policy, embodiment: str, *, seed: int = 0, fit: Fit = "stretch") -> Act:
-    """What `play` calls: images are resized as the training data were, noise is drawn from `seed` and the
-    round. Raises ValueError for a policy of another robot or of several cameras."""
+    """What `play` calls: images are resized as the training data were, noise is drawn from `seed`, the
+    rollout and the number of its chunk. Raises ValueError for a policy of another robot or of several cameras."""
     facts = policy.embodiment(embodiment)
     widths = (facts.action_space.state_dim, facts.action_space.action_dim)
     if widths not in ((len(STATE_NAMES), len(ACTION_NAMES)), (0, len(ACTION_NAMES))) or len(facts.cameras) != 1:
@@ -59,7 +60,8 @@ def metaworld_act(policy: Policy, embodiment: str, *, seed: int = 0, fit: Fit = 
     size = policy.config.image_size
 
     def act(seen: Observations) -> NDArray[np.float32]:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + seen.round)
+        rows = zip(seen.task, seen.start, seen.instruction, seen.chunk, strict=True)
+        keys = [NoiseKey(seed, (task, start, text), chunk) for task, start, text, chunk in rows]
         with torch.inference_mode():
             return policy.act_batch(
                 torch.from_numpy(resized(seen.images, size, fit)),
@@ -67,7 +69,7 @@ def metaworld_act(policy: Policy, embodiment: str, *, seed: int = 0, fit: Fit = 
                 seen.instruction,
                 seen.state if widths[0] else None,
                 embodiment,
-                generator=generator,
+                noise=keys,
             )
 
     return act

@@ -57,8 +57,11 @@ class Observations:
     """[B, 11], see corpora.simulation.metaworld.STATE_NAMES."""
     task: list[str]
     """For looking on; a policy that reads this is told the task."""
-    round: int
-    """How many calls went before; a policy that draws noise seeds it by this."""
+    start: list[int]
+    """Numbers of the initial states."""
+    chunk: list[int]
+    """How many chunks of its rollout each environment had before. A policy that draws noise draws it by task, start, instruction
+    and this: nothing else that plays may change what a rollout does."""
 
 
 Act = Callable[[Observations], NDArray[np.floating[Any]]]
@@ -201,14 +204,14 @@ def play(
     if not requests:
         return rollouts
     with RolloutPool(requests, common, workers=settings.workers, slots=settings.slots) as pool:
-        for number, (observations, results) in enumerate(pool):
+        for observations, results in pool:
             for ended in results:
                 rollouts.append(ended)
                 on_complete(ended)
             chunks = np.zeros((0, settings.execute, 4), np.float32)
             if observations:
                 assert act != "expert"
-                chunks = checked_chunks(act(_observations(observations, number)), len(observations), settings.execute)
+                chunks = checked_chunks(act(_observations(observations)), len(observations), settings.execute)
             pool.answer(chunks)
     order = {request[:3]: place for place, request in enumerate(sorted(requests, key=lambda r: names.index(r.task)))}
     return sorted(rollouts, key=lambda rollout: order[rollout.key])
@@ -232,7 +235,7 @@ def _common(settings: ClosedLoopSettings, step_s: float, history_s: Sequence[flo
     )
 
 
-def _observations(observations: Sequence[Observation], number: int) -> Observations:
+def _observations(observations: Sequence[Observation]) -> Observations:
     images = np.stack([observation.images for observation in observations])
     return Observations(
         images=np.ascontiguousarray(images.transpose(0, 1, 4, 2, 3))[:, None],
@@ -240,7 +243,8 @@ def _observations(observations: Sequence[Observation], number: int) -> Observati
         instruction=[observation.instruction for observation in observations],
         state=np.stack([observation.state for observation in observations]),
         task=[observation.task for observation in observations],
-        round=number,
+        start=[observation.start for observation in observations],
+        chunk=[observation.chunk for observation in observations],
     )
 
 

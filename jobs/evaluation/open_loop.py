@@ -20,6 +20,10 @@ from numpy.typing import NDArray
 from corpora.episodes.episode import LEAD, PREVIOUS
 from jobs.evaluation.statistics import Interval, bootstrap_ratio, resamples
 
+OPEN_LOOP_FORMAT = 2
+"""Raised when the same policy would answer otherwise at the same moment, or is judged otherwise: in 1 noise depended on the
+moments before, and displacements were taken for targets."""
+
 BASELINES = {
     "hold_still": "hold still",
     "repeat_last": "repeat last action",

@@ -21,6 +21,7 @@ from corpora.mixture.views import Window
 from corpora.video.nearest import rows_within
 from jobs.evaluation.open_loop import Baselines, Chunks, OpenLoopResult, compare, matching_state_dims
 from jobs.evaluation.plots import error_figure, plot_trajectories
+from vla.noise import NoiseKey
 from vla.policy import Policy
 
 FIT_CHUNKS = 20_000
@@ -84,6 +85,10 @@ class RecordedEpisodes:
         seen = [rows[(rows >= episode.start) & (rows < episode.stop)] for episode in chosen.episodes]
         first = np.concatenate([np.arange(len(part)) % every == 0 for part in seen])
         self._indices = np.flatnonzero(first)
+        self._rows = np.concatenate(
+            [part - part_of.start for part, part_of in zip(seen, chosen.episodes, strict=True)]
+        )[first]
+        """Of its episode, of each held-out moment."""
         self.held = self._chunks(chosen, rows[first])
 
     def _numbers(self, episodes: Episodes, chosen: Sequence[int]) -> Chunks:
@@ -125,8 +130,10 @@ class RecordedEpisodes:
         batch_size: int = 64,
         progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float32]:
-        """The policy's raw chunks [N, H, Da] at the held-out moments; noise is drawn from `seed`."""
-        generator = torch.Generator().manual_seed(seed)
+        """The policy's raw chunks [N, H, Da] at the held-out moments; noise is drawn from `seed`, the episode and
+        the row, whichever others are predicted."""
+        moments = zip(self.held.episode.tolist(), self._rows.tolist(), strict=True)
+        keys = [NoiseKey(seed, ("episode", episode), row) for episode, row in moments]
         parts: list[NDArray[np.float32]] = []
         for first in range(0, len(self._indices), batch_size):
             rows = slice(first, first + batch_size)
@@ -140,7 +147,7 @@ class RecordedEpisodes:
                         [sample.instruction for sample in samples],
                         None if self.held.state is None else self.held.state[rows],
                         embodiment,
-                        generator=generator,
+                        noise=keys[rows],
                     )
                 )
             if progress is not None:

@@ -17,9 +17,9 @@ from jobs.evaluation.statistics import Share, wilson
 
 FAUCET_TASKS = ("faucet-open", "faucet-close")
 _WAYS = {INSTRUCTIONS[task]: task.removeprefix("faucet-") for task in FAUCET_TASKS}
-ROLLOUT_FORMAT = 2
+ROLLOUT_FORMAT = 3
 """Raised when the same policy would do otherwise from the same start: in 1 an environment that closed spoilt the images
-of those that still played, so that its successes are void."""
+of those that still played, so that its successes are void; in 2 noise depended on what else played."""
 VIDEO_HZ = 20
 """Frames a second of the videos of rollouts."""
 

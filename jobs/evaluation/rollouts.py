@@ -64,8 +64,8 @@ class Observation(NamedTuple):
 
     task: str
     start: int
-    step: int
-    """Control steps taken so far."""
+    chunk: int
+    """Chunks played so far."""
     instruction: str
     images: NDArray[np.uint8]
     """[T, S, S, 3], oldest first."""
@@ -114,7 +114,8 @@ class _Playing:
         times = [step - age for age in self.settings.history_steps]
         images = np.stack([self.seen[at] if at >= 0 else np.zeros_like(present) for at in times])
         seen = np.array([at >= 0 for at in times])
-        return Observation(request.task, request.start, step, request.instruction, images, seen, self.state)
+        chunk = step // (self.settings.execute * self.settings.repeat)
+        return Observation(request.task, request.start, chunk, request.instruction, images, seen, self.state)
 
     def play(self, chunk: NDArray[np.floating[Any]]) -> None:
         for action in chunk[: self.settings.execute]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from vla.noise import drawn
+
 STATE_DIM, ACTION_DIM, HORIZON, SIZE = 5, 4, 3, 6
 MODALITY = {
     "video": {
@@ -58,10 +60,10 @@ class FakePolicy:
         return self.facts
 
     def act_batch(
-        self, images: Any, image_mask: Any, instruction: Any, state: Any, embodiment: str, *, generator: Any
+        self, images: Any, image_mask: Any, instruction: Any, state: Any, embodiment: str, *, noise: Any
     ) -> Any:
         assert images.dtype == torch.uint8 and images.shape[1:] == (2, 2, 3, SIZE, SIZE)
         assert image_mask.dtype == torch.bool and image_mask.shape == images.shape[:3] and image_mask.all()
         assert isinstance(state, np.ndarray) and state.dtype == np.float32
-        self.noise.append(float(torch.rand((), generator=generator)))
+        self.noise.append(float(drawn(noise, (len(images), 1))[0, 0]))
         return expected(images, instruction, state)

@@ -210,7 +210,7 @@ def test_a_policy_sees_what_the_environment_shows_and_its_chunk_is_executed_as_i
     rollouts = play(act, settings, instructions=told, step_s=1 / 40, history_s=(3 / 80, 0.0))
     assert [each.instruction for each in rollouts] == ["a", "b"]
     assert [each.steps for each in rollouts] == [15, 15] and not any(each.success for each in rollouts)
-    assert [now.round for now in seen] == [0, 1, 2]
+    assert [now.chunk for now in seen] == [[0, 0], [1, 1], [2, 2]]
     for row, level in ((0, 0.5), (1, -0.5)):
         env = MetaWorldEnv("drawer-open", LOOK)
         states, images = [env.reset(rollouts[0].start_seed)], [env.render().copy()]

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from corpora.episodes.episode import EpisodeSelection
-from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES
+from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES, Look
 from jobs.commands.evaluate import EvaluateConfig, _comparable, main, run
 from jobs.evaluation.acting import embodiment_of, load_acting, metaworld_act, resized
+from jobs.evaluation.closed_loop import ClosedLoopSettings, play
+from jobs.evaluation.open_loop import OPEN_LOOP_FORMAT
 from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
 from tests.builders.datasets import lerobot_v3
 from tests.jobs.test_open_loop import made_policy
@@ -110,7 +112,8 @@ def test_images_are_resized_each_for_itself() -> None:
 
 
 def test_a_closed_loop_of_void_rollouts_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
-    opened, closed = {"samples": 3}, {"success": {}, "settings": {"rollout_format": ROLLOUT_FORMAT}}
+    opened = {"samples": 3, "settings": {"open_loop_format": OPEN_LOOP_FORMAT}}
+    closed = {"success": {}, "settings": {"rollout_format": ROLLOUT_FORMAT}}
     assert _comparable({"open_loop": opened, "closed_loop": closed, "seed": 0}) == {
         "open_loop": opened,
         "closed_loop": closed,
@@ -121,6 +124,7 @@ def test_a_closed_loop_of_void_rollouts_is_not_kept(caplog: pytest.LogCaptureFix
             "open_loop": opened
         }
     assert "measure it again" in caplog.text and len(caplog.records) == 2
+    assert _comparable({"open_loop": {"samples": 3, "settings": {}}}) == {} and "again with --data" in caplog.text
 
 
 @pytest.mark.gl
@@ -140,14 +144,34 @@ def test_closed_loop_goes_on_where_it_was_and_records_what_it_did(tmp_path: Path
     with av.open(str(out / "films" / films[0])) as film:
         assert sum(1 for _ in film.decode(video=0)) == 5 + 10  # at 0, 4, ..., 16 steps, then the last one stays
     record = json.loads((out / "evaluation.json").read_text())
-    (out / "evaluation.json").write_text(json.dumps({**record, "open_loop": {"settings": "of another call"}}))
+    other = {"settings": {"open_loop_format": OPEN_LOOP_FORMAT, "of": "another call"}}
+    (out / "evaluation.json").write_text(json.dumps({**record, "open_loop": other}))
     assert (out / "contact_sheet.png").stat().st_size > 1000
     (out / "rollouts.jsonl").write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])  # killed while it wrote
     both = run(EvaluateConfig(starts=2, **fields), quiet=True)
     more = both["closed_loop"]
-    assert both["open_loop"] == {"settings": "of another call"}
+    assert both["open_loop"] == other
     assert (out / "rollouts.jsonl").read_text().splitlines()[:3] == lines[:3]
     assert more["success"]["faucet-open"]["trials"] == 2 and more["language"]["compliance"]["trials"] == 4
     assert run(EvaluateConfig(starts=2, **fields), quiet=True)["closed_loop"]["control_steps_per_s"] is None
     with pytest.raises(ValueError, match=r"another execute \(8 there, 4 here\)"):
         run(EvaluateConfig(starts=2, execute=4, **fields), quiet=True)
+
+
+@pytest.mark.gl
+def test_a_rollout_does_not_depend_on_what_else_plays(tmp_path: Path) -> None:
+    """Two slots, one slot and what a resumed job has left: noise is of the rollout and its chunk."""
+    policy, _ = load_acting(str(metaworld_policy(tmp_path)), device="cpu")
+    act = metaworld_act(policy, "metaworld", seed=4)
+
+    def rollouts(slots: int, skip: set[tuple[str, int, str]] = frozenset()) -> dict:  # type: ignore[assignment]
+        settings = ClosedLoopSettings(
+            ("reach",), 2, execute=4, max_steps=24, look=Look(32), videos=2, workers=1, slots=slots
+        )
+        return {each.key: each.frames for each in play(act, settings, skip=skip)}
+
+    together = rollouts(2)
+    assert len({frames[-1].tobytes() for frames in together.values()}) == 2
+    for others in (rollouts(1), rollouts(2, set(list(together)[:1]))):
+        for key, frames in others.items():
+            np.testing.assert_array_equal(frames, together[key])

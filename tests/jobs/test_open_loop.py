@@ -195,7 +195,7 @@ def made_policy(answer: Any = None) -> Policy:
 def test_a_policy_that_knows_the_truth_has_no_error(tmp_path: Path, make: Any) -> None:
     """Rows, states, pictures, steps and masks belong to each other: the action is a function of the state's time."""
 
-    def act(pictures: Any, mask: Any, instruction: Any, state: Any, embodiment: str, *, generator: Any) -> Any:
+    def act(pictures: Any, mask: Any, instruction: Any, state: Any, embodiment: str, *, noise: Any) -> Any:
         assert pictures.shape[1:] == (2, 1, 3, 32, 32) and mask.all() and set(instruction) == {"place the cup"}
         t_s = state[:, 2:3] + np.arange(8) * 2 / FPS
         return np.stack([t_s, -t_s], 2).astype(np.float32)
@@ -215,6 +215,17 @@ def test_a_policy_that_knows_the_truth_has_no_error(tmp_path: Path, make: Any) -
     np.testing.assert_allclose(held.moved[:, 2], np.where(held.t_s < (LENGTHS[1] - 1.5) / FPS, 1 / FPS, NAN), atol=1e-5)
     assert np.isnan(held.last[0]).all()
     np.testing.assert_allclose(held.last[1:, 0], held.t_s[1:] - 2 / FPS, atol=1e-5)
+
+
+def test_what_is_predicted_at_a_moment_does_not_depend_on_the_other_moments(tmp_path: Path) -> None:
+    policy, root = made_policy(), lerobot_v3(tmp_path / "data")
+    found = {}
+    for every, size in ((2, 64), (4, 3)):
+        recorded = RecordedEpisodes(
+            policy, "two_link", root, EpisodeSelection("1"), every=every, cache=tmp_path / "cache"
+        )
+        found[every] = recorded.predict(policy, "two_link", seed=1, batch_size=size)
+    np.testing.assert_allclose(found[4], found[2][::2], atol=1e-4)
 
 
 def test_wrong_choices_are_named(tmp_path: Path) -> None:

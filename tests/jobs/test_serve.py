@@ -18,6 +18,7 @@ from jobs.commands.serve import ServeConfig, made_up_observation, main, run
 from vla.actions.space import ActionSpace
 from vla.checkpoint import build_policy
 from vla.embodiment import Embodiment
+from vla.noise import NoiseKey
 from vla.policy import Policy
 from vla.recipes import DEBUG
 from vla.serving.client import PolicyClient
@@ -79,7 +80,7 @@ def test_a_client_gets_what_the_policy_does(saved: Path, capsys: pytest.CaptureF
         ["open the drawer"],
         state[None],
         "new_embodiment",
-        generator=torch.Generator().manual_seed(3),
+        noise=[NoiseKey(3, (0,))],
     )
     np.testing.assert_allclose(np.concatenate([action["arm"], action["gripper"]], -1), wanted, rtol=1e-4, atol=1e-5)
     assert info["step_s"] == 0.05

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from vla.noise import drawn
 from vla.serving.dual_rate import Chunk, DualRateReport, DualRateRunner, Durations, Metronome, Moment, Spread
 
 NEVER = threading.Event()
@@ -73,11 +74,11 @@ class TimedPolicy:
         self.clock.sleep_until(begun + self.think_s, NEVER)
         return SimpleNamespace(features=torch.tensor([[[begun]]], dtype=torch.float64))
 
-    def act_on(self, tokens: Any, state: Any, embodiment: str, *, generator: Any) -> Any:
+    def act_on(self, tokens: Any, state: Any, embodiment: str, *, noise: Any) -> Any:
         assert state.shape == (1, 1)
         begun = self.clock.now()
         self.chunks.append(begun)
-        self.noise.append(float(torch.rand((), generator=generator)))
+        self.noise.append(float(drawn(noise, (1, 1))))
         self.clock.sleep_until(begun + self.act_s, NEVER)
         time_meant = 100 * (state[:, :1] + STEP_S * np.arange(HORIZON)[None])
         return np.stack([time_meant, np.full_like(time_meant, float(tokens.features))], -1)

@@ -17,6 +17,7 @@ from vla.batch import PolicyBatch, check_batch, pad_last
 from vla.models.config import FlowConfig, SmallBackboneConfig
 from vla.models.dual_system import DualSystemPolicy
 from vla.models.small import SmallBackbone, recoloured
+from vla.noise import NoiseKey
 from vla.policy import ContextTokens, Policy
 from vla.recipes import DEBUG
 
@@ -25,6 +26,10 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def keys(count: int, seed: int = 0) -> list[NoiseKey]:
+    return [NoiseKey(seed, ("row", row)) for row in range(count)]
 
 
 def rows(batch: PolicyBatch, which: list[int]) -> PolicyBatch:
@@ -90,7 +95,7 @@ def test_padded_widths_change_no_action() -> None:
     acted = []
     for policy in (narrow, wide):
         teach(policy, "gr1", 6, 5)
-        acted.append(policy.act_batch(images, here(images), ["open"] * 3, state, "gr1", generator=generator()))
+        acted.append(policy.act_batch(images, here(images), ["open"] * 3, state, "gr1", noise=keys(3)))
     np.testing.assert_allclose(acted[1], acted[0], atol=1e-5)
 
 
@@ -206,7 +211,7 @@ def test_a_hidden_state_is_not_seen_and_a_shown_one_is() -> None:
     images = some_images(1)
     states = [None, np.full((1, 4), 2.0), np.full((1, 4), -5.0)]
     none, first, second = (
-        policy.act_batch(images, here(images), ["open"], state, "gr1", generator=generator()) for state in states
+        policy.act_batch(images, here(images), ["open"], state, "gr1", noise=keys(1)) for state in states
     )
     assert np.abs(first - second).max() > 1e-3
     assert np.abs(none - first).max() > 1e-3
@@ -244,16 +249,11 @@ def test_the_instruction_matters_and_an_empty_one_is_an_instruction_too() -> Non
     images = some_images(1).expand(3, -1, -1, -1, -1, -1)
     texts = ["open the drawer", "close the drawer", ""]
     state = np.ones((3, 4))
-    alone = [
-        policy.act_batch(images[:1], here(images[:1]), [text], state[:1], "gr1", generator=generator())
-        for text in texts
-    ]
+    alone = [policy.act_batch(images[:1], here(images[:1]), [text], state[:1], "gr1", noise=keys(1)) for text in texts]
     assert np.abs(alone[0] - alone[1]).max() > 1e-3
     assert np.abs(alone[0] - alone[2]).max() > 1e-3
     assert np.isfinite(alone[2]).all()
-    capitals = policy.act_batch(
-        images[:1], here(images[:1]), ["Open the DRAWER!"], state[:1], "gr1", generator=generator()
-    )
+    capitals = policy.act_batch(images[:1], here(images[:1]), ["Open the DRAWER!"], state[:1], "gr1", noise=keys(1))
     assert np.array_equal(capitals, alone[0])
 
 
@@ -263,7 +263,7 @@ def test_several_cameras_and_a_history_each_matter_and_missing_ones_are_not_seen
     images = some_images(1, cameras=2, history=2)
 
     def act(images: Tensor, mask: Tensor) -> np.ndarray:
-        return policy.act_batch(images, mask, ["open"], np.ones((1, 4)), "gr1", generator=generator())
+        return policy.act_batch(images, mask, ["open"], np.ones((1, 4)), "gr1", noise=keys(1))
 
     everything = act(images, here(images))
     for camera in range(2):
@@ -281,18 +281,40 @@ def test_several_cameras_and_a_history_each_matter_and_missing_ones_are_not_seen
         act(some_images(1, cameras=5, history=2), torch.ones(1, 5, 2, dtype=torch.bool))
 
 
-def test_acting_repeats_by_its_generator() -> None:
+def test_a_sample_s_noise_is_that_of_its_key_alone_whatever_else_is_in_the_batch() -> None:
+    policy = tiny_policy()
+    teach(policy, "gr1", 4, 3)
+    images, state = some_images(4), np.random.default_rng(0).normal(size=(4, 4))
+    whose = [NoiseKey(7, ("reach", start, "go"), chunk) for start, chunk in ((0, 0), (0, 1), (1, 0), (2, 5))]
+    assert whose[0].next() == whose[1] and NoiseKey(7, ("reach", 0), 0) != whose[0]
+
+    def act(which: list[int]) -> np.ndarray:
+        chosen = [whose[row] for row in which]
+        return policy.act_batch(
+            images[which], here(images[which]), ["go"] * len(which), state[which], "gr1", noise=chosen
+        )
+
+    together = act([0, 1, 2, 3])
+    for which in ([2], [3, 1], [0, 2, 1]):
+        np.testing.assert_allclose(act(which), together[which], atol=1e-4)
+    draws = torch.stack([key.draw(3) for key in (*whose, NoiseKey(8, ("reach", 0, "go")))])
+    assert len(draws.flatten().unique()) == 15 and torch.equal(draws[0], whose[0].draw(3))
+    with pytest.raises(ValueError, match="1 noise keys for 4 samples: give one for each"):
+        policy.act_batch(images, here(images), ["go"] * 4, state, "gr1", noise=whose[:1])
+
+
+def test_acting_repeats_by_its_keys() -> None:
     policy = tiny_policy()
     teach(policy, "gr1", 4, 3)
     images = some_images(2)
 
     def act(seed: int) -> np.ndarray:
-        return policy.act_batch(images, here(images), ["a", "b"], np.ones((2, 4)), "gr1", generator=generator(seed))
+        return policy.act_batch(images, here(images), ["a", "b"], np.ones((2, 4)), "gr1", noise=keys(2, seed))
 
     assert np.array_equal(act(3), act(3))
     assert not np.array_equal(act(3), act(4))
     tokens = policy.encode(images, here(images), ["a", "b"])
-    again = policy.act_on(tokens, np.ones((2, 4)), "gr1", generator=generator(3))
+    again = policy.act_on(tokens, np.ones((2, 4)), "gr1", noise=keys(2, 3))
     assert np.array_equal(again, act(3))
 
 
@@ -309,7 +331,7 @@ class Oracle(Policy):
     def encode(self, images, image_mask, instruction) -> ContextTokens:
         return ContextTokens(torch.zeros(len(images), 1, 1), torch.ones(len(images), 1).bool(), here(images)[:, 0])
 
-    def sample(self, tokens, state, state_mask, embodiment_id, action_dim, generator=None) -> Tensor:
+    def sample(self, tokens, state, state_mask, embodiment_id, action_dim, noise=None) -> Tensor:
         self.given = state, state_mask, embodiment_id
         return pad_last(self.encoded.detach(), self.config.max_action_dim)[0]
 

@@ -17,17 +17,19 @@ from tests.builders.vlms import FAMILIES, Family, tiny_config, tiny_processor
 from vla.checkpoint import CARD, CONFIG, WEIGHTS
 from vla.models.config import PolicyConfig, VlmConfig, from_dict, to_dict
 from vla.models.dual_system import DualSystemPolicy
+from vla.noise import NoiseKey
 from vla.policy import Policy
 from vla.recipes import DEBUG, RECIPES
 
 PICTURES = some_images(2)
+NOISE = [NoiseKey(0, (row,)) for row in range(2)]
 TEXTS = ["open the drawer", ""]
 
 
 def act(policy: Policy, name: str, state_dim: int) -> np.ndarray:
     state = np.random.default_rng(0).normal(2, 3, (2, state_dim)) if state_dim else None
     mask = torch.ones(PICTURES.shape[:3], dtype=torch.bool)
-    return policy.act_batch(PICTURES, mask, TEXTS, state, name, generator=torch.Generator().manual_seed(0))
+    return policy.act_batch(PICTURES, mask, TEXTS, state, name, noise=NOISE)
 
 
 @pytest.fixture(scope="module")

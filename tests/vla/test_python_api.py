@@ -18,6 +18,8 @@ from vla.serving.client import PolicyClient
 from vla.serving.groot import server_of
 from vla.serving.server import ServerConfig
 
+KEY = vla.NoiseKey(3)
+
 
 def acting_policy() -> vla.Policy:
     policy = tiny_policy(history_s=(0.5, 0.0))
@@ -33,10 +35,6 @@ def image(seed: int, side: int = SIZE) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
 
 
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(3)
-
-
 def test_the_names_are_there_and_import_no_torch_until_they_are_used() -> None:
     code = "import sys, vla; sys.exit('torch' in sys.modules or 'ActionSpace' not in dir(vla))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -48,16 +46,16 @@ def test_the_names_are_there_and_import_no_torch_until_they_are_used() -> None:
 def test_an_observation_is_acted_on_as_a_batch_of_one_is() -> None:
     policy = acting_policy()
     head, wrist, state = image(0), image(1), np.array([1.0, 2.0, 3.0, 4.0])
-    chunk = policy.act(vla.Observation({"wrist": wrist, "head": head}, state, "open"), generator=generator())
+    chunk = policy.act(vla.Observation({"wrist": wrist, "head": head}, state, "open"), noise=KEY)
     images = torch.from_numpy(np.stack([head, wrist])[None]).permute(0, 1, 2, 5, 3, 4)
     mask = torch.ones(1, 2, 2, dtype=torch.bool)
-    batch = policy.act_batch(images, mask, ["open"], state[None], "gr1", generator=generator())
+    batch = policy.act_batch(images, mask, ["open"], state[None], "gr1", noise=[KEY])
     np.testing.assert_array_equal(chunk.actions, batch[0])
     assert chunk.step_s == 0.1 and chunk.actions.shape == (8, 3)
     mask[:, 1] = False
     images[:, 1] = 0
-    alone = policy.act(vla.Observation({"observation.images.head": head}, state, "open"), "gr1", generator=generator())
-    batch = policy.act_batch(images, mask, ["open"], state[None], "gr1", generator=generator())
+    alone = policy.act(vla.Observation({"observation.images.head": head}, state, "open"), "gr1", noise=KEY)
+    batch = policy.act_batch(images, mask, ["open"], state[None], "gr1", noise=[KEY])
     np.testing.assert_array_equal(alone.actions, batch[0])
     assert np.abs(alone.actions - chunk.actions).max() > 1e-4
 

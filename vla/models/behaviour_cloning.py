@@ -18,6 +18,7 @@ from vla.batch import PolicyBatch, check_batch
 from vla.models.config import PolicyConfig
 from vla.models.flow_matching import flow_loss_per_sample
 from vla.models.small import crop_images, recoloured, scaled
+from vla.noise import NoiseKey
 from vla.policy import ContextTokens, Policy, PolicyLoss, shown_state
 
 INSTRUCTIONS = 1024
@@ -87,6 +88,6 @@ class BehaviourCloning(Policy):
         state_mask: Tensor,
         embodiment_id: Tensor,
         action_dim: int,
-        generator: torch.Generator | None = None,
+        noise: Sequence[NoiseKey] | None = None,
     ) -> Tensor:
         return self._chunk(tokens, state.masked_fill(~state_mask, 0))

@@ -21,6 +21,7 @@ from vla.models.dit import Dit, VisionLanguageBlocks, sinusoid
 from vla.models.embodiment_layers import EmbodimentLayers
 from vla.models.flow_matching import bucket, euler, flow_loss_per_sample, noised, sample_start
 from vla.models.small import SmallBackbone
+from vla.noise import NoiseKey, drawn
 from vla.policy import Backbone, ContextTokens, Policy, PolicyLoss, shown_state
 
 
@@ -172,17 +173,17 @@ class DualSystemPolicy(Policy):
         state_mask: Tensor,
         embodiment_id: Tensor,
         action_dim: int,
-        generator: torch.Generator | None = None,
+        noise: Sequence[NoiseKey] | None = None,
     ) -> Tensor:
         config = self.config
         shape = (len(state), config.horizon, config.max_action_dim)
-        noise = config.flow.temperature * torch.randn(shape, generator=generator).to(state.device)
+        start = config.flow.temperature * drawn(noise, shape).to(state.device)
         dims = (torch.arange(config.max_action_dim, device=state.device) < action_dim).expand(len(state), -1)
 
         def velocity(x: Tensor, time: Tensor) -> Tensor:
             return self.velocity(tokens, x, dims, time, state, state_mask, embodiment_id)[0].float()
 
-        return euler(velocity, noise, config.flow.steps) * dims[:, None]
+        return euler(velocity, start, config.flow.steps) * dims[:, None]
 
 
 def _renamed(policy: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

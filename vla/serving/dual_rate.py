@@ -23,6 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vla.noise import NoiseKey
+
 if TYPE_CHECKING:
     from vla.policy import ContextTokens, Policy
 
@@ -295,8 +297,8 @@ class DualRateRunner:
             return False
         observation, taken = self._observed()
         state = None if observation.state is None else np.asarray(observation.state, np.float32)[None]
-        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
-        acted: Any = self.policy.act_on(dated.tokens, state, self.embodiment, generator=generator)
+        noise = None if self.seed is None else [NoiseKey(self.seed)]
+        acted: Any = self.policy.act_on(dated.tokens, state, self.embodiment, noise=noise)
         actions = np.asarray(acted.cpu() if isinstance(acted, Tensor) else acted, np.float32)[0]
         self._chunk = Chunk(actions, taken, dated.observed_s, self.step_s)
         return True

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from corpora.video.image import Fit, fit_square
+from vla.noise import NoiseKey
 from vla.policy import Policy
 from vla.serving.modality_layout import ModalityLayout, layout_of
 from vla.serving.server import PolicyServer, ServerConfig
@@ -69,7 +70,7 @@ class ServedPolicy:
         self.dialect: Dialect = dialect
         self.seed = seed
         self.step_s = known.step_s
-        self._generator = torch.Generator().manual_seed(seed)
+        self._noise = NoiseKey(seed)
 
     def get_action(self, data: Mapping[str, Any]) -> Any:
         """The answer to the data of a get_action request, in the form of the request.
@@ -100,7 +101,7 @@ class ServedPolicy:
         seed = (options or {}).get("seed", self.seed)
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
             raise ValueError(f"reset: seed {str(seed)[:40]}: must be an integer from 0")
-        self._generator.manual_seed(seed)
+        self._noise = NoiseKey(seed)
         return {}
 
     def get_modality_config(self) -> dict[str, ModalityConfig]:
@@ -119,8 +120,9 @@ class ServedPolicy:
                 parsed.instruction,
                 parsed.state,
                 self.embodiment,
-                generator=self._generator,
+                noise=[replace(self._noise, stream=(*self._noise.stream, row)) for row in range(len(images))],
             )
+        self._noise = self._noise.next()
         chunk = np.asarray(acted.cpu() if isinstance(acted, torch.Tensor) else acted, np.float32)
         wanted = (len(images), self.policy.config.horizon)
         if chunk.ndim != 3 or chunk.shape[:2] != wanted or chunk.shape[2] < self.layout.action_dim:
