@@ -19,7 +19,7 @@ from lapa.reporting.settings import ReportSettings
 if TYPE_CHECKING:
     from lapa.reporting.card import Card
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the same latents would give another card."""
 
 
@@ -143,8 +143,14 @@ def print_card(card: Card) -> None:
         beside = f"shuffled {figure(camera.baselines['shuffled'].r2_mean)}"
         table.add_row("camera", "R2 to its motion", figure(camera.r2_mean), beside)
     if card.cuts is not None:
-        real = f"real pairs {100 * card.cuts.real_explained:.0f}%"
-        table.add_row("cuts", "change rebuilt", f"{100 * card.cuts.explained:.0f}%", real)
+        cuts = card.cuts
+        beside = (
+            f"its code {100 * cuts.explained:.0f}%, a guess {100 * max(cuts.guess_explained, cuts.pca_explained):.0f}%"
+        )
+        table.add_row("cuts", "change rebuilt", f"{100 * cuts.continuous_explained:.0f}%", beside)
+    if (look := card.appearance) is not None:
+        beside = f"PCA of the difference {figure(look.difference_r2)}"
+        table.add_row("second frame", "R2 to its look", figure(look.r2), beside)
     console.print(table)
     marks = {"good": "[green]+[/]", "concern": "[yellow]![/]", "bad": "[red]x[/]"}
     console.print(f"[bold]{card.verdict.title}[/]")

@@ -85,6 +85,26 @@ class Cuts(Decoded):
     kind: str
     real_explained: float
     """`explained` of real pairs."""
+    guess_explained: float
+    """What the mean of the other second frames explains, which has not seen this one."""
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """How well the second frame's look is read from the latent alone, on other videos."""
+
+    r2: float
+    ci95: Interval
+    first_r2: float
+    """Of the first frame's look."""
+    difference_r2: float
+    """Of the second frame's look from PCA of the difference, which knows what changed and no more."""
+    beyond_difference: float
+    """Share of what PCA of the difference leaves open that the latent knows: 1 a picture of the second frame, 0 what an
+    action tells."""
+    beyond_ci95: Interval
+    pairs: int
+    groups: int
 
 
 @dataclass(frozen=True)
@@ -259,6 +279,8 @@ class Card:
     reconstruction: Reconstruction
     cuts: Cuts | None
     """None where no two clips differ enough to stand for a cut."""
+    appearance: Appearance | None
+    """None with too few pairs, or pairs of one video alone."""
     probes: dict[str, Probe]
     """By body, that with most known pairs first."""
     probe_reason: str

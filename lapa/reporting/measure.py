@@ -22,6 +22,7 @@ from lapa.model.lam import LatentActionModel, featurise_for
 from lapa.pairs.table import Featurise
 from lapa.reporting.atlas import build_atlas
 from lapa.reporting.card import AtlasSize, Card, Probe, Transfer
+from lapa.reporting.checks.appearance import check_appearance
 from lapa.reporting.checks.reconstruction import check_cuts, check_reconstruction
 from lapa.reporting.checks.transfer import check_transfer
 from lapa.reporting.clip_pairs import pair_images
@@ -147,8 +148,12 @@ def make_card(
     reason = "; ".join(notes) or "no clip of the corpus has ground truth"
     clock.lap("probe")
     progress("camera leakage", 0, 1)
-    camera = check_camera(sample, truth, principal.project(components), settings)
+    pca = principal.project(components)
+    camera = check_camera(sample, truth, pca, settings)
     clock.lap("camera leakage")
+    progress("appearance", 0, 1)
+    appearance = check_appearance(sample, seen.thumbs, pca, settings)
+    clock.lap("appearance")
     progress("action transfer", 0, 1)
     transfer, strips, transfer_reason = _transfer(model, sample, seen, rng)
     progress("code atlas", 0, 1)
@@ -177,6 +182,7 @@ def make_card(
         latent=latent,
         reconstruction=reconstruction,
         cuts=cuts,
+        appearance=appearance,
         probes=probes,
         probe_reason="" if probes else reason,
         probe_notes=notes,

@@ -2,18 +2,20 @@
 
 The rules, in this order:
 1. Collapsed codes or a collapsed latent: do not trust.
-2. The decoder does as well with random codes, or no better than a copied first frame: do not trust where no actions are
+2. A latent that is a picture of the second frame, by itself or across a cut, beyond what can be known without a copy: do
+   not trust.
+3. The decoder does as well with random codes, or no better than a copied first frame: do not trust where no actions are
    known that say otherwise; a concern where they do.
-3. Actions known: the probe decides.
+4. Actions known: the probe decides.
    - Its interval reaches down to 0.05 or less, or shuffled latents do as well: do not trust.
    - The first frame, an untrained network or PCA is better with all labels by an interval, and the latent beats it at
      no label budget: do not trust; what is better for nothing should be used instead.
    - Above first frame, untrained network and PCA, each interval above zero, with an R2 of at least 0.5 and without
      concerns: trust.
    - Otherwise: trust with care, and the concerns are named.
-4. Actions of this body unknown: cannot tell. What else was measured is said, and what would settle it.
+5. Actions of this body unknown: cannot tell. What else was measured is said, and what would settle it.
 Concerns: test videos that the model was trained on; much of the camera's motion in the latent; a latent that rebuilds
-images across a cut; a codebook that is mostly idle; a random code that explains nearly as much as a pair's own; latents
+much of an image across a cut; a codebook that is mostly idle; a random code that explains nearly as much as a pair's own; latents
 of another model.
 """
 
@@ -28,7 +30,9 @@ LEAST_R2 = 0.05
 GOOD_R2 = 0.5
 CAMERA_R2 = 0.5
 CUT_EXPLAINED = 0.7
-"""Share of a cut's difference that a code may rebuild before it counts as a copy of the second frame."""
+"""Share of a cut's difference that may be rebuilt before that is a concern."""
+COPIED = 0.5
+"""Share of what cannot be known without a copy of the second frame, beyond which there is one."""
 DECODER_GAIN = 0.02
 """Share of the copy's error that the own code must take away beyond a random one."""
 HEEDED = 1 / 3
@@ -45,6 +49,7 @@ def judge(card: Card, body: str) -> Verdict:
     motion."""
     collapse = _collapse(card)
     decoder = _decoder(card)
+    copies = _copies(card)
     concerns = _concerns(card, body)
     if body not in card.probes:
         unknown = Reason(
@@ -52,14 +57,14 @@ def judge(card: Card, body: str) -> Verdict:
             f"No known actions to compare with ({_unknown(card, body)}), so nothing here shows that the latents are "
             "actions; a few dozen labelled clips, ingested with the rest, would settle it.",
         )
-        reasons = [*collapse, *decoder, unknown, *concerns]
+        reasons = [*collapse, *copies, *decoder, unknown, *concerns]
         broken = any(reason.kind == "bad" for reason in reasons)
         return _sorted("do not trust" if broken else "cannot tell", reasons)
     found, sound, useless = _judge_probe(card.probes[body])
     # Where actions are known, they say more than the decoder does.
     decoder = [Reason("concern", reason.text) if reason.kind == "bad" else reason for reason in decoder]
-    reasons = [*collapse, *found, *decoder, *concerns]
-    if useless or any(reason.kind == "bad" for reason in collapse):
+    reasons = [*collapse, *copies, *found, *decoder, *concerns]
+    if useless or any(reason.kind == "bad" for reason in (*collapse, *copies)):
         return _sorted("do not trust", reasons)
     if sound and not any(reason.kind == "concern" for reason in reasons):
         return _sorted("trust", reasons)
@@ -137,18 +142,40 @@ def _concerns(card: Card, body: str) -> list[Reason]:
             reasons.append(Reason("concern", f"The latent carries the camera's movement ({found})."))
         else:
             reasons.append(Reason("good", f"Little of the camera's movement is in the latent ({found})."))
-    if card.cuts is None:
-        return reasons
-    across, real = card.cuts.explained, card.cuts.real_explained
-    if across > CUT_EXPLAINED:
-        text = (
-            f"Across a cut, where there is no action, the code still rebuilds {100 * across:.0f}% of the difference: it "
-            "copies the second frame."
+    return reasons
+
+
+def _copies(card: Card) -> list[Reason]:
+    """Does the latent, or its code, show the second frame rather than what happened?"""
+    reasons = []
+    if (look := card.appearance) is not None:
+        found = (
+            f"R2 {figure(look.r2)} {span(look.ci95)} from the latent alone to how that looks, {figure(look.difference_r2)} "
+            "from PCA of the difference, which knows only what changed"
         )
+        if look.beyond_difference > COPIED:
+            what = "The latent copies the second frame"
+            if look.first_r2 > look.r2:
+                what = "The latent copies the scene, the second frame as well as the first"
+            reasons.append(Reason("bad", f"{what}: {found}."))
+        else:
+            reasons.append(Reason("good", f"The latent is no picture of the second frame ({found})."))
+    if (cuts := card.cuts) is None:
+        return reasons
+    unknowing = max(cuts.guess_explained, cuts.pca_explained, 0.0)
+    known = max(cuts.explained, cuts.continuous_explained)
+    figures = (
+        f"{100 * max(0.0, cuts.continuous_explained):.0f}% of the difference from the continuous latent, "
+        f"{100 * max(0.0, cuts.explained):.0f}% from the code, where a guess that has not seen it gives {100 * unknowing:.0f}%"
+    )
+    if known > unknowing + COPIED * (1 - unknowing):
+        text = f"Across a cut, where there is no action, the decoder still rebuilds the second frame: {figures}."
+        reasons.append(Reason("bad", text))
+    elif known > CUT_EXPLAINED:
+        text = f"Across a cut, where there is no action, much of the second frame is rebuilt: {figures}."
         reasons.append(Reason("concern", text))
-    elif real > max(across, 0.0) + DECODER_GAIN:
-        figures = f"{100 * max(0.0, across):.0f}% of the difference, {100 * real:.0f}% on real pairs"
-        reasons.append(Reason("good", f"The code is no copy of the second frame: across a cut it rebuilds {figures}."))
+    else:
+        reasons.append(Reason("good", f"Across a cut, where there is no action, the decoder is lost: {figures}."))
     return reasons
 
 

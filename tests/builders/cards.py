@@ -7,6 +7,7 @@ from typing import Any
 
 from lapa.codes import Codes, Combinations, LatentHealth, PositionUse
 from lapa.reporting.card import (
+    Appearance,
     AtlasSize,
     CameraProbe,
     Card,
@@ -61,7 +62,9 @@ def good_card(**more: Any) -> Card:
         codes_reason="",
         latent=LatentHealth(128, 20.0, 0.1, False),
         reconstruction=Reconstruction(100, **decibels, **decoded, groups=5, on="held-out videos", unit="pixels"),
-        cuts=Cuts(90, **decibels, **{**decoded, "explained": 0.1}, kind="neighbouring shots", real_explained=0.5),
+        cuts=Cuts(90, **decibels, **{**decoded, "explained": 0.1, "continuous_explained": 0.2}, kind="neighbouring shots",
+                  real_explained=0.5, guess_explained=0.4),
+        appearance=Appearance(0.1, (0.0, 0.2), 0.1, 0.1, 0.0, (-0.1, 0.1), 500, 20),
         probes={BODY: probe},
         probe_reason="",
         probe_notes=[],

@@ -17,17 +17,26 @@ from corpora.clips.parts import plan_parts
 from corpora.clips.shards import ShardWriter
 from corpora.video.encode import encode_clip, pack_arrays
 from jobs.cli import main
+from jobs.commands import train_lam
 from jobs.commands.report import ReportConfig, run
+from lapa.extraction.extract import extract
 from lapa.latents import LatentKey, Latents
 from lapa.model.checkpoint import load_lam, model_hash, save_lam
 from lapa.model.config import LamConfig, QuantiserConfig
-from lapa.model.lam import LatentActionModel
+from lapa.model.lam import Encoding, LatentActionModel
+from lapa.pairs.batch import PairBatch
 from lapa.pairs.config import PairConfig
+from lapa.pairs.pair import resize_frames
 from lapa.reporting.card import Card
-from lapa.reporting.checks.reconstruction import cut_pairs, other_pairs, psnr
+from lapa.reporting.checks import reconstruction
+from lapa.reporting.checks.reconstruction import check_cuts, cut_pairs, other_pairs, psnr
 from lapa.reporting.measure import RunFacts, make_card, report, training_pairs
+from lapa.reporting.probes.baselines import change_images, fit_components
 from lapa.reporting.probes.motion import choose_holdout
 from lapa.reporting.settings import ReportSettings
+from lapa.reporting.verdict import judge
+from tests.builders.cards import BODY, good_card
+from tests.builders.lam import TINY_SMALL, lam_settings
 from tests.builders.latents import pairs_at, write_made_part
 from tests.builders.videos import textured
 
@@ -118,21 +127,36 @@ def make_run(root: Path, held_out: tuple[int, ...] = (5, 6, 7), config: LamConfi
     return root
 
 
+def appearance_axes(corpus: Corpus) -> np.ndarray:
+    """[192, latent_size]: from a frame's 8 x 8 pixels to as few numbers, the directions that vary most."""
+    frames = np.concatenate([episode(int(r.clip_id, 16), camera=r.tier == "human")[0][::4] for r in corpus.clips])
+    return fit_components(resize_frames(frames, 8).reshape(len(frames), -1) / 64.0, CONFIG.latent_size, 0).axes.T
+
+
 def make_latents(root: Path, corpus: Path, lam: Path, kind: str) -> Path:
-    """Latents of all pairs: "random", or "motion": linear in the block's motion, with little noise."""
+    """Latents of all pairs: "random"; "motion": linear in the block's motion, with little noise; "pca": principal components
+    of the difference image; "copy": a thumbnail of the second frame; "half": half of the numbers of "motion" are one."""
     opened = Corpus(corpus)
     rng = np.random.default_rng(0)
-    mix = rng.normal(size=(2, CONFIG.latent_size))
+    mix, looks = rng.normal(size=(2, CONFIG.latent_size)), appearance_axes(opened)
     key = LatentKey(model_hash=model_hash(lam), gap_s=0.5, stride_s=0.0, corpus="made", part_frames=10**6)
     root.mkdir(parents=True)
     first = np.arange(FRAMES - GAP)
     for part in plan_parts(opened.clips, 200):
         columns, latents = [], []
         for row in part.rows:
-            _, position = episode(int(row.clip_id, 16), camera=row.tier == "human")
+            frames, position = episode(int(row.clip_id, 16), camera=row.tier == "human")
             motion = position[first + GAP] - position[first]
-            signal = motion @ mix if kind == "motion" else 0.0
-            latents.append(signal + rng.normal(size=(len(first), CONFIG.latent_size)))
+            latent = rng.normal(size=(len(first), CONFIG.latent_size))
+            if kind in ("motion", "half"):
+                latent += motion @ mix
+            small = resize_frames(frames, 8).reshape(FRAMES, -1) / 64.0
+            if kind == "pca":
+                latent = small[first + GAP] - small[first]
+            elif kind in ("copy", "half"):
+                numbers = latent.shape[1] // (1 if kind == "copy" else 2)
+                latent[:, :numbers] = (small[first + GAP] @ looks)[:, :numbers]
+            latents.append(latent)
             columns.append(
                 (
                     row,
@@ -146,6 +170,8 @@ def make_latents(root: Path, corpus: Path, lam: Path, kind: str) -> Path:
                 )
             )
         latent = np.concatenate(latents)
+        if kind == "pca":
+            latent = fit_components(latent, CONFIG.latent_size, 0).project(latent)
         codes = rng.integers(8, size=(len(latent), CONFIG.tokens))
         write_made_part(root, part, key, columns, latent, codes=codes)
     return root
@@ -224,6 +250,68 @@ def test_latents_that_hold_the_motion_are_found_out(corpus: Path, lam: Path, tmp
     assert card.verdict.level == "trust with care"  # the latents are not this model's
     again = run(replace(config, out=tmp_path / "again"))
     assert replace(again, seconds=card.seconds) == card
+
+
+@pytest.mark.parametrize("kind", ["copy", "half"])
+def test_a_latent_that_copies_the_second_frame_is_not_to_be_trusted(
+    kind: str, corpus: Path, lam: Path, tmp_path: Path
+) -> None:
+    """L2: half of it is the true motion, which the probe finds, and nothing that looks at the codes finds the rest."""
+    card = report(lam, corpus, make_latents(tmp_path / kind, corpus, lam, kind), QUICK)
+    for body in ("two_link", "human"):
+        verdict = card.verdicts[body]
+        assert verdict.level == "do not trust" and "copies the second frame" in verdict.text, str(verdict)
+    assert card.appearance is not None and card.appearance.beyond_difference > 0.5
+    if kind == "half":
+        assert card.probes["two_link"].scores["latent"].r2_mean > 0.9
+
+
+@pytest.mark.parametrize("kind", ["motion", "pca"])
+def test_what_happened_is_no_picture_of_the_second_frame(kind: str, corpus: Path, lam: Path, tmp_path: Path) -> None:
+    card = report(lam, corpus, make_latents(tmp_path / kind, corpus, lam, kind), QUICK)
+    assert card.appearance is not None and card.appearance.beyond_difference < 0.2
+    assert card.verdicts["two_link"].level == "trust with care"  # the latents are not this model's
+    assert "The latent is no picture of the second frame" in card.verdict.text
+
+
+def test_a_model_that_copies_through_its_continuous_latent_alone_is_found_out(
+    corpus: Path, lam: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L2: the codes know nothing of it."""
+    model, encode = load_lam(lam), LatentActionModel.encode
+
+    def copying(self: LatentActionModel, pairs: PairBatch) -> Encoding:
+        return replace(encode(self, pairs), latent=pairs.second.flatten(1)[:, None])
+
+    def decode(self: LatentActionModel, first: torch.Tensor, latent: torch.Tensor, valid: object) -> torch.Tensor:
+        return latent.view_as(first) if latent.shape[1] == 1 else first
+
+    monkeypatch.setattr(LatentActionModel, "encode", copying)
+    monkeypatch.setattr(LatentActionModel, "decode", decode)
+    clips = [(clip.row, clip.frames) for clip in Corpus(corpus).read()]
+    ends = np.stack([frames[[0, -1]] for _, frames in clips])
+    thumbs = np.stack([frames[[0, GAP]] for _, frames in clips])
+    components, rng = fit_components(change_images(thumbs), 16, 0), np.random.default_rng(0)
+    monkeypatch.setattr(reconstruction, "THUMB", SIZE)
+    cuts, _ = check_cuts(model, [row for row, _ in clips], ends, thumbs, 0.5, components, None, 0, rng)
+    assert cuts is not None and cuts.continuous_explained > 0.99 and cuts.explained < 0.01
+    assert 0.2 < cuts.guess_explained < 0.7
+    verdict = judge(good_card(cuts=cuts), BODY)
+    assert verdict.level == "do not trust" and "still rebuilds the second frame: 100%" in verdict.text
+
+
+def test_an_honest_model_passes(corpus: Path, tmp_path: Path) -> None:
+    lam, latents = tmp_path / "lam", tmp_path / "latents"
+    settings = lam_settings(corpus, lam, model=TINY_SMALL, steps=80)
+    training = replace(settings.training, batch_size=16, lr=3e-3, val_every_steps=80)
+    train_lam.run(replace(settings, training=training), quiet=True)
+    extract(lam, corpus, latents, stride_s=0.0)
+    card = report(lam, corpus, latents, QUICK)
+    assert card.appearance is not None and card.appearance.beyond_difference < 0.2
+    assert card.cuts is not None and card.cuts.continuous_explained < card.cuts.guess_explained
+    assert card.verdicts["two_link"].level in ("trust", "trust with care"), str(card)
+    assert card.verdicts["human"].level == "cannot tell"
+    assert not any(reason.kind == "bad" for verdict in card.verdicts.values() for reason in verdict.reasons)
 
 
 def test_without_known_actions_nobody_can_tell(lam: Path, tmp_path: Path) -> None:

@@ -98,6 +98,9 @@ def check_cuts(
         return None, []
     pairs = cut_model_pairs(model, chosen, ends, featurise)
     errors, _ = reconstruction_errors(model, pairs, np.roll(np.arange(len(pairs)), 1), seed)
+    wanted = pairs.floats()
+    guess = (wanted.second.sum(0) - wanted.second) / (len(pairs) - 1)
+    guessed = float(masked_error(guess, wanted.second, wanted.valid).mean())
     joined = np.stack([np.stack([ends[a, 1], ends[b, 0]]) for a, b in chosen])
     small = resize_frames(joined.reshape(-1, *joined.shape[2:]), THUMB).reshape(len(chosen), 2, THUMB, THUMB, 3)
     found = Cuts(
@@ -105,6 +108,7 @@ def check_cuts(
         pca_explained=_kept(components, change_images(small)),
         kind=kind,
         real_explained=real_explained,
+        guess_explained=1 - guessed / max(float(errors["copy"].mean()), 1e-12),
     )
     if not model.config.pixels:
         return found, []
