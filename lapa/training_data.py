@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
+from corpora.clips.parts import Part
 from corpora.store.run import process_rank
 from lapa.model.config import LamConfig
 from lapa.pairs.batches import StoredBatches, StreamedBatches, loader_workers
-from lapa.pairs.cache import open_table, table_bytes
+from lapa.pairs.cache import decoded, open_table, table_bytes
 from lapa.pairs.known_motion import SeenLabels
 from lapa.pairs.reader import PairReader
 from lapa.pairs.table import Featurise, PairTable
@@ -77,14 +79,26 @@ class TrainingData:
     def label_scale(self) -> Tensor | None:
         """Deviation of each labelled dimension [A]; None without labels. Raises ValueError with fewer than two of them."""
         labels = self.reader.labels
-        if not labels.width or self.table is None:
+        if not labels.width:
             return None
-        known = self.table.label[np.isfinite(self.table.label).all(1)]
+        label = self._streamed_labels() if self.table is None else self.table.label
+        known = label[np.isfinite(label).all(1)]
         if len(known) < 2:
             raise ValueError(
                 f"--labels.share {labels.spec.share} leaves {len(known)} labelled pairs of '{labels.spec.feature}': raise it"
             )
         return torch.from_numpy(np.maximum(known.std(0), 1e-6))
+
+    def _streamed_labels(self) -> NDArray[np.float32]:
+        """[P, A], of the clips whose labels are seen, which are decoded for it."""
+        by_shard: dict[str, list[ClipRow]] = {}
+        for row in self.train_rows:
+            if row.clip_id in self.reader.labels.clips:
+                by_shard.setdefault(row.shard, []).append(row)
+        parts = [Part(number, shard, tuple(rows)) for number, (shard, rows) in enumerate(by_shard.items())]
+        tables = [decoded(item) for _, _, item in self.reader.read_tables(self.corpus.folder, parts)]
+        nothing = np.zeros((0, self.reader.labels.width), np.float32)
+        return np.concatenate([nothing, *(table.label for table in tables if table is not None)])
 
     def train_loader(self, start: int) -> DataLoader[Any]:
         """Endless batches of training pairs, from batch number `start` on."""

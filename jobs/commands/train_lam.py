@@ -73,7 +73,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     from corpora.clips.corpus import Corpus
     from lapa.model.checkpoint import initialise_from
     from lapa.model.lam import LatentActionModel, featurise_for
-    from lapa.pairs.known_motion import KNOWN_MOTION, SeenLabels, chosen_share
+    from lapa.pairs.known_motion import KNOWN_MOTION, SeenLabels
     from lapa.pairs.pair import STABILISED
     from lapa.pairs.split import split_groups
     from lapa.training import LamTraining
@@ -113,11 +113,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     model_config = _with_labels(config, corpus)
     train_rows = [row for row in corpus.clips if row.group not in held_out]
     val_rows = [row for row in corpus.clips if row.group in held_out]
-    labelled = {
-        row.clip_id
-        for row in train_rows
-        if config.labels.feature and chosen_share(row.clip_id, config.labels.share, config.seed)
-    }
+    labels = SeenLabels.choose(config.labels, train_rows, config.seed, model_config.label_dim)
     featurise = featurise_for(model_config)
     if featurise is not None:
         probe = featurise(np.zeros((1, size, size, 3), np.uint8))
@@ -136,7 +132,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
             model_config,
             training,
             seed=config.seed,
-            labels=SeenLabels(config.labels, frozenset(labelled), model_config.label_dim),
+            labels=labels,
             featurise=featurise,
             progress=progress,
         )
@@ -151,7 +147,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         "train_groups": train_groups,
         "held_out_groups": held_out,
         "train_clips": len(train_rows),
-        "labelled_clips": len(labelled),
+        "labelled_clips": len(labels.clips),
         "labels": dataclasses.asdict(config.labels),
         "streamed": data.streamed,
     }

@@ -50,4 +50,4 @@ class LabelSpec:
     dims: tuple[int, ...] = ()
     """Dimensions of the feature; empty for all."""
     share: float = 0.025
-    """Share of the clips whose labels are seen (LAOM: 2.5%)."""
+    """Share of the source videos (episodes) whose labels are seen (LAOM: 2.5%)."""

@@ -4,17 +4,18 @@ read are one thing."""
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.clips.manifest import ClipRow
 from lapa.pairs.config import LabelSpec
 
-KNOWN_MOTION = 2
-"""Raised when `relative_motion` would give other numbers."""
+KNOWN_MOTION = 3
+"""Raised when `relative_motion` would give other numbers, or `SeenLabels.choose` other clips."""
 _ACTIONS = ("action", "actions")
 
 
@@ -60,6 +61,12 @@ class SeenLabels:
     """Ids of the clips whose actions are seen."""
     width: int = 0
     """Dimensions; 0: no labels at all."""
+
+    @staticmethod
+    def choose(spec: LabelSpec, rows: Sequence[ClipRow], seed: int, width: int) -> SeenLabels:
+        """Those of `spec.share` of the source videos of `rows`, whole: who labels, labels episodes. None without a feature."""
+        shown = {row.group for row in rows if spec.feature and chosen_share(row.group, spec.share, seed)}
+        return SeenLabels(spec, frozenset(row.clip_id for row in rows if row.group in shown), width)
 
     def of(
         self,

@@ -21,7 +21,7 @@ class ReportSettings:
     dims: tuple[int, ...] = ()
     """Its dimensions; by default those that move."""
     budgets: tuple[int, ...] = (64, 256, 1024)
-    """Numbers of labelled pairs at which the probe is fitted, beside all of them."""
+    """Numbers of labelled pairs, of as few whole episodes, at which the probe is fitted, beside all of them."""
     test_groups: tuple[str, ...] = ()
     """Globs over groups (source videos, episodes) to test on, instead of those held out of training."""
     gap_s: float | None = None
@@ -29,7 +29,7 @@ class ReportSettings:
     bootstrap: int = 1000
     """Resamples of the test groups behind each interval."""
     draws: int = 10
-    """Random choices of labelled pairs at each budget."""
+    """Random choices of labelled episodes at each budget."""
     untrained_seeds: int = 3
     """Random initialisations that the untrained baseline is averaged over."""
     max_pairs: int = 20000

@@ -29,6 +29,7 @@ from lapa.pairs.reader import PairReader
 from lapa.recipes import RECIPES
 from lapa.training import LamTraining
 from lapa.training_config import TrainingConfig
+from lapa.training_data import TrainingData
 from tests.builders.corpora import write_corpus
 from tests.builders.lam import TINY, TINY_SMALL, lam_settings
 
@@ -215,6 +216,28 @@ def test_few_labels_train_a_head_on_their_share(tiny_corpus: Path, tmp_path: Pat
     summary = train_lam.run(lam_settings(tiny_corpus, tmp_path, labels=labels, steps=4), quiet=True)
     assert 0 < summary["labelled_clips"] < summary["train_clips"]
     assert load_lam(tmp_path).action_head.out_features == 3  # type: ignore[union-attr]
+
+
+def test_labels_have_one_scale_whether_stored_or_streamed(tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L5's twin: a streamed corpus had labels at no scale at all."""
+    monkeypatch.delenv("GIZA_CACHE", raising=False)
+    read = Corpus(tiny_corpus)
+    labels = SeenLabels(LabelSpec("observation.state", (0, 1)), frozenset(row.clip_id for row in read.clips[:5]), 2)
+    scales = [
+        TrainingData(
+            read,
+            read.clips,
+            [],
+            TINY,
+            TrainingConfig(steps=1, cache_gb=cache_gb),
+            seed=0,
+            labels=labels,
+            featurise=None,
+        ).label_scale()
+        for cache_gb in (20.0, 0.0)
+    ]
+    assert scales[0] is not None and (scales[0] > 0.5).all()
+    torch.testing.assert_close(scales[0], scales[1])
 
 
 def test_a_run_folder_belongs_to_one_run(tiny_corpus: Path, tiny_lam: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import cv2
 import numpy as np
 import pytest
 
+from corpora.clips.manifest import ClipRow
 from lapa.pairs.config import LabelSpec
 from lapa.pairs.flow import pair_flow
 from lapa.pairs.known_motion import SeenLabels, chosen_share, relative_motion
@@ -136,6 +139,15 @@ def test_a_share_of_clips_is_the_same_whoever_else_is_there() -> None:
     chosen = {key for key in keys if chosen_share(key, 0.025, 0)}
     assert 60 < len(chosen) < 145
     assert chosen & set(keys[:100]) == {key for key in keys[:100] if chosen_share(key, 0.025, 0)}
+
+
+def test_labels_are_those_of_whole_episodes() -> None:
+    """L12: windows of one episode are labelled all or not at all."""
+    rows = [ClipRow(f"{g}/{k}", f"video{g}", f"video{g}") for g in range(200) for k in range(5)]
+    seen = SeenLabels.choose(LabelSpec("action", share=0.1), rows, 0, 1)
+    counts = Counter(clip.split("/")[0] for clip in seen.clips)
+    assert 8 < len(counts) < 35 and set(counts.values()) == {5}
+    assert not SeenLabels.choose(LabelSpec(share=0.1), rows, 0, 0).clips
 
 
 class Row:

@@ -17,6 +17,7 @@ from lapa.reporting.probes.probe import (
     TestGroups,
     held_out_split,
     k_fold_splits,
+    labelled_pairs,
     resample_groups,
     run_probe,
 )
@@ -180,6 +181,27 @@ def test_budgets_take_that_many_labels() -> None:
     assert found.budgets[0].scores["latent"].r2_mean < found.budgets[1].scores["latent"].r2_mean
     with pytest.raises(ValueError, match="at least 4"):
         ReportSettings(budgets=(2,))
+
+
+def test_few_labels_are_those_of_whole_episodes() -> None:
+    """L12: what is learned is y of each episode by heart; with 64 labels of as many episodes that reads all others, with
+    those of the two or three episodes that 64 labels are, it reads nothing."""
+    rng = np.random.default_rng(0)
+    names = np.repeat(np.arange(200).astype(str), 30)
+    place = np.repeat(rng.normal(size=(200, 4)), 30, axis=0)
+    x = place + 0.01 * rng.normal(size=place.shape)
+    y = place @ rng.normal(size=(4, 1)) + 0.01 * rng.normal(size=(len(x), 1))
+    settings = ReportSettings(budgets=(64, 3000), draws=4, bootstrap=5)
+    found = run_probe({"latent": lambda split: [x]}, y, names, held_out_split(names, set(names[-1500:])), settings)
+    few, many = (budget.scores["latent"].r2_mean for budget in found.budgets)
+    assert few < 0.9 < many
+    split = held_out_split(names, set(names[-1500:]))[0]
+    for seed in range(5):
+        drawn = labelled_pairs(split, names, 64, np.random.default_rng(seed))
+        own, counts = np.unique(names[drawn], return_counts=True)
+        assert len(drawn) == len(set(drawn.tolist())) == 64 and split.train[drawn].all()
+        assert sorted(counts.tolist()) == [4, 30, 30]
+        assert (np.diff(drawn[names[drawn] == own[counts.argmin()]]) == 1).all()  # the beginning of the last one
 
 
 def test_no_label_of_a_tested_episode_is_fitted_on() -> None:

@@ -39,9 +39,9 @@ def check_appearance(
     if len(rows) < MIN_PAIRS or len(np.unique(groups)) < 2:
         return None
     splits = k_fold_splits(groups, settings.seed)
-    first, second = (resize_frames(thumbs[rows, k], LOOK).reshape(len(rows), -1) / 255.0 for k in (0, 1))
-    axes = fit_components(second, COMPONENTS, settings.seed)
-    first, second = axes.project(first), axes.project(second)
+    pictures = [resize_frames(thumbs[rows, k], LOOK).reshape(len(rows), -1) / 255.0 for k in (0, 1)]
+    axes = fit_components(pictures[1], COMPONENTS, settings.seed)
+    first, second = (axes.project(picture) for picture in pictures)
     rng = np.random.default_rng([settings.seed, 17])
     weights = resample_groups(len(np.unique(groups)), settings.bootstrap, rng)
 

@@ -123,7 +123,10 @@ def run_probe(
     labelled = {0: [[np.flatnonzero(split.train) for split in splits]]}
     for budget in budgets:
         labelled[budget] = [
-            [_draw(split, budget, np.random.default_rng([settings.seed, 2, budget, draw])) for split in splits]
+            [
+                labelled_pairs(split, groups, budget, np.random.default_rng([settings.seed, 2, budget, draw]))
+                for split in splits
+            ]
             for draw in range(settings.draws)
         ]
     errors: dict[str, dict[int, Array]] = {}
@@ -144,8 +147,13 @@ def run_probe(
     return Readouts(Readout(int(splits[0].train.sum()), scores, difference), fewer, skipped)
 
 
-def _draw(split: Split, budget: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    return np.sort(rng.choice(np.flatnonzero(split.train), budget, replace=False))
+def labelled_pairs(split: Split, groups: NDArray[Any], budget: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """`budget` pairs of the fewest whole groups in a random order, the last of which is labelled from its beginning: who
+    labels, labels episodes, and pairs of one episode tell less than as many of all."""
+    train = np.flatnonzero(split.train)
+    _, number = np.unique(groups[train], return_inverse=True)
+    place = rng.permutation(number.max() + 1)
+    return np.sort(train[np.argsort(place[number], kind="stable")][:budget])
 
 
 def _fit_and_test(
