@@ -71,19 +71,25 @@ class WayIn(nn.Module):
         self.temporal = Transformer(dim, depth, config.heads, axis="time", peg=peg)
         self.pool: nn.Module = POOLS[config.pool](config)
 
+    def read(self, x: Tensor) -> Tensor:
+        """The pool of patches [B, N, D], in float32 whatever the training's precision: what differs between two nearly equal
+        frames is small beside either, and would be lost in the rounding of bfloat16."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.pool(x.float())
+
     def blocks(self, x: Tensor) -> Tensor:
-        """[B, frames, N, D] -> the same shape."""
+        """[B, frames, N, D] -> the same shape, float32."""
         if self.position is not None:
             x = x + self.position
         x = self.spatial(x, bias=None if self.bias is None else self.bias())
-        return self.temporal(x)
+        return self.temporal(x).float()
 
 
 class Both(WayIn):
     """Two frames; the second's tokens are read."""
 
     def forward(self, first: Tensor, second: Tensor, flow: Tensor | None) -> Tensor:
-        return self.pool(self.blocks(torch.stack([self.stem(first), self.stem(second)], 1))[:, 1])
+        return self.read(self.blocks(torch.stack([self.stem(first), self.stem(second)], 1))[:, 1])
 
 
 class Difference(WayIn):
@@ -91,15 +97,15 @@ class Difference(WayIn):
 
     def forward(self, first: Tensor, second: Tensor, flow: Tensor | None) -> Tensor:
         x = self.blocks(torch.stack([self.stem(first), self.stem(second)], 1))
-        return self.pool(x[:, 1] - x[:, 0])
+        return self.read(x[:, 1] - x[:, 0])
 
 
 class Como(WayIn):
     """The first frame and the difference of the features: the future frame itself is removed."""
 
     def forward(self, first: Tensor, second: Tensor, flow: Tensor | None) -> Tensor:
-        before, after = self.stem(first), self.stem(second)
-        return self.pool(self.blocks(torch.stack([before, after - before], 1))[:, 1])
+        before, after = self.stem(first).float(), self.stem(second).float()
+        return self.read(self.blocks(torch.stack([before, after - before], 1))[:, 1])
 
 
 class Change(WayIn):
@@ -120,7 +126,7 @@ class Change(WayIn):
         if flow is not None:
             up = F.interpolate(flow, size=change.shape[-2:], mode="bilinear") * FLOW_SCALE
             change = torch.cat([change, up], 1)
-        return self.pool(self.blocks(self.stem(change)[:, None])[:, 0])
+        return self.read(self.blocks(self.stem(change)[:, None])[:, 0])
 
 
 class Additive(WayIn):
@@ -130,7 +136,7 @@ class Additive(WayIn):
 
     def forward(self, first: Tensor, second: Tensor, flow: Tensor | None) -> Tensor:
         # one pass over both frames; the same function of each, so g(c) - g(a) = (g(c) - g(b)) + (g(b) - g(a))
-        states = self.pool(self.blocks(self.stem(torch.cat([second, first]))[:, None])[:, 0])
+        states = self.read(self.blocks(self.stem(torch.cat([second, first]))[:, None])[:, 0])
         after, before = states.chunk(2)
         return after - before
 

@@ -33,8 +33,7 @@ class StoredBatches(IterableDataset):  # type: ignore[type-arg]
     def batch(self, number: int) -> PairBatch:
         """Batch `number`, the same at every call."""
         rng = np.random.default_rng((self.seed, self.rank, number))
-        chosen = rng.integers(0, len(self.table), self.batch_size)
-        return self.table.batch(chosen).floats().augmented(rng)
+        return self.table.batch(self.table.draw(rng.random(self.batch_size))).floats().augmented(rng)
 
     def __iter__(self) -> Iterator[PairBatch]:
         worker = get_worker_info()
@@ -111,7 +110,7 @@ class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
                 f"{len(tables)} clips in a row hold no pair {min(self.reader.gaps_s):g} s apart: choose a shorter "
                 "--model.pair.gap-s"
             )
-        return table.batch([int(share * len(table))], flow=self.reader.flow)
+        return table.batch(table.draw(np.array([share])), flow=self.reader.flow)
 
     def _of_stream(self, stream: int, streams: int) -> list[int]:
         """Places in `rows` that one of the streams reads: whole shards where there are enough, else some clips of each."""

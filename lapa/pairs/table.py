@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,21 @@ class PairTable:
 
     def __len__(self) -> int:
         return len(self.first)
+
+    def draw(self, shares: NDArray[np.floating]) -> NDArray[np.int64]:
+        """A pair for each of `shares` [B] in [0, 1): first one of the gaps that there are, each as likely as another, then a
+        pair of that gap; long gaps have far fewer pairs than short ones."""
+        place = np.asarray(shares, np.float64) * len(self._by_gap)
+        gap = place.astype(np.int64)
+        rows = [self._by_gap[g][int((p - g) * len(self._by_gap[g]))] for g, p in zip(gap.tolist(), place, strict=True)]
+        return np.array(rows, np.int64)
+
+    @cached_property
+    def _by_gap(self) -> list[NDArray[np.int64]]:
+        """Rows of each of the configuration's gaps that has some; a pair is of the gap that its own is nearest to."""
+        wanted = np.array(self.config.gap_s)
+        nearest = np.abs(self.gap_s[:, None] - wanted).argmin(1)
+        return [rows for gap in range(len(wanted)) if len(rows := np.flatnonzero(nearest == gap))]
 
     def batch(
         self, chosen: NDArray[np.integer] | Sequence[int] | None = None, *, flow: bool = False, plain: bool = False

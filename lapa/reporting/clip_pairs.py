@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from corpora.clips.corpus import Corpus
@@ -32,7 +33,8 @@ class ClipPairs:
     pairs: PairBatch
     """In uint8, with the frames as they were."""
     thumbs: NDArray[np.uint8]
-    """[P, 2, THUMB, THUMB, 3]: first and second frame, as they were."""
+    """[P, 2, THUMB, THUMB, 3]: first and second frame, as the encoder sees them: stabilised, and black where one of them
+    shows nothing. Of a model of features, which is not shown images, as they were."""
     ends: NDArray[np.uint8]
     """[2, S, S, 3]: the clip's first and its last frame."""
 
@@ -45,14 +47,21 @@ def read_pairs(
     clips = [row for row in corpus.clips if row.clip_id in wanted]
     for number, clip in enumerate(corpus.read(row.clip_id for row in clips)):
         rows = wanted[clip.row.clip_id]
-        i, j = frames_at(clip, sample.t_s[rows], sample.gap_s[rows])
-        used, where = np.unique(np.concatenate([i, j]), return_inverse=True)
-        small = resize_frames(clip.frames[used], THUMB)
-        thumbs = np.stack([small[where[: len(i)]], small[where[len(i) :]]], axis=1)
         pairs = reader.at(clip, sample.t_s[rows], sample.gap_s[rows], sample.camera[rows])
-        yield ClipPairs(clip.row, rows, pairs, thumbs, resize_frames(clip.frames[[0, -1]], reader.config.image_size))
+        yield ClipPairs(
+            clip.row, rows, pairs, _thumbs(pairs), resize_frames(clip.frames[[0, -1]], reader.config.image_size)
+        )
         if progress is not None:
             progress("reading clips", number + 1, len(clips))
+
+
+def _thumbs(pairs: PairBatch) -> NDArray[np.uint8]:
+    images = pairs.plain
+    if pairs.valid is not None:
+        images = torch.stack([pairs.first, pairs.second], 1) * pairs.valid[:, None]
+    assert images is not None
+    frames = images.permute(0, 1, 3, 4, 2).flatten(0, 1).numpy()
+    return resize_frames(frames, THUMB).reshape(len(pairs), 2, THUMB, THUMB, 3)
 
 
 def pair_images(

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from jobs.commands.train_lam import TrainLamConfig
-from lapa.recipes import DEBUG, SMALL
+from lapa.recipes import DEBUG, RECIPES, SMALL, Recipe
 from lapa.training_config import TrainingConfig
 
 TINY = dataclasses.replace(DEBUG, pair=dataclasses.replace(DEBUG.pair, gap_s=(0.3, 0.5)))
@@ -24,3 +24,24 @@ def lam_settings(corpus: Path, out: Path, **changes: object) -> TrainLamConfig:
     )
     base = TrainLamConfig(corpus=corpus, out=out, recipe="debug", model=TINY, training=training)
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def tiny_recipe(name: str, folder: Path) -> Recipe:
+    """A recipe of today at tiny size: what it is made of, and how it is trained, is its own. `folder`: of the frozen models of
+    `univla`, which are made there."""
+    model, training = RECIPES[name].model, RECIPES[name].training
+    training = dataclasses.replace(training, batch_size=8, accumulate=1, workers=0, val_pairs=64, warmup_steps=4)
+    if name == "debug":
+        return Recipe(TINY, training)
+    if name == "small":
+        return Recipe(TINY_SMALL, training)
+    frozen = {}
+    if model.text_model:
+        from tests.flare.test_vision import save, save_t5
+
+        frozen = {"target": save("dinov2", folder / "vision"), "text_model": save_t5(folder / "text")}
+    side, patch = (32, 8) if model.pixels else (28, 7)
+    pair = dataclasses.replace(model.pair, image_size=side, gap_s=(0.3, 0.5), extract_gap_s=0.5)
+    depths = {depth: min(1, getattr(model, depth)) for depth in ("spatial_depth", "temporal_depth", "decoder_depth")}
+    small = {"pair": pair, "patch": patch, "dim": 32, "heads": 2, "tokens": 4, "latent_dim": 8}
+    return Recipe(dataclasses.replace(model, **small, **depths, **frozen), training)

@@ -68,6 +68,15 @@ def save_words(folder: Path, *, end: bool = False) -> None:
     fast.save_pretrained(folder)
 
 
+def save_t5(folder: Path) -> str:
+    import transformers as hf
+
+    save_words(folder)
+    config = hf.T5Config(vocab_size=8, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    hf.T5EncoderModel(config).save_pretrained(folder)
+    return str(folder)
+
+
 KINDS = ["dinov2", "dinov2-registers", "dinov3", "siglip", "siglip2", "clip", "smolvlm", "vjepa2"]
 
 
@@ -107,12 +116,7 @@ def test_features_of_frames_are_those_of_images_in_half_precision(kind: str, tmp
 
 
 def test_texts_are_embedded_with_their_padding_at_zero(tmp_path: Path) -> None:
-    import transformers as hf
-
-    save_words(tmp_path)
-    config = hf.T5Config(vocab_size=8, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-    hf.T5EncoderModel(config).save_pretrained(tmp_path)
-    rows = FrozenText(str(tmp_path), length=5).of_texts(["open the drawer", "open"], batch=1)
+    rows = FrozenText(save_t5(tmp_path), length=5).of_texts(["open the drawer", "open"], batch=1)
     assert rows.shape == (2, 5, 16)
     assert rows[0, :3].abs().sum(-1).min() > 0
     assert rows[0, 3:].abs().max() == 0

@@ -27,16 +27,18 @@ from lapa.model.lam import Encoding, LatentActionModel
 from lapa.pairs.batch import PairBatch
 from lapa.pairs.config import PairConfig
 from lapa.pairs.pair import resize_frames
+from lapa.pairs.reader import PairReader
 from lapa.reporting.card import Card
 from lapa.reporting.checks import reconstruction
 from lapa.reporting.checks.reconstruction import check_cuts, cut_pairs, other_pairs, psnr
+from lapa.reporting.clip_pairs import read_pairs
 from lapa.reporting.measure import RunFacts, make_card, report, training_pairs
 from lapa.reporting.probes.baselines import change_images, fit_components
 from lapa.reporting.probes.motion import choose_holdout
 from lapa.reporting.settings import ReportSettings
 from lapa.reporting.verdict import judge
 from tests.builders.cards import BODY, good_card
-from tests.builders.lam import TINY_SMALL, lam_settings
+from tests.builders.lam import lam_settings, tiny_recipe
 from tests.builders.latents import pairs_at, write_made_part
 from tests.builders.videos import textured
 
@@ -300,18 +302,20 @@ def test_a_model_that_copies_through_its_continuous_latent_alone_is_found_out(
     assert verdict.level == "do not trust" and "still rebuilds the second frame: 100%" in verdict.text
 
 
-def test_an_honest_model_passes(corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["small", "debug"])
+def test_an_honest_model_has_learned_and_passes(name: str, corpus: Path, tmp_path: Path) -> None:
     lam, latents = tmp_path / "lam", tmp_path / "latents"
-    settings = lam_settings(corpus, lam, model=TINY_SMALL, steps=80)
-    training = replace(settings.training, batch_size=16, lr=3e-3, val_every_steps=80)
-    train_lam.run(replace(settings, training=training), quiet=True)
-    extract(lam, corpus, latents, stride_s=0.0)
-    card = report(lam, corpus, latents, QUICK)
+    recipe = tiny_recipe(name, tmp_path)
+    training = replace(recipe.training, steps=80, batch_size=16, lr=3e-3, val_every_steps=80)
+    train_lam.run(lam_settings(corpus, lam, recipe=name, model=recipe.model, training=training), quiet=True)
+    card = report(lam, corpus, extract(lam, corpus, latents, stride_s=0.0), QUICK)
+    assert card.reconstruction.continuous_explained > 0.2
+    assert card.probes["two_link"].difference["untrained"].ci95[0] > 0, str(card)
     assert card.appearance is not None and card.appearance.beyond_difference < 0.2
     assert card.cuts is not None and card.cuts.continuous_explained < card.cuts.guess_explained
-    assert card.verdicts["two_link"].level in ("trust", "trust with care"), str(card)
-    assert card.verdicts["human"].level == "cannot tell"
-    assert not any(reason.kind == "bad" for verdict in card.verdicts.values() for reason in verdict.reasons)
+    assert card.verdicts["human"].level == "cannot tell" and "no picture of the second frame" in card.verdict.text
+    if name == "small":  # `debug` has learned as well, but less than PCA knows
+        assert card.verdicts["two_link"].level in ("trust", "trust with care"), str(card)
 
 
 def test_without_known_actions_nobody_can_tell(lam: Path, tmp_path: Path) -> None:
@@ -327,10 +331,10 @@ def test_without_known_actions_nobody_can_tell(lam: Path, tmp_path: Path) -> Non
 
 def test_a_continuous_model_has_clusters_instead_of_codes(corpus: Path, tmp_path: Path) -> None:
     from jobs.commands.extract import ExtractConfig
-    from jobs.commands.extract import run as extract
+    from jobs.commands.extract import run as extract_job
 
     lam = make_run(tmp_path / "lam", config=replace(CONFIG, quantiser=QuantiserConfig(kind="none")))
-    extract(ExtractConfig(lam=lam, corpus=corpus, out=tmp_path / "latents", workers=1))
+    extract_job(ExtractConfig(lam=lam, corpus=corpus, out=tmp_path / "latents", workers=1, measure_s=0.0))
     card = run(ReportConfig(lam, corpus, tmp_path / "latents", tmp_path / "out", settings=QUICK, threads=1))
     assert card.codes is None and "continuous" in card.codes_reason
     assert "quantized" not in card.probes["two_link"].scores
@@ -436,6 +440,17 @@ def test_cuts_join_neighbouring_shots_or_strangers() -> None:
         assert many[a].start_s == 5.0 and many[b].start_s == 10.0  # the last window of one, the first of the next
     pairs, kind = cut_pairs([row(f"video{k}", 0, 0.0) for k in range(5)], rng, 12)
     assert kind == "clips of different sources" and all(a != b for a, b in pairs) and len(pairs) <= 12
+
+
+def test_baselines_see_the_stabilised_frames_that_the_latent_sees(corpus: Path, lam: Path, tmp_path: Path) -> None:
+    """L11: the videos of hands are seen by a camera that slides; in a difference of raw frames that is most of it."""
+    latents = extract(lam, corpus, tmp_path, stride_s=0.5)
+    change = {}
+    for compensated in (True, False):
+        reader = PairReader(replace(CONFIG.pair, camera_compensation=compensated))
+        pairs = [clip for clip in read_pairs(Corpus(corpus), latents.sample(10**4), reader) if clip.row.tier == "human"]
+        change[compensated] = np.mean([np.median(np.abs(change_images(clip.thumbs))) for clip in pairs])
+    assert change[True] < 0.2 * change[False]
 
 
 def test_other_pairs_are_of_other_groups() -> None:

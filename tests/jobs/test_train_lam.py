@@ -27,11 +27,11 @@ from lapa.pairs.known_motion import SeenLabels, relative_motion
 from lapa.pairs.pair import STABILISED, pair_indices, resize_frames
 from lapa.pairs.reader import PairReader
 from lapa.recipes import RECIPES
-from lapa.training import LamTraining
+from lapa.training import LamTraining, target_loss
 from lapa.training_config import TrainingConfig
 from lapa.training_data import TrainingData
 from tests.builders.corpora import write_corpus
-from tests.builders.lam import TINY, TINY_SMALL, lam_settings
+from tests.builders.lam import TINY, lam_settings, tiny_recipe
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +135,27 @@ def test_streaming_gives_the_same_kind_of_batch(store, tiny_corpus: Path) -> Non
     assert set(zip(batch.clip.tolist(), batch.t_s.tolist(), batch.gap_s.tolist(), strict=True)) <= known
 
 
+def test_each_gap_has_its_share_however_few_pairs_it_has(tiny_corpus: Path, tmp_path: Path) -> None:
+    """L11: a clip of two seconds holds four times as many pairs 0.3 s apart as 1.5 s."""
+    read, gaps_s = Corpus(tiny_corpus), (0.3, 1.0, 1.5)
+    pair = dataclasses.replace(TINY.pair, gap_s=gaps_s)
+    reader = PairReader(pair, gaps_s, training=True)
+    table = open_table(read, read.clips, reader, cache=tmp_path)
+    assert table is not None
+    held = [int((abs(table.gap_s - gap_s) < 0.2).sum()) for gap_s in gaps_s]
+    assert held[0] > 2.5 * held[2] > 0
+    streamed = iter(StreamedBatches(read, read.clips, reader, 64, seed=0, pool=8))
+    stored = StoredBatches(table, 64, seed=0)
+    for some in ([stored.batch(n) for n in range(8)], list(itertools.islice(streamed, 8))):
+        drawn = torch.cat([batch.gap_s for batch in some])
+        for gap_s in gaps_s:
+            assert 0.27 < ((drawn - gap_s).abs() < 0.2).double().mean() < 0.42
+        assert (
+            len({(int(c), round(float(t), 3)) for batch in some for c, t in zip(batch.clip, batch.t_s, strict=True)})
+            > 90
+        )
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_resumed_stream_goes_on_where_it_was(store, tiny_corpus: Path, workers: int, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """Without decoding what came before: only the clips in the pool are read again."""
@@ -160,10 +181,41 @@ def test_a_resumed_stream_goes_on_where_it_was(store, tiny_corpus: Path, workers
     assert not torch.equal(straight[0].t_s, straight[6].t_s)
 
 
-@pytest.mark.parametrize("model", [TINY, TINY_SMALL], ids=["debug", "small"])
-def test_killed_and_resumed_it_ends_where_an_uninterrupted_run_ends(
-    model: LamConfig, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", RECIPES)
+def test_each_recipe_is_trained_in_the_precision_of_its_latents_and_its_loss_falls(
+    name: str, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """L11: in bfloat16 the latents of training were up to 5% off those that are extracted."""
+    recipe = tiny_recipe(name, tmp_path)
+    training = dataclasses.replace(recipe.training, steps=30, lr=3e-3, val_every_steps=30)
+    losses, targets, seen = LamTraining.losses, [], []
+
+    def watched(self, batch):  # type: ignore[no-untyped-def]
+        found = losses(self, batch)
+        if self.training:
+            copy = target_loss(batch.first, batch.second, batch.valid if self.config.pixels else None, self.config)
+            targets.append(float(found[0]["target"].detach() / copy))
+        else:
+            seen.append((batch, found[1]))
+        return found
+
+    monkeypatch.setattr(LamTraining, "losses", watched)
+    settings = lam_settings(tiny_corpus, tmp_path / "run", recipe=name, model=recipe.model, training=training)
+    train_lam.run(settings, quiet=True)
+    # the residual ones begin at a copy of the first frame, the others at nothing
+    assert np.mean(targets[-5:]) < (1.0 if recipe.model.residual else 0.5) * np.mean(targets[:2])
+    model, (batch, latent) = load_lam(tmp_path / "run"), seen[-1]
+    with torch.no_grad():
+        extracted = model.encode(batch).latent
+    error = (latent - extracted).pow(2).mean().sqrt() / (extracted - extracted.mean(0)).pow(2).mean().sqrt()
+    assert error < (1e-5 if training.precision == "32-true" else 0.03)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_killed_and_resumed_it_ends_where_an_uninterrupted_run_ends(
+    name: str, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_recipe(name, tmp_path).model
     straight = train_lam.run(lam_settings(tiny_corpus, tmp_path / "straight", steps=6, model=model), quiet=True)
     original = LamTraining.on_train_batch_end
 
