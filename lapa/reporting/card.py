@@ -38,6 +38,7 @@ FEATURES = {
     "first_frame": "first frame alone",
     "untrained": "untrained network",
     "pca": "PCA of the difference",
+    "vision": "frozen vision model",
     "shuffled": "shuffled latents",
 }
 """What a probe reads: the latent, and what it must beat."""
@@ -135,7 +136,7 @@ class Readout:
 
     labels: int
     scores: dict[str, Score]
-    """Keys as in FEATURES; "quantized" is lacking in a continuous model."""
+    """Keys as in FEATURES; "quantized" is lacking in a continuous model, "vision" where none was named."""
     difference: dict[str, Difference]
     draws: int = 1
     """Random choices of the labelled pairs that the scores are means of."""

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
@@ -55,12 +56,16 @@ def read_pairs(
             progress("reading clips", number + 1, len(clips))
 
 
-def _thumbs(pairs: PairBatch) -> NDArray[np.uint8]:
-    images = pairs.plain
+def seen_images(pairs: PairBatch) -> Tensor:
+    """uint8 [P, 2, 3, S, S]: both frames as the encoder sees them, what it does not see black."""
     if pairs.valid is not None:
-        images = torch.stack([pairs.first, pairs.second], 1) * pairs.valid[:, None]
-    assert images is not None
-    frames = images.permute(0, 1, 3, 4, 2).flatten(0, 1).numpy()
+        return torch.stack([pairs.first, pairs.second], 1) * pairs.valid[:, None]
+    assert pairs.plain is not None
+    return pairs.plain
+
+
+def _thumbs(pairs: PairBatch) -> NDArray[np.uint8]:
+    frames = seen_images(pairs).permute(0, 1, 3, 4, 2).flatten(0, 1).numpy()
     return resize_frames(frames, THUMB).reshape(len(pairs), 2, THUMB, THUMB, 3)
 
 

@@ -25,7 +25,14 @@ INK, SOFT, LINE, ACCENT = "#1d1f21", "#62676d", "#dedbd3", "#1f5fa8"
 GOOD, BAD, CARD = "#22763f", "#b3261e", "#ffffff"
 THEME = {INK: "ink", SOFT: "soft", LINE: "line", ACCENT: "accent", GOOD: "good", BAD: "bad", CARD: "card"}
 """Colours of base.html.j2 on a light desk; on the page they are its variables, and so follow a dark one."""
-COLOURS = {"latent": ACCENT, "quantized": "#7d5bbe", "first_frame": "#8d8d86", "untrained": "#2f9180", "pca": "#c46a1c"}
+COLOURS = {
+    "latent": ACCENT,
+    "quantized": "#7d5bbe",
+    "first_frame": "#8d8d86",
+    "untrained": "#2f9180",
+    "pca": "#c46a1c",
+    "vision": "#b0487f",
+}
 GROWS = 1.2
 """A chart on a wide page is at most so many times as large as it was made."""
 TIP = "tip:"

@@ -29,7 +29,7 @@ from lapa.reporting.clip_pairs import pair_images
 from lapa.reporting.images import Images, TransferStrip
 from lapa.reporting.probes.baselines import ImageComponents
 from lapa.reporting.probes.camera import check_camera
-from lapa.reporting.probes.motion import Truth, choose_holdout, find_known_motion, probe_known_motion
+from lapa.reporting.probes.motion import Truth, choose_holdout, find_known_motion, latent_features, probe_known_motion
 from lapa.reporting.settings import Progress, ReportSettings
 from lapa.reporting.survey import Survey, survey_clips
 from lapa.reporting.verdict import judge
@@ -282,5 +282,6 @@ def _probes(
         def on_feature(name: str, body: str = body) -> None:
             progress(f"probe {body}: {name}", 0, 1)
 
-        probes[body] = probe_known_motion(motion, sample, seen.thumbs, seen.untrained, holdout, settings, on_feature)
+        features = latent_features(sample, motion.rows, seen.thumbs, seen.untrained, seen.vision, settings.seed)
+        probes[body] = probe_known_motion(motion, sample, features, holdout, settings, on_feature)
     return probes, notes

@@ -24,6 +24,8 @@ class ReportSettings:
     """Numbers of labelled pairs, of as few whole episodes, at which the probe is fitted, beside all of them."""
     test_groups: tuple[str, ...] = ()
     """Globs over groups (source videos, episodes) to test on, instead of those held out of training."""
+    vision: str = ""
+    """A frozen vision model (hub name or folder) whose features' change stands among the baselines: DINOv2, SigLIP2 ..."""
     gap_s: float | None = None
     """Only pairs with about this gap, where the latents hold several."""
     bootstrap: int = 1000

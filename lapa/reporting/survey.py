@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
+from flare.vision import frozen_vision
 from lapa.latents import LatentSample
 from lapa.model.lam import LatentActionModel
 from lapa.pairs.batch import PairBatch
 from lapa.pairs.reader import PairReader
 from lapa.pairs.table import Featurise
 from lapa.reporting.atlas import spread_over_groups
-from lapa.reporting.clip_pairs import THUMB, read_pairs
-from lapa.reporting.probes.baselines import encode_pairs, untrained_models
+from lapa.reporting.clip_pairs import THUMB, read_pairs, seen_images
+from lapa.reporting.probes.baselines import encode_pairs, feature_change, untrained_models
 from lapa.reporting.settings import Progress, ReportSettings
 
 MAX_ENDS = 400
@@ -32,6 +33,8 @@ class Survey:
     """[N, 2, THUMB, THUMB, 3]: first and second frame of each pair of the sample."""
     untrained: list[NDArray[np.float32]]
     """For each random initialisation the latents [N, D]; zeros where no action is known."""
+    vision: NDArray[np.float16] | None = None
+    """[N, F]: change of a frozen vision model's features, where one was named; zeros where no action is known."""
     to_decode: list[tuple[NDArray[np.int64], PairBatch]] = field(default_factory=list)
     """Pairs to be decoded, with their rows of the sample."""
     gallery: list[tuple[NDArray[np.int64], PairBatch]] = field(default_factory=list)
@@ -58,7 +61,10 @@ def survey_clips(
     progress: Progress,
 ) -> Survey:
     """Reads the sample's clips once. `prefer` [N]: pairs of held-out groups, which alone are decoded where there are
-    any; `with_truth`: clips whose actions are known, which the untrained networks see."""
+    any; `with_truth`: clips whose actions are known, which the untrained networks and the frozen vision model see.
+
+    Raises ValueError where `settings.vision` cannot be loaded."""
+    vision = frozen_vision(settings.vision) if settings.vision else None
     candidates = np.flatnonzero(prefer) if prefer.any() else np.arange(len(sample))
     count = min(settings.reconstructions, len(candidates))
     decoded = np.zeros(len(sample), bool)
@@ -80,6 +86,11 @@ def survey_clips(
         if clip.row.clip_id in with_truth:
             for values, network in zip(seen.untrained, networks, strict=True):
                 values[clip.rows] = encode_pairs(network, clip.pairs)
+            if vision is not None:
+                change = feature_change(vision, seen_images(clip.pairs))
+                if seen.vision is None:
+                    seen.vision = np.zeros((len(sample), change.shape[1]), np.float16)
+                seen.vision[clip.rows] = change
         for mask, kept in ((decoded, seen.to_decode), (shown, seen.gallery)):
             some = np.flatnonzero(mask[clip.rows])
             if len(some):

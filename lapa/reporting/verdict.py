@@ -8,15 +8,14 @@ The rules, in this order:
    known that say otherwise; a concern where they do.
 4. Actions known: the probe decides.
    - Its interval reaches down to 0.05 or less, or shuffled latents do as well: do not trust.
-   - The first frame, an untrained network or PCA is better with all labels by an interval, and the latent beats it at
-     no label budget: do not trust; what is better for nothing should be used instead.
-   - Above first frame, untrained network and PCA, each interval above zero, with an R2 of at least 0.5 and without
-     concerns: trust.
+   - The first frame, an untrained network, PCA or the frozen vision model that was named is better with all labels by an
+     interval, and the latent beats it at no label budget: do not trust; what is better for nothing should be used instead.
+   - Above each of these, every interval above zero, with an R2 of at least 0.5 and without concerns: trust.
    - Otherwise: trust with care, and the concerns are named.
 5. Actions of this body unknown: cannot tell. What else was measured is said, and what would settle it.
 Concerns: test videos that the model was trained on; much of the camera's motion in the latent; a latent that rebuilds
-much of an image across a cut; a codebook that is mostly idle; a random code that explains nearly as much as a pair's own; latents
-of another model.
+much of an image across a cut; codes that are mostly idle; a random code that explains nearly as much as a pair's own;
+latents of another model.
 """
 
 from __future__ import annotations
@@ -41,6 +40,7 @@ RIVALS = {
     "first_frame": "the first frame alone",
     "untrained": "the same network untrained",
     "pca": "PCA of the difference",
+    "vision": "a frozen vision model's features",
 }
 
 
@@ -191,9 +191,11 @@ def _judge_probe(probe: Probe) -> tuple[list[Reason], bool, bool]:
     reasons = [Reason("good" if good else "concern", text + ("." if good else "; that is weak."))]
     sound, useless = good, False
     for name, title in RIVALS.items():
+        if name not in probe.difference:
+            continue
         difference = probe.difference[name]
         low, high = difference.ci95
-        beaten_at = [str(fewer.labels) for fewer in probe.budgets if fewer.difference[name].ci95[0] > 0]
+        beaten_at = [str(b.labels) for b in probe.budgets if name in b.difference and b.difference[name].ci95[0] > 0]
         figures = f"{figure(difference.mean, '+')} {span(difference.ci95, '+')}"
         if low > 0:
             reasons.append(Reason("good", f"The latent is above {title} ({figures} R2)."))

@@ -41,6 +41,7 @@ from tests.builders.cards import BODY, good_card
 from tests.builders.lam import lam_settings, tiny_recipe
 from tests.builders.latents import pairs_at, write_made_part
 from tests.builders.videos import textured
+from tests.flare.test_vision import save
 
 SIZE, FRAMES, FPS, GAP = 32, 24, 10, 5
 EPISODES = 8
@@ -341,6 +342,20 @@ def test_a_continuous_model_has_clusters_instead_of_codes(corpus: Path, tmp_path
     assert card.atlas.kind.startswith("k-means clusters")
     assert not any("not what this model makes" in warning for warning in card.warnings)
     assert card.reconstruction.random_code_psnr_db is not None
+
+
+def test_a_frozen_vision_model_stands_among_the_baselines(corpus: Path, lam: Path, tmp_path: Path) -> None:
+    latents = make_latents(tmp_path / "latents", corpus, lam, "motion")
+    settings = replace(QUICK, vision=save("dinov2", tmp_path / "vision"))
+    card = report(lam, corpus, latents, settings)
+    for readout in (card.probes["two_link"].readout, *card.probes["two_link"].budgets):
+        assert -1 < readout.scores["vision"].r2_mean < readout.scores["latent"].r2_mean
+    assert "The latent is above a frozen vision model's features" in card.verdict.text
+    assert Card.from_json(json.loads(json.dumps(card.to_json()))) == replace(card, images=None)
+    card.save_html(tmp_path / "card.html")
+    assert "minus frozen vision model" in (tmp_path / "card.html").read_text("utf-8")
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        report(lam, corpus, latents, replace(settings, vision=str(tmp_path)))
 
 
 def test_a_model_of_features_has_no_pictures_but_all_else(corpus: Path, tmp_path: Path) -> None:

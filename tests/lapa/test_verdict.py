@@ -46,6 +46,8 @@ def test_a_sound_model_is_trusted() -> None:
         (probe(difference={"shuffled": difference(0.01)}), "do not trust", "no dependable relation"),
         (probe(difference={"pca": difference(0.0)}), "trust with care", "not clearly above PCA"),
         (probe(difference={"pca": difference(-0.2)}), "trust with care", "but above it with 64 labelled"),
+        (probe(difference={"vision": difference(0.3)}), "trust", "above a frozen vision model's features"),
+        (probe(difference={"vision": difference(0.0)}), "trust with care", "not clearly above a frozen vision model"),
         ({"camera": {"r2_mean": 0.8}}, "trust with care", "camera's movement"),
         ({"cuts": {"explained": 0.9}}, "do not trust", "still rebuilds the second frame"),
         ({"cuts": {"continuous_explained": 0.9}}, "do not trust", "still rebuilds the second frame"),

@@ -14,7 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
+from torch import Tensor
 
+from flare.targets import pool_grid
+from flare.vision import FrozenVision
 from lapa.model.lam import LatentActionModel
 from lapa.pairs.batch import PairBatch
 from lapa.reporting.clip_pairs import BATCH
@@ -22,6 +25,10 @@ from lapa.reporting.probes.probe import Feature, Split
 
 PCA_PAIRS = 4000
 """Training pairs that principal components are computed from; more change them little."""
+
+
+GRID = 4
+"""Cells on a side that a frozen vision model's patches are pooled to."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,33 @@ class ImageComponents:
 
     def __call__(self, split: Split) -> list[NDArray[np.floating]]:
         return [self.project(self.components(split.train))]
+
+
+class FeatureComponents:
+    """Principal components of the change of a frozen vision model's features, fitted on the training pairs of a split."""
+
+    def __init__(self, change: NDArray[np.float16], dimension: int, seed: int) -> None:
+        """`change`: [N, F], of `feature_change`."""
+        self._change, self._dimension, self._seed = change, dimension, seed
+
+    def __call__(self, split: Split) -> list[NDArray[np.floating]]:
+        chosen = np.flatnonzero(split.train)[:: max(1, int(split.train.sum()) // PCA_PAIRS)]
+        found = fit_components(self._change[chosen].astype(np.float32), self._dimension, self._seed)
+        return [
+            np.concatenate(
+                [found.project(part) for part in np.array_split(self._change, len(self._change) // 1024 + 1)]
+            )
+        ]
+
+
+def feature_change(vision: FrozenVision, images: Tensor) -> NDArray[np.float16]:
+    """[P, 2, 3, S, S] uint8 -> [P, cells x D]: second minus first of the patches' features, pooled to GRID x GRID cells."""
+    parts = []
+    for part in images.split(BATCH // 2):
+        tokens = vision(part.flatten(0, 1))
+        cells = pool_grid(tokens, min(GRID**2, tokens.shape[1])).unflatten(0, (len(part), 2))
+        parts.append((cells[:, 1] - cells[:, 0]).flatten(1).half().numpy())
+    return np.concatenate(parts)
 
 
 def fixed(*variants: NDArray[np.floating]) -> Feature:

@@ -15,7 +15,7 @@ from lapa.latents import LatentSample
 from lapa.pairs.known_motion import is_action, relative_motion
 from lapa.reporting.atlas import neighbour_agreement
 from lapa.reporting.card import HoldoutKind, Probe
-from lapa.reporting.probes.baselines import ImageComponents, fixed, shuffled
+from lapa.reporting.probes.baselines import FeatureComponents, ImageComponents, fixed, shuffled
 from lapa.reporting.probes.probe import Feature, Split, held_out_split, k_fold_splits, run_probe
 from lapa.reporting.settings import ReportSettings
 
@@ -198,6 +198,7 @@ def latent_features(
     rows: NDArray[np.integer],
     thumbs: NDArray[np.uint8],
     untrained: Sequence[NDArray[np.float32]],
+    vision: NDArray[np.float16] | None,
     seed: int,
 ) -> dict[str, Feature]:
     """The latent, its code and the baselines, all of one dimension, for `rows` of the sample."""
@@ -210,6 +211,8 @@ def latent_features(
     features["first_frame"] = ImageComponents(of_rows, "first", width, seed)
     features["untrained"] = fixed(*(values[rows] for values in untrained))
     features["pca"] = ImageComponents(of_rows, "change", width, seed)
+    if vision is not None:
+        features["vision"] = FeatureComponents(vision[rows], width, seed)
     features["shuffled"] = shuffled(latent, seed)
     return features
 
@@ -217,16 +220,14 @@ def latent_features(
 def probe_known_motion(
     known: KnownMotion,
     sample: LatentSample,
-    thumbs: NDArray[np.uint8],
-    untrained: Sequence[NDArray[np.float32]],
+    features: Mapping[str, Feature],
     holdout: Holdout,
     settings: ReportSettings,
     progress: Callable[[str], None] | None = None,
 ) -> Probe:
-    """The probe of this motion: the latents beside the baselines."""
+    """The probe of this motion: the latents beside the baselines, which `latent_features` gives."""
     rows = known.rows
     groups = sample.group[rows]
-    features = latent_features(sample, rows, thumbs, untrained, settings.seed)
     found = run_probe(features, known.y, groups, holdout.splits, settings, progress)
     return Probe(
         target=f"{'the sum of' if is_action(known.feature) else 'the change of'} {known.feature}",
