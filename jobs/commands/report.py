@@ -136,6 +136,9 @@ def print_card(card: Card) -> None:
                 f"with few labels {few}" if few and name == "latent" else few,
                 end_section=name == list(probe.scores)[-1],
             )
+        asked = ", ".join(f"{dim} ({spread:.2g})" for dim, spread in zip(probe.dims, probe.spread, strict=True))
+        rest = f"{len(probe.other_dims)} others not asked for" if probe.other_dims and not card.settings.dims else ""
+        table.add_row("", "dimensions (spread)", asked, rest, end_section=True)
     camera = card.camera
     if camera.r2_mean is None:
         table.add_row("camera", "", "-", camera.reason)

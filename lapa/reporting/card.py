@@ -152,6 +152,12 @@ class Probe:
     embodiment: str
     gap_s: float
     dims: list[int]
+    """Over which R2 is averaged."""
+    spread: list[float]
+    """Standard deviation of the motion in each of `dims`, in the feature's units."""
+    other_dims: list[int]
+    """That are not asked for: by default those that hardly move."""
+    other_spread: list[float]
     dimension: int
     """Of the latent, and of each baseline."""
     pairs: int

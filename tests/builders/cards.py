@@ -44,7 +44,8 @@ def good_card(**more: Any) -> Card:
     decibels = {"psnr_db": 25.0, "continuous_psnr_db": 25.0, "copy_psnr_db": 22.0, "plain_copy_psnr_db": 21.0}
     decibels |= {"random_code_psnr_db": 21.0, "shuffled_code_psnr_db": 21.5}
     probe = Probe(
-        target="the change of observation.state", feature="observation.state", embodiment=BODY, gap_s=0.5, dims=[0],
+        target="the change of observation.state", feature="observation.state", embodiment=BODY, gap_s=0.5,
+        dims=[0], spread=[1.0], other_dims=[1], other_spread=[0.01],
         dimension=128, pairs=500, groups=20, train_pairs=400, holdout="held out of training", test_groups=["a", "b"],
         notes=[], neighbour_agreement=0.5, readout=readout(400), budgets=[readout(64)], skipped_budgets=[],
     )  # fmt: skip

@@ -208,6 +208,8 @@ def test_the_report_holds_every_field_and_its_baselines(random_report: tuple[Car
     assert card["reconstruction"]["groups"] == 3
     probe = card["probe"]
     assert probe["dims"] == [0, 1] and probe["gap_s"] == pytest.approx(0.5)
+    assert min(probe["spread"]) > 1 and probe["other_dims"] == [2] and probe["other_spread"] == [0]
+    assert "Not asked for: dimensions 2 (0)" in re.sub(r"\s+", " ", (out / "report.html").read_text("utf-8"))
     assert probe["holdout"] == "held out of training" and len(probe["test_groups"]) == 3
     assert probe["skipped_budgets"] == [10**6] and list(probe["budgets"]) == ["16"]
     for cell in (probe, probe["budgets"]["16"]):

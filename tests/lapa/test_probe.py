@@ -296,6 +296,10 @@ def test_the_dimensions_that_move_are_asked_for() -> None:
     assert choose_dims(motion, "Unitree_G1", "observation.state", ()) == [0, 2, 4]
     assert choose_dims(motion, "metaworld_sawyer", "observation.state", ()) == [0, 1, 2]
     assert choose_dims(motion, "Unitree_G1", "observation.state", (3, 1)) == [3, 1]
+    assert choose_dims(motion * [1, 1, 1, 1, 0.3], "Unitree_G1", "observation.state", ()) == [
+        0,
+        2,
+    ]  # R8: an arm at rest
     with pytest.raises(ValueError, match="dimensions 0 to 4"):
         choose_dims(motion, "Unitree_G1", "observation.state", (5,))
     assert choose_feature(["action", "observation.state"], None) == "observation.state"

@@ -21,8 +21,9 @@ from lapa.reporting.settings import ReportSettings
 
 STATE = "observation.state"
 ACTION = "action"
-MOVES_SHARE = 0.05
-"""A dimension counts as moving where its spread over pairs is above this share of the widest."""
+MOVES_SHARE = 0.1
+"""A dimension counts as moving where its spread over pairs is above this share of the widest; what hardly moves has nothing to
+be read, and would lower the mean."""
 MAX_DIMS = 16
 HAND_FIRST = ("metaworld", "sawyer")
 """Embodiments whose state begins with the hand's position: x, y and z are the default target."""
@@ -75,6 +76,8 @@ class KnownMotion:
     """[P], of the sample."""
     y: NDArray[np.float64]
     """[P, K]: relative motion in `dims`."""
+    others: dict[int, float]
+    """Spread of each dimension that is not asked for."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ def find_known_motion(
         if len(chosen) == 0 or (y.std(0) <= 1e-12).any():
             notes.append(f"{embodiment}: {feature} does not move")
             continue
-        found.append(KnownMotion(embodiment, feature, chosen, rows, y))
+        others = {dim: float(spread) for dim, spread in enumerate(motion.std(0)) if dim not in chosen}
+        found.append(KnownMotion(embodiment, feature, chosen, rows, y, others))
     if not found and errors:
         raise errors[0]
     return sorted(found, key=lambda known: -len(known.rows)), notes
@@ -235,6 +239,9 @@ def probe_known_motion(
         embodiment=known.embodiment,
         gap_s=float(np.median(sample.gap_s[rows])),
         dims=known.dims,
+        spread=known.y.std(0).tolist(),
+        other_dims=list(known.others),
+        other_spread=list(known.others.values()),
         dimension=int(sample.latent.shape[1]),
         pairs=len(rows),
         groups=len(np.unique(groups)),
