@@ -44,7 +44,7 @@ and the round counts only where there is no better one."""
 
 
 def random_model(config: LamConfig, folder: Path, seed: int) -> None:
-    """Saves a model with random weights, its code book settled on random images."""
+    """Saves a model with random weights, its codebook settled on random images."""
     torch.manual_seed(seed)
     model = LatentActionModel(config).train()
     shape = (

@@ -104,9 +104,9 @@ def _collapse(card: Card) -> list[Reason]:
     if codes.collapsed:
         reasons.append(Reason("bad", f"The codes have collapsed: {usage}."))
     elif codes.thin:
-        reasons.append(Reason("concern", f"Much of the code book is idle: {usage}."))
+        reasons.append(Reason("concern", f"Much of the codebook is idle: {usage}."))
     else:
-        reasons.append(Reason("good", f"The code book is alive: {usage}."))
+        reasons.append(Reason("good", f"The codebook is alive: {usage}."))
     return reasons
 
 

@@ -192,7 +192,7 @@ def test_stage_two_starts_from_stage_one(tmp_path) -> None:  # type: ignore[no-u
     assert two.eval().encode(PairBatch(first, second)).codes.shape == (4, 4)
 
 
-def test_random_codes_come_from_the_code_book() -> None:
+def test_random_codes_come_from_the_codebook() -> None:
     for kind in ("vq", "nsvq", "fsq", "rvq", "none"):
         config = dataclasses.replace(DEBUG, quantiser=QuantiserConfig(kind=kind, codebook_size=9))  # type: ignore[arg-type]
         model = LatentActionModel(config)

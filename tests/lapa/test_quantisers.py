@@ -113,7 +113,7 @@ def test_fsq_takes_the_nearest_size() -> None:
     assert torch.tensor(fsq_levels(240)).prod() == 240
 
 
-def test_the_first_code_book_stays_frozen_in_stage_two() -> None:
+def test_the_first_codebook_stays_frozen_in_stage_two() -> None:
     torch.manual_seed(0)
     net = TwoStageQuantiser(QuantiserConfig(kind="vq", codebook_size=4), 2, tokens=4)
     net.frozen.train()
@@ -126,7 +126,7 @@ def test_the_first_code_book_stays_frozen_in_stage_two() -> None:
     assert out.codes.shape == (64, 4)
 
 
-def test_a_code_book_of_one_is_refused() -> None:
+def test_a_codebook_of_one_is_refused() -> None:
     with pytest.raises(ValueError, match="codebook_size 1"):
         QuantiserConfig(codebook_size=1)
 
