@@ -130,6 +130,11 @@ class Corpus:
         how = {name: made.get(name) for name in ("format", "settings", "seed")}
         return digest_of(json.dumps(how, sort_keys=True), *sorted(row.clip_id for row in self.clips))
 
+    @property
+    def fit(self) -> str:
+        """How its square frames were made of the videos': "stretch" or "crop"."""
+        return str(self.summary.get("config", {}).get("settings", {}).get("fit", "stretch"))
+
     @cached_property
     def truth_features(self) -> dict[str, int]:
         """Feature -> dimension, over the clips that have ground truth."""
@@ -145,13 +150,21 @@ class Corpus:
             raise ValueError(f"clips {lacking[:4]}: corpus '{self.folder}' has none of these ids; see Corpus.clips")
         return rows
 
-    def _decoded(self, rows: Iterable[ClipRow]) -> Iterator[Clip]:
+    def stored(self, ids: Iterable[str] | None = None) -> Iterator[StoredClip]:
+        """As `read`, but as bytes, so that of a damaged clip whoever reads it decides what becomes of it."""
+        return self._stored(self._rows(ids))
+
+    def _stored(self, rows: Iterable[ClipRow]) -> Iterator[StoredClip]:
         for row, members in self._members(rows, {"mp4", "json", "camera.npz", "truth.npz"}):
+            yield StoredClip(row, members)
+
+    def _decoded(self, rows: Iterable[ClipRow]) -> Iterator[Clip]:
+        for stored in self._stored(rows):
             try:
-                clip = StoredClip(row, members).decoded()
+                clip = stored.decoded()
             except ValueError as error:
                 raise ValueError(
-                    f"clip {row.clip_id} of {row.shard}: {error}: the shard is damaged; ingest it again"
+                    f"clip {stored.row.clip_id} of {stored.row.shard}: {error}: the shard is damaged; ingest it again"
                 ) from error
             yield clip
 

@@ -1,0 +1,85 @@
+"""Where the agent of a video is, frame by frame: its mask, and the point that means the same on every body."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Untracked(Exception):
+    """The agent of a clip is not known. `reason`: a word with underscores, `detail`: what was the matter."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True)
+class Track:
+    """Of T frames of S x S pixels."""
+
+    mask: NDArray[np.bool_]
+    """[T, S, S]: the agent's pixels; none where it is not in the image, or was not found."""
+    point_px: NDArray[np.float32]
+    """[T, 2], x (right) and y (down), centres of pixels at whole numbers: between the tips of thumb and index finger, or of
+    a gripper. NaN where it is not known; it may lie outside of the image."""
+    confidence: NDArray[np.float32]
+    """[T], from 0 (nothing is known) to 1 (nothing was estimated)."""
+    depth_m: NDArray[np.float32]
+    """[T]: the point's distance from the camera along its axis, metres; NaN where it is not known."""
+    position_m: NDArray[np.float32]
+    """[T, 3]: the point in the space that the robot's actions are in, metres; NaN where it is not known."""
+
+    def __post_init__(self) -> None:
+        count = len(self.mask)
+        for name, shape in (("point_px", (2,)), ("confidence", ()), ("depth_m", ()), ("position_m", (3,))):
+            if (found := getattr(self, name).shape) != (count, *shape):
+                raise ValueError(f"{name} {list(found)}: must be {[count, *shape]}, as the mask has {count} frames")
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """[T]: both its pixels and its point are known."""
+        return self.mask.any((1, 2)) & np.isfinite(self.point_px).all(1)
+
+    def resized(self, size: int) -> Track:
+        """Of the same frames at `size` x `size` pixels."""
+        if (before := self.mask.shape[1]) == size:
+            return self
+        masks = [resize_mask(mask, size, size) for mask in self.mask]
+        points = (self.point_px + 0.5) * (size / before) - 0.5
+        return Track(np.stack(masks), points.astype(np.float32), self.confidence, self.depth_m, self.position_m)
+
+
+def known_track(
+    mask: NDArray[np.bool_],
+    point_px: NDArray[np.floating],
+    confidence: NDArray[np.floating] | None = None,
+    depth_m: NDArray[np.floating] | None = None,
+    position_m: NDArray[np.floating] | None = None,
+) -> Track:
+    """A track of which no more is known than what is given; without a confidence, all of that for sure."""
+    count = len(mask)
+    point = np.asarray(point_px, np.float32)
+    if confidence is None:
+        confidence = (mask.any((1, 2)) | np.isfinite(point).all(1)).astype(np.float32)
+    return Track(
+        np.asarray(mask, bool),
+        point,
+        np.asarray(confidence, np.float32),
+        np.full(count, np.nan, np.float32) if depth_m is None else np.asarray(depth_m, np.float32),
+        np.full((count, 3), np.nan, np.float32) if position_m is None else np.asarray(position_m, np.float32),
+    )
+
+
+def resize_mask(mask: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool_]:
+    """bool [H, W] -> [height, width]: the pixels that are covered by half or more."""
+    if mask.shape == (height, width):
+        return mask
+    shrinks = height < mask.shape[0]
+    soft = cv2.resize(
+        mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    return np.asarray(soft >= 0.5)

@@ -1,0 +1,99 @@
+"""Tracks that someone else made, as npz beside a video or an episode: `giza simulate --tracks` writes them, and users who have
+masks and points of their own (HaWoR, WiLoR, SAM2, a robot's kinematics) do.
+
+    t_s         float [N], ascending: seconds from the first frame of the video or episode
+    mask        bool or uint8 [N, H, W]: the whole image at any size of its aspect; 0 where the agent is not
+    point_px    float [N, 2], x and y in pixels of the mask; NaN where it is not known
+    confidence  float [N], 0 to 1; may be left out, as the next two may
+    depth_m     float [N], along the camera's axis
+    position_m  float [N, 3], in the space of the robot's actions
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corpora.agent.track import Track, Untracked, known_track, resize_mask
+from corpora.store.files import written_whole
+from corpora.video.nearest import rows_within
+
+_NEEDED = ("t_s", "mask", "point_px")
+_OPTIONAL = ("confidence", "depth_m", "position_m")
+_ASPECT_OFF = 0.02
+"""Of the ratio of width to height: sizes are whole pixels."""
+
+
+@dataclass(frozen=True)
+class TrackFile:
+    """What a file holds, see the module."""
+
+    t_s: NDArray[np.float64]
+    mask: NDArray[np.bool_]
+    point_px: NDArray[np.float32]
+    known: dict[str, NDArray[np.float32]]
+    """Of confidence, depth_m and position_m those that it has."""
+
+    @staticmethod
+    def read(path: Path) -> TrackFile:
+        """Raises Untracked where the file is damaged, lacks an array, or has one of another shape."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise Untracked("unreadable", f"{path.name}: {type(error).__name__}: {error}") from error
+        if lacking := [name for name in _NEEDED if name not in arrays]:
+            raise Untracked("unreadable", f"{path.name} lacks {', '.join(lacking)}")
+        shapes: dict[str, tuple[Any, ...]] = {"t_s": (), "point_px": (2,), "confidence": (), "depth_m": ()}
+        shapes["position_m"] = (3,)
+        count, mask = len(arrays["t_s"]), arrays["mask"]
+        for name, shape in shapes.items():
+            if name in arrays and arrays[name].shape != (count, *shape):
+                found = list(arrays[name].shape)
+                raise Untracked("unreadable", f"{path.name}: {name} is {found}, not {[count, *shape]}")
+        if mask.ndim != 3 or len(mask) != count or not count:
+            raise Untracked("unreadable", f"{path.name}: mask is {list(mask.shape)}, not [{count}, H, W]")
+        if (np.diff(arrays["t_s"]) <= 0).any():
+            raise Untracked("unreadable", f"{path.name}: t_s does not ascend")
+        known = {name: arrays[name].astype(np.float32) for name in _OPTIONAL if name in arrays}
+        t_s, point = arrays["t_s"].astype(np.float64), arrays["point_px"].astype(np.float32)
+        return TrackFile(t_s, mask.astype(bool), point, known)
+
+    def write(self, path: Path) -> None:
+        """The file, whole, in a folder that is made where it is not there."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as temporary, temporary.open("wb") as file:
+            arrays: dict[str, Any] = {"t_s": self.t_s, "mask": self.mask, "point_px": self.point_px, **self.known}
+            np.savez_compressed(file, **arrays)
+
+    def at(self, t_s: NDArray[np.float64], size: int, crop: bool, aspect: float) -> Track:
+        """Of the frames shown at `t_s`, [T], `size` x `size` pixels of a video whose width is `aspect` times its height:
+        squeezed, or the middle square of it (`crop`). A frame that the file does not reach is not seen.
+
+        Raises Untracked where the mask is of another aspect.
+        """
+        height, width = self.mask.shape[1:]
+        if abs(width / height / aspect - 1) > _ASPECT_OFF + 1 / min(height, width):
+            raise Untracked("mask_size", f"masks of {width} x {height} pixels, a video of {aspect:.3f} to 1")
+        interval = float(np.median(np.diff(self.t_s))) if len(self.t_s) > 1 else 0.0
+        rows, near = rows_within(self.t_s, t_s, interval)
+        mask, offset = self.mask, np.zeros(2, np.float32)
+        if crop:
+            side = min(height, width)
+            top, left = (height - side) // 2, (width - side) // 2
+            mask, offset = mask[:, top : top + side, left : left + side], np.array([left, top], np.float32)
+        scale = np.array([size / mask.shape[2], size / mask.shape[1]], np.float32)
+        point = (self.point_px[rows] - offset + 0.5) * scale - 0.5
+        masks = np.stack([resize_mask(mask[row], size, size) for row in rows])
+        masks[~near], point[~near] = False, np.nan
+        known = {name: values[rows] for name, values in self.known.items()}
+        for values in known.values():
+            values[~near] = np.nan
+        if "confidence" in known:
+            known["confidence"] = np.nan_to_num(known["confidence"])
+        return known_track(masks, point, **known)

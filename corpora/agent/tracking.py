@@ -1,0 +1,105 @@
+"""Tracks of all clips of a corpus, part by part, so that a killed job goes on where it was."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corpora.agent import files, hands
+from corpora.agent.source import SOURCES, TrackSettings, TrackSource
+from corpora.agent.track import Untracked
+from corpora.agent.tracks import FORMAT, SCHEMA, clip_tracks, track_table, write_clips
+from corpora.clips.corpus import DAMAGE, Corpus
+from corpora.clips.parts import Part, PartKey, PartSummary, SkippedClip, finished_parts, plan_parts, write_part
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, str], None]
+"""Called with (clips done, clips in all, what to say)."""
+BUILT_IN = (files.TrackFiles, hands.HandTracks)
+"""Importing them makes them known."""
+
+
+def open_source(settings: TrackSettings, corpus: Corpus) -> TrackSource:
+    """Raises ValueError for a name that no source has, and as the source's constructor."""
+    if settings.source not in SOURCES:
+        raise ValueError(f"--source '{settings.source}': must be one of {', '.join(sorted(SOURCES))}")
+    return SOURCES[settings.source](settings, corpus)
+
+
+def track_corpus(
+    corpus: Corpus, source: TrackSource, out: Path, *, part_frames: int, progress: Progress
+) -> dict[str, Any]:
+    """Writes the parts that are missing, and clips.parquet; what track.json says of them.
+
+    A clip of which nothing is found, or that does not decode, is left out with its reason. Raises ValueError where `out`
+    holds tracks of another source or corpus.
+    """
+    key = PartKey(source.identity, corpus.identity, part_frames, FORMAT)
+    plan = plan_parts(corpus.clips, part_frames)
+    done = finished_parts(out, plan, key)
+    clips = 0
+    for part in plan:
+        if part.index not in done:
+            done[part.index] = _track_part(corpus, source, out, part, key)
+        clips += len(part.rows)
+        progress(clips, len(corpus.clips), f"tracking: {sum(found.clips for found in done.values())} clips with an agent")
+    skipped = {each["clip_id"]: (each["reason"], each["detail"]) for found in done.values() for each in found.skipped}
+    table = clip_tracks(out, corpus.clips, skipped)
+    write_clips(out, table)
+    frames, seen = sum(clip.frames for clip in table), sum(clip.seen for clip in table)
+    known = [clip for clip in table if clip.seen]
+    return {
+        "clips": len(table),
+        "tracked_clips": len(known),
+        "frames": frames,
+        "seen_frames": seen,
+        "seen_share": seen / max(1, frames),
+        "confidence": float(np.average([clip.confidence for clip in known], weights=[c.seen for c in known]))
+        if known
+        else 0.0,
+        "reasons": dict(Counter(clip.reason for clip in table if clip.reason)),
+        "folders": _by_folder([(clip.source, clip.frames, clip.seen) for clip in table]),
+        "parts": len(plan),
+    }
+
+
+def _track_part(corpus: Corpus, source: TrackSource, out: Path, part: Part, key: PartKey) -> PartSummary:
+    found, skipped = [], []
+    for stored in corpus.stored([row.clip_id for row in part.rows]):
+        row = stored.row
+        try:
+            found.append((row, stored.t_s, source.track(stored.decoded())))
+        except Untracked as fault:
+            skipped.append(SkippedClip(row, fault.reason, fault.detail))
+        except DAMAGE as error:
+            skipped.append(SkippedClip(row, "decode_error", f"{type(error).__name__}: {error}"))
+    for each in skipped:
+        if each.reason not in ("no_hand", "no_agent"):
+            log.warning("clip %s of '%s' has no track: %s: %s", each.row.clip_id, each.row.source, each.reason, each.detail)
+    table = track_table(found) if found else SCHEMA.empty_table()
+    summary = PartSummary(part.index, len(found), table.num_rows, tuple(each.to_json() for each in skipped))
+    write_part(out, part, key, table, summary)
+    return summary
+
+
+def _by_folder(clips: list[tuple[str, int, int]]) -> dict[str, dict[str, float]]:
+    """First folder of the sources -> clips, frames, share seen."""
+    folders: dict[str, list[tuple[int, int]]] = {}
+    for source, frames, seen in clips:
+        folders.setdefault(source.partition("/")[0] if "/" in source else "", []).append((frames, seen))
+    return {
+        name: {
+            "clips": len(found),
+            "frames": sum(frames for frames, _ in found),
+            "seen_share": sum(seen for _, seen in found) / max(1, sum(frames for frames, _ in found)),
+        }
+        for name, found in sorted(folders.items())
+    }
+
+

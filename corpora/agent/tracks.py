@@ -1,0 +1,175 @@
+"""Tracks of a corpus on disk, beside its clips.
+
+    FOLDER/track.json            by which source, what share of the frames is seen; written last
+           clips.parquet         a row for each clip of the corpus: how much of it is seen, or why it has no track
+           part-000000.parquet   a row for each frame of the clips that have one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from corpora.agent.track import Track
+from corpora.clips.corpus import Corpus
+from corpora.clips.manifest import ClipRow
+from corpora.clips.parts import part_paths
+from corpora.store.files import read_json, written_whole
+
+SUMMARY = "track.json"
+CLIPS = "clips.parquet"
+FORMAT = 1
+"""Raised when the same settings would give other rows."""
+SCHEMA = pa.schema(
+    [
+        pa.field("clip_id", pa.string(), nullable=False),
+        pa.field("frame", pa.int32(), nullable=False),
+        pa.field("t_s", pa.float64(), nullable=False),
+        pa.field("x_px", pa.float32(), nullable=False),
+        pa.field("y_px", pa.float32(), nullable=False),
+        pa.field("confidence", pa.float32(), nullable=False),
+        pa.field("depth_m", pa.float32(), nullable=False),
+        pa.field("position_m", pa.list_(pa.float32(), 3), nullable=False),
+        pa.field("mask", pa.binary(), nullable=False),
+    ]
+)
+"""NaN is what is not known. mask: a bit for each pixel of the stored frame, row after row (numpy.packbits); empty where
+there is none. Pixels are those of the stored frame, see `Track`."""
+
+
+@dataclass(frozen=True)
+class ClipTrack:
+    """What clips.parquet says of one clip."""
+
+    clip_id: str
+    source: str
+    frames: int
+    seen: int
+    """Frames of which both the agent's pixels and its point are known."""
+    confidence: float
+    """Mean over the seen frames."""
+    reason: str
+    """Why it has no track; empty where it has one."""
+    detail: str
+
+    @property
+    def seen_share(self) -> float:
+        return self.seen / max(1, self.frames)
+
+
+def track_table(tracks: Sequence[tuple[ClipRow, NDArray[np.float64], Track]]) -> pa.Table:
+    """Rows of clips (their times [T] and tracks), as a part has them."""
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    for row, t_s, track in tracks:
+        count = len(t_s)
+        columns["clip_id"] += [row.clip_id] * count
+        columns["frame"] += range(count)
+        columns["t_s"] += t_s.tolist()
+        columns["x_px"] += track.point_px[:, 0].tolist()
+        columns["y_px"] += track.point_px[:, 1].tolist()
+        columns["confidence"] += track.confidence.tolist()
+        columns["depth_m"] += track.depth_m.tolist()
+        columns["position_m"] += track.position_m.tolist()
+        columns["mask"] += [np.packbits(mask).tobytes() if mask.any() else b"" for mask in track.mask]
+    return pa.table(columns, schema=SCHEMA)
+
+
+def write_clips(folder: Path, clips: Sequence[ClipTrack]) -> None:
+    """clips.parquet, whole."""
+    table = pa.Table.from_pylist([vars(clip) for clip in clips])
+    with written_whole(folder / CLIPS) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def clip_tracks(folder: Path, rows: Iterable[ClipRow], skipped: dict[str, tuple[str, str]]) -> list[ClipTrack]:
+    """Of the clips `rows`, from the parts in `folder`; `skipped`: clip id -> (reason, detail) of those without a track."""
+    found: dict[str, tuple[int, float]] = {}
+    for path in part_paths(folder):
+        table = pq.read_table(path, columns=["clip_id", "x_px", "y_px", "confidence", "mask"])
+        there = np.isfinite(table["x_px"].to_numpy()) & np.isfinite(table["y_px"].to_numpy())
+        there &= np.array([bool(mask) for mask in table["mask"].to_pylist()], bool)
+        confidence = table["confidence"].to_numpy()
+        names = np.array(table["clip_id"].to_pylist(), object)
+        for name in dict.fromkeys(names.tolist()):
+            mine = there & (names == name)
+            found[name] = int(mine.sum()), float(confidence[mine].mean()) if mine.any() else 0.0
+    clips = []
+    for row in rows:
+        seen, mean = found.get(row.clip_id, (0, 0.0))
+        reason, detail = skipped.get(row.clip_id, ("", ""))
+        clips.append(ClipTrack(row.clip_id, row.source, row.frames, seen, mean, reason, detail))
+    return clips
+
+
+class Tracks:
+    """A finished folder of `giza track`, of `corpus`.
+
+    Raises ValueError where it is none, or of another corpus.
+    """
+
+    def __init__(self, folder: str | Path, corpus: Corpus) -> None:
+        self.folder = Path(folder).expanduser()
+        summary = read_json(self.folder / SUMMARY)
+        if summary is None:
+            raise ValueError(
+                f"'{folder}' holds no finished tracks: make them with giza track --corpus {corpus.folder} --out {folder}"
+            )
+        if summary["corpus_identity"] != corpus.identity:
+            raise ValueError(
+                f"tracks '{folder}' are of another corpus ('{summary['corpus']}') than '{corpus.folder}': track this one"
+            )
+        self.summary: dict[str, Any] = summary
+        self._sizes = {row.clip_id: row.size for row in corpus.clips}
+        self._held: tuple[Path, dict[str, Track]] | None = None
+
+    @cached_property
+    def clips(self) -> dict[str, ClipTrack]:
+        """By clip id, all of the corpus."""
+        return {record["clip_id"]: ClipTrack(**record) for record in pq.read_table(self.folder / CLIPS).to_pylist()}
+
+    @cached_property
+    def _places(self) -> dict[str, Path]:
+        return {
+            name: path
+            for path in part_paths(self.folder)
+            for name in pq.read_table(path, columns=["clip_id"])["clip_id"].unique().to_pylist()
+        }
+
+    def __contains__(self, clip_id: str) -> bool:
+        return clip_id in self._places
+
+    def __getitem__(self, clip_id: str) -> Track:
+        """Of a clip that has one; one part is in memory, so that clips are best asked for in the order of the corpus."""
+        path = self._places[clip_id]
+        if self._held is None or self._held[0] != path:
+            self._held = path, dict(self._read(path))
+        return self._held[1][clip_id]
+
+    def _read(self, path: Path) -> Iterator[tuple[str, Track]]:
+        table = pq.read_table(path)
+        names = np.array(table["clip_id"].to_pylist(), object)
+        for name in dict.fromkeys(names.tolist()):
+            size = self._sizes[name]
+            mine = table.filter(pa.array(names == name))
+            masks = np.zeros((mine.num_rows, size, size), bool)
+            for mask, packed in zip(masks, mine["mask"].to_pylist(), strict=True):
+                if packed:
+                    mask[:] = np.unpackbits(np.frombuffer(packed, np.uint8), count=size * size).reshape(size, size)
+            yield (
+                name,
+                Track(
+                    masks,
+                    np.stack([mine["x_px"].to_numpy(), mine["y_px"].to_numpy()], 1),
+                    mine["confidence"].to_numpy(),
+                    mine["depth_m"].to_numpy(),
+                    np.array(mine["position_m"].to_pylist(), np.float32).reshape(-1, 3),
+                ),
+            )

@@ -1,0 +1,89 @@
+"""`giza track`: where the agent of a corpus is, frame by frame: its mask, and the point that means the same on every body."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from rich.table import Table
+
+from corpora.agent.source import TrackSettings
+from jobs.cli import parse
+from jobs.console import print_ending
+
+if TYPE_CHECKING:
+    from corpora.agent.source import TrackSource
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """Find the agent (a person's hand, a robot's gripper) in every frame of a corpus: mask, point, confidence."""
+
+    corpus: Path
+    """Folder of giza ingest: people's video, or a robot dataset that was ingested."""
+    out: Path
+    """Folder of the tracks; the same command again resumes."""
+    settings: Annotated[TrackSettings, tyro.conf.arg(name="")] = field(default_factory=TrackSettings)
+    part_frames: int = 4096
+    """Frames of a Parquet part, which is what a kill can cost."""
+
+
+def run(config: TrackConfig, *, source: TrackSource | None = None, quiet: bool = False) -> dict[str, Any]:
+    """Tracks what is not tracked yet and returns the summary (track.json). `source`: one of your own, already opened.
+
+    A clip of which nothing is found stays in the corpus, and is named in clips.parquet with its reason. Raises ValueError
+    for an unknown source, one that lacks what it needs, and an `out` that holds something else.
+    """
+    from corpora.agent.tracking import open_source, track_corpus
+    from corpora.agent.tracks import FORMAT, SUMMARY
+    from corpora.clips.corpus import Corpus
+    from corpora.store.run import Run
+    from jobs.console import bar
+
+    corpus = Corpus(config.corpus)
+    if not corpus.clips:
+        raise ValueError(f"corpus '{config.corpus}' has no clip; its manifest gives the reasons")
+    opened = source or open_source(config.settings, corpus)
+    settings = {**dataclasses.asdict(config.settings), "part_frames": config.part_frames}
+    settings |= {"corpus_identity": corpus.identity, "source_identity": opened.identity}
+    run = Run(config.out, settings, summary=SUMMARY, free=("files",), formats={"format": FORMAT})
+    if (done := run.finished) is not None:
+        return done
+    with run.claim(), bar("tracking", unit="clips", quiet=quiet, keep=True) as show:
+        found = track_corpus(corpus, opened, run.folder, part_frames=config.part_frames, progress=show)
+        return run.finish(
+            {
+                "source": opened.name,
+                "corpus": str(config.corpus),
+                "corpus_identity": corpus.identity,
+                **found,
+            }
+        )
+
+
+def table(summary: dict[str, Any]) -> Table:
+    """What share is seen, by the sources' folders, and why clips have no track."""
+    result = Table(title="giza track", title_justify="left")
+    for column in ("", "clips", "frames", "seen"):
+        result.add_column(column, justify="right" if column else "left")
+    for name, found in summary["folders"].items():
+        result.add_row(name or "(top)", str(found["clips"]), str(found["frames"]), f"{found['seen_share']:.1%}")
+    result.add_section()
+    for reason, count in summary["reasons"].items():
+        result.add_row(f"no track: {reason}", str(count))
+    return result
+
+
+def main(argv: Sequence[str]) -> None:
+    """The job's command line."""
+    config = parse(TrackConfig, argv, job="track")
+    summary = run(config)
+    totals = (
+        f"{summary['tracked_clips']} of {summary['clips']} clips, {summary['seen_share']:.1%} of {summary['frames']} frames "
+        f"seen, confidence {summary['confidence']:.2f}"
+    )
+    print_ending(table(summary), summary, config.out, totals)
