@@ -20,7 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobs import ablation, evaluation
-    from jobs.functions import ablate, evaluate, extract, ground, ingest, label, pretrain, report, simulate, train_lam
+    from jobs.functions import (
+        ablate,
+        evaluate,
+        extract,
+        ground,
+        ingest,
+        label,
+        pretrain,
+        report,
+        simulate,
+        track,
+        train_lam,
+    )
 
 _FUNCTIONS = (
     "ablate",
@@ -32,6 +44,7 @@ _FUNCTIONS = (
     "pretrain",
     "report",
     "simulate",
+    "track",
     "train_lam",
 )
 _ROOMS = ("ablation", "evaluation")
@@ -48,6 +61,7 @@ __all__ = [
     "pretrain",
     "report",
     "simulate",
+    "track",
     "train_lam",
 ]
 

@@ -26,7 +26,10 @@ JOBS = {
     "train-lam": ("jobs.commands.train_lam", "train a latent action model on an ingested corpus"),
     "extract": ("jobs.commands.extract", "latent actions of a corpus, as Parquet"),
     "report": ("jobs.commands.report", "may I trust these latents? report.json and report.html"),
-    "track": ("jobs.commands.track", "where the agent is in every frame: mask and point, by hand tracker or from files"),
+    "track": (
+        "jobs.commands.track",
+        "where the agent is in every frame: mask and point, by hand tracker or from files",
+    ),
     "label": ("jobs.commands.label", "pseudo-actions of a corpus by an inverse dynamics model, as Parquet"),
     "pretrain": ("jobs.commands.pretrain", "a policy on human video, synthetic and robot data in one mixture"),
     "ground": ("jobs.commands.ground", "fine-tune: few-demonstration post-training of a policy on one robot"),

@@ -12,6 +12,7 @@ from jobs.cli import Recipes, closest
 from jobs.results import CorpusResult, EvaluationResult, LamResult, PolicyResult, Result
 
 if TYPE_CHECKING:
+    from corpora.agent.source import TrackSource
     from corpora.clips.corpus import Corpus
     from corpora.episodes.parts import ActionPart
     from corpora.mixture.mixture import MixtureSpec
@@ -70,6 +71,15 @@ def report(lam: Place, corpus: Place | Corpus, latents: Any, out: str | Path, **
 
     given = {"lam": folder_of(lam), "corpus": folder_of(corpus), "latents": folder_of(latents), "out": out}
     return run(configured(ReportConfig, {**given, **fields}))
+
+
+def track(corpus: Place | Corpus, out: str | Path, *, opened: TrackSource | None = None, **fields: Any) -> Result:
+    """`giza track`: where the agent is in every frame of a corpus. `opened`: a source of your own instead of `source`."""
+    from jobs.commands.track import TrackConfig, run
+
+    places = {name: folder_of(value) if name == "files" else value for name, value in fields.items()}
+    config = configured(TrackConfig, {"corpus": folder_of(corpus), "out": out, **places})
+    return Result(config.out, run(config, source=opened))
 
 
 def label(out: str | Path, **fields: Any) -> Result:

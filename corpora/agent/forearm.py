@@ -43,7 +43,9 @@ def hand_mask(rgb: NDArray[np.uint8], landmarks_px: NDArray[np.floating], *, for
     if not (part == cv2.GC_BGD).any() and not (part == cv2.GC_PR_BGD).any():
         return around.astype(bool)  # the hand fills the image: there is no background to tell it from
     cv2.setRNGSeed(0)  # it seeds its mixtures of colours by chance
-    cv2.grabCut(np.ascontiguousarray(cut), part, None, np.zeros((1, 65)), np.zeros((1, 65)), _ROUNDS, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(
+        np.ascontiguousarray(cut), part, None, np.zeros((1, 65)), np.zeros((1, 65)), _ROUNDS, cv2.GC_INIT_WITH_MASK
+    )
     found = np.zeros((height, width), np.uint8)
     found[top:bottom, left:right] = (part == cv2.GC_FGD) | (part == cv2.GC_PR_FGD)
     found = cv2.morphologyEx(found, cv2.MORPH_OPEN, _disc(0.08 * palm)) | around

@@ -7,6 +7,7 @@ stored frame is stretched back to the video's aspect first, for a squeezed hand 
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,8 +22,12 @@ from corpora.agent.track import Track, Untracked, known_track, resize_mask
 from corpora.clips.corpus import Clip, Corpus
 from corpora.store.files import digest_of
 
+log = logging.getLogger(__name__)
+
 THUMB_TIP, INDEX_TIP = 4, 8
 """Of MediaPipe's 21 landmarks."""
+SMALL_PX = 256
+"""In frames that are smaller, hands that fill less than a tenth of the image are lost."""
 MAX_HANDS = 4
 """Two people have as many."""
 _REACH = 0.35
@@ -112,9 +117,7 @@ def link(found: Sequence[Sequence[Hand]], t_s: NDArray[np.float64], width: float
     most two frames or `bridge_s` seconds."""
     runs: list[Run] = []
     for frame, hands in enumerate(found):
-        open_runs = [
-            run for run in runs if frame - run.frames[-1] <= 2 or t_s[frame] - t_s[run.frames[-1]] <= bridge_s
-        ]
+        open_runs = [run for run in runs if frame - run.frames[-1] <= 2 or t_s[frame] - t_s[run.frames[-1]] <= bridge_s]
         pairs = sorted(
             (float(np.linalg.norm(run.hands[-1].landmarks_px.mean(0) - hand.landmarks_px.mean(0))), i, j)
             for i, run in enumerate(open_runs)
@@ -176,6 +179,13 @@ class HandTracks(TrackSource):
     ) -> None:
         self._settings = settings
         self._stretched = corpus.fit == "stretch"
+        if corpus.clips and corpus.clips[0].size < SMALL_PX:
+            log.warning(
+                "frames of %d px: a hand that is far away is not found in them. giza ingest --size %d of the same videos has "
+                "the same clips, and their tracks fit clips of any size",
+                corpus.clips[0].size,
+                SMALL_PX,
+            )
         self._detect = detector(settings.min_confidence)
 
     @property
@@ -199,14 +209,11 @@ class HandTracks(TrackSource):
         confidence = np.zeros(len(frames), np.float32)
         scale = np.array([size / width, 1], np.float32)
         for run in runs:
-            for frame, hand in zip(*_parts(bridged(run, clip.t_s, settings.bridge_s)), strict=True):
+            whole = bridged(run, clip.t_s, settings.bridge_s)
+            for frame, hand in zip(whole.frames, whole.hands, strict=True):
                 mask = hand_mask(np.asarray(frames[frame], np.uint8), hand.landmarks_px, forearm=settings.forearm)
                 masks[frame] |= resize_mask(mask, size, size)
                 if any(run is one for one in chosen):
                     point[frame] = (hand.point_px + 0.5) * scale - 0.5
                     confidence[frame] = hand.confidence
         return known_track(masks, point, confidence)
-
-
-def _parts(run: Run) -> tuple[list[int], list[Hand]]:
-    return run.frames, run.hands

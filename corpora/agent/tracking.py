@@ -48,7 +48,9 @@ def track_corpus(
         if part.index not in done:
             done[part.index] = _track_part(corpus, source, out, part, key)
         clips += len(part.rows)
-        progress(clips, len(corpus.clips), f"tracking: {sum(found.clips for found in done.values())} clips with an agent")
+        progress(
+            clips, len(corpus.clips), f"tracking: {sum(found.clips for found in done.values())} clips with an agent"
+        )
     skipped = {each["clip_id"]: (each["reason"], each["detail"]) for found in done.values() for each in found.skipped}
     table = clip_tracks(out, corpus.clips, skipped)
     write_clips(out, table)
@@ -81,7 +83,9 @@ def _track_part(corpus: Corpus, source: TrackSource, out: Path, part: Part, key:
             skipped.append(SkippedClip(row, "decode_error", f"{type(error).__name__}: {error}"))
     for each in skipped:
         if each.reason not in ("no_hand", "no_agent"):
-            log.warning("clip %s of '%s' has no track: %s: %s", each.row.clip_id, each.row.source, each.reason, each.detail)
+            log.warning(
+                "clip %s of '%s' has no track: %s: %s", each.row.clip_id, each.row.source, each.reason, each.detail
+            )
     table = track_table(found) if found else SCHEMA.empty_table()
     summary = PartSummary(part.index, len(found), table.num_rows, tuple(each.to_json() for each in skipped))
     write_part(out, part, key, table, summary)
@@ -101,5 +105,3 @@ def _by_folder(clips: list[tuple[str, int, int]]) -> dict[str, dict[str, float]]
         }
         for name, found in sorted(folders.items())
     }
-
-

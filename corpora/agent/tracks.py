@@ -1,8 +1,8 @@
 """Tracks of a corpus on disk, beside its clips.
 
-    FOLDER/track.json            by which source, what share of the frames is seen; written last
-           clips.parquet         a row for each clip of the corpus: how much of it is seen, or why it has no track
-           part-000000.parquet   a row for each frame of the clips that have one
+FOLDER/track.json            by which source, what share of the frames is seen; written last
+       clips.parquet         a row for each clip of the corpus: how much of it is seen, or why it has no track
+       part-000000.parquet   a row for each frame of the clips that have one
 """
 
 from __future__ import annotations
@@ -110,9 +110,10 @@ def clip_tracks(folder: Path, rows: Iterable[ClipRow], skipped: dict[str, tuple[
 
 
 class Tracks:
-    """A finished folder of `giza track`, of `corpus`.
+    """A finished folder of `giza track`, as it fits the frames of `corpus`: of that corpus, or of one of the same clips at
+    another size (a corpus of larger frames, in which a far hand is found).
 
-    Raises ValueError where it is none, or of another corpus.
+    Raises ValueError where it is none, or of other clips.
     """
 
     def __init__(self, folder: str | Path, corpus: Corpus) -> None:
@@ -122,18 +123,21 @@ class Tracks:
             raise ValueError(
                 f"'{folder}' holds no finished tracks: make them with giza track --corpus {corpus.folder} --out {folder}"
             )
-        if summary["corpus_identity"] != corpus.identity:
+        self.clips = {
+            record["clip_id"]: ClipTrack(**record) for record in pq.read_table(self.folder / CLIPS).to_pylist()
+        }
+        """By clip id, all that were looked at."""
+        frames = {name: clip.frames for name, clip in self.clips.items()}
+        other = [row.clip_id for row in corpus.clips if frames.get(row.clip_id) != row.frames]
+        if other or summary["fit"] != corpus.fit:
             raise ValueError(
-                f"tracks '{folder}' are of another corpus ('{summary['corpus']}') than '{corpus.folder}': track this one"
+                f"tracks '{folder}' are not of the clips of '{corpus.folder}' but of '{summary['corpus']}' "
+                f"({len(other)} clips differ, e.g. {other[:1]}; fit {summary['fit']} there, {corpus.fit} here): track this "
+                "corpus, or one of the same videos and settings at another --size"
             )
         self.summary: dict[str, Any] = summary
         self._sizes = {row.clip_id: row.size for row in corpus.clips}
         self._held: tuple[Path, dict[str, Track]] | None = None
-
-    @cached_property
-    def clips(self) -> dict[str, ClipTrack]:
-        """By clip id, all of the corpus."""
-        return {record["clip_id"]: ClipTrack(**record) for record in pq.read_table(self.folder / CLIPS).to_pylist()}
 
     @cached_property
     def _places(self) -> dict[str, Path]:
@@ -147,17 +151,17 @@ class Tracks:
         return clip_id in self._places
 
     def __getitem__(self, clip_id: str) -> Track:
-        """Of a clip that has one; one part is in memory, so that clips are best asked for in the order of the corpus."""
+        """Of a clip that has one, in pixels of the corpus; one part is in memory, so ask in the order of the corpus."""
         path = self._places[clip_id]
         if self._held is None or self._held[0] != path:
             self._held = path, dict(self._read(path))
-        return self._held[1][clip_id]
+        return self._held[1][clip_id].resized(self._sizes[clip_id])
 
     def _read(self, path: Path) -> Iterator[tuple[str, Track]]:
         table = pq.read_table(path)
         names = np.array(table["clip_id"].to_pylist(), object)
         for name in dict.fromkeys(names.tolist()):
-            size = self._sizes[name]
+            size = int(self.summary["size"])
             mine = table.filter(pa.array(names == name))
             masks = np.zeros((mine.num_rows, size, size), bool)
             for mask, packed in zip(masks, mine["mask"].to_pylist(), strict=True):

@@ -60,6 +60,8 @@ def run(config: TrackConfig, *, source: TrackSource | None = None, quiet: bool =
                 "source": opened.name,
                 "corpus": str(config.corpus),
                 "corpus_identity": corpus.identity,
+                "size": corpus.clips[0].size,
+                "fit": corpus.fit,
                 **found,
             }
         )

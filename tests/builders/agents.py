@@ -1,0 +1,105 @@
+"""A corpus in which an agent of known place acts: a disc (a hand) or a square with an arm (a robot) before a texture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from corpora.agent.track_file import TrackFile
+from corpora.clips.corpus import MANIFEST, SHARDS, SUMMARY
+from corpora.clips.manifest import ClipRow, ManifestWriter
+from corpora.clips.shards import ShardWriter
+from corpora.video.encode import encode_clip, pack_arrays
+from tests.builders.videos import textured
+
+SIZE, FRAMES, FPS = 48, 24, 10.0
+SKIN, METAL = (230, 190, 150), (40, 40, 200)
+
+
+@dataclass(frozen=True)
+class Acted:
+    """What is known of one clip."""
+
+    clip_id: str
+    frames: np.ndarray
+    background: np.ndarray
+    """[T, S, S, 3]: the same without the agent."""
+    mask: np.ndarray
+    point: np.ndarray
+    depth: np.ndarray
+
+    @property
+    def file(self) -> TrackFile:
+        position = np.stack([self.point[:, 0] / SIZE, self.point[:, 1] / SIZE, self.depth], 1).astype(np.float32)
+        known = {"depth_m": self.depth.astype(np.float32), "position_m": position}
+        return TrackFile(np.arange(len(self.mask)) / FPS, self.mask, self.point.astype(np.float32), known)
+
+
+def acted(clip_id: str, seed: int, *, robot: bool = False, slides: float = 0.0, absent: Sequence[int] = ()) -> Acted:
+    """The agent goes round before a world that slides by `slides` pixels a frame; in the frames `absent` it is not there."""
+    world = textured(3 * SIZE, SIZE, 100 + seed)
+    angle = 2 * np.pi * (np.arange(FRAMES) / FRAMES + seed / 7)
+    point = np.stack([24 + 12 * np.cos(angle), 24 + 10 * np.sin(angle)], 1)
+    depth = 0.8 + 0.1 * np.sin(angle + seed)
+    frames, backgrounds, masks = [], [], []
+    for frame, (x, y) in enumerate(point):
+        shift = np.float32([[1, 0, -SIZE / 2 - slides * frame], [0, 1, 0]])
+        background = cv2.warpAffine(world, shift, (SIZE, SIZE))
+        mask = np.zeros((SIZE, SIZE), np.uint8)
+        if frame not in absent:
+            if robot:
+                cv2.rectangle(mask, (round(x) - 4, round(y) - 4), (round(x) + 4, round(y) + 4), 1, -1)
+                cv2.line(mask, (round(x), round(y)), (SIZE, SIZE), 1, 5)
+            else:
+                cv2.circle(mask, (round(x), round(y)), 6, 1, -1)
+        image = background.copy()
+        image[mask > 0] = METAL if robot else SKIN
+        frames.append(image)
+        backgrounds.append(background)
+        masks.append(mask > 0)
+    point[list(absent)] = np.nan
+    return Acted(clip_id, np.stack(frames), np.stack(backgrounds), np.stack(masks), point, depth)
+
+
+def write_acted(root: Path, clips: Sequence[Acted], *, text: str = "", slides: float = 0.0) -> Path:
+    """A corpus of these clips, one a video; the camera's motion is the true one."""
+    root.mkdir(parents=True)
+    shards = ShardWriter(root / SHARDS, 100)
+    with ManifestWriter(root / MANIFEST) as manifest:
+        for clip in clips:
+            t_s = np.arange(FRAMES) / FPS
+            row = ClipRow(
+                clip.clip_id, f"videos/{clip.clip_id}.mp4", f"videos/{clip.clip_id}.mp4", end_s=FRAMES / FPS,
+                fps=FPS, frames=FRAMES, width=SIZE, height=SIZE, size=SIZE, text=text, kept=True,
+            )  # fmt: skip
+            first = np.arange(FRAMES - 5)
+            h = np.tile(np.eye(3, dtype=np.float32), (len(first), 1, 1))
+            h[:, 0, 2] = -2 * 5 * slides / SIZE
+            camera = {"first": first, "second": first + 5, "h": h, "inlier_ratio": np.ones(len(first), np.float32)}
+            members = {
+                "mp4": encode_clip(list(clip.frames), t_s, crf=4, gop=8),
+                "json": json.dumps({"t_s": t_s.tolist()}).encode(),
+                "camera.npz": pack_arrays({**camera, "tracks": np.full(len(first), 50)}),
+            }
+            shard, index = shards.place(members)
+            shards.write(row.clip_id, members)
+            manifest.append(replace(row, shard=shard, index_in_shard=index))
+        manifest.append(ClipRow("f" * 16, "videos/short.mp4", "videos/short.mp4", reason="too_short"))
+        shards.close()
+    settings = {"size": SIZE, "fit": "stretch", "crf": 4, "gop": 8}
+    cells = {"reasons": {"kept": {"count": len(clips), "hours": 0.1}}, "tiers": {}, "embodiments": {}}
+    summary = {"config": {"format": 2, "settings": settings, "seed": 0}, "sources": len(clips) + 1, **cells}
+    (root / SUMMARY).write_text(json.dumps(summary), "utf-8")
+    return root
+
+
+def write_files(folder: Path, clips: Sequence[Acted]) -> Path:
+    """Their true tracks, as npz."""
+    for clip in clips:
+        clip.file.write(folder / "videos" / f"{clip.clip_id}.npz")
+    return folder
