@@ -16,10 +16,10 @@
     mixture = corpora.read_mixture("pyramid.toml")               # a MixtureSpec; in a notebook it draws itself
     print(mixture, mixture.survey().contents.hours)
 
-A video source of one's own is a class: see `corpora.sources.SourceKind`. The rooms, from the ground up: `store` (what giza
-leaves on disk), `video` (images and time), `clips` (the corpus on disk), `episodes` (robots' data), `sources` (where video
-comes from), `simulation`, `mixture`, `ingestion`. Names are imported when they are first used, so that `import corpora` is
-cheap.
+A video source of one's own is a class: see `corpora.sources.SourceKind`. The rooms, from the ground up: `store` (what
+giza leaves on disk), `video` (images and time), `clips` (the corpus on disk), `episodes` (robots' data), `sources`
+(where video comes from), `agent` (where whoever acts is in the image), `simulation`, `mixture`, `ingestion`. Names are
+imported when they are first used, so that `import corpora` is cheap.
 """
 
 from __future__ import annotations

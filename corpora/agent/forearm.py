@@ -43,12 +43,12 @@ def hand_mask(rgb: NDArray[np.uint8], landmarks_px: NDArray[np.floating], *, for
     if not (part == cv2.GC_BGD).any() and not (part == cv2.GC_PR_BGD).any():
         return around.astype(bool)  # the hand fills the image: there is no background to tell it from
     cv2.setRNGSeed(0)  # it seeds its mixtures of colours by chance
-    cv2.grabCut(
-        np.ascontiguousarray(cut), part, None, np.zeros((1, 65)), np.zeros((1, 65)), _ROUNDS, cv2.GC_INIT_WITH_MASK
-    )
+    colours = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(np.ascontiguousarray(cut), part, (0, 0, 1, 1), *colours, _ROUNDS, cv2.GC_INIT_WITH_MASK)
     found = np.zeros((height, width), np.uint8)
     found[top:bottom, left:right] = (part == cv2.GC_FGD) | (part == cv2.GC_PR_FGD)
-    found = cv2.morphologyEx(found, cv2.MORPH_OPEN, _disc(0.08 * palm)) | around
+    found = np.asarray(cv2.morphologyEx(found, cv2.MORPH_OPEN, _disc(0.08 * palm)), np.uint8)
+    found |= np.asarray(around, np.uint8)
     _, labels = cv2.connectedComponents(found)
     joined = np.isin(labels, np.unique(labels[hand > 0]))
     closed = cv2.morphologyEx(joined.astype(np.uint8), cv2.MORPH_CLOSE, _disc(0.2 * palm))

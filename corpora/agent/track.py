@@ -42,7 +42,7 @@ class Track:
     @property
     def seen(self) -> NDArray[np.bool_]:
         """[T]: both its pixels and its point are known."""
-        return self.mask.any((1, 2)) & np.isfinite(self.point_px).all(1)
+        return np.asarray(self.mask.any((1, 2)) & np.isfinite(self.point_px).all(1))
 
     def resized(self, size: int) -> Track:
         """Of the same frames at `size` x `size` pixels."""
@@ -64,7 +64,7 @@ def known_track(
     count = len(mask)
     point = np.asarray(point_px, np.float32)
     if confidence is None:
-        confidence = (mask.any((1, 2)) | np.isfinite(point).all(1)).astype(np.float32)
+        confidence = np.asarray(mask.any((1, 2)) | np.isfinite(point).all(1), np.float32)
     return Track(
         np.asarray(mask, bool),
         point,

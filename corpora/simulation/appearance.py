@@ -26,16 +26,24 @@ _BARE_FOREARM_M = 0.12
 _SHOULDER_BELOW_CAMERA_M = 0.5
 
 
+HAND = int(mujoco.mjtObj.mjOBJ_UNKNOWN)
+"""Type of the hand's geoms, which belong to no object of the model."""
+
+
+def robot_geoms(model: mujoco.MjModel) -> NDArray[np.bool_]:
+    """bool [ngeom]: the robot's."""
+    base = model.body("base").id
+    robot = np.zeros(model.nbody, bool)
+    for body in range(model.nbody):  # parents come before their children
+        robot[body] = body == base or robot[model.body_parentid[body]]
+    return robot[model.geom_bodyid]
+
+
 def hide_robot(model: mujoco.MjModel) -> None:
     """No geom of the robot is drawn; collisions stay (what is transparent still collides)."""
-    base = model.body("base").id
-    hidden = np.zeros(model.nbody, bool)
-    for body in range(model.nbody):  # parents come before their children
-        hidden[body] = body == base or hidden[model.body_parentid[body]]
-    for geom in range(model.ngeom):
-        if hidden[model.geom_bodyid[geom]]:
-            model.geom_matid[geom] = -1
-            model.geom_rgba[geom, 3] = 0
+    for geom in np.flatnonzero(robot_geoms(model)):
+        model.geom_matid[geom] = -1
+        model.geom_rgba[geom, 3] = 0
 
 
 @dataclass(frozen=True)
@@ -208,6 +216,13 @@ def _next_geom(scene: mujoco.MjvScene) -> mujoco.MjvGeom:
     assert scene.ngeom < scene.maxgeom, "the renderer's scene has no room for the hand"
     scene.ngeom += 1
     return scene.geoms[scene.ngeom - 1]
+
+
+def mark_hand(scene: mujoco.MjvScene, first: int) -> None:
+    """Makes the geoms from `first` on, which are the hand's, show as object 0 of type HAND where a scene is segmented."""
+    for number in range(first, scene.ngeom):
+        geom = scene.geoms[number]
+        geom.segid, geom.objid, geom.objtype = number, 0, HAND
 
 
 def _ellipsoid(

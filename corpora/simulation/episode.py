@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from corpora.agent.track_file import TrackFile
 from corpora.episodes.lerobot_writer import EpisodeRecord, Feature
 from corpora.simulation.head_camera import MOTION_NAMES, CameraPose, head_camera_path
 from corpora.simulation.metaworld import (
@@ -112,8 +114,29 @@ def episode_modality(camera: str) -> dict[str, Any]:
     }
 
 
-def record_episode(env: MetaWorldEnv, settings: EpisodeSettings, episode: int, record: EpisodeRecord) -> None:
-    """Plays episode number `episode` of the environment's task into `record`, whose facts then have its success."""
+class ToolRecord:
+    """Where the agent is in the frames of an episode, as it is recorded."""
+
+    def __init__(self, fps: int) -> None:
+        self._fps = fps
+        self._masks: list[NDArray[np.bool_]] = []
+        self._tools: list[tuple[NDArray[np.float32], float, NDArray[np.float32]]] = []
+
+    def add(self, env: MetaWorldEnv, motion: NDArray[np.float64]) -> None:
+        self._masks.append(env.agent_mask(motion))
+        self._tools.append(env.tool(motion))
+
+    def file(self) -> TrackFile:
+        points, depths, places = (np.array(each, np.float32) for each in zip(*self._tools, strict=True))
+        t_s = np.arange(len(self._masks)) / self._fps
+        return TrackFile(t_s, np.stack(self._masks), points, {"depth_m": depths, "position_m": places})
+
+
+def record_episode(
+    env: MetaWorldEnv, settings: EpisodeSettings, episode: int, record: EpisodeRecord, tools: ToolRecord | None = None
+) -> None:
+    """Plays episode number `episode` of the environment's task into `record`, whose facts then have its success, and where
+    the agent is into `tools`."""
 
     def draws(stream: str) -> np.random.Generator:
         # Streams of their own: with the same seed a moving camera watches the very same actions as a still one.
@@ -139,6 +162,8 @@ def record_episode(env: MetaWorldEnv, settings: EpisodeSettings, episode: int, r
         step = env.steps
         row: dict[str, Any] = {"observation.state": state, "camera.motion": path[step]}
         image = env.render(path[step])
+        if tools is not None:
+            tools.add(env, path[step])
         done, wanted = [], []
         reached = False
         for _ in range(settings.frame_every):

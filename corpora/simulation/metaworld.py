@@ -20,6 +20,8 @@ from corpora.simulation.head_camera import CameraPose, looking_at
 from corpora.simulation.tasks import INSTRUCTIONS, task_name
 
 if TYPE_CHECKING:
+    import mujoco
+
     from corpora.simulation.appearance import Person
 
 CONTROL_HZ = 80
@@ -113,7 +115,6 @@ class MetaWorldEnv:
         self.look = look or Look()
         self.instruction = INSTRUCTIONS[self.task]
         require_offscreen_gl()
-        import mujoco
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
         from metaworld.policies import ENV_POLICY_MAP
 
@@ -246,9 +247,41 @@ class MetaWorldEnv:
 
     def render(self, motion: NDArray[np.float64] | None = None) -> NDArray[np.uint8]:
         """The image, uint8 [size, size, 3] RGB, with the camera moved by `motion` [6] (see corpora.simulation.head_camera)."""
+        return self._scene(motion).render()
+
+    def agent_mask(self, motion: NDArray[np.float64] | None = None) -> NDArray[np.bool_]:
+        """bool [size, size]: where `render` shows the robot or the hand."""
         import mujoco
 
-        from corpora.simulation.appearance import draw_hand
+        from corpora.simulation.appearance import HAND, robot_geoms
+
+        renderer = self._scene(motion)
+        renderer.enable_segmentation_rendering()
+        try:
+            number, kind = np.moveaxis(renderer.render(), 2, 0)
+        finally:
+            renderer.disable_segmentation_rendering()
+        if self._person is not None:
+            return np.asarray((kind == HAND) & (number == 0))
+        geom = kind == mujoco.mjtObj.mjOBJ_GEOM
+        return np.asarray(geom & robot_geoms(self._env.model)[np.where(geom, number, 0)])
+
+    def tool(self, motion: NDArray[np.float64] | None = None) -> tuple[NDArray[np.float32], float, NDArray[np.float32]]:
+        """The point between the tips of the gripper, or of thumb and fingers: x and y in the image [2], pixels (centres at
+        whole numbers; NaN behind the camera), its depth along the camera's axis, and its place in the world [3], metres."""
+        tips = [self._env.data.site(name).xpos for name in ("rightEndEffector", "leftEndEffector")]
+        point = np.mean(tips, axis=0)
+        position, rotation = self.pose.moved(np.zeros(6) if motion is None else motion)
+        right, up, back = (point - position) @ rotation
+        focal_px = self.look.size / 2 / math.tan(math.radians(self.pose.fovy_deg) / 2)
+        offset = np.array([right, -up]) * focal_px / -back if back < 0 else np.full(2, np.nan)
+        return (self.look.size / 2 - 0.5 + offset).astype(np.float32), -float(back), point.astype(np.float32)
+
+    def _scene(self, motion: NDArray[np.float64] | None) -> mujoco.Renderer:
+        """The renderer with everything in its place."""
+        import mujoco
+
+        from corpora.simulation.appearance import draw_hand, mark_hand
 
         if self._renderer is None:
             self._renderer = mujoco.Renderer(self._env.model, self.look.size, self.look.size)
@@ -263,8 +296,10 @@ class MetaWorldEnv:
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         if self._person is not None:
+            first = renderer.scene.ngeom
             draw_hand(renderer.scene, data, self.pose, self._person[1])
-        return renderer.render()
+            mark_hand(renderer.scene, first)
+        return renderer
 
     def _out_of_view(self, position: NDArray[np.float64], rotation: NDArray[np.float64]) -> NDArray[np.bool_]:
         """bool [geoms]: whose bounding sphere lies wholly outside of the image. MuJoCo would send them all to OpenGL,

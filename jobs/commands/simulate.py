@@ -16,7 +16,7 @@ import tyro
 from rich.table import Table
 
 from corpora.episodes.lerobot_writer import LeRobotFormat, LeRobotWriter
-from corpora.simulation.episode import EpisodeSettings, episode_features, episode_modality, record_episode
+from corpora.simulation.episode import EpisodeSettings, ToolRecord, episode_features, episode_modality, record_episode
 from corpora.simulation.gl import require_offscreen_gl
 from corpora.simulation.metaworld import HEAD_CAMERA, Look, MetaWorldEnv, still_pose
 from corpora.simulation.tasks import DEFAULT_TASKS, task_names
@@ -55,6 +55,9 @@ class SimulateConfig:
     """Write images and instructions only, as people's videos have: no action, state, success or camera truth."""
     truth: Path | None = None
     """With --action-free: keep what was left out in this Parquet file, outside the dataset."""
+    tracks: Path | None = None
+    """Also write where the agent is in every frame (mask, point, depth, position) into this folder, outside the dataset, as
+    `giza track --source files --files FOLDER` reads it; takes half as long again."""
     episode: Annotated[EpisodeSettings, tyro.conf.arg(name="")] = field(default_factory=EpisodeSettings)
     encoding: Annotated[VideoEncoding, tyro.conf.arg(name="")] = field(default_factory=VideoEncoding)
 
@@ -68,6 +71,8 @@ class SimulateConfig:
             raise ValueError("truth: only with --action-free; without it the dataset itself holds the truth")
         if self.truth is not None and self.truth.resolve().is_relative_to(self.out.resolve()):
             raise ValueError(f"truth {self.truth}: must lie outside of --out, or the dataset is not free of actions")
+        if self.tracks is not None and self.tracks.resolve().is_relative_to(self.out.resolve()):
+            raise ValueError(f"tracks {self.tracks}: must lie outside of --out, which holds the dataset alone")
         self.look()
 
     def look(self) -> Look:
@@ -78,6 +83,7 @@ class SimulateConfig:
         fields = dataclasses.asdict(self)
         fields |= {"tasks": list(task_names(self.tasks)), "truth": self.truth is not None}
         del fields["out"]
+        fields |= {"tracks": True} if fields.pop("tracks") is not None else {}
         return json.loads(json.dumps(fields))
 
 
@@ -161,7 +167,11 @@ def _simulate_task(
     try:
         for episode in missing:
             with writer.episode(first + episode, env.instruction) as record:
-                record_episode(env, config.episode, episode, record)
+                tools = None if config.tracks is None else ToolRecord(config.episode.fps)
+                record_episode(env, config.episode, episode, record, tools)
+                if tools is not None and config.tracks is not None:
+                    name = config.out.resolve().name
+                    tools.file().write(config.tracks / name / f"episode_{first + episode:06d}.npz")
             yield record.frames
     finally:
         env.close()

@@ -163,7 +163,7 @@ def test_wrong_asking_is_refused(corpus: Path, clips, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=said):
             jobs.track(corpus, tmp_path / "out", **fields)
     jobs.track(corpus, tmp_path / "out", opened=opened(corpus))
-    other = write_acted(tmp_path / "other", clips[:2] + [acted("a" * 16, 9)])
+    other = write_acted(tmp_path / "other", [*clips[:2], acted("a" * 16, 9)])
     with pytest.raises(ValueError, match="not of the clips of"):
         Tracks(tmp_path / "out", Corpus(other))
 
