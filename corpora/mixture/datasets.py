@@ -77,8 +77,8 @@ class SampleDataset(Protocol):
         """Of these samples. Raises ValueError where there are no actions."""
 
     def frames(self, indices: Sequence[int]) -> tuple[NDArray[np.float32] | None, NDArray[np.float32]]:
-        """States [N, Ds] and actions [N, Da] at the moments of these samples, for statistics: chunks overlap, and would count
-        most frames many times over. Raises ValueError where there are no actions."""
+        """States [N, Ds] and actions [N, Da] of the episodes of these samples, each row once, for statistics: chunks overlap,
+        and would count most rows many times over. Raises ValueError where there are no actions."""
 
     def embodiment(self) -> EmbodimentFacts | None:
         """Whose actions these are; None: there are none to learn."""
@@ -166,18 +166,23 @@ class EpisodeSamples:
 
     def numbers(self, indices: Sequence[int]) -> Numbers:
         """Of these samples. Raises ValueError where the dataset has no actions."""
-        state, _ = self.frames(indices)
+        if self.episodes.action is None:
+            raise ValueError(f"dataset '{self.spec.name}' has no actions")
         rows = self._rows[np.asarray(indices, np.int64)]
         bounds = [self._bounds[self._runs[index]] for index in indices]
         found = [self._chunk(int(row), start, stop) for row, (start, stop) in zip(rows, bounds, strict=True)]
         actions = [action for action, _ in found if action is not None]
+        state = None if self.episodes.state is None else self.episodes.state[rows]
         return Numbers(state, np.stack(actions), np.stack([mask for _, mask in found]))
 
     def frames(self, indices: Sequence[int]) -> tuple[NDArray[np.float32] | None, NDArray[np.float32]]:
-        """States [N, Ds] and actions [N, Da] of these samples' rows. Raises ValueError where the dataset has no actions."""
-        episodes, rows = self.episodes, self._rows[np.asarray(indices, np.int64)]
+        """States [N, Ds] and actions [N, Da] of all rows of these samples' episodes. Raises ValueError where the dataset has
+        no actions."""
+        episodes = self.episodes
         if episodes.action is None:
             raise ValueError(f"dataset '{self.spec.name}' has no actions")
+        runs = np.unique(self._runs[np.asarray(indices, np.int64)])
+        rows = np.concatenate([np.arange(*self._bounds[run]) for run in runs.tolist()])
         return None if episodes.state is None else episodes.state[rows], episodes.action[rows]
 
     def embodiment(self) -> EmbodimentFacts | None:
