@@ -169,7 +169,8 @@ def test_a_folder_of_other_settings_is_refused(folders, labelled: Path, tmp_path
 def test_a_pyramid_trains_on_pseudo_actions_in_the_robots_slot(folders, labelled: Path) -> None:
     """Alone the labeller's codec is taken; beside the robot its statistics are the robot's alone."""
     video = video_of(folders, labelled)
-    robot = DatasetSpec("robot", "robot", EpisodesAt(folders[0]), embodiment="block")
+    some = EpisodesAt(folders[0], EpisodeSelection(episodes="0,1"))
+    robot = DatasetSpec("robot", "robot", some, embodiment="block")
     facts = PseudoActions(labelled).facts.robot
     labellers = ActionSpace.from_json(facts.codec).to_json()
     found = {}
