@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import corpora.sources
-from corpora.sources.source import KINDS, File, Source, SourceDefaults, SourceKind
+from corpora.sources.source import KINDS, File, LeftOut, Source, SourceDefaults, SourceKind
 from corpora.store.files import as_utf8
 
 GLOB_CHARACTERS = frozenset("*?[")
@@ -27,7 +27,7 @@ def find_sources(
 ) -> Iterator[Source]:
     """Sources of all inputs: inputs in the order given, each in alphabetical order.
 
-    `skipped` counts, by suffix, the files of folders that are no video. `exclude` is a folder not to look into (the
+    `skipped` counts, by suffix, the files of folders and tars that are no video. `exclude` is a folder not to look into (the
     output). Raises FileNotFoundError for an input that does not exist and ValueError for a list that cannot be read.
     """
     paths = expand_inputs(inputs)
@@ -35,6 +35,9 @@ def find_sources(
     names = _Names([path if kind is None else kind.root(path) for path, kind in zip(paths, kinds, strict=True)])
     for path, kind in zip(paths, kinds, strict=True):
         for source in _one_input(path, kind, names, defaults, skipped, exclude):
+            if isinstance(source, LeftOut):
+                skipped[as_utf8(source.suffix)] += 1
+                continue
             yield replace(
                 source,
                 name=as_utf8(source.name),
@@ -99,7 +102,7 @@ def _one_input(
     defaults: SourceDefaults,
     skipped: Counter[str],
     exclude: Path | None,
-) -> Iterator[Source]:
+) -> Iterator[Source | LeftOut]:
     if path == exclude:
         return
     if kind is not None:
@@ -113,7 +116,7 @@ def _one_input(
 
 def _folder(
     root: Path, names: _Names, defaults: SourceDefaults, skipped: Counter[str], exclude: Path | None
-) -> Iterator[Source]:
+) -> Iterator[Source | LeftOut]:
     """Links to folders are followed, and each folder is read once."""
     refused: list[OSError] = []
     seen = {_identity(root)}

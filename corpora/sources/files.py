@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from corpora.sources.source import VIDEO_SUFFIXES, File, Source, SourceDefaults, SourceKind, register
+
+HEAD = 400
+"""First bytes by which a file without a known suffix is taken for a video."""
+_BEGINNINGS = (
+    *(b"\x1aE\xdf\xa3", b"GIF87a", b"GIF89a", b"FLV\x01", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3"),
+    *(b"DKIF", b"YUV4MPEG2 ", b"0&\xb2u\x8ef\xcf\x11", b"nut/multimedia container\0"),
+)
 
 
 @register
@@ -17,34 +24,34 @@ class VideoFiles(SourceKind):
     rank = 100
 
     def recognises(self, path: Path) -> bool:
-        return not os.path.isdir(path) and is_video(path)
+        return not os.path.isdir(path) and is_video(path.name, lambda: _first_bytes(path))
 
     def sources(self, path: Path, name: str, defaults: SourceDefaults) -> Iterator[Source]:
         yield Source(name=name, group=name, media=File.at(path))
 
 
-def is_video(path: Path) -> bool:
-    """By its suffix or, for regular files, by its first bytes."""
-    if path.name.startswith("._"):  # what macOS leaves beside files on foreign disks
+def is_video(name: str, head: Callable[[], bytes]) -> bool:
+    """By its suffix or its first bytes, `HEAD` of them, which are read where they are asked for."""
+    if name.startswith("._"):  # what macOS leaves beside files on foreign disks
         return False
-    if path.suffix.lower() in VIDEO_SUFFIXES:
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in VIDEO_SUFFIXES:
         # ".ts" is TypeScript far more often than a transport stream.
-        return path.suffix.lower() != ".ts" or _first_bytes(path, 1) == b"G"
-    head = _first_bytes(path, 16)
+        return suffix != ".ts" or head()[:1] == b"G"
+    data = head()
     return (
-        head[4:8] in (b"ftyp", b"moov", b"mdat")
-        or head.startswith(
-            (b"\x1aE\xdf\xa3", b"GIF87a", b"GIF89a", b"FLV\x01", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3")
-        )
-        or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
+        data[4:8] in (b"ftyp", b"moov", b"mdat")
+        or data.startswith(_BEGINNINGS)
+        or (data.startswith(b"RIFF") and data[8:12] == b"AVI ")
+        or any(data[first::packet][:2] == b"GG" for first, packet in ((0, 188), (4, 192)))
     )
 
 
-def _first_bytes(path: Path, count: int) -> bytes:
+def _first_bytes(path: Path) -> bytes:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return b""  # a pipe would block
         with path.open("rb") as file:
-            return file.read(count)
+            return file.read(HEAD)
     except OSError:
         return b""

@@ -31,7 +31,23 @@ from corpora.store.files import stamp_of
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"}
-    | {".3gp", ".ogv", ".y4m", ".h264", ".h265", ".hevc", ".ivf"}
+    | {
+        ".3gp",
+        ".3g2",
+        ".ogv",
+        ".y4m",
+        ".h264",
+        ".264",
+        ".h265",
+        ".265",
+        ".hevc",
+        ".ivf",
+        ".asf",
+        ".vob",
+        ".mxf",
+        ".f4v",
+    }
+    | {".m2v", ".m1v", ".mjpeg", ".mjpg", ".dv", ".rm", ".rmvb", ".qt", ".m2t", ".nut", ".obu", ".lrv", ".360", ".insv"}
 )
 
 
@@ -160,6 +176,13 @@ class Source:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A file within an input that is no video; they are counted by suffix."""
+
+    suffix: str
+
+
+@dataclass(frozen=True)
 class SourceDefaults:
     """What applies to sources of which no list says otherwise."""
 
@@ -193,9 +216,10 @@ class SourceKind(ABC):
         return path
 
     @abstractmethod
-    def sources(self, path: Path, name: str, defaults: SourceDefaults) -> Iterator[Source]:
+    def sources(self, path: Path, name: str, defaults: SourceDefaults) -> Iterator[Source | LeftOut]:
         """Its videos, in an order that is always the same. `name`: of the input, to begin their names and groups with, so
-        that these are unique. What is wrong with it is a source with a fault; ValueError for what was asked of it wrongly."""
+        that these are unique. What is wrong with it is a source with a fault, what in it is no video may be said to be left
+        out; ValueError for what was asked of it wrongly."""
 
 
 _Kind = TypeVar("_Kind", bound=type[SourceKind])

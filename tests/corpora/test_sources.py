@@ -14,7 +14,7 @@ import pytest
 import corpora.sources
 from corpora.episodes.truth import cut_truth
 from corpora.sources.discover import find_sources
-from corpora.sources.source import KINDS, File, Source, SourceDefaults, SourceKind, TarMember
+from corpora.sources.source import KINDS, File, Source, SourceDefaults, SourceKind
 from tests.builders.datasets import CAMERAS, LENGTHS, TASKS, lerobot_v2, lerobot_v3, truth_of, webdataset
 from tests.builders.videos import numbered_video
 
@@ -163,41 +163,6 @@ def test_a_wrong_list_says_where_and_why(tmp_path, line, message):
     path.write_text(line + "\n")
     with pytest.raises(ValueError, match=message):
         found(path)
-
-
-def test_tars_of_videos_with_captions(tmp_path):
-    video = numbered_video(tmp_path / "v.mp4", 5).read_bytes()
-    caption = json.dumps({"caption": "from json", "video_metadata": {}}).encode()
-    members = {
-        "0001.mp4": video,
-        "0001.txt": b"from txt",
-        "0001.json": caption,
-        "0002.json": caption,
-        "0002.webm": video,
-    }
-    members |= {"0003.json": b"{}", "sub/0004.mp4": video, "sub/0004.json": b"not json"}
-    first, second, fourth = found(webdataset(tmp_path / "w.tar", members))
-    assert (first.name, first.text) == ("w.tar/0001", "from txt")
-    assert isinstance(second.media, TarMember)
-    assert (second.name, second.text, second.media.suffix) == ("w.tar/0002", "from json", ".webm")
-    assert (fourth.name, fourth.text) == ("w.tar/sub/0004", "")
-    with second.media.opened(tmp_path) as copy:
-        assert copy.read_bytes() == video
-    assert not copy.exists()
-
-
-def test_damaged_tars_give_what_comes_before_the_damage(tmp_path):
-    video = numbered_video(tmp_path / "v.mp4", 20).read_bytes()
-    path = webdataset(tmp_path / "w.tar", {f"{number:04d}.mp4": video for number in range(4)})
-    path.write_bytes(path.read_bytes()[: len(video) * 5 // 2])
-    *good, bad = found(path)
-    assert [source.name for source in good] == ["w.tar/0000", "w.tar/0001"]
-    assert bad.fault == "unreadable"
-    (tmp_path / "empty.tar").write_bytes(b"")
-    (tmp_path / "text.tar").write_text("no tar " * 200)
-    assert {source.fault for source in found(tmp_path / "text.tar")} == {"unreadable"}
-    assert len(found(tmp_path / "empty.tar")) == 1
-    assert found(webdataset(tmp_path / "none.tar", {"a.txt": b"x"}))[0].fault == "no_video_stream"
 
 
 @pytest.mark.parametrize("version", ["v2.0", "v2.1", "v3.0"])
