@@ -8,7 +8,9 @@ episodes = read_lerobot(dataset.root, EpisodeSelection(cameras=("head",)))
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,11 +26,17 @@ from numpy.typing import NDArray
 from corpora.episodes.columns import column_array
 from corpora.episodes.episode import Episode, Episodes, EpisodeSelection, VideoSpan
 from corpora.episodes.frames import VideoReader
+from corpora.episodes.lerobot_layout import file_of, first_video, holds_any, why_missing
 from corpora.episodes.modality import Modality, ModalityPart, choose_parts, names_of, read_modality
-from corpora.store.files import stamp_of
+from corpora.store.files import json_lines, stamp_of, text_of
 from corpora.video.probe import describe
 
+log = logging.getLogger(__name__)
+
 SUCCESS = "next.success"
+IS_DEPTH = (
+    "depth maps, which are distances and no colours, and are passed over; whoever names them with --cameras has them"
+)
 DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, pa.ArrowException)
 """What reading damaged files raises."""
 
@@ -118,14 +126,23 @@ class LeRobotDataset:
         return tuple(key for key, feature in self.features.items() if feature.get("dtype") == "video")
 
     def is_depth(self, camera: str) -> bool:
+        """Whether its videos hold distances (gray12) and no colours; LeRobot has spelled it in more than one way."""
         feature = self.features[camera]
-        facts = {**(feature.get("video_info") or {}), **(feature.get("info") or {})}
-        return bool(facts.get("video.is_depth_map"))
+        return any(
+            bool(facts.get(flag))
+            for facts in (feature, feature.get("info"), feature.get("video_info"))
+            if isinstance(facts, Mapping)
+            for flag in ("is_depth_map", "video.is_depth_map")
+        )
 
     def holds(self, camera: str) -> bool:
-        """Whether there is any file of this camera; info.json may name one that the dataset does not ship."""
-        folders = [*self.root.glob(f"videos/{camera}"), *self.root.glob(f"videos/chunk-*/{camera}")]
-        return any(next(folder.rglob("*"), None) is not None for folder in folders)
+        """Whether there is any file of this camera; info.json may name one that the dataset does not ship. Raises ValueError
+        where info.json does not say where."""
+        return holds_any(self.root, self.info, camera)
+
+    def lacks(self, camera: str) -> str:
+        """Why `holds` is false."""
+        return why_missing(self.root, first_video(self.root, self.info, camera))
 
     def group(self, episode: int) -> str:
         """The unit of hold-out."""
@@ -137,13 +154,12 @@ class LeRobotDataset:
         lines, table = self.root / "meta" / "tasks.jsonl", self.root / "meta" / "tasks.parquet"
         try:
             if lines.is_file():
-                records = [json.loads(line) for line in lines.read_text("utf-8").splitlines() if line.strip()]
-                return {int(record["task_index"]): str(record["task"]) for record in records}
+                return {int(record["task_index"]): text_of(record["task"]) for _, record in json_lines(lines)}
             if table.is_file():
                 columns = pq.read_table(table).to_pydict()
                 numbers = columns.pop("task_index")
-                texts = next(values for values in columns.values() if values and isinstance(values[0], str))
-                return {int(number): text for number, text in zip(numbers, texts, strict=True)}
+                texts = next(values for values in columns.values() if any(isinstance(text, str) for text in values))
+                return {int(number): text_of(text) for number, text in zip(numbers, texts, strict=True)}
         except (*DAMAGE, StopIteration) as error:
             raise ValueError(
                 f"the tasks of dataset '{self.root}' cannot be read ({describe(error)}); restore meta/"
@@ -158,15 +174,11 @@ class LeRobotDataset:
 
     def _episodes_v2(self, cameras: Sequence[str]) -> Iterator[EpisodePlace]:
         in_chunk = int(self.info.get("chunks_size") or 1000)
-        with (self.root / "meta" / "episodes.jsonl").open(encoding="utf-8") as lines:
-            for line in lines:
-                if not line.strip():
-                    continue
-                record = json.loads(line)
-                index = int(record["episode_index"])
-                place = {"episode_chunk": index // in_chunk, "episode_index": index}
-                videos = {camera: VideoSpan(self._video(camera, place), 0.0, None) for camera in cameras}
-                yield EpisodePlace(index, _first_task(record), self._data(place), videos)
+        for _, record in json_lines(self.root / "meta" / "episodes.jsonl"):
+            index = int(record["episode_index"])
+            place = {"chunk_index": index // in_chunk, "episode_index": index}
+            videos = {camera: VideoSpan(self._video(camera, place), 0.0, None) for camera in cameras}
+            yield EpisodePlace(index, _first_task(record), self._data(place), videos)
 
     def _episodes_v3(self, cameras: Sequence[str]) -> Iterator[EpisodePlace]:
         keys = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
@@ -186,10 +198,10 @@ class LeRobotDataset:
                         yield EpisodePlace(int(record["episode_index"]), _first_task(record), data, videos)
 
     def _video(self, camera: str, place: Mapping[str, Any]) -> Path:
-        return self.root / str(self.info["video_path"]).format(video_key=camera, **place)
+        return file_of(self.root, self.info, "video_path", {**place, "video_key": camera})
 
     def _data(self, place: Mapping[str, Any]) -> Path:
-        return self.root / str(self.info["data_path"]).format(**place)
+        return file_of(self.root, self.info, "data_path", place)
 
 
 def read_lerobot(root: Path, selection: EpisodeSelection) -> Episodes:
@@ -251,7 +263,8 @@ class _Reader:
         for place in listed:
             missing = [path for path in (place.data, *(span.path for span in place.videos.values())) if _is_empty(path)]
             if missing:
-                self.faults.append((place.index, f"missing or empty file: {self._relative(missing[0])}"))
+                told = why_missing(self._dataset.root, missing[0])
+                self.faults.append((place.index, f"missing or empty file: {told}"))
             else:
                 by_file[place.data].append(place)
         whole: dict[int, Episode] = {}
@@ -317,15 +330,15 @@ class _Reader:
             if column and self._tasks and column in table.column_names:
                 numbers = column_array(table.column(column), np.float64)[order, 0]
                 if all(number in self._tasks for number in np.unique(numbers)):
-                    return [self._tasks[int(number)] for number in numbers]
+                    return [self._tasks[int(number)] or default for number in numbers]
         return [default] * table.num_rows
 
 
 def _first_task(record: Mapping[str, Any]) -> str:
+    """The first that is not empty."""
     tasks = record.get("tasks")
-    if isinstance(tasks, str):
-        return tasks
-    return str(tasks[0]) if tasks else ""
+    texts = [text_of(task) for task in ([tasks] if isinstance(tasks, str) else tasks or [])]
+    return next(filter(None, texts), "")
 
 
 def _is_empty(path: Path) -> bool:
@@ -356,8 +369,10 @@ def _choose_cameras(dataset: LeRobotDataset, named: Mapping[str, str], wanted: S
         )
     aliases = {name: key if key in videos else f"observation.images.{name}" for name, key in named.items()}
     if not wanted:
-        wanted = [key for key in aliases.values() if key in videos] or [
-            key for key in videos if not dataset.is_depth(key) and dataset.holds(key)
+        depth = [key for key in videos if dataset.is_depth(key)]
+        _tell_of_depth(str(root), *depth)
+        wanted = [key for key in aliases.values() if key in videos and key not in depth] or [
+            key for key in videos if key not in depth and dataset.holds(key)
         ]
     chosen: list[str] = []
     for name in wanted:
@@ -366,8 +381,20 @@ def _choose_cameras(dataset: LeRobotDataset, named: Mapping[str, str], wanted: S
         if not matches:
             raise ValueError(f"camera '{name}': dataset '{root}' has none of this name; it has {list(videos)}")
         if not dataset.holds(matches[0]):
-            raise ValueError(f"camera '{name}': dataset '{root}' names it but holds no video of it")
+            raise ValueError(
+                f"camera '{name}': dataset '{root}' names it but holds no video of it: {dataset.lacks(matches[0])}"
+            )
         chosen += [match for match in matches[:1] if match not in chosen]
     if not chosen:
-        raise ValueError(f"dataset '{root}' names the cameras {list(videos)} but holds no video of any")
+        lacks = [f"; {dataset.lacks(key)}" for key in videos if not dataset.holds(key)]
+        raise ValueError(
+            f"dataset '{root}' names the cameras {list(videos)} but holds no video in colour of any{''.join(lacks[:1])}"
+        )
     return tuple(chosen)
+
+
+@functools.cache
+def _tell_of_depth(root: str, *cameras: str) -> None:
+    """Once, however often a dataset is opened."""
+    if cameras:
+        log.warning("dataset '%s': cameras %s are %s", root, list(cameras), IS_DEPTH)

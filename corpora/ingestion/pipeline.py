@@ -29,7 +29,7 @@ from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.staged import clear_unfinished, is_staged, staged_path
 from corpora.sources.discover import expand_inputs, find_sources
 from corpora.sources.source import Source, SourceDefaults, check_tier
-from corpora.store.files import as_utf8, available_cores, read_json, write_json, written_whole
+from corpora.store.files import as_utf8, available_cores, json_lines, read_json, write_json, written_whole
 from corpora.store.provenance import provenance
 from corpora.store.run import Run
 
@@ -215,9 +215,8 @@ def _list_sources(
 
 
 def _read_sources(staging: Path) -> Iterator[Source]:
-    with (staging / "sources.jsonl").open(encoding="utf-8") as file:
-        for line in file:
-            yield Source.from_json(json.loads(line))
+    for _, record in json_lines(staging / "sources.jsonl"):
+        yield Source.from_json(record)
 
 
 def _stage_all(job: StagingJob, run: IngestRun, total: int, progress: Progress) -> tuple[int, float]:

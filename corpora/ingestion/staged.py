@@ -106,7 +106,7 @@ def read_staged(path: Path) -> Iterator[StagedClip]:
             assert file is not None
             return file.read()
 
-        for line in data(ROWS).decode().splitlines():
+        for line in data(ROWS).split(b"\n"):
             record = json.loads(line)
             row = ClipRow.from_json(record["row"])
             names = record["members"]

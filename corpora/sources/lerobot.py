@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from corpora.episodes.lerobot import DAMAGE, DatasetFault, EpisodePlace, LeRobotDataset
+from corpora.episodes.lerobot import DAMAGE, IS_DEPTH, DatasetFault, EpisodePlace, LeRobotDataset
+from corpora.episodes.lerobot_layout import why_missing
 from corpora.episodes.truth import TruthRef
 from corpora.sources.source import File, Source, SourceDefaults, SourceKind, register
 
@@ -37,14 +38,18 @@ class LeRobot(SourceKind):
         if not chosen:
             yield fault("", "no_video_stream", "the dataset has no feature of type video")
             return
-        present = [camera for camera in chosen if dataset.holds(camera)]
-        for camera in chosen:
-            if camera not in present:
-                yield fault(camera, "missing_file", "the dataset names this camera but holds no video of it")
         # What the dataset suggests gives way to what was asked for, unlike the lines of a list.
         tier = defaults.tier or ("robot" if "action" in dataset.features else "human")
         embodiment = defaults.embodiment or dataset.robot_type
+        present = []
         try:
+            for camera in chosen:
+                if dataset.is_depth(camera) and not defaults.cameras:
+                    yield fault(camera, "depth_map", f"its videos are {IS_DEPTH}")
+                elif dataset.holds(camera):
+                    present.append(camera)
+                else:
+                    yield fault(camera, "missing_file", f"the dataset names this camera: {dataset.lacks(camera)}")
             for place in dataset.episodes(present):
                 yield from _sources(dataset, place, tier, embodiment)
         except DAMAGE as error:
@@ -78,5 +83,5 @@ def _sources(dataset: LeRobotDataset, place: EpisodePlace, tier: str, embodiment
             embodiment=embodiment,
             truth=TruthRef(str(place.data), place.index) if place.data.exists() else None,
             fault="missing_file" if missing else "",
-            fault_detail=str(span.path.relative_to(dataset.root)) if missing else "",
+            fault_detail=why_missing(dataset.root, span.path) if missing else "",
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from corpora.sources.source import File, Source, SourceDefaults, SourceKind, check_tier, register
+from corpora.store.files import json_lines
 
 _FIELDS = {"path", "start", "end", "start_s", "end_s", "text", "tier", "embodiment"}
 
@@ -29,16 +29,8 @@ class Lists(SourceKind):
 
     def sources(self, path: Path, name: str, defaults: SourceDefaults) -> Iterator[Source]:
         """Raises ValueError for a line that is wrong, with its number."""
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                where = f"{path} line {number}"
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{where}: not JSON ({error}); write one object a line") from error
-                yield _source(record, path.parent, name.rpartition("/")[0], where)
+        for number, record in json_lines(path):
+            yield _source(record, path.parent, name.rpartition("/")[0], f"{path} line {number}")
 
 
 def _source(record: Any, folder: Path, prefix: str, where: str) -> Source:

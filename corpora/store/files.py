@@ -56,6 +56,24 @@ def as_utf8(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def text_of(value: Any) -> str:
+    """What JSON or Parquet has in a text's place, as `as_utf8` has it: null is ""."""
+    return "" if value is None else as_utf8(str(value))
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """(number, value) of each line that is not blank, one in memory at a time. A line ends at \\n alone: texts may hold
+    whatever else ends a line (U+2028). Raises ValueError for a line that is no JSON."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    value = json.loads(line)
+                except ValueError as error:
+                    raise ValueError(f"{path} line {number}: not JSON ({error}); write one object a line") from error
+                yield number, value
+
+
 def write_text(path: Path, text: str) -> None:
     """UTF-8, whole, as `as_utf8` has it."""
     with written_whole(path) as temporary:

@@ -1,0 +1,161 @@
+"""LeRobot datasets as people have them: depth cameras, other folders than info.json says, other columns, odd text."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from corpora.sources.discover import find_sources
+from corpora.sources.source import Source, SourceDefaults
+from tests.builders.datasets import CAMERAS, LENGTHS, TASKS, lerobot_v2, lerobot_v3, opened
+
+HEAD, SIDE = CAMERAS
+TRICKY = "pick\u2028the\u2029cup\u0085now\x7f"
+"""Legal within a line of JSON, though str.splitlines ends lines at it."""
+
+
+def found(*inputs: Path, **defaults: Any) -> list[Source]:
+    return list(find_sources([str(path) for path in inputs], SourceDefaults(**defaults), skipped=Counter()))
+
+
+def change_info(root: Path, **entries: Any) -> None:
+    path = root / "meta" / "info.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+
+
+def change_feature(root: Path, name: str, **facts: Any) -> None:
+    features = json.loads((root / "meta" / "info.json").read_text())["features"]
+    features[name] |= facts
+    change_info(root, features=features)
+
+
+def refusal(root: Path) -> str:
+    with pytest.raises(ValueError) as error:
+        opened(root)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"info": {"is_depth_map": True}},
+        {"info": {"video.is_depth_map": True, "is_depth_map": False}},
+        {"video_info": {"video.is_depth_map": True}, "info": None},
+        {"is_depth_map": True},
+    ],
+)
+def test_depth_cameras_are_passed_over_and_told_by_both_readers(
+    tmp_path: Path, facts: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = lerobot_v2(tmp_path / "arm")
+    change_feature(root, SIDE, **facts)
+    depth, *colour = found(root)
+    assert (depth.name, depth.fault) == (f"arm/{SIDE}", "depth_map") and "--cameras" in depth.fault_detail
+    assert [(source.name, source.fault) for source in colour] == [
+        (f"arm/episode_{number:06d}/{HEAD}", "") for number in (0, 1)
+    ]
+    with caplog.at_level(logging.WARNING):
+        assert opened(root).cameras == (HEAD,)
+    assert f"cameras ['{SIDE}'] are depth maps" in caplog.text
+    (root / "meta" / "modality.json").write_text(json.dumps({"video": {"depth": {"original_key": SIDE}}}))
+    assert opened(root).cameras == (HEAD,)
+    assert opened(root, cameras=["depth"]).cameras == (SIDE,)
+    assert [source.fault for source in found(root, cameras=("side",))] == ["", ""]
+
+
+def test_a_dataset_of_depth_alone_says_so(tmp_path: Path) -> None:
+    root = lerobot_v2(tmp_path / "arm")
+    for camera in CAMERAS:
+        change_feature(root, camera, info={"is_depth_map": True})
+    assert {source.fault for source in found(root)} == {"depth_map"}
+    with pytest.raises(ValueError, match="no video in colour"):
+        opened(root)
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_either_name_of_the_chunk_fills_a_template(tmp_path: Path, version: str) -> None:
+    root = lerobot_v3(tmp_path / "arm") if version == "v3.0" else lerobot_v2(tmp_path / "arm", version)
+    info = json.loads((root / "meta" / "info.json").read_text())
+    old, new = ("chunk_index", "episode_chunk") if version == "v3.0" else ("episode_chunk", "chunk_index")
+    change_info(root, **{key: info[key].replace(f"{{{old}", f"{{{new}") for key in ("data_path", "video_path")})
+    assert len(opened(root)) == len(LENGTHS)
+    assert [source.fault for source in found(root)] == [""] * 4
+
+
+@pytest.mark.parametrize("template", ["videos/{episode_index", "videos/{robot}/{video_key}.mp4", "videos/{}.mp4", None])
+def test_a_template_that_cannot_be_filled_in_is_quoted(tmp_path: Path, template: str | None) -> None:
+    root = lerobot_v2(tmp_path / "arm")
+    change_info(root, video_path=template)
+    (row,) = found(root)
+    assert row.fault == "unreadable"
+    for told in (row.fault_detail, refusal(root)):
+        assert f"meta/info.json: video_path {template!r}" in told and "'video_key'" in told
+
+
+def test_the_folder_that_comes_nearest_is_named(tmp_path: Path) -> None:
+    root = lerobot_v2(tmp_path / "arm")
+    (root / "videos" / "chunk-000" / SIDE).rename(root / "videos" / "chunk-000" / "observation.images.sides")
+    side, *_ = found(root)
+    assert side.fault == "missing_file" and "chunk-000/observation.images.sides'" in side.fault_detail
+    (root / "videos").rename(root / "video")
+    rows = found(root)
+    assert [row.fault for row in rows] == ["missing_file"] * 2
+    for told in (*(row.fault_detail for row in rows), refusal(root)):
+        assert "there is no folder 'videos', the nearest is 'video'" in told
+    with pytest.raises(ValueError, match="the nearest is 'video'"):
+        opened(root, cameras=["head"])
+    change_info(root, video_path="video/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4")
+    assert opened(root).cameras == (HEAD,)
+    (root / "data").rename(root / "tables")
+    with pytest.raises(ValueError, match=r"there is no folder 'data', '.' holds \['meta', 'tables', 'video'\]"):
+        opened(root)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ((TRICKY, "place"), (TRICKY, "place")),
+        ((None, "place"), (TASKS[0], "place")),
+        (("half \ud83d", 7), ("half \\ud83d", "7")),
+    ],
+)
+def test_tasks_may_hold_any_text(tmp_path: Path, texts: tuple[Any, Any], expected: tuple[str, str]) -> None:
+    root = lerobot_v2(tmp_path / "arm")
+    records = [{"task_index": number, "task": text} for number, text in enumerate(texts)]
+    lines = "\r\n".join(json.dumps(record, ensure_ascii=r"\ud83d" in json.dumps(record)) for record in records)
+    (root / "meta" / "tasks.jsonl").write_bytes(b"\xef\xbb\xbf" + lines.encode() + b"\n\n")
+    assert opened(root).instructions == expected
+
+
+@pytest.mark.parametrize(
+    ("tasks", "expected"), [([None], ""), (["", None, TRICKY], TRICKY), (None, ""), ("pick", "pick"), ([], "")]
+)
+def test_an_episode_s_text_is_the_first_that_says_anything(tmp_path: Path, tasks: Any, expected: str) -> None:
+    root = lerobot_v2(tmp_path / "arm")
+    lines = [{"episode_index": number, "tasks": tasks, "length": length} for number, length in enumerate(LENGTHS)]
+    text = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (root / "meta" / "episodes.jsonl").write_text(text, "utf-8")
+    assert {source.text for source in found(root)} == {expected}
+    assert opened(root).instructions == (expected,)
+
+
+def test_a_table_of_tasks_may_begin_with_none(tmp_path: Path) -> None:
+    root = lerobot_v3(tmp_path / "arm")
+    table = pq.read_table(root / "data/chunk-000/file-000.parquet")
+    tasks = table.select([]).from_pydict({"task_index": [0, 1], "task": [None, "place"]})
+    pq.write_table(tasks, root / "meta" / "tasks.parquet")
+    assert opened(root).instructions == (TASKS[0], "place")
+
+
+def test_lines_of_a_list_end_at_a_line_feed_alone(tmp_path: Path) -> None:
+    lines = [{"path": f"{TRICKY}.mp4", "text": TRICKY}, {"path": "b.mp4", "text": None}]
+    text = "\n".join(json.dumps(line, ensure_ascii=False).replace(", ", ",\r ") for line in lines)
+    (tmp_path / "list.jsonl").write_bytes(text.encode())
+    first, second = found(tmp_path / "list.jsonl")
+    assert (first.name, first.text, second.text) == (f"{TRICKY}.mp4", TRICKY, "")
