@@ -40,7 +40,7 @@ class InverseDynamicsTraining:
     minutes: float = 0.0
     """Wall-clock minutes after which it stops early, resumed sessions counted together; 0: no limit."""
     batch_size: int = 64
-    """Pairs of pictures a step."""
+    """Pairs of images a step."""
     lr: float = 1e-3
     """Peak learning rate (AdamW): linear warm-up over 5% of the steps, then cosine to 2%."""
     weight_decay: float = 1e-4
@@ -89,26 +89,26 @@ class PairBatches(IterableDataset[dict[str, Tensor]]):
     chunk, and the chunk as the model has it."""
 
     def __init__(
-        self, member: EpisodeSamples, chosen: NDArray[np.int64], space: ActionSpace, *, batch_size: int, seed: int
+        self, samples: EpisodeSamples, chosen: NDArray[np.int64], space: ActionSpace, *, batch_size: int, seed: int
     ) -> None:
-        self.member, self.chosen, self.space, self.start = member, chosen, space, 0
-        self.order = MixtureOrder([len(chosen)], [1.0], batch_size=batch_size, seed=seed, names=[member.spec.name])
+        self.samples, self.chosen, self.space, self.start = samples, chosen, space, 0
+        self.order = MixtureOrder([len(chosen)], [1.0], batch_size=batch_size, seed=seed, names=[samples.spec.name])
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for number in itertools.count(self.start):
             indices = self.chosen[[index for _, index in self.order.batch(number)]].tolist()
-            numbers = self.member.numbers(indices)
-            present, future = pictures(self.member, indices)
+            numbers = self.samples.numbers(indices)
+            present, future = images(self.samples, indices)
             encoded = self.space.encode_action(None, numbers.chunks, numbers.mask)
             mask = torch.from_numpy(numbers.mask)
             yield {"present": present, "future": future, "action": torch.from_numpy(encoded), "mask": mask}
 
 
-def pictures(member: EpisodeSamples, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+def images(samples: EpisodeSamples, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Present and future uint8 [B, 3, S, S] of the first camera, for samples that have a future."""
-    samples = [member[int(index)] for index in chosen]
-    present = np.stack([sample.images[0, -1] for sample in samples])
-    future = np.stack([sample.future[0] for sample in samples])  # type: ignore[index]
+    read = [samples[int(index)] for index in chosen]
+    present = np.stack([sample.images[0, -1] for sample in read])
+    future = np.stack([sample.future[0] for sample in read])  # type: ignore[index]
     return to_tensor(present), to_tensor(future)
 
 
@@ -119,7 +119,7 @@ def to_tensor(frames: NDArray[np.uint8]) -> Tensor:
 
 def train_model(
     model: InverseDynamics,
-    member: EpisodeSamples,
+    samples: EpisodeSamples,
     train: NDArray[np.int64],
     training: InverseDynamicsTraining,
     folder: Path,
@@ -128,7 +128,7 @@ def train_model(
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Trains on the samples `train` (all with a future), from the folder's checkpoint where there is one; what it took."""
-    batches = PairBatches(member, train, model.facts.action_space, batch_size=training.batch_size, seed=seed)
+    batches = PairBatches(samples, train, model.facts.action_space, batch_size=training.batch_size, seed=seed)
 
     def loader(start: int) -> DataLoader[Any]:
         batches.start = start
@@ -148,16 +148,16 @@ def train_model(
 
 
 def held_out_error(
-    model: InverseDynamics, member: EpisodeSamples, train: NDArray[np.int64], held: NDArray[np.int64], seed: int
+    model: InverseDynamics, samples: EpisodeSamples, train: NDArray[np.int64], held: NDArray[np.int64], seed: int
 ) -> dict[str, Any]:
     """Squared error on the held-out pairs, in units of the training actions' variance, of the model and of baselines that
-    see no picture, with intervals over episodes; empty where nothing is held out."""
+    see no image, with intervals over episodes; empty where nothing is held out."""
     if not len(held):
         return {}
-    behind, shown = _chunks(member, _some(train)), _chunks(member, _some(held))
+    behind, shown = _chunks(samples, _some(train)), _chunks(samples, _some(held))
     spec = model.facts.action_space
     baselines = Baselines(behind, matching_state_dims(spec.state_names, spec.action_names))
-    predicted = {"model": np.concatenate([_predict(model, member, part) for part in _batches(_some(held))])}
+    predicted = {"model": np.concatenate([_predict(model, samples, part) for part in _batches(_some(held))])}
     predicted |= {name: found.astype(np.float32) for name, found in baselines.predict(shown).items()}
     result = compare(predicted, shown, baselines.std, spec.action_names, seed=seed)
     return {
@@ -177,16 +177,16 @@ def _batches(indices: NDArray[np.int64], size: int = 128) -> list[NDArray[np.int
     return [indices[first : first + size] for first in range(0, len(indices), size)]
 
 
-def _predict(model: InverseDynamics, member: EpisodeSamples, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-    return model.predict(*pictures(member, chosen.tolist()))
+def _predict(model: InverseDynamics, samples: EpisodeSamples, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    return model.predict(*images(samples, chosen.tolist()))
 
 
-def _chunks(member: EpisodeSamples, chosen: NDArray[np.int64]) -> Chunks:
-    found = member.numbers(chosen.tolist())
-    rows = member.rows[chosen]
-    starts = np.asarray([episode.start for episode in member.episodes.episodes])
+def _chunks(samples: EpisodeSamples, chosen: NDArray[np.int64]) -> Chunks:
+    found = samples.numbers(chosen.tolist())
+    rows = samples.rows[chosen]
+    starts = np.asarray([episode.start for episode in samples.episodes.episodes])
     number = np.searchsorted(starts, rows, side="right") - 1
-    assert member.episodes.action is not None
-    before = member.episodes.action[np.maximum(rows - 1, 0)]
+    assert samples.episodes.action is not None
+    before = samples.episodes.action[np.maximum(rows - 1, 0)]
     last = np.where((rows > starts[number])[:, None], before, np.float32(np.nan))
-    return Chunks(found.states, last, found.chunks, found.mask, number, member.episodes.t_s[rows])
+    return Chunks(found.states, last, found.chunks, found.mask, number, samples.episodes.t_s[rows])

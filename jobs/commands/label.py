@@ -68,11 +68,11 @@ class LabelConfig:
     held_share: float = 0.1
     """Share of the robot's episodes that errors are measured on."""
     horizon: int = 16
-    """Steps of a chunk, at least the policy's; the model sees pictures this many steps apart."""
+    """Steps of a chunk, at least the policy's; the model sees images this many steps apart."""
     image_size: int = 84
     """Pixels; the policy's size spares a second decoding."""
     batch_size: int = 64
-    """Pairs of pictures a training step."""
+    """Pairs of images a training step."""
     lr: float = 1e-3
     """Peak learning rate."""
     channels: tuple[int, ...] = field(default=(32, 64, 128, 128))
@@ -80,7 +80,7 @@ class LabelConfig:
     part_frames: int = 4096
     """Frames of a Parquet part, which is what a kill can cost."""
     cache: Path | None = None
-    """Folder for decoded pictures; default GIZA_CACHE, else the user's cache."""
+    """Folder for decoded images; default GIZA_CACHE, else the user's cache."""
     seed: int = 0
     """Of weights, order, crops and the held-out episodes."""
 
@@ -151,18 +151,18 @@ def _split(config: LabelConfig, quiet: bool) -> tuple[EpisodeSamples, NDArray[np
     from vla.data.loader import held_out_groups
 
     with bar("decoding the robot's episodes", quiet=quiet) as tell:
-        member = _robot(config, tell)
-    usable = np.flatnonzero(member.has_future)
-    groups = [member.groups[index] for index in usable.tolist()]
+        samples = _robot(config, tell)
+    usable = np.flatnonzero(samples.has_future)
+    groups = [samples.groups[index] for index in usable.tolist()]
     held = np.isin(groups, sorted(held_out_groups(groups, config.held_share, config.seed)))
     if held.all():
         raise ValueError(
-            f"robot '{config.robot}': no moment of its episodes has a picture {config.horizon} steps later; give a "
+            f"robot '{config.robot}': no moment of its episodes has an image {config.horizon} steps later; give a "
             "shorter --horizon"
         )
     if not held.any():
         log.warning("robot '%s': nothing is held out, so the labels' error is not known", config.robot)
-    return member, usable[~held], usable[held]
+    return samples, usable[~held], usable[held]
 
 
 def _trained(
@@ -176,15 +176,15 @@ def _trained(
     from vla.models.config import InverseDynamicsConfig
     from vla.models.inverse_dynamics import InverseDynamics
 
-    member, train, out = robot
+    samples, train, out = robot
     torch.manual_seed(config.seed)
     sizes = InverseDynamicsConfig(image_size=config.image_size, horizon=config.horizon, channels=config.channels)
-    model = InverseDynamics(sizes, _facts(config, member, train)).to("cuda" if torch.cuda.is_available() else "cpu")
+    model = InverseDynamics(sizes, _facts(config, samples, train)).to("cuda" if torch.cuda.is_available() else "cpu")
     training = with_budget(
         InverseDynamicsTraining(batch_size=config.batch_size, lr=config.lr), config.steps, config.minutes
     )
-    took = train_model(model, member, train, training, folder, seed=config.seed, quiet=quiet)
-    measured = {"training": took, "held_out": held_out_error(model, member, train, out, config.seed)}
+    took = train_model(model, samples, train, training, folder, seed=config.seed, quiet=quiet)
+    measured = {"training": took, "held_out": held_out_error(model, samples, train, out, config.seed)}
     write_json(folder / MEASURED, measured | {"provenance": provenance()})
     model.save_pretrained(folder)
     return model, measured
@@ -193,8 +193,8 @@ def _trained(
 def action_done(config: LabelConfig) -> tuple[str, ...]:
     """Dimensions of `action` to learn from, where a policy would read the expert's own; () where that is what was done.
 
-    Of giza simulate's data meta/modality.json names `action.expert`, which is what is to be imitated. No picture shows it:
-    between two pictures lies what the robot did, noise included, and that is the column `action`.
+    Of giza simulate's data meta/modality.json names `action.expert`, which is what is to be imitated. No image shows it:
+    between two images lies what the robot did, noise included, and that is the column `action`.
     """
     info = config.robot.expanduser() / "meta" / "info.json"
     if config.selection.action or not info.is_file():
@@ -237,18 +237,18 @@ def _robot(config: LabelConfig, progress: Callable[[int, int], None]) -> Episode
 
 def robot_facts(config: LabelConfig) -> Embodiment:
     """The robot as a model trained on all of its chosen episodes knows it. Raises ValueError as `run`."""
-    member = _robot(config, lambda done, total: None)
-    return _facts(config, member, np.arange(len(member)))
+    samples = _robot(config, lambda done, total: None)
+    return _facts(config, samples, np.arange(len(samples)))
 
 
-def _facts(config: LabelConfig, member: EpisodeSamples, train: NDArray[np.int64]) -> Embodiment:
+def _facts(config: LabelConfig, samples: EpisodeSamples, train: NDArray[np.int64]) -> Embodiment:
     """The robot as the policy is to know it, fitted on what the model is trained on."""
     from vla.actions.layout import one_part
     from vla.actions.space import ActionSpace
     from vla.embodiment import Embodiment
 
     some = np.sort(np.random.default_rng(config.seed).permutation(train)[:_FIT_CHUNKS])
-    numbers = member.numbers(some.tolist())
+    numbers = samples.numbers(some.tolist())
     states, chunks, masks = numbers.states, numbers.chunks, numbers.mask
     width = 0 if states is None else states.shape[1]
     parts = one_part(width, chunks.shape[2], "absolute", config.normalisation)
@@ -257,12 +257,12 @@ def _facts(config: LabelConfig, member: EpisodeSamples, train: NDArray[np.int64]
         chunks,
         masks,
         parts=parts,
-        frames=member.frames(train.tolist()),
+        frames=samples.frames(train.tolist()),
         state_normalisation=config.normalisation,
-        state_names=_unique(member.episodes.state_names),
-        action_names=_unique(member.episodes.action_names),
+        state_names=_unique(samples.episodes.state_names),
+        action_names=_unique(samples.episodes.action_names),
     )
-    return Embodiment(config.embodiment, space, member.step_s, tuple(member.cameras))
+    return Embodiment(config.embodiment, space, samples.step_s, tuple(samples.cameras))
 
 
 def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -326,10 +326,10 @@ def _chunks(config: LabelConfig, clips: ClipFrames, run: int, model: InverseDyna
 
 
 def table(summary: dict[str, Any]) -> Table:
-    """What was trained, its held-out error beside what needs no picture, and what was labelled."""
+    """What was trained, its held-out error beside what needs no image, and what was labelled."""
     result = Table(title="giza label", title_justify="left", show_header=False)
     training = summary["training"]
-    result.add_row("robot's pairs of pictures", str(training["pairs"]))
+    result.add_row("robot's pairs of images", str(training["pairs"]))
     result.add_row("steps, epochs", f"{training['steps']}, {training['epochs']:.1f}", end_section=True)
     held = summary["held_out"]
     if held:
