@@ -6,6 +6,7 @@ keeps it on disk and on the hub. What other rooms ask of a policy is asked here,
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from corpora.video.image import fit_square
+from corpora.video.nearest import after_beginning
 from vla.batch import PolicyBatch, pad_last
 from vla.embodiment import SLOTS, Embodiment
 from vla.noise import NoiseKey
@@ -93,6 +95,9 @@ class Observation:
     """Proprioceptive state [Ds], raw; None for a robot that has none."""
     instruction: str = ""
     """What to do."""
+    since_start_s: float = math.inf
+    """Seconds since the episode began, for a policy that sees several frames: those from before it are masked, as in training,
+    whatever stands in their places."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +264,7 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         `noise`: the same key, the same actions; without one a policy that has noise draws it anew each time.
         """
         known = self.embodiment(embodiment)
-        images, mask = self._images(observation.images, known)
+        images, mask = self._images(observation, known)
         state = None if observation.state is None else np.asarray(observation.state)[None]
         keys = None if noise is None else [noise]
         actions = self.act_batch(images, mask, [observation.instruction], state, known.name, noise=keys)
@@ -303,9 +308,13 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         actions = self.sample(tokens, *states, embodiment_id, width, noise)
         return space.decode_action(state, actions[..., :width].float().cpu().numpy())
 
-    def _images(self, images: Mapping[str, NDArray[np.uint8]], known: Embodiment) -> tuple[Tensor, Tensor]:
+    def _images(self, observation: Observation, known: Embodiment) -> tuple[Tensor, Tensor]:
         """uint8 [1, V, T, 3, S, S] and bool [1, V, T], in the order of the embodiment's cameras."""
+        images, since_s = observation.images, observation.since_start_s
+        if not since_s >= 0:
+            raise ValueError(f"since_start_s {since_s}: must be at least 0 seconds")
         history, side = len(self.config.history_s), self.config.image_size
+        there = after_beginning(self.config.history_s, since_s, known.step_s)
         by_name = {camera.rpartition(".")[2]: camera for camera in known.cameras} | {
             name: name for name in known.cameras
         }
@@ -322,8 +331,8 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
                     "first axis being optional where it is 1"
                 )
             place = known.cameras.index(by_name[name])
-            seen[place] = [fit_square(np.ascontiguousarray(frame), side, "stretch") for frame in frames]
-            mask[0, place] = True
+            shown = [fit_square(np.ascontiguousarray(frame), side, "stretch") for frame in frames[there]]
+            seen[place, there], mask[0, place] = shown, torch.from_numpy(there)
         return torch.from_numpy(seen).permute(0, 1, 4, 2, 3)[None].contiguous(), mask
 
     def _save_pretrained(self, save_directory: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,3 +34,15 @@ def rows_within(
     rows, near = nearest_rows(t_s, wanted_s, interval_s)
     edge = 0.5 * interval_s + _TIE_S
     return rows, near & (wanted_s >= t_s[0] - edge) & (wanted_s <= t_s[-1] + edge)
+
+
+def rows_back(ages_s: Sequence[float], interval_s: float) -> tuple[int, ...]:
+    """How many rows before the present the frame of each age is, where rows are `interval_s` apart and the present is one of
+    them: as `rows_within` finds them."""
+    return tuple(math.ceil((age_s - _TIE_S) / interval_s - 0.5) for age_s in ages_s)
+
+
+def after_beginning(ages_s: Sequence[float], since_s: float, interval_s: float) -> NDArray[np.bool_]:
+    """bool [T]: which frames of a history are there `since_s` seconds after an episode began, and not from before it; by the
+    rule of `rows_within`, half of an interval being a matter of the clock."""
+    return since_s - np.asarray(ages_s, np.float64) >= -0.5 * interval_s - _TIE_S

@@ -21,6 +21,7 @@ from corpora.simulation.gl import require_offscreen_gl
 from corpora.simulation.metaworld import CONTROL_HZ, MAX_STEPS, Look
 from corpora.simulation.tasks import DEFAULT_TASKS, INSTRUCTIONS, task_name, task_names
 from corpora.store.files import plain
+from corpora.video.nearest import rows_back
 from jobs.evaluation.rollout_log import (
     FAUCET_TASKS,
     VIDEO_HZ,
@@ -126,6 +127,7 @@ def closed_loop(
             "max_steps": settings.max_steps,
             "size": settings.look.size,
             "camera": settings.look.camera,
+            **({"history_rows": list(rows_back(history_s, step_s))} if len(history_s) > 1 else {}),
         },
     )
     instructions = language_instructions() if settings.language_check else {}
@@ -218,18 +220,18 @@ def play(
 
 
 def _common(settings: ClosedLoopSettings, step_s: float, history_s: Sequence[float], expert: bool) -> RolloutSettings:
-    ages = tuple(round(age * CONTROL_HZ) for age in history_s)
-    if not ages or ages[-1] != 0 or list(ages) != sorted(set(ages), reverse=True):
-        raise ValueError(
-            f"history_s {tuple(history_s)}: ages in seconds, oldest first, at least 1/{CONTROL_HZ} s apart, the last 0"
-        )
+    ages = list(history_s)
+    if not ages or ages[-1] != 0 or ages != sorted(set(ages), reverse=True):
+        raise ValueError(f"history_s {tuple(history_s)}: ages in seconds, oldest first, the last 0")
+    repeat = control_steps(step_s)
     return RolloutSettings(
         settings.look,
         settings.execute,
-        control_steps(step_s),
+        repeat,
         settings.max_steps,
         settings.seed,
-        ages,
+        # a policy was trained on rows a step apart: the frame of an age between two rows was one of them
+        tuple(repeat * back for back in rows_back(ages, step_s)),
         CONTROL_HZ // VIDEO_HZ,
         expert,
     )

@@ -196,8 +196,8 @@ def test_the_expert_succeeds_and_the_number_of_workers_changes_nothing() -> None
 
 @pytest.mark.gl
 def test_a_policy_sees_what_the_environment_shows_and_its_chunk_is_executed_as_it_says() -> None:
-    """Chunks of 4 of which 3 are executed, each for 2 control steps, with a frame from 3 control steps before; against
-    the environment played by hand."""
+    """Chunks of 4 of which 3 are executed, each for 2 control steps, with a frame from 3 control steps before, of
+    which the nearest row of the training data (of two the later) is 2 before; against the environment played by hand."""
     told = {"drawer-open": ("a", "b")}
     seen: list[Observations] = []
 
@@ -224,7 +224,7 @@ def test_a_policy_sees_what_the_environment_shows_and_its_chunk_is_executed_as_i
             np.testing.assert_array_equal(now.image_mask[row], [[number > 0, True]])
             np.testing.assert_allclose(now.state[row], states[6 * number], atol=1e-6)
             np.testing.assert_array_equal(now.images[row, 0, 1].transpose(1, 2, 0), images[6 * number])
-            before = images[6 * number - 3] if number else np.zeros_like(images[0])
+            before = images[6 * number - 2] if number else np.zeros_like(images[0])
             np.testing.assert_array_equal(now.images[row, 0, 0].transpose(1, 2, 0), before)
 
 

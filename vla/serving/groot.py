@@ -6,7 +6,8 @@ Two forms of observations are read:
   "state.arm": [B, T, D], "annotation.human.task_description": [text] * B}, all with or without the batch axis B;
 - nested (N1.6 and later): {"video": {"ego_view": ...}, "state": {"arm": ...}, "language": {key: [[text]] * B}}.
 
-T is the number of frames that the policy sees for images, and 1 for states.
+T is the number of frames that the policy sees for images, and 1 for states. Frames from before the episode are masked, as in
+training: vla/serving/history.py says which those are.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ import torch
 from numpy.typing import NDArray
 
 from corpora.video.image import Fit, fit_square
+from corpora.video.nearest import rows_back
 from vla.noise import NoiseKey
 from vla.policy import Policy
+from vla.serving.history import frames_there
 from vla.serving.modality_layout import ModalityLayout, layout_of
 from vla.serving.server import PolicyServer, ServerConfig
 from vla.serving.wire import Dialect, ModalityConfig
@@ -39,7 +42,9 @@ class ParsedObservation:
     """An observation in the policy's own shapes."""
 
     images: NDArray[np.uint8]
-    """[B, V, T, 3, S, S]."""
+    """[B, V, T, 3, S, S]; zeros where the mask is False."""
+    image_mask: NDArray[np.bool_]
+    """[B, V, T]; False for frames from before the episode."""
     instruction: list[str]
     """B texts."""
     state: NDArray[np.float32] | None
@@ -84,7 +89,7 @@ class ServedPolicy:
         if not isinstance(observation, dict):
             raise ValueError(f"the observation is a {type(observation).__name__}: must be a map of names to arrays")
         nested = any(isinstance(observation.get(kind), dict) for kind in ("video", "state", "language"))
-        parsed = self.parse(observation, nested=nested)
+        parsed = self.parse(observation, nested=nested, options=data.get("options") if envelope else None)
         start = time.perf_counter()
         chunk = self.act(parsed)
         info = {"step_s": self.step_s, "inference_s": time.perf_counter() - start}
@@ -107,7 +112,7 @@ class ServedPolicy:
     def get_modality_config(self) -> dict[str, ModalityConfig]:
         """Names, and steps relative to the present, of video, state, action and language."""
         config = self.policy.config
-        history = [-round(age / self.step_s) for age in config.history_s]
+        history = [-steps for steps in rows_back(config.history_s, self.step_s)]
         return self.layout.configs(horizon=config.horizon, history=history, dialect=self.dialect)
 
     def act(self, parsed: ParsedObservation) -> NDArray[np.float32]:
@@ -116,7 +121,7 @@ class ServedPolicy:
         with torch.inference_mode():
             acted: Any = self.policy.act_batch(
                 images,
-                torch.ones(images.shape[:3], dtype=torch.bool),
+                torch.from_numpy(parsed.image_mask),
                 parsed.instruction,
                 parsed.state,
                 self.embodiment,
@@ -134,7 +139,7 @@ class ServedPolicy:
             raise ValueError("the policy gave actions that are not finite; none is sent to the robot")
         return chunk
 
-    def parse(self, observation: Mapping[str, Any], *, nested: bool) -> ParsedObservation:
+    def parse(self, observation: Mapping[str, Any], *, nested: bool, options: Any = None) -> ParsedObservation:
         """The observation in the policy's shapes. Raises ValueError naming the key and what it must be."""
         batched, size, images = True, -1, []
         for number, camera in enumerate(self.layout.cameras):
@@ -150,8 +155,11 @@ class ServedPolicy:
         for part in sorted(self.layout.state, key=lambda part: part.start):
             value = _array(observation, "state", part.name, nested)
             states.append(_state(f"state.{part.name}", value if batched else value[None], size, part.width))
+        shown = np.stack(images, axis=1)
+        there = frames_there(shown, self.policy.config.history_s, self.step_s, options)
         return ParsedObservation(
-            np.stack(images, axis=1),
+            shown * there[:, None, :, None, None, None],
+            np.repeat(there[:, None], shown.shape[1], 1),
             self._instruction(observation, nested, size),
             np.concatenate(states, axis=1) if states else None,
             batched,
