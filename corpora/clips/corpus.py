@@ -47,7 +47,8 @@ class Clip:
     """first, second: int [P], indices into `frames`; h: float32 [P, 3, 3], first to second; inlier_ratio float32 [P] (0
     where the camera's motion is unknown and h the identity); tracks int32 [P]."""
     truth: dict[str, NDArray[Any]] | None
-    """t_s float64 [N] at the source's own rate and float32 [N, D] for each feature; None where nothing is known."""
+    """t_s float64 [N] at the source's own rate and float32 [N, D] for each feature, NaN where a row holds nothing; None where
+    nothing is known."""
 
 
 @dataclass(frozen=True)

@@ -12,23 +12,51 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 
-def column_array(column: pa.ChunkedArray, dtype: type) -> NDArray[Any]:
-    """[N, D], whatever the nesting of the column's lists. Raises ValueError for rows of different lengths or without a
-    list; a missing number is NaN."""
-    values = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    while _is_list(values.type):
-        lengths = pc.unique(pc.list_value_length(values))
-        if values.null_count or len(lengths) > 1:
-            raise ValueError(f"rows of different lengths: {lengths.to_pylist()[:4]}")
-        values = values.flatten()
-    return np.asarray(values.to_numpy(zero_copy_only=False)).astype(dtype).reshape(len(column), -1)
+def column_array(column: pa.ChunkedArray, dtype: type[np.generic]) -> NDArray[Any]:
+    """[N, D], whatever the nesting of the column's lists. A row without a list, or without a number, is NaN. Raises
+    ValueError for rows of different lengths, where no row holds anything, and for what `dtype` has no NaN for."""
+    values = _dense(pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type))
+    if np.issubdtype(dtype, np.integer) and not np.issubdtype(values.dtype, np.integer) and np.isnan(values).any():
+        raise ValueError("a row without a number")
+    return values.astype(dtype).reshape(len(column), -1)
+
+
+def _dense(values: pa.Array) -> NDArray[Any]:
+    """[N, ...], one axis for each level of lists."""
+    if not _is_list(values.type):
+        if len(values) and values.null_count == len(values):
+            raise ValueError("no row holds a number")
+        return np.asarray((values.cast(pa.float64(), safe=False) if values.null_count else values).to_numpy(False))
+    held = values.drop_null()
+    lengths = pc.unique(pc.list_value_length(held)).to_pylist()
+    if len(lengths) > 1:
+        raise ValueError(f"rows of different lengths: {lengths[:4]}")
+    if len(values) and not lengths:
+        raise ValueError("no row holds a list")
+    inner = _dense(held.flatten())
+    inner = inner.reshape(len(held), lengths[0] if lengths else 0, *inner.shape[1:])
+    if len(held) == len(values):
+        return inner
+    whole = np.full((len(values), *inner.shape[1:]), np.nan)
+    whole[values.is_valid().to_numpy(False)] = inner
+    return whole
 
 
 def is_numeric(kind: pa.DataType) -> bool:
     """Whether a column holds numbers, however deep in lists."""
+    kind = _innermost(kind)
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+
+
+def holds_nothing(kind: pa.DataType) -> bool:
+    """Whether a column is null in every row, however deep in lists."""
+    return bool(pa.types.is_null(_innermost(kind)))
+
+
+def _innermost(kind: pa.DataType) -> pa.DataType:
     while _is_list(kind):
         kind = kind.value_type
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+    return kind
 
 
 def arrow_type(dtype: str, dimensions: int) -> pa.DataType:

@@ -28,6 +28,7 @@ from corpora.episodes.episode import Episode, Episodes, EpisodeSelection, VideoS
 from corpora.episodes.frames import VideoReader
 from corpora.episodes.lerobot_layout import file_of, first_video, holds_any, why_missing
 from corpora.episodes.modality import Modality, ModalityPart, choose_parts, names_of, read_modality
+from corpora.episodes.rows import CLOCK, NUMBER, EpisodeRows, rows_of
 from corpora.store.files import json_lines, stamp_of, text_of
 from corpora.video.probe import describe
 
@@ -61,6 +62,8 @@ class EpisodePlace:
     """Parquet file of its rows, perhaps among those of others."""
     videos: dict[str, VideoSpan]
     """Camera -> the stretch of a file that shows it."""
+    length: int
+    """Rows that it should have; 0 where the dataset does not say."""
 
 
 @dataclass(frozen=True)
@@ -178,11 +181,11 @@ class LeRobotDataset:
             index = int(record["episode_index"])
             place = {"chunk_index": index // in_chunk, "episode_index": index}
             videos = {camera: VideoSpan(self._video(camera, place), 0.0, None) for camera in cameras}
-            yield EpisodePlace(index, _first_task(record), self._data(place), videos)
+            yield EpisodePlace(index, _first_task(record), self._data(place), videos, _length(record))
 
     def _episodes_v3(self, cameras: Sequence[str]) -> Iterator[EpisodePlace]:
         keys = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
-        wanted = {"episode_index", "tasks", "data/chunk_index", "data/file_index"}
+        wanted = {"episode_index", "tasks", "length", "data/chunk_index", "data/file_index"}
         wanted |= {f"videos/{camera}/{key}" for camera in cameras for key in keys}
         for path in sorted((self.root / "meta" / "episodes").glob("chunk-*/file-*.parquet")):
             with pq.ParquetFile(path) as file:
@@ -195,7 +198,9 @@ class LeRobotDataset:
                             span = float(found.pop("from_timestamp")), float(found.pop("to_timestamp"))
                             videos[camera] = VideoSpan(self._video(camera, found), *span)
                         data = self._data({key: record[f"data/{key}"] for key in ("chunk_index", "file_index")})
-                        yield EpisodePlace(int(record["episode_index"]), _first_task(record), data, videos)
+                        yield EpisodePlace(
+                            int(record["episode_index"]), _first_task(record), data, videos, _length(record)
+                        )
 
     def _video(self, camera: str, place: Mapping[str, Any]) -> Path:
         return file_of(self.root, self.info, "video_path", {**place, "video_key": camera})
@@ -249,7 +254,8 @@ class _Reader:
         self._dataset, self._state, self._action = dataset, state, action
         self._annotation = modality.instruction_column
         self._tasks = dataset.tasks()
-        self._fps = dataset.fps
+        columns = {"task_index", SUCCESS, self._annotation, *(part.column for part in (*state, *action))}
+        self._columns = columns - {""}
 
     def read(self, cameras: Sequence[str]) -> list[Episode]:
         """The episodes that are whole, in the order of the metadata; each data file is read once."""
@@ -276,15 +282,14 @@ class _Reader:
         return path.relative_to(self._dataset.root).as_posix()
 
     def _read_file(self, path: Path, places: Sequence[EpisodePlace]) -> dict[int, Episode]:
-        columns = {"timestamp", "episode_index", "task_index", SUCCESS, self._annotation} - {""}
-        columns |= {part.column for part in (*self._state, *self._action)}
+        columns = {CLOCK, NUMBER, "episode_index", *self._columns}
         found: dict[int, Episode] = {}
         try:
             with pq.ParquetFile(path) as file:
                 table = file.read(columns=[name for name in file.schema_arrow.names if name in columns])
             rows = {place.index: np.arange(table.num_rows) for place in places}
             if "episode_index" in table.column_names:
-                of_row = column_array(table.column("episode_index"), np.int64)[:, 0]
+                of_row = column_array(table.column("episode_index"), np.float64)[:, 0]  # of no episode: NaN, at the end
                 order = np.argsort(of_row, kind="stable")
                 rows = {index: order[slice(*np.searchsorted(of_row[order], [index, index + 1]))] for index in rows}
         except DAMAGE as error:
@@ -292,46 +297,36 @@ class _Reader:
             return {}
         for place in places:
             try:
-                found[place.index] = self._episode(table.take(pa.array(rows[place.index])), place)
+                mine = table.take(pa.array(rows[place.index]))
+                found[place.index] = self._episode(rows_of(mine, self._columns, self._dataset.fps), place)
             except DAMAGE as error:
-                self.faults.append((place.index, f"{self._relative(path)}: {describe(error)}"))
+                reason = describe(error).removeprefix("ValueError: ")
+                self.faults.append((place.index, f"{self._relative(path)}: {reason}"))
         return found
 
-    def _episode(self, table: pa.Table, place: EpisodePlace) -> Episode:
-        """Raises one of DAMAGE where its rows cannot be used."""
-        if table.num_rows == 0:
-            raise ValueError("no row of this episode")
-        t_s = column_array(table.column("timestamp"), np.float64)[:, 0]
-        order = np.argsort(t_s, kind="stable")
-        t_s = t_s[order]
-        if not np.isfinite(t_s).all() or (np.diff(t_s) <= 0).any():
-            raise ValueError("times that are not finite and ascending")
-        # Some recorders stamp a row after its first step, the video from 0: the first row belongs to the first frame.
-        # (In GR00T's demonstration data joint speeds and image changes agree best so.)
-        if 0 < t_s[0] <= 1.5 / self._fps:
-            t_s = t_s - t_s[0]
-        success = None
-        if SUCCESS in table.column_names:
-            success = bool(column_array(table.column(SUCCESS), np.float32).any())
+    def _episode(self, rows: EpisodeRows, place: EpisodePlace) -> Episode:
+        """Raises ValueError where its rows cannot be used."""
+        success = rows.columns.get(SUCCESS)
         return Episode(
             index=place.index,
             group=self._dataset.group(place.index),
-            instructions=self._instructions(table, order, place.text),
-            t_s=t_s,
-            state=_values(table, self._state, order),
-            action=_values(table, self._action, order),
+            instructions=self._instructions(rows, place.text),
+            t_s=rows.t_s,
+            state=_values(rows, self._state),
+            action=_values(rows, self._action),
             videos=place.videos,
-            success=success,
+            success=None if success is None else bool(np.nan_to_num(success).any()),
         )
 
-    def _instructions(self, table: pa.Table, order: NDArray[np.int64], default: str) -> list[str]:
+    def _instructions(self, rows: EpisodeRows, default: str) -> list[str]:
         """One for each row: the annotation's, else the row's task, else the episode's first task."""
         for column in (self._annotation, "task_index"):
-            if column and self._tasks and column in table.column_names:
-                numbers = column_array(table.column(column), np.float64)[order, 0]
-                if all(number in self._tasks for number in np.unique(numbers)):
-                    return [self._tasks[int(number)] or default for number in numbers]
-        return [default] * table.num_rows
+            if self._tasks and column in rows.columns:
+                numbers = rows[column][:, 0]
+                known = numbers[np.isfinite(numbers)]
+                if len(known) and all(number in self._tasks for number in np.unique(known)):
+                    return [(self._tasks[int(number)] if np.isfinite(number) else "") or default for number in numbers]
+        return [default] * len(rows)
 
 
 def _first_task(record: Mapping[str, Any]) -> str:
@@ -341,22 +336,25 @@ def _first_task(record: Mapping[str, Any]) -> str:
     return next(filter(None, texts), "")
 
 
+def _length(record: Mapping[str, Any]) -> int:
+    return int(record.get("length") or 0)
+
+
 def _is_empty(path: Path) -> bool:
     """Or not there."""
     return stamp_of(path)[0] == 0
 
 
-def _values(table: pa.Table, parts: Sequence[ModalityPart], order: NDArray[np.int64]) -> NDArray[np.float32] | None:
-    """[N, D] of the parts. Raises ValueError for what is too narrow, or not finite."""
+def _values(rows: EpisodeRows, parts: Sequence[ModalityPart]) -> NDArray[np.float32] | None:
+    """[N, D] of the parts. Raises ValueError for what cannot be read, is too narrow, or not finite."""
     if not parts:
         return None
-    columns = {part.column: column_array(table.column(part.column), np.float32) for part in parts}
     for part in parts:
-        if columns[part.column].shape[1] < part.end:
-            raise ValueError(f"'{part.column}' has {columns[part.column].shape[1]} dimensions, not {part.end}")
-    values = np.concatenate([columns[part.column][:, part.start : part.end] for part in parts], 1)[order]
+        if rows[part.column].shape[1] < part.end:
+            raise ValueError(f"'{part.column}' has {rows[part.column].shape[1]} dimensions, not {part.end}")
+    values = np.concatenate([rows[part.column][:, part.start : part.end] for part in parts], 1)
     if not np.isfinite(values).all():
-        raise ValueError(f"numbers that are not finite in {sorted(columns)}")
+        raise ValueError(f"numbers that are not finite in {sorted({part.column for part in parts})}")
     return values
 
 

@@ -10,9 +10,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from corpora.episodes.columns import column_array, is_numeric
+from corpora.episodes.columns import holds_nothing, is_numeric
+from corpora.episodes.rows import CLOCK, NUMBER, EpisodeRows, rows_of
 
-_BOOKKEEPING = frozenset({"timestamp", "frame_index", "episode_index", "index", "task_index"})
+_EPISODE = "episode_index"
+_BOOKKEEPING = frozenset({CLOCK, NUMBER, _EPISODE, "index", "task_index"})
 _EDGE_S = 1e-4
 
 
@@ -23,27 +25,26 @@ class TruthRef:
     path: str
     """Parquet file."""
     episode: int
+    fps: float
+    """Rows a second, as the dataset has it; 0 where it does not say."""
+    length: int
+    """Rows, as the dataset has it; 0 where it does not say."""
 
-    def read(self) -> dict[str, NDArray[Any]]:
-        """t_s float64 [N] (from the episode's beginning) and float32 [N, D] for each numeric feature.
+    def read(self) -> EpisodeRows:
+        """Its rows, with each numeric feature; those that hold nothing are among the lost.
 
-        Raises ValueError where the file has no such episode or no timestamps, OSError or pa.ArrowException where it is
-        damaged.
+        Raises ValueError where the file has no such episode or no times that can be used, OSError or pa.ArrowException
+        where it is missing or damaged.
         """
+        if not self.fps:
+            raise ValueError("meta/info.json gives no fps")
         with pq.ParquetFile(self.path) as file:
-            names = [name for name in file.schema_arrow.names if is_numeric(file.schema_arrow.field(name).type)]
-        if "timestamp" not in names:
-            raise ValueError(f"{self.path} has no column 'timestamp'")
-        filters = [("episode_index", "=", self.episode)] if "episode_index" in names else None
+            kinds = {name: file.schema_arrow.field(name).type for name in file.schema_arrow.names}
+        names = [name for name, kind in kinds.items() if is_numeric(kind) or holds_nothing(kind)]
+        filters = [(_EPISODE, "=", self.episode)] if _EPISODE in names else None
         table = pq.read_table(self.path, columns=names, filters=filters)
-        if table.num_rows == 0:
-            raise ValueError(f"{self.path} holds no row of episode {self.episode}")
-        truth: dict[str, NDArray[Any]] = {"t_s": column_array(table.column("timestamp"), np.float64)[:, 0]}
-        for name in names:
-            if name not in _BOOKKEEPING and not name.startswith("annotation."):
-                truth[name] = column_array(table.column(name), np.float32)
-        order = np.argsort(truth["t_s"], kind="stable")
-        return {name: values[order] for name, values in truth.items()}
+        features = [name for name in names if name not in _BOOKKEEPING and not name.startswith("annotation.")]
+        return rows_of(table, features, self.fps)
 
 
 def cut_truth(truth: dict[str, NDArray[Any]], start_s: float, end_s: float) -> dict[str, NDArray[Any]]:

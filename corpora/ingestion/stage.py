@@ -197,13 +197,15 @@ def _rows(
 
 
 def _truth(source: Source) -> tuple[dict[str, NDArray[Any]] | None, str]:
-    """(ground truth, or None; why there is none although there should be). The video is of use without it."""
+    """(ground truth, or None; why there is none, or not all). The video is of use without it."""
     if source.truth is None:
         return None, ""
     try:
-        return source.truth.read(), ""
+        rows = source.truth.read()
     except (ValueError, OSError, pa.ArrowException) as error:
-        return None, f"no ground truth: {describe(error)}"
+        return None, f"no ground truth: {describe(error).removeprefix('ValueError: ')}"
+    lost = [f"no ground truth of '{name}': {reason}" for name, reason in rows.lost.items()]
+    return {"t_s": rows.t_s, **rows.columns}, "; ".join(lost)
 
 
 def _windows(
@@ -299,8 +301,11 @@ def _finish(
         "t_s": [float(t) for t in window.t_s],
         "codec facts": codec_facts(settings.size, settings.crf, settings.gop),
     }
-    if truth is not None:
-        known = cut_truth(truth, window.start_s, window.end_s)
+    known = {} if truth is None else cut_truth(truth, window.start_s, window.end_s)
+    if truth is not None and not len(known["t_s"]):
+        missing = f"no ground truth: no row between {window.start_s:.2f} and {window.end_s:.2f} s"
+        row = dataclasses.replace(row, detail="; ".join(part for part in (row.detail, missing) if part))
+    elif truth is not None:
         members["truth.npz"] = pack_arrays(known)
         extra["truth_digest"] = truth_digest(known)
         extra["truth_features"] = {name: values.shape[1] for name, values in known.items() if name != "t_s"}

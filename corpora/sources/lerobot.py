@@ -42,6 +42,7 @@ class LeRobot(SourceKind):
         tier = defaults.tier or ("robot" if "action" in dataset.features else "human")
         embodiment = defaults.embodiment or dataset.robot_type
         present = []
+        fps = _fps(dataset)
         try:
             for camera in chosen:
                 if dataset.is_depth(camera) and not defaults.cameras:
@@ -51,7 +52,7 @@ class LeRobot(SourceKind):
                 else:
                     yield fault(camera, "missing_file", f"the dataset names this camera: {dataset.lacks(camera)}")
             for place in dataset.episodes(present):
-                yield from _sources(dataset, place, tier, embodiment)
+                yield from _sources(dataset, place, tier, embodiment, fps)
         except DAMAGE as error:
             yield fault("", "unreadable", f"meta: {type(error).__name__}: {error}")
 
@@ -67,7 +68,15 @@ def _choose(dataset: LeRobotDataset, wanted: Sequence[str]) -> list[str]:
     return chosen
 
 
-def _sources(dataset: LeRobotDataset, place: EpisodePlace, tier: str, embodiment: str) -> Iterator[Source]:
+def _fps(dataset: LeRobotDataset) -> float:
+    """0 where the dataset does not say: its videos are of use without."""
+    try:
+        return dataset.fps
+    except DatasetFault:
+        return 0.0
+
+
+def _sources(dataset: LeRobotDataset, place: EpisodePlace, tier: str, embodiment: str, fps: float) -> Iterator[Source]:
     group = dataset.group(place.index)
     for camera, span in place.videos.items():
         missing = not span.path.exists()
@@ -81,7 +90,7 @@ def _sources(dataset: LeRobotDataset, place: EpisodePlace, tier: str, embodiment
             text=place.text,
             tier=tier,
             embodiment=embodiment,
-            truth=TruthRef(str(place.data), place.index) if place.data.exists() else None,
+            truth=TruthRef(str(place.data), place.index, fps, place.length),
             fault="missing_file" if missing else "",
             fault_detail=why_missing(dataset.root, span.path) if missing else "",
         )

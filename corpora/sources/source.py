@@ -157,6 +157,8 @@ class Source:
             "tar_suffix": tar.suffix if tar else "",
             "truth_path": self.truth.path if self.truth else "",
             "truth_episode": self.truth.episode if self.truth else -1,
+            "truth_fps": self.truth.fps if self.truth else 0.0,
+            "truth_length": self.truth.length if self.truth else 0,
             "fault": self.fault,
             "fault_detail": self.fault_detail,
         }
@@ -166,11 +168,12 @@ class Source:
         """Of `to_json`."""
         place = record["path"], (int(record["stamp"][0]), int(record["stamp"][1]))
         tar = record["tar_offset"], record["tar_bytes"], record["tar_suffix"]
+        truth = (record[f"truth_{name}"] for name in ("path", "episode", "fps", "length"))
         same = ("name", "group", "selector", "origin_s", "text", "tier", "embodiment", "fault", "fault_detail")
         return Source(
             media=TarMember(*place, *tar) if record["tar_offset"] >= 0 else File(*place),
             span_s=(record["start_s"], record["end_s"]),
-            truth=TruthRef(record["truth_path"], record["truth_episode"]) if record["truth_path"] else None,
+            truth=TruthRef(*truth) if record["truth_path"] else None,
             **{name: record[name] for name in same},
         )
 

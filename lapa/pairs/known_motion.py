@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from corpora.clips.manifest import ClipRow
 from lapa.pairs.config import LabelSpec
 
-KNOWN_MOTION = 3
+KNOWN_MOTION = 4
 """Raised when `relative_motion` would give other numbers, or `SeenLabels.choose` other clips."""
 _ACTIONS = ("action", "actions")
 
@@ -27,7 +27,8 @@ def is_action(feature: str) -> bool:
 def relative_motion(
     truth: Mapping[str, NDArray[Any]], feature: str, t_s: NDArray[np.floating], gap_s: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Motion [N, D] over each pair's gap; NaN where a frame lies outside the known times.
+    """Motion [N, D] over each pair's gap; NaN where a frame lies outside the known times, or next to a
+    row that holds nothing; actions that hold nothing within the gap make no sum.
 
     A state changes: its linear interpolation at t + gap minus that at t. Actions add up: their sum over the gap, each
     held until the next. `truth` holds t_s [M] in seconds and feature [M, D]. Raises ValueError where the feature is unknown.
@@ -41,15 +42,23 @@ def relative_motion(
     if len(times) < 2:
         return np.full((len(begin), values.shape[1]), np.nan)
     step = float(np.median(np.diff(times)))
+    edges, curve = times, values
     if is_action(feature):
         # A sum in the action's own steps, so that the motion over a gap does not depend on the pair's phase.
-        edges = np.append(times, times[-1] + step)
-        curve = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
-    else:
-        edges, curve = times, values
-    known = (begin >= edges[0] - step) & (end <= edges[-1] + step)
-    motion = np.stack([np.interp(end, edges, column) - np.interp(begin, edges, column) for column in curve.T], axis=1)
-    return np.where(known[:, None], motion, np.nan)
+        edges, curve = np.append(times, times[-1] + step), _summed(np.where(np.isnan(values), 0, values))
+
+    def change(curve: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.stack([np.interp(end, edges, column) - np.interp(begin, edges, column) for column in curve.T], axis=1)
+
+    known = ((begin >= edges[0] - step) & (end <= edges[-1] + step))[:, None]
+    if is_action(feature):
+        known = known & (change(_summed(np.isnan(values))) <= 0)
+    return np.where(known, change(curve), np.nan)
+
+
+def _summed(values: NDArray[Any]) -> NDArray[np.float64]:
+    """[M + 1, D]: of the rows before each."""
+    return np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=np.float64)])
 
 
 @dataclass(frozen=True)

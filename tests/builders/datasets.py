@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,14 @@ def lerobot_v3(root: Path) -> Path:
         path.parent.mkdir(parents=True)
         write_video(path, [*frames_of(0, number), *frames_of(1, number)], fps=FPS, gop=12)
     return root
+
+
+def change_column(path: Path, name: str, values: Sequence[Any], *, rename: str = "") -> None:
+    """Replaces (or adds) a column of a Parquet file."""
+    table = pq.read_table(path)
+    if name in table.column_names:
+        table = table.drop_columns([name])
+    pq.write_table(table.append_column(rename or name, pa.array(values)), path)
 
 
 def webdataset(path: Path, members: dict[str, bytes]) -> Path:

@@ -20,6 +20,7 @@ from tests.builders.datasets import (
     FPS,
     LENGTHS,
     TASKS,
+    change_column,
     frames_of,
     lerobot_v2,
     lerobot_v3,
@@ -36,14 +37,6 @@ VIDEO = "videos/chunk-000/{}/episode_{:06d}.mp4"
 
 def made(root: Path, version: str = "v2.1") -> Path:
     return lerobot_v3(root) if version == "v3.0" else lerobot_v2(root, version)
-
-
-def change_column(path: Path, name: str, values: list, *, rename: str = "") -> None:
-    """Replaces (or adds) a column of a Parquet file."""
-    table = pq.read_table(path)
-    if name in table.column_names:
-        table = table.drop_columns([name])
-    pq.write_table(table.append_column(rename or name, pa.array(values)), path)
 
 
 @pytest.mark.parametrize("version", ["v2.0", "v2.1", "v3.0"])

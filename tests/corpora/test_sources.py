@@ -181,8 +181,9 @@ def test_lerobot_datasets_are_recognised_also_inside_a_folder(tmp_path, version)
         found(root, cameras=("wrist",))
     for source in direct:
         assert source.truth is not None
-        truth, episode = source.truth.read(), source.truth.episode
-        assert len(truth["t_s"]) == LENGTHS[episode]
+        rows, episode = source.truth.read(), source.truth.episode
+        assert len(rows) == LENGTHS[episode]
+        truth = {"t_s": rows.t_s, **rows.columns}
         for name, values in truth_of(episode).items():
             np.testing.assert_array_equal(truth[name], values)
         part = cut_truth(truth, 0.2, 0.4)

@@ -290,6 +290,16 @@ def test_a_state_changes_and_actions_add_up() -> None:
         np.testing.assert_allclose(summed[:2, 0], 5.0)
 
 
+def test_a_row_that_holds_nothing_hides_the_motions_over_it_alone() -> None:
+    t = np.arange(0, 3, 0.1)
+    values = np.stack([t, t], 1)
+    values[10] = np.nan
+    begin = np.array([0.2, 0.85, 1.15])
+    for name in ("observation.state", "action"):
+        moved = relative_motion({"t_s": t, name: values}, name, begin, np.full(3, 0.2))
+        assert np.isfinite(moved).all(1).tolist() == [True, False, True]
+
+
 def test_the_dimensions_that_move_are_asked_for() -> None:
     rng = np.random.default_rng(0)
     motion = rng.normal(size=(100, 5)) * np.array([1.0, 0.001, 0.4, 0.0, 0.2])
