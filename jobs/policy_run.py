@@ -11,6 +11,7 @@ from typing import Any
 import lightning
 from torch.utils.data import DataLoader
 
+from corpora.held_out import HELD_OUT
 from corpora.mixture.mixture import MixtureSpec
 from corpora.store.files import default_cache
 from corpora.store.run import BUDGET, TRAINING, Run, process_rank
@@ -61,7 +62,9 @@ def train_on(
         del settings[moved]
     settings |= settings.pop("selection", {})
     settings |= {**identity, "policy_fingerprint": policy_fingerprint(config.policy) if config.policy else None}
-    run = Run(config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",))
+    run = Run(
+        config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",), formats={"held_out": HELD_OUT}
+    )
     summary = run.finished
     if summary is None:
         lightning.seed_everything(config.seed, workers=True, verbose=False)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from corpora.held_out import HELD_OUT
 from corpora.mixture.mixture import MixtureSpec, read_mixture
 from corpora.simulation.tasks import task_names
 from jobs.ablation.arms import Arm, arms_named, cells
@@ -126,7 +127,7 @@ def run(config: AblateConfig, own: Sequence[Arm] = ()) -> dict[str, Any]:
         summary="ablation.json",
         record=TRAINING,
         budget=("arms", "seeds", "demos", "seed"),
-        formats={"rollout_format": ROLLOUT_FORMAT},
+        formats={"rollout_format": ROLLOUT_FORMAT, "held_out": HELD_OUT},
     )
     with run.claim():
         result, found = _measure(config, arms)

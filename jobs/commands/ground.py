@@ -32,7 +32,7 @@ class GroundConfig(TrainPolicy):
     selection: OmitArgPrefixes[EpisodeSelection] = ALL_DEMONSTRATIONS
     """What is trained on."""
     held_episodes: str = ""
-    """Hold these out; default: a tenth of the dataset, of the episodes not trained on where there are such."""
+    """Hold these out; default: about a tenth of the dataset, of the episodes not trained on where there are such."""
     embodiment: str = "new_embodiment"
     """The robot's; a new name takes a free one of the policy."""
     start_from: str | None = None

@@ -17,6 +17,7 @@ from tyro.conf import OmitArgPrefixes
 
 from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection
 from corpora.episodes.modality import read_modality
+from corpora.held_out import HELD_OUT, hold_out
 from corpora.simulation.episode import EXPERT_ACTION
 from corpora.store.files import read_json, write_json
 from jobs.budget import check_budget, with_budget
@@ -113,7 +114,7 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
     settings |= settings.pop("selection")
     settings["action_done"] = list(action_done(config)) or None  # labels of earlier versions are of the expert's
     settings["corpus_identity"] = corpus.identity
-    run = Run(out, settings, summary=SUMMARY, record=TRAINING)
+    run = Run(out, settings, summary=SUMMARY, record=TRAINING, formats={"held_out": HELD_OUT})
     if (done := run.finished) is not None:
         return done
     measured = read_json(out / MODEL / MEASURED) if (out / MODEL / CONFIG).is_file() else None
@@ -148,13 +149,12 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
 def _split(config: LabelConfig, quiet: bool) -> tuple[EpisodeSamples, NDArray[np.int64], NDArray[np.int64]]:
     """The robot's samples, and which of them are trained on and held out. Raises ValueError where there are none."""
     from jobs.console import bar
-    from vla.data.loader import held_out_groups
 
     with bar("decoding the robot's episodes", quiet=quiet) as tell:
         samples = _robot(config, tell)
     usable = np.flatnonzero(samples.has_future)
     groups = [samples.groups[index] for index in usable.tolist()]
-    held = np.isin(groups, sorted(held_out_groups(groups, config.held_share, config.seed)))
+    held = np.isin(groups, sorted(hold_out(groups, config.held_share, config.seed)))
     if held.all():
         raise ValueError(
             f"robot '{config.robot}': no moment of its episodes has an image {config.horizon} steps later; give a "

@@ -22,7 +22,7 @@ class PretrainConfig(TrainPolicy):
     pyramid: Path
     """TOML file of datasets; see giza pyramid."""
     held_share: float = 0.1
-    """Share of each dataset's episodes or videos that is held out."""
+    """Share, about, of each dataset's episodes or videos that is held out."""
     stride_s: float = 0.0
     """Clips without labels: seconds between two samples; 0: every frame."""
 

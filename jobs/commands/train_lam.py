@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from corpora.held_out import HELD_OUT
 from corpora.store.run import BUDGET, TRAINING, Run, process_rank
 from jobs.budget import check_budget, with_budget
 from jobs.cli import closest, parse
@@ -103,6 +104,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     formats = {
         "stabilised": STABILISED if config.model.pair.camera_compensation else None,
         "known_motion": KNOWN_MOTION if config.labels.feature else None,
+        "held_out": None if config.holdout else HELD_OUT,
     }
     run = Run(config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",), formats=formats)
     if (done := run.finished) is not None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 
 from corpora.clips.manifest import ClipRow
+from corpora.held_out import hold_out
 
 
 def split_groups(
@@ -16,9 +15,8 @@ def split_groups(
 ) -> tuple[list[str], list[str]]:
     """(training groups, held-out groups), each sorted.
 
-    With `patterns` (globs over the group's name) those that match are held out; else `share` of the groups of each
-    embodiment, at least one where it has two, chosen by a hash of their names (so that adding videos moves few others).
-    Raises ValueError where a pattern matches nothing or nothing is left to train on.
+    With `patterns` (globs over the group's name) those that match are held out; else a `share` of the groups of each
+    embodiment, as `corpora.held_out` chooses them. Raises ValueError where a pattern matches nothing or nothing is left to train on.
     """
     if not 0 <= share < 1:
         raise ValueError(f"val_share {share}: a share in [0, 1)")
@@ -35,11 +33,7 @@ def split_groups(
         for row in rows:
             by_embodiment[row.embodiment].add(row.group)
         for names in by_embodiment.values():
-            count = max(1 if share > 0 else 0, math.floor(share * len(names) + 0.5))
-            count = min(count, len(names) - 1)
-            held_out.update(
-                sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())[:count]
-            )
+            held_out |= hold_out(names, share, seed)
     training = [name for name in groups if name not in held_out]
     if not training:
         raise ValueError("the held-out patterns match every group: nothing is left to train on; narrow them")

@@ -160,10 +160,10 @@ def test_whole_videos_are_held_out_of_every_embodiment() -> None:
     training, held_out = split_groups(rows, share=0.15)  # type: ignore[arg-type]
     assert not set(training) & set(held_out)
     assert len(training) + len(held_out) == 40
-    assert sum(name.startswith("hand") for name in held_out) == 3
-    assert sum(name.startswith("robot") for name in held_out) == 3
+    for embodiment in ("hand", "robot"):
+        assert 2 <= sum(name.startswith(embodiment) for name in held_out) <= 4
     more = [*rows, Row("robot/new", "robot")]
-    assert len(set(held_out) ^ set(split_groups(more, share=0.15)[1])) <= 2  # type: ignore[arg-type]
+    assert set(split_groups(more, share=0.15)[1]) - {"robot/new"} == set(held_out)  # type: ignore[arg-type]
 
 
 def test_holdout_patterns_say_when_they_match_nothing() -> None:

@@ -208,14 +208,6 @@ def split_samples(groups: Sequence[str], held_out: set[str]) -> tuple[NDArray[np
     return np.nonzero(~out)[0], np.nonzero(out)[0]
 
 
-def held_out_groups(groups: Sequence[str], share: float, seed: int) -> set[str]:
-    """A `share` of the groups, drawn by `seed`; at least one where there are two, none where there is one."""
-    names = sorted(set(groups))
-    count = max(1, round(share * len(names))) if share > 0 and len(names) > 1 else 0
-    order = np.random.default_rng(seed).permutation(len(names))
-    return {names[place] for place in order[:count]}
-
-
 def cacheable(policy: Policy) -> bool:
     """Whether System 2 says the same of a sample at every step: a model by name, and none of it is trained."""
     return policy.system2 is not None and policy.system2.is_constant

@@ -19,6 +19,7 @@ from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.frames import open_episode_frames
 from corpora.episodes.opening import open_episodes
 from corpora.episodes.parts import ActionPart
+from corpora.held_out import hold_out
 from corpora.mixture.datasets import ClipSamples, EpisodeSamples, Numbers, SampleDataset
 from corpora.mixture.labels import EmbodimentFacts
 from corpora.mixture.mixture import MixtureSpec
@@ -26,7 +27,7 @@ from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
 from corpora.mixture.views import Window
 from vla.actions.layout import one_part
 from vla.actions.space import ActionSpace
-from vla.data.loader import TrainingDataset, held_out_groups, split_samples
+from vla.data.loader import TrainingDataset, split_samples
 from vla.embodiment import Embodiment
 from vla.policy import Policy
 
@@ -76,7 +77,7 @@ def open_mixture(
                     case ClipsAt(corpus):
                         frames = open_clip_frames(Corpus(corpus), policy.config.image_size, cache=cache, progress=bar)
                         data = _clips(spec, frames, window, stride_s)
-                        groups = held_out_groups(data.groups, held_out, seed)
+                        groups = hold_out(data.groups, held_out, seed)
                     case _:
                         raise ValueError("it is only drawn: give it data, or weight = 0")
             except ValueError as error:
@@ -125,13 +126,10 @@ def _episodes(
     if held_out_episodes:
         out = episodes.choose(EpisodeSelection(held_out_episodes, failures=selection.failures))
         chosen = [index for index in chosen if index not in set(out)]
-    elif len(chosen) < len(indices):
-        others = [index for index in indices if index not in set(chosen)]
-        count = max(1, round(held_out * len(indices))) if held_out else 0
-        out = sorted(np.random.default_rng(seed).permutation(others)[:count].tolist())
     else:
-        names = held_out_groups([group[index] for index in chosen], held_out, seed)
-        out = [index for index in chosen if group[index] in names]
+        in_any_case = [group[index] for index in chosen] if len(chosen) < len(indices) else []
+        names = hold_out([group[index] for index in indices], held_out, seed, trained=in_any_case)
+        out = [index for index in indices if group[index] in names]
     frames = open_episode_frames(episodes, policy.config.image_size, cache=cache, progress=bar)
     for fault in frames.faults[:5]:
         log.warning("dataset '%s': %s", spec.name, fault)
