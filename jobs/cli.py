@@ -16,7 +16,8 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 JOBS = {
@@ -43,6 +44,8 @@ JOBS = {
 Config = TypeVar("Config")
 Recipes = Mapping[str, Mapping[str, Any]]
 """Name -> the fields of a job's config that the recipe sets."""
+Sets = Mapping[str, Callable[[str], Mapping[str, Any]]]
+"""Flag -> what makes, of its value, the defaults of other fields; they come before the recipe's."""
 
 
 def closest(name: str, known: Sequence[str]) -> str:
@@ -52,22 +55,29 @@ def closest(name: str, known: Sequence[str]) -> str:
 
 
 def parse(
-    config_type: type[Config], argv: Sequence[str], *, job: str, recipes: Recipes | None = None, recipe: str = "small"
+    config_type: type[Config],
+    argv: Sequence[str],
+    *,
+    job: str,
+    recipes: Recipes | None = None,
+    recipe: str = "small",
+    sets: Sets = MappingProxyType({}),
 ) -> Config:
     """Parse `argv` into `config_type`; exits with status 2 and a usage message on a wrong flag.
 
     `recipes`: what --recipe chooses from, `recipe` its default; the fields of the chosen one are the defaults of the other
-    flags. With --quiet nothing but errors is printed from here on. Raises ValueError for an unknown recipe.
+    flags, but for those that another flag `sets`. With --quiet nothing but errors is printed from here on. Raises ValueError
+    for an unknown recipe.
     """
     import tyro
 
     words = [word for word in argv if word != "--quiet"]
     options: dict[str, Any] = {"args": words, "prog": f"giza {job}"}
     if recipes is not None:
-        name = _recipe_in(words, recipe)
+        name = _value_in(words, "recipe", recipe)
         if name not in recipes:
             raise ValueError(f"--recipe '{name}': {closest(name, list(recipes))}")
-        options["default"] = _with_recipe(config_type, name, recipes[name])
+        options["default"] = _with_fields(config_type, {"recipe": name, **recipes[name], **_set_by(sets, words)})
         options["description"] = f"{config_type.__doc__}\n\nRecipes: {', '.join(recipes)}."
     config = tyro.cli(config_type, **options)
     if len(words) < len(argv):
@@ -75,23 +85,28 @@ def parse(
     return config
 
 
-def _recipe_in(argv: Sequence[str], default: str) -> str:
-    """The value of --recipe, which must be known before the other flags are."""
+def _value_in(argv: Sequence[str], flag: str, default: str = "") -> str:
+    """The value of a flag that must be known before the other flags are."""
     for place, word in enumerate(argv):
-        if word == "--recipe" and place + 1 < len(argv):
+        if word == f"--{flag}" and place + 1 < len(argv):
             return argv[place + 1]
-        if word.startswith("--recipe="):
+        if word.startswith(f"--{flag}="):
             return word.split("=", 1)[1]
     return default
 
 
-def _with_recipe(config_type: type[Config], name: str, fields: Mapping[str, Any]) -> Config:
+def _set_by(sets: Sets, argv: Sequence[str]) -> dict[str, Any]:
+    given = {flag: value for flag in sets if (value := _value_in(argv, flag))}
+    return {name: field for flag, value in given.items() for name, field in sets[flag](value).items()}
+
+
+def _with_fields(config_type: type[Config], fields: Mapping[str, Any]) -> Config:
     import tyro
 
     known = dataclasses.fields(config_type)  # type: ignore[arg-type]
     empty = (dataclasses.MISSING, dataclasses.MISSING)
     required = {field.name: tyro.MISSING for field in known if (field.default, field.default_factory) == empty}
-    return config_type(**{**required, "recipe": name, **fields})
+    return config_type(**{**required, **fields})
 
 
 def usage() -> str:

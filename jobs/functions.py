@@ -6,9 +6,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jobs.cli import Recipes, closest
+from jobs.cli import Recipes, Sets, closest
 from jobs.results import CorpusResult, EvaluationResult, LamResult, PolicyResult, Result
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def pretrain(
 ) -> PolicyResult:
     """`giza pretrain`: a policy on a mixture, which is a pyramid file or what was read from one."""
     from jobs.commands.pretrain import PretrainConfig, run
+    from jobs.policy_settings import SETS
     from vla.recipes import FIELDS
 
     opened = None if isinstance(mixture, str | Path) else mixture
@@ -110,7 +112,7 @@ def pretrain(
         "policy": saved(policy, Path(out) / "start"),
         **fields,
     }
-    config = configured(PretrainConfig, given, recipe=recipe, recipes=FIELDS)
+    config = configured(PretrainConfig, given, recipe=recipe, recipes=FIELDS, sets=SETS)
     return PolicyResult(config.out, run(config, mixture=opened))
 
 
@@ -126,10 +128,11 @@ def ground(
     """`giza ground`: fine-tunes a policy on demonstrations of one robot, or trains one from scratch. `action_parts` are what
     the command reads from a file."""
     from jobs.commands.ground import GroundConfig, run
+    from jobs.policy_settings import SETS
     from vla.recipes import FIELDS
 
     given = {"data": folder_of(data), "out": out, "policy": saved(policy, Path(out) / "start"), **fields}
-    config = configured(GroundConfig, given, recipe=recipe, recipes=FIELDS)
+    config = configured(GroundConfig, given, recipe=recipe, recipes=FIELDS, sets=SETS)
     return PolicyResult(config.out, run(config, action_parts))
 
 
@@ -178,14 +181,18 @@ def configured(
     *,
     recipe: str = "",
     recipes: Recipes | None = None,
+    sets: Sets = MappingProxyType({}),
 ) -> Config:
-    """The config with what is `given` over the recipe's fields: a dictionary changes some fields of a nested config, a list
-    is a tuple, the fields of `FLAT` are given beside it. Raises ValueError for a recipe or a field there is not."""
+    """The config with what is `given` over the recipe's fields and those that another argument `sets`: a dictionary changes
+    some fields of a nested config, a list is a tuple, the fields of `FLAT` are given beside it. Raises ValueError for a recipe
+    or a field there is not."""
     values: dict[str, Any] = {}
     if recipes is not None:
         if recipe not in recipes:
             raise ValueError(f"recipe '{recipe}': {closest(recipe, list(recipes))}")
         values = {"recipe": recipe, **recipes[recipe]}
+    for name in sets:
+        values |= sets[name](given[name]) if given.get(name) else {}
     known = {field.name: field for field in dataclasses.fields(config_type)}  # type: ignore[arg-type]
     for name, value in given.items():
         inside = next((flat for flat in FLAT if name not in known and hasattr(_start(known.get(flat)), name)), None)

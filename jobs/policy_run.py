@@ -18,7 +18,7 @@ from corpora.store.run import BUDGET, TRAINING, Run, process_rank
 from flare.targets import TargetEncoder, TargetShape, build_target
 from jobs.budget import with_budget
 from jobs.console import bar, print_training
-from jobs.policy_settings import TrainPolicy
+from jobs.policy_settings import EVERYTHING, TrainPolicy, check_model
 from jobs.trainer import fit
 from lapa.pairs.batches import loader_workers
 from vla.checkpoint import WEIGHTS, build_policy, load_policy
@@ -69,6 +69,11 @@ def train_on(
     if summary is None:
         lightning.seed_everything(config.seed, workers=True, verbose=False)
         policy = load_policy(config.policy) if config.policy else build_policy(config.model)
+        check_model(config.model, policy.config, config.policy)
+        if config.tuning != EVERYTHING and not policy.tunable:
+            raise ValueError(
+                f"--tuning: a policy of head '{policy.config.head}' is trained whole; leave --tuning.* out"
+            )
         training = with_budget(config.training, config.steps, config.minutes)
         datasets = open_mixture(
             mixture,
@@ -183,7 +188,19 @@ def _dataset_summary(batches: PolicyBatches, number: int, batch_count: int) -> d
         "samples": len(dataset.train),
         "held_out_samples": len(dataset.held_out),
         "idle_rows": dataset.data.idle_rows,
+        **_encoded_as(dataset),
         "epochs": round(batches.order.epochs(batch_count)[number], 3),
+    }
+
+
+def _encoded_as(dataset: TrainingDataset) -> dict[str, Any]:
+    """What was done where nothing was said: the slot's."""
+    if dataset.action_space is None:
+        return {}
+    parts = dataset.action_space.parts
+    return {
+        "representation": {part.name: part.representation for part in parts},
+        "normalisation": {part.name: part.normalisation for part in parts},
     }
 
 
@@ -195,7 +212,10 @@ def cameras_of(datasets: Sequence[TrainingDataset]) -> int:
 def flare_target(policy: Policy, training: PolicyTrainingConfig, cameras: int) -> TargetEncoder:
     """FLARE's target encoder for this policy. Raises ValueError where the policy has no future tokens."""
     if not policy.future_tokens:
-        raise ValueError("--training.flare: the policy has no future tokens; give --model.future-tokens, e.g. 9")
+        raise ValueError(
+            "--training.flare: the policy has no future tokens; one that is trained from scratch has them with "
+            "--model.future-tokens, e.g. 9"
+        )
     config = policy.config
     shape = TargetShape(
         policy.future_tokens,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jobs.budget import check_budget
 from vla.models.config import PolicyConfig
@@ -21,7 +24,8 @@ class TrainPolicy:
     out: Path
     """Run folder; the same command again resumes. It holds the policy when the run is done."""
     policy: str = ""
-    """Go on from this policy (run folder or hub name) instead of fresh weights."""
+    """Go on from this policy (run folder or hub name) instead of fresh weights. The model is then this policy's, and of the
+    recipe only the training is taken."""
     recipe: str = "small"
     """The policy (from scratch) and training that the other flags override."""
     cache: Path | None = None
@@ -35,9 +39,37 @@ class TrainPolicy:
     tuning: TuningConfig = EVERYTHING
     """What is trained; of a policy with a vision-language model by name, projector and DiT are GR00T's choice."""
     model: PolicyConfig = RECIPES["small"].policy
-    """The policy, from scratch."""
+    """The policy. Beside --policy, that policy's own: nothing of it can be changed."""
     training: PolicyTrainingConfig = RECIPES["small"].training
     """The training."""
 
     def __post_init__(self) -> None:
         check_budget(self.steps, self.minutes)
+
+
+def model_of_policy(name: str) -> dict[str, Any]:
+    """The field that --policy sets. Raises ValueError where there is no such policy."""
+    from vla.checkpoint import policy_config
+
+    return {"model": policy_config(name)}
+
+
+SETS = {"policy": model_of_policy}
+
+
+def check_model(asked: PolicyConfig, has: PolicyConfig, policy: str) -> None:
+    """Raises ValueError, naming each flag, where another model is asked for than `policy` has."""
+    if differ := [f"--{flag} {one} (the policy has {other})" for flag, one, other in _differences("model", asked, has)]:
+        raise ValueError(
+            f"{', '.join(differ)}: the model is that of --policy '{policy}', which training does not change; leave "
+            f"{'it' if len(differ) == 1 else 'them'} out, or train from scratch, without --policy"
+        )
+
+
+def _differences(name: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    if dataclasses.is_dataclass(one):
+        for item in dataclasses.fields(one):
+            field = f"{name}.{item.name.replace('_', '-')}"
+            yield from _differences(field, getattr(one, item.name), getattr(other, item.name))
+    elif one != other:
+        yield name, one, other

@@ -58,6 +58,12 @@ def save_policy(policy: Policy, folder: str | Path) -> None:
     policy.save_pretrained(Path(folder))
 
 
+def policy_config(name: str | Path) -> PolicyConfig:
+    """Sizes and parts of the policy that `load_policy` loads, from its config.json alone. Raises ValueError as that."""
+    folder = Path(name).expanduser()
+    return _read(folder if folder.is_dir() else _download(str(name), [CONFIG]), name, (CONFIG,))[1]
+
+
 def load_policy(
     name: str | Path,
     *,
@@ -73,25 +79,19 @@ def load_policy(
     if not folder.is_dir():
         folder = _download(
             str(name),
+            [CONFIG, WEIGHTS, f"{BACKBONE}/*"],
             revision=revision,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             token=token,
             force_download=force_download,
         )
-    path = folder / CONFIG
-    if not path.is_file() or not (folder / WEIGHTS).is_file():
-        raise ValueError(
-            f"'{name}' is no policy: it lacks {CONFIG} or {WEIGHTS}. Make one with giza pretrain or giza ground"
-        )
+    values, config = _read(folder, name, (CONFIG, WEIGHTS))
     try:
-        values = json.loads(path.read_text("utf-8"))
-        written, config, slots = values["giza_policy"], from_dict(values["policy"]), list(values["slots"])
+        slots = list(values["slots"])
         embodiments = {robot: Embodiment.from_json(facts) for robot, facts in values["robots"].items()}
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not the configuration of a policy ({type(error).__name__}: {error})") from error
-    if written != FORMAT:
-        raise ValueError(f"{path}: a policy of format {written!r}; this version of giza reads {FORMAT}")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _no_configuration(folder / CONFIG, error) from error
     policy = build_policy(config, folder / BACKBONE if (folder / BACKBONE).is_dir() else None)
     policy.name_embodiments(slots)
     try:
@@ -184,9 +184,30 @@ def _measured_lines(measured: dict[str, Any]) -> str:
     return f"{MEASURED}\n\n{said}\n"
 
 
-def _download(name: str, **where: Any) -> Path:
+def _read(folder: Path, name: str | Path, wanted: tuple[str, ...]) -> tuple[dict[str, Any], PolicyConfig]:
+    """What config.json of a policy holds, which has these files. Raises ValueError where it is none of this version."""
+    if not all((folder / file).is_file() for file in wanted):
+        raise ValueError(
+            f"'{name}' is no policy: it lacks {' or '.join(wanted)}. Make one with giza pretrain or giza ground"
+        )
+    path = folder / CONFIG
     try:
-        return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS, f"{BACKBONE}/*"], **where))
+        values = json.loads(path.read_text("utf-8"))
+        written, config = values["giza_policy"], from_dict(values["policy"])
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise _no_configuration(path, error) from error
+    if written != FORMAT:
+        raise ValueError(f"{path}: a policy of format {written!r}; this version of giza reads {FORMAT}")
+    return values, config
+
+
+def _no_configuration(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path}: not the configuration of a policy ({type(error).__name__}: {error})")
+
+
+def _download(name: str, files: list[str], **where: Any) -> Path:
+    try:
+        return Path(snapshot_download(name, allow_patterns=files, **where))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(
             f"'{name}': no folder of this name, and the hub does not give it ({type(error).__name__}); check the path"

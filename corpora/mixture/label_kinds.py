@@ -127,10 +127,11 @@ class Actions(Label):
     title: ClassVar = "actions"
     of: ClassVar = ("dataset",)
 
-    representation: str = "absolute"
-    """absolute, delta or relative."""
-    normalisation: str = "q01_q99"
-    """Of states, and of actions that no part says otherwise of: min_max, mean_std or q01_q99."""
+    representation: str = ""
+    """absolute, delta or relative; not said: as other data of the embodiment, else absolute."""
+    normalisation: str = ""
+    """Of states, and of actions that no part says otherwise of: min_max, mean_std or q01_q99; not said: as other data of the
+    embodiment, else q01_q99."""
     parts: tuple[ActionPart, ...] = ()
     """Empty: the action is one part, of `representation` and `normalisation`."""
 
@@ -140,7 +141,7 @@ class Actions(Label):
         return {**plain, TABLE: ("parts", "tables")}
 
     def faults(self) -> list[str]:
-        both = self.parts and self.representation != "absolute"
+        both = self.parts and self.representation
         found = ["representation beside action_parts: give each part its own"] if both else []
         return found + [
             f"{key} '{value}' is none of {', '.join(known)}{near(value, known)}"
@@ -148,7 +149,7 @@ class Actions(Label):
                 ("representation", self.representation, REPRESENTATIONS),
                 ("normalisation", self.normalisation, NORMALISATIONS),
             )
-            if value not in known
+            if value and value not in known
         ]
 
     @property

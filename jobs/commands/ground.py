@@ -13,7 +13,7 @@ from tyro.conf import OmitArgPrefixes
 from corpora.episodes.episode import ALL_DEMONSTRATIONS, EpisodeSelection
 from corpora.episodes.parts import ActionPart, read_parts
 from jobs.cli import parse
-from jobs.policy_settings import TrainPolicy
+from jobs.policy_settings import SETS, TrainPolicy
 from vla.recipes import FIELDS
 
 if TYPE_CHECKING:
@@ -37,10 +37,11 @@ class GroundConfig(TrainPolicy):
     """The robot's; a new name takes a free one of the policy."""
     start_from: str | None = None
     """Begin the embodiment's weights with those of this trained one."""
-    representation: str = "absolute"
-    """absolute, delta or relative (to the state at the chunk's beginning)."""
-    normalisation: str = "q01_q99"
-    """min_max, mean_std or q01_q99."""
+    representation: str = ""
+    """absolute, delta or relative (to the state at the chunk's beginning); default: the embodiment's where the policy knows it,
+    else absolute."""
+    normalisation: str = ""
+    """min_max, mean_std or q01_q99; default: the embodiment's where the policy knows it, else q01_q99."""
     action_parts: Path | None = None
     """TOML file of [[action_parts]]: name, dims, state_dims, representation, rotation, frame, per_step, ... of each part of the
     action, instead of one part of --representation."""
@@ -53,6 +54,10 @@ class GroundConfig(TrainPolicy):
         super().__post_init__()
         if not 0 < self.co_train_share < 1:
             raise ValueError(f"--co-train-share {self.co_train_share}: within 0 and 1")
+        if self.co_train is None and self.co_train_share != 0.5:
+            raise ValueError(
+                f"--co-train-share {self.co_train_share} without --co-train: there is nothing to share with"
+            )
 
 
 def run(config: GroundConfig, parts: Sequence[ActionPart] = (), *, quiet: bool = False) -> dict[str, Any]:
@@ -80,7 +85,7 @@ def parts_of(config: GroundConfig) -> tuple[ActionPart, ...]:
     """Those of --action-parts. Raises ValueError where the file is none, or beside --representation."""
     if config.action_parts is None:
         return ()
-    if config.representation != "absolute":
+    if config.representation:
         raise ValueError("--representation beside --action-parts: give each part its own")
     return read_parts(config.action_parts)
 
@@ -112,4 +117,4 @@ def mixture_of_demonstrations(config: GroundConfig, parts: Sequence[ActionPart] 
 
 def main(argv: Sequence[str]) -> None:
     """The job's command line."""
-    run(parse(GroundConfig, argv, job="ground", recipes=FIELDS))
+    run(parse(GroundConfig, argv, job="ground", recipes=FIELDS, sets=SETS))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.cli import parse
-from jobs.policy_settings import TrainPolicy
+from jobs.policy_settings import SETS, TrainPolicy
 from vla.recipes import FIELDS
 
 if TYPE_CHECKING:
@@ -57,4 +57,4 @@ def run(config: PretrainConfig, *, quiet: bool = False, mixture: MixtureSpec | N
 
 def main(argv: Sequence[str]) -> None:
     """The job's command line."""
-    run(parse(PretrainConfig, argv, job="pretrain", recipes=FIELDS))
+    run(parse(PretrainConfig, argv, job="pretrain", recipes=FIELDS, sets=SETS))

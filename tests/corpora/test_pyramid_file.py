@@ -61,7 +61,7 @@ def test_a_sound_file_is_read_with_its_defaults(folder: Path) -> None:
     )  # paths are relative to the file, wherever it was read from
     assert robot.data == EpisodesAt(folder / "robot", EpisodeSelection(demos=3, cameras=("head", "wrist")))
     assert robot.label == Actions("relative") and (robot.embodiment, robot.weight) == ("franka", 1.0)
-    assert robot.label.normalisation == "q01_q99" and hands.label.fitted_as.normalisation == "mean_std"
+    assert robot.label.normalisation == "" and hands.label.fitted_as.normalisation == "mean_std"
     assert mixture.of_tier("robot").datasets == (robot,)
     assert DatasetSpec("a", "robot", EpisodesAt(folder)).embodiment == "new_embodiment"
     (folder / "pyramid.toml").write_text(GOOD.replace('corpus = "hands"', f'corpus = "{folder}/hands"'))

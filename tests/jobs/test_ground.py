@@ -274,11 +274,41 @@ def test_faults_name_the_remedy(straight, data: Path, cache: Path, tmp_path: Pat
     refused(r"3 state and 1 action dimensions, but this policy's 'two_link' has 3 and 2; give another embodiment",
             policy=str(straight[0]), action=("0:1",))  # fmt: skip
     narrow = dataclasses.replace(DEBUG.policy, max_state_dim=2)
-    refused("3 state dimensions, but the policy has room for 2; give --model.max-state-dim 3", model=narrow)
+    refused("3 state dimensions, but the policy has room for 2; .* --model.max-state-dim 3 or more", model=narrow)
     refused("episodes '9:12'.*no episode is left of 2", episodes="9:12")
     refused("no actions", data=lerobot_v2(tmp_path / "blind", actions=False))
     refused("--training.flare.*--model.future-tokens", training={"flare": True},
             model=dataclasses.replace(DEBUG.policy, future_tokens=0))  # fmt: skip
+
+
+def test_flags_that_differ_from_the_policy_are_refused_by_name(
+    straight, data: Path, cache: Path, tmp_path: Path
+) -> None:
+    """M6: they were dropped, and recorded as if done."""
+    wide = dataclasses.replace(DEBUG.policy, horizon=16, dit=dataclasses.replace(DEBUG.policy.dit, layers=6))
+    for said, changes in (
+        (r"--model.horizon 16 \(the policy has 8\), --model.dit.layers 6 \(the policy has 4\): .* leave them out",
+         {"model": wide}),
+        ("representation relative, but embodiment 'two_link' has absolute", {"representation": "relative"}),
+        ("normalisation min_max, but embodiment 'two_link' has q01_q99", {"normalisation": "min_max"}),
+        ("--start-from metaworld: embodiment 'two_link' is trained already", {"start_from": "metaworld"}),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            ground.run(settings(data, tmp_path / "run", cache, policy=str(straight[0]), **changes), quiet=True)
+        assert not (tmp_path / "run").exists()
+
+
+def test_what_is_not_said_is_as_the_policy_has_it_and_recorded_so(
+    straight, data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """M6: the recipe's sizes were recorded as those of the policy."""
+    monkeypatch.setenv("GIZA_CACHE", str(cache))
+    words = f"--data {data} --policy {straight[0]} --embodiment two_link --cameras {CAMERAS[0]} --steps 1"
+    ground.main([*words.split(), "--out", str(tmp_path), "--training.batch-size", "4", "--quiet"])
+    record, summary = (json.loads((tmp_path / name).read_text()) for name in ("train.json", "run.json"))
+    assert record["model.horizon"] == DEBUG.policy.horizon and record["model.image_size"] == DEBUG.policy.image_size
+    assert summary["members"][0]["representation"] == {"action": "absolute"}
+    assert summary["members"][0]["normalisation"] == {"action": "q01_q99"}
 
 
 def test_held_episodes_are_not_trained_on(data: Path, cache: Path, tmp_path: Path) -> None:

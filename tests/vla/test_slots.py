@@ -45,3 +45,24 @@ def test_statistics_are_those_of_frames_at_any_horizon(tmp_path: Path, horizon: 
         assert (found.q01[0], found.count[0]) == (-1, 2000)
         assert (found.mean[0], found.std[0]) == pytest.approx((rows.mean(), rows.std()), abs=1e-6)
     assert space.decode_action(None, space.encode_action(None, np.full((1, horizon, 1), -1.0)))[0, 0, 0] == -1
+
+
+def test_datasets_of_one_slot_that_say_it_differently_are_refused(tmp_path: Path) -> None:
+    """M3, M6: what the second said of representation and normalisation was ignored."""
+    rows = np.linspace(0, 1, 12)[None, :, None] * np.ones((2, 1, 2))
+    one, two = (made_robot(tmp_path / name, rows, rows) for name in ("one", "two"))
+    policy = tiny_policy()
+    with pytest.raises(ValueError, match="'two': normalisation mean_std, but embodiment 'arm' has min_max"):
+        learned(policy, tmp_path, dataset(one, normalisation="min_max"), dataset(two, normalisation="mean_std"))
+
+
+def test_what_one_dataset_of_a_slot_does_not_say_is_as_the_other_says(tmp_path: Path) -> None:
+    rows = np.linspace(0, 1, 12)[None, :, None] * np.ones((2, 1, 2))
+    one, two = (made_robot(tmp_path / name, rows, rows) for name in ("one", "two"))
+    policy = tiny_policy()
+    learned(policy, tmp_path, dataset(one), dataset(two, normalisation="mean_std"))
+    space = policy.embodiments["arm"].action_space
+    assert (space.state.kind, space.parts[0].normalisation) == ("mean_std", "mean_std")
+    learned(policy, tmp_path, dataset(one))  # and a known slot is as it was learned
+    with pytest.raises(ValueError, match="'one': representation relative, but embodiment 'arm' has absolute"):
+        learned(policy, tmp_path, dataset(one, representation="relative"))
