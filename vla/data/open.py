@@ -8,8 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
-
 from corpora.clips.corpus import Corpus
 from corpora.clips.frames import ClipFrames, open_clip_frames
 from corpora.episodes.episode import EpisodeSelection
