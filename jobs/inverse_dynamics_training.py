@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from corpora.mixture.datasets import EpisodeSamples
 from corpora.mixture.order import MixtureOrder
-from jobs.evaluation.open_loop import BASELINES, Baselines, Chunks, compare, matching_state_dims
+from jobs.evaluation.open_loop import BASELINES, Baselines, Chunks, compare
 from jobs.trainer import fit
+from vla.actions.rest import matching_state_dims
 from vla.actions.space import ActionSpace
 from vla.models.inverse_dynamics import InverseDynamics
 from vla.training import schedule

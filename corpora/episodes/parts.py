@@ -60,6 +60,9 @@ class ActionPart:
     clip: float | None = None
     """Normalised actions are cut to [-clip, clip], when they are learned and when they are done; None: to the range of the
     data that the normalisation takes; 0: not at all."""
+    displacement: bool | None = None
+    """true: the robot is told how far (or how fast) to move, so zero leaves it at rest; false: where to be, or a command that
+    lasts. None: its data tell, where the state holds the same quantity."""
 
     @property
     def width(self) -> int:

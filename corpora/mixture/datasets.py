@@ -57,6 +57,18 @@ class Numbers:
     """[M, H]."""
 
 
+@dataclass(frozen=True)
+class Frames:
+    """N rows of episodes, each once."""
+
+    states: NDArray[np.float32] | None
+    """[N, Ds]."""
+    actions: NDArray[np.float32]
+    """[N, Da]."""
+    moved: NDArray[np.float32] | None
+    """[N, Ds]: how the state moves until the next row; NaN at an episode's end. None without states."""
+
+
 class SampleDataset(Protocol):
     """A set of samples of one tier and one embodiment."""
 
@@ -76,9 +88,9 @@ class SampleDataset(Protocol):
     def numbers(self, indices: Sequence[int]) -> Numbers:
         """Of these samples. Raises ValueError where there are no actions."""
 
-    def frames(self, indices: Sequence[int]) -> tuple[NDArray[np.float32] | None, NDArray[np.float32]]:
-        """States [N, Ds] and actions [N, Da] of the episodes of these samples, each row once, for statistics: chunks overlap,
-        and would count most rows many times over. Raises ValueError where there are no actions."""
+    def frames(self, indices: Sequence[int]) -> Frames:
+        """The rows of the episodes of these samples, for statistics: chunks overlap, and would count most rows many times over.
+        Raises ValueError where there are no actions."""
 
     def embodiment(self) -> EmbodimentFacts | None:
         """Whose actions these are; None: there are none to learn."""
@@ -175,15 +187,19 @@ class EpisodeSamples:
         state = None if self.episodes.state is None else self.episodes.state[rows]
         return Numbers(state, np.stack(actions), np.stack([mask for _, mask in found]))
 
-    def frames(self, indices: Sequence[int]) -> tuple[NDArray[np.float32] | None, NDArray[np.float32]]:
-        """States [N, Ds] and actions [N, Da] of all rows of these samples' episodes. Raises ValueError where the dataset has
-        no actions."""
+    def frames(self, indices: Sequence[int]) -> Frames:
+        """All rows of these samples' episodes. Raises ValueError where the dataset has no actions."""
         episodes = self.episodes
         if episodes.action is None:
             raise ValueError(f"dataset '{self.spec.name}' has no actions")
         runs = np.unique(self._runs[np.asarray(indices, np.int64)])
         rows = np.concatenate([np.arange(*self._bounds[run]) for run in runs.tolist()])
-        return None if episodes.state is None else episodes.state[rows], episodes.action[rows]
+        if episodes.state is None:
+            return Frames(None, episodes.action[rows], None)
+        moved = np.full((len(rows), episodes.state.shape[1]), np.nan, np.float32)
+        follows = np.flatnonzero(~np.isin(rows, [self._bounds[run][1] - 1 for run in runs.tolist()]))
+        moved[follows] = episodes.state[rows[follows] + 1] - episodes.state[rows[follows]]
+        return Frames(episodes.state[rows], episodes.action[rows], moved)
 
     def embodiment(self) -> EmbodimentFacts | None:
         """The robot, with its names where they are unique."""
@@ -259,10 +275,10 @@ class ClipSamples:
         chunks = self._chunks(indices)
         return Numbers(None, chunks, np.ones(chunks.shape[:2], np.bool_))
 
-    def frames(self, indices: Sequence[int]) -> tuple[None, NDArray[np.float32]]:
-        """Each step of each of these labels, [N, Da]. Raises ValueError where there are none."""
+    def frames(self, indices: Sequence[int]) -> Frames:
+        """Each step of each of these labels. Raises ValueError where there are none."""
         chunks = self._chunks(indices)
-        return None, chunks.reshape(-1, chunks.shape[2])
+        return Frames(None, chunks.reshape(-1, chunks.shape[2]), None)
 
     def embodiment(self) -> EmbodimentFacts | None:
         """As the labels say; None without them."""

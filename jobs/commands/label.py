@@ -252,12 +252,14 @@ def _facts(config: LabelConfig, samples: EpisodeSamples, train: NDArray[np.int64
     states, chunks, masks = numbers.states, numbers.chunks, numbers.mask
     width = 0 if states is None else states.shape[1]
     parts = one_part(width, chunks.shape[2], "absolute", config.normalisation)
+    frames = samples.frames(train.tolist())
     space = ActionSpace.fit(
         states,
         chunks,
         masks,
         parts=parts,
-        frames=samples.frames(train.tolist()),
+        frames=(frames.states, frames.actions),
+        moved=frames.moved,
         state_normalisation=config.normalisation,
         state_names=_unique(samples.episodes.state_names),
         action_names=_unique(samples.episodes.action_names),

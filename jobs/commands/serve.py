@@ -59,6 +59,8 @@ class ServeConfig:
     """With --dual-rate-seconds: chunks of System 1 each second."""
     act_hz: float = 120.0
     """With --dual-rate-seconds: actions each second."""
+    stale_s: float = 2.0
+    """With --dual-rate-seconds: end where the newest actions were made of what was seen longer ago."""
 
     def __post_init__(self) -> None:
         if self.dual_rate_seconds < 0:
@@ -133,6 +135,7 @@ def measure_dual_rate(policy: Policy, config: ServeConfig) -> dict[str, Any]:
         think_hz=config.think_hz,
         chunk_hz=config.chunk_hz,
         act_hz=config.act_hz,
+        stale_s=config.stale_s,
         seed=config.seed,
     )
     report = runner.run(lambda action, now: None, seconds=config.dual_rate_seconds)

@@ -19,8 +19,9 @@ from corpora.mixture.datasets import EpisodeSamples
 from corpora.mixture.spec import DatasetSpec, EpisodesAt
 from corpora.mixture.views import Window
 from corpora.video.nearest import rows_within
-from jobs.evaluation.open_loop import Baselines, Chunks, OpenLoopResult, compare, matching_state_dims
+from jobs.evaluation.open_loop import Baselines, Chunks, OpenLoopResult, compare
 from jobs.evaluation.plots import error_figure, plot_trajectories
+from vla.actions.rest import held_by, matching_state_dims
 from vla.noise import NoiseKey
 from vla.policy import Policy
 
@@ -71,7 +72,7 @@ class RecordedEpisodes:
         self._action = _columns("action", self.action_names, listed.action_names, bool(selection.action), data)
         self.step_s = facts.step_s
         self.horizon = config.horizon
-        self.held_by = matching_state_dims(self.state_names, self.action_names, _held_by(policy, embodiment))
+        self.held_by = matching_state_dims(self.state_names, self.action_names, held_by(spec.parts, self.state_names))
         self.train = self._numbers(listed, train)
         chosen = listed.take(held)
         frames = open_episode_frames(chosen, config.image_size, cache=cache, progress=progress)
@@ -165,18 +166,6 @@ def _columns(kind: str, wanted: Sequence[str], found: Sequence[str], named: bool
         f"{kind} of '{data}' has {len(found)} dimensions {list(found)[:6]}..., the policy {len(wanted)} "
         f"{list(wanted)[:6]}...: give --{kind} as the policy was trained with"
     )
-
-
-def _held_by(policy: Policy, embodiment: str) -> dict[int, int]:
-    """Dimension of the raw action -> that of the raw state which may hold the same quantity, as the action spec says. The
-    spec of a policy of absolute actions says so wherever the widths are equal, also of displacements."""
-    found: dict[int, int] = {}
-    spec = policy.embodiment(embodiment).action_space
-    for part in spec.parts:
-        remembered = any(spec.state_names[dim].startswith(PREVIOUS) for dim in part.state_dims or ())
-        if part.state_dims is not None and part.rotation == part.rotation_of_state and not remembered:
-            found |= dict(zip(part.dims, part.state_dims, strict=True))
-    return found
 
 
 def measure_open_loop(

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from corpora.episodes.episode import EpisodeSelection
-from jobs.evaluation.open_loop import Baselines, Chunks, OpenLoopResult, compare, matching_state_dims
+from jobs.evaluation.open_loop import Baselines, Chunks, OpenLoopResult, compare
 from jobs.evaluation.plots import error_figure, plot_trajectories
 from jobs.evaluation.recorded_chunks import RecordedEpisodes
 from jobs.evaluation.tables import open_loop_table
 from tests.builders.datasets import CAMERAS, FPS, LENGTHS, lerobot_v2, lerobot_v3, truth_of
+from vla.actions.rest import matching_state_dims
 from vla.actions.space import ActionSpace
 from vla.checkpoint import build_policy
 from vla.embodiment import Embodiment

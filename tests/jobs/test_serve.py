@@ -30,7 +30,10 @@ CAMERAS = ("observation.images.ego", "observation.images.wrist")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy of random weights for a robot with two cameras, 4 states and 4 actions, as training would save it."""
     draw = np.random.default_rng(0)
-    parts = (ActionPart("arm", (0, 1, 2), (0, 1, 2)), ActionPart("gripper", (3,), (3,)))
+    parts = (
+        ActionPart("arm", (0, 1, 2), (0, 1, 2), displacement=False),
+        ActionPart("gripper", (3,), (3,), displacement=False),
+    )
     states, actions = draw.normal(size=(50, 4)), draw.normal(size=(50, 4))
     chunks = np.stack([actions[i : i + DEBUG.horizon] for i in range(10)])
     torch.manual_seed(0)

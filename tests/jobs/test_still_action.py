@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from jobs.evaluation.open_loop import Baselines, Chunks, describe_still, still_rules
+from jobs.evaluation.open_loop import Baselines, Chunks, describe_still
+from vla.actions.rest import still_rules
 
 EPISODES, LENGTH, HORIZON = 6, 60, 4
 

@@ -10,99 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from vla.noise import drawn
-from vla.serving.dual_rate import Chunk, DualRateReport, DualRateRunner, Durations, Metronome, Moment, Spread
-
-NEVER = threading.Event()
-STEP_S, HORIZON = 0.05, 16
-
-
-class VirtualClock:
-    """Time that moves only when all three threads of a runner sleep; then the one whose moment comes first wakes, alone.
-
-    Of two with the same moment, the one whose thread's name comes first. So a run is the same each time, and takes none.
-    """
-
-    def __init__(self) -> None:
-        self.time, self.turn = 0.0, ""
-        self.stop = NEVER
-        self.sleeping: dict[str, float] = {}
-        self.changed = threading.Condition()
-
-    def now(self) -> float:
-        return self.time
-
-    def sleep_until(self, time_s: float, stop: threading.Event) -> None:
-        me = threading.current_thread().name
-        with self.changed:
-            self.stop = self.stop if stop is NEVER else stop  # who thinks is woken as well when the run is over
-            self.sleeping[me] = max(time_s, self.time)
-            if self.turn == me:
-                self.turn = ""
-            self._wake_next()
-            while self.turn != me and not self.stop.is_set():
-                self.changed.wait(0.01)  # `stop` has no way to tell this condition
-            self.sleeping.pop(me, None)
-
-    def _wake_next(self) -> None:
-        if not self.turn and len(self.sleeping) == 3:
-            self.time, self.turn = min((moment, name) for name, moment in self.sleeping.items())
-            self.changed.notify_all()
-
-
-class TimedPolicy:
-    """Thinks and acts for a given time. Its tokens hold when they were begun; step k of its chunk is 100 (state + k * step),
-    and the moment of its tokens."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, clock: Any, *, think_s: float, act_s: float) -> None:
-        self.clock, self.think_s, self.act_s = clock, think_s, act_s
-        self.thoughts: list[float] = []
-        self.chunks: list[float] = []
-        self.noise: list[float] = []
-
-    def embodiment(self, name: str) -> Any:
-        return SimpleNamespace(step_s=STEP_S)
-
-    def encode(self, images: Any, image_mask: Any, instruction: Any) -> Any:
-        assert images.shape == (1, 2, 1, 3, 4, 4) and image_mask.shape == (1, 2, 1) and instruction == ["go"]
-        begun = self.clock.now()
-        self.thoughts.append(begun)
-        self.clock.sleep_until(begun + self.think_s, NEVER)
-        return SimpleNamespace(features=torch.tensor([[[begun]]], dtype=torch.float64))
-
-    def act_on(self, tokens: Any, state: Any, embodiment: str, *, noise: Any) -> Any:
-        assert state.shape == (1, 1)
-        begun = self.clock.now()
-        self.chunks.append(begun)
-        self.noise.append(float(drawn(noise, (1, 1))))
-        self.clock.sleep_until(begun + self.act_s, NEVER)
-        time_meant = 100 * (state[:, :1] + STEP_S * np.arange(HORIZON)[None])
-        return np.stack([time_meant, np.full_like(time_meant, float(tokens.features))], -1)
-
-
-def observing(clock: Any) -> Any:
-    """The state is the time, so that a chunk's own numbers say when each step is meant for."""
-
-    def observe() -> Moment:
-        images, mask = torch.zeros(2, 1, 3, 4, 4, dtype=torch.uint8), torch.ones(2, 1, dtype=torch.bool)
-        return Moment(images, mask, "go", np.array([clock.now()]))
-
-    return observe
-
-
-def simulate(
-    *, think_s: float, act_s: float, run: dict[str, Any], **settings: Any
-) -> tuple[DualRateReport, list[tuple[float, Any]], TimedPolicy]:
-    clock = VirtualClock()
-    policy = TimedPolicy(clock, think_s=think_s, act_s=act_s)
-    runner = DualRateRunner(policy, observing(clock), embodiment="gr1", clock=clock, **settings)  # type: ignore[arg-type]
-    sent: list[tuple[float, Any]] = []
-    report = runner.run(lambda action, now: sent.append((now, action)), **run)
-    return report, sent, policy
+from tests.builders.timed_policy import TimedPolicy, VirtualClock, observing, simulate
+from vla.serving.beats import Durations, Metronome, Spread
+from vla.serving.dual_rate import Chunk, DualRateRunner, Moment
 
 
 def test_a_fast_policy_keeps_all_rates() -> None:
@@ -154,7 +65,7 @@ def test_a_slow_system_2_is_measured_and_does_not_slow_the_stream() -> None:
 
 def test_a_chunk_that_ends_before_the_next_comes_is_held_and_counted() -> None:
     """Chunks reach 0.75 s; the planner takes 1 s, so each is there when it is over, and holds its last step."""
-    report, sent, _ = simulate(think_s=0.01, act_s=1.0, think_hz=10, chunk_hz=20, act_hz=10, run={"seconds": 4.0})
+    report, sent, _ = simulate(think_s=0.01, act_s=1.0, act_hz=10, chunk_hz=20, stale_s=5, run={"seconds": 4.0})
     assert report.exhausted == report.actions == 40
     assert {round(float(action[0]) - 75, 3) for _, action in sent} <= {0, 5, 10} | {
         round(100 * begun, 3) for begun in np.arange(0, 6, 0.05)
@@ -199,7 +110,7 @@ def test_a_chunk_between_its_steps() -> None:
     wanted = {4.0: [0, 0], 5.0: [0, 0], 5.25: [0.5, 5], 5.5: [1, 10], 5.75: [2, 10], 6.0: [3, 10], 9.0: [3, 10]}
     for moment, action in wanted.items():
         np.testing.assert_allclose(chunk.at(moment), action)
-    assert chunk.covers(6.0) and not chunk.covers(6.01)
+    assert chunk.covers(5.5) and not chunk.covers(5.51)  # the last is the rest
     chunk.at(9.0)[:] = 7  # what is sent may be changed by who gets it
     np.testing.assert_allclose(chunk.actions[-1], [3, 10])
 
@@ -311,7 +222,7 @@ def test_a_second_in_real_time_stopped_from_outside_and_run_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "rate", [{"think_hz": 0}, {"chunk_hz": -1}, {"act_hz": float("inf")}, {"act_hz": float("nan")}]
+    "rate", [{"think_hz": 0}, {"chunk_hz": -1}, {"act_hz": float("inf")}, {"act_hz": float("nan")}, {"stale_s": 0}]
 )
 def test_rates_that_are_none_are_refused(rate: dict[str, float]) -> None:
     clock = VirtualClock()

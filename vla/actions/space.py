@@ -21,6 +21,7 @@ from corpora.episodes.parts import NAMES_6D, ActionPart, Normalisation
 from vla.actions.chunks import represent, represented_steps, restore
 from vla.actions.layout import check_parts, named, one_part, split, state_columns, unroll_state
 from vla.actions.normalise import Normaliser
+from vla.actions.rest import displacements, resting
 
 FORMAT = 2
 """Of `ActionSpace.to_json`."""
@@ -55,6 +56,8 @@ class ActionSpace:
     """Of each number of the raw state; empty: state.0, state.1, ..."""
     action_names: tuple[str, ...] = ()
     """Of each number of the raw action; empty: made of the parts' names."""
+    displacements: tuple[int, ...] | None = None
+    """Numbers of the raw action that leave the robot at rest as zero; the others do so as they are. None: not known."""
 
     def __post_init__(self) -> None:
         check_parts(self.parts, self.state_dim, self.action_dim)
@@ -94,14 +97,16 @@ class ActionSpace:
         state_normalisation: Normalisation = "q01_q99",
         state_names: Sequence[str] = (),
         action_names: Sequence[str] = (),
+        moved: Array | None = None,
     ) -> ActionSpace:
         """Statistics of training data (never of what is held out).
 
         states [M, Ds], None where the robot has none, and the chunks [M, H, Da] that begin there; mask bool [M, H] is False
         past an episode's end. parts: default one absolute part. Absolute parts take their statistics from the known steps, or,
         where they are given, from `frames`, states [N, Ds] and actions [N, Da] with one row a frame, so that overlapping
-        chunks do not count a frame more than once; what is delta, relative or per step from `chunks`. Masked steps and NaN are
-        left out. A few ten thousand chunks drawn at random suffice; all are held in memory.
+        chunks do not count a frame more than once; what is delta, relative or per step from `chunks`. moved [N, Ds]: how the
+        state moves from each of these frames to the next, NaN where there is none; it tells displacements where the parts do not.
+        Masked steps and NaN are left out. A few ten thousand chunks drawn at random suffice; all are held in memory.
 
         Raises ValueError for shapes and parts that do not fit, and where a dimension (of a step) has no value.
         """
@@ -138,7 +143,12 @@ class ActionSpace:
                 )
             except ValueError as error:
                 raise ValueError(f"action part '{part.name}': {error}") from error
-        return cls(state_dim, parts, state, fitted, tuple(state_names), tuple(action_names))
+        space = cls(state_dim, parts, state, fitted, tuple(state_names), tuple(action_names))
+        names = (space.state_names, space.action_names)
+        after = None if moved is None else _numpy(moved)
+        if after is not None:
+            _expect("moved", after, seen.shape)
+        return dataclasses.replace(space, displacements=displacements(parts, seen, after, rows, names))
 
     @property
     def action_dim(self) -> int:
@@ -238,6 +248,16 @@ class ActionSpace:
         represented = {part.name: self._statistics(part).decode(pieces[part.name]) for part in self.parts}
         return restore(self.parts, start, represented).astype(np.float32)
 
+    def at_rest(self, action: Array) -> NDArray[np.float32]:
+        """The raw action [.., Da] that leaves the robot at rest after `action`. Raises ValueError where that is not known."""
+        if self.displacements is None:
+            raise ValueError(
+                "whether zero or the last action leaves this robot at rest is not known: its data did not tell, or an older giza "
+                "trained it. Train it on with this one, say displacement = true or false of each of its action_parts, or set "
+                "ActionSpace.displacements"
+            )
+        return resting(self.parts, self.displacements, _numpy(action))
+
     def to_json(self) -> dict[str, Any]:
         """For a checkpoint: plain dicts, lists and numbers; `from_json` restores the same bits."""
         spec = (
@@ -249,6 +269,7 @@ class ActionSpace:
             "spec": dict(zip(_SPEC, spec, strict=True)),
             "state": self.state.to_json(),
             "actions": {name: fitted.to_json() for name, fitted in self.actions.items()},
+            "displacements": None if self.displacements is None else list(self.displacements),
         }
 
     @classmethod
@@ -272,7 +293,9 @@ class ActionSpace:
             raise ValueError(f"action space without statistics of {', '.join(missing)}: the checkpoint is incomplete")
         actions = {part.name: Normaliser.from_json(values["actions"][part.name]) for part in parts}
         names = (tuple(spec.get(f"{what}_names", ())) for what in ("state", "action"))
-        return cls(int(spec["state_dim"]), parts, Normaliser.from_json(values["state"]), actions, *names)
+        space = cls(int(spec["state_dim"]), parts, Normaliser.from_json(values["state"]), actions, *names)
+        moving = values.get("displacements")
+        return dataclasses.replace(space, displacements=None if moving is None else tuple(moving))
 
     def _statistics(self, part: ActionPart) -> Normaliser:
         return self.actions[part.name]

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corpora.episodes.parts import ActionPart
-from corpora.mixture.datasets import Numbers, SampleDataset
+from corpora.mixture.datasets import Frames, Numbers, SampleDataset
 from corpora.mixture.labels import EmbodimentFacts
 from corpora.mixture.spec import EpisodesAt
 from vla.actions.layout import one_part
+from vla.actions.rest import displacements
 from vla.actions.space import ActionSpace
 from vla.data.slots import check_said, said_of
 from vla.embodiment import Embodiment
@@ -79,6 +81,10 @@ def _learn_embodiment(name: str, recorded: Sequence[Opened], facts: EmbodimentFa
             )
         for data, _, _ in recorded:
             check_said(data.spec, known)
+        if has.displacements is None:  # of an older giza
+            names, seen = (has.state_names, has.action_names), (frames.states, frames.moved, frames.actions)
+            has = replace(has, displacements=displacements(has.parts, *seen, names))
+            policy.embodiments[name] = replace(known, action_space=has)
         return
     as_actions = said_of([data.spec for data, _, _ in recorded])
     previous = isinstance(spec.data, EpisodesAt) and spec.data.selection.previous_action
@@ -97,7 +103,8 @@ def _learn_embodiment(name: str, recorded: Sequence[Opened], facts: EmbodimentFa
             numbers.chunks,
             numbers.mask,
             parts=parts,
-            frames=frames,
+            frames=(frames.states, frames.actions),
+            moved=frames.moved,
             state_normalisation=normalisation,
             state_names=facts.state_names,
             action_names=facts.action_names,
@@ -115,6 +122,9 @@ def _learn_embodiment(name: str, recorded: Sequence[Opened], facts: EmbodimentFa
             )
     if space.constant:
         log.warning("embodiment '%s': these never move in the data: %s", name, ", ".join(space.constant))
+    if space.displacements:
+        moving = ", ".join(space.action_names[dim] for dim in space.displacements)
+        log.info("embodiment '%s': at rest these actions are zero (displacements): %s", name, moving)
     policy.embodiments[name] = Embodiment(name, space, facts.step_s, facts.cameras)
     for data, _, _ in recorded:
         check_said(data.spec, policy.embodiments[name])
@@ -138,9 +148,7 @@ def _check_labels(dataset: str, facts: EmbodimentFacts, robot: Embodiment) -> No
         )
 
 
-def _numbers(
-    recorded: Sequence[Opened], seed: int
-) -> tuple[Numbers, tuple[NDArray[np.float32] | None, NDArray[np.float32]]]:
+def _numbers(recorded: Sequence[Opened], seed: int) -> tuple[Numbers, Frames]:
     """Of M samples that are trained on; and of all of their frames, each once."""
     rng = np.random.default_rng(seed)
     found: list[Numbers] = []
@@ -154,9 +162,10 @@ def _numbers(
             f"{sorted(widths)} (steps, dimensions): give them embodiments of their own"
         )
     chunks, masks = (np.concatenate([getattr(part, name) for part in found]) for name in ("chunks", "mask"))
-    states, actions = zip(*(data.frames(train.tolist()) for data, train, _ in recorded), strict=True)
-    numbers = Numbers(_joined([part.states for part in found]), chunks, masks)
-    return numbers, (_joined(states), np.concatenate(actions))
+    rows = [data.frames(train.tolist()) for data, train, _ in recorded]
+    states, moved = _joined([part.states for part in rows]), _joined([part.moved for part in rows])
+    frames = Frames(states, np.concatenate([part.actions for part in rows]), moved)
+    return Numbers(_joined([part.states for part in found]), chunks, masks), frames
 
 
 def _joined(parts: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:

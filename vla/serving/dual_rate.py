@@ -6,17 +6,19 @@
 
 Step k of a chunk is meant for k * step_s seconds after the observation that it was made from. The stream takes from the
 newest chunk what is meant for the present moment, between two steps by interpolation: the time that encoding and planning
-took is made up for, not added. All times are in seconds of the runner's clock.
+took is made up for, not added. Past a chunk's end the robot rests: displacements are zero, all else stays as it is. What was
+seen too long ago ends the run, and so does an error; displacements end with zero whatever ended it. All times are in seconds
+of the runner's clock.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
-import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,12 +26,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vla.noise import NoiseKey
+from vla.serving.beats import Clock, Durations, Metronome, MonotonicClock, Spread
 
 if TYPE_CHECKING:
     from vla.policy import ContextTokens, Policy
 
-_RECENT = 65_536
-"""Ages of which the 95th percentile is taken: nine minutes at 120 Hz."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,25 +50,6 @@ class Moment:
     """When it was taken, on the runner's clock (time.monotonic); None: when it was asked for."""
 
 
-class Clock(Protocol):
-    """Time in seconds; another one is given by tests."""
-
-    def now(self) -> float: ...
-
-    def sleep_until(self, time_s: float, stop: threading.Event) -> None:
-        """Returns at `time_s`, or earlier where `stop` is set."""
-
-
-class MonotonicClock:
-    """The machine's."""
-
-    def now(self) -> float:
-        return time.monotonic()
-
-    def sleep_until(self, time_s: float, stop: threading.Event) -> None:
-        stop.wait(max(0.0, time_s - time.monotonic()))
-
-
 @dataclass(frozen=True)
 class DatedTokens:
     """Tokens of System 2, with their age."""
@@ -81,7 +64,7 @@ class Chunk:
     """Actions of System 1."""
 
     actions: NDArray[np.float32]
-    """[H, Da], raw."""
+    """[H + 1, Da], raw; the last leaves the robot at rest."""
     observed_s: float
     """When the state behind it was taken; its step 0 is meant for this moment."""
     tokens_observed_s: float
@@ -90,7 +73,7 @@ class Chunk:
     """Seconds between its steps."""
 
     def at(self, time_s: float) -> NDArray[np.float32]:
-        """Action [Da] for a moment, linearly between two steps. Before the first and after the last step: those."""
+        """Action [Da] for a moment, linearly between two steps. Before the first and after the last: those."""
         last = len(self.actions) - 1
         place = min(max((time_s - self.observed_s) / self.step_s, 0.0), float(last))
         step = int(place)
@@ -100,64 +83,13 @@ class Chunk:
         return (1 - share) * self.actions[step] + share * self.actions[step + 1]
 
     def covers(self, time_s: float) -> bool:
-        """Whether it has a step for that moment."""
-        return time_s <= self.observed_s + (len(self.actions) - 1) * self.step_s + 1e-9
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Of many durations, in seconds; 0 where there were none."""
-
-    mean_s: float = 0.0
-    p95_s: float = 0.0
-    """Of the last 65,536."""
-    max_s: float = 0.0
-
-
-class Durations:
-    """Collects durations in seconds; its memory is bounded."""
-
-    def __init__(self) -> None:
-        self._count, self._sum, self._max = 0, 0.0, 0.0
-        self._recent: deque[float] = deque(maxlen=_RECENT)
-
-    def add(self, seconds: float) -> None:
-        self._count, self._sum, self._max = self._count + 1, self._sum + seconds, max(self._max, seconds)
-        self._recent.append(seconds)
-
-    def spread(self) -> Spread:
-        if not self._count:
-            return Spread()
-        return Spread(self._sum / self._count, float(np.percentile(list(self._recent), 95)), self._max)
-
-
-class Metronome:
-    """Beats at `hz` from `start_s` on. A beat that is over before it could be kept is missed, not made up for."""
-
-    def __init__(self, hz: float, start_s: float) -> None:
-        self.period_s = 1 / hz
-        self.start_s = start_s
-        self.kept = 0
-        """Beats that were kept."""
-        self.missed = 0
-        """Beats that were over, their whole period long, before they could be kept."""
-        self.late = Durations()
-        """By how much those that were kept came too late."""
-        self._beat = 0
+        """Whether it has a planned step for that moment."""
+        return time_s <= self.observed_s + (len(self.actions) - 2) * self.step_s + 1e-9
 
     @property
-    def next_s(self) -> float:
-        """When the next beat is due."""
-        return self.start_s + self._beat * self.period_s
-
-    def keep(self, now_s: float) -> None:
-        """The next beat is kept now: counts those that are over, and how late this one is."""
-        current = max(self._beat, int((now_s - self.start_s) / self.period_s + 1e-9))
-        self.missed += current - self._beat
-        self._beat = current
-        self.late.add(max(0.0, now_s - self.next_s))
-        self._beat += 1
-        self.kept += 1
+    def seen_s(self) -> float:
+        """When the oldest of the observations behind it was taken."""
+        return min(self.observed_s, self.tokens_observed_s)
 
 
 @dataclass(frozen=True)
@@ -187,7 +119,7 @@ class DualRateReport:
     missed: dict[str, int]
     """Beats of think, chunk and act that were over before they could be kept: deadlines missed."""
     exhausted: int
-    """Actions for a moment after the last step of the newest chunk, whose last step was repeated."""
+    """Actions for a moment after the last step of the newest chunk: the robot rested."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -205,23 +137,40 @@ class DualRateRunner:
         think_hz: float = 10.0,
         chunk_hz: float = 30.0,
         act_hz: float = 120.0,
+        stale_s: float = 2.0,
         seed: int | None = 0,
         clock: Clock | None = None,
     ) -> None:
-        """`observe`: the newest observation, at once; it is called from two threads. `seed`: of the noise, the
-        same for each chunk, so that chunks differ only as observations do; None: new noise each time.
+        """`observe`: the newest observation, at once; it is called from two threads. `stale_s`: no action is sent that was made
+        of what was seen longer ago. `seed`: of the noise, the same for each chunk, so that chunks differ only as observations
+        do; None: new noise each time.
 
-        Raises ValueError for rates that are none, and for a robot that the policy does not know.
+        Raises ValueError for rates that are none, for a robot that the policy does not know, and for one of which it does not
+        know what leaves it at rest.
         """
         self.wanted_hz = {"think": think_hz, "chunk": chunk_hz, "act": act_hz}
-        for name, hz in self.wanted_hz.items():
-            if not 0 < hz < float("inf"):
-                raise ValueError(f"{name}_hz {hz:g}: must be more than 0 and finite")
-        self.policy, self.observe, self.embodiment = policy, observe, embodiment
-        self.step_s = float(policy.embodiment(embodiment).step_s)
+        for name, value in (*((f"{name}_hz", hz) for name, hz in self.wanted_hz.items()), ("stale_s", stale_s)):
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name} {value:g}: must be more than 0 and finite")
+        if min(think_hz, chunk_hz) * stale_s <= 1:
+            raise ValueError(
+                f"stale_s {stale_s:g}: at {think_hz:g} thoughts and {chunk_hz:g} chunks a second all would be stale; give a longer "
+                "stale_s, or higher rates"
+            )
+        self.policy, self.observe, self.embodiment, self.stale_s = policy, observe, embodiment, stale_s
+        known = policy.embodiment(embodiment)
+        self.step_s, self.space = float(known.step_s), known.action_space
+        self.space.at_rest(np.zeros(self.space.action_dim))  # refused before anything moves
+        if self.space.displacements and not math.isclose(act_hz * self.step_s, 1, rel_tol=0.01):
+            log.warning(
+                "displacements of steps of %g s are sent every %g s, as they are: a robot that adds up what it gets moves %.2g times "
+                "as far as it should; give act_hz %g, or let it take them as velocities",
+                self.step_s, 1 / act_hz, act_hz * self.step_s, 1 / self.step_s,
+            )  # fmt: skip
         self.seed = seed
         self.clock: Clock = MonotonicClock() if clock is None else clock
         self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
         self._error: BaseException | None = None
         self._tokens: DatedTokens | None = None
         self._chunk: Chunk | None = None
@@ -239,28 +188,44 @@ class DualRateRunner:
         patience_s: float = 60.0,
     ) -> DualRateReport:
         """Calls `send(action [Da], time)` at act_hz, until `seconds` have passed since the first action, `steps` actions
-        are sent, or `stop` is called.
+        are sent, or `stop` is called. Where actions have displacements, one more without any comes last, whatever ended it but
+        `send` itself.
 
-        Raises what `observe` or the policy raised in a thread, here, with the other thread ended; what `send` raises;
-        and TimeoutError where there is no first chunk after `patience_s` seconds.
+        Raises what `observe` or the policy raised in a thread, here, with the other thread ended; what `send` raises; and
+        TimeoutError where there is no first chunk after `patience_s` seconds, or the newest one is stale. A thread that does
+        not end within `stale_s` is left behind; RuntimeError where one of the last run is still busy.
         """
+        if busy := [thread.name for thread in self._threads if thread.is_alive()]:
+            raise RuntimeError(f"{', '.join(busy)} of the last run did not end: its policy or camera hangs; start anew")
         self._stop.clear()
         self._error = self._tokens = self._chunk = None
         start = self.clock.now()
         beats = {name: Metronome(hz, start) for name, hz in self.wanted_hz.items()}
         took = {"think": Durations(), "chunk": Durations()}
-        threads = [
+        self._threads = [
             threading.Thread(target=self._loop, args=(work, beats[name], took[name]), name=f"giza-{name}", daemon=True)
             for name, work in (("think", self._encode), ("chunk", self._plan))
         ]
-        for thread in threads:
+        last: NDArray[np.float32] | None = None
+
+        def sending(action: NDArray[np.float32], now: float) -> None:
+            nonlocal last
+            rest, last = self.space.at_rest(action), None
+            send(action, now)
+            last = rest
+
+        for thread in self._threads:
             thread.start()
         try:
-            return self._stream(send, start, beats, took, seconds, steps, patience_s)
+            return self._stream(sending, start, beats, took, seconds, steps, patience_s)
         finally:
             self._stop.set()
-            for thread in threads:
-                thread.join()
+            if last is not None and self.space.displacements:
+                send(last, self.clock.now())
+            for thread in self._threads:
+                thread.join(self.stale_s)
+                if thread.is_alive():
+                    log.warning("%s does not end: its policy or camera hangs; it is left behind", thread.name)
 
     def _loop(self, work: Callable[[], bool], beats: Metronome, took: Durations) -> None:
         """A background thread: `work` at each beat, until the end or an error."""
@@ -300,6 +265,9 @@ class DualRateRunner:
         noise = None if self.seed is None else [NoiseKey(self.seed)]
         acted: Any = self.policy.act_on(dated.tokens, state, self.embodiment, noise=noise)
         actions = np.asarray(acted.cpu() if isinstance(acted, Tensor) else acted, np.float32)[0]
+        if not np.isfinite(actions).all():
+            raise ValueError("the policy gave actions that are not finite; none is sent to the robot")
+        actions = np.concatenate([actions, self.space.at_rest(actions[-1:])])
         self._chunk = Chunk(actions, taken, dated.observed_s, self.step_s)
         return True
 
@@ -334,6 +302,11 @@ class DualRateRunner:
             chunk, now = self._chunk, self.clock.now()
             if chunk is None or self._stop.is_set() or (seconds is not None and now >= first + seconds):
                 break
+            if now - chunk.seen_s > self.stale_s:
+                raise TimeoutError(
+                    f"the newest actions were made of what was seen {now - chunk.seen_s:.2f} s ago, the limit is {self.stale_s:g} s: "
+                    "the policy or a camera hangs, or is too slow; then give a longer stale_s"
+                )
             act.keep(now)
             feature_age.add(now - chunk.tokens_observed_s)
             action_age.add(now - chunk.observed_s)
