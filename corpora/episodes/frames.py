@@ -1,4 +1,4 @@
-"""Images of robot episodes, decoded once, aligned with the data's rows by time.
+"""Images of robot episodes, decoded once, each at its row.
 
 frames = open_episode_frames(episodes, 64)
 frames.images[episode.start]        # uint8 [V, 64, 64, 3], what the cameras saw at the episode's first row
@@ -6,12 +6,11 @@ frames.images[episode.start]        # uint8 [V, 64, 64, 3], what the cameras saw
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -21,6 +20,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from corpora.episodes.episode import Episodes
+from corpora.episodes.pairing import pair
 from corpora.store.files import available_cores, stamp_of
 from corpora.store.frames import FrameFault, FrameTable, Progress, make_frame_table
 from corpora.video.decode import DecodingReport, decoded_frames
@@ -39,6 +39,7 @@ class _Task:
     """Rows to be filled from one stretch of one file."""
 
     path: Path
+    facts: VideoFacts
     view: int
     rows: NDArray[np.int64]
     """[K], rows of the table."""
@@ -51,9 +52,10 @@ def open_episode_frames(
 ) -> FrameTable:
     """Images [R, V, size, size, 3] of all rows and cameras of `episodes`, from the cache or decoded now.
 
-    A row has the frame nearest in presentation time, at most one interval (of rows or frames, the longer) away. Rows
-    without one are not valid, and named in the table's `faults`; a video that does not decode stops nothing. Raises
-    ValueError as `make_frame_table`.
+    Row i has frame i where its episode has as many of both, else the frame nearest in presentation time, at most one
+    interval (of rows or frames, the longer) away. Rows without one are not valid; these, and episodes whose rows and frames
+    disagree, are named in the table's `faults`; a video that does not decode stops nothing. Raises ValueError as
+    `make_frame_table`.
     """
 
     def fill(images: NDArray[np.uint8], valid: NDArray[np.bool_]) -> list[FrameFault]:
@@ -61,7 +63,7 @@ def open_episode_frames(
 
     return make_frame_table(
         fill,
-        identity=("episodes", episodes.fingerprint, "stretch"),
+        identity=("episodes", episodes.fingerprint, "stretch", "row i is frame i"),
         rows=len(episodes.t_s),
         size=size,
         cameras=episodes.cameras,
@@ -88,29 +90,34 @@ class VideoReader:
         valid: NDArray[np.bool_],
         progress: Progress | None,
     ) -> list[FrameFault]:
-        tasks = _tasks(episodes)
         cv2.setNumThreads(1)  # each thread has a video of its own
-        total, done = sum(len(task.rows) for task in tasks), 0
-        errors: dict[tuple[Path, int], str] = {}
         with ThreadPoolExecutor(available_cores()) as pool:
-            running = {pool.submit(_run, task, images, valid, episodes.fps): task for task in tasks}
+            paths = sorted({span.path for episode in episodes.episodes for span in episode.videos.values()})
+            plan = _plan(episodes, dict(zip(paths, pool.map(_probe, paths), strict=True)))
+            total, done = sum(len(task.rows) for task in plan.tasks), 0
+            running = {pool.submit(_run, task, images, valid, episodes.fps): task for task in plan.tasks}
             try:
                 for future in as_completed(running):
                     task = running.pop(future)
                     error = future.result()
                     if error:
-                        errors.setdefault((task.path, task.view), error)
+                        plan.errors.setdefault((task.path, task.view), error)
                     done += len(task.rows)
                     if progress is not None:
                         progress(done, total)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        return _faults(episodes, valid, errors)
+        return _faults(episodes, valid, plan)
 
 
 def nearest_frames(
-    path: Path, wanted_s: NDArray[np.float64], size: int, interval_s: float, report: DecodingReport
+    path: Path,
+    facts: VideoFacts,
+    wanted_s: NDArray[np.float64],
+    size: int,
+    interval_s: float,
+    report: DecodingReport,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
     """Yields (indices into `wanted_s`, image uint8 [size, size, 3]): for each time (ascending, seconds on the player's
     clock) the nearest frame, of two equally near the later one; nothing where it is further away than one interval of rows
@@ -119,7 +126,6 @@ def nearest_frames(
     One pass from the keyframe before the first time; only frames that are wanted are converted. Raises Unusable where
     the file cannot be read.
     """
-    facts = _probe(path, stamp_of(path))
     reach_s = max(interval_s, facts.interval_s) + 1e-3
     start_s, end_s = max(0.0, float(wanted_s[0]) - reach_s), float(wanted_s[-1]) + reach_s
     convert = Converter(facts.showing)
@@ -143,37 +149,66 @@ def nearest_frames(
     yield from take(len(wanted_s))
 
 
-def _tasks(episodes: Episodes) -> list[_Task]:
+@dataclass
+class _Plan:
+    """What is to be decoded, and what is wrong already."""
+
+    tasks: list[_Task] = field(default_factory=list)
+    errors: dict[tuple[Path, int], str] = field(default_factory=dict)
+    """(file, view) -> why some of its rows have no image."""
+    notes: dict[tuple[int, int], str] = field(default_factory=dict)
+    """(episode, view) -> how far its rows and frames disagree."""
+
+
+def _probe(path: Path) -> VideoFacts | str:
+    """What it holds, or why it cannot be read."""
+    try:
+        return probe(path)
+    except Unusable as error:
+        return f"{error.reason}: {error.detail}"
+
+
+def _plan(episodes: Episodes, known: Mapping[Path, VideoFacts | str]) -> _Plan:
     """Rows sorted by file and time in it, in runs of moderate length."""
+    plan = _Plan()
     by_file: dict[tuple[Path, int], list[tuple[NDArray[np.int64], NDArray[np.float64]]]] = defaultdict(list)
     for episode in episodes.episodes:
-        rows = np.arange(episode.start, episode.stop)
         for view, camera in enumerate(episodes.cameras):
             span = episode.videos[camera]
-            wanted = span.from_s + episode.t_s
-            if span.to_s is not None:  # the next episode's first frame is never this one's last
-                last = np.minimum(wanted, span.to_s - 0.6 / episodes.fps)
-                wanted = np.where(wanted < span.to_s + 1 / episodes.fps, last, np.inf)
-            by_file[span.path, view].append((rows, wanted))
-    tasks = []
+            facts = known[span.path]
+            if isinstance(facts, str):
+                plan.errors[span.path, view] = facts
+                continue
+            paired = pair(facts, (span.from_s, span.to_s), episode.t_s, episodes.fps)
+            if paired is None:
+                continue
+            if paired.note:
+                plan.notes[episode.index, view] = paired.note
+            # Another episode's frame is never this one's.
+            first_s, last_s = facts.times[paired.shown][[0, -1]]
+            wanted = np.clip(paired.row_s, first_s, last_s)
+            near = np.abs(wanted - paired.row_s) <= max(facts.interval_s, 1 / episodes.fps) + 1e-3
+            by_file[span.path, view].append((np.arange(episode.start, episode.stop)[near], wanted[near]))
     for (path, view), parts in by_file.items():
+        facts = known[path]
+        assert isinstance(facts, VideoFacts)
         rows = np.concatenate([part[0] for part in parts])
         wanted = np.concatenate([part[1] for part in parts])
-        order = np.argsort(wanted, kind="stable")[: int(np.isfinite(wanted).sum())]
+        order = np.argsort(wanted, kind="stable")
         rows, wanted = rows[order], wanted[order]
         cuts = np.flatnonzero(np.diff(wanted) > _TASK_HOLE_S) + 1
         for run_rows, run_wanted in zip(np.split(rows, cuts), np.split(wanted, cuts), strict=True):
             for at in range(0, len(run_rows), _TASK_ROWS):
                 cut = slice(at, at + _TASK_ROWS)
-                tasks.append(_Task(path, view, run_rows[cut], run_wanted[cut]))
-    return tasks
+                plan.tasks.append(_Task(path, facts, view, run_rows[cut], run_wanted[cut]))
+    return plan
 
 
 def _run(task: _Task, images: NDArray[np.uint8], valid: NDArray[np.bool_], fps: float) -> str:
     """Fills the rows of a task; what went wrong, or an empty string."""
     report = DecodingReport()
     try:
-        for found, image in nearest_frames(task.path, task.wanted_s, images.shape[2], 1 / fps, report):
+        for found, image in nearest_frames(task.path, task.facts, task.wanted_s, images.shape[2], 1 / fps, report):
             rows = task.rows[found]
             images[rows, task.view] = image
             valid[rows, task.view] = True
@@ -184,21 +219,17 @@ def _run(task: _Task, images: NDArray[np.uint8], valid: NDArray[np.bool_], fps: 
     return f"decode_error: {report.first_error}" if report.first_error else ""
 
 
-def _faults(episodes: Episodes, valid: NDArray[np.bool_], errors: dict[tuple[Path, int], str]) -> list[FrameFault]:
-    """One for each episode and camera with rows that lack an image."""
+def _faults(episodes: Episodes, valid: NDArray[np.bool_], plan: _Plan) -> list[FrameFault]:
+    """One for each episode and camera with rows that lack an image, or with rows and frames that disagree."""
     faults = []
     for episode in episodes.episodes:
         for view, camera in enumerate(episodes.cameras):
             lacking = int((~valid[episode.start : episode.stop, view]).sum())
+            note = plan.notes.get((episode.index, view), "")
             if lacking:
-                reason = errors.get(
-                    (episode.videos[camera].path, view), "truncated: the video shows nothing at these times"
-                )
+                absent = f"truncated: {note or 'the video shows nothing at these times'}"
+                reason = plan.errors.get((episode.videos[camera].path, view), absent)
                 faults.append(FrameFault(episode.group, camera, reason, lacking))
+            elif note:
+                faults.append(FrameFault(episode.group, camera, note, 0))
     return faults
-
-
-@functools.lru_cache(maxsize=64)
-def _probe(path: Path, stamp: tuple[int, int]) -> VideoFacts:
-    """Remembered, because the episodes of a dataset share files."""
-    return probe(path)

@@ -27,7 +27,8 @@ class EpisodeRows:
     """N rows, in order."""
 
     t_s: NDArray[np.float64]
-    """[N], strictly ascending, from the first row: clocks begin anywhere, and some recorders stamp a row after its step."""
+    """[N], strictly ascending, from the first row: clocks begin anywhere, and some recorders stamp a row after its step. Where
+    number and clock agree that rows were cut off before it, from where those began."""
     columns: Mapping[str, NDArray[np.float32]]
     """[N, D] each; NaN where a row holds nothing."""
     lost: Mapping[str, str]
@@ -50,8 +51,8 @@ def rows_of(table: pa.Table, columns: Iterable[str], fps: float) -> EpisodeRows:
         raise ValueError("no row of this episode")
     if CLOCK not in table.column_names:
         raise ValueError(f"no column '{CLOCK}'")
-    times = _scalar(table, CLOCK)
-    order = _order(table, times)
+    times, numbers = _scalar(table, CLOCK), _numbers(table)
+    order = np.argsort(times if numbers is None else numbers, kind="stable")
     times = times[order]
     if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
         raise ValueError("times that are not finite and ascending")
@@ -65,7 +66,9 @@ def rows_of(table: pa.Table, columns: Iterable[str], fps: float) -> EpisodeRows:
             found[name] = column_array(table.column(name), np.float32)[order]
         except (ValueError, pa.ArrowException) as error:
             lost[name] = str(error)
-    return EpisodeRows(times - times[0], found, lost)
+    first = 0.0 if numbers is None else float(numbers.min())
+    cut = first > 0 and abs(times[0] * fps - first) < 0.5
+    return EpisodeRows(times if cut else times - times[0], found, lost)
 
 
 def _scalar(table: pa.Table, column: str) -> NDArray[np.float64]:
@@ -73,13 +76,15 @@ def _scalar(table: pa.Table, column: str) -> NDArray[np.float64]:
     return np.asarray(column_array(table.column(column), np.float64)[:, 0])
 
 
-def _order(table: pa.Table, times: NDArray[np.float64]) -> NDArray[np.int64]:
-    """By the rows' numbers where they have them, else by time."""
-    if NUMBER in table.column_names:
+def _numbers(table: pa.Table) -> NDArray[np.float64] | None:
+    """[N], of the rows in their episode; None where not each has one of its own."""
+    if NUMBER not in table.column_names:
+        return None
+    try:
         numbers = _scalar(table, NUMBER)
-        if np.isfinite(numbers).all() and len(np.unique(numbers)) == len(numbers):
-            return np.argsort(numbers)
-    return np.argsort(times, kind="stable")
+    except ValueError:
+        return None
+    return numbers if np.isfinite(numbers).all() and len(np.unique(numbers)) == len(numbers) else None
 
 
 def _check_unit(times: NDArray[np.float64], fps: float) -> None:

@@ -17,11 +17,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from corpora.clips.manifest import ClipRow
 from corpora.episodes.truth import cut_truth, truth_digest
+from corpora.ingestion.known import Known, known_of
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.staged import TEMPORARY, StagedWriter, fault_row, short_digest
 from corpora.ingestion.windows import Window, cut_windows
@@ -113,14 +113,15 @@ def _stage(
         content_hash = _content_hash(str(path), stamp_of(path), heartbeat)
         facts = probe(path)
         heartbeat()
-        note = unsuited(facts, settings.decoder, source.start_s, source.end_s)
+        known = known_of(source, facts)
+        note = unsuited(facts, settings.decoder, known.source.start_s, known.source.end_s)
         if not note:
             try:
-                return list(_rows(source, settings, writer, heartbeat, path, facts, report, content_hash, "decord", ""))
+                return list(_rows(known, settings, writer, heartbeat, path, facts, report, content_hash, "decord", ""))
             except Disagreement as difference:
                 note = difference.note
                 writer.start_again()
-        return list(_rows(source, settings, writer, heartbeat, path, facts, report, content_hash, "pyav", note))
+        return list(_rows(known, settings, writer, heartbeat, path, facts, report, content_hash, "pyav", note))
 
 
 @functools.lru_cache(maxsize=4)
@@ -140,7 +141,7 @@ def _hash(path: Path, heartbeat: Heartbeat) -> str:
 
 
 def _rows(
-    source: Source,
+    known: Known,
     settings: IngestSettings,
     writer: StagedWriter,
     heartbeat: Heartbeat,
@@ -152,6 +153,7 @@ def _rows(
     note: str,
 ) -> Iterator[ClipRow]:
     """Yields each row after it was added to the writer."""
+    source = known.source
     available = min(source.end_s, facts.duration_s) - source.start_s
     width, height = facts.shown_size
     common = dataclasses.replace(
@@ -173,13 +175,10 @@ def _rows(
     if available <= 0:
         raise Unusable("no_frames", f"starts at {source.start_s:g} s, the video is {facts.duration_s:g} s long")
 
-    truth, without = _truth(source)
     last_s = offset
     used = 0
     for window in _windows(source, settings, path, facts, report, heartbeat, decoder):
-        row, members, extra = _finish(window, source, settings, common, truth, report)
-        if without:
-            row = dataclasses.replace(row, detail="; ".join(part for part in (row.detail, without) if part))
+        row, members, extra = _finish(window, known, settings, common, report)
         writer.add(row, members, extra)
         yield row
         used += 1
@@ -194,18 +193,10 @@ def _rows(
         row = _named(common, source, last_s, promised, "truncated", report.first_error)
         writer.add(row)
         yield row
-
-
-def _truth(source: Source) -> tuple[dict[str, NDArray[Any]] | None, str]:
-    """(ground truth, or None; why there is none, or not all). The video is of use without it."""
-    if source.truth is None:
-        return None, ""
-    try:
-        rows = source.truth.read()
-    except (ValueError, OSError, pa.ArrowException) as error:
-        return None, f"no ground truth: {describe(error).removeprefix('ValueError: ')}"
-    lost = [f"no ground truth of '{name}': {reason}" for name, reason in rows.lost.items()]
-    return {"t_s": rows.t_s, **rows.columns}, "; ".join(lost)
+    for left in known.left_out:
+        row = _named(common, source, left.start_s, left.end_s, "of_no_row", left.detail)
+        writer.add(row)
+        yield row
 
 
 def _windows(
@@ -255,10 +246,9 @@ def _named(common: ClipRow, source: Source, start_s: float, end_s: float, reason
 
 def _finish(
     window: Window,
-    source: Source,
+    known: Known,
     settings: IngestSettings,
     common: ClipRow,
-    truth: dict[str, NDArray[Any]] | None,
     report: DecodingReport,
 ) -> tuple[ClipRow, dict[str, bytes], dict[str, Any]]:
     """The row of a window and, where it is fit, what is stored of it."""
@@ -268,15 +258,20 @@ def _finish(
         reason, detail = "too_short", f"{length:.3f} s < {settings.min_clip_s:g} s"
     elif len(window.frames) < MIN_FRAMES:
         reason, detail = "too_short", f"{len(window.frames)} frames in {length:.3f} s"
+    notes = [detail]
     if report.lost:
-        damage = f"{report.lost} frames lost so far: {report.first_error}"
-        detail = f"{detail}; {damage}" if detail else damage
+        notes.append(f"{report.lost} frames lost so far: {report.first_error}")
+    notes.append(known.note)
+    truth = {} if known.truth is None else cut_truth(known.truth, window.start_s, window.end_s)
+    if known.truth is not None and not len(truth["t_s"]):
+        notes.append(f"no ground truth: no row between {window.start_s:.2f} and {window.end_s:.2f} s")
+    detail = "; ".join(filter(None, notes))
     inliers = window.camera["inlier_ratio"]
     dx, dy, rotation, scale = median_motion(list(window.camera["h"][inliers > 0]), common.width / common.height)
     steps = len(window.t_s) - 1
     span = float(window.t_s[-1] - window.t_s[0])
     row = dataclasses.replace(
-        _named(common, source, window.start_s, window.end_s, reason, detail),
+        _named(common, known.source, window.start_s, window.end_s, reason, detail),
         fps=steps / span if span > 0 else 0.0,
         frames=len(window.frames),
         shot=window.shot,
@@ -301,12 +296,8 @@ def _finish(
         "t_s": [float(t) for t in window.t_s],
         "codec facts": codec_facts(settings.size, settings.crf, settings.gop),
     }
-    known = {} if truth is None else cut_truth(truth, window.start_s, window.end_s)
-    if truth is not None and not len(known["t_s"]):
-        missing = f"no ground truth: no row between {window.start_s:.2f} and {window.end_s:.2f} s"
-        row = dataclasses.replace(row, detail="; ".join(part for part in (row.detail, missing) if part))
-    elif truth is not None:
-        members["truth.npz"] = pack_arrays(known)
-        extra["truth_digest"] = truth_digest(known)
-        extra["truth_features"] = {name: values.shape[1] for name, values in known.items() if name != "t_s"}
+    if known.truth is not None and len(truth["t_s"]):
+        members["truth.npz"] = pack_arrays(truth)
+        extra["truth_digest"] = truth_digest(truth)
+        extra["truth_features"] = {name: values.shape[1] for name, values in truth.items() if name != "t_s"}
     return row, members, extra

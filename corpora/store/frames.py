@@ -38,14 +38,14 @@ _FORMAT = 2
 
 @dataclass(frozen=True)
 class FrameFault:
-    """Rows that have no image, and why."""
+    """What is wrong with the images of a source, and how many of its rows have none for it."""
 
     source: str
     """Episode or clip."""
     camera: str
     reason: str
     rows: int
-    """How many."""
+    """Rows without an image; 0 where they all have one, of which the reason says more."""
 
 
 class FrameTable:

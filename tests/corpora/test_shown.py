@@ -40,7 +40,7 @@ def test_mirrored_display_matrices_are_applied_on_every_path(tmp_path, matrix):
     np.testing.assert_array_equal(frames, expected)
     assert facts.shown_size == expected[0].shape[1::-1]
     np.testing.assert_array_equal(read(path, start_s=1.0)[1], expected[15:])
-    ((_, image),) = nearest_frames(path, np.array([1.0]), 64, 1 / 15, DecodingReport())
+    ((_, image),) = nearest_frames(path, probe(path), np.array([1.0]), 64, 1 / 15, DecodingReport())
     assert cv2.absdiff(image, fit_square(np.ascontiguousarray(expected[15]), 64, "stretch")).mean() < 1.0
     assert unsuited(facts, "pyav", 0.0, np.inf) == "decord is not used for video that is mirrored"
 
