@@ -17,7 +17,7 @@ from tyro.conf import OmitArgPrefixes
 
 from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection
 from corpora.episodes.modality import read_modality
-from corpora.held_out import HELD_OUT, hold_out
+from corpora.held_out import HELD_OUT, hold_out_episodes
 from corpora.simulation.episode import EXPERT_ACTION
 from corpora.store.files import read_json, write_json
 from jobs.budget import check_budget, with_budget
@@ -154,7 +154,9 @@ def _split(config: LabelConfig, quiet: bool) -> tuple[EpisodeSamples, NDArray[np
         samples = _robot(config, tell)
     usable = np.flatnonzero(samples.has_future)
     groups = [samples.groups[index] for index in usable.tolist()]
-    held = np.isin(groups, sorted(hold_out(groups, config.held_share, config.seed)))
+    seen = [episode for episode in samples.episodes.episodes if episode.group in set(groups)]
+    out = hold_out_episodes(seen, config.held_share, config.seed, title=f"robot '{config.robot}'")
+    held = np.isin(groups, sorted(out))
     if held.all():
         raise ValueError(
             f"robot '{config.robot}': no moment of its episodes has an image {config.horizon} steps later; give a "

@@ -21,6 +21,8 @@ FPS = 15
 CAMERAS = ("observation.images.head", "observation.images.side")
 LENGTHS = (30, 45)
 TASKS = ("pick the cup", "place the cup")
+ONE_TASK = ("pick the cup",) * 2
+"""One of its episodes can be held out."""
 
 
 def without_states(root: Path) -> Path:
@@ -108,7 +110,7 @@ def lerobot_v2(
     return root
 
 
-def lerobot_v3(root: Path) -> Path:
+def lerobot_v3(root: Path, *, tasks: Sequence[str] = TASKS) -> Path:
     """Both episodes in one Parquet file and, for each camera, one mp4."""
     (root / "meta" / "episodes" / "chunk-000").mkdir(parents=True)
     info = _info("v3.0", True)
@@ -120,7 +122,7 @@ def lerobot_v3(root: Path) -> Path:
     pq.write_table(_table([0, 1]), data)
     rows = []
     for episode, length in enumerate(LENGTHS):
-        row = {"episode_index": episode, "tasks": [TASKS[episode]], "length": length}
+        row = {"episode_index": episode, "tasks": [tasks[episode]], "length": length}
         row |= {"data/chunk_index": 0, "data/file_index": 0}
         for camera in CAMERAS:
             start = sum(LENGTHS[:episode]) / FPS

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from corpora.held_out import hold_out
+from corpora.episodes.episode import Episode
+from corpora.held_out import hold_out, hold_out_episodes
 
 VIDEOS = [f"kitchen/video_{number:04d}" for number in range(100)]
 
@@ -64,3 +67,44 @@ def test_of_chosen_episodes_others_are_held_out() -> None:
     all_of_them = hold_out(VIDEOS, 0.1, 3)
     chosen = [name for name in VIDEOS[:30] if name not in all_of_them]
     assert hold_out(VIDEOS, 0.1, 3, trained=chosen) == all_of_them
+
+
+def episodes_of(*tasks: str) -> list[Episode]:
+    return [
+        Episode(number, f"pick/episode_{number:06d}", [task] * 3, np.arange(3) / 10, None, None)
+        for number, task in enumerate(tasks)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_at_least_one_episode_of_every_instruction_is_trained_on(seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    """M7: 9, 9 and 1 episodes: the one was held out, and its task never learned."""
+    episodes = episodes_of(*["open"] * 9, *["close"] * 9, "turn")
+    held = hold_out_episodes(episodes, 0.3, seed, title="dataset 'pick'")
+    assert 3 <= len(held) <= 8 and "pick/episode_000018" not in held
+    assert [record.getMessage() for record in caplog.records] == [
+        "dataset 'pick': 1 of 3 instructions (such as 'turn') have one episode each, which is trained on; no held-out loss is "
+        "of these tasks"
+    ]
+
+
+def test_of_ten_tasks_of_one_demonstration_each_all_are_trained_on(caplog: pytest.LogCaptureFixture) -> None:
+    episodes = episodes_of(*[f"task {number}" for number in range(10)])
+    assert hold_out_episodes(episodes, 0.1, 0, title="robot 'pick'") == set()
+    assert "10 of 10 instructions" in caplog.text and "nothing is held out, unless" in caplog.text
+
+
+def test_instructions_that_change_within_an_episode_all_keep_another(caplog: pytest.LogCaptureFixture) -> None:
+    episodes = [
+        replace(one, instructions=["reach", one.instruction, "rest"]) for one in episodes_of("a", "a", "b", "b")
+    ]
+    for seed in range(20):
+        held = hold_out_episodes(episodes, 0.5, seed, title="")
+        assert len(held) in (1, 2) and len({name[-1] in "01" for name in held}) == len(held)
+    assert not caplog.records
+
+
+def test_of_chosen_episodes_the_others_are_free_to_be_held_out(caplog: pytest.LogCaptureFixture) -> None:
+    episodes = episodes_of("a", "b", "c")
+    assert len(hold_out_episodes(episodes, 0.5, 0, trained=[episodes[0].group], title="")) == 1
+    assert not caplog.records

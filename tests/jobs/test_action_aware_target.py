@@ -11,7 +11,7 @@ import torch
 
 from flare.config import ActionAwareConfig, FlareConfig
 from jobs.commands import pretrain
-from tests.builders.datasets import CAMERAS, lerobot_v3
+from tests.builders.datasets import CAMERAS, ONE_TASK, lerobot_v3
 from tests.jobs.test_policy_training import logged
 from vla.policy import Policy
 from vla.recipes import recipe_named
@@ -26,7 +26,7 @@ STEPS = 120
 def settings(tmp_path_factory: pytest.TempPathFactory) -> pretrain.PretrainConfig:
     """A mixture of one robot's episodes."""
     folder = tmp_path_factory.mktemp("action_aware")
-    data = lerobot_v3(folder / "pick")
+    data = lerobot_v3(folder / "pick", tasks=ONE_TASK)
     (folder / "pyramid.toml").write_text(
         f'[[member]]\nname = "pick"\ntier = "robot"\nlabel = "action"\ndataset = "{data}"\nembodiment = "two_link"\n'
         f'cameras = ["{CAMERAS[0]}"]\n'

@@ -17,7 +17,7 @@ from jobs.functions import configured, folder_of
 from jobs.results import Result
 from lapa.recipes import RECIPES
 from tests.builders.corpora import write_corpus
-from tests.builders.datasets import CAMERAS, lerobot_v3
+from tests.builders.datasets import CAMERAS, ONE_TASK, lerobot_v3
 from vla.recipes import FIELDS
 
 MODELS = {name: vars(recipe) for name, recipe in RECIPES.items()}
@@ -75,7 +75,7 @@ def test_a_notebook_trains_fine_tunes_and_evaluates(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("GIZA_CACHE", str(tmp_path / "cache"))
     from corpora.mixture.mixture import read_mixture
 
-    data = lerobot_v3(tmp_path / "pick")
+    data = lerobot_v3(tmp_path / "pick", tasks=ONE_TASK)
     (tmp_path / "pyramid.toml").write_text(
         f'[[member]]\nname = "pick"\ntier = "robot"\nlabel = "action"\ndataset = "{data}"\nembodiment = "two_link"\n'
         f'cameras = ["{CAMERAS[0]}"]\n'

@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from corpora.episodes.episode import EpisodeSelection
 from jobs.commands import ground
 from jobs.trainer import CHECKPOINT
-from tests.builders.datasets import CAMERAS, FPS, lerobot_v2, lerobot_v3, opened
+from tests.builders.datasets import CAMERAS, FPS, ONE_TASK, lerobot_v2, lerobot_v3, opened
 from vla.checkpoint import record_measured
 from vla.policy import Policy
 from vla.recipes import recipe_named
@@ -32,7 +32,7 @@ DEBUG = recipe_named("debug")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return lerobot_v3(tmp_path_factory.mktemp("data") / "pick")
+    return lerobot_v3(tmp_path_factory.mktemp("data") / "pick", tasks=ONE_TASK)
 
 
 @pytest.fixture(scope="module")

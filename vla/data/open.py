@@ -13,7 +13,7 @@ from corpora.clips.frames import ClipFrames, open_clip_frames
 from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.frames import open_episode_frames
 from corpora.episodes.opening import open_episodes
-from corpora.held_out import hold_out
+from corpora.held_out import hold_out, hold_out_episodes
 from corpora.mixture.datasets import ClipSamples, EpisodeSamples, SampleDataset
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
@@ -114,8 +114,18 @@ def _episodes(
         chosen = [index for index in chosen if index not in set(out)]
     else:
         in_any_case = [group[index] for index in chosen] if len(chosen) < len(indices) else []
-        names = hold_out([group[index] for index in indices], held_out, seed, trained=in_any_case)
+        title = f"dataset '{spec.name}'"
+        names = hold_out_episodes(usable, held_out, seed, trained=in_any_case, title=title)
         out = [index for index in indices if group[index] in names]
+    tasks = [{episode.instruction for episode in usable if episode.index in set(some)} for some in (chosen, out)]
+    if unlearned := sorted(tasks[1] - tasks[0]):
+        log.warning(
+            "dataset '%s': %d of the %d held-out instructions (such as '%s') have no episode that is trained on",
+            spec.name,
+            len(unlearned),
+            len(tasks[1]),
+            unlearned[0],
+        )
     frames = open_episode_frames(episodes, policy.config.image_size, cache=cache, progress=bar)
     for fault in frames.faults[:5]:
         log.warning("dataset '%s': %s", spec.name, fault)
