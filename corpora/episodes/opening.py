@@ -38,7 +38,7 @@ class EpisodeFormat:
 
 
 FORMATS = [
-    EpisodeFormat("LeRobot", ("meta/info.json",), "corpora.episodes.lerobot:read_lerobot", "meta", "**/*"),
+    EpisodeFormat("LeRobot", ("meta/info.json",), "corpora.episodes.lerobot_reader:read_lerobot", "meta", "**/*"),
     EpisodeFormat("RLDS", ("features.json", "dataset_info.json"), "corpora.episodes.rlds:read_rlds", ".", "*.json"),
 ]
 """In the order in which they are looked for."""

@@ -67,7 +67,10 @@ def _read(truth: TruthRef) -> tuple[EpisodeRows | None, list[str]]:
         rows = truth.read()
     except (ValueError, OSError, pa.ArrowException) as error:
         return None, [f"no ground truth: {describe(error).removeprefix('ValueError: ')}"]
-    return rows, [f"no ground truth of '{name}': {reason}" for name, reason in rows.lost.items()]
+    notes = [f"no ground truth of '{name}': {reason}" for name, reason in rows.lost.items()]
+    if truth.length and len(rows) != truth.length:
+        notes.append(f"{len(rows)} of {truth.length} rows")
+    return rows, notes
 
 
 def _row_times(truth: TruthRef, rows: EpisodeRows | None) -> NDArray[np.float64] | None:

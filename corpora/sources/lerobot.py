@@ -51,8 +51,17 @@ class LeRobot(SourceKind):
                     present.append(camera)
                 else:
                     yield fault(camera, "missing_file", f"the dataset names this camera: {dataset.lacks(camera)}")
+            listed = 0
             for place in dataset.episodes(present):
-                yield from _sources(dataset, place, tier, embodiment, fps)
+                listed += 1
+                for camera, why in place.lost.items():
+                    yield fault(f"episode_{place.index:06d}/{camera}", "unreadable", why)
+                if place.data is not None:
+                    yield from _sources(
+                        dataset, place, TruthRef(str(place.data), place.index, fps, place.length), tier, embodiment
+                    )
+            if dataset.unlisted(listed):
+                yield fault("", "missing_file", dataset.unlisted(listed))
         except DAMAGE as error:
             yield fault("", "unreadable", f"meta: {type(error).__name__}: {error}")
 
@@ -76,7 +85,9 @@ def _fps(dataset: LeRobotDataset) -> float:
         return 0.0
 
 
-def _sources(dataset: LeRobotDataset, place: EpisodePlace, tier: str, embodiment: str, fps: float) -> Iterator[Source]:
+def _sources(
+    dataset: LeRobotDataset, place: EpisodePlace, truth: TruthRef, tier: str, embodiment: str
+) -> Iterator[Source]:
     group = dataset.group(place.index)
     for camera, span in place.videos.items():
         missing = not span.path.exists()
@@ -90,7 +101,7 @@ def _sources(dataset: LeRobotDataset, place: EpisodePlace, tier: str, embodiment
             text=place.text,
             tier=tier,
             embodiment=embodiment,
-            truth=TruthRef(str(place.data), place.index, fps, place.length),
+            truth=truth,
             fault="missing_file" if missing else "",
             fault_detail=why_missing(dataset.root, span.path) if missing else "",
         )

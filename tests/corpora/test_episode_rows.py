@@ -3,6 +3,7 @@ times and numbers, and lose no more than what is damaged."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from corpora.ingestion.pipeline import IngestRun, make_corpus
 from corpora.ingestion.settings import IngestSettings
 from corpora.sources.lerobot import LeRobot
 from corpora.sources.source import SourceDefaults
-from tests.builders.datasets import FPS, LENGTHS, change_column, lerobot_v2, lerobot_v3, opened, truth_of
+from tests.builders.datasets import CAMERAS, FPS, LENGTHS, change_column, lerobot_v2, lerobot_v3, opened, truth_of
 
 DATA = "data/chunk-000/episode_{:06d}.parquet"
 STATE = "observation.state"
@@ -160,13 +161,46 @@ def test_a_data_file_that_is_missing_is_said(tmp_path: Path) -> None:
     assert second.truth is not None and second.row.detail == ""
 
 
+@pytest.mark.parametrize("lost", ["from_timestamp", "chunk_index"])
+def test_a_place_that_the_metadata_does_not_tell_costs_its_camera_alone(tmp_path: Path, lost: str) -> None:
+    root = lerobot_v3(tmp_path / "d")
+    (path,) = (root / "meta/episodes").rglob("*.parquet")
+    column = f"videos/{CAMERAS[1]}/{lost}"
+    change_column(path, column, [None, pq.read_table(path)[column].to_pylist()[1]])
+    told = f"meta/episodes does not tell its {column}"
+    sources = list(LeRobot().sources(root, "d", SourceDefaults()))
+    assert [(source.name, source.fault, source.fault_detail) for source in sources] == [
+        (f"d/episode_000000/{CAMERAS[1]}", "unreadable", told),
+        (f"d/episode_000000/{CAMERAS[0]}", "", ""),
+        *((f"d/episode_000001/{camera}", "", "") for camera in CAMERAS),
+    ]
+    assert opened(root).faults == [(0, told)]
+    assert opened(root, cameras=["head"]).faults == []
+
+
+def test_episodes_that_the_metadata_does_not_list_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = lerobot_v3(tmp_path / "d")
+    info = json.loads((root / "meta/info.json").read_text())
+    (root / "meta/info.json").write_text(json.dumps({**info, "total_episodes": 12}))
+    told = "meta/ lists 2 of the 12 episodes that meta/info.json tells of; the others are not read"
+    *others, last = LeRobot().sources(root, "d", HEAD)
+    assert [source.fault for source in others] == ["", ""]
+    assert (last.name, last.fault, last.fault_detail) == ("d", "missing_file", told)
+    assert len(opened(root)) == 2
+    assert told in caplog.text
+
+
 def test_a_clip_without_a_row_says_so(tmp_path: Path) -> None:
     root = lerobot_v2(tmp_path / "d")
     path = root / DATA.format(1)
     pq.write_table(pq.read_table(path).take(pa.array([*range(15), *range(32, 45)])), path)
     clips = {clip.row.start_s: clip for clip in ingested(root, tmp_path / "c", 1.0).read() if "1/" in clip.row.source}
     assert [len(clip.truth["t_s"]) if clip.truth else 0 for clip in clips.values()] == [15, 0, 13]
-    assert [clip.row.detail for clip in clips.values()] == ["", "no ground truth: no row between 1.00 and 2.00 s", ""]
+    assert [clip.row.detail for clip in clips.values()] == [
+        "28 of 45 rows",
+        "28 of 45 rows; no ground truth: no row between 1.00 and 2.00 s",
+        "28 of 45 rows",
+    ]
 
 
 def test_a_success_that_is_null_is_none(tmp_path: Path) -> None:

@@ -1,0 +1,215 @@
+"""Episodes of LeRobot datasets as a policy learns from them: every version alike, damage left out with its reason.
+
+episodes = read_lerobot(Path("recordings/pick"), EpisodeSelection(cameras=("head",)))
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from corpora.episodes.columns import column_array
+from corpora.episodes.episode import Episode, Episodes, EpisodeSelection
+from corpora.episodes.frames import VideoReader
+from corpora.episodes.lerobot import DAMAGE, IS_DEPTH, EpisodePlace, LeRobotDataset
+from corpora.episodes.lerobot_layout import why_missing
+from corpora.episodes.modality import Modality, ModalityPart, choose_parts, names_of, read_modality
+from corpora.episodes.rows import CLOCK, NUMBER, EpisodeRows, rows_of
+from corpora.store.files import stamp_of
+from corpora.video.probe import describe
+
+log = logging.getLogger(__name__)
+
+SUCCESS = "next.success"
+
+
+def read_lerobot(root: Path, selection: EpisodeSelection) -> Episodes:
+    """All episodes of the dataset at `root`, with the cameras and columns of `selection`.
+
+    Cameras: features or their last parts ("head"), or modality.json's names; empty: those of modality.json, else all
+    that have videos and are no depth maps. State, action: parts of modality.json, columns, or dimensions ("7:14"); empty:
+    all parts, else the whole feature. Raises ValueError as `open_episodes`.
+    """
+    dataset = LeRobotDataset.open(root)
+    modality = read_modality(root, dataset.features)
+    cameras = _choose_cameras(dataset, modality.cameras, selection.cameras)
+    state = choose_parts(modality.state, selection.state, "state", dataset.features)
+    action = choose_parts(modality.action, selection.action, "action", dataset.features)
+    reader = _Reader(dataset, modality, state, action)
+    whole = reader.read(cameras)
+    return Episodes(
+        root=root,
+        name=dataset.name,
+        fps=dataset.fps,
+        robot_type=dataset.robot_type,
+        cameras=cameras,
+        modality=modality,
+        state_parts=state,
+        action_parts=action,
+        episodes=whole,
+        faults=sorted(reader.faults),
+        reader=VideoReader(),
+        state_names=names_of(state),
+        action_names=names_of(action),
+    )
+
+
+class _Reader:
+    """Rows of episodes; what is damaged goes to `faults`."""
+
+    def __init__(
+        self,
+        dataset: LeRobotDataset,
+        modality: Modality,
+        state: Sequence[ModalityPart],
+        action: Sequence[ModalityPart],
+    ) -> None:
+        self.faults: list[tuple[int, str]] = []
+        self._dataset, self._state, self._action = dataset, state, action
+        self._annotation = modality.instruction_column
+        self._tasks = dataset.tasks()
+        columns = {"task_index", SUCCESS, self._annotation, *(part.column for part in (*state, *action))}
+        self._columns = columns - {""}
+
+    def read(self, cameras: Sequence[str]) -> list[Episode]:
+        """The episodes that are whole, in the order of the metadata; each data file is read once."""
+        try:
+            listed = list(self._dataset.episodes(cameras))
+        except DAMAGE as error:
+            raise ValueError(
+                f"dataset '{self._dataset.root}': its list of episodes cannot be read ({describe(error)})"
+            ) from error
+        told = self._dataset.unlisted(len(listed))
+        if told:
+            log.warning("dataset '%s': %s", self._dataset.root, told)
+        by_file: dict[Path, list[EpisodePlace]] = defaultdict(list)
+        for place in listed:
+            if place.data is None or place.lost:
+                self.faults.append((place.index, "; ".join(place.lost.values())))
+                continue
+            missing = [path for path in (place.data, *(span.path for span in place.videos.values())) if _is_empty(path)]
+            if missing:
+                why = why_missing(self._dataset.root, missing[0])
+                self.faults.append((place.index, f"missing or empty file: {why}"))
+            else:
+                by_file[place.data].append(place)
+        whole: dict[int, Episode] = {}
+        for path, places in by_file.items():
+            whole.update(self._read_file(path, places))
+        return [whole[place.index] for place in listed if place.index in whole]
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self._dataset.root).as_posix()
+
+    def _read_file(self, path: Path, places: Sequence[EpisodePlace]) -> dict[int, Episode]:
+        columns = {CLOCK, NUMBER, "episode_index", *self._columns}
+        found: dict[int, Episode] = {}
+        try:
+            with pq.ParquetFile(path) as file:
+                table = file.read(columns=[name for name in file.schema_arrow.names if name in columns])
+            rows = {place.index: np.arange(table.num_rows) for place in places}
+            if "episode_index" in table.column_names:
+                of_row = column_array(table.column("episode_index"), np.float64)[:, 0]  # of no episode: NaN, at the end
+                order = np.argsort(of_row, kind="stable")
+                rows = {index: order[slice(*np.searchsorted(of_row[order], [index, index + 1]))] for index in rows}
+        except DAMAGE as error:
+            self.faults += [(place.index, f"{self._relative(path)}: {describe(error)}") for place in places]
+            return {}
+        for place in places:
+            try:
+                mine = table.take(pa.array(rows[place.index]))
+                found[place.index] = self._episode(rows_of(mine, self._columns, self._dataset.fps), place)
+            except DAMAGE as error:
+                reason = describe(error).removeprefix("ValueError: ")
+                self.faults.append((place.index, f"{self._relative(path)}: {reason}"))
+        return found
+
+    def _episode(self, rows: EpisodeRows, place: EpisodePlace) -> Episode:
+        """Raises ValueError where its rows cannot be used."""
+        success = rows.columns.get(SUCCESS)
+        return Episode(
+            index=place.index,
+            group=self._dataset.group(place.index),
+            instructions=self._instructions(rows, place.text),
+            t_s=rows.t_s,
+            state=_values(rows, self._state),
+            action=_values(rows, self._action),
+            videos=place.videos,
+            success=None if success is None else bool(np.nan_to_num(success).any()),
+        )
+
+    def _instructions(self, rows: EpisodeRows, default: str) -> list[str]:
+        """One for each row: the annotation's, else the row's task, else the episode's first task."""
+        for column in (self._annotation, "task_index"):
+            if self._tasks and column in rows.columns:
+                numbers = rows[column][:, 0]
+                known = numbers[np.isfinite(numbers)]
+                if len(known) and all(number in self._tasks for number in np.unique(known)):
+                    return [(self._tasks[int(number)] if np.isfinite(number) else "") or default for number in numbers]
+        return [default] * len(rows)
+
+
+def _is_empty(path: Path) -> bool:
+    """Or not there."""
+    return stamp_of(path)[0] == 0
+
+
+def _values(rows: EpisodeRows, parts: Sequence[ModalityPart]) -> NDArray[np.float32] | None:
+    """[N, D] of the parts. Raises ValueError for what cannot be read, is too narrow, or not finite."""
+    if not parts:
+        return None
+    for part in parts:
+        if rows[part.column].shape[1] < part.end:
+            raise ValueError(f"'{part.column}' has {rows[part.column].shape[1]} dimensions, not {part.end}")
+    values = np.concatenate([rows[part.column][:, part.start : part.end] for part in parts], 1)
+    if not np.isfinite(values).all():
+        raise ValueError(f"numbers that are not finite in {sorted({part.column for part in parts})}")
+    return values
+
+
+def _choose_cameras(dataset: LeRobotDataset, named: Mapping[str, str], wanted: Sequence[str]) -> tuple[str, ...]:
+    """Features of type video, each once, in the order asked for. `named`: modality.json's name -> feature."""
+    root, videos = dataset.root, dataset.cameras
+    if not videos:
+        raise ValueError(
+            f"dataset '{root}' has no feature of type video; images inside of Parquet files are not read: convert them"
+        )
+    aliases = {name: key if key in videos else f"observation.images.{name}" for name, key in named.items()}
+    if not wanted:
+        depth = [key for key in videos if dataset.is_depth(key)]
+        _tell_of_depth(str(root), *depth)
+        wanted = [key for key in aliases.values() if key in videos and key not in depth] or [
+            key for key in videos if key not in depth and dataset.holds(key)
+        ]
+    chosen: list[str] = []
+    for name in wanted:
+        key = aliases.get(name, name)
+        matches = [video for video in videos if key in (video, video.rpartition(".")[2])]
+        if not matches:
+            raise ValueError(f"camera '{name}': dataset '{root}' has none of this name; it has {list(videos)}")
+        if not dataset.holds(matches[0]):
+            raise ValueError(
+                f"camera '{name}': dataset '{root}' names it but holds no video of it: {dataset.lacks(matches[0])}"
+            )
+        chosen += [match for match in matches[:1] if match not in chosen]
+    if not chosen:
+        lacks = [f"; {dataset.lacks(key)}" for key in videos if not dataset.holds(key)]
+        raise ValueError(
+            f"dataset '{root}' names the cameras {list(videos)} but holds no video in colour of any{''.join(lacks[:1])}"
+        )
+    return tuple(chosen)
+
+
+@functools.cache
+def _tell_of_depth(root: str, *cameras: str) -> None:
+    """Once, however often a dataset is opened."""
+    if cameras:
+        log.warning("dataset '%s': cameras %s are %s", root, list(cameras), IS_DEPTH)
