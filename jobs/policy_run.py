@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,24 +20,13 @@ from jobs.console import bar, print_training
 from jobs.policy_settings import EVERYTHING, TrainPolicy, check_model
 from jobs.trainer import fit
 from lapa.pairs.batches import loader_workers
-from vla.checkpoint import WEIGHTS, build_policy, load_policy
+from vla.checkpoint import build_policy, load_policy, policy_fingerprint
 from vla.data.loader import PolicyBatches, TrainingDataset, cacheable, cached_features, held_out_batches
 from vla.data.open import open_mixture
 from vla.policy import Policy
 from vla.training import PolicyTraining
 from vla.training_config import PolicyTrainingConfig
 from vla.tuning import apply_tuning, merge_lora
-
-
-def policy_fingerprint(name: str) -> str:
-    """Of a policy's weights, wherever they lie; of a policy on the hub, its name."""
-    weights = Path(name).expanduser() / WEIGHTS
-    if not weights.is_file():
-        return name
-    digest = hashlib.sha256(str(weights.stat().st_size).encode())
-    with weights.open("rb") as file:
-        digest.update(file.read(64 << 20))
-    return digest.hexdigest()[:16]
 
 
 def train_on(

@@ -5,8 +5,9 @@ This file alone saves and loads. Which class a configuration is of, the registry
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ WEIGHTS = "model.safetensors"
 CARD = "README.md"
 BACKBONE = "backbone"
 FORMAT = 1
+HASHED_AT_ONCE = 8 << 20
+"""Bytes."""
 MEASURED = "## Measured"
 """Heading of the card's last part."""
 
@@ -60,8 +63,23 @@ def save_policy(policy: Policy, folder: str | Path) -> None:
 
 def policy_config(name: str | Path) -> PolicyConfig:
     """Sizes and parts of the policy that `load_policy` loads, from its config.json alone. Raises ValueError as that."""
-    folder = Path(name).expanduser()
-    return _read(folder if folder.is_dir() else _download(str(name), [CONFIG]), name, (CONFIG,))[1]
+    return _read(_folder(name, [CONFIG]), name, (CONFIG,))[1]
+
+
+def policy_fingerprint(name: str | Path) -> str:
+    """32 hex digits of all that decides what the policy that `load_policy` loads does, wherever it lies: weights to the last
+    byte, sizes, robots with their statistics and places, its backbone's settings. What was measured of it is no part."""
+    folder = _folder(name)
+    values, _ = _read(folder, name, (CONFIG, WEIGHTS))
+    values.pop("measured", None)
+    digest = hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16)
+    settings = sorted(path for path in (folder / BACKBONE).rglob("*") if path.is_file())
+    for path in (*settings, folder / WEIGHTS):
+        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
+        with path.open("rb") as file:
+            while block := file.read(HASHED_AT_ONCE):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def load_policy(
@@ -75,17 +93,14 @@ def load_policy(
 ) -> Policy:
     """From a folder, or from the hub where no such folder exists. Raises ValueError where neither has a policy, and where
     its files are damaged or of another version."""
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        folder = _download(
-            str(name),
-            [CONFIG, WEIGHTS, f"{BACKBONE}/*"],
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            token=token,
-            force_download=force_download,
-        )
+    folder = _folder(
+        name,
+        revision=revision,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        token=token,
+        force_download=force_download,
+    )
     values, config = _read(folder, name, (CONFIG, WEIGHTS))
     try:
         slots = list(values["slots"])
@@ -205,9 +220,13 @@ def _no_configuration(path: Path, error: Exception) -> ValueError:
     return ValueError(f"{path}: not the configuration of a policy ({type(error).__name__}: {error})")
 
 
-def _download(name: str, files: list[str], **where: Any) -> Path:
+def _folder(name: str | Path, files: Sequence[str] = (CONFIG, WEIGHTS, f"{BACKBONE}/*"), **where: Any) -> Path:
+    """Where the policy lies; what is no folder is fetched from the hub. Raises ValueError where that does not give it."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
     try:
-        return Path(snapshot_download(name, allow_patterns=files, **where))
+        return Path(snapshot_download(str(name), allow_patterns=list(files), **where))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(
             f"'{name}': no folder of this name, and the hub does not give it ({type(error).__name__}); check the path"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,7 +9,7 @@ from numpy.typing import NDArray
 from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES
 from corpora.video.image import Fit, fit_square
 from jobs.evaluation.closed_loop import Act, Observations
-from vla.checkpoint import load_policy
+from vla.checkpoint import load_policy, policy_fingerprint
 from vla.embodiment import LATENT
 from vla.noise import NoiseKey
 from vla.policy import Policy
@@ -20,18 +17,9 @@ from vla.policy import Policy
 
 def load_acting(name: str, *, device: str = "") -> tuple[Policy, str]:
     """The policy of a run folder or of the hub, ready to act on `device` (default: the GPU where there is one), and a
-    fingerprint of its weights and configuration. Raises ValueError where there is none."""
-    policy = load_policy(name)
-    digest = hashlib.blake2b(digest_size=16)
-    for key, value in sorted(policy.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy().tobytes())
-    digest.update(
-        repr(policy.config).encode()
-        + json.dumps({name: known.to_json() for name, known in policy.embodiments.items()}, indent=1).encode()
-    )
+    fingerprint of it. Raises ValueError where there is none."""
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return policy.to(chosen).eval(), digest.hexdigest()
+    return load_policy(name).to(chosen).eval(), policy_fingerprint(name)
 
 
 def embodiment_of(policy: Policy, name: str) -> str:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.builders.policies import some_images, teach, tiny_bc, tiny_policy
 from tests.builders.vlms import FAMILIES, Family, tiny_config, tiny_processor
-from vla.checkpoint import CARD, CONFIG, WEIGHTS
+from vla.checkpoint import BACKBONE, CARD, CONFIG, WEIGHTS, policy_fingerprint, record_measured
 from vla.models.config import PolicyConfig, VlmConfig, from_dict, to_dict
 from vla.models.dual_system import DualSystemPolicy
 from vla.noise import NoiseKey
@@ -204,3 +204,33 @@ def test_a_policy_on_a_vision_language_model_comes_back_without_a_hub(
     assert np.array_equal(act(again, "gr1", 4), act(policy, "gr1", 4))
     weights = [path.name for path in tmp_path.rglob("*") if path.suffix in {".safetensors", ".bin", ".pt", ".pkl"}]
     assert weights == [WEIGHTS]  # once, and no pickle
+
+
+def test_the_fingerprint_is_of_all_that_decides_what_a_policy_does(copied: Path, tmp_path: Path) -> None:
+    """V9: weights to the last byte (a frozen backbone may fill the first gigabyte), statistics, robots' places, the backbone's
+    settings; not what was measured, nor where it lies."""
+    first = policy_fingerprint(copied)
+    record_measured(copied, "evaluation", {"success": 0.5})
+    (copied / "train.json").write_text("{}")
+    assert policy_fingerprint(shutil.copytree(copied, tmp_path / "elsewhere")) == first
+    found = {first}
+    with (copied / WEIGHTS).open("r+b") as file:
+        file.truncate(65 << 20)
+    found.add(policy_fingerprint(copied))
+    with (copied / WEIGHTS).open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"x")
+    found.add(policy_fingerprint(copied))
+    for change in (
+        lambda values: values["slots"].reverse(),
+        lambda values: values["robots"]["gr1"].update(step_s=0.2),
+        lambda values: values["policy"].update(history_s=[0.1, 0.0]),
+    ):
+        values = json.loads((copied / CONFIG).read_text())
+        change(values)
+        (copied / CONFIG).write_text(json.dumps(values))
+        found.add(policy_fingerprint(copied))
+    (copied / BACKBONE).mkdir()
+    (copied / BACKBONE / "processor_config.json").write_text("{}")
+    found.add(policy_fingerprint(copied))
+    assert len(found) == 7
