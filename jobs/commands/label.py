@@ -253,7 +253,8 @@ def _facts(config: LabelConfig, samples: EpisodeSamples, train: NDArray[np.int64
     numbers = samples.numbers(some.tolist())
     states, chunks, masks = numbers.states, numbers.chunks, numbers.mask
     width = 0 if states is None else states.shape[1]
-    parts = one_part(width, chunks.shape[2], "absolute", config.normalisation)
+    names = samples.episodes.state_names, samples.episodes.action_names
+    parts = one_part(width, chunks.shape[2], "absolute", config.normalisation, names=names)
     frames = samples.frames(train.tolist())
     space = ActionSpace.fit(
         states,

@@ -16,6 +16,7 @@ import torch
 from corpora.clips.corpus import Corpus
 from corpora.clips.frames import open_clip_frames
 from corpora.episodes.episode import EpisodeSelection
+from corpora.episodes.parts import ActionPart
 from corpora.mixture.datasets import ClipSamples, EpisodeSamples
 from corpora.mixture.label_kinds import Actions, PseudoActions
 from corpora.mixture.mixture import MixtureSpec
@@ -182,9 +183,8 @@ def test_a_pyramid_trains_on_pseudo_actions_in_the_robots_slot(folders, labelled
     assert found[(video,)].action_space.to_json() == labellers
     assert found[(video,)].step_s == pytest.approx(1 / FPS)
     assert found[(robot, video)].action_space.to_json() == found[(robot,)].action_space.to_json() != labellers
-    relative = dataclasses.replace(
-        robot, data=EpisodesAt(folders[0], EpisodeSelection(state=("0:2",))), label=Actions("delta")
-    )
+    moved = ActionPart("block", (0, 1), (1, 0), "delta")
+    relative = dataclasses.replace(robot, label=Actions(parts=(moved,)))
     with pytest.raises(ValueError, match="without a state"):
         open_mixture(MixtureSpec((relative, video)), build_policy(RECIPES["debug"].policy), cache=folders[2])
 

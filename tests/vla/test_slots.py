@@ -47,6 +47,35 @@ def test_statistics_are_those_of_frames_at_any_horizon(tmp_path: Path, horizon: 
     assert space.decode_action(None, space.encode_action(None, np.full((1, horizon, 1), -1.0)))[0, 0, 0] == -1
 
 
+@pytest.mark.parametrize("representation", ["delta", "relative"])
+def test_motion_is_counted_from_the_numbers_of_the_same_name(tmp_path: Path, representation: str) -> None:
+    """M5: state and action hold the same names in different orders; differences were taken by place."""
+    time = np.linspace(0, 1, 30)
+    state = np.stack([time, 10 + 2 * time, 50 - time], 1)[None].repeat(2, 0)  # x, y, z
+    action = state[..., [2, 0]] + 0.25  # z, x
+    made = made_robot(tmp_path / "arm", state, action, state_names=("arm.x", "arm.y", "arm.z"), action_names=("z", "x"))
+    policy = tiny_policy(horizon=4)
+    learned(policy, tmp_path, dataset(made, representation=representation, normalisation="min_max"))
+    space = policy.embodiments["arm"].action_space
+    assert space.parts[0].state_dims == (2, 0)
+    statistics = space.actions["action"].statistics
+    assert np.abs([statistics.min, statistics.max]).max() < 0.5  # some 50 by place
+
+
+@pytest.mark.parametrize("names", [("y", "gripper"), ("action_0", "action_1")])
+def test_motion_of_numbers_that_the_state_does_not_name_is_refused(tmp_path: Path, names: tuple[str, str]) -> None:
+    """M5: of equal width, but unlike, or nobody knows."""
+    rows = np.linspace(0, 1, 12)[None, :, None] * np.ones((2, 1, 2))
+    made = made_robot(tmp_path / "arm", rows, rows, state_names=("y", "x"), action_names=names)
+    with pytest.raises(
+        ValueError, match=rf"dataset 'arm': .*action's .*{names[1]} is none of .* y, x; .*--action-parts"
+    ):
+        learned(tiny_policy(), tmp_path, dataset(made, representation="relative"))
+    policy = tiny_policy()
+    learned(policy, tmp_path, dataset(made))
+    assert policy.embodiments["arm"].action_space.parts[0].state_dims is None
+
+
 def test_datasets_of_one_slot_that_say_it_differently_are_refused(tmp_path: Path) -> None:
     """M3, M6: what the second said of representation and normalisation was ignored."""
     rows = np.linspace(0, 1, 12)[None, :, None] * np.ones((2, 1, 2))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.episodes.parts import NAMES_6D, ActionPart, Normalisation, Representation, RotationKind
+from vla.actions.names import in_state
 from vla.actions.rotations import matrix_to_rotation_6d, to_matrix
 
 Parts = Sequence[ActionPart]
@@ -25,11 +26,25 @@ def one_part(
     normalisation: Normalisation = "q01_q99",
     *,
     per_step: bool = False,
+    names: tuple[Sequence[str], Sequence[str]] | None = None,
 ) -> tuple[ActionPart]:
-    """One part, 'action', without rotations. It lies in the state where both are equally wide; otherwise nothing says where,
-    and delta and relative raise ValueError."""
-    alike = tuple(range(action_dim)) if state_dim == action_dim else None
+    """One part, 'action', without rotations. It lies in the state where the `names` of state and action say so; without
+    names in the same places, where both are equally wide. Otherwise nothing says where, and delta and relative raise
+    ValueError."""
     dims = tuple(range(action_dim))
+    alike = dims if state_dim == action_dim else None
+    if names is not None:
+        found = in_state(names[1], names[0])
+        alike = tuple(place for place in found if place is not None)
+        if len(alike) < action_dim:
+            alike = None
+            lacking = [name for name, place in zip(names[1], found, strict=True) if place is None]
+            if representation != "absolute":
+                raise ValueError(
+                    f"representation {representation}: the action's {', '.join(lacking)} is none of the state's "
+                    f"{', '.join(names[0]) or 'numbers: it has none'}; say with action_parts (--action-parts FILE) which numbers "
+                    "of the state each part of the action is counted from, or take absolute"
+                )
     return (ActionPart("action", dims, alike, representation, normalisation=normalisation, per_step=per_step),)
 
 

@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.episodes.parts import ActionPart
 from corpora.mixture.datasets import Frames, Numbers, SampleDataset
 from corpora.mixture.labels import EmbodimentFacts
-from corpora.mixture.spec import EpisodesAt
 from vla.actions.layout import one_part
 from vla.actions.rest import displacements
 from vla.actions.space import ActionSpace
@@ -87,17 +85,14 @@ def _learn_embodiment(name: str, recorded: Sequence[Opened], facts: EmbodimentFa
             policy.embodiments[name] = replace(known, action_space=has)
         return
     as_actions = said_of([data.spec for data, _, _ in recorded])
-    previous = isinstance(spec.data, EpisodesAt) and spec.data.selection.previous_action
     representation: Any = as_actions.representation
     normalisation: Any = as_actions.normalisation
-    if as_actions.parts:
-        parts = as_actions.parts
-    elif previous:  # an action is relative to the one before, not to where the robot is
-        last = range(state_dim - action_dim, state_dim)
-        parts = (ActionPart("action", range(action_dim), last, representation, normalisation=normalisation),)
-    else:
-        parts = one_part(state_dim, action_dim, representation, normalisation)
+    state_names = facts.state_names or tuple(f"state.{dim}" for dim in range(state_dim))
+    action_names = facts.action_names or tuple(f"action.{dim}" for dim in range(action_dim))
     try:
+        parts = as_actions.parts or one_part(
+            state_dim, action_dim, representation, normalisation, names=(state_names, action_names)
+        )
         space = ActionSpace.fit(
             numbers.states,
             numbers.chunks,
