@@ -50,7 +50,7 @@ class ServeConfig:
     device: str = ""
     """cpu, cuda, cuda:1, ...; empty: cuda where there is one."""
     seed: int = 0
-    """Of the noise that action chunks are made from."""
+    """Of the noise that action chunks are made from; each client has its own, from the beginning on."""
     dual_rate_seconds: float = 0.0
     """Instead of serving, run both systems for so long on a made-up observation, and print rates and staleness."""
     think_hz: float = 10.0

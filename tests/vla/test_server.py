@@ -99,6 +99,36 @@ def test_reset_with_a_seed_repeats_the_noise() -> None:
     assert len(set(policy.noise)) == 3
 
 
+def test_who_else_is_served_changes_no_clients_noise() -> None:
+    alone, beside = FakePolicy(), FakePolicy()
+    with serving(alone) as server, client_of(server) as client:
+        client.reset({"seed": 5})
+        for _ in range(4):
+            client.get_action(observation())
+    with serving(beside) as server, client_of(server) as client, client_of(server) as other:
+        client.reset({"seed": 5})
+        mine = []
+        for _ in range(4):
+            client.get_action(observation())
+            mine.append(beside.noise[-1])
+            other.get_action(observation())
+            other.reset()
+    assert mine == alone.noise and len(set(mine)) == 4
+    with serving(plain := FakePolicy()) as server, client_of(server) as client, client_of(server) as other:
+        for each in (client, client, other, other):
+            each.get_action(observation())
+    assert plain.noise[:2] == plain.noise[2:]
+
+
+def test_places_of_clients_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vla.serving.groot.MAX_CLIENTS", 2)
+    adapter = served(policy := FakePolicy())
+    for client in (b"a", b"b", b"a", b"c", b"a", b"b"):  # c takes the place of b, not of a
+        adapter.get_action({"observation": observation()}, client)
+    a, b, a2, c, a3, b2 = policy.noise
+    assert a == b == c == b2 and len({a, a2, a3}) == 3
+
+
 def test_modality_config(server: PolicyServer) -> None:
     with client_of(server) as client:
         config = client.get_modality_config()

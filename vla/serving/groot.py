@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,6 +36,8 @@ MAX_INSTRUCTION = 2000
 """Characters of an instruction: attention over a book would take all memory."""
 MAX_BATCH = 16
 """Observations of one request."""
+MAX_CLIENTS = 4096
+"""Whose place in their noise is known; of more, who was served longest ago begins anew."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,10 @@ class ServedPolicy:
         self.dialect: Dialect = dialect
         self.seed = seed
         self.step_s = known.step_s
-        self._noise = NoiseKey(seed)
+        self._noise: OrderedDict[bytes, NoiseKey] = OrderedDict()
 
-    def get_action(self, data: Mapping[str, Any]) -> Any:
-        """The answer to the data of a get_action request, in the form of the request.
+    def get_action(self, data: Mapping[str, Any], client: bytes = b"") -> Any:
+        """The answer to the data of a get_action request, in the form of the request. Noise is the next of `client`'s own.
 
         Flat data (N1.5): {"action.arm": float32 [H, D] or [B, H, D]}. Data with an "observation" (N1.6): a list of such
         a map (its names without "action." where the observation was nested) and {"step_s", "inference_s"}, seconds.
@@ -91,7 +94,7 @@ class ServedPolicy:
         nested = any(isinstance(observation.get(kind), dict) for kind in ("video", "state", "language"))
         parsed = self.parse(observation, nested=nested, options=data.get("options") if envelope else None)
         start = time.perf_counter()
-        chunk = self.act(parsed)
+        chunk = self.act(parsed, client)
         info = {"step_s": self.step_s, "inference_s": time.perf_counter() - start}
         before = "" if nested else "action."
         parts = {before + part.name: chunk[..., part.start : part.end] for part in self.layout.action}
@@ -101,12 +104,12 @@ class ServedPolicy:
         parts = {name: np.ascontiguousarray(part) for name, part in parts.items()}
         return [parts, info] if envelope else parts
 
-    def reset(self, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Starts the noise of the action chunks anew, from options["seed"] where it is given. Returns {}."""
+    def reset(self, options: Mapping[str, Any] | None = None, client: bytes = b"") -> dict[str, Any]:
+        """Starts the noise of `client`'s action chunks anew, from options["seed"] where it is given. Returns {}."""
         seed = (options or {}).get("seed", self.seed)
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
             raise ValueError(f"reset: seed {str(seed)[:40]}: must be an integer from 0")
-        self._noise = NoiseKey(seed)
+        self._keep(client, NoiseKey(seed))
         return {}
 
     def get_modality_config(self) -> dict[str, ModalityConfig]:
@@ -115,9 +118,18 @@ class ServedPolicy:
         history = [-steps for steps in rows_back(config.history_s, self.step_s)]
         return self.layout.configs(horizon=config.horizon, history=history, dialect=self.dialect)
 
-    def act(self, parsed: ParsedObservation) -> NDArray[np.float32]:
+    def _keep(self, client: bytes, noise: NoiseKey) -> None:
+        """The next of a client. All clients begin with the same: who else is served changes nothing, and a client's name in ZMQ
+        is new with each connection. One that wants noise of its own resets to a seed of its own."""
+        self._noise[client] = noise
+        self._noise.move_to_end(client)
+        if len(self._noise) > MAX_CLIENTS:
+            self._noise.popitem(last=False)
+
+    def act(self, parsed: ParsedObservation, client: bytes = b"") -> NDArray[np.float32]:
         """Raw actions float32 [B, H, Da]. Raises ValueError where the policy gives numbers that no robot should get."""
         images = torch.from_numpy(parsed.images)
+        noise = self._noise.get(client, NoiseKey(self.seed))
         with torch.inference_mode():
             acted: Any = self.policy.act_batch(
                 images,
@@ -125,9 +137,9 @@ class ServedPolicy:
                 parsed.instruction,
                 parsed.state,
                 self.embodiment,
-                noise=[replace(self._noise, stream=(*self._noise.stream, row)) for row in range(len(images))],
+                noise=[replace(noise, stream=(row,)) for row in range(len(images))],
             )
-        self._noise = self._noise.next()
+        self._keep(client, noise.next())
         chunk = np.asarray(acted.cpu() if isinstance(acted, torch.Tensor) else acted, np.float32)
         wanted = (len(images), self.policy.config.horizon)
         if chunk.ndim != 3 or chunk.shape[:2] != wanted or chunk.shape[2] < self.layout.action_dim:

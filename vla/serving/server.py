@@ -40,13 +40,13 @@ _POLL_MS = 100
 
 
 class Served(Protocol):
-    """What a server needs of a policy; see `ServedPolicy`. ValueErrors become answers."""
+    """What a server needs of a policy; see `ServedPolicy`. ValueErrors become answers. `client`: ZMQ's name of who asks."""
 
     dialect: Dialect
 
-    def get_action(self, data: Mapping[str, Any]) -> Any: ...
+    def get_action(self, data: Mapping[str, Any], client: bytes) -> Any: ...
 
-    def reset(self, options: Mapping[str, Any] | None = None) -> dict[str, Any]: ...
+    def reset(self, options: Mapping[str, Any] | None, client: bytes) -> dict[str, Any]: ...
 
     def get_modality_config(self) -> Mapping[str, Any]: ...
 
@@ -162,7 +162,7 @@ class PolicyServer:
 
     def _serve_one(self) -> None:
         envelope, message, size = self._receive()
-        answer = self._answer(message, size)
+        answer = self._answer(message, size, envelope[0])
         try:
             self._socket.send_multipart([*envelope, answer], zmq.DONTWAIT)
         except zmq.ZMQError as error:  # gone, or it does not take its answers
@@ -184,7 +184,7 @@ class PolicyServer:
         rest = frames[end:]
         return frames[:end], rest[0] if len(rest) == 1 else None, size
 
-    def _answer(self, message: bytes | None, size: int) -> bytes:
+    def _answer(self, message: bytes | None, size: int, client: bytes) -> bytes:
         form: ArrayForm | None = None
         endpoint = "error"
         try:
@@ -198,7 +198,7 @@ class PolicyServer:
             self._authorise(message)
             received = receive(message)
             form = received.array_form
-            endpoint, result = self._call(received.content)
+            endpoint, result = self._call(received.content, client)
             packed = to_bytes(result, dialect=self.served.dialect, array_form=form)
         except ValueError as error:
             log.info("refused: %s", error)
@@ -213,7 +213,7 @@ class PolicyServer:
         self.counts["error"] += 1
         return to_bytes({"error": text[:2000].encode("utf-8", "replace").decode()})
 
-    def _call(self, request: Any) -> tuple[str, Any]:
+    def _call(self, request: Any, client: bytes) -> tuple[str, Any]:
         if not isinstance(request, dict):
             raise ValueError(f"a request must be a map with an 'endpoint', not a {type(request).__name__}")
         endpoint = request.get("endpoint", "get_action")  # GR00T's default
@@ -224,12 +224,12 @@ class PolicyServer:
         if endpoint == "ping":
             return "ping", {"status": "ok", "message": "Server is running"}
         if endpoint == "get_action":
-            return "get_action", self.served.get_action(data)
+            return "get_action", self.served.get_action(data, client)
         if endpoint == "reset":
             options = data.get("options")
             if options is not None and not isinstance(options, dict):
                 raise ValueError(f"reset: options must be a map, not a {type(options).__name__}")
-            return "reset", self.served.reset(options)
+            return "reset", self.served.reset(options, client)
         if endpoint == "get_modality_config":
             return "get_modality_config", dict(self.served.get_modality_config())
         if endpoint == "kill":
