@@ -7,7 +7,7 @@ import dataclasses
 import json
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class Counts:
         self.sources = 0
         self.retry = Counter[str]()
         self.truth_features: dict[str, int] = {}
+        self.noted = 0
+        self.note = ""
 
     def add(self, row: ClipRow) -> None:
         self._count("reasons", row.reason or "kept", row)
@@ -36,6 +38,13 @@ class Counts:
             self._count("embodiments", row.embodiment or "unknown", row)
             self._count("decoders", row.decoder, row)
             self._count("codecs", row.codec, row)
+
+    def add_truth(self, row: ClipRow, features: Mapping[str, int], note: str) -> None:
+        """Of a clip that is kept. `note`: what is odd about its ground truth."""
+        self.truth_features.update(features)
+        if note:
+            self.noted += 1
+            self.note = self.note or f"{row.source}: {note}"
 
     def _count(self, table: str, name: str, row: ClipRow) -> None:
         cell = self._cells[table][name]
@@ -56,6 +65,7 @@ class Counts:
             "hours_seen": round(hours, 6),
             "retry": dict(sorted(self.retry.items())),
             "truth_features": dict(sorted(self.truth_features.items())),
+            "truth_notes": {"clips": self.noted, "first": self.note},
             **{name: tables.get(name, {}) for name in ("reasons", "tiers", "embodiments", "decoders", "codecs")},
         }
 
@@ -85,7 +95,7 @@ def assemble(
                 manifest.append(row)
                 counts.add(row)
                 if row.kept:
-                    counts.truth_features.update(staged.extra.get("truth_features", {}))
+                    counts.add_truth(row, staged.extra.get("truth_features", {}), staged.extra.get("truth_note", ""))
             on_source()
     return counts.to_json()
 

@@ -258,14 +258,12 @@ def _finish(
         reason, detail = "too_short", f"{length:.3f} s < {settings.min_clip_s:g} s"
     elif len(window.frames) < MIN_FRAMES:
         reason, detail = "too_short", f"{len(window.frames)} frames in {length:.3f} s"
-    notes = [detail]
-    if report.lost:
-        notes.append(f"{report.lost} frames lost so far: {report.first_error}")
-    notes.append(known.note)
+    damage = f"{report.lost} frames lost so far: {report.first_error}" if report.lost else ""
     truth = {} if known.truth is None else cut_truth(known.truth, window.start_s, window.end_s)
-    if known.truth is not None and not len(truth["t_s"]):
-        notes.append(f"no ground truth: no row between {window.start_s:.2f} and {window.end_s:.2f} s")
-    detail = "; ".join(filter(None, notes))
+    blank = known.truth is not None and not len(truth["t_s"])
+    absent = f"no ground truth: no row between {window.start_s:.2f} and {window.end_s:.2f} s" if blank else ""
+    truth_note = "; ".join(filter(None, (known.note, absent)))
+    detail = "; ".join(filter(None, (detail, damage, truth_note)))
     inliers = window.camera["inlier_ratio"]
     dx, dy, rotation, scale = median_motion(list(window.camera["h"][inliers > 0]), common.width / common.height)
     steps = len(window.t_s) - 1
@@ -295,8 +293,9 @@ def _finish(
     extra: dict[str, Any] = {
         "t_s": [float(t) for t in window.t_s],
         "codec facts": codec_facts(settings.size, settings.crf, settings.gop),
+        "truth_note": truth_note,
     }
-    if known.truth is not None and len(truth["t_s"]):
+    if known.truth is not None and not blank:
         members["truth.npz"] = pack_arrays(truth)
         extra["truth_digest"] = truth_digest(truth)
         extra["truth_features"] = {name: values.shape[1] for name, values in truth.items() if name != "t_s"}

@@ -97,7 +97,7 @@ def test_a_span_that_is_stored_late_loses_no_frame(tmp_path: Path) -> None:
         assert seen == list(range(LENGTHS[episode])) and not faults
 
 
-def test_frame_i_belongs_to_row_i_whatever_the_clock_says(tmp_path: Path) -> None:
+def test_frame_i_belongs_to_row_i_whatever_the_clock_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Rows stamped by a wall clock, of a video that is stored at a round rate."""
     root = lerobot_v2(tmp_path / "d")
     change_column(root / DATA.format(0), "timestamp", NOMINAL * 1.2)
@@ -105,6 +105,7 @@ def test_frame_i_belongs_to_row_i_whatever_the_clock_says(tmp_path: Path) -> Non
     assert states_by_frame(clip) == wanted(range(LENGTHS[0]))
     note = "30 rows last 2.40 s, 30 frames 2.00 s: frame by frame they are taken for one"
     assert (clip.row.detail, other.row.detail) == (note, "")
+    assert "1 of 2 clips lack ground truth" in caplog.text and f"d/episode_000000/{CAMERAS[0]}: {note}" in caplog.text
     seen, faults = numbers_of_rows(root, tmp_path / "cache")
     assert seen == list(range(LENGTHS[0]))
     assert [(fault.reason, fault.rows) for fault in faults] == [(note, 0)]
