@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from corpora.store.told import listed
+
 
 class AlignmentHead(nn.Module):
     """Three-layer MLP from the DiT's width to the target's, on each future token alone.
@@ -68,7 +70,7 @@ def alignment_loss(
     if not bool(target.isfinite().all()):
         broken = (~target.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         raise ValueError(
-            f"targets of samples {broken[:8]} hold NaN or infinity: the target encoder or its images are broken; look at them "
+            f"targets of samples {listed(broken)} hold NaN or infinity: the target encoder or its images are broken; look at them "
             "before training on"
         )
     distance = (1 - F.cosine_similarity(predicted, target, dim=-1, eps=1e-6)).masked_fill(~counts, 0.0)

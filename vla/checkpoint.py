@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
 from corpora.store.files import write_json, write_text, written_whole
+from corpora.store.told import listed
 from vla.embodiment import Embodiment
 from vla.models.behaviour_cloning import BehaviourCloning
 from vla.models.config import PolicyConfig, from_dict, to_dict
@@ -116,8 +117,8 @@ def load_policy(
         raise ValueError(f"{folder / WEIGHTS}: damaged, or not of this {CONFIG} ({reason}); copy it again") from error
     if missing or unexpected:
         raise ValueError(
-            f"{folder / WEIGHTS}: weights do not fit {CONFIG}; missing {sorted(missing)[:3]}, unexpected "
-            f"{sorted(unexpected)[:3]}"
+            f"{folder / WEIGHTS}: weights do not fit {CONFIG}; missing {listed(sorted(missing), 3) or 'none'}, "
+            f"unexpected {listed(sorted(unexpected), 3) or 'none'}"
         )
     policy.embodiments = embodiments
     policy.measured = dict(values.get("measured", {}))

@@ -24,6 +24,7 @@ from corpora.clips.manifest import ClipRow, read_manifest
 from corpora.clips.shards import forget_members
 from corpora.clips.survey import CorpusSurvey
 from corpora.store.files import digest_of
+from corpora.store.told import listed
 
 MANIFEST = "manifest.parquet"
 SUMMARY = "ingest.json"
@@ -148,7 +149,9 @@ class Corpus:
         rows = [row for row in self.clips if row.clip_id in wanted]
         if len(rows) < len(wanted):
             lacking = sorted(wanted - {row.clip_id for row in rows})
-            raise ValueError(f"clips {lacking[:4]}: corpus '{self.folder}' has none of these ids; see Corpus.clips")
+            raise ValueError(
+                f"clips {listed(lacking, 4)}: corpus '{self.folder}' has none of these ids; see Corpus.clips"
+            )
         return rows
 
     def stored(self, ids: Iterable[str] | None = None) -> Iterator[StoredClip]:

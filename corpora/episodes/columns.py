@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from corpora.store.told import listed
+
 
 def column_array(column: pa.ChunkedArray, dtype: type[np.generic]) -> NDArray[Any]:
     """[N, D], whatever the nesting of the column's lists. A row without a list, or without a number, is NaN. Raises
@@ -30,7 +32,7 @@ def _dense(values: pa.Array) -> NDArray[Any]:
     held = values.drop_null()
     lengths = pc.unique(pc.list_value_length(held)).to_pylist()
     if len(lengths) > 1:
-        raise ValueError(f"rows of different lengths: {lengths[:4]}")
+        raise ValueError(f"rows of different lengths: [{listed(lengths, 4)}]")
     if len(values) and not lengths:
         raise ValueError("no row holds a list")
     inner = _dense(held.flatten())

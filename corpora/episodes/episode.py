@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.episodes.modality import Modality, ModalityPart
+from corpora.store.told import faults_told, listed
 
 if TYPE_CHECKING:
     from corpora.store.frames import FrameFault, Progress
@@ -195,8 +196,7 @@ class Episodes:
 
     def __post_init__(self) -> None:
         if not self.episodes:
-            reasons = "; ".join(f"episode {index}: {reason}" for index, reason in self.faults[:3]) or "it lists none"
-            raise ValueError(f"dataset '{self.root}' has no usable episode: {reasons}")
+            raise ValueError(f"dataset '{self.root}' has no usable episode: {self._reasons() or 'it lists none'}")
         self.t_s = np.concatenate([episode.t_s for episode in self.episodes])
         self.state = _joined([episode.state for episode in self.episodes])
         self.action = _joined([episode.action for episode in self.episodes])
@@ -219,6 +219,16 @@ class Episodes:
         """Of the episodes, in order."""
         return [episode.index for episode in self.episodes]
 
+    @property
+    def left_out(self) -> str:
+        """How many episodes are, and why; "" where none is."""
+        if not self.faults:
+            return ""
+        return f"{len(self.faults)} of {len(self) + len(self.faults)} episodes are left out: {self._reasons()}"
+
+    def _reasons(self) -> str:
+        return faults_told((f"episode {index}", reason) for index, reason in self.faults)
+
     @cached_property
     def fingerprint(self) -> str:
         """Changes with the images and with the rows' times, not with the folder in which the dataset lies."""
@@ -236,7 +246,7 @@ class Episodes:
         lacking = sorted(wanted - set(self.indices) - {index for index, _ in self.faults})
         if lacking:
             raise ValueError(
-                f"episodes {lacking[:8]}: dataset '{self.name}' does not have them; it has {len(self) + len(self.faults)}"
+                f"episodes {listed(lacking)}: dataset '{self.name}' does not have them; it has {len(self) + len(self.faults)}"
             )
         return dataclasses.replace(
             self,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from corpora.store.told import listed
 from corpora.video.probe import describe
 
 
@@ -47,7 +48,7 @@ def why_missing(root: Path, path: Path) -> str:
         if not os.path.isdir(at / name):
             folders = sorted(entry.name for entry in os.scandir(at) if entry.is_dir())
             near = [(at / found).relative_to(root) for found in difflib.get_close_matches(name, folders, 1)]
-            there = f"the nearest is '{near[0]}'" if near else f"'{at.relative_to(root)}' holds {folders[:8]}"
+            there = f"the nearest is '{near[0]}'" if near else f"'{at.relative_to(root)}' holds {listed(folders)}"
             return (
                 f"{inside}: there is no folder '{(at / name).relative_to(root)}', {there}; rename it, or correct "
                 "meta/info.json"

@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from corpora.episodes.columns import arrow_type, flat, table, tasks_table
 from corpora.episodes.lerobot_stats import Stats, image_stats, merge_image_stats, vector_stats
 from corpora.store.files import written_whole
+from corpora.store.told import listed
 from corpora.video.encode import EpisodeVideo, VideoEncoding, join_videos
 
 BOOKKEEPING = {
@@ -206,7 +207,7 @@ class LeRobotWriter:
         """
         missing = [number for number in range(episodes) if not self.is_staged(number)]
         if missing or episodes < 1:
-            raise ValueError(f"episodes {missing[:5]} of {episodes} are not recorded yet; record all before finish")
+            raise ValueError(f"episodes {listed(missing)} of {episodes} are not recorded yet; record all before finish")
         staged = [self._staged(number) for number in range(episodes)]
         kept = self.format.features if features is None else {name: self.format.features[name] for name in features}
         tasks = {task: number for number, task in enumerate(dict.fromkeys(episode.task for episode in staged))}

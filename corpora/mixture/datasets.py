@@ -22,6 +22,7 @@ from corpora.mixture.labels import EmbodimentFacts, Labels
 from corpora.mixture.spec import DatasetSpec
 from corpora.mixture.views import ImageViews, Window
 from corpora.store.frames import FrameTable
+from corpora.store.told import listed
 from corpora.video.nearest import rows_within
 
 
@@ -127,7 +128,7 @@ class EpisodeSamples:
         wanted = set(episodes.indices if chosen is None else chosen)
         if lacking := sorted(wanted - set(episodes.indices)):
             raise ValueError(
-                f"dataset '{spec.name}': episodes {lacking[:8]} are not among the {len(episodes)} usable ones"
+                f"dataset '{spec.name}': episodes {listed(lacking)} are not among the {len(episodes)} usable ones"
             )
         rows, runs, futures, self.groups = [], [], [], []
         self._bounds: list[tuple[int, int]] = []

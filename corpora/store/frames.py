@@ -25,6 +25,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from corpora.store.files import default_cache, write_json
+from corpora.store.told import faults_told
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -65,6 +66,18 @@ class FrameTable:
 
     def __len__(self) -> int:
         return len(self.valid)
+
+    @property
+    def lacking(self) -> str:
+        """How many rows of a camera lack an image, and why; "" where none does."""
+        if not self.faults:
+            return ""
+        rows = sum(fault.rows for fault in self.faults)
+        said = faults_told(
+            (f"{fault.source}, {fault.camera}, {fault.rows} rows", fault.reason) for fault in self.faults
+        )
+        places = len({fault.source for fault in self.faults})
+        return f"{rows} of {self.valid.size} images are missing, in {places} episodes or clips: {said}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FrameTable, (self.folder,)

@@ -121,6 +121,8 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
     robot = None if measured else _split(config, quiet)
     with bar("decoding the clips", quiet=quiet) as tell:
         clips = open_clip_frames(corpus, config.image_size, cache=config.cache, progress=tell)
+    if clips.table.lacking:
+        log.warning("corpus '%s': %s", config.corpus, clips.table.lacking)
     with run.claim():
         if robot is not None:
             model, measured = _trained(config, out / MODEL, robot, quiet)
@@ -227,12 +229,13 @@ def _robot(config: LabelConfig, progress: Callable[[int, int], None]) -> Episode
     episodes = episodes.seen_by(episodes.cameras[:1])
     if action != config.selection.action:  # labels lie in the places of the policy's own, and take over their names
         episodes.action_names = tuple(dim for part in episodes.modality.action for dim in part.dims)
-    for index, reason in episodes.faults:
-        log.warning("robot '%s': episode %d is left out: %s", config.robot, index, reason)
+    frames = open_episode_frames(episodes, config.image_size, cache=config.cache, progress=progress)
+    for said in filter(None, (episodes.left_out, frames.lacking)):
+        log.warning("robot '%s': %s", config.robot, said)
     return EpisodeSamples(
         DatasetSpec(config.robot.name, "robot", EpisodesAt(config.robot), embodiment=config.embodiment),
         episodes,
-        open_episode_frames(episodes, config.image_size, cache=config.cache, progress=progress),
+        frames,
         Window(config.horizon, future_s=config.horizon / episodes.fps),
     )
 

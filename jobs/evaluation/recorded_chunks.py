@@ -3,6 +3,7 @@ episodes' numbers for the baselines."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from jobs.evaluation.plots import error_figure, plot_trajectories
 from vla.actions.rest import held_by, matching_state_dims
 from vla.noise import NoiseKey
 from vla.policy import Policy
+
+log = logging.getLogger(__name__)
 
 FIT_CHUNKS = 20_000
 """Chunks of the training episodes, evenly spaced, behind the baselines."""
@@ -76,6 +79,8 @@ class RecordedEpisodes:
         self.train = self._numbers(listed, train)
         chosen = listed.take(held)
         frames = open_episode_frames(chosen, config.image_size, cache=cache, progress=progress)
+        for said in filter(None, (listed.left_out, frames.lacking)):
+            log.warning("data '%s': %s", data, said)
         self._samples = EpisodeSamples(
             DatasetSpec("held out", "robot", EpisodesAt(data), embodiment=embodiment),
             chosen,

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from corpora.episodes.episode import Episodes
+from corpora.episodes.opening import open_episodes
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec, EpisodesAt
-from tests.builders.robots import know_made_robots, made_robot
+from corpora.store.frames import FrameFault
+from tests.builders.robots import _Grey, know_made_robots, made_robot
 from vla.checkpoint import build_policy
 from vla.data.loader import TrainingDataset
 from vla.data.open import open_mixture
@@ -43,3 +46,30 @@ def test_no_task_loses_its_only_episode_and_named_ones_that_do_are_told(
     caplog.clear()
     assert len(held_out(opened(tmp_path, tasks, held_out_episodes={"pick": "0,2,3"}))) == 3
     assert "2 of the 3 held-out instructions (such as 'close') have no episode that is trained on" in caplog.text
+
+
+def test_what_is_left_out_is_told_in_one_sentence_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R9: 46 lines for 46 missing episodes, and five of ten reprs for those without images."""
+    know_made_robots(monkeypatch)
+    real, fill = open_episodes, _Grey.fill
+
+    def damaged(*named: Any) -> Episodes:
+        found = real(*named)
+        found.faults = [(9 + k, f"missing file: data/{k}.parquet") for k in range(46)]
+        return found
+
+    def blind(self: _Grey, episodes: Episodes, images: Any, valid: Any, progress: Any) -> list[FrameFault]:
+        fill(self, episodes, images, valid, progress)
+        valid[:12:2] = False
+        return [FrameFault(episode.group, "wrist", "truncated", 3) for episode in episodes.episodes[:2]]
+
+    monkeypatch.setattr("vla.data.open.open_episodes", damaged)
+    monkeypatch.setattr(_Grey, "fill", blind)
+    opened(tmp_path, ["open"] * 4)
+    assert [record.getMessage() for record in caplog.records] == [
+        "dataset 'pick': 46 of 50 episodes are left out: 46 such as episode 9: missing file: data/0.parquet",
+        "dataset 'pick': 6 of 24 images are missing, in 2 episodes or clips: 2 such as pick/episode_000000, wrist, 3 rows: "
+        "truncated",
+    ]

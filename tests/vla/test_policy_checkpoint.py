@@ -151,7 +151,7 @@ WIDER = to_dict(dataclasses.replace(DEBUG, hidden=48))
         (change(slots=[f"robot{k}" for k in range(40)]), "at most 32"),
         (lambda f: cut_short(f / WEIGHTS), "damaged, or not of this config.json"),
         (lambda f: (f / WEIGHTS).write_bytes(b"x" * 100), "damaged, or not of this config.json"),
-        (rename_weight, r"missing \['action_position'\], unexpected \['elsewhere'\]"),
+        (rename_weight, "missing action_position, unexpected elsewhere"),
     ],
 )
 def test_what_is_foreign_or_damaged_is_a_value_error(copied: Path, damage, said: str) -> None:

@@ -62,6 +62,7 @@ def open_mixture(
                         data, groups = _episodes(spec, spec.data, window, policy, seed, share, named, cache, bar)
                     case ClipsAt(corpus):
                         frames = open_clip_frames(Corpus(corpus), policy.config.image_size, cache=cache, progress=bar)
+                        _warn(spec, frames.table.lacking)
                         data = _clips(spec, frames, window, stride_s)
                         groups = hold_out(data.groups, held_out, seed)
                     case _:
@@ -101,8 +102,7 @@ def _episodes(
     """The samples, and the groups to hold out among them."""
     selection = at.selection
     episodes = open_episodes(at.folder, selection.columns)
-    for index, reason in episodes.faults:
-        log.warning("dataset '%s': episode %d is left out: %s", spec.name, index, reason)
+    _warn(spec, episodes.left_out)
     usable = [episode for episode in episodes.episodes if selection.failures or episode.success is not False]
     if len(usable) < len(episodes):
         log.info("dataset '%s': %d failed episodes are left out", spec.name, len(episodes) - len(usable))
@@ -127,10 +127,14 @@ def _episodes(
             unlearned[0],
         )
     frames = open_episode_frames(episodes, policy.config.image_size, cache=cache, progress=bar)
-    for fault in frames.faults[:5]:
-        log.warning("dataset '%s': %s", spec.name, fault)
+    _warn(spec, frames.lacking)
     samples = EpisodeSamples(spec, episodes, frames, window, sorted({*chosen, *out}), keep_idle=selection.keep_idle)
     return samples, {group[index] for index in out}
+
+
+def _warn(spec: DatasetSpec, said: str) -> None:
+    if said:
+        log.warning("dataset '%s': %s", spec.name, said)
 
 
 def _clips(spec: DatasetSpec, frames: ClipFrames, window: Window, stride_s: float) -> SampleDataset:

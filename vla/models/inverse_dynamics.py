@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from corpora.store.decode import decode
 from corpora.store.files import write_json, written_whole
+from corpora.store.told import listed
 from vla.embodiment import Embodiment
 from vla.models.config import InverseDynamicsConfig
 from vla.models.small import crop_images
@@ -126,7 +127,7 @@ class InverseDynamics(nn.Module):
             raise ValueError(f"{path} is no inverse dynamics model of this version: {error}") from error
         missing, unexpected = load_model(model, str(folder / WEIGHTS), strict=False)
         if missing or unexpected:
-            raise ValueError(f"{folder / WEIGHTS}: weights do not fit {CONFIG}: {[*missing, *unexpected][:3]}")
+            raise ValueError(f"{folder / WEIGHTS}: weights do not fit {CONFIG}: {listed([*missing, *unexpected], 3)}")
         return model.eval()
 
 
