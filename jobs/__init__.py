@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jobs import ablation, evaluation
     from jobs.functions import (
         ablate,
+        crosspaint,
         evaluate,
         extract,
         ground,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _FUNCTIONS = (
     "ablate",
+    "crosspaint",
     "evaluate",
     "extract",
     "ground",
@@ -52,6 +54,7 @@ _ROOMS = ("ablation", "evaluation")
 __all__ = [
     "ablate",
     "ablation",
+    "crosspaint",
     "evaluate",
     "evaluation",
     "extract",

@@ -31,6 +31,10 @@ JOBS = {
         "jobs.commands.track",
         "where the agent is in every frame: mask and point, by hand tracker or from files",
     ),
+    "crosspaint": (
+        "jobs.commands.crosspaint",
+        "another agent in a corpus: the robot over the person, nobody, or a dot",
+    ),
     "label": ("jobs.commands.label", "pseudo-actions of a corpus by an inverse dynamics model, as Parquet"),
     "pretrain": ("jobs.commands.pretrain", "a policy on human video, synthetic and robot data in one mixture"),
     "ground": ("jobs.commands.ground", "fine-tune: few-demonstration post-training of a policy on one robot"),

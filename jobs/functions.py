@@ -13,6 +13,7 @@ from jobs.cli import Recipes, Sets, closest
 from jobs.results import CorpusResult, EvaluationResult, LamResult, PolicyResult, Result
 
 if TYPE_CHECKING:
+    from corpora.agent.painting import Agent
     from corpora.agent.source import TrackSource
     from corpora.clips.corpus import Corpus
     from corpora.episodes.parts import ActionPart
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config")
 Place = str | Path | Result
-FLAT = ("selection", "settings")
+FLAT = ("selection", "settings", "paint")
 """Fields of a config whose own fields are given beside it, as on the command line."""
 
 
@@ -81,6 +82,18 @@ def track(corpus: Place | Corpus, out: str | Path, *, opened: TrackSource | None
     places = {name: folder_of(value) if name == "files" else value for name, value in fields.items()}
     config = configured(TrackConfig, {"corpus": folder_of(corpus), "out": out, **places})
     return Result(config.out, run(config, source=opened))
+
+
+def crosspaint(
+    corpus: Place | Corpus, tracks: Place, out: str | Path, *, opened: Agent | None = None, **fields: Any
+) -> CorpusResult:
+    """`giza crosspaint`: a corpus in which another agent acts. `opened`: an agent of your own instead of `agent`."""
+    from jobs.commands.crosspaint import CrosspaintConfig, run
+
+    places = {name: folder_of(value) if name in ("robot", "robot_tracks") else value for name, value in fields.items()}
+    given = {"corpus": folder_of(corpus), "tracks": folder_of(tracks), "out": out, **places}
+    config = configured(CrosspaintConfig, given)
+    return CorpusResult(config.out, run(config, agent=opened))
 
 
 def label(out: str | Path, **fields: Any) -> Result:

@@ -7,6 +7,7 @@ FOLDER/track.json            by which source, what share of the frames is seen; 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,8 +22,8 @@ from numpy.typing import NDArray
 from corpora.agent.track import Track
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from corpora.clips.parts import part_paths
-from corpora.store.files import read_json, written_whole
+from corpora.clips.parts import part_paths, read_record
+from corpora.store.files import digest_of, read_json, written_whole
 
 SUMMARY = "track.json"
 CLIPS = "clips.parquet"
@@ -138,6 +139,13 @@ class Tracks:
         self.summary: dict[str, Any] = summary
         self._sizes = {row.clip_id: row.size for row in corpus.clips}
         self._held: tuple[Path, dict[str, Track]] | None = None
+
+    @cached_property
+    def identity(self) -> str:
+        """Of what was found in which clips, and how."""
+        keys = [read_record(path)["key"] for path in part_paths(self.folder)[:1]]
+        made = [[key["model_hash"], key["corpus"], key["format"]] for key in keys]
+        return digest_of(json.dumps(made), (self.folder / CLIPS).read_bytes())
 
     @cached_property
     def _places(self) -> dict[str, Path]:

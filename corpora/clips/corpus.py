@@ -8,7 +8,7 @@ import json
 import tarfile
 import zipfile
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -128,9 +128,7 @@ class Corpus:
     def identity(self) -> str:
         """Of its clips: what they show, wherever the videos lay, and how they were made. Whatever is made of a corpus keeps
         it."""
-        made = self.summary.get("config", {})
-        how = {name: made.get(name) for name in ("format", "settings", "seed")}
-        return digest_of(json.dumps(how, sort_keys=True), *sorted(row.clip_id for row in self.clips))
+        return identity_of(self.summary.get("config", {}), [row.clip_id for row in self.clips])
 
     @property
     def fit(self) -> str:
@@ -184,6 +182,12 @@ class Corpus:
                 raise ValueError(
                     f"{shard} lacks {len(left)} clips of the manifest, {next(iter(left))} for one: ingest it again"
                 )
+
+
+def identity_of(made: Mapping[str, Any], clip_ids: Iterable[str]) -> str:
+    """`Corpus.identity` of clips that were `made` so ("config" of ingest.json)."""
+    how = {name: made.get(name) for name in ("format", "settings", "seed")}
+    return digest_of(json.dumps(how, sort_keys=True), *sorted(clip_ids))
 
 
 def iterate_shard(path: Path, clip_ids: Iterable[str], wanted: set[str]) -> Iterator[tuple[str, dict[str, bytes]]]:

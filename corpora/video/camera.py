@@ -76,11 +76,13 @@ class CameraMotion:
 class TrackedFrame:
     """A frame made ready to be compared with several others: its corners are found once, when first asked for."""
 
-    def __init__(self, rgb: NDArray[np.uint8]) -> None:
-        """`rgb`: uint8 [H, W, 3], or [H, W] luma."""
+    def __init__(self, rgb: NDArray[np.uint8], hidden: NDArray[np.bool_] | None = None) -> None:
+        """`rgb`: uint8 [H, W, 3], or [H, W] luma. `hidden`, bool [H, W]: where nothing of the still world is seen; nothing there
+        is followed to another frame."""
         gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) if rgb.ndim == 3 else rgb
         self.height, self.width = gray.shape
         self.gray = np.ascontiguousarray(gray, np.uint8)
+        self.hidden = hidden
         self._corners: NDArray[np.float32] | None = None
 
     @property
@@ -88,7 +90,8 @@ class TrackedFrame:
         """float32 [N, 1, 2] pixel positions, spread over the image."""
         if self._corners is None:
             spacing = max(3.0, min(self.height, self.width) / 24)
-            found: Any = cv2.goodFeaturesToTrack(self.gray, MAX_CORNERS, 0.005, spacing, blockSize=5)
+            open_px = None if self.hidden is None else 255 * (~self.hidden).astype(np.uint8)
+            found: Any = cv2.goodFeaturesToTrack(self.gray, MAX_CORNERS, 0.005, spacing, mask=open_px, blockSize=5)
             self._corners = np.zeros((0, 1, 2), np.float32) if found is None else np.asarray(found, np.float32)
         return self._corners
 
@@ -246,7 +249,8 @@ def _flow(first: TrackedFrame, second: TrackedFrame) -> tuple[NDArray[np.float32
     after = cv2.remap(second.gray.astype(np.float32), x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR)
     variance = cv2.blur(before**2, _AROUND) - cv2.blur(before, _AROUND) ** 2
     # where nothing is to be seen, and where it is not found again, flow is but its neighbours'
-    seen = ((variance > MIN_TEXTURE**2) & (cv2.blur((after - before) ** 2, _AROUND) < variance))[rows, columns]
+    seen = (variance > MIN_TEXTURE**2) & (cv2.blur((after - before) ** 2, _AROUND) < variance)
+    seen = (seen if first.hidden is None else seen & ~first.hidden)[rows, columns]
     start = np.stack([columns, rows], 1).astype(np.float32)[seen]
     return start, start + flow[rows, columns][seen]
 

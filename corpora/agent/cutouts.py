@@ -1,0 +1,233 @@
+"""The robot painted over a person: cut-outs of its own demonstrations, chosen so that the tool lies where the hand is and goes
+through space smoothly.
+
+For each clip dynamic programming chooses, among the cut-outs that lie nearest to the hand's point, by how far they must be
+moved, how evenly the tool's depth changes, and, where the robot has a demonstration of the clip's text, the depth that it
+had at the same progress. Where depths are not known, the size of the cut-out goes for them. The point of the new track is the
+hand's; its depth is the cut-out's, and its position lies at that depth on the ray through the point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corpora.agent.painting import Agent, PaintSettings, Shown, Stamp, register
+from corpora.agent.track import Track
+from corpora.agent.tracks import Tracks
+from corpora.clips.corpus import Corpus
+from corpora.clips.frames import open_clip_frames
+from corpora.clips.manifest import ClipRow
+from corpora.store.files import digest_of
+
+NEAREST = 200
+"""Cut-outs that are weighed for each frame."""
+PLACE = 0.024
+"""Of the image's side: as far as a cut-out is moved without regret."""
+DEPTH_M, SIZE = 0.03, 0.1
+"""Change of depth (of the logarithm of the size) from frame to frame without regret, at `RATE` frames a second."""
+RATE = 20.0
+ANCHOR_M, ANCHOR_WEIGHT = 0.08, 4.0
+"""Distance from the depth that the demonstration had at the same progress."""
+RAY_M = 0.01
+"""Where depths on rays miss the robot's positions by more (median), its camera does not stand still: they are not used."""
+
+
+@dataclass(frozen=True)
+class Bank:
+    """N cut-outs."""
+
+    images: NDArray[np.uint8]
+    """[F, S, S, 3]: all frames of the demonstrations."""
+    frame: NDArray[np.int64]
+    """[N]: rows of `images`."""
+    packed: tuple[bytes, ...]
+    """[N]: masks, see `mask`."""
+    point_px: NDArray[np.float64]
+    """[N, 2]."""
+    depth_m: NDArray[np.float64]
+    """[N]; NaN where it is not known, as are positions."""
+    position_m: NDArray[np.float64]
+    """[N, 3]."""
+    size: NDArray[np.float64]
+    """[N]: logarithm of the mask's diameter in pixels."""
+    names: tuple[str, ...]
+    """[N]: clip and frame."""
+    demonstrations: dict[str, list[tuple[NDArray[np.float64], NDArray[np.float64]]]]
+    """Text -> progress and depth, ascending in progress, of each clip that has it."""
+
+    @property
+    def side(self) -> int:
+        return int(self.images.shape[1])
+
+    def mask(self, number: int) -> NDArray[np.bool_]:
+        """bool [S, S]."""
+        bits = np.unpackbits(np.frombuffer(self.packed[number], np.uint8), count=self.side**2)
+        return bits.reshape(self.side, self.side).astype(bool)
+
+    def depth_at(self, text: str, progress: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[T]: mean depth of the demonstrations of a text; NaN where there is none, or the progress is not known."""
+        known = [np.interp(progress, *each) for each in self.demonstrations.get(text, ()) if text]
+        return np.mean(known, axis=0) if known else np.full(len(progress), np.nan)
+
+    def ray(self) -> NDArray[np.float64] | None:
+        """[4, 3]: (x z, y z, z, 1) to position, as a camera that stands still has it; None where there is no such."""
+        rows = np.isfinite(self.depth_m) & np.isfinite(self.position_m).all(1)
+        if rows.sum() < 12:
+            return None
+        seen, there = _on_rays(self.point_px[rows], self.depth_m[rows]), self.position_m[rows]
+        fitted = np.linalg.lstsq(seen, there, rcond=None)[0]
+        off = np.linalg.norm(seen @ fitted - there, axis=1)
+        return np.asarray(fitted, np.float64) if np.median(off) <= RAY_M else None
+
+
+def _on_rays(point_px: NDArray[np.float64], depth_m: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.column_stack([point_px * depth_m[:, None], depth_m, np.ones(len(depth_m))])
+
+
+def open_bank(corpus: Corpus, tracks: Tracks, side: int) -> Bank:
+    """The cut-outs of the robot's demonstrations at `side` pixels.
+
+    Raises ValueError where no frame has both a mask and a point.
+    """
+    frames = open_clip_frames(corpus, side)
+    starts = dict(zip((row.clip_id for row in frames.rows), frames.starts.tolist(), strict=False))
+    ends = group_ends(corpus.clips)
+    found: list[tuple[int, bytes, NDArray[np.floating], float, NDArray[np.floating], float, str]] = []
+    demonstrations: dict[str, list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = {}
+    for row in sorted(frames.rows, key=lambda row: (row.shard, row.index_in_shard)):
+        if row.clip_id not in tracks:
+            continue
+        track, first = tracks[row.clip_id].resized(side), starts[row.clip_id]
+        usable = np.flatnonzero(track.seen & frames.table.valid[first : first + row.frames, 0])
+        for frame in usable.tolist():
+            size = 0.5 * math.log(track.mask[frame].sum())
+            packed = np.packbits(track.mask[frame]).tobytes()
+            place = track.point_px[frame], float(track.depth_m[frame]), track.position_m[frame]
+            found.append((first + frame, packed, *place, size, f"{row.clip_id}:{frame}"))
+        deep = usable[np.isfinite(track.depth_m[usable])]
+        if row.text and len(deep):
+            t_s = frames.t_s[first : first + row.frames]
+            when = progress_of(row, t_s, ends)[deep]
+            demonstrations.setdefault(row.text, []).append((when, track.depth_m[deep].astype(np.float64)))
+    if not found:
+        raise ValueError(
+            f"--robot-tracks '{tracks.folder}': no frame of '{corpus.folder}' has both a mask and a point, so there is no "
+            "robot to cut out; track it from files (giza simulate --tracks writes them), or paint --agent none or dot"
+        )
+    rows, packed, points, depths, positions, sizes, names = zip(*found, strict=True)
+    return Bank(
+        frames.table.images[:, 0],
+        np.array(rows, np.int64),
+        packed,
+        np.array(points, np.float64),
+        np.array(depths, np.float64),
+        np.array(positions, np.float64),
+        np.array(sizes, np.float64),
+        names,
+        demonstrations,
+    )
+
+
+def group_ends(rows: Sequence[ClipRow]) -> dict[str, tuple[float, float]]:
+    """Group -> where its clips begin and end, seconds."""
+    ends: dict[str, tuple[float, float]] = {}
+    for row in rows:
+        start, end = ends.get(row.group, (row.start_s, row.end_s))
+        ends[row.group] = min(start, row.start_s), max(end, row.end_s)
+    return ends
+
+
+def progress_of(row: ClipRow, t_s: NDArray[np.float64], ends: dict[str, tuple[float, float]]) -> NDArray[np.float64]:
+    """[T], 0 to 1: of the clip's frames within what the corpus has of its video or episode."""
+    start, end = ends[row.group]
+    return np.clip((t_s - start) / max(1e-6, end - start), 0, 1)
+
+
+@register
+class Robot(Agent):
+    """See the module."""
+
+    name = "robot"
+
+    def __init__(self, settings: PaintSettings, size: int, bank: Bank | None = None) -> None:
+        if bank is None:
+            if settings.robot is None or settings.robot_tracks is None:
+                raise ValueError(
+                    "--agent robot is cut out of the robot's own demonstrations: name the corpus that they were ingested to "
+                    "and its tracks, --robot CORPUS --robot-tracks TRACKS; or paint --agent none or dot"
+                )
+            corpus = Corpus(settings.robot)
+            tracks = Tracks(settings.robot_tracks, corpus)
+            self._identity = digest_of(corpus.identity, tracks.identity)
+            bank = open_bank(corpus, tracks, size)
+        else:
+            self._identity = digest_of(*bank.names)
+        self._bank, self._ray = bank, bank.ray()
+
+    @property
+    def identity(self) -> str:
+        return self._identity
+
+    def stamps(self, track: Track, shown: Shown) -> Sequence[Stamp | None]:
+        there = np.flatnonzero(track.seen)
+        stamps: list[Stamp | None] = [None] * len(track.mask)
+        if len(there):
+            wanted = self._bank.depth_at(shown.text, shown.progress[there])
+            chosen = choose(self._bank, track.point_px[there].astype(np.float64), shown.t_s[there], wanted)
+            for frame, number in zip(there.tolist(), chosen.tolist(), strict=True):
+                stamps[frame] = self._stamp(number, track.point_px[frame].astype(np.float64))
+        return stamps
+
+    def _stamp(self, number: int, point: NDArray[np.float64]) -> Stamp:
+        bank = self._bank
+        shift = np.rint(point - bank.point_px[number]).astype(int)
+        # what reaches the image's edge goes on beyond it: an arm that is moved inwards must not end in the air
+        rows, columns = (np.clip(np.arange(bank.side) - by, 0, bank.side - 1) for by in (shift[1], shift[0]))
+        image, mask = bank.images[bank.frame[number]], bank.mask(number)
+        depth, position = bank.depth_m[number], bank.position_m[number]
+        if self._ray is not None and math.isfinite(depth):
+            position = (_on_rays(point[None], np.array([depth])) @ self._ray)[0]
+        x, y, z = (float(value) for value in position)
+        return Stamp(
+            image[rows][:, columns],
+            mask[rows][:, columns],
+            float(depth),
+            (x, y, z),
+            bank.names[number],
+            float(np.linalg.norm(point - bank.point_px[number])),
+        )
+
+
+def choose(
+    bank: Bank, point_px: NDArray[np.float64], t_s: NDArray[np.float64], wanted_m: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """[T], cut-outs for a tool that lies at `point_px` [T, 2] at `t_s` [T]; `wanted_m` [T]: depth, NaN: any."""
+    count = min(NEAREST, len(bank.frame))
+    known = bool(np.isfinite(bank.depth_m).all())
+    depth, step = (bank.depth_m, DEPTH_M) if known else (bank.size, SIZE)
+    near, back = np.zeros((len(t_s), count), np.int64), np.zeros((len(t_s), count), np.int64)
+    cost = np.zeros(count)
+    for frame, point in enumerate(point_px):
+        distance = np.linalg.norm(bank.point_px - point, axis=1)
+        near[frame] = np.argpartition(distance, count - 1)[:count]
+        unlike = (distance[near[frame]] / (PLACE * bank.side)) ** 2
+        if known and np.isfinite(wanted_m[frame]):
+            unlike += ANCHOR_WEIGHT * ((depth[near[frame]] - wanted_m[frame]) / ANCHOR_M) ** 2
+        if frame:
+            frames = max(1.0, RATE * (t_s[frame] - t_s[frame - 1]))
+            change = (depth[near[frame]][:, None] - depth[near[frame - 1]]) / step
+            through = cost + change**2 / frames
+            back[frame] = through.argmin(1)
+            unlike += through.min(1)
+        cost = unlike
+    place = int(cost.argmin())
+    chosen = np.zeros(len(t_s), np.int64)
+    for frame in range(len(t_s) - 1, -1, -1):
+        chosen[frame] = near[frame, place]
+        place = back[frame, place]
+    return chosen
