@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
+from corpora.text import ReadText, one_form
+
 _IMAGENET = (("image_mean", (0.485, 0.456, 0.406)), ("image_std", (0.229, 0.224, 0.225)))
 
 
@@ -153,9 +155,18 @@ class FrozenText(nn.Module):
             rows.append(tokens * real[..., None])
         return torch.cat(rows)
 
+    def read_text(self, instruction: str) -> ReadText:
+        """What it reads of a text, beginning and end marks included."""
+        tokens = self.tokenizer(one_form(instruction), truncation=False, verbose=False)["input_ids"]
+        return tuple(tokens[: self.length]), max(0, len(tokens) - self.length)
+
     def _read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         words = self.tokenizer(
-            list(texts), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
+            [one_form(text) for text in texts],
+            padding="max_length",
+            truncation=True,
+            max_length=self.length,
+            return_tensors="pt",
         )
         device = next(self.net.parameters()).device
         ids = words["input_ids"].to(device)

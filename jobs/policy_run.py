@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from corpora.held_out import HELD_OUT
 from corpora.mixture.mixture import MixtureSpec
 from corpora.store.files import default_cache
 from corpora.store.run import BUDGET, TRAINING, Run, process_rank
+from corpora.text import unread
 from flare.targets import TargetEncoder, TargetShape, build_target
+from flare.vision import FrozenText
 from jobs.budget import with_budget
 from jobs.console import bar, print_training
 from jobs.policy_settings import EVERYTHING, TrainPolicy, check_model
@@ -27,6 +30,8 @@ from vla.policy import Policy
 from vla.training import PolicyTraining
 from vla.training_config import PolicyTrainingConfig
 from vla.tuning import apply_tuning, merge_lora
+
+log = logging.getLogger(__name__)
 
 
 def train_on(
@@ -98,6 +103,10 @@ def train_policy(
     """
     if training.flare and target is None:
         target = flare_target(policy, training, cameras_of(datasets))
+    readers = [] if target is None else [part for part in target.modules() if isinstance(part, FrozenText)]
+    for reader in readers:
+        for said in unread({text for each in datasets for text in each.data.texts}, reader.read_text, "FLARE's target"):
+            log.warning("%s", said)
     lightning.seed_everything(seed, workers=True, verbose=False)
     names = [dataset.name for dataset in datasets]
     module = PolicyTraining(policy, training, seed=seed, dataset_names=names, target=target)

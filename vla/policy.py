@@ -19,6 +19,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from corpora.text import ReadText
 from corpora.video.image import fit_square
 from corpora.video.nearest import after_beginning
 from vla.batch import PolicyBatch, pad_last
@@ -74,6 +75,10 @@ class Backbone(nn.Module, ABC):
                 f"vlm_top_layers {top_layers}: a {type(self).__name__} has no language layers; set vision to train all of it"
             )
         self.requires_grad_(vision)
+
+    def read_text(self, instruction: str) -> ReadText | None:
+        """What it reads of an instruction; None where it does not say."""
+        return None
 
     def describe(self) -> Any:
         """What, for JSON, beside the weights, decides what it says: a part of the key of kept tokens."""
@@ -226,6 +231,10 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
     def system2(self) -> Backbone | None:
         """What makes the tokens, where it is a part of its own."""
         return None
+
+    def read_text(self, instruction: str) -> ReadText | None:
+        """What it reads of an instruction; None where it does not say."""
+        return None if self.system2 is None else self.system2.read_text(instruction)
 
     @property
     def frame_encoder(self) -> nn.Module | None:

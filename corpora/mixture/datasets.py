@@ -78,6 +78,8 @@ class SampleDataset(Protocol):
     """[V]."""
     groups: list[str]
     """Episode or source video of each sample: the unit of hold-out."""
+    texts: frozenset[str]
+    """Instructions of its samples."""
     idle_rows: int
     """Moments that are no samples, because nothing moves yet in them."""
 
@@ -145,6 +147,8 @@ class EpisodeSamples:
             runs.append(np.full(len(found), len(self._bounds), np.int32))
             self._bounds.append((episode.start, episode.stop))
             self.groups += [episode.group] * len(found)
+        chosen_ones = [episode for episode in episodes.episodes if episode.index in wanted]
+        self.texts = frozenset(text for episode in chosen_ones for text in episode.instructions)
         self._rows, self._runs, self._futures = _joined(rows), _joined(runs), _joined(futures)
         if not len(self._rows):
             raise ValueError(f"dataset '{spec.name}' has no sample: none of its {len(wanted)} episodes has an image")
@@ -235,6 +239,7 @@ class ClipSamples:
             raise ValueError(f"stride_s {stride_s}: must be 0 (every frame) or more seconds")
         self.spec, self.cameras, self.horizon = spec, clips.table.cameras, window.horizon
         self._clips, self._labels, self.idle_rows = clips, labels, 0
+        self.texts = frozenset(row.text for row in clips.rows)
         self._views = ImageViews(clips.table, clips.t_s, window)
         if labels is None:
             self._rows, self._runs, self._futures = self._seen(stride_s)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from corpora.held_out import HELD_OUT
 from corpora.store.run import BUDGET, TRAINING, Run, process_rank
+from corpora.text import TEXT_FORMAT, unread
 from jobs.budget import check_budget, with_budget
 from jobs.cli import closest, parse
 from jobs.console import bar, facts_table, print_ending
@@ -105,6 +106,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         "stabilised": STABILISED if config.model.pair.camera_compensation else None,
         "known_motion": KNOWN_MOTION if config.labels.feature else None,
         "held_out": None if config.holdout else HELD_OUT,
+        "text_format": TEXT_FORMAT if config.model.text_model else None,
     }
     run = Run(config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",), formats=formats)
     if (done := run.finished) is not None:
@@ -124,7 +126,10 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     if model_config.text_model:
         from flare.vision import FrozenText
 
-        texts = FrozenText(model_config.text_model, length=16).of_texts([row.text for row in train_rows])
+        reader, told = FrozenText(model_config.text_model, length=16), [row.text for row in train_rows]
+        for said in unread(told, reader.read_text, f"text model '{model_config.text_model}'"):
+            log.warning("%s", said)
+        texts = reader.of_texts(told)
         model_config = dataclasses.replace(model_config, text_dim=texts.shape[-1])
     with bar("decoding clips", quiet=quiet) as progress:
         data = TrainingData(

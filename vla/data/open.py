@@ -18,6 +18,7 @@ from corpora.mixture.datasets import ClipSamples, EpisodeSamples, SampleDataset
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
 from corpora.mixture.views import Window
+from corpora.text import unread
 from vla.data.embodiments import Opened, learn_embodiments
 from vla.data.loader import TrainingDataset, split_samples
 from vla.policy import Policy
@@ -76,6 +77,9 @@ def open_mixture(
             )
         opened.append((data, train, out))
     learn_embodiments(opened, policy, seed, start_from)
+    texts = {text for data, _, _ in opened for text in data.texts}
+    for said in unread(texts, policy.read_text, "the policy"):
+        log.warning("%s", said)
     return [
         TrainingDataset(
             data,

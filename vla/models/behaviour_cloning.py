@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from corpora.text import ReadText, one_form
 from vla.batch import PolicyBatch, check_batch
 from vla.models.config import PolicyConfig
 from vla.models.flow_matching import flow_loss_per_sample
@@ -53,12 +54,17 @@ class BehaviourCloning(Policy):
         """With fresh weights; it has no backbone whose `settings` could be kept."""
         return cls(config)
 
+    def read_text(self, instruction: str) -> ReadText:
+        """One token for all of it."""
+        whole = one_form(instruction, self.config.small.text_format)
+        return (zlib.crc32(whole.encode()) % INSTRUCTIONS,), 0
+
     def encode(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
         if images.shape[1] != 1 or images.shape[2] != 1:
             raise ValueError("the baseline bc sees one camera and one frame; choose another recipe, or one camera")
         seen = scaled(crop_images(images[:, 0], self.config.small.crop, self.training))
         seen = (recoloured(seen, self.config.small.colour) if self.training else seen)[:, 0]
-        ids = torch.tensor([zlib.crc32(text.encode()) % INSTRUCTIONS for text in instruction], device=seen.device)
+        ids = torch.tensor([self.read_text(text)[0][0] for text in instruction], device=seen.device)
         features = torch.cat([self.convolutions(seen), self.instruction(ids)], 1)[:, None]
         there = torch.ones(features.shape[:2], dtype=torch.bool, device=seen.device)
         return ContextTokens(features, there, there)

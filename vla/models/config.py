@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from corpora.store.decode import decode
+from corpora.text import TEXT_FORMAT
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,9 @@ class SmallBackboneConfig:
     words: int = 4096
     """Buckets that words are hashed into; no vocabulary has to be kept."""
     max_words: int = 24
-    """Longer instructions are cut."""
+    """Longer instructions are cut, which training tells."""
+    text_format: Annotated[int, tyro.conf.Suppress] = TEXT_FORMAT
+    """How texts are made into words; policies of before 2 go on reading as they learned to."""
     cameras: int = 4
     """Most cameras."""
     history: int = 4
@@ -223,4 +228,6 @@ def to_dict(config: PolicyConfig) -> dict[str, Any]:
 
 def from_dict(values: dict[str, Any]) -> PolicyConfig:
     """The inverse of `to_dict`, also after JSON. Raises ValueError for a field that this version does not know."""
+    if isinstance(small := values.get("small"), dict):  # what does not say so is older than it
+        values = {**values, "small": {"text_format": 1, **small}}
     return decode(PolicyConfig, values, what="policy configuration")

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from corpora.text import TEXT_FORMAT, ReadText, one_form
 from vla.policy import Backbone, ContextTokens
 
 DEFAULT_LAYER = 12
@@ -50,6 +51,7 @@ class HfBackbone(Backbone):
         self.layer = layer
         self.name = name
         self.padding_side = "right"
+        self.text_format = TEXT_FORMAT
         self.reads_normed = self._cut(layer)
         self.dim = int(vlm.get_decoder().config.hidden_size)
         self.set_trainable(vision=False, top_layers=0)
@@ -103,6 +105,8 @@ class HfBackbone(Backbone):
         backbone = cls(model, processor, layer=layer, name=str(name))
         if saved and not saved["reads_normed"]:
             backbone._skip_norm()
+        if saved:
+            backbone.text_format = saved.get("text_format", 1)
         return backbone
 
     @classmethod
@@ -129,7 +133,12 @@ class HfBackbone(Backbone):
         else:
             self.vlm.config.save_pretrained(folder)
         self.processor.save_pretrained(folder)
-        settings = {"layer": self.layer, "reads_normed": self.reads_normed, "name": self.name}
+        settings = {
+            "layer": self.layer,
+            "reads_normed": self.reads_normed,
+            "name": self.name,
+            "text_format": self.text_format,
+        }
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
     def forward(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
@@ -145,6 +154,7 @@ class HfBackbone(Backbone):
         self._check(images, image_mask, instruction)
         kept = image_mask.cpu()
         shown = [list(images[k][kept[k]]) for k in range(len(images))]
+        instruction = [one_form(text, self.text_format) for text in instruction]
         chats = [
             [{"role": "user", "content": [*({"type": "image"} for _ in row), {"type": "text", "text": text}]}]
             for row, text in zip(shown, instruction, strict=True)
@@ -159,6 +169,9 @@ class HfBackbone(Backbone):
         )
         device = next(self.vlm.parameters()).device
         return {name: value.to(device, non_blocking=True) for name, value in found.items()}
+
+    def read_text(self, instruction: str) -> ReadText:
+        return tuple(self.processor.tokenizer(one_form(instruction, self.text_format))["input_ids"]), 0
 
     def encode(self, inputs: dict[str, Tensor]) -> ContextTokens:
         """The model on what `prepare` returned."""
@@ -224,6 +237,7 @@ class HfBackbone(Backbone):
             "padding_side": self.padding_side,
             "pictures": {**processor.image_processor.to_dict(), **self._image_options()},
             "chat_template": processor.chat_template,
+            "text_format": self.text_format,
             "vocabulary": hashlib.sha256(vocabulary).hexdigest(),
         }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import zlib
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from corpora.text import TEXT_FORMAT, ReadText, words_of
 from vla.models.config import SmallBackboneConfig
 from vla.policy import Backbone, ContextTokens
 
@@ -124,9 +124,15 @@ class SmallBackbone(Backbone):
         is_image[:, words.shape[1] :] = True
         return ContextTokens(features, mask, is_image)
 
+    def read_text(self, instruction: str) -> ReadText:
+        """A token a word."""
+        tokens = word_buckets(instruction, self.config.words, self.config.text_format)
+        room = self.config.max_words
+        return tuple(tokens[:room]), max(0, len(tokens) - room)
+
     def embed(self, instruction: Sequence[str], device: torch.device) -> tuple[Tensor, Tensor]:
         """Word features [B, L, D] and bool mask [B, L]; an empty instruction is one token of its own."""
-        rows = [word_buckets(text, self.config.words)[: self.config.max_words] for text in instruction]
+        rows = [self.read_text(text)[0] for text in instruction]
         length = max(len(row) for row in rows)
         ids = torch.zeros(len(rows), length, dtype=torch.long)
         mask = torch.zeros(len(rows), length, dtype=torch.bool)
@@ -179,10 +185,9 @@ def grid_position(dim: int, side: int) -> Tensor:
     return torch.cat([grid, torch.zeros(dim - len(grid), side, side)], 0)[None]
 
 
-def word_buckets(text: str, buckets: int) -> list[int]:
+def word_buckets(text: str, buckets: int, text_format: int = TEXT_FORMAT) -> list[int]:
     """Word -> bucket 1 ... buckets - 1 by its CRC; 0 stands for a text without words."""
-    words = re.findall(r"\w+", text.lower())
-    return [1 + zlib.crc32(word.encode()) % (buckets - 1) for word in words] or [0]
+    return [1 + zlib.crc32(word.encode()) % (buckets - 1) for word in words_of(text, text_format)] or [0]
 
 
 def soft_argmax(heat: Tensor) -> Tensor:
