@@ -79,10 +79,13 @@ class TrainInverseDynamics(lightning.LightningModule):
         training = self.training_config
         return torch.optim.AdamW(self.model.parameters(), lr=training.lr, weight_decay=training.weight_decay)
 
+    def rate(self, step: int) -> float:
+        """The learning rate of optimiser step number `step`."""
+        return self.training_config.lr * schedule(min(1.0, step / self.training_config.steps), _WARM_UP)
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        done = min(1.0, self.global_step / self.training_config.steps)
         for group in optimizer.param_groups:
-            group["lr"] = self.training_config.lr * schedule(done, _WARM_UP)
+            group["lr"] = self.rate(self.global_step)
 
 
 class PairBatches(IterableDataset[dict[str, Tensor]]):
@@ -137,7 +140,7 @@ def train_model(
 
     device = model.device
     module = TrainInverseDynamics(model, training, seed=seed).train()
-    took = fit(module, loader, None, training, folder, unit="pairs", key="present", quiet=quiet)
+    took = fit(module, loader, None, training, folder, rate=module.rate, unit="pairs", key="present", quiet=quiet)
     model.to(device).eval()  # Lightning leaves it on the CPU
     return {
         "steps": took.steps,

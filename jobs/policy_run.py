@@ -148,6 +148,7 @@ def train_policy(
             validation,
             training,
             run.folder,
+            rate=module.rate,
             key="embodiment",
             clip=training.clip,
             strategy=training.strategy,

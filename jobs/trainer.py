@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 import time
@@ -20,6 +21,8 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch.utils.data import DataLoader
+
+from corpora.store.run import process_rank
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ def fit(
     training: Schedule,
     folder: Path,
     *,
+    rate: Callable[[int], float],
     unit: str = "samples",
     key: str,
     clip: float = 1.0,
@@ -76,7 +80,8 @@ def fit(
     """Trains `module` for `training.steps` optimiser steps, or for as many as `training.minutes` allow, from the folder's
     checkpoint where there is one.
 
-    train: the number of the first batch -> batches from there on, without end. unit, key: what a batch is counted in, and
+    train: the number of the first batch -> batches from there on, without end. rate: optimiser step -> the learning rate
+    that `module` takes. unit, key: what a batch is counted in, and
     an entry of it that has one of them each. strategy: auto is DDP on several devices.
 
     Raises KeyboardInterrupt where it was stopped by hand, once the step is done and saved.
@@ -88,6 +93,7 @@ def fit(
     if resumed is not None:
         state = torch.load(resumed, weights_only=True, map_location="cpu", mmap=True)
         done = int(state["global_step"]) * training.accumulate
+        _tell_of_other_steps(state, training.steps, rate)
         del state
     timer = Timer(timedelta(minutes=training.minutes) if training.minutes else None)
     meter = Meter(training.steps, unit=unit, key=key, show=not quiet)
@@ -136,6 +142,26 @@ def fit(
         world_size=trainer.world_size,
         measured=measured,
     )
+
+
+def _tell_of_other_steps(state: dict[str, Any], steps: int, rate: Callable[[int], float]) -> None:
+    """Warns where a run goes on with other steps than before: the schedule spans them all, and the rate jumps."""
+    done, last = int(state["global_step"]), float(state["optimizer_states"][0]["param_groups"][0]["lr"])
+    if not done or process_rank():
+        return
+    if done > steps:
+        log.warning(
+            "the run has %d steps already, more than the %d that are asked for: it is not trained on", done, steps
+        )
+    elif done < steps and not math.isclose(last, rate(done - 1), rel_tol=1e-3):
+        log.warning(
+            "the run goes on from step %d with %d steps in all, which the schedule spans: the learning rate goes from %.2g to "
+            "%.2g there, and comes down by the last step; for a schedule of its own begin another run from this one's model",
+            done,
+            steps,
+            last,
+            rate(done),
+        )
 
 
 class _Stopped(Exception):

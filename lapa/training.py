@@ -121,13 +121,18 @@ class LamTraining(lightning.LightningModule):
         parameters = [p for p in self.parameters() if p.requires_grad]
         return torch.optim.AdamW(parameters, lr=training.lr, betas=(0.9, 0.98), weight_decay=training.weight_decay)
 
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        warm = min(1.0, (self.global_step + 1) / max(1, self.training_config.warmup_steps))
-        progress = min(1.0, self.global_step / self.training_config.steps)
+    def rate(self, step: int) -> float:
+        """The learning rate of optimiser step number `step`."""
+        warm = min(1.0, (step + 1) / max(1, self.training_config.warmup_steps))
+        progress = min(1.0, step / self.training_config.steps)
         cosine = 0.03 + 0.97 * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * progress))))
+        return self.training_config.lr * warm * cosine
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        rate = self.rate(self.global_step)
         for group in optimizer.param_groups:
-            group["lr"] = self.training_config.lr * warm * cosine
-        self.log("train/lr", self.training_config.lr * warm * cosine)
+            group["lr"] = rate
+        self.log("train/lr", rate)
 
     # Validation: held-out videos only.
 

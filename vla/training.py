@@ -52,10 +52,10 @@ class PolicyTraining(lightning.LightningModule):
         self.monitor = CollapseMonitor()
         self._held_out: dict[str, list[float]] = defaultdict(list)
 
-    @property
-    def progress(self) -> float:
-        """Share of the steps that are done, in [0, 1]."""
-        return min(1.0, self.global_step / self.training_config.steps)
+    def rate(self, step: int) -> float:
+        """The learning rate of optimiser step number `step`."""
+        training = self.training_config
+        return training.lr * schedule(min(1.0, step / training.steps), training.warmup_share)
 
     def averaged(self) -> Policy:
         """The policy that is evaluated and saved."""
@@ -154,7 +154,7 @@ class PolicyTraining(lightning.LightningModule):
         )
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        rate = self.training_config.lr * schedule(self.progress, self.training_config.warmup_share)
+        rate = self.rate(self.global_step)
         for group in optimizer.param_groups:
             group["lr"] = rate
         self.log("train/lr", rate)

@@ -171,7 +171,17 @@ def _train(run: Run, module: LamTraining, data: TrainingData, facts: dict[str, A
     from lapa.model.checkpoint import model_hash, save_lam
 
     training = module.training_config
-    took = fit(module, data.train_loader, data.val_loader(), training, run.folder, unit="pairs", key="", quiet=quiet)
+    took = fit(
+        module,
+        data.train_loader,
+        data.val_loader(),
+        training,
+        run.folder,
+        rate=module.rate,
+        unit="pairs",
+        key="",
+        quiet=quiet,
+    )
     summary = facts | {
         "steps": took.steps,
         "minutes": took.minutes,
