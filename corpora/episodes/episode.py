@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.episodes.modality import Modality, ModalityPart
+from corpora.episodes.modality import Modality, ModalityPart, none_known
 from corpora.store.told import faults_told, listed
 
 if TYPE_CHECKING:
@@ -263,10 +263,15 @@ class Episodes:
         ]
         return dataclasses.replace(self, cameras=tuple(cameras), episodes=episodes)
 
+    @property
+    def no_action(self) -> str:
+        """What to tell whoever needs actions where there are none."""
+        return none_known("action", self.name, self.modality.columns)
+
     def with_previous_action(self) -> Episodes:
         """The same, with the last action in the state: see `previous_action`. Raises ValueError without actions."""
         if self.action is None:
-            raise ValueError(f"dataset '{self.name}' has no actions: previous_action has nothing to remember")
+            raise ValueError(f"previous_action has nothing to remember: {self.no_action}")
         episodes, names = [], self.state_names
         for episode in self.episodes:
             assert episode.action is not None

@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-DEFAULT_COLUMNS = {"state": "observation.state", "action": "action"}
+COLUMNS = {
+    "state": ("observation.state", "observation.states", "state", "states", "observation.proprio"),
+    "action": ("action", "actions"),
+}
+"""What a state and an action are called where nothing says so; the first that there is."""
+_NO_MEASURE = re.compile(
+    r"timestamp|frame_index|episode_index|index|task_index|(next|annotation)\..*|is_first|is_last|is_terminal|reward|discount"
+)
+"""Numeric features that are neither."""
 _SLICE = re.compile(r"(\d+)(?::(\d+))?")
 
 
@@ -43,6 +51,8 @@ class Modality:
     """Name -> video feature."""
     annotations: Mapping[str, str]
     """Name -> column that holds task indices."""
+    columns: tuple[str, ...] = ()
+    """Those that may be chosen for a state or an action."""
 
     @property
     def instruction_column(self) -> str:
@@ -58,10 +68,8 @@ def read_modality(root: Path, features: Mapping[str, Any]) -> Modality:
     does not fit the features."""
     path = root / "meta" / "modality.json"
     if not path.is_file():
-        state, action = (
-            (whole_column(features, column),) if column in features else () for column in DEFAULT_COLUMNS.values()
-        )
-        return Modality(state, action, {}, {})
+        state, action = (default_parts(features, kind) for kind in COLUMNS)
+        return Modality(state, action, {}, {}, measured(features))
     try:
         record = json.loads(path.read_text("utf-8"))
         return Modality(
@@ -72,9 +80,41 @@ def read_modality(root: Path, features: Mapping[str, Any]) -> Modality:
                 name: str(entry.get("original_key") or f"annotation.{name}")
                 for name, entry in (record.get("annotation") or {}).items()
             },
+            measured(features),
         )
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}); repair or remove it") from error
+
+
+def is_numeric(feature: Mapping[str, Any]) -> bool:
+    """By what info.json says of it."""
+    return feature.get("dtype") not in ("video", "image", "string")
+
+
+def measured(features: Mapping[str, Any]) -> tuple[str, ...]:
+    """Numeric features that may be a state or an action."""
+    return tuple(name for name in features if is_numeric(features[name]) and not _NO_MEASURE.fullmatch(name))
+
+
+def default_parts(features: Mapping[str, Any], kind: str) -> tuple[ModalityPart, ...]:
+    """The column that is commonly called so, as one part; where there is none, but columns of its name and a dot
+    ("action.arm", "action.gripper"), each of these, in the order of their names."""
+    columns = [name for name in features if is_numeric(features[name])]
+    for known in COLUMNS[kind]:
+        if known in columns:
+            return (whole_column(features, known),)
+    for known in COLUMNS[kind]:
+        inner = sorted(name for name in columns if name.startswith(f"{known}."))
+        if inner:
+            return tuple(_inner_part(features, name, name.removeprefix(f"{known}.")) for name in inner)
+    return ()
+
+
+def none_known(kind: str, name: str, columns: Sequence[str]) -> str:
+    """That a dataset has no `kind`, and how to choose one of its `columns`."""
+    known = f"dataset '{name}' has no {kind}: none of its columns is called {', '.join(COLUMNS[kind][:-1])} or "
+    choose = f"choose among {list(columns)} with --{kind}, or with {kind} in the pyramid file"
+    return f"{known}{COLUMNS[kind][-1]}; {choose if columns else 'it has no others of numbers'}"
 
 
 def choose_parts(
@@ -99,15 +139,22 @@ def whole_column(features: Mapping[str, Any], column: str) -> ModalityPart:
     return ModalityPart(column, column, 0, width, _dims(features, column)[:width])
 
 
+def _inner_part(features: Mapping[str, Any], column: str, name: str) -> ModalityPart:
+    width = _width(features, column)
+    dims = tuple(_flat(features[column].get("names")))
+    dims = dims if len(dims) == width else tuple(map(str, range(width)))
+    return ModalityPart(name, column, 0, width, tuple(f"{name}.{dim}" for dim in dims))
+
+
 def _slice(name: str, kind: str, features: Mapping[str, Any], known: Sequence[str]) -> ModalityPart:
-    if name in features and features[name].get("dtype") not in ("video", "image", "string"):
+    if name in features and is_numeric(features[name]):
         return whole_column(features, name)
-    column = DEFAULT_COLUMNS[kind]
+    column = next((known for known in COLUMNS[kind] if known in features), COLUMNS[kind][0])
     found = _SLICE.fullmatch(name)
     if found is None or column not in features:
         raise ValueError(
-            f"{kind} '{name}': the dataset has the parts {list(known)}; name one of them, a column, or dimensions of "
-            f"'{column}' like 7:14"
+            f"{kind} '{name}': the dataset has the parts {list(known)}; name one of them, a column of "
+            f"{list(measured(features))}, or dimensions of '{column}' like 7:14"
         )
     start = int(found[1])
     end = int(found[2]) if found[2] else start + 1
@@ -120,7 +167,8 @@ def _slice(name: str, kind: str, features: Mapping[str, Any], known: Sequence[st
 def _parts(record: Mapping[str, Any], kind: str, features: Mapping[str, Any]) -> tuple[ModalityPart, ...]:
     parts = []
     for name, entry in record.items():
-        column = str(entry.get("original_key") or DEFAULT_COLUMNS[kind])
+        usual = next((known for known in COLUMNS[kind] if known in features), COLUMNS[kind][0])
+        column = str(entry.get("original_key") or usual)
         if column not in features:
             raise ValueError(
                 f"meta/modality.json: {kind} '{name}' lies in '{column}', which meta/info.json does not list"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from corpora.episodes.episode import ALL_DEMONSTRATIONS, Episodes, EpisodeSelection, named_episodes
 from corpora.episodes.idle import with_idle
+from corpora.episodes.modality import none_known
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,37 @@ def open_episodes(folder: str | Path, selection: EpisodeSelection = ALL_DEMONSTR
     """
     root = Path(folder).expanduser()
     episodes = with_idle(format_of(root).read(root, selection))
+    _tell_of_columns(episodes, selection)
     if selection.previous_action:
         episodes = episodes.with_previous_action()
     named = named_episodes(selection.episodes)
     damaged = {index for index, _ in episodes.faults if named is None or index in named}
     return episodes.take({*episodes.choose(selection), *damaged})
+
+
+def _tell_of_columns(episodes: Episodes, selection: EpisodeSelection) -> None:
+    """Where several were joined, or none was found, and nobody named them."""
+    if (episodes.root / "meta" / "modality.json").is_file():
+        return
+    taken = {part.column for part in (*episodes.state_parts, *episodes.action_parts)}
+    spare = [column for column in episodes.modality.columns if column not in taken]
+    for kind, wanted, parts in (
+        ("state", selection.state, episodes.state_parts),
+        ("action", selection.action, episodes.action_parts),
+    ):
+        columns = list(dict.fromkeys(part.column for part in parts))
+        if len(columns) > 1 and not wanted:
+            _warn(
+                f"dataset '{episodes.name}': its {kind} is made of the columns {columns}; --{kind} chooses among them"
+            )
+        if kind == "state" and not parts and spare:
+            _warn(f"{none_known(kind, episodes.name, spare)}; it is read without a state")
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Once, however often a dataset is opened."""
+    log.warning("%s", text)
 
 
 def dataset_fingerprint(folder: str | Path) -> str:

@@ -27,7 +27,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.episodes.episode import Episode, Episodes, EpisodeSelection
-from corpora.episodes.modality import DEFAULT_COLUMNS, Modality, ModalityPart, choose_parts, names_of, whole_column
+from corpora.episodes.modality import (
+    COLUMNS,
+    Modality,
+    ModalityPart,
+    choose_parts,
+    default_parts,
+    measured,
+    names_of,
+    none_known,
+)
 from corpora.episodes.tf_records import Values, example, records
 from corpora.store.files import stamp_of
 from corpora.store.frames import FrameFault, Progress
@@ -56,17 +65,13 @@ def read_rlds(root: Path, selection: EpisodeSelection) -> Episodes:
     name = str(info.get("name") or root.resolve().name)
     features, image_features = _features(root / MARKER)
     fps = _steps_per_s(root, name)
-    state, action = (
-        (whole_column(features, column),) if column in features else () for column in DEFAULT_COLUMNS.values()
-    )
+    state, action = (default_parts(features, kind) for kind in COLUMNS)
     cameras = _choose_cameras(name, image_features, selection.cameras)
     state_parts = choose_parts(state, selection.state, "state", features)
     action_parts = choose_parts(action, selection.action, "action", features)
     if not state_parts and not action_parts:
-        raise ValueError(
-            f"dataset '{name}' has no {' nor '.join(DEFAULT_COLUMNS.values())} to learn from: one of them must be "
-            f"chosen; name columns for the state or the action, of {sorted(features)}"
-        )
+        columns = measured(features)
+        raise ValueError("; ".join(none_known(kind, name, columns) for kind in COLUMNS))
     widths = {feature: int(facts["shape"][0]) for feature, facts in features.items()}
     records = _Records(root, _shard_lengths(info))
     whole, faults = [], []
@@ -87,7 +92,7 @@ def read_rlds(root: Path, selection: EpisodeSelection) -> Episodes:
         fps=fps,
         robot_type="",
         cameras=cameras,
-        modality=Modality(state, action, {}, {}),
+        modality=Modality(state, action, {}, {}, measured(features)),
         state_parts=state_parts,
         action_parts=action_parts,
         episodes=whole,

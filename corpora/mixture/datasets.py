@@ -184,7 +184,7 @@ class EpisodeSamples:
     def numbers(self, indices: Sequence[int]) -> Numbers:
         """Of these samples. Raises ValueError where the dataset has no actions."""
         if self.episodes.action is None:
-            raise ValueError(f"dataset '{self.spec.name}' has no actions")
+            raise ValueError(self.episodes.no_action)
         rows = self._rows[np.asarray(indices, np.int64)]
         bounds = [self._bounds[self._runs[index]] for index in indices]
         found = [self._chunk(int(row), start, stop) for row, (start, stop) in zip(rows, bounds, strict=True)]
@@ -196,7 +196,7 @@ class EpisodeSamples:
         """All rows of these samples' episodes. Raises ValueError where the dataset has no actions."""
         episodes = self.episodes
         if episodes.action is None:
-            raise ValueError(f"dataset '{self.spec.name}' has no actions")
+            raise ValueError(episodes.no_action)
         runs = np.unique(self._runs[np.asarray(indices, np.int64)])
         rows = np.concatenate([np.arange(*self._bounds[run]) for run in runs.tolist()])
         if episodes.state is None:

@@ -209,7 +209,7 @@ def _count_episodes(at: EpisodesAt, acts: bool, limits: PolicyLimits) -> Count:
     found = Count(len(rows), sum(rows), sum(rows) / data.fps / 3600, sum(rows) - idle, action_dim=action_dim)
     found.dims = f"state {state_dim}, action {action_dim}"
     if acts and not action_dim:
-        found.faults.append(f"label 'action', but dataset '{at.folder}' has no actions")
+        found.faults.append(f"label 'action', but {data.no_action}")
     for what, width, most in (
         ("state", state_dim, limits.max_state_dim),
         ("action", action_dim, limits.max_action_dim),

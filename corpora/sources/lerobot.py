@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from corpora.episodes.lerobot import DAMAGE, IS_DEPTH, DatasetFault, EpisodePlace, LeRobotDataset
 from corpora.episodes.lerobot_layout import why_missing
+from corpora.episodes.modality import COLUMNS, default_parts, measured
 from corpora.episodes.truth import TruthRef
 from corpora.sources.source import File, Source, SourceDefaults, SourceKind, register
+
+log = logging.getLogger(__name__)
 
 
 @register
@@ -39,7 +44,10 @@ class LeRobot(SourceKind):
             yield fault("", "no_video_stream", "the dataset has no feature of type video")
             return
         # What the dataset suggests gives way to what was asked for, unlike the lines of a list.
-        tier = defaults.tier or ("robot" if "action" in dataset.features else "human")
+        acts = default_parts(dataset.features, "action")
+        if not (acts or defaults.tier):
+            _tell_of_tier(dataset.name, *measured(dataset.features))
+        tier = defaults.tier or ("robot" if acts else "human")
         embodiment = defaults.embodiment or dataset.robot_type
         present = []
         fps = _fps(dataset)
@@ -64,6 +72,20 @@ class LeRobot(SourceKind):
                 yield fault("", "missing_file", dataset.unlisted(listed))
         except DAMAGE as error:
             yield fault("", "unreadable", f"meta: {type(error).__name__}: {error}")
+
+
+@functools.cache
+def _tell_of_tier(name: str, *columns: str) -> None:
+    """Once, however often a dataset is listed."""
+    if set(columns) - set(COLUMNS["state"]):
+        known = " or ".join(COLUMNS["action"])
+        log.warning(
+            "dataset '%s': none of its columns is called %s, so its tier is human; it has %s. Where it is a robot's, "
+            "say so: --tier robot",
+            name,
+            known,
+            list(columns),
+        )
 
 
 def _choose(dataset: LeRobotDataset, wanted: Sequence[str]) -> list[str]:

@@ -225,7 +225,7 @@ def _robot(config: LabelConfig, progress: Callable[[int, int], None]) -> Episode
     cameras = (config.camera,) if config.camera else config.selection.cameras
     episodes = open_episodes(config.robot, dataclasses.replace(config.selection, cameras=cameras, action=action))
     if episodes.action is None:
-        raise ValueError(f"robot '{config.robot}' has no actions: there is nothing to learn from it")
+        raise ValueError(f"there is nothing to learn from robot '{config.robot}': {episodes.no_action}")
     episodes = episodes.seen_by(episodes.cameras[:1])
     if action != config.selection.action:  # labels lie in the places of the policy's own, and take over their names
         episodes.action_names = tuple(dim for part in episodes.modality.action for dim in part.dims)

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -159,3 +160,65 @@ def test_lines_of_a_list_end_at_a_line_feed_alone(tmp_path: Path) -> None:
     (tmp_path / "list.jsonl").write_bytes(text.encode())
     first, second = found(tmp_path / "list.jsonl")
     assert (first.name, first.text, second.text) == (f"{TRICKY}.mp4", TRICKY, "")
+
+
+def rename_columns(root: Path, **names: str) -> Path:
+    """In info.json and in the data."""
+    names = {name.replace("_", "."): new for name, new in names.items()}
+    features = json.loads((root / "meta" / "info.json").read_text())["features"]
+    change_info(root, features={names.get(name, name): facts for name, facts in features.items()})
+    for path in root.glob("data/*/*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.rename_columns([names.get(name, name) for name in table.column_names]), path)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("state", "action"), [("state", "actions"), ("observation.states", "action"), ("states", "actions")]
+)
+def test_common_names_of_columns_are_known(tmp_path: Path, state: str, action: str) -> None:
+    usual = opened(lerobot_v2(tmp_path / "usual"))
+    root = rename_columns(lerobot_v2(tmp_path / "arm"), observation_state=state, action=action)
+    episodes = opened(root)
+    for name in ("state", "action"):
+        np.testing.assert_array_equal(getattr(episodes, name), getattr(usual, name))
+    assert [part.column for part in (*episodes.state_parts, *episodes.action_parts)] == [state, action]
+    few = opened(root, state=["1:3"], action=["0"])
+    assert few.state_parts[0].column == state and few.action_parts[0].column == action
+    assert {source.tier for source in found(root)} == {"robot"}
+
+
+def test_columns_below_a_name_are_joined_in_their_order_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = rename_columns(lerobot_v2(tmp_path / "arm"), observation_state="action.b", action="action.a")
+    with caplog.at_level(logging.WARNING):
+        episodes = opened(root)
+    assert episodes.action is not None and episodes.action.shape[1] == 5 and episodes.state is None
+    assert episodes.action_names == ("a.0", "a.1", "b.0", "b.1", "b.2")
+    np.testing.assert_array_equal(episodes.action[:, 2:], opened(root, action=["b"]).action)
+    assert "its action is made of the columns ['action.a', 'action.b']; --action chooses" in caplog.text
+    assert {source.tier for source in found(root)} == {"robot"}
+
+
+def test_columns_of_other_names_are_named_with_the_flag_that_chooses(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = rename_columns(lerobot_v2(tmp_path / "arm"), observation_state="joints", action="command")
+    with caplog.at_level(logging.WARNING):
+        assert {source.tier for source in found(root)} == {"human"}
+        assert {source.tier for source in found(root, tier="robot")} == {"robot"}
+    assert "called action or actions, so its tier is human; it has ['joints', 'command']" in caplog.text
+    assert "--tier robot" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        episodes = opened(root)
+    assert "has no state: none of its columns is called observation.state, " in caplog.text
+    assert "choose among ['joints', 'command'] with --state" in caplog.text
+    with pytest.raises(
+        ValueError, match=r"has no action: .* action or actions; choose among \['joints', 'command'\] with --action"
+    ):
+        episodes.with_previous_action()
+    assert opened(root, state=["joints"], action=["command"]).action is not None
+    with pytest.raises(ValueError, match=r"a column of \['joints', 'command'\]"):
+        opened(root, action=["comand"])

@@ -206,7 +206,7 @@ def test_without_actions_the_mask_is_false(tmp_path: Path) -> None:
     assert sample.state is None
     assert sample.action is None
     assert sample.action_mask.tolist() == [False] * 6
-    with pytest.raises(ValueError, match="dataset 'pick' has no actions"):
+    with pytest.raises(ValueError, match="dataset 'watched' has no action: none of its columns"):
         member.numbers([0])
 
 

@@ -150,7 +150,7 @@ def test_all_faults_are_told_at_once(data: Path) -> None:
     )
     faults = "\n".join(survey(data, *members).faults)
     for wanted in (
-        f"'still': label 'action', but dataset '{data}/still' has no actions",
+        "'still': label 'action', but dataset 'still' has no action: none of its columns is called action or actions; choose",
         "'nothing': episodes '7', demos 0: no episode is left",
         "'foreign': latents",
         "are of another corpus",

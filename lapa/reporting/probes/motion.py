@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.episodes.modality import COLUMNS
 from lapa.latents import LatentSample
 from lapa.pairs.known_motion import is_action, relative_motion
 from lapa.reporting.atlas import neighbour_agreement
@@ -19,8 +20,6 @@ from lapa.reporting.probes.baselines import FeatureComponents, ImageComponents, 
 from lapa.reporting.probes.probe import Feature, Split, held_out_split, k_fold_splits, run_probe
 from lapa.reporting.settings import ReportSettings
 
-STATE = "observation.state"
-ACTION = "action"
 MOVES_SHARE = 0.1
 """A dimension counts as moving where its spread over pairs is above this share of the widest; what hardly moves has nothing to
 be read, and would lower the mean."""
@@ -43,10 +42,12 @@ def choose_feature(features: Sequence[str], wanted: str | None) -> str:
                 f"target '{wanted}': the corpus knows {', '.join(known) or 'no feature'}; name one of these"
             )
         return wanted
-    for name in (STATE, ACTION):
+    for name in (*COLUMNS["state"], *COLUMNS["action"]):
         if name in known:
             return name
-    raise ValueError(f"neither {STATE} nor {ACTION} among {', '.join(known)}; name a feature with --target")
+    raise ValueError(
+        f"neither {COLUMNS['state'][0]} nor {COLUMNS['action'][0]} among {', '.join(known)}; name a feature with --target"
+    )
 
 
 def choose_dims(motion: NDArray[np.floating], embodiment: str, feature: str, wanted: Sequence[int]) -> list[int]:
@@ -57,7 +58,7 @@ def choose_dims(motion: NDArray[np.floating], embodiment: str, feature: str, wan
         if wrong:
             raise ValueError(f"dims {wrong}: {feature} of '{embodiment}' has dimensions 0 to {width - 1}")
         return [int(dim) for dim in wanted]
-    if feature == STATE and width >= 3 and any(name in embodiment.lower() for name in HAND_FIRST):
+    if feature in COLUMNS["state"] and width >= 3 and any(name in embodiment.lower() for name in HAND_FIRST):
         return [0, 1, 2]
     spread = np.nanstd(motion, axis=0)
     moving = np.flatnonzero(spread > MOVES_SHARE * spread.max(initial=0.0))
