@@ -53,7 +53,9 @@ _SHARD = re.compile(r".*-(?P<split>[^-]+)\.tfrecord-(?P<number>\d+)-of-\d+")
 _FORMAT = 2
 """Raised when the same files would give other images."""
 _STEPS = "steps/"
-_INSTRUCTIONS = ("language_instruction", "observation/natural_language_instruction")
+_INSTRUCTIONS = ("language_instruction", "observation.natural_language_instruction")
+"""Asked first, then texts with other names that say so (DROID: language_instruction_2)."""
+_INSTRUCTION = re.compile(r"(.*\.)?([^.]*(instruction|language)[^.]*|task|task_description|prompt|text)")
 
 
 def read_rlds(root: Path, selection: EpisodeSelection) -> Episodes:
@@ -63,9 +65,12 @@ def read_rlds(root: Path, selection: EpisodeSelection) -> Episodes:
     """
     info = _read_json(root / _INFO)
     name = str(info.get("name") or root.resolve().name)
-    features, image_features = _features(root / MARKER)
+    features, image_features, texts, others = _features(root / MARKER)
     fps = _steps_per_s(root, name)
     state, action = (default_parts(features, kind) for kind in COLUMNS)
+    for kind, parts, wanted in (("state", state, selection.state), ("action", action, selection.action)):
+        if not wanted:
+            _check_whole(name, kind, parts, [*texts, *others])
     cameras = _choose_cameras(name, image_features, selection.cameras)
     state_parts = choose_parts(state, selection.state, "state", features)
     action_parts = choose_parts(action, selection.action, "action", features)
@@ -83,7 +88,7 @@ def read_rlds(root: Path, selection: EpisodeSelection) -> Episodes:
         except ValueError as error:
             faults.append((record.index, f"{record.place}: {error}"))
             continue
-        group, instructions = f"{name}/episode_{record.index:06d}", [_instruction(found)] * length
+        group, instructions = f"{name}/episode_{record.index:06d}", _instructions(found, texts, length)
         t_s = np.arange(length, dtype=np.float64) / fps
         whole.append(Episode(record.index, group, instructions, t_s, states, actions))
     return Episodes(
@@ -279,13 +284,26 @@ def _flat(found: Mapping[str, Values], column: str) -> NDArray[np.float32]:
     return np.asarray(values, np.float32)
 
 
-def _instruction(found: Mapping[str, Values]) -> str:
-    """At the beginning; "" where there is none."""
-    for key in _INSTRUCTIONS:
-        texts = found.get(_STEPS + key)
-        if isinstance(texts, list) and texts:
-            return texts[0].decode("utf-8", "replace")
-    return ""
+def _instructions(found: Mapping[str, Values], names: Sequence[str], length: int) -> list[str]:
+    """One a step, of the first feature that says anything; steps at which it does not have its first. "" without any."""
+    for name in names:
+        values = found.get(_key(name), [])
+        texts = [value.decode("utf-8", "replace") for value in values] if isinstance(values, list) else []
+        first = next((text for text in texts if text.strip()), "")
+        if first:
+            return [text if text.strip() else first for text in texts] if len(texts) == length else [first] * length
+    return [""] * length
+
+
+def _check_whole(name: str, kind: str, parts: Sequence[ModalityPart], others: Sequence[str]) -> None:
+    """Raises ValueError where a state or action would be joined without some of its parts."""
+    lacking = [other for other in others if other.startswith(tuple(f"{column}." for column in COLUMNS[kind]))]
+    columns = [part.column for part in parts]
+    if columns and lacking and not set(columns) & set(COLUMNS[kind]):
+        raise ValueError(
+            f"dataset '{name}': parts of its {kind} are not as many numbers in every step: {lacking}; choose among "
+            f"{columns} with --{kind}, or with {kind} in the pyramid file"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -295,21 +313,26 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} cannot be read ({error}); restore it from where the data came") from error
 
 
-def _features(path: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Numeric features of a step as info.json of LeRobot would list them, and the names of those that are images. Raises
-    ValueError for a file that is not as RLDS has it."""
+def _features(path: Path) -> tuple[dict[str, dict[str, Any]], list[str], list[str], list[str]]:
+    """Numeric features of a step as info.json of LeRobot would list them; the names of those that are images, of texts that
+    may be instructions in the order in which they are asked, and of all others. Raises ValueError for a file that is not as
+    RLDS has it."""
     numeric: dict[str, dict[str, Any]] = {}
     images: list[str] = []
+    texts: list[str] = []
+    others: list[str] = []
 
     def walk(entry: Mapping[str, Any], name: str) -> None:
         for key, inner in ((entry.get("featuresDict") or {}).get("features") or {}).items():
             walk(inner, f"{name}.{key}" if name else key)
         if "image" in entry and _shape(entry, "image")[-1:] == ["3"]:
             images.append(name)
-        elif "tensor" in entry and str(entry["tensor"].get("dtype", "")).startswith("float"):
-            sizes = [int(size) for size in _shape(entry, "tensor")]
-            if all(size > 0 for size in sizes):  # -1: another in each step
-                numeric[name] = {"dtype": "float32", "shape": [math.prod(sizes)]}
+        elif ("text" in entry or _dtype(entry) == "string") and _INSTRUCTION.fullmatch(name):
+            texts.append(name)
+        elif _dtype(entry).startswith(("float", "int", "uint", "bool")) and (size := _size(entry)):
+            numeric[name] = {"dtype": "float32", "shape": [size]}
+        elif name and "featuresDict" not in entry:
+            others.append(name)
 
     try:
         walk(_read_json(path)["featuresDict"]["features"]["steps"]["sequence"]["feature"], "")
@@ -318,7 +341,20 @@ def _features(path: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
             f"{path} has no steps: it is no RLDS dataset, which has featuresDict.features.steps.sequence.feature "
             f"({type(error).__name__}: {error}); restore it from where the data came"
         ) from error
-    return numeric, sorted(images)
+    texts.sort(key=lambda name: ([*_INSTRUCTIONS, name].index(name), "instruction" not in name, name))
+    return numeric, sorted(images), texts, others
+
+
+def _dtype(entry: Mapping[str, Any]) -> str:
+    """Of a tensor; "" of what is none, or lies there compressed."""
+    tensor = entry.get("tensor") or {}
+    return str(tensor.get("dtype") or "") if str(tensor.get("encoding") or "none").lower() == "none" else ""
+
+
+def _size(entry: Mapping[str, Any]) -> int:
+    """How many numbers a step has; 0 where it is another in each (-1)."""
+    sizes = [int(size) for size in _shape(entry, "tensor")]
+    return math.prod(sizes) if all(size > 0 for size in sizes) else 0
 
 
 def _shape(entry: Mapping[str, Any], kind: str) -> list[str]:

@@ -13,7 +13,7 @@ from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection
 from corpora.episodes.frames import open_episode_frames
 from corpora.episodes.opening import open_episodes
 from tests.builders.datasets import CAMERAS, lerobot_v2
-from tests.corpora.test_rlds_episodes import numbers_of, rlds
+from tests.builders.rlds import numbers_of, rlds
 
 DATA = "data/chunk-000/episode_{:06d}.parquet"
 
