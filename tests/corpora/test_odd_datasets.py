@@ -114,7 +114,7 @@ def test_the_folder_that_comes_nearest_is_named(tmp_path: Path) -> None:
     change_info(root, video_path="video/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4")
     assert opened(root).cameras == (HEAD,)
     (root / "data").rename(root / "tables")
-    with pytest.raises(ValueError, match=r"there is no folder 'data', '.' holds \['meta', 'tables', 'video'\]"):
+    with pytest.raises(ValueError, match=r"there is no folder 'data', '.' holds .*meta.*tables.*video"):
         opened(root)
 
 
