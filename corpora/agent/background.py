@@ -121,7 +121,7 @@ class Background:
 
 
 def _around(hidden: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    side = 2 * max(2, round(_AROUND * len(hidden))) + 1
+    side = 2 * max(2, round(_AROUND * min(hidden.shape))) + 1
     return np.asarray(cv2.dilate(hidden.astype(np.uint8), np.ones((side, side), np.uint8)), bool) & ~hidden
 
 

@@ -45,7 +45,7 @@ class PaintSettings:
     margin: float = 0.015
     """By how much the mask is grown before it is filled, of the image's side: codecs blur edges, and masks are tight."""
     dot_radius: float = 0.035
-    """Of the image's side."""
+    """Of the image's (shorter) side, as the margin is."""
 
     def __post_init__(self) -> None:
         if self.background not in ("before", "inpaint"):
@@ -135,15 +135,15 @@ class Dot(Agent):
     COLOUR = (255, 0, 0)
 
     def __init__(self, settings: PaintSettings, size: int) -> None:
-        self._radius_px = settings.dot_radius * size
+        self._radius = settings.dot_radius
 
     def stamps(self, track: Track, shown: Shown) -> Sequence[Stamp | None]:
-        return [self._stamp(track.point_px[frame], track.mask.shape[1]) for frame in range(len(track.mask))]
+        return [self._stamp(point, track.mask.shape[1:]) for point in track.point_px]
 
-    def _stamp(self, point: NDArray[np.float32], size: int) -> Stamp | None:
-        rows, columns = np.mgrid[:size, :size]
-        mask = np.hypot(columns - point[0], rows - point[1]) <= self._radius_px  # a point that is not known has none
-        return Stamp(np.broadcast_to(np.array(self.COLOUR, np.uint8), (size, size, 3)), mask) if mask.any() else None
+    def _stamp(self, point: NDArray[np.float32], shape: tuple[int, ...]) -> Stamp | None:
+        rows, columns = np.mgrid[: shape[0], : shape[1]]
+        mask = np.hypot(columns - point[0], rows - point[1]) <= self._radius * min(shape)  # not known: nowhere
+        return Stamp(np.broadcast_to(np.array(self.COLOUR, np.uint8), (*shape, 3)), mask) if mask.any() else None
 
 
 def open_agent(settings: PaintSettings, size: int) -> Agent:
@@ -215,8 +215,8 @@ class Painter:
 
 
 def grow(mask: NDArray[np.bool_], margin: float) -> NDArray[np.bool_]:
-    """`mask` (bool [S, S]) wider by `margin` of its side, by whole pixels."""
-    radius = round(margin * mask.shape[0])
+    """`mask` (bool [H, W]) wider by `margin` of its shorter side, by whole pixels."""
+    radius = round(margin * min(mask.shape))
     if not radius or not mask.any():
         return mask
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))

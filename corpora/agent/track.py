@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import cv2
@@ -19,7 +20,7 @@ class Untracked(Exception):
 
 @dataclass(frozen=True)
 class Track:
-    """Of T frames of S x S pixels."""
+    """Of T frames of S x S pixels, or of a whole video's H x W."""
 
     mask: NDArray[np.bool_]
     """[T, S, S]: the agent's pixels; none where it is not in the image, or was not found."""
@@ -43,6 +44,10 @@ class Track:
     def seen(self) -> NDArray[np.bool_]:
         """[T]: both its pixels and its point are known."""
         return np.asarray(self.mask.any((1, 2)) & np.isfinite(self.point_px).all(1))
+
+    def frames(self, rows: slice) -> Track:
+        """Of some of the frames."""
+        return Track(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
 
     def resized(self, size: int) -> Track:
         """Of the same frames at `size` x `size` pixels."""

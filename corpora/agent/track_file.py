@@ -77,6 +77,13 @@ class TrackFile:
 
         Raises Untracked where the mask is of another aspect.
         """
+        return self._at(t_s, (size, size), crop, aspect)
+
+    def of_video(self, t_s: NDArray[np.float64], shape: tuple[int, int]) -> Track:
+        """As `at`, of whole frames, (height, width) pixels."""
+        return self._at(t_s, shape, False, shape[1] / shape[0])
+
+    def _at(self, t_s: NDArray[np.float64], shape: tuple[int, int], crop: bool, aspect: float) -> Track:
         height, width = self.mask.shape[1:]
         if abs(width / height / aspect - 1) > _ASPECT_OFF + 1 / min(height, width):
             raise Untracked("mask_size", f"masks of {width} x {height} pixels, a video of {aspect:.3f} to 1")
@@ -87,9 +94,9 @@ class TrackFile:
             side = min(height, width)
             top, left = (height - side) // 2, (width - side) // 2
             mask, offset = mask[:, top : top + side, left : left + side], np.array([left, top], np.float32)
-        scale = np.array([size / mask.shape[2], size / mask.shape[1]], np.float32)
+        scale = np.array([shape[1] / mask.shape[2], shape[0] / mask.shape[1]], np.float32)
         point = (self.point_px[rows] - offset + 0.5) * scale - 0.5
-        masks = np.stack([resize_mask(mask[row], size, size) for row in rows])
+        masks = np.stack([resize_mask(mask[row], shape[1], shape[0]) for row in rows])
         masks[~near], point[~near] = False, np.nan
         known = {name: values[rows] for name, values in self.known.items()}
         for values in known.values():

@@ -15,6 +15,7 @@ from rich.table import Table
 from corpora.agent.crosspaint import CrosspaintSettings
 from corpora.agent.painting import PaintSettings
 from jobs.cli import parse
+from jobs.commands.crosspaint_dataset import dataset_table, run_dataset
 from jobs.console import print_ending
 
 if TYPE_CHECKING:
@@ -31,11 +32,14 @@ class CrosspaintConfig:
     """Take the agent out of every frame of a corpus, and paint another in its place."""
 
     corpus: Path
-    """Folder of giza ingest: people's video, or a robot dataset that was ingested."""
+    """Folder of giza ingest; or a robot's LeRobot dataset, whose video is painted dot or none for policies that learn from
+    people painted alike."""
     tracks: Path
-    """Folder of giza track of that corpus."""
+    """Folder of giza track of that corpus; of a LeRobot dataset, folder of npz files as giza simulate --tracks writes it."""
     out: Path
-    """Folder of the new corpus; the same command again resumes."""
+    """Folder of the new corpus or dataset; the same command again resumes."""
+    camera: str = ""
+    """Of a LeRobot dataset with several: the one that the tracks are of. The others stay as they are."""
     paint: Annotated[PaintSettings, tyro.conf.arg(name="")] = field(default_factory=PaintSettings)
     settings: Annotated[CrosspaintSettings, tyro.conf.arg(name="")] = field(default_factory=CrosspaintSettings)
     part_frames: int = 8192
@@ -54,15 +58,18 @@ def run(config: CrosspaintConfig, *, agent: Agent | None = None, quiet: bool = F
     from corpora.agent.painting import Painter, open_agent
     from corpora.agent.tracks import Tracks
     from corpora.clips.corpus import SUMMARY, Corpus
+    from corpora.episodes.lerobot import LeRobotDataset
     from corpora.store.run import Run
     from jobs.commands.crosspaint_page import write_page
     from jobs.console import bar
 
+    if config.out.resolve() == config.corpus.resolve():
+        raise ValueError(f"--out '{config.out}': must be another folder than --corpus, which is read")
+    if LeRobotDataset.exists(config.corpus.expanduser()):
+        return run_dataset(config.corpus, config.tracks, config.out, config.paint, config.camera, agent, quiet)
     corpus = Corpus(config.corpus)
     if not corpus.clips:
         raise ValueError(f"corpus '{config.corpus}' has no clip; its manifest gives the reasons")
-    if config.out.resolve() == config.corpus.resolve():
-        raise ValueError(f"--out '{config.out}': must be another folder than --corpus, which is read")
     tracks = Tracks(config.tracks, corpus)
     opened = agent or open_agent(config.paint, corpus.clips[0].size)
     made = corpus.summary.get("config", {})
@@ -140,5 +147,8 @@ def main(argv: Sequence[str]) -> None:
     """The job's command line."""
     config = parse(CrosspaintConfig, argv, job="crosspaint")
     summary = run(config)
+    if "painting" not in summary:
+        print_ending(dataset_table(summary), summary, config.out)
+        return
     totals = f"{summary['clips']} clips, {summary['hours']:.4f} h; before and after: {config.out / PAGE}"
     print_ending(table(summary), summary, config.out, totals)

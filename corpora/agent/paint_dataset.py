@@ -1,0 +1,220 @@
+"""A robot's LeRobot dataset in which its agent is painted over, for policies that see people's video painted alike: the same
+rows, episodes and files, of one camera another video at the same size and rate.
+
+    painter = Painter(open_agent(PaintSettings(agent="dot"), 0), settings)
+    paint_dataset(LeRobotDataset.open(root), "observation.images.head", tracks, painter, out, progress)
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corpora.agent.painting import Painted, Painter
+from corpora.agent.track import Track, Untracked
+from corpora.agent.track_file import TrackFile
+from corpora.episodes.lerobot import EpisodePlace, LeRobotDataset
+from corpora.episodes.pairing import pair
+from corpora.store.files import digest_of, read_json, write_json, written_whole
+from corpora.video.decode import DecodingReport, decoded_frames
+from corpora.video.encode import EpisodeVideo, VideoEncoding
+from corpora.video.probe import Unusable, VideoFacts, probe
+from corpora.video.shown import Converter
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, str], None]
+"""Called with (video files done, files in all, what to say)."""
+PAINTING = "painting"
+"""Folder of how each file was painted, episode by episode."""
+FORMAT = 1
+"""Raised when the same settings would give other bytes."""
+_ENCODING = VideoEncoding(crf=16)
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Frames of a file that are an episode's."""
+
+    episode: int
+    frames: slice
+    track: Track
+    """[N, ...]."""
+
+
+def one_camera(dataset: LeRobotDataset, wanted: str) -> str:
+    """The camera that is painted: `wanted`, by its whole name or the last part of it, or the only one there is.
+
+    Raises ValueError where that names none, or several.
+    """
+    known = [name for name in dataset.cameras if not dataset.is_depth(name) and dataset.holds(name)]
+    named = [name for name in known if not wanted or wanted in (name, name.rpartition(".")[2])]
+    if len(named) != 1:
+        raise ValueError(
+            f"--camera '{wanted}': names {len(named)} of the cameras of '{dataset.root}' ({', '.join(known)}); tracks are of "
+            "one camera, name it"
+        )
+    return named[0]
+
+
+def paint_dataset(
+    dataset: LeRobotDataset, camera: str, tracks: Path, painter: Painter, out: Path, progress: Progress
+) -> dict[str, Any]:
+    """Writes the video files that are missing in `out`, and copies all else; what was painted, and why the rest was not.
+
+    `tracks`: folder of a `TrackFile` for each episode, "<dataset>/episode_000003.npz", as `giza simulate --tracks` writes
+    it. An episode without one stays as it is, and is named. Raises ValueError where a video cannot be replaced by one of
+    its rate.
+    """
+    fps = dataset.fps
+    if fps != round(fps):
+        raise ValueError(f"'{dataset.root}' has {fps:g} rows a second: videos are written at whole rates alone")
+    by_file: dict[Path, list[EpisodePlace]] = defaultdict(list)
+    for place in dataset.episodes((camera,)):
+        by_file[place.videos[camera].path].append(place)
+    counts: Counter[str] = Counter()
+    skipped: list[dict[str, Any]] = []
+    for done, (path, places) in enumerate(sorted(by_file.items())):
+        progress(done, len(by_file), f"painting: {counts['painted']} episodes")
+        inside = path.relative_to(dataset.root)
+        target, said = out / inside, out / PAINTING / f"{inside.with_suffix('')}.json"
+        record = read_json(said)
+        if record is None:
+            for folder in (target.parent, said.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            record = _paint_file(dataset, camera, path, places, tracks, painter, target)
+            write_json(said, record)
+        counts.update(record["counts"])
+        skipped += record["skipped"]
+    _copy_the_rest(dataset.root, out, set(by_file))
+    _tell_codec(out / "meta" / "info.json", camera)
+    for each in skipped[:20]:
+        log.warning("episode %d is kept as it is: %s: %s", each["episode"], each["reason"], each["detail"])
+    progress(len(by_file), len(by_file), f"painting: {counts['painted']} episodes")
+    names = ("painted", "frames", "seen_frames", "hidden_px", "before_px")
+    return {"camera": camera, "files": len(by_file), **{name: counts[name] for name in names}, "skipped": skipped}
+
+
+def tracks_identity(dataset: LeRobotDataset, tracks: Path) -> str:
+    """Of the files of its episodes. Raises ValueError where there is none."""
+    files = sorted((tracks / dataset.name).glob("episode_*.npz"))
+    if not files:
+        raise ValueError(
+            f"--tracks '{tracks}': holds no {dataset.name}/episode_000000.npz; of a LeRobot dataset name a folder as giza simulate "
+            "--tracks writes it"
+        )
+    return digest_of(json.dumps([[path.name, path.stat().st_size] for path in files]))
+
+
+def _paint_file(
+    dataset: LeRobotDataset,
+    camera: str,
+    path: Path,
+    places: list[EpisodePlace],
+    tracks: Path,
+    painter: Painter,
+    target: Path,
+) -> dict[str, Any]:
+    try:
+        facts = probe(path)
+    except Unusable as error:
+        raise ValueError(
+            f"{path}: {error.reason}: {error.detail}; restore the file, or leave its episodes out"
+        ) from error
+    off = np.abs(facts.times - facts.times[0] - np.arange(len(facts.times)) / dataset.fps).max()
+    if off > 0.5 / dataset.fps or not facts.times_exact:
+        raise ValueError(
+            f"{path}: its frames are not {dataset.fps:g} a second (off by {off:.3f} s), so it cannot be replaced by a video "
+            "that is; encode it again at its dataset's rate"
+        )
+    spans: list[_Span] = []
+    skipped: list[dict[str, Any]] = []
+    for place in places:
+        try:
+            spans.append(_span(dataset, camera, place, facts, tracks))
+        except Untracked as fault:
+            skipped.append({"episode": place.index, "reason": fault.reason, "detail": fault.detail})
+    episodes: dict[int, Counter[str]] = {span.episode: Counter() for span in spans}
+    with written_whole(target) as temporary, EpisodeVideo(temporary, round(dataset.fps), _ENCODING) as video:
+        for image, span, painted in _frames(path, facts, spans, painter):
+            video.add(image)
+            if span is not None and painted is not None:
+                hidden, before = int(painted.hidden.sum()), int(painted.before.sum())
+                found = {"frames": 1, "seen_frames": int(hidden > 0), "hidden_px": hidden, "before_px": before}
+                episodes[span.episode].update(found)
+    counts = sum(episodes.values(), Counter({"painted": len(spans)}))
+    return {"counts": counts, "episodes": episodes, "skipped": skipped}
+
+
+def _span(dataset: LeRobotDataset, camera: str, place: EpisodePlace, facts: VideoFacts, tracks: Path) -> _Span:
+    """Raises Untracked where the episode has no track that fits."""
+    span = place.videos[camera]
+    paired = pair(facts, (span.from_s, span.to_s), None, dataset.fps)
+    if paired is None:
+        raise Untracked("no_frame", f"{span.path.name} shows nothing of it")
+    name = f"{dataset.group(place.index)}.npz"
+    if not (tracks / name).is_file():
+        raise Untracked("no_file", f"'{tracks}' has no {name}")
+    stored = facts.height, facts.width
+    shape = stored[::-1] if facts.showing.transposed else stored
+    track = TrackFile.read(tracks / name).of_video(facts.times[paired.shown] - paired.zero_s, (shape[0], shape[1]))
+    if not track.mask.any():
+        raise Untracked("no_agent", f"{name} has no mask")
+    return _Span(place.index, paired.shown, track)
+
+
+def _frames(
+    path: Path, facts: VideoFacts, spans: list[_Span], painter: Painter
+) -> Iterator[tuple[NDArray[np.uint8], _Span | None, Painted | None]]:
+    """All frames of the file; those of the spans painted, with how it was done."""
+    of_frame = {
+        frame: (span, frame - span.frames.start) for span in spans for frame in range(len(facts.times))[span.frames]
+    }
+    convert, report = Converter(facts.showing), DecodingReport()
+    last: _Span | None = None
+    number = -1
+    for number, (_, frame) in enumerate(decoded_frames(path, facts, report=report)):
+        image = convert(frame)
+        span, at = of_frame.get(number, (None, 0))
+        if span is not None:
+            if span is not last:
+                painter.begin()
+            painted = painter.paint(image[None], span.track.frames(slice(at, at + 1)))
+            yield painted.frames[0], span, painted
+        else:
+            yield image, None, None
+        last = span
+    if number + 1 != len(facts.times) or report.first_error:
+        raise ValueError(
+            f"{path}: {number + 1} of {len(facts.times)} frames decode ({report.first_error or 'truncated'}): an episode "
+            "would lose its frames; restore the file"
+        )
+
+
+def _copy_the_rest(root: Path, out: Path, painted: set[Path]) -> None:
+    """All files but the painted videos, and those whose names begin with a dot."""
+    for path in sorted(root.rglob("*")):
+        target = out / path.relative_to(root)
+        if not path.is_file() or path in painted or path.name.startswith(".") or target.is_file():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(target) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+def _tell_codec(path: Path, camera: str) -> None:
+    """info.json with the codec of the new videos, where it tells one. Statistics of images stay those of the old."""
+    info = json.loads(path.read_text("utf-8"))
+    told = info["features"][camera].get("info")
+    if isinstance(told, dict) and "video.codec" in told:
+        told |= {"video.codec": "h264", "video.pix_fmt": "yuv420p"}
+        write_json(path, info)
