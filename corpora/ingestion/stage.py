@@ -172,7 +172,7 @@ def _rows(
         writer.add(row)
         yield row
         return
-    if available <= 0:
+    if source.start_s > float(facts.times[-1]):
         raise Unusable("no_frames", f"starts at {source.start_s:g} s, the video is {facts.duration_s:g} s long")
 
     last_s = offset

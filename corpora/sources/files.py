@@ -43,6 +43,7 @@ def is_video(name: str, head: Callable[[], bytes]) -> bool:
         data[4:8] in (b"ftyp", b"moov", b"mdat")
         or data.startswith(_BEGINNINGS)
         or (data.startswith(b"RIFF") and data[8:12] == b"AVI ")
+        or (data.startswith(b"OggS") and data[28:40].strip(b"\x80").startswith((b"theora", b"OVP80", b"BBCD")))
         or any(data[first::packet][:2] == b"GG" for first, packet in ((0, 188), (4, 192)))
     )
 

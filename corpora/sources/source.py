@@ -48,6 +48,23 @@ VIDEO_SUFFIXES = frozenset(
         ".f4v",
     }
     | {".m2v", ".m1v", ".mjpeg", ".mjpg", ".dv", ".rm", ".rmvb", ".qt", ".m2t", ".nut", ".obu", ".lrv", ".360", ".insv"}
+    | {
+        ".wtv",
+        ".swf",
+        ".h261",
+        ".h263",
+        ".apng",
+        ".amv",
+        ".gxf",
+        ".mk3d",
+        ".divx",
+        ".ogm",
+        ".ismv",
+        ".drc",
+        ".m2p",
+        ".mpv",
+    }
+    | {".tod", ".trp", ".tp", ".nsv", ".vc1"}
 )
 
 

@@ -12,7 +12,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-_NO_TIMESTAMPS, _RESTARTS = 0x80, 0x200
+NO_TIMESTAMPS, _RESTARTS = 0x80, 0x200
 """libavformat's AVFMT_NOTIMESTAMPS (raw streams) and AVFMT_TS_DISCONT (transport and program streams)."""
 LEAP_S = 10.0
 """A clock that may restart, and goes ahead by more, has restarted; ffmpeg's own limit."""
@@ -29,7 +29,7 @@ class PacketClock:
         self._base = float(stream.time_base) if stream.time_base else 1.0
         rate = stream.guessed_rate or stream.average_rate or DEFAULT_RATE
         self._step = max(1, round(1 / (float(rate) * self._base)))
-        self._bare = bool(container.format.flags & _NO_TIMESTAMPS)
+        self._bare = bool(container.format.flags & NO_TIMESTAMPS)
         self._leaps = bool(container.format.flags & _RESTARTS)
         self._shift = 0
         self._last: int | None = None

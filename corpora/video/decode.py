@@ -18,11 +18,13 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from corpora.video.clock import DisplayOrder, PacketClock
-from corpora.video.probe import Unusable, VideoFacts, describe, video_stream
+from corpora.video.probe import Unusable, VideoFacts, describe, open_container, opened_stream
 from corpora.video.shown import Converter, deinterlaced
 
 # A slice that does not decode is an error and not an image patched up from its neighbours.
 _OPTIONS = {"err_detect": "explode"}
+_LENIENT = ("tiff",)
+"""Decoders that call FFmpeg's own files damaged when they are strict."""
 
 
 @dataclass
@@ -99,15 +101,16 @@ def decoded_frames(
 ) -> Iterator[tuple[float, VideoFrame]]:
     """Yields (presentation time, frame) from the last keyframe before `start_s` on, strictly ascending in time; frames are
     deinterlaced, and otherwise as stored."""
+    options = {} if facts.codec in _LENIENT else _OPTIONS
     try:
-        container = av.open(os.fspath(path), options=_OPTIONS)
+        container = open_container(path, options)
     except (av.error.FFmpegError, OSError) as error:
         raise Unusable("unreadable", describe(error)) from error
     with container:
-        stream = video_stream(container)
-        stream.codec_context.options = _OPTIONS
+        stream = opened_stream(container, facts.stream)
+        stream.codec_context.options = options
         first_s = float(facts.times[0])
-        last = -math.inf
+        last, shown, lost_before = -math.inf, 0, report.lost
         before_s = facts.interval_s if facts.showing.interlaced else 0.0  # fields are filled in from both neighbours
         for stamp, frame in deinterlaced(_from(container, stream, facts, start_s - before_s, report)):
             next_s = first_s if last < first_s else last + (facts.interval_s or 1 / 25)
@@ -120,9 +123,15 @@ def decoded_frames(
                 report.first_error = report.first_error or f"a frame whose time does not ascend, at {t_s:.3f} s"
                 continue
             if t_s >= end_s - 1e-6:
-                return
+                break
             last = t_s
+            shown += t_s >= start_s - 1e-6
             yield t_s, frame
+    wanted = (facts.times >= start_s - 1e-6) & (facts.times < end_s - 1e-6)
+    silent = len(np.unique(facts.times[wanted])) - shown - (report.lost - lost_before)
+    if silent > 0 and facts.times_exact:
+        report.lost += silent
+        report.first_error = report.first_error or f"{silent} packets give no frame"
 
 
 def _from(

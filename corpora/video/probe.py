@@ -16,13 +16,20 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from corpora.video.clock import PacketClock
+from corpora.video.clock import NO_TIMESTAMPS, PacketClock
 from corpora.video.shown import Showing, showing_of
 
 av.logging.set_level(av.logging.PANIC)  # damage is reported in the manifest, not on the terminal
 
 _NONE = -(2**63)
 """A time that is not given."""
+_FIRST = 64
+"""Packets of which frames are decoded, as long as something is to be learnt from them."""
+_ELSEWHERE = {"concat", "dash", "fbdev", "hls", "image2", "lavfi", "rtp", "rtsp", "sap", "sdp", "webm_dash_manifest"}
+"""Formats that point to other files, or to none: whoever puts one among the videos would have us open what he names."""
+_OF_DECODING = "asf"
+"""A format that holds times of decoding alone; those of presentation are FFmpeg's guess, as they are of raw streams."""
+_OPENED = ",".join(sorted(av.formats_available - _ELSEWHERE))
 _DEFAULT_BONUS = 5_000_000
 """Pixels that a stream marked as default is ahead of others; ffmpeg's own."""
 
@@ -40,6 +47,8 @@ class Unusable(Exception):
 class VideoFacts:
     """What the container and its packets say, before frames are decoded."""
 
+    stream: int
+    """Index of the stream within the container."""
     codec: str
     bits: int
     width: int
@@ -97,17 +106,46 @@ def probe(path: str | os.PathLike[str]) -> VideoFacts:
     try:
         if os.stat(path).st_size == 0 and os.path.isfile(path):
             raise Unusable("empty_file", "0 bytes")
-        with av.open(os.fspath(path)) as container:
-            stream = video_stream(container)
-            return _facts(container, stream, _scan(container, stream))
+        with open_container(path) as container:
+            stream, found = _scan_best(container)
+            return _facts(container, stream, found)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise Unusable("missing_file", f"{type(error).__name__}: {path}") from error
     except (av.error.FFmpegError, OSError, UnicodeDecodeError) as error:
         raise Unusable("unreadable", describe(error)) from error
 
 
-def video_stream(container: InputContainer) -> VideoStream:
-    """The stream that ffmpeg picks: one that moves, the default, the largest; a cover image is none.
+def open_container(path: str | os.PathLike[str], options: dict[str, str] | None = None) -> InputContainer:
+    """To be closed. Raises FFmpeg's errors, and Unusable("unreadable") for what is no video but points to one."""
+    try:
+        return av.open(os.fspath(path), options={**(options or {}), "format_whitelist": _OPENED})
+    except av.error.ArgumentError as error:
+        raise Unusable("unreadable", "a playlist, or a format that is not read") from error
+
+
+def opened_stream(container: InputContainer, index: int) -> VideoStream:
+    """Ready to be decoded."""
+    stream = next(stream for stream in container.streams.video if stream.index == index)
+    stream.codec_context.thread_count = 1  # sources are decoded side by side, each in its own worker
+    return stream
+
+
+def _scan_best(container: InputContainer) -> tuple[VideoStream, _Scan]:
+    """The stream that is shown, and what is in it: the first, as `_streams` has them, that is no still."""
+    streams = _streams(container)
+    scans: list[tuple[VideoStream, _Scan]] = []
+    for number, ranked in enumerate(streams):
+        if number:
+            container.seek(0)
+        stream = opened_stream(container, ranked.index)
+        scans.append((stream, _scan(container, stream)))
+        if len(scans[-1][1].keys) > 1:
+            return scans[-1]
+    return scans[0]
+
+
+def _streams(container: InputContainer) -> list[VideoStream]:
+    """In the order in which ffmpeg would pick them: those that move, the default, the larger; a cover image is none.
 
     Raises Unusable("no_video_stream") without one.
     """
@@ -122,9 +160,7 @@ def video_stream(container: InputContainer) -> VideoStream:
     if not streams:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
         raise Unusable("no_video_stream", f"streams: {kinds}")
-    chosen = max(streams, key=rank)
-    chosen.codec_context.thread_count = 1  # sources are decoded side by side, each in its own worker
-    return chosen
+    return sorted(streams, key=rank, reverse=True)
 
 
 @dataclass
@@ -138,35 +174,48 @@ class _Scan:
     """Packets at which the clock restarts."""
     seen: int = 0
     """Packets, of which some may not be shown."""
+    bare: int = 0
+    """Packets without any time, as those of program streams that begin in the middle of a block."""
     broken: bool = False
     """It ends in an error: what came before is used, and the loss is noted when the frames are decoded."""
     frame: VideoFrame | None = None
     """The first that decodes."""
+    disordered: bool = False
+    """The decoder puts frames into another order than that of their times."""
 
 
 def _scan(container: InputContainer, stream: VideoStream) -> _Scan:
     found = _Scan()
     clock = PacketClock(container, stream)
+    in_order, latest, shown = bool(stream.codec_context.has_b_frames), _NONE, _NONE
     try:
         for packet in container.demux(stream):
             if packet.size == 0:
                 continue
             found.seen += 1
             restarted = clock.set(packet)
-            if not packet.is_discard and (packet.pts is not None or packet.dts is not None):
+            if packet.pts is None and packet.dts is None:
+                found.bare += 1
+            elif not packet.is_discard:
                 found.pts.append(_NONE if packet.pts is None else packet.pts)
                 found.dts.append(_NONE if packet.dts is None else packet.dts)
                 found.keys.append(bool(packet.is_keyframe))
                 if restarted:
                     found.breaks.append(len(found.keys) - 1)
-            if found.frame is None and found.seen <= 64:
-                found.frame = next(_first(packet), None)
+            if found.seen <= _FIRST and (found.frame is None or in_order):
+                for frame in _decoded(packet):
+                    found.frame = found.frame or frame
+                    if frame.pts is not None:
+                        found.disordered |= in_order and frame.pts < shown
+                        shown = frame.pts
+                in_order = in_order and not found.disordered and packet.pts is not None and packet.pts >= latest
+                latest = _NONE if packet.pts is None else packet.pts
     except av.error.FFmpegError:
         found.broken = True
     return found
 
 
-def _first(packet: Packet) -> Iterator[VideoFrame]:
+def _decoded(packet: Packet) -> Iterator[VideoFrame]:
     """Frames of a packet; none where it fails: whether anything decodes is found out by whoever reads the frames."""
     try:
         yield from (frame for frame in packet.decode() if isinstance(frame, VideoFrame))
@@ -183,8 +232,12 @@ def _facts(container: InputContainer, stream: VideoStream, found: _Scan) -> Vide
     pts, dts = np.frombuffer(found.pts, np.int64), np.frombuffer(found.dts, np.int64)
     presented = pts != _NONE
     # A decoder that reorders, and times that are in the order of decoding, cannot both be right (AVI, ASF, raw H.264).
-    reordered = context.has_b_frames and bool((np.diff(pts) >= 0).all())
-    in_decoding_order = not presented.any() or (reordered and bool(presented.all()))
+    reordered = found.disordered and bool((np.diff(pts[presented]) >= 0).all())
+    in_decoding_order = (
+        not presented.any()
+        or reordered
+        or bool(container.format.name == _OF_DECODING or container.format.flags & NO_TIMESTAMPS)
+    )
     stamps = np.where(dts == _NONE, pts, dts) if in_decoding_order else pts
     base = float(stream.time_base) if stream.time_base else 1.0
     breaks = [stamps[place] * base for place in found.breaks if stamps[place] != _NONE]
@@ -195,6 +248,7 @@ def _facts(container: InputContainer, stream: VideoStream, found: _Scan) -> Vide
     times = np.round(seconds - seconds[0] + late_s, 7)
     zero_s = float(seconds[0]) - late_s
     return VideoFacts(
+        stream=stream.index,
         codec=context.name if context.codec is None else context.codec.canonical_name,
         bits=max((part.bits for part in context.format.components), default=8) if context.format else 8,
         width=context.width,
@@ -202,7 +256,7 @@ def _facts(container: InputContainer, stream: VideoStream, found: _Scan) -> Vide
         showing=showing_of(stream, found.frame),
         zero_s=zero_s,
         times=times,
-        times_exact=in_decoding_order or bool(presented.all()),
+        times_exact=(in_decoding_order or bool(presented.all())) and not found.bare,
         in_decoding_order=in_decoding_order,
         breaks=np.round(np.array(breaks) - zero_s, 7),
         keyframes=np.flatnonzero(np.frombuffer(found.keys, np.bool_)[shown]),

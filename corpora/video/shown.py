@@ -80,14 +80,23 @@ def showing_of(stream: VideoStream, first: VideoFrame | None) -> Showing:
         aspect = 1.0
     transfer = _HDR.get(int(stream.codec_context.color_trc if first is None else first.color_trc), "")
     interlaced = stream.codec_context.field_order in _INTERLACED or (first is not None and first.interlaced_frame)
-    side: Any = {} if first is None else first.side_data  # PyAV's type hints do not know what it holds
-    if Type.DISPLAYMATRIX not in side:
-        return Showing(pixel_aspect=aspect, interlaced=interlaced, transfer=transfer)
-    # A stored point (x, y) is shown at (a x + c y, b x + d y), in 32-bit numbers: a b u c d v x y w.
-    a, b, _, c, d = (int(number) for number in np.frombuffer(bytes(side[Type.DISPLAYMATRIX]), np.int32)[:5])
+    a, b, c, d = (1, 0, 0, 1) if first is None else _display_matrix(first)
     transposed = abs(b) + abs(c) > abs(a) + abs(d)
     along_x, along_y = (c, b) if transposed else (a, d)
     return Showing(transposed, along_x < 0, along_y < 0, aspect, interlaced, transfer)
+
+
+def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
+    """a, b, c, d: a stored point (x, y) is shown at (a x + c y, b x + d y)."""
+    try:
+        side: Any = frame.side_data  # PyAV's type hints do not know what it holds
+    except ValueError:  # a kind that PyAV does not know, say EXIF, hides the others; quarter turns it gives apart
+        turns = {-90: (0, 1, -1, 0), 90: (0, -1, 1, 0), 180: (-1, 0, 0, -1), -180: (-1, 0, 0, -1)}
+        return turns.get(frame.rotation, (1, 0, 0, 1))
+    if Type.DISPLAYMATRIX not in side:
+        return 1, 0, 0, 1
+    a, b, _, c, d = (int(number) for number in np.frombuffer(bytes(side[Type.DISPLAYMATRIX]), np.int32)[:5])
+    return a, b, c, d  # 32-bit numbers: a b u c d v x y w
 
 
 class Converter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 from collections.abc import Sequence
@@ -18,6 +19,11 @@ BITS = 8
 
 def textured(width: int, height: int, seed: int) -> np.ndarray:
     """uint8 [height, width, 3] with detail everywhere, of moderate contrast, the same for the same seed."""
+    return _texture(width, height, seed).copy()
+
+
+@functools.lru_cache(maxsize=16)
+def _texture(width: int, height: int, seed: int) -> np.ndarray:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.float32)
     soft = cv2.GaussianBlur(noise, (0, 0), 2.0)
     soft = (soft - soft.mean()) / soft.std()
@@ -149,4 +155,44 @@ def display_as(path: Path, matrix: tuple[int, int, int, int]) -> Path:
     a, b, c, d = (number << 16 for number in matrix)
     data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
+    return path
+
+
+TO_BT2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
+LUMA = np.array([0.2627, 0.6780, 0.0593])
+WHITE_NITS = 203
+
+
+def pq(nits: np.ndarray) -> np.ndarray:
+    """SMPTE ST 2084."""
+    power = (nits / 10000) ** 0.1593017578125
+    return ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
+
+
+def hlg(nits: np.ndarray) -> np.ndarray:
+    """ARIB STD-B67 of a screen of 1000 nits."""
+    scene = nits / 1000 * np.maximum(nits @ LUMA / 1000, 1e-9)[..., None] ** (1 / 1.2 - 1)
+    return np.where(
+        scene <= 1 / 12, np.sqrt(3 * scene), 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073
+    )
+
+
+def hdr_video(path: Path, images: list[np.ndarray], transfer: str) -> Path:
+    """10-bit HEVC of BT.2020, `transfer` as x265 calls it, that shows what `images` (SDR) show."""
+    curve = {"smpte2084": pq, "arib-std-b67": hlg}[transfer]
+    tags = f"log-level=none:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc:range=limited"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=15)
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt, stream.options = "yuv420p10le", {"x265-params": tags}
+        for image in images:
+            rgb = curve((image / 255.0) ** 2.4 @ TO_BT2020.T * WHITE_NITS)
+            luma = rgb @ LUMA
+            blue, red = (rgb[..., 2] - luma) / 1.8814, (rgb[..., 0] - luma) / 1.4746
+            half = (image.shape[1] // 2, image.shape[0] // 2)
+            chroma = [512 + 896 * cv2.resize(part, half, interpolation=cv2.INTER_AREA) for part in (blue, red)]
+            planes = np.concatenate([part.ravel() for part in (64 + 876 * luma, *chroma)])
+            planar = np.round(planes).astype(np.uint16).reshape(-1, image.shape[1])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planar, format="yuv420p10le")))
+        container.mux(stream.encode(None))
     return path

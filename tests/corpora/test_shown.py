@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from corpora.video.decode import DecodingReport, FrameSampler, read_frames
 from corpora.video.image import fit_square
 from corpora.video.probe import VideoFacts, probe
 from corpora.video.seek import unsuited
-from tests.builders.videos import HEIGHT, display_as, numbered_frame, numbered_video, textured, write_video
+from tests.builders.videos import HEIGHT, display_as, hdr_video, numbered_frame, numbered_video, textured, write_video
 
 MIRRORED = {
     (-1, 0, 0, 1): lambda rgb: rgb[:, ::-1],
@@ -90,46 +89,6 @@ def test_interlaced_video_is_deinterlaced_and_named(tmp_path, suffix):
         assert cv2.absdiff(rgb, np.ascontiguousarray(first)).mean() < 12
     np.testing.assert_array_equal(read(path, start_s=0.8, end_s=1.2)[1], frames[12:18])
     assert unsuited(facts, "pyav", 0.0, np.inf) == "decord is not used for video that is interlaced"
-
-
-TO_BT2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
-LUMA = np.array([0.2627, 0.6780, 0.0593])
-WHITE_NITS = 203
-
-
-def pq(nits: np.ndarray) -> np.ndarray:
-    """SMPTE ST 2084."""
-    power = (nits / 10000) ** 0.1593017578125
-    return ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
-
-
-def hlg(nits: np.ndarray) -> np.ndarray:
-    """ARIB STD-B67 of a screen of 1000 nits."""
-    scene = nits / 1000 * np.maximum(nits @ LUMA / 1000, 1e-9)[..., None] ** (1 / 1.2 - 1)
-    return np.where(
-        scene <= 1 / 12, np.sqrt(3 * scene), 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073
-    )
-
-
-def hdr_video(path: Path, images: list[np.ndarray], transfer: str) -> Path:
-    """10-bit HEVC of BT.2020, `transfer` as x265 calls it, that shows what `images` (SDR) show."""
-    curve = {"smpte2084": pq, "arib-std-b67": hlg}[transfer]
-    tags = f"log-level=none:colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc:range=limited"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx265", rate=15)
-        stream.height, stream.width = images[0].shape[:2]
-        stream.pix_fmt, stream.options = "yuv420p10le", {"x265-params": tags}
-        for image in images:
-            rgb = curve((image / 255.0) ** 2.4 @ TO_BT2020.T * WHITE_NITS)
-            luma = rgb @ LUMA
-            blue, red = (rgb[..., 2] - luma) / 1.8814, (rgb[..., 0] - luma) / 1.4746
-            half = (image.shape[1] // 2, image.shape[0] // 2)
-            chroma = [512 + 896 * cv2.resize(part, half, interpolation=cv2.INTER_AREA) for part in (blue, red)]
-            planes = np.concatenate([part.ravel() for part in (64 + 876 * luma, *chroma)])
-            planar = np.round(planes).astype(np.uint16).reshape(-1, image.shape[1])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(planar, format="yuv420p10le")))
-        container.mux(stream.encode(None))
-    return path
 
 
 @pytest.mark.parametrize(("transfer", "name"), [("smpte2084", "PQ"), ("arib-std-b67", "HLG")])
