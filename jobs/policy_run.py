@@ -26,6 +26,7 @@ from lapa.pairs.batches import loader_workers
 from vla.checkpoint import build_policy, load_policy, policy_fingerprint
 from vla.data.loader import PolicyBatches, TrainingDataset, cacheable, cached_features, held_out_batches
 from vla.data.open import open_mixture
+from vla.data.record import record_of
 from vla.policy import Policy
 from vla.training import PolicyTraining
 from vla.training_config import PolicyTrainingConfig
@@ -171,6 +172,7 @@ def train_policy(
         if process_rank() == 0:
             averaged = module.averaged()
             averaged.measured = {**policy.measured, "training": summary}
+            averaged.trained_on = (*policy.trained_on, *map(record_of, datasets))
             merge_lora(averaged)
             averaged.save_pretrained(run.folder)
         return run.finish(summary)

@@ -23,6 +23,7 @@ from vla.models.behaviour_cloning import BehaviourCloning
 from vla.models.config import PolicyConfig, from_dict, to_dict
 from vla.models.dual_system import DualSystemPolicy
 from vla.policy import Policy
+from vla.trained_on import DATA, read_records, write_records
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -122,6 +123,7 @@ def load_policy(
         )
     policy.embodiments = embodiments
     policy.measured = dict(values.get("measured", {}))
+    policy.trained_on = read_records(folder)
     return policy.eval()
 
 
@@ -186,6 +188,7 @@ class _Store:
             "measured": policy.measured,
         }
         write_text(folder / CARD, model_card(policy))
+        write_records(folder, policy.trained_on)
         write_json(folder / CONFIG, values)
 
     def load(self, name: str | Path, **where: Any) -> Policy:
@@ -221,7 +224,7 @@ def _no_configuration(path: Path, error: Exception) -> ValueError:
     return ValueError(f"{path}: not the configuration of a policy ({type(error).__name__}: {error})")
 
 
-def _folder(name: str | Path, files: Sequence[str] = (CONFIG, WEIGHTS, f"{BACKBONE}/*"), **where: Any) -> Path:
+def _folder(name: str | Path, files: Sequence[str] = (CONFIG, WEIGHTS, DATA, f"{BACKBONE}/*"), **where: Any) -> Path:
     """Where the policy lies; what is no folder is fetched from the hub. Raises ValueError where that does not give it."""
     folder = Path(name).expanduser()
     if folder.is_dir():

@@ -25,6 +25,7 @@ from corpora.video.nearest import after_beginning
 from vla.batch import PolicyBatch, pad_last
 from vla.embodiment import SLOTS, Embodiment
 from vla.noise import NoiseKey
+from vla.trained_on import TrainedOn
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,8 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         """Name -> what is known of the robot; filled by training."""
         self.measured: dict[str, Any] = {}
         """What was measured of this policy; its model card shows it."""
+        self.trained_on: tuple[TrainedOn, ...] = ()
+        """Datasets of its trainings, the last ones last; of an older giza none."""
 
     @abstractmethod
     def encode(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:

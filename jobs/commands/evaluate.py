@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,13 @@ from typing import Any
 from tyro.conf import OmitArgPrefixes
 
 from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection
+from corpora.episodes.opening import dataset_fingerprint
 from corpora.store.files import plain, read_json
 from corpora.store.run import Run
+from corpora.store.told import listed
 from jobs.cli import parse
 from jobs.console import bar
+from vla.trained_on import Known, known_of, spans
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +39,14 @@ class EvaluateConfig:
     data: Path | None = None
     """LeRobot or RLDS dataset for the open loop."""
     selection: OmitArgPrefixes[EpisodeSelection] = ALL_EPISODES
-    """With --data: what is held out. Cameras, state and action that are not named are those of the policy's names."""
+    """With --data: what the policy is measured on; default: what its training held out of this dataset. Cameras, state and action
+    that are not named are the policy's."""
     train_episodes: str = ""
-    """With --data: episodes behind the baselines; default: all that are not held out."""
+    """With --data: episodes behind the baselines; default: all others."""
     every: int = 2
     """With --data: predict a chunk at every k-th row."""
     plots: int = 3
-    """With --data: held-out episodes whose trajectories are drawn."""
+    """With --data: episodes whose trajectories are drawn."""
     metaworld: bool = False
     """Closed loop in Meta-World."""
     tasks: tuple[str, ...] = ()
@@ -75,9 +80,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         if self.data is None and not self.metaworld:
-            raise ValueError("nothing to evaluate on: give --data and --episodes (open loop), --metaworld, or both")
-        if self.data is not None and not (self.selection.episodes or self.selection.demos):
-            raise ValueError("--data without --episodes: name those that the policy was not trained on, e.g. 20:26")
+            raise ValueError("nothing to evaluate on: give --data (open loop), --metaworld, or both")
         if self.data is None:
             chosen = {**vars(self.selection), "train_episodes": self.train_episodes}
             for name in ("episodes", "demos", "train_episodes", "cameras", "state", "action", "previous_action"):
@@ -162,17 +165,20 @@ def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint
     from jobs.evaluation.recorded_chunks import RecordedEpisodes, measure_open_loop
 
     assert config.data is not None
+    name = config.data.expanduser().resolve().name
+    known = known_of(policy.trained_on, name, dataset_fingerprint(config.data))
+    selection = _selection(config, known)
     settings = plain(
         {
             "fingerprint": fingerprint,
             "embodiment": embodiment,
-            "data": config.data.expanduser().resolve().name,
+            "data": name,
             "every": config.every,
             "seed": config.seed,
             "plots": config.plots,
             "train_episodes": config.train_episodes,
             "open_loop_format": OPEN_LOOP_FORMAT,
-            **vars(config.selection),
+            **vars(selection),
         }
     )
     before = (read_json(config.out / RESULT) or {}).get("open_loop", {})
@@ -183,16 +189,48 @@ def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint
             policy,
             embodiment,
             config.data,
-            config.selection,
+            selection,
             train_episodes=config.train_episodes,
+            stored=known.last,
             every=config.every,
             cache=config.cache,
             progress=progress,
         )
+        standing = known.standing(recorded.chosen)
+        if said := _TOLD.get(standing, "").format(
+            name=name, seen=listed(sorted(set(recorded.chosen) & known.trained)), total=len(recorded.chosen)
+        ):
+            log.warning("%s", said)
         found = measure_open_loop(
-            policy, embodiment, recorded, config.out, plots=config.plots, seed=config.seed, progress=progress
+            policy,
+            embodiment,
+            recorded,
+            config.out,
+            plots=config.plots,
+            seed=config.seed,
+            standing=standing,
+            progress=progress,
         )
     return {"settings": settings, **plain(found.to_json())}
+
+
+_TOLD = {
+    "trained on": "all {total} episodes were trained on: their errors say how well they are remembered, not how good the policy is",
+    "partly trained on": "of {total} episodes these were trained on: {seen}; leave them out to measure what was not seen",
+    "not known": "whether these episodes were trained on is not known: the policy does not say, or '{name}' has changed since",
+}
+
+
+def _selection(config: EvaluateConfig, known: Known) -> EpisodeSelection:
+    """The named episodes, or those that the policy's training held out. Raises ValueError where there are neither."""
+    if config.selection.episodes or config.selection.demos:
+        return config.selection
+    if not known.held_out:
+        raise ValueError(
+            f"--data '{config.data}' without --episodes: the policy stores no held-out episodes of this dataset; name some that "
+            "it was not trained on, e.g. --episodes 20:26"
+        )
+    return dataclasses.replace(config.selection, episodes=",".join(spans(known.held_out)))
 
 
 def _closed_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint: str, quiet: bool) -> dict[str, Any]:

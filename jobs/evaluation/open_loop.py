@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from jobs.evaluation.statistics import Interval, bootstrap_ratio, resamples
 from vla.actions.rest import Still, still_rules
+from vla.trained_on import Standing
 
-OPEN_LOOP_FORMAT = 2
+OPEN_LOOP_FORMAT = 3
 """Raised when the same policy would answer otherwise at the same moment, or is judged otherwise: in 1 noise depended on the
-moments before, and displacements were taken for targets."""
+moments before, and displacements were taken for targets; in 2 all episodes were called held out."""
 
 BASELINES = {
     "hold_still": "hold still",
@@ -141,6 +142,8 @@ class OpenLoopResult:
     episodes: int
     hold_still_is: tuple[Still, ...] = ()
     """[Da]: the rule by which each dimension holds still."""
+    standing: Standing = "not known"
+    """What the episodes are to the policy."""
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
@@ -162,6 +165,7 @@ class OpenLoopResult:
             samples=found["samples"],
             episodes=found["episodes"],
             hold_still_is=tuple(found["hold_still_is"]),
+            standing=found["standing"],
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -177,6 +181,7 @@ class OpenLoopResult:
             "squared_error_per_dimension": {name: found.to_json() for name, found in self.per_dim.items()},
             "normalised_squared_error_per_step": {name: found.tolist() for name, found in self.per_step.items()},
             "hold_still_is": list(self.hold_still_is),
+            "standing": self.standing,
         }
 
 
@@ -235,6 +240,14 @@ def compare(
         len(groups),
         tuple(still_rules),
     )
+
+
+def episodes_told(count: int, standing: Standing) -> str:
+    """E.g. "6 held-out episodes"."""
+    noun = "episode" if count == 1 else "episodes"
+    if standing in ("other data", "not known"):
+        return f"{count} {noun} ({'of data it was not trained on' if standing == 'other data' else 'trained on or not: not known'})"
+    return f"{count} {standing.replace(' on', '-on').replace('held out', 'held-out')} {noun}"
 
 
 def describe_still(rules: Sequence[Still]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from jobs.evaluation.open_loop import BASELINES, STILL_TITLES, Chunks, OpenLoopResult, describe_still
+from jobs.evaluation.open_loop import BASELINES, STILL_TITLES, Chunks, OpenLoopResult, describe_still, episodes_told
 
 _COLOURS = {
     "policy": "#1f5fa8",
@@ -47,7 +47,8 @@ def error_figure(result: OpenLoopResult) -> Figure:
     overall.set_yticks(range(len(result.methods)), [_title(method) for method in result.methods])
     overall.invert_yaxis()
     overall.set_xlim(0, 1.15 * max(float(found.high) for found in result.overall.values()))
-    overall.set_title(f"squared error / variance, {result.samples} chunks of {result.episodes} held-out episodes")
+    told = episodes_told(result.episodes, result.standing)
+    overall.set_title(f"squared error / variance, {result.samples} chunks of {told}")
     for method, curve in result.per_step.items():
         steps.plot(np.arange(len(curve)), curve, color=_COLOURS.get(method, "#444444"), label=_title(method))
     steps.set_xlabel("step of the chunk")
@@ -75,7 +76,7 @@ def error_figure(result: OpenLoopResult) -> Figure:
 def plot_trajectories(
     result: OpenLoopResult, truth: Chunks, predicted: NDArray[np.floating[Any]], episode: int, step_s: float, path: Path
 ) -> None:
-    """PNG: one held-out episode, what was done (black) and the policy's chunks (coloured), each from where it was
+    """PNG: one episode, what was done (black) and the policy's chunks (coloured), each from where it was
     predicted; one after the other without overlap. `predicted` [N, H, Da]; `step_s`: seconds between steps of a chunk."""
     rows = np.flatnonzero(truth.episode == episode)
     rows = rows[np.argsort(truth.t_s[rows])]
@@ -108,7 +109,7 @@ def plot_trajectories(
         axes.set_xlabel("s")
         axes.tick_params(labelbottom=True)
     grid[0, 0].legend(frameon=False, fontsize=8)
-    figure.suptitle(f"held-out episode {episode}: chunks of {truth.action.shape[1]} steps ({horizon_s:.2f} s)")
+    figure.suptitle(f"episode {episode}: chunks of {truth.action.shape[1]} steps ({horizon_s:.2f} s)")
     figure.savefig(path, dpi=100)
 
 

@@ -19,12 +19,14 @@ from corpora.episodes.opening import open_episodes
 from corpora.mixture.datasets import EpisodeSamples
 from corpora.mixture.spec import DatasetSpec, EpisodesAt
 from corpora.mixture.views import Window
+from corpora.store.told import listed as listed_few
 from corpora.video.nearest import rows_within
 from jobs.evaluation.open_loop import Baselines, Chunks, OpenLoopResult, compare
 from jobs.evaluation.plots import error_figure, plot_trajectories
 from vla.actions.rest import held_by, matching_state_dims
 from vla.noise import NoiseKey
 from vla.policy import Policy
+from vla.trained_on import Standing, TrainedOn
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +37,9 @@ FIT_CHUNKS = 20_000
 class RecordedEpisodes:
     """The held-out moments (every `every`-th row) of a dataset (LeRobot or RLDS), in the policy's dimensions.
 
-    `selection`: what is held out; cameras, state and action that it does not name are those of the policy's names.
-    `train_episodes`: behind the baselines, "0:20" or "3,5,8"; empty: all that are not held out. Raises ValueError for
-    episodes or cameras there are not, and columns that are not the policy's.
+    `selection`: what the policy is measured on; cameras, state and action that it does not name are those of `stored`, the
+    policy's training on this dataset, or of the policy's names. `train_episodes`: behind the baselines, "0:20" or "3,5,8";
+    empty: all others. Raises ValueError for episodes or cameras there are not, and columns that are not the policy's.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class RecordedEpisodes:
         selection: EpisodeSelection,
         *,
         train_episodes: str = "",
+        stored: TrainedOn | None = None,
         every: int = 1,
         cache: Path | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -57,8 +60,11 @@ class RecordedEpisodes:
         previous = any(name.startswith(PREVIOUS) for name in spec.state_names)
         if selection.previous_action and not previous:
             raise ValueError("previous_action: the policy was trained without it; leave it out")
-        cameras = selection.cameras or facts.cameras
-        listed = open_episodes(data, replace(selection.columns, cameras=cameras, previous_action=previous))
+        columns = replace(selection.columns, cameras=selection.cameras or facts.cameras, previous_action=previous)
+        if stored is not None:
+            state, action = selection.state or stored.state, selection.action or stored.action
+            columns = replace(columns, state=state, action=action)
+        listed = open_episodes(data, columns)
         held = listed.choose(selection)
         if train_episodes:
             train = listed.choose(EpisodeSelection(train_episodes, failures=True))
@@ -67,9 +73,11 @@ class RecordedEpisodes:
         both = sorted(set(train) & set(held))
         if both or not train:
             raise ValueError(
-                f"episodes '{selection.episodes}' leave {'no' if not train else f'{both[:8]} also'} among the training "
+                f"episodes '{selection.episodes}' leave {'no' if not train else f'{listed_few(both)} also'} among the training "
                 f"episodes of {len(listed)}: hold out some of them, not all, and give --train-episodes none of those"
             )
+        self.chosen = tuple(held)
+        """Episodes, as the dataset numbers them."""
         self.state_names, self.action_names = spec.state_names, spec.action_names
         self._state = _columns("state", self.state_names, listed.state_names, bool(selection.state), data)
         self._action = _columns("action", self.action_names, listed.action_names, bool(selection.action), data)
@@ -168,8 +176,8 @@ def _columns(kind: str, wanted: Sequence[str], found: Sequence[str], named: bool
     if len(wanted) == len(found):
         return list(range(len(found)))
     raise ValueError(
-        f"{kind} of '{data}' has {len(found)} dimensions {list(found)[:6]}..., the policy {len(wanted)} "
-        f"{list(wanted)[:6]}...: give --{kind} as the policy was trained with"
+        f"{kind} of '{data}' has {len(found)} dimensions ({listed_few(found, 6)}), the policy {len(wanted)} "
+        f"({listed_few(wanted, 6)}): give --{kind} as the policy was trained with"
     )
 
 
@@ -181,6 +189,7 @@ def measure_open_loop(
     *,
     plots: int,
     seed: int,
+    standing: Standing = "not known",
     progress: Callable[[int, int], None] | None = None,
 ) -> OpenLoopResult:
     """The policy beside the baselines on the held-out moments; draws the errors, and the first `plots` episodes."""
@@ -189,6 +198,7 @@ def measure_open_loop(
     methods: dict[str, NDArray[Any]] = {"policy": predicted, **baselines.predict(recorded.held)}
     names, rules = recorded.action_names, baselines.still_rules
     result = compare(methods, recorded.held, baselines.std, names, still_rules=rules, seed=seed)
+    result = replace(result, standing=standing)
     error_figure(result).savefig(out / "open_loop_errors.png", dpi=100)
     for episode in list(dict.fromkeys(recorded.held.episode.tolist()))[:plots]:
         path = out / f"open_loop_episode_{episode:06d}.png"

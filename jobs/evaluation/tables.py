@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.evaluation.open_loop import BASELINES, describe_still
+from jobs.evaluation.open_loop import BASELINES, describe_still, episodes_told
 
 _LANGUAGE = {
     "compliance": "turned as told, both ways",
@@ -20,7 +20,8 @@ _LANGUAGE = {
 
 def open_loop_table(found: Mapping[str, Any]) -> Table:
     """Squared errors over variances, and the policy's error as a part of the baseline's: below 1 it is better."""
-    title = f"Open loop: {found['samples']} chunks of {found['episodes']} held-out episodes; squared error / variance"
+    told = episodes_told(found["episodes"], found["standing"])
+    title = f"Open loop: {found['samples']} chunks of {told}; squared error / variance"
     rules = found.get("hold_still_is")
     caption = f"hold still: {describe_still(rules)}" if rules else None
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")

@@ -39,8 +39,7 @@ def metaworld_policy(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({}, "give --data and --episodes"),
-        ({"data": Path("x")}, "--data without --episodes"),
+        ({}, "give --data"),
         ({"metaworld": True, "selection": EpisodeSelection("0:2")}, "--episodes without --data"),
         ({"data": Path("x"), "selection": EpisodeSelection("0"), "tasks": ("reach",)}, "add --metaworld"),
         ({"metaworld": True, "starts": 0}, "--starts 0: must be at least 1"),

@@ -125,7 +125,7 @@ INTERVAL = {"value": 0.9, "bootstrap95": [0.9, 0.9]}
 
 
 def test_one_episode_has_no_interval() -> None:
-    found = {"samples": 3, "episodes": 1, "policy_over_baseline": {"hold_still": INTERVAL}}
+    found = {"samples": 3, "episodes": 1, "standing": "held out", "policy_over_baseline": {"hold_still": INTERVAL}}
     found["normalised_squared_error"] = {"policy": INTERVAL, "hold_still": INTERVAL}
     columns = open_loop_table(found).columns
     assert [list(column.cells) for column in columns[2::2]] == [["", ""], ["", ""]]
@@ -233,7 +233,7 @@ def test_wrong_choices_are_named(tmp_path: Path) -> None:
     root, policy = lerobot_v3(tmp_path / "data"), made_policy()
     for selection, message in (
         (EpisodeSelection("0:2"), "hold out some of them, not all"),
-        (EpisodeSelection("1"), r"\[1\] also among the training"),
+        (EpisodeSelection("1"), "leave 1 also among the training"),
         (EpisodeSelection("7"), "no episode is left"),
         (EpisodeSelection("1", state=("0:2",)), "give --state as the policy was trained with"),
         (EpisodeSelection("1", cameras=("wrist",)), "camera 'wrist'"),
