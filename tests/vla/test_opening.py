@@ -73,3 +73,13 @@ def test_what_is_left_out_is_told_in_one_sentence_each(
         "dataset 'pick': 6 of 24 images are missing, in 2 episodes or clips: 2 such as pick/episode_000000, wrist, 3 rows: "
         "truncated",
     ]
+
+
+def test_a_robot_with_too_many_numbers_is_told_flags_and_the_pyramids_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R9: `giza ground`, which has no pyramid file, named its keys alone."""
+    know_made_robots(monkeypatch)
+    made_robot(tmp_path / "pick", None, np.random.default_rng(0).normal(size=(4, 6, DEBUG.max_action_dim + 1)))
+    with pytest.raises(ValueError, match=r"choose some of them \(--action, in a pyramid file action = \[...\]\)"):
+        opened(tmp_path, ["pick"] * 4)

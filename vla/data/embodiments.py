@@ -112,8 +112,9 @@ def _learn_embodiment(name: str, recorded: Sequence[Opened], facts: EmbodimentFa
     ):
         if found > room:
             raise ValueError(
-                f"dataset '{spec.name}': {found} {what} dimensions, but the policy has room for {room}; choose some with "
-                f"{what} = [...], or train a policy from scratch with --model.max-{what}-dim {found} or more"
+                f"dataset '{spec.name}': {found} {what} dimensions, but the policy has room for {room}; choose some of "
+                f"them (--{what}, in a pyramid file {what} = [...]), or train a policy from scratch with "
+                f"--model.max-{what}-dim {found} or more"
             )
     if space.constant:
         log.warning("embodiment '%s': these never move in the data: %s", name, ", ".join(space.constant))
@@ -138,8 +139,8 @@ def _check_labels(dataset: str, facts: EmbodimentFacts, robot: Embodiment) -> No
         raise ValueError(f"{title} are {facts.step_s:.4f} s apart, the robot's actions {robot.step_s:.4f} s")
     if spec.needs_state:
         raise ValueError(
-            f"{title} come without a state, which the robot's {spec.parts[0].representation} actions need; give the "
-            'robot\'s dataset representation = "absolute"'
+            f"{title} come without a state, which the robot's {spec.parts[0].representation} actions need; train the "
+            "robot with absolute actions (--representation absolute, in a pyramid file representation = 'absolute')"
         )
 
 
