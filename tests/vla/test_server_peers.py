@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
+import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -190,3 +195,48 @@ def test_a_policy_that_fails_is_an_error_and_not_the_end(result: Any, reason: st
             client.get_action(observation())
         policy.result = np.zeros((2, HORIZON, 4))
         assert not client.get_action(observation())[0]["arm"].any()
+
+
+def zmtp(server: PolicyServer, kind: bytes = b"DEALER") -> socket.socket:
+    """A connection that ZMQ takes for a client's, to send frames by hand."""
+    raw = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+    raw.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32))
+    ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", len(kind)) + kind
+    raw.sendall(bytes([4, len(ready)]) + ready)
+    return raw
+
+
+def resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says how much came over a connection")
+def test_frames_without_end_are_cut_off_before_they_fill_the_memory() -> None:
+    """ZMQ checks the size of each frame, and keeps any number of frames of a message that does not end."""
+    endless_frames = 400 * (b"\x03" + struct.pack(">Q", 500_000) + bytes(500_000))  # more are to follow
+    with serving(api_token="abc") as server, client_of(server, api_token="abc") as client:
+        before = resident_mb()
+        with zmtp(server) as endless, pytest.raises(OSError, match="reset|Broken pipe"):
+            endless.sendall(endless_frames)
+        assert resident_mb() - before < 100
+        assert client.ping()  # over the connection that it had
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says how much came over a connection")
+def test_half_messages_of_many_are_cut_off_together() -> None:
+    half = b"\x03" + struct.pack(">Q", 700_000) + bytes(600_000)
+    with serving() as server, client_of(server) as client, contextlib.ExitStack() as all_of_them:
+        assert client.ping()
+        many = [all_of_them.enter_context(zmtp(server)) for _ in range(40)]
+        for raw in many:
+            raw.sendall(half)
+            time.sleep(0.002)
+        time.sleep(0.2)
+        gone = 0
+        for raw in many:
+            raw.recv(64 + 1000)
+            raw.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                gone += raw.recv(1) == b""
+        assert 0 < gone < 40
+        assert client.get_action(observation())[0]["arm"].shape == (2, HORIZON, 3)

@@ -7,9 +7,9 @@ Clients hold a REQ socket. The server's is a ROUTER that speaks REQ's envelope, 
 because a REP socket owes its next answer to whoever asked last: a message that is too large would have to be dropped
 with its connection, and a client that is gone could hold up the rest.
 
-There is no encryption. Of a message without the token no more is decoded than that field, but ZMQ holds a message until it
-is complete, whoever sends it: listen on the loopback address, which is the default, and for another machine prefer a
-tunnel (ssh -L 5555:127.0.0.1:5555 robot).
+There is no encryption. Of a message without the token no more is decoded than that field, and what is no whole message is
+bounded (vla/serving/inflow.py); still, listen on the loopback address, which is the default, and for another machine prefer
+a tunnel (ssh -L 5555:127.0.0.1:5555 robot).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 import zmq
 
+from vla.serving.inflow import Inflow
 from vla.serving.wire import ArrayForm, Dialect, peek, receive, to_bytes
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,8 @@ class PolicyServer:
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # an answer that nobody takes is an error here, not silence
         self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)  # a robot that lost its network leaves no connection behind
+        most = HARD_LIMIT * self.config.max_bytes
+        self._inflow = Inflow(self._socket, each=2 * most, together=4 * most)  # a message, and one behind it
         host = {"localhost": "127.0.0.1", "*": "0.0.0.0"}.get(self.config.host, self.config.host)
         if ":" in host:
             self._socket.setsockopt(zmq.IPV6, 1)
@@ -130,13 +133,13 @@ class PolicyServer:
 
     def serve(self) -> None:
         """Answers requests until `stop` is called or a client ends it; then closes."""
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
+        self._inflow.start(self.port)
         try:
             while not self._stop.is_set():
-                if poller.poll(_POLL_MS):
+                if self._socket.poll(_POLL_MS):
                     self._serve_one()
         finally:
+            self._inflow.stop()
             self._context.destroy()
 
     def start(self) -> threading.Thread:
@@ -179,6 +182,7 @@ class PolicyServer:
             size, more = size + len(frame.buffer), bool(frame.more)
             if size <= self.config.max_bytes and len(frames) <= _MAX_FRAMES:
                 frames.append(frame.bytes)
+        self._inflow.took(frame)
         # the first frame is ZMQ's name for the client; REQ puts an empty frame before the message
         end = frames.index(b"", 1) + 1 if b"" in frames[1:] else 1
         rest = frames[end:]
