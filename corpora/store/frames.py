@@ -69,15 +69,20 @@ class FrameTable:
 
     @property
     def lacking(self) -> str:
-        """How many rows of a camera lack an image, and why; "" where none does."""
-        if not self.faults:
-            return ""
-        rows = sum(fault.rows for fault in self.faults)
-        said = faults_told(
-            (f"{fault.source}, {fault.camera}, {fault.rows} rows", fault.reason) for fault in self.faults
-        )
-        places = len({fault.source for fault in self.faults})
-        return f"{rows} of {self.valid.size} images are missing, in {places} episodes or clips: {said}"
+        """How many rows of a camera lack an image, and where rows and images disagree, and why; "" where all is well."""
+        missing = [fault for fault in self.faults if fault.rows]
+        odd = [fault for fault in self.faults if not fault.rows]
+        said = []
+        if missing:
+            kinds = faults_told(
+                (f"{fault.source}, {fault.camera}, {fault.rows} rows", fault.reason) for fault in missing
+            )
+            rows, places = sum(fault.rows for fault in missing), len({fault.source for fault in missing})
+            said.append(f"{rows} of {self.valid.size} images are missing, in {places} episodes or clips: {kinds}")
+        if odd:
+            kinds = faults_told((f"{fault.source}, {fault.camera}", fault.reason) for fault in odd)
+            said.append(f"rows and images of {len({fault.source for fault in odd})} episodes disagree: {kinds}")
+        return "; ".join(said)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FrameTable, (self.folder,)

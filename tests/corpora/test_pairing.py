@@ -161,3 +161,14 @@ def test_rows_that_were_cut_off_the_beginning_are_not_made_up(tmp_path: Path, nu
     (left,) = (row for row in corpus.rows() if not row.kept)
     assert (round(left.start_s, 3), round(left.end_s, 3)) == ((0.0, 0.6) if number else (1.4, 2.0))
     assert numbers_of_rows(root, tmp_path / "cache")[0] == (list(rows) if number else list(range(21)))
+
+
+def test_a_table_tells_of_images_that_are_there_but_doubtful(tmp_path: Path) -> None:
+    root = lerobot_v2(tmp_path / "d")
+    for episode, length in enumerate(LENGTHS):
+        change_column(root / DATA.format(episode), "timestamp", np.arange(length) / FPS * 1.2)
+    table = open_episode_frames(opened(root, cameras=["head"]), 64, cache=tmp_path / "cache")
+    assert table.lacking == (
+        f"rows and images of 2 episodes disagree: 2 such as d/episode_000000, {CAMERAS[0]}: 30 rows last 2.40 s, 30 frames "
+        "2.00 s: frame by frame they are taken for one"
+    )
