@@ -220,7 +220,7 @@ def test_a_damaged_episode_is_left_out_with_its_reason(tmp_path: Path, damage, t
     assert told in fault[1]
     assert len(episodes.t_s) == LENGTHS[1]
     (root / DATA.format(1)).unlink()
-    with pytest.raises(ValueError, match="no usable episode: episode 0: "):
+    with pytest.raises(ValueError, match="no usable episode: .*episode 0: "):
         opened(root)
 
 
@@ -228,7 +228,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     root = made(tmp_path / "pick")
     with pytest.raises(ValueError, match=r"camera 'wrist'.*observation.images.head"):
         opened(root, cameras=["wrist"])
-    with pytest.raises(ValueError, match=r"episodes \[7\]"):
+    with pytest.raises(ValueError, match="episodes 7: dataset"):
         opened(root, indices=[0, 7])
     with pytest.raises(
         ValueError, match=r"no dataset of episodes: it lacks meta/info.json \(LeRobot\), or features.json"
