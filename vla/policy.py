@@ -6,6 +6,7 @@ keeps it on disk and on the hub. What other rooms ask of a policy is asked here,
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,11 @@ from vla.batch import PolicyBatch, pad_last
 from vla.embodiment import SLOTS, Embodiment
 from vla.noise import NoiseKey
 from vla.trained_on import TrainedOn
+
+log = logging.getLogger(__name__)
+
+TEXTS_HEARD = 1000
+"""Of which it is remembered that they were looked at."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +180,7 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         """What was measured of this policy; its model card shows it."""
         self.trained_on: tuple[TrainedOn, ...] = ()
         """Datasets of its trainings, the last ones last; of an older giza none."""
+        self._heard: set[str] = set()
 
     @abstractmethod
     def encode(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
@@ -239,6 +246,16 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         """What it reads of an instruction; None where it does not say."""
         return None if self.system2 is None else self.system2.read_text(instruction)
 
+    def tell_cut(self, instruction: Sequence[str]) -> None:
+        """Warns, once a text, of instructions that are longer than what is read of them."""
+        for text in set(instruction) - self._heard:
+            if len(self._heard) >= TEXTS_HEARD:
+                self._heard.clear()
+            self._heard.add(text)
+            seen = self.read_text(text)
+            if seen is not None and seen[1]:
+                log.warning("the policy reads %d tokens of '%s' and cuts the last %d", len(seen[0]), text, seen[1])
+
     @property
     def frame_encoder(self) -> nn.Module | None:
         """uint8 [B, 3, S, S] -> tokens [B, N, D], what FLARE's targets are copied from; None where there is none."""
@@ -294,6 +311,7 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         noise: Sequence[NoiseKey] | None = None,
     ) -> NDArray[np.float32]:
         """Raw actions float32 [B, H, Da] for uint8 [B, V, T, 3, S, S], bool [B, V, T] and raw states [B, Ds]."""
+        self.tell_cut(instruction)
         tokens = self.encode(images.to(self.device), image_mask.to(self.device), instruction)
         return self.act_on(tokens, state, embodiment, noise=noise)
 

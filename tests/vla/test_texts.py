@@ -99,6 +99,16 @@ def test_training_warns_of_them(
     assert "cuts 2 of 2 instructions" in caplog.text and "2 of 2 instructions as the same as another" in caplog.text
 
 
+def test_acting_tells_once_what_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    policy = build_policy(DEBUG)
+    long = " ".join(["very"] * 30)
+    for _ in range(2):
+        policy.tell_cut(["open", long])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the policy reads 24 tokens of '{long}' and cuts the last 6"
+    ]
+
+
 def test_a_policy_of_before_reads_on_as_it_learned_to(tmp_path: Path) -> None:
     """Its words had no signs: another token would be one that it never saw."""
     policy = build_policy(DEBUG)

@@ -250,6 +250,7 @@ class DualRateRunner:
     def _encode(self) -> bool:
         observation, taken = self._observed()
         device = self.policy.device
+        self.policy.tell_cut([observation.instruction])
         tokens = self.policy.encode(
             observation.images[None].to(device), observation.image_mask[None].to(device), [observation.instruction]
         )
