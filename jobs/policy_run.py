@@ -75,6 +75,7 @@ def train_on(
             seed=config.seed,
             future_s=training.alignment.future_s if training.flare else None,
             cache=config.cache,
+            refit=config.refit,
             progress=None if quiet else lambda name: bar(f"decoding {name}"),
             **opening,
         )

@@ -36,6 +36,9 @@ class TrainPolicy:
     """Optimiser steps, instead of the recipe's."""
     minutes: float | None = None
     """Wall-clock minutes after which it stops early."""
+    refit: bool = False
+    """Make the statistics of embodiments that --policy knows anew, of these data; default: they stay, and what lies beyond is
+    cut to the old range and told. An action that never moved before and does now is refused without it."""
     tuning: TuningConfig = EVERYTHING
     """What is trained; of a policy with a vision-language model by name, projector and DiT are GR00T's choice."""
     model: PolicyConfig = RECIPES["small"].policy
@@ -45,6 +48,8 @@ class TrainPolicy:
 
     def __post_init__(self) -> None:
         check_budget(self.steps, self.minutes)
+        if self.refit and not self.policy:
+            raise ValueError("--refit without --policy: there are no statistics yet; leave it out")
 
 
 def model_of_policy(name: str) -> dict[str, Any]:

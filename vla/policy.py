@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from corpora.text import ReadText
 from corpora.video.image import fit_square
 from corpora.video.nearest import after_beginning
+from vla.actions.names import places
 from vla.batch import PolicyBatch, pad_last
 from vla.embodiment import SLOTS, Embodiment
 from vla.noise import NoiseKey
@@ -345,10 +346,8 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
             raise ValueError(f"since_start_s {since_s}: must be at least 0 seconds")
         history, side = len(self.config.history_s), self.config.image_size
         there = after_beginning(self.config.history_s, since_s, known.step_s)
-        by_name = {camera.rpartition(".")[2]: camera for camera in known.cameras} | {
-            name: name for name in known.cameras
-        }
-        if unknown := [name for name in images if name not in by_name]:
+        where = dict(zip(images, places(list(images), known.cameras), strict=True))
+        if unknown := [name for name, place in where.items() if place is None]:
             raise ValueError(f"image '{unknown[0]}': the cameras of '{known.name}' are {', '.join(known.cameras)}")
         seen = np.zeros((len(known.cameras), history, side, side, 3), np.uint8)
         mask = torch.zeros(1, len(known.cameras), history, dtype=torch.bool)
@@ -360,7 +359,8 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
                     f"image '{name}': {frames.dtype} {list(np.shape(given))}: must be uint8 [{history}, height, width, 3], the "
                     "first axis being optional where it is 1"
                 )
-            place = known.cameras.index(by_name[name])
+            place = where[name]
+            assert place is not None
             shown = [fit_square(np.ascontiguousarray(frame), side, "stretch") for frame in frames[there]]
             seen[place, there], mask[0, place] = shown, torch.from_numpy(there)
         return torch.from_numpy(seen).permute(0, 1, 4, 2, 3)[None].contiguous(), mask

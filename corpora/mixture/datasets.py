@@ -9,16 +9,17 @@ Samples are neither normalised nor padded; images come from the shared table of 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corpora.clips.frames import ClipFrames
-from corpora.episodes.episode import Episodes
-from corpora.mixture.labels import EmbodimentFacts, Labels
+from corpora.episodes.episode import PREVIOUS, Episodes
+from corpora.mixture.labels import EmbodimentFacts, Labels, numbered
 from corpora.mixture.spec import DatasetSpec
 from corpora.mixture.views import ImageViews, Window
 from corpora.store.frames import FrameTable
@@ -97,6 +98,9 @@ class SampleDataset(Protocol):
 
     def embodiment(self) -> EmbodimentFacts | None:
         """Whose actions these are; None: there are none to learn."""
+
+    def at_step(self, step_s: float) -> SampleDataset:
+        """The same, the steps of its chunks so far apart. Raises ValueError where its actions do not say what that is."""
 
 
 class EpisodeSamples:
@@ -207,12 +211,20 @@ class EpisodeSamples:
         return Frames(episodes.state[rows], episodes.action[rows], moved)
 
     def embodiment(self) -> EmbodimentFacts | None:
-        """The robot, with its names where they are unique."""
-        if not self.spec.label.acts:
-            return None
-        episodes = self.episodes
-        names = _unique(episodes.state_names, episodes.state), _unique(episodes.action_names, episodes.action)
-        return EmbodimentFacts(self.cameras, self.step_s, *names)
+        """The robot, in the steps of the chunks."""
+        return replace(facts_of(self.episodes), step_s=self.step_s) if self.spec.label.acts else None
+
+    def at_step(self, step_s: float) -> EpisodeSamples:
+        """The same, the steps of its chunks so far apart. Raises ValueError where the state holds the action of the row before,
+        which is another step's."""
+        if any(name.startswith(PREVIOUS) for name in self.episodes.state_names):
+            raise ValueError(
+                f"its rows are {1 / self.episodes.fps:.4f} s apart and are to be read every {step_s:.4f} s, but its state holds "
+                "the action of the row before; leave previous_action out, or give another embodiment"
+            )
+        found = copy.copy(self)
+        found.step_s, found._offsets = step_s, np.arange(len(self._offsets)) * step_s
+        return found
 
     def _chunk(self, row: int, start: int, stop: int) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_]]:
         """[H, Da] and [H]."""
@@ -288,7 +300,15 @@ class ClipSamples:
 
     def embodiment(self) -> EmbodimentFacts | None:
         """As the labels say; None without them."""
-        return None if self._labels is None else self._labels.facts
+        if self._labels is None:
+            return None
+        facts = self._labels.facts
+        names = facts.action_names or numbered("action", self._labels.values.shape[2])
+        return replace(facts, cameras=facts.cameras[: len(self.cameras)], action_names=names)
+
+    def at_step(self, step_s: float) -> ClipSamples:
+        """Labels have the steps that they were made with: raises ValueError."""
+        raise ValueError(f"its labels are not {step_s:.4f} s apart: make them again for a robot of that rate")
 
     def _chunks(self, indices: Sequence[int]) -> NDArray[np.float32]:
         if self._labels is None:
@@ -325,7 +345,14 @@ def _joined(parts: Sequence[NDArray[np.generic]]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
 
 
-def _unique(names: tuple[str, ...], values: NDArray[np.float32] | None) -> tuple[str, ...]:
-    """The names, where there is one for each dimension and none is given twice."""
+def facts_of(episodes: Episodes) -> EmbodimentFacts:
+    """The robot, with its names where they are unique, else numbers; its steps are the rows."""
+    state_names = _unique("state", episodes.state_names, episodes.state)
+    action_names = _unique("action", episodes.action_names, episodes.action)
+    return EmbodimentFacts(episodes.cameras, 1 / episodes.fps, state_names, action_names)
+
+
+def _unique(kind: str, names: tuple[str, ...], values: NDArray[np.float32] | None) -> tuple[str, ...]:
+    """The names, where there is one for each dimension and none is given twice; else numbers."""
     width = 0 if values is None else values.shape[1]
-    return tuple(names) if len(set(names)) == len(names) == width else ()
+    return tuple(names) if len(set(names)) == len(names) == width else numbered(kind, width)

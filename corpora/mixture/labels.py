@@ -32,12 +32,17 @@ class EmbodimentFacts:
     step_s: float = 0.0
     """Seconds between two steps of a chunk; 0: its steps are no moments (tokens of a latent)."""
     state_names: tuple[str, ...] = ()
-    """[Ds]; empty: unknown, or not unique."""
+    """[Ds]; state.0, state.1, ... where they are not known, or not unique. Empty: there is no state."""
     action_names: tuple[str, ...] = ()
     """[Da]; likewise."""
     codec: Mapping[str, Any] | None = None
     """The action space that these actions were made with (pseudo-actions), as its `to_json` gives it: they follow their
     robot and have no part in its statistics. None: the samples are what an action space is fitted on."""
+
+
+def numbered(kind: str, width: int) -> tuple[str, ...]:
+    """Names of dimensions that have none of their own."""
+    return tuple(f"{kind}.{number}" for number in range(width))
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ class EvaluateConfig:
     data: Path | None = None
     """LeRobot or RLDS dataset for the open loop."""
     selection: OmitArgPrefixes[EpisodeSelection] = ALL_EPISODES
-    """With --data: what the policy is measured on; default: what its training held out of this dataset. Cameras, state and action
-    that are not named are the policy's."""
+    """With --data: what the policy is measured on; default: what its training held out of this dataset. Of its cameras, state and
+    action those of the policy's names are taken."""
     train_episodes: str = ""
     """With --data: episodes behind the baselines; default: all others."""
     every: int = 2
@@ -252,7 +252,7 @@ def _closed_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerpri
     )
     with bar("rollouts", quiet=quiet) as progress:
         return closed_loop(
-            metaworld_act(policy, embodiment, seed=config.seed),
+            metaworld_act(policy, embodiment, seed=config.seed, camera=config.camera),
             settings,
             {"fingerprint": fingerprint, "embodiment": embodiment},
             config.out,

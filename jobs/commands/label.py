@@ -254,28 +254,21 @@ def _facts(config: LabelConfig, samples: EpisodeSamples, train: NDArray[np.int64
 
     some = np.sort(np.random.default_rng(config.seed).permutation(train)[:_FIT_CHUNKS])
     numbers = samples.numbers(some.tolist())
-    states, chunks, masks = numbers.states, numbers.chunks, numbers.mask
-    width = 0 if states is None else states.shape[1]
-    names = samples.episodes.state_names, samples.episodes.action_names
-    parts = one_part(width, chunks.shape[2], "absolute", config.normalisation, names=names)
-    frames = samples.frames(train.tolist())
+    facts, frames = samples.embodiment(), samples.frames(train.tolist())
+    assert facts is not None
+    names = facts.state_names, facts.action_names
     space = ActionSpace.fit(
-        states,
-        chunks,
-        masks,
-        parts=parts,
+        numbers.states,
+        numbers.chunks,
+        numbers.mask,
+        parts=one_part(len(names[0]), len(names[1]), "absolute", config.normalisation, names=names),
         frames=(frames.states, frames.actions),
         moved=frames.moved,
         state_normalisation=config.normalisation,
-        state_names=_unique(samples.episodes.state_names),
-        action_names=_unique(samples.episodes.action_names),
+        state_names=names[0],
+        action_names=names[1],
     )
     return Embodiment(config.embodiment, space, samples.step_s, tuple(samples.cameras))
-
-
-def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, or none where one is given twice."""
-    return names if len(set(names)) == len(names) else ()
 
 
 def _label(

@@ -6,10 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES
+from corpora.mixture.labels import EmbodimentFacts
+from corpora.simulation.metaworld import ACTION_NAMES, HEAD_CAMERA, STATE_NAMES
 from corpora.video.image import Fit, fit_square
 from jobs.evaluation.closed_loop import Act, Observations
 from vla.checkpoint import load_policy, policy_fingerprint
+from vla.data.placed import placed_views
+from vla.data.slots import Slot, place
 from vla.embodiment import LATENT
 from vla.noise import NoiseKey
 from vla.policy import Policy
@@ -34,31 +37,41 @@ def embodiment_of(policy: Policy, name: str) -> str:
     return name
 
 
-def metaworld_act(policy: Policy, embodiment: str, *, seed: int = 0, fit: Fit = "stretch") -> Act:
-    """What `play` calls: images are resized as the training data were, noise is drawn from `seed`, the
-    rollout and the number of its chunk. Raises ValueError for a policy of another robot or of several cameras."""
-    facts = policy.embodiment(embodiment)
-    widths = (facts.action_space.state_dim, facts.action_space.action_dim)
-    if widths not in ((len(STATE_NAMES), len(ACTION_NAMES)), (0, len(ACTION_NAMES))) or len(facts.cameras) != 1:
+def metaworld_act(
+    policy: Policy, embodiment: str, *, seed: int = 0, fit: Fit = "stretch", camera: str = HEAD_CAMERA
+) -> Act:
+    """What `play` calls: images of `camera` are resized as the training data were, noise is drawn from `seed`, the rollout
+    and the number of its chunk. Raises ValueError for a policy of another robot, or of several cameras none of which is
+    this."""
+    known = policy.embodiment(embodiment)
+    slot, size = Slot.of(known), policy.config.image_size
+    seen_as = camera if len(slot.cameras) > 1 else slot.cameras[0]  # the only one is meant, whatever it is called
+    state_names = STATE_NAMES if slot.state_names else ()
+    try:
+        where = place(EmbodimentFacts((seen_as,), known.step_s, state_names, ACTION_NAMES), slot)
+        if len(where.action) < len(ACTION_NAMES):
+            raise ValueError(f"its actions are {', '.join(slot.action_names)}, Meta-World's {', '.join(ACTION_NAMES)}")
+    except ValueError as error:
         raise ValueError(
-            f"embodiment '{embodiment}' has states of {widths[0]}, actions of {widths[1]} numbers and the cameras "
-            f"{list(facts.cameras)}; Meta-World has {len(STATE_NAMES)}, {len(ACTION_NAMES)} and one camera: choose the "
-            "embodiment that was trained on giza simulate's episodes"
-        )
-    size = policy.config.image_size
+            f"embodiment '{embodiment}' is not Meta-World's robot: {error}; choose the embodiment that was trained on giza "
+            "simulate's episodes"
+        ) from error
+    order = np.argsort(where.action)
 
     def act(seen: Observations) -> NDArray[np.float32]:
         rows = zip(seen.task, seen.start, seen.instruction, seen.chunk, strict=True)
         keys = [NoiseKey(seed, (task, start, text), chunk) for task, start, text, chunk in rows]
+        images = resized(seen.images, size, fit)
         with torch.inference_mode():
-            return policy.act_batch(
-                torch.from_numpy(resized(seen.images, size, fit)),
-                torch.from_numpy(seen.image_mask),
+            chunk = policy.act_batch(
+                torch.from_numpy(placed_views(images, where, axis=1)),
+                torch.from_numpy(placed_views(seen.image_mask, where, axis=1)),
                 seen.instruction,
-                seen.state if widths[0] else None,
+                seen.state[:, list(where.state)] if where.state else None,
                 embodiment,
                 noise=keys,
             )
+        return chunk[..., order]
 
     return act
 

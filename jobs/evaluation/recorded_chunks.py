@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 from corpora.episodes.episode import PREVIOUS, Episodes, EpisodeSelection
 from corpora.episodes.frames import open_episode_frames
 from corpora.episodes.opening import open_episodes
-from corpora.mixture.datasets import EpisodeSamples
+from corpora.mixture.datasets import EpisodeSamples, facts_of
 from corpora.mixture.spec import DatasetSpec, EpisodesAt
 from corpora.mixture.views import Window
 from corpora.store.told import listed as listed_few
 from corpora.video.nearest import rows_within
 from jobs.evaluation.open_loop import Baselines, Chunks, OpenLoopResult, compare
 from jobs.evaluation.plots import error_figure, plot_trajectories
+from vla.actions.names import places
 from vla.actions.rest import held_by, matching_state_dims
+from vla.data.placed import placed
+from vla.data.ranges import check_range, check_rest
+from vla.data.slots import Slot, place
 from vla.noise import NoiseKey
 from vla.policy import Policy
 from vla.trained_on import Standing, TrainedOn
@@ -37,9 +41,9 @@ FIT_CHUNKS = 20_000
 class RecordedEpisodes:
     """The held-out moments (every `every`-th row) of a dataset (LeRobot or RLDS), in the policy's dimensions.
 
-    `selection`: what the policy is measured on; cameras, state and action that it does not name are those of `stored`, the
-    policy's training on this dataset, or of the policy's names. `train_episodes`: behind the baselines, "0:20" or "3,5,8";
-    empty: all others. Raises ValueError for episodes or cameras there are not, and columns that are not the policy's.
+    `selection`: what the policy is measured on; of cameras, state and action (those of `stored`, the policy's training on this
+    dataset, where it names none) those of the policy's names are taken. `train_episodes`: behind the baselines, "0:20" or
+    "3,5,8"; empty: all others. Raises ValueError for episodes or cameras there are not, and columns that are not the policy's.
     """
 
     def __init__(
@@ -60,7 +64,7 @@ class RecordedEpisodes:
         previous = any(name.startswith(PREVIOUS) for name in spec.state_names)
         if selection.previous_action and not previous:
             raise ValueError("previous_action: the policy was trained without it; leave it out")
-        columns = replace(selection.columns, cameras=selection.cameras or facts.cameras, previous_action=previous)
+        columns = replace(selection.columns, previous_action=previous)
         if stored is not None:
             state, action = selection.state or stored.state, selection.action or stored.action
             columns = replace(columns, state=state, action=action)
@@ -79,8 +83,14 @@ class RecordedEpisodes:
         self.chosen = tuple(held)
         """Episodes, as the dataset numbers them."""
         self.state_names, self.action_names = spec.state_names, spec.action_names
-        self._state = _columns("state", self.state_names, listed.state_names, bool(selection.state), data)
-        self._action = _columns("action", self.action_names, listed.action_names, bool(selection.action), data)
+        slot, has = Slot.of(facts), facts_of(listed)
+        try:
+            placement = place(has, slot)
+        except ValueError as error:
+            raise ValueError(f"dataset '{data}': {error}") from error
+        seen = [has.cameras[where] for where in placement.cameras if where is not None]
+        listed = listed.seen_by(seen)
+        self._state, self._action = list(placement.state), list(placement.action)
         self.step_s = facts.step_s
         self.horizon = config.horizon
         self.held_by = matching_state_dims(self.state_names, self.action_names, held_by(spec.parts, self.state_names))
@@ -89,21 +99,29 @@ class RecordedEpisodes:
         frames = open_episode_frames(chosen, config.image_size, cache=cache, progress=progress)
         for said in filter(None, (listed.left_out, frames.lacking)):
             log.warning("data '%s': %s", data, said)
-        self._samples = EpisodeSamples(
+        samples = EpisodeSamples(
             DatasetSpec("held out", "robot", EpisodesAt(data), embodiment=embodiment),
             chosen,
             frames,
-            Window(config.horizon, facts.step_s, tuple(-age for age in config.history_s)),
+            Window(config.horizon, history_s=tuple(-age for age in config.history_s)),
         )
-        rows = self._samples.rows
-        seen = [rows[(rows >= episode.start) & (rows < episode.stop)] for episode in chosen.episodes]
-        first = np.concatenate([np.arange(len(part)) % every == 0 for part in seen])
+        try:
+            self._samples = placed(samples, replace(placement, cameras=places(slot.cameras, seen)), slot)
+            rows, some = range(len(samples)), range(0, len(samples), -(-len(samples) // FIT_CHUNKS))
+            seen_rows = self._samples.frames(rows)
+            check_rest(facts, seen_rows, has.step_s)
+            check_range(facts, self._samples.numbers(some), seen_rows, may_move=True)
+        except ValueError as error:
+            raise ValueError(f"dataset '{data}': {error}") from error
+        begins = samples.rows
+        looked = [begins[(begins >= episode.start) & (begins < episode.stop)] for episode in chosen.episodes]
+        first = np.concatenate([np.arange(len(part)) % every == 0 for part in looked])
         self._indices = np.flatnonzero(first)
         self._rows = np.concatenate(
-            [part - part_of.start for part, part_of in zip(seen, chosen.episodes, strict=True)]
+            [part - part_of.start for part, part_of in zip(looked, chosen.episodes, strict=True)]
         )[first]
         """Of its episode, of each held-out moment."""
-        self.held = self._chunks(chosen, rows[first])
+        self.held = self._chunks(chosen, begins[first])
 
     def _numbers(self, episodes: Episodes, chosen: Sequence[int]) -> Chunks:
         wanted = set(chosen)
@@ -167,18 +185,6 @@ class RecordedEpisodes:
             if progress is not None:
                 progress(min(first + batch_size, len(self._indices)), len(self._indices))
         return np.concatenate(parts)
-
-
-def _columns(kind: str, wanted: Sequence[str], found: Sequence[str], named: bool, data: Path) -> list[int]:
-    """Places in the dataset's dimensions of those that the policy knows: by name, else all where the number is right."""
-    if len(set(found)) == len(found) and set(wanted) <= set(found) and not named:
-        return [list(found).index(name) for name in wanted]
-    if len(wanted) == len(found):
-        return list(range(len(found)))
-    raise ValueError(
-        f"{kind} of '{data}' has {len(found)} dimensions ({listed_few(found, 6)}), the policy {len(wanted)} "
-        f"({listed_few(wanted, 6)}): give --{kind} as the policy was trained with"
-    )
 
 
 def measure_open_loop(

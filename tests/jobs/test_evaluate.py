@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -13,7 +14,7 @@ from corpora.episodes.episode import EpisodeSelection
 from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES, Look
 from jobs.commands.evaluate import EvaluateConfig, _comparable, main, run
 from jobs.evaluation.acting import embodiment_of, load_acting, metaworld_act, resized
-from jobs.evaluation.closed_loop import ClosedLoopSettings, play
+from jobs.evaluation.closed_loop import ClosedLoopSettings, Observations, play
 from jobs.evaluation.open_loop import OPEN_LOOP_FORMAT
 from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
 from tests.builders.datasets import lerobot_v3
@@ -86,10 +87,36 @@ def test_the_wrong_robot_is_named(tmp_path: Path) -> None:
     assert load_acting(str(metaworld_policy(tmp_path / "other")))[1] != fingerprint
     with pytest.raises(ValueError, match="trained on two_link"):
         embodiment_of(policy, "gr1")
-    with pytest.raises(ValueError, match="states of 3, actions of 2"):
+    with pytest.raises(
+        ValueError, match=r"'two_link' is not Meta-World's robot: its state \[hand_x_m, .*state.0, state.1, state.2"
+    ):
         metaworld_act(policy, "two_link")
     with pytest.raises(ValueError, match="lacks config.json"):
         load_acting(str(tmp_path))
+
+
+def test_meta_world_is_seen_and_done_in_the_order_of_the_policys_names() -> None:
+    """M2, M3: places were taken for names, and one camera of several could not act."""
+    policy = build_policy(RECIPES["debug"].policy)
+    policy.add_embodiment("metaworld")
+    names = [f"robot.{name}" for name in reversed(STATE_NAMES)], ["expert.gripper", "expert.x", "expert.y", "expert.z"]
+    space = ActionSpace.fit(np.eye(11), np.ones((11, 8, 4)), state_names=names[0], action_names=names[1])
+    policy.embodiments["metaworld"] = Embodiment("metaworld", space, 1 / 80, ("images.wrist", "images.head"))
+    given: dict[str, Any] = {}
+
+    def answer(images: Any, mask: Any, instruction: Any, state: Any, embodiment: str, *, noise: Any) -> Any:
+        given.update(images=images.numpy(), mask=mask.numpy(), state=state)
+        return np.tile(np.float32([4, 1, 2, 3]), (1, 8, 1))  # as the policy orders them
+
+    policy.act_batch = answer  # type: ignore[method-assign]
+    image, state = np.full((1, 1, 1, 3, 32, 32), 7, np.uint8), np.arange(11, dtype=np.float32)[None]
+    seen = Observations(image, np.ones((1, 1, 1), np.bool_), ["pull"], state, ["reach"], [0], [0])
+    chunk = metaworld_act(policy, "metaworld")(seen)
+    assert chunk[0, 0].tolist() == [1, 2, 3, 4]
+    assert given["state"][0].tolist() == list(range(10, -1, -1))
+    assert given["images"][0, :, 0, 0, 0, 0].tolist() == [0, 7] and given["mask"][0, :, 0].tolist() == [False, True]
+    with pytest.raises(ValueError, match=r"the cameras \[corner\] are none of .*images.head"):
+        metaworld_act(policy, "metaworld", camera="corner")
 
 
 def test_latent_actions_are_no_robot_that_could_be_meant() -> None:

@@ -271,7 +271,7 @@ def test_faults_name_the_remedy(straight, data: Path, cache: Path, tmp_path: Pat
     refused(
         "'three_link'.*does not know it.*two_link", policy=str(straight[0]), embodiment="h1", start_from="three_link"
     )
-    refused(r"3 state and 1 action dimensions, but this policy's 'two_link' has 3 and 2; give another embodiment",
+    refused(r"its action \[action_0\] is not that of embodiment 'two_link', \[action_0, action_1\]: \[action_1\] is lacking",
             policy=str(straight[0]), action=("0:1",))  # fmt: skip
     narrow = dataclasses.replace(DEBUG.policy, max_state_dim=2)
     refused("3 state dimensions, but the policy has room for 2; .* --model.max-state-dim 3 or more", model=narrow)

@@ -11,14 +11,19 @@ import numpy as np
 import pytest
 
 from corpora.episodes.episode import EpisodeSelection
+from corpora.mixture.mixture import MixtureSpec
+from corpora.mixture.spec import DatasetSpec, EpisodesAt
 from jobs.evaluation.open_loop import Baselines, Chunks, OpenLoopResult, compare
 from jobs.evaluation.plots import error_figure, plot_trajectories
 from jobs.evaluation.recorded_chunks import RecordedEpisodes
 from jobs.evaluation.tables import open_loop_table
 from tests.builders.datasets import CAMERAS, FPS, LENGTHS, lerobot_v2, lerobot_v3, truth_of
+from tests.builders.policies import tiny_policy
+from tests.builders.robots import know_made_robots, made_robot
 from vla.actions.rest import matching_state_dims
 from vla.actions.space import ActionSpace
 from vla.checkpoint import build_policy
+from vla.data.open import open_mixture
 from vla.embodiment import Embodiment
 from vla.policy import Policy
 from vla.recipes import RECIPES
@@ -229,13 +234,50 @@ def test_what_is_predicted_at_a_moment_does_not_depend_on_the_other_moments(tmp_
     np.testing.assert_allclose(found[4], found[2][::2], atol=1e-4)
 
 
+def test_recorded_episodes_are_read_as_the_policys_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """M2, M3, M4: other cameras, another order and a faster rate were taken as they lay, or refused."""
+    know_made_robots(monkeypatch)
+    time = np.arange(0, 2, 1 / 20)
+    rows = np.stack([np.stack([np.sin(time + k), time, time > 1], 1) for k in (0, 1)])
+    names, order, seen = ("x", "y", "gripper"), [2, 0, 1], []
+    one = made_robot(
+        tmp_path / "one", rows[:, ::2], rows[:, ::2], cameras=("top", "wrist"), state_names=names, action_names=names
+    )
+    other = [names[place] for place in order]
+    two = made_robot(
+        tmp_path / "two", rows[..., order], rows[..., order], fps=20, cameras=("side", "wrist"), state_names=other,
+        action_names=other,
+    )  # fmt: skip
+    policy = tiny_policy()
+    spec = DatasetSpec("one", "robot", EpisodesAt(one), embodiment="arm")
+    open_mixture(MixtureSpec((spec,)), policy, held_out=0.0, cache=tmp_path / "cache")
+
+    def act(images: Any, mask: Any, instruction: Any, state: Any, embodiment: str, *, noise: Any) -> Any:
+        seen.append((images.numpy()[0, :, 0, 0, 0, 0].tolist(), mask.numpy()[0, :, 0].tolist()))
+        return np.zeros((len(state), policy.config.horizon, 3), np.float32)
+
+    policy.act_batch = act  # type: ignore[method-assign, assignment]
+    found = [
+        RecordedEpisodes(policy, "arm", data, EpisodeSelection("1"), every=every, cache=tmp_path / "cache")
+        for data, every in ((one, 1), (two, 2))
+    ]
+    for recorded in found:
+        recorded.predict(policy, "arm")
+    assert seen == [([10, 20], [True, True]), ([0, 20], [False, True])]
+    for name in ("state", "action", "mask"):
+        np.testing.assert_allclose(getattr(found[0].held, name)[:10], getattr(found[1].held, name)[:10], atol=1e-6)
+
+
 def test_wrong_choices_are_named(tmp_path: Path) -> None:
     root, policy = lerobot_v3(tmp_path / "data"), made_policy()
     for selection, message in (
         (EpisodeSelection("0:2"), "hold out some of them, not all"),
         (EpisodeSelection("1"), "leave 1 also among the training"),
         (EpisodeSelection("7"), "no episode is left"),
-        (EpisodeSelection("1", state=("0:2",)), "give --state as the policy was trained with"),
+        (
+            EpisodeSelection("1", state=("0:2",)),
+            r"its state \[state_0, state_1\] is not that of .*'two_link', \[state.0, state.1, state.2\]",
+        ),
         (EpisodeSelection("1", cameras=("wrist",)), "camera 'wrist'"),
         (EpisodeSelection("1", previous_action=True), "trained without it"),
     ):

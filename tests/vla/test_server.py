@@ -84,6 +84,18 @@ def test_ping_and_reset_answer_as_groots_server_does(server: PolicyServer) -> No
     assert raw_call(server, msgpack.packb({"endpoint": "reset", "data": {"options": None}})) == {}
 
 
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_camera_that_is_not_sent_is_masked_and_told_once(nested: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """M2: as in training data that lack it; its place was not kept."""
+    asked, adapter = observation(), served()
+    del asked["video"]["wrist"]
+    for _ in range(2):
+        parsed = adapter.parse(asked if nested else flat(asked), nested=nested)
+        assert parsed.image_mask[:, :, -1].tolist() == [[False, True]] * 2  # the policy's first camera is the wrist's
+        assert not parsed.images[:, 0].any() and parsed.images[:, 1].any()
+    assert caplog.text.count("camera 'wrist' is not sent: it is masked") == 1
+
+
 def test_reset_with_a_seed_repeats_the_noise() -> None:
     policy = FakePolicy()
     with serving(policy) as server, client_of(server) as client:
@@ -163,6 +175,12 @@ def changed(path: str, value: Any, size: int = 2) -> dict[str, Any]:
     return {"endpoint": "get_action", "data": {"observation": asked, "options": None}}
 
 
+def renamed(camera: str, name: str) -> dict[str, Any]:
+    asked = changed(f"video/{name}", observation(2)["video"][camera])
+    del asked["data"]["observation"]["video"][camera]
+    return asked
+
+
 def pixels(*shape: int, dtype: Any = np.uint8) -> np.ndarray[Any, Any]:
     return np.zeros(shape, dtype)
 
@@ -183,7 +201,7 @@ BAD_REQUESTS: dict[str, tuple[Any, str]] = {
     "kill": ({"endpoint": "kill"}, "not started with --allow-kill"),
     "no video": (changed("video", {}), r"video\.wrist is missing"),
     "video is a list": (changed("video", [1]), r"video\.wrist is missing"),
-    "one camera": (changed("video/ego_view", None), r"video\.ego_view is missing.*\['wrist'\]"),
+    "misnamed camera": (renamed("ego_view", "eye"), r"video\.ego_view is missing.*\['eye', 'wrist'\]"),
     "images are text": (changed("video/wrist", "png"), r"video\.wrist: a str; must be a numpy array"),
     "images are floats": (changed("video/wrist", pixels(2, 2, 6, 6, 3, dtype=np.float32)), "must be uint8 images"),
     "no batch axis": (changed("video/wrist", pixels(2, 6, 6, 3)), "must be uint8 images"),

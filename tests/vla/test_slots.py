@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from corpora.episodes.episode import EpisodeSelection
+from corpora.episodes.parts import ActionPart
 from corpora.mixture.label_kinds import Actions
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec, EpisodesAt
@@ -95,3 +98,199 @@ def test_what_one_dataset_of_a_slot_does_not_say_is_as_the_other_says(tmp_path: 
     learned(policy, tmp_path, dataset(one))  # and a known slot is as it was learned
     with pytest.raises(ValueError, match="'one': representation relative, but embodiment 'arm' has absolute"):
         learned(policy, tmp_path, dataset(one, representation="relative"))
+
+
+XYG = ("x", "y", "gripper")
+
+
+def three(seed: int) -> np.ndarray:
+    """[2, 12, 3]: numbers of three unlike ranges."""
+    return np.random.default_rng(seed).uniform((0, 10, 200), (1, 20, 300), (2, 12, 3))
+
+
+def test_numbers_in_another_order_are_put_in_the_slots(tmp_path: Path) -> None:
+    """M3: the gripper of the second dataset was normalised as x."""
+    rows, order = three(0), [2, 0, 1]
+    one = made_robot(tmp_path / "one", rows, rows, state_names=XYG, action_names=XYG)
+    names = [f"hand.{XYG[place]}" for place in order]
+    spare = np.concatenate([rows[..., order], rows[..., :1]], 2)
+    two = made_robot(tmp_path / "two", rows[..., order], spare, state_names=names, action_names=[*names, "spare"])
+    both, known = tiny_policy(), tiny_policy()
+    first, second = learned(both, tmp_path, dataset(one), dataset(two))
+    learned(known, tmp_path, dataset(one))
+    (again,) = learned(known, tmp_path, dataset(two))
+    for policy, data in ((both, second), (known, again)):
+        space = policy.embodiments["arm"].action_space
+        assert (space.state_names, space.action_names) == (XYG, XYG)
+        for index in (0, 7):
+            here, there = first.data[index], data.data[index]
+            for made in ("state", "action"):
+                np.testing.assert_array_equal(getattr(here, made), getattr(there, made))
+        np.testing.assert_array_equal(data.data.numbers([3]).chunks, first.data.numbers([3]).chunks)
+    assert both.embodiments["arm"].action_space.actions["action"].statistics.count[0] == 48
+
+
+def test_names_that_the_slot_does_not_have_are_refused_with_both(tmp_path: Path) -> None:
+    rows = three(0)
+    one = made_robot(tmp_path / "one", rows, rows, state_names=XYG, action_names=XYG)
+    two = made_robot(tmp_path / "two", rows, rows, state_names=XYG, action_names=("x", "y", "suction"))
+    said = (
+        r"dataset 'two': its action \[x, y, suction\] is not that of embodiment 'arm', \[x, y, gripper\]: \[gripper\] is "
+        "lacking; .*another embodiment"
+    )
+    with pytest.raises(ValueError, match=said):
+        learned(tiny_policy(), tmp_path, dataset(one), dataset(two))
+    policy = tiny_policy()
+    learned(policy, tmp_path, dataset(one))
+    with pytest.raises(ValueError, match=said):
+        learned(policy, tmp_path, dataset(two))
+    with pytest.raises(ValueError, match=r"its state \[\] is not that of embodiment 'arm', \[x, y, gripper\]"):
+        learned(policy, tmp_path, dataset(made_robot(tmp_path / "none", None, rows, action_names=XYG)))
+
+
+def test_numbers_without_unique_names_are_alike_only_as_a_whole(tmp_path: Path) -> None:
+    rows = three(0)
+    one = made_robot(tmp_path / "one", rows, rows, action_names=("j", "j", "j"))
+    two = made_robot(tmp_path / "two", rows, rows[..., [0, 1, 2, 2]], action_names=("j", "j", "j", "j"))
+    policy = tiny_policy()
+    learned(policy, tmp_path, dataset(one))
+    learned(policy, tmp_path, dataset(one))
+    with pytest.raises(ValueError, match=r"\[action.0, action.1, action.2, action.3\] is not that of embodiment 'arm'"):
+        learned(policy, tmp_path, dataset(two))
+
+
+def test_the_parts_of_another_order_are_those_of_the_slot(tmp_path: Path) -> None:
+    rows, order = three(0), [2, 0, 1]
+    one = made_robot(tmp_path / "one", rows, rows, state_names=XYG, action_names=XYG)
+    names = [XYG[place] for place in order]
+    two = made_robot(tmp_path / "two", rows[..., order], rows[..., order], state_names=names, action_names=names)
+    hand, grip = ActionPart("hand", (0, 1), (0, 1), "relative"), ActionPart("grip", (2,))
+    moved = (
+        dataclasses.replace(hand, dims=(1, 2), state_dims=(1, 2)),
+        dataclasses.replace(grip, dims=(0,)),
+    )
+    policy = tiny_policy()
+    learned(policy, tmp_path, dataset(one), dataset(two, parts=moved))
+    assert policy.embodiments["arm"].action_space.parts == (hand, grip)
+    learned(policy, tmp_path, dataset(two, parts=moved))
+    with pytest.raises(ValueError, match="'two': action_parts .*name='grip'"):
+        learned(
+            policy, tmp_path, dataset(two, parts=(moved[0], dataclasses.replace(moved[1], normalisation="min_max")))
+        )
+
+
+def test_cameras_are_placed_by_name(tmp_path: Path) -> None:
+    """M2: they were placed by number: the first place was `top` in one dataset and `wrist` in the others."""
+    rows = three(0)
+    one, two, three_ = (
+        made_robot(tmp_path / name, rows, rows, cameras=cameras)
+        for name, cameras in (("one", ("images.top", "images.wrist")), ("two", ("wrist",)), ("three", ("wrist", "top", "side")))
+    )  # fmt: skip
+    policy = tiny_policy()
+    found = learned(policy, tmp_path, dataset(one), dataset(two), dataset(three_))
+    assert policy.embodiments["arm"].cameras == ("images.top", "images.wrist", "side")
+    shown = [(data.data[0].images[:, 0, 0, 0, 0].tolist(), data.data[0].image_mask[:, 0].tolist()) for data in found]
+    assert shown == [
+        ([10, 20, 0], [True, True, False]),
+        ([0, 10, 0], [False, True, False]),  # each dataset's first camera is 10, its second 20, its third 30
+        ([20, 10, 30], [True, True, True]),
+    ]
+    known = tiny_policy()
+    learned(known, tmp_path, dataset(one))
+    (found_two, found_three) = learned(known, tmp_path, dataset(two), dataset(three_))
+    assert known.embodiments["arm"].cameras == ("images.top", "images.wrist")
+    assert found_two.data[0].image_mask[:, 0].tolist() == [False, True]
+    assert found_three.data[0].images[:, 0, 0, 0, 0].tolist() == [20, 10]
+    other = made_robot(tmp_path / "other", rows, rows, cameras=("belly",))
+    with pytest.raises(
+        ValueError, match=r"'other': the cameras \[belly\] are none of .*'arm', \[images.top, images.wrist\]"
+    ):
+        learned(known, tmp_path, dataset(other))
+
+
+def turning(folder: Path, fps: float, *, displacements: bool = False) -> Path:
+    """A joint that turns at 1 rad/s, in the second episode to and fro; an action is where it is a row later, or the way there."""
+    time = np.arange(0, 4 + 2 / fps, 1 / fps)
+    state = np.stack([time, np.sin(time)])[..., None]
+    action = state[:, 1:] - state[:, :-1] * displacements
+    return made_robot(folder, state[:, :-1], action, fps=fps, state_names=("joint",), action_names=("joint",))
+
+
+def test_faster_data_are_read_at_the_step_of_the_slot(tmp_path: Path) -> None:
+    """M4: what takes 0.1 s in one dataset took 1/30 s in the other, under one step: 0.333 rad/s was taught."""
+    slow, fast = turning(tmp_path / "slow", 10), turning(tmp_path / "fast", 30)
+    policy, known = tiny_policy(horizon=4), tiny_policy(horizon=4)
+    found = learned(policy, tmp_path, dataset(fast), dataset(slow))[0]
+    assert policy.embodiments["arm"].step_s == pytest.approx(0.1)
+    learned(known, tmp_path, dataset(slow))
+    (again,) = learned(known, tmp_path, dataset(fast))
+    for data in (found.data, again.data):
+        sample = data[0]
+        assert sample.state is not None and sample.action is not None
+        np.testing.assert_allclose(sample.action[:, 0] - sample.state[0], np.arange(4) / 10 + 1 / 30, atol=1e-6)
+
+
+def test_slower_data_than_the_slots_are_refused_with_both_steps(tmp_path: Path) -> None:
+    policy = tiny_policy()
+    learned(policy, tmp_path, dataset(turning(tmp_path / "fast", 30)))
+    with pytest.raises(ValueError, match="'slow': its steps are 0.1000 s apart, those of embodiment 'arm' 0.0333 s"):
+        learned(policy, tmp_path, dataset(turning(tmp_path / "slow", 10)))
+
+
+def test_displacements_of_another_rate_are_refused(tmp_path: Path) -> None:
+    """M4: three ways of 1/30 s would be done as one of 0.1 s, a third of the way."""
+    slow, fast = (turning(tmp_path / str(fps), fps, displacements=True) for fps in (10, 30))
+    with pytest.raises(
+        ValueError, match="'30': its rows are 0.0333 s .* every 0.1000 s, but its joint are displacements"
+    ):
+        learned(tiny_policy(), tmp_path, dataset(slow), dataset(fast))
+    remembered = DatasetSpec(
+        "fast",
+        "robot",
+        EpisodesAt(turning(tmp_path / "fast", 30), EpisodeSelection(previous_action=True)),
+        embodiment="arm",
+    )
+    before = dataclasses.replace(
+        remembered, name="slow", data=EpisodesAt(turning(tmp_path / "slow", 10), remembered.data.selection)
+    )
+    with pytest.raises(ValueError, match="'fast': .*its state holds the action of the row before"):
+        learned(tiny_policy(), tmp_path, before, remembered)
+
+
+def gripping(folder: Path, scale: float, grips: bool) -> Path:
+    """Joint 0 within `scale`, and a gripper that is 0, or 0 and 1."""
+    joint = scale * np.random.default_rng(0).uniform(-1, 1, (2, 40))
+    rows = np.stack([joint, (joint > 0) * float(grips)], 2)
+    return made_robot(folder, rows, rows, state_names=("joint", "gripper"), action_names=("joint", "gripper"))
+
+
+def test_an_action_that_begins_to_move_is_refused_by_name_or_fitted_again(tmp_path: Path) -> None:
+    """M1: a gripper that never moved in the first data decoded to 0 for ever."""
+    policy = tiny_policy(horizon=2)
+    learned(policy, tmp_path, dataset(gripping(tmp_path / "base", 0.05, False), normalisation="min_max"))
+    before = policy.embodiments["arm"]
+    grips = dataset(gripping(tmp_path / "grips", 1, True))
+    with pytest.raises(ValueError, match="dataset 'grips': its gripper move, but never did .*'arm'.*--refit"):
+        learned(policy, tmp_path, grips)
+    learned(policy, tmp_path, grips, refit=True)
+    space = policy.embodiments["arm"].action_space
+    assert space.parts == before.action_space.parts and policy.embodiments["arm"].cameras == before.cameras
+    done = np.array([[[0.9, 1], [-0.9, 0]]])
+    np.testing.assert_allclose(space.decode_action(None, space.encode_action(None, done)), done, atol=1e-6)
+    learned(policy, tmp_path, grips)  # and from then on it is known
+    with pytest.raises(ValueError, match="--refit: the policy knows none of these embodiments"):
+        learned(tiny_policy(), tmp_path, grips, refit=True)
+
+
+def test_what_lies_beyond_the_old_range_is_told_with_its_share(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """M1: a joint that moves 20 times as far was cut to the old range without a word."""
+    policy = tiny_policy(horizon=2)
+    learned(policy, tmp_path, dataset(gripping(tmp_path / "base", 0.05, False)))
+    caplog.clear()
+    learned(policy, tmp_path, dataset(gripping(tmp_path / "near", 0.0505, False)))
+    assert "beyond" not in caplog.text
+    learned(policy, tmp_path, dataset(gripping(tmp_path / "far", 1, False)))
+    assert "embodiment 'arm'" in caplog.text and "action: joint 9" in caplog.text and "state: joint 9" in caplog.text
+    assert "gripper" not in caplog.text and "--refit" in caplog.text

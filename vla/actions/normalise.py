@@ -194,12 +194,19 @@ class Normaliser:
     @cached_property
     def bounds(self) -> tuple[Floats, Floats]:
         """Least and largest normalised value, each float64 [D] or [H, D]."""
-        s = self.statistics
         if self.clip is not None or self.kind == "none":
-            edge = np.full(s.min.shape, self.clip or np.inf)
+            edge = np.full(self.statistics.min.shape, self.clip or np.inf)
             return -edge, edge
-        inner = np.full(s.min.shape, self.kind == "q01_q99") & ~self._rare
-        return self._scaled(np.where(inner, s.q01, s.min)), self._scaled(np.where(inner, s.q99, s.max))
+        low, high = self._range
+        return self._scaled(low), self._scaled(high)
+
+    def outside(self, values: NDArray[Any], mask: NDArray[np.bool_]) -> Floats:
+        """float64 [D]: share of the known values [..., D] that lie beyond the range that it was fitted on."""
+        low, high = self._range
+        known = mask[..., None] & np.isfinite(values)
+        beyond = (values < low - self._floor) | (values > high + self._floor)
+        axes = tuple(range(values.ndim - 1))
+        return (known & beyond).sum(axes) / np.maximum(1, known.sum(axes))
 
     def encode(self, values: NDArray[Any]) -> Floats:
         """Normalised [..., D] (or [..., H, D]), float64; NaN stays NaN. Raises ValueError for another D or H."""
@@ -230,6 +237,13 @@ class Normaliser:
             values["clip"],
             resolution if resolution.ndim else float(resolution),
         )
+
+    @property
+    def _range(self) -> tuple[Floats, Floats]:
+        """The fitted data's, as the kind takes it."""
+        s = self.statistics
+        inner = np.full(s.min.shape, self.kind == "q01_q99") & ~self._rare
+        return np.where(inner, s.q01, s.min), np.where(inner, s.q99, s.max)
 
     @property
     def _floor(self) -> Floats:

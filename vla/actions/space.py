@@ -110,28 +110,16 @@ class ActionSpace:
 
         Raises ValueError for shapes and parts that do not fit, and where a dimension (of a step) has no value.
         """
-        start, chunk = None if states is None else _numpy(states), _numpy(chunks)
-        _expect("chunks of actions", chunk, (None, None, None))
-        known = np.ones(chunk.shape[:2], np.bool_) if mask is None else _numpy(mask).astype(np.bool_)
-        _expect("mask of chunks", known, chunk.shape[:2])
-        seen, rows = (start, chunk[known]) if frames is None else (frames[0], _numpy(frames[1]))
-        seen = np.zeros((len(rows), 0)) if seen is None else _numpy(seen)
-        state_dim, action_dim = seen.shape[-1] if start is None else start.shape[-1], chunk.shape[2]
+        data = _Data.of(states, chunks, mask, frames)
+        state_dim, action_dim = data.seen.shape[-1], data.chunk.shape[2]
         parts = one_part(state_dim, action_dim) if parts is None else tuple(parts)
         check_parts(parts, state_dim, action_dim)
-        _expect("states", seen, (None, state_dim))
-        _expect("actions", rows, (None, action_dim))
-        if start is not None:
-            _expect("states of chunks", start, (chunk.shape[0], state_dim))
         columns = state_columns(parts, _numbered(state_dim))
         resolution = np.array([RESOLUTION_6D if turned else 0.0 for _, turned in columns])
-        state = Normaliser.fit(unroll_state(parts, seen), state_normalisation, resolution=resolution)
+        state = Normaliser.fit(unroll_state(parts, data.seen), state_normalisation, resolution=resolution)
         fitted = {}
         for part in parts:
-            if part.needs_state or part.per_step:
-                values, there = represent(parts, part, start, chunk), represented_steps(part, known)
-            else:
-                values, there = represent(parts, part, None, rows[:, None]), np.ones((len(rows), 1), np.bool_)
+            values, there = data.represented(parts, part)
             try:
                 fitted[part.name] = Normaliser.fit(
                     values,
@@ -147,8 +135,8 @@ class ActionSpace:
         names = (space.state_names, space.action_names)
         after = None if moved is None else _numpy(moved)
         if after is not None:
-            _expect("moved", after, seen.shape)
-        return dataclasses.replace(space, displacements=displacements(parts, seen, after, rows, names))
+            _expect("moved", after, data.seen.shape)
+        return dataclasses.replace(space, displacements=displacements(parts, data.seen, after, data.rows, names))
 
     @property
     def action_dim(self) -> int:
@@ -196,6 +184,27 @@ class ActionSpace:
         states = [f"state: {self.encoded_state_names[dim]}" for dim in self.state.constant]
         actions = [f"action: {name}" for name, flag in zip(self.encoded_action_names, still, strict=True) if flag]
         return (*states, *actions)
+
+    def outside(
+        self,
+        states: Array | None,
+        chunks: Array,
+        mask: Array | None = None,
+        *,
+        frames: tuple[Array | None, Array] | None = None,
+    ) -> dict[str, float]:
+        """Encoded state (`state: NAME`, where there are states) and action (`action: NAME`) number -> share of these data that
+        lies beyond the range of the data that it was fitted on. Arguments as those of `fit`."""
+        data = _Data.of(states, chunks, mask, frames)
+        found = np.concatenate(
+            [self._statistics(part).outside(*data.represented(self.parts, part)) for part in self.parts]
+        )
+        shares = {f"action: {name}": float(share) for name, share in zip(self.encoded_action_names, found, strict=True)}
+        if not data.seen.shape[1]:
+            return shares
+        seen = unroll_state(self.parts, data.seen)
+        beyond = self.state.outside(seen, np.ones(len(seen), np.bool_))
+        return shares | {f"state: {n}": float(share) for n, share in zip(self.encoded_state_names, beyond, strict=True)}
 
     def part(self, name: str) -> ActionPart:
         """The part of that name. Raises KeyError where there is none."""
@@ -306,6 +315,46 @@ class ActionSpace:
         start = _numpy(state)
         _expect("state", start, (..., self.state_dim))
         return start
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What a space is fitted on: M chunks and their states, N frames."""
+
+    start: NDArray[Any] | None
+    """[M, Ds]."""
+    chunk: NDArray[Any]
+    """[M, H, Da]."""
+    known: NDArray[np.bool_]
+    """[M, H]."""
+    seen: NDArray[Any]
+    """[N, Ds]; Ds is 0 where there are no states."""
+    rows: NDArray[Any]
+    """[N, Da]."""
+
+    @classmethod
+    def of(
+        cls, states: Array | None, chunks: Array, mask: Array | None, frames: tuple[Array | None, Array] | None
+    ) -> _Data:
+        """Raises ValueError for shapes that do not fit each other."""
+        start, chunk = None if states is None else _numpy(states), _numpy(chunks)
+        _expect("chunks of actions", chunk, (None, None, None))
+        known = np.ones(chunk.shape[:2], np.bool_) if mask is None else _numpy(mask).astype(np.bool_)
+        _expect("mask of chunks", known, chunk.shape[:2])
+        seen, rows = (start, chunk[known]) if frames is None else (frames[0], _numpy(frames[1]))
+        seen = np.zeros((len(rows), 0)) if seen is None else _numpy(seen)
+        state_dim = seen.shape[-1] if start is None else start.shape[-1]
+        _expect("states", seen, (None, state_dim))
+        _expect("actions", rows, (None, chunk.shape[2]))
+        if start is not None:
+            _expect("states of chunks", start, (chunk.shape[0], state_dim))
+        return cls(start, chunk, known, seen, rows)
+
+    def represented(self, parts: Sequence[ActionPart], part: ActionPart) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """One part [.., H, width] and which steps are known: of chunks where it is motion or per step, else of frames."""
+        if part.needs_state or part.per_step:
+            return represent(parts, part, self.start, self.chunk), represented_steps(part, self.known)
+        return represent(parts, part, None, self.rows[:, None]), np.ones((len(self.rows), 1), np.bool_)
 
 
 def _numbered(state_dim: int) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ def open_mixture(
     stride_s: float = 0.0,
     cache: Path | None = None,
     start_from: Mapping[str, str] = MappingProxyType({}),
+    refit: bool = False,
     progress: Progress | None = None,
 ) -> list[TrainingDataset]:
     """The datasets with a weight; the policy learns their embodiments and action spaces.
@@ -48,7 +49,7 @@ def open_mixture(
     `held_out`: share of each dataset's episodes or videos that is held out; of a dataset whose episodes are chosen, some of
     the others; `held_out_episodes` (dataset -> "0:20" or "0,3,5") names them instead. `future_s`: seconds to FLARE's future;
     None: no future. `start_from`: a new embodiment -> the one whose weights it begins with. An embodiment that the policy
-    knows keeps its statistics and weights. Raises ValueError for a dataset that does not fit the policy, naming it.
+    knows keeps its weights, and its statistics unless `refit`. Raises ValueError for a dataset that does not fit the policy, naming it.
     """
     window = Window(policy.config.horizon, history_s=tuple(-age for age in policy.config.history_s), future_s=future_s)
     opened: list[Opened] = []
@@ -76,7 +77,7 @@ def open_mixture(
                 f"dataset '{spec.name}': all of its {len(data)} samples are held out; it has one source only"
             )
         opened.append((data, train, out))
-    learn_embodiments(opened, policy, seed, start_from)
+    in_slots = learn_embodiments(opened, policy, seed, start_from, refit=refit)
     texts = {text for data, _, _ in opened for text in data.texts}
     for said in unread(texts, policy.read_text, "the policy"):
         log.warning("%s", said)
@@ -88,7 +89,7 @@ def open_mixture(
             policy.embodiment_id(data.spec.embodiment),
             policy.embodiments[data.spec.embodiment].action_space if data.spec.label.acts else None,
         )
-        for data, train, out in opened
+        for data, (_, train, out) in zip(in_slots, opened, strict=True)
     ]
 
 

@@ -1,29 +1,143 @@
-"""One slot, one meaning: whether data that join an embodiment of a policy, new or known, mean what its slot means."""
+"""One slot, one meaning: whether data that join an embodiment of a policy, new or known, mean what its slot means, and where
+in the data each thing of the slot lies. Training, evaluation and serving ask here."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
+import math
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from corpora.episodes.parts import ActionPart
 from corpora.mixture.label_kinds import Actions
-from corpora.mixture.spec import DatasetSpec
+from corpora.mixture.labels import EmbodimentFacts
+from vla.actions.names import places
 from vla.embodiment import Embodiment
 
+log = logging.getLogger(__name__)
+
+SAME_STEP = 0.01
+"""Two steps that differ by no more than this share are one."""
 UNSAID = Actions("absolute", "q01_q99")
 """What is taken where no dataset of a new slot says anything."""
+_NUMBERED = re.compile(r"(state|action)\.\d+")
+"""Names that giza gives where the data have none."""
+_TOLD = 12
+"""Names that a message lists."""
 
 
-def said_of(specs: Sequence[DatasetSpec]) -> Actions:
+@dataclass(frozen=True)
+class Slot:
+    """What all data of one embodiment have in common."""
+
+    name: str
+    cameras: tuple[str, ...]
+    state_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    step_s: float
+    """0: its steps are no moments."""
+
+    @classmethod
+    def of(cls, known: Embodiment) -> Slot:
+        """Of an embodiment that the policy knows."""
+        space = known.action_space
+        return cls(known.name, known.cameras, space.state_names, space.action_names, known.step_s)
+
+    @classmethod
+    def new(cls, name: str, facts: Sequence[EmbodimentFacts]) -> Slot:
+        """Of the data that make it: names and order of the first, the cameras of all, the slowest's step."""
+        cameras: list[str] = []
+        for each in facts:
+            cameras += [
+                camera
+                for camera, place in zip(each.cameras, places(each.cameras, cameras), strict=True)
+                if place is None
+            ]
+        slowest = max(each.step_s for each in facts)
+        first_s = facts[0].step_s if same_step(slowest, facts[0].step_s) else slowest
+        return cls(name, tuple(cameras), facts[0].state_names, facts[0].action_names, first_s)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where in the data each thing of a slot lies."""
+
+    cameras: tuple[int | None, ...]
+    """Of each camera of the slot; None: the data have none of this name, and it is masked."""
+    state: tuple[int, ...]
+    """Of each number of the slot's state."""
+    action: tuple[int, ...]
+    """Of each number of the slot's action."""
+
+
+def same_step(one_s: float, other_s: float) -> bool:
+    """Whether two steps are one."""
+    return math.isclose(one_s, other_s, rel_tol=SAME_STEP)
+
+
+def place(facts: EmbodimentFacts, slot: Slot) -> Placement:
+    """Where the slot's things lie in data of these facts, by name. What the data have besides is left out, and told. Labels
+    (with a codec of their own) may come without a state. Raises ValueError, with both sides named, for numbers that the data
+    lack, where no camera is the slot's, and for slower steps; faster data are to be read at the slot's."""
+    if facts.step_s > slot.step_s * (1 + SAME_STEP) or bool(facts.step_s) != bool(slot.step_s):
+        raise ValueError(
+            f"its steps are {facts.step_s:.4f} s apart, those of embodiment '{slot.name}' {slot.step_s:.4f} s, and what was done "
+            "between its rows is not known; give another embodiment (--start-from keeps the weights)"
+        )
+    following = facts.codec is not None and not facts.state_names
+    state = () if following else _numbers("state", slot.state_names, facts.state_names, slot.name)
+    action = _numbers("action", slot.action_names, facts.action_names, slot.name)
+    return Placement(place_cameras(slot, facts.cameras), state, action)
+
+
+def place_cameras(slot: Slot, found: Sequence[str]) -> tuple[int | None, ...]:
+    """Where the slot's cameras are among those that are found. Raises ValueError where none is."""
+    cameras = places(slot.cameras, found)
+    if all(place is None for place in cameras):
+        raise ValueError(
+            f"the cameras {_listed(found)} are none of those of embodiment '{slot.name}', {_listed(slot.cameras)}; give "
+            "another embodiment (--start-from keeps the weights)"
+        )
+    if extra := [name for number, name in enumerate(found) if number not in cameras]:
+        log.warning("embodiment '%s' has no camera %s: it is not looked at", slot.name, _listed(extra))
+    if lacking := [name for name, place in zip(slot.cameras, cameras, strict=True) if place is None]:
+        log.info("camera %s of embodiment '%s' is not in these data: it is masked", _listed(lacking), slot.name)
+    return cameras
+
+
+def _numbers(kind: str, wanted: Sequence[str], found: Sequence[str], slot: str) -> tuple[int, ...]:
+    """Where each number of the slot lies in the data."""
+    if wanted and len(found) == len(wanted) and all(map(_NUMBERED.fullmatch, wanted)):
+        if list(found) != list(wanted):
+            log.warning("embodiment '%s' has no names of its %s: the data's are taken as they lie", slot, kind)
+        return tuple(range(len(wanted)))
+    where = places(wanted, found)
+    lacking = [name for name, place in zip(wanted, where, strict=True) if place is None]
+    extra = [name for number, name in enumerate(found) if number not in where]
+    if lacking or (extra and _NUMBERED.fullmatch(extra[0])):  # of numbers without names only all together mean the same
+        raise ValueError(
+            f"its {kind} {_listed(found)} is not that of embodiment '{slot}', {_listed(wanted)}"
+            + (f": {_listed(lacking)} is lacking" if lacking and found else "")
+            + f"; choose the same numbers with --{kind}, name them alike, or give another embodiment"
+        )
+    if extra:
+        log.warning("embodiment '%s' has no %s %s: it is left out", slot, kind, _listed(extra))
+    return tuple(place for place in where if place is not None)
+
+
+def said_of(datasets: Sequence[tuple[Actions, Placement]]) -> Actions:
     """How the action space of a new slot is fitted: of each of its choices what the first dataset says that says anything."""
-    said = [spec.label.fitted_as for spec in specs]
+    said = [_in_slot(actions, placement) for actions, placement in datasets]
     names = [item.name for item in dataclasses.fields(Actions)]
     chosen = {name: next((value for each in said if (value := getattr(each, name))), None) for name in names}
     return dataclasses.replace(UNSAID, **{name: value for name, value in chosen.items() if value})
 
 
-def check_said(spec: DatasetSpec, slot: Embodiment) -> None:
+def check_said(actions: Actions, placement: Placement, slot: Embodiment) -> None:
     """Raises ValueError where a dataset says another representation, normalisation or parts than its slot has, naming both."""
-    said, space = spec.label.fitted_as, slot.action_space
+    said, space = _in_slot(actions, placement), slot.action_space
     kinds = {space.state.kind, *(() if said.parts else (part.normalisation for part in space.parts))}
     found = {
         "representation": (said.representation, {part.representation for part in space.parts}),
@@ -36,6 +150,32 @@ def check_said(spec: DatasetSpec, slot: Embodiment) -> None:
     if differ:
         choices = "; ".join(f"{name} {one}, but embodiment '{slot.name}' has {has}" for name, one, has in differ)
         raise ValueError(
-            f"dataset '{spec.name}': {choices}. One embodiment has one meaning: leave "
-            f"{' and '.join(name for name, _, _ in differ)} out, or give another embodiment"
+            f"{choices}. One embodiment has one meaning: leave {' and '.join(name for name, _, _ in differ)} out, or give "
+            "another embodiment"
         )
+
+
+def _in_slot(actions: Actions, placement: Placement) -> Actions:
+    """The same, its parts' dimensions as the slot counts them. Raises ValueError for a part of what the slot has not."""
+
+    def moved(part: ActionPart) -> ActionPart:
+        try:
+            dims = tuple(placement.action.index(dim) for dim in part.dims)
+            state = None if part.state_dims is None else tuple(placement.state.index(dim) for dim in part.state_dims)
+        except ValueError as error:
+            raise ValueError(
+                f"action part '{part.name}' has dims {list(part.dims)} and state_dims {list(part.state_dims or ())}, some of "
+                "which the data or the embodiment do not have"
+            ) from error
+        return dataclasses.replace(part, dims=dims, state_dims=state)
+
+    same = all(
+        where == tuple(range(len(where))) for where in (placement.action, placement.state)
+    )  # and `check_parts` says what does not fit
+    return actions if same else dataclasses.replace(actions, parts=tuple(map(moved, actions.parts)))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """E.g. "[x, y, z]"."""
+    told = ", ".join(names[:_TOLD]) + (f", ... {len(names)} in all" if len(names) > _TOLD else "")
+    return f"[{told}]"

@@ -8,11 +8,13 @@ Two forms of observations are read:
 
 T is the number of frames that the policy sees for images, and 1 for states. Frames from before the episode are masked, as in
 training: vla/serving/history.py says which those are.
+A camera that is not sent is masked too, as in training data that lack it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -31,6 +33,8 @@ from vla.serving.history import frames_there
 from vla.serving.modality_layout import ModalityLayout, layout_of
 from vla.serving.server import PolicyServer, ServerConfig
 from vla.serving.wire import Dialect, ModalityConfig
+
+log = logging.getLogger(__name__)
 
 MAX_INSTRUCTION = 2000
 """Characters of an instruction: attention over a book would take all memory."""
@@ -79,6 +83,8 @@ class ServedPolicy:
         self.seed = seed
         self.step_s = known.step_s
         self._noise: OrderedDict[bytes, NoiseKey] = OrderedDict()
+        self._masked: set[str] = set()
+        """Cameras of which it was told that they are not sent."""
 
     def get_action(self, data: Mapping[str, Any], client: bytes = b"") -> Any:
         """The answer to the data of a get_action request, in the form of the request. Noise is the next of `client`'s own.
@@ -153,29 +159,47 @@ class ServedPolicy:
 
     def parse(self, observation: Mapping[str, Any], *, nested: bool, options: Any = None) -> ParsedObservation:
         """The observation in the policy's shapes. Raises ValueError naming the key and what it must be."""
-        batched, size, images = True, -1, []
-        for number, camera in enumerate(self.layout.cameras):
+        batched, size = True, -1
+        images: dict[str, NDArray[np.uint8]] = {}
+        for camera in self._sent(observation, nested):
             name = f"video.{camera}"
             frames = _array(observation, "video", camera, nested)
-            if number == 0:
+            if not images:
                 batched = nested or frames.ndim != 4
                 size = len(frames) if batched and frames.ndim else 1
                 if not 1 <= size <= MAX_BATCH:
                     raise ValueError(f"{name}: {size} observations; 1 to {MAX_BATCH} are served at once")
-            images.append(self._images(name, frames if batched else frames[None], size))
+            images[camera] = self._images(name, frames if batched else frames[None], size)
         states = []
         for part in sorted(self.layout.state, key=lambda part: part.start):
             value = _array(observation, "state", part.name, nested)
             states.append(_state(f"state.{part.name}", value if batched else value[None], size, part.width))
-        shown = np.stack(images, axis=1)
+        blank = np.zeros_like(next(iter(images.values())))
+        shown = np.stack([images.get(camera, blank) for camera in self.layout.cameras], axis=1)
+        sent = np.array([camera in images for camera in self.layout.cameras])
         there = frames_there(shown, self.policy.config.history_s, self.step_s, options)
         return ParsedObservation(
             shown * there[:, None, :, None, None, None],
-            np.repeat(there[:, None], shown.shape[1], 1),
+            there[:, None] & sent[None, :, None],
             self._instruction(observation, nested, size),
             np.concatenate(states, axis=1) if states else None,
             batched,
         )
+
+    def _sent(self, observation: Mapping[str, Any], nested: bool) -> list[str]:
+        """The policy's cameras that are sent; those that are not are masked, as in training. All of them where there are names
+        that the policy does not know, or none at all: then they are misnamed, and what is missing is refused."""
+        place = observation.get("video") if nested else observation
+        keys = [key for key in place if isinstance(key, str)] if isinstance(place, Mapping) else []
+        names = keys if nested else [key.removeprefix("video.") for key in keys if key.startswith("video.")]
+        sent = [camera for camera in self.layout.cameras if camera in names]
+        if not sent or set(names) - set(sent):
+            return list(self.layout.cameras)
+        for camera in self.layout.cameras:
+            if camera not in sent and camera not in self._masked:
+                self._masked.add(camera)
+                log.warning("camera '%s' is not sent: it is masked", camera)
+        return sent
 
     def _images(self, name: str, frames: NDArray[Any], size: int) -> NDArray[np.uint8]:
         """uint8 [B, T, H, W, 3] -> [B, T, 3, S, S]."""
