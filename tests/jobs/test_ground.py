@@ -276,7 +276,7 @@ def test_faults_name_the_remedy(straight, data: Path, cache: Path, tmp_path: Pat
     narrow = dataclasses.replace(DEBUG.policy, max_state_dim=2)
     refused("3 state dimensions, but the policy has room for 2; .* --model.max-state-dim 3 or more", model=narrow)
     refused("episodes '9:12'.*no episode is left of 2", episodes="9:12")
-    refused("no actions", data=lerobot_v2(tmp_path / "blind", actions=False))
+    refused("has no action", data=lerobot_v2(tmp_path / "blind", actions=False))
     refused("--training.flare.*--model.future-tokens", training={"flare": True},
             model=dataclasses.replace(DEBUG.policy, future_tokens=0))  # fmt: skip
 
