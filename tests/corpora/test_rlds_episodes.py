@@ -73,7 +73,7 @@ def test_what_is_damaged_or_lacking_is_named(tmp_path: Path) -> None:
     root = rlds(tmp_path / "data")
     with pytest.raises(ValueError, match=r"camera 'wrist'.*'kitchen'.*observation\.head"):
         opened(root, cameras=("wrist",))
-    with pytest.raises(ValueError, match=r"episodes \[7\]: dataset 'kitchen' does not have them; it has 3"):
+    with pytest.raises(ValueError, match="episodes 7: dataset 'kitchen' does not have them; it has 3"):
         opened(root, indices=[1, 7])
     with pytest.raises(ValueError, match="state '3:9': 'observation.state' has 3 dimensions"):
         opened(root, state=["3:9"])
