@@ -79,10 +79,13 @@ def paint_dataset(
     if fps != round(fps):
         raise ValueError(f"'{dataset.root}' has {fps:g} rows a second: videos are written at whole rates alone")
     by_file: dict[Path, list[EpisodePlace]] = defaultdict(list)
-    for place in dataset.episodes((camera,)):
-        by_file[place.videos[camera].path].append(place)
     counts: Counter[str] = Counter()
     skipped: list[dict[str, Any]] = []
+    for place in dataset.episodes((camera,)):
+        if camera in place.lost:
+            skipped.append({"episode": place.index, "reason": "no_place", "detail": place.lost[camera]})
+        else:
+            by_file[place.videos[camera].path].append(place)
     for done, (path, places) in enumerate(sorted(by_file.items())):
         progress(done, len(by_file), f"painting: {counts['painted']} episodes")
         inside = path.relative_to(dataset.root)

@@ -13,8 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+from corpora.agent.paint_dataset import paint_dataset
+from corpora.agent.painting import Painter, PaintSettings, open_agent
 from corpora.clips.corpus import Corpus
 from corpora.episodes.episode import Episode
+from corpora.episodes.lerobot import LeRobotDataset
 from corpora.episodes.rows import EpisodeRows
 from corpora.ingestion.pipeline import IngestRun, make_corpus
 from corpora.ingestion.settings import IngestSettings
@@ -176,6 +179,11 @@ def test_a_place_that_the_metadata_does_not_tell_costs_its_camera_alone(tmp_path
     ]
     assert opened(root).faults == [(0, told)]
     assert opened(root, cameras=["head"]).faults == []
+    settings = PaintSettings(agent="dot")
+    painter = Painter(open_agent(settings, 0), settings)
+    dataset = LeRobotDataset.open(root)
+    done = paint_dataset(dataset, CAMERAS[1], tmp_path, painter, tmp_path / "painted", lambda *_: None)
+    assert [(each["episode"], each["reason"]) for each in done["skipped"]] == [(0, "no_place"), (1, "no_file")]
 
 
 def test_episodes_that_the_metadata_does_not_list_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
