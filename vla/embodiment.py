@@ -39,6 +39,8 @@ class Embodiment:
     """Names of its cameras, in the order in which images are given."""
     modality: dict[str, Any] | None = None
     """Named parts of its state and action, as meta/modality.json has them; None: those of the action space."""
+    made_by: str = ""
+    """Of latent actions: the model that made them, and the gap of its pairs; "": a robot's own, or not known."""
 
     def to_json(self) -> dict[str, Any]:
         """For a checkpoint; `from_json` restores the same bits."""
@@ -48,6 +50,7 @@ class Embodiment:
             "cameras": list(self.cameras),
             "slot": self.name,
             "modality": self.modality,
+            **({"made_by": self.made_by} if self.made_by else {}),
         }
 
     @classmethod
@@ -55,4 +58,5 @@ class Embodiment:
         """Inverse of `to_json`. Raises KeyError or ValueError for what is missing or does not fit."""
         space = ActionSpace.from_json(values["codec"])
         cameras = tuple(values["cameras"])
-        return cls(str(values["slot"]), space, float(values["step_s"]), cameras, values.get("modality"))
+        modality, made_by = values.get("modality"), str(values.get("made_by", ""))
+        return cls(str(values["slot"]), space, float(values["step_s"]), cameras, modality, made_by)

@@ -253,7 +253,11 @@ class Latents(_Written):
             )
 
     def _read(self, clips: ClipFrames, embodiment: str, horizon: int) -> Labels:
-        facts = EmbodimentFacts(clips.table.cameras)
+        keys = [
+            dict(json.loads(footer.get(b"giza", b"{}"))).get("key", {}) for _, footer, _ in part_footers(self.folder)
+        ]
+        made_by = {f"model {key.get('model_hash', '')}, gap {key.get('gap_s', '')} s" for key in keys}
+        facts = EmbodimentFacts(clips.table.cameras, made_by="; ".join(sorted(made_by)))
         tokens = tokens_of_latents(self.folder)
         return Labels.read(self.folder, clips, column="latent", steps=tokens, job="extract", facts=facts)
 

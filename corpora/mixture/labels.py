@@ -35,6 +35,8 @@ class EmbodimentFacts:
     """[Ds]; state.0, state.1, ... where they are not known, or not unique. Empty: there is no state."""
     action_names: tuple[str, ...] = ()
     """[Da]; likewise."""
+    made_by: str = ""
+    """What made the actions (latents): the numbers of two models mean different things. "": a robot, whose names say it."""
     codec: Mapping[str, Any] | None = None
     """The action space that these actions were made with (pseudo-actions), as its `to_json` gives it: they follow their
     robot and have no part in its statistics. None: the samples are what an action space is fitted on."""

@@ -263,7 +263,8 @@ def test_a_latent_lies_at_its_frame(corpus) -> None:
         for start, stop in np.lib.stride_tricks.sliding_window_view(clips.starts, 2)
     ]
     assert len(member) == sum(counted)
-    assert member.spec.embodiment == "latent" and member.embodiment().step_s == 0
+    facts = member.embodiment()
+    assert (member.spec.embodiment, facts.step_s, facts.made_by) == ("latent", 0, "model model, gap 0.5 s")
     position = 0
     for run, count in enumerate(counted):
         for number in range(count):

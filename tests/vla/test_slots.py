@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import pytest
 from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.parts import ActionPart
 from corpora.mixture.label_kinds import Actions
+from corpora.mixture.labels import EmbodimentFacts
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec, EpisodesAt
 from tests.builders.policies import tiny_policy
 from tests.builders.robots import know_made_robots, made_robot
+from vla.actions.space import ActionSpace
 from vla.data.loader import TrainingDataset
 from vla.data.open import open_mixture
+from vla.data.slots import Slot, place
+from vla.embodiment import Embodiment
 from vla.policy import Policy
 
 
@@ -294,3 +299,18 @@ def test_what_lies_beyond_the_old_range_is_told_with_its_share(
     learned(policy, tmp_path, dataset(gripping(tmp_path / "far", 1, False)))
     assert "embodiment 'arm'" in caplog.text and "action: joint 9" in caplog.text and "state: joint 9" in caplog.text
     assert "gripper" not in caplog.text and "--refit" in caplog.text
+
+
+def test_latents_of_another_model_or_gap_are_refused_with_both(tmp_path: Path) -> None:
+    """M3's twin: numbers of the same width that two models made."""
+    one, other = (EmbodimentFacts(("clip",), 0, (), ("action.0",), f"model {name}, gap 0.5 s") for name in "ab")
+    slot = Slot.new("latent", [one])
+    assert place(one, slot).action == (0,)
+    with pytest.raises(
+        ValueError, match=r"latents are of model b, gap 0.5 s, those of .*'latent' of model a, gap 0.5 s"
+    ):
+        place(other, slot)
+    known = Embodiment("latent", ActionSpace.fit(None, np.ones((2, 1, 1))), 0.0, ("clip",), made_by=slot.made_by)
+    again = Embodiment.from_json(json.loads(json.dumps(known.to_json())))
+    assert Slot.of(again).made_by == "model a, gap 0.5 s"
+    assert place(other, dataclasses.replace(slot, made_by="")).action == (0,)  # a policy of before does not know

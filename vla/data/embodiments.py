@@ -109,7 +109,8 @@ def _learned(
     else:  # the robot itself comes later, in grounding: its labeller knows it
         space = ActionSpace.from_json(dict(members[0].facts.codec or {}))
     modality = None if known is None else known.modality
-    learned = Embodiment(slot.name, space, slot.step_s, slot.cameras, modality)
+    made_by = slot.made_by or members[0].facts.made_by
+    learned = Embodiment(slot.name, space, slot.step_s, slot.cameras, modality, made_by)
     for member in members:
         with _of_dataset(member.data):
             check_said(member.said, member.placement, learned)

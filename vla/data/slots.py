@@ -38,12 +38,14 @@ class Slot:
     action_names: tuple[str, ...]
     step_s: float
     """0: its steps are no moments."""
+    made_by: str = ""
+    """Of latents."""
 
     @classmethod
     def of(cls, known: Embodiment) -> Slot:
         """Of an embodiment that the policy knows."""
         space = known.action_space
-        return cls(known.name, known.cameras, space.state_names, space.action_names, known.step_s)
+        return cls(known.name, known.cameras, space.state_names, space.action_names, known.step_s, known.made_by)
 
     @classmethod
     def new(cls, name: str, facts: Sequence[EmbodimentFacts]) -> Slot:
@@ -57,7 +59,8 @@ class Slot:
             ]
         slowest = max(each.step_s for each in facts)
         first_s = facts[0].step_s if same_step(slowest, facts[0].step_s) else slowest
-        return cls(name, tuple(cameras), facts[0].state_names, facts[0].action_names, first_s)
+        first = facts[0]
+        return cls(name, tuple(cameras), first.state_names, first.action_names, first_s, first.made_by)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ def place(facts: EmbodimentFacts, slot: Slot) -> Placement:
         raise ValueError(
             f"its steps are {facts.step_s:.4f} s apart, those of embodiment '{slot.name}' {slot.step_s:.4f} s, and what was done "
             "between its rows is not known; give another embodiment (--start-from keeps the weights)"
+        )
+    if facts.made_by and slot.made_by not in ("", facts.made_by):  # "": of earlier versions, which did not keep it
+        raise ValueError(
+            f"its latents are of {facts.made_by}, those of embodiment '{slot.name}' of {slot.made_by}: their numbers mean "
+            "different things; extract them with the same model and gap, or give another embodiment"
         )
     following = facts.codec is not None and not facts.state_names
     state = () if following else _numbers("state", slot.state_names, facts.state_names, slot.name)
