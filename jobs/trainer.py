@@ -305,6 +305,7 @@ def _quiet_lightning() -> Iterator[None]:
             ".*GPU available but not used.*",
             ".*in eval mode at the start of training.*",
             ".*Trying to infer the `batch_size`.*",
+            ".*have no `val_dataloader`.*",  # nothing is held out, which opening the data tells
         ):
             warnings.filterwarnings("ignore", message=message)
         yield
