@@ -52,6 +52,8 @@ FORMAT = 1
 TRACKS, PAINTING = "tracks", "painting"
 APART = 0.1
 """Of the mask: a part of it that is larger and lies apart from the agent's own may be another person's."""
+FAR = 0.1
+"""Of the image's side: cut-outs that are moved further are told, for the robot's demonstrations do not reach there."""
 DAMAGED = "decode_error"
 SCHEMA = pa.schema(
     [
@@ -237,7 +239,7 @@ class Crosspaint:
                 "kept_as_they_are": len(skipped) - len(out),
                 "left_out": len(out),
                 "reasons": dict(Counter(each["reason"] for each in skipped.values())),
-                **_measured(self.out / PAINTING),
+                **_measured(self.out / PAINTING, self.corpus.clips[0].size),
                 "skipped": list(skipped.values())[:100],
             },
         }
@@ -317,8 +319,8 @@ def apart(mask: NDArray[np.bool_], point_px: NDArray[np.floating]) -> int:
     return int(sizes[sizes > APART * mask.sum()].sum())
 
 
-def _measured(folder: Path) -> dict[str, Any]:
-    """Of all painted frames."""
+def _measured(folder: Path, size: int) -> dict[str, Any]:
+    """Of all painted frames, `size` pixels wide."""
     table = pa.concat_tables([SCHEMA.empty_table(), *(pq.read_table(path) for path in part_paths(folder))])
     column = {name: table[name].to_numpy() for name in SCHEMA.names if name not in ("clip_id", "cutout")}
     cut = np.array([bool(name) for name in table["cutout"].to_pylist()], bool)
@@ -332,6 +334,7 @@ def _measured(folder: Path) -> dict[str, Any]:
         "frames_with_parts_apart": int((column["apart_px"] > 0).sum()),
         "background_seen_before": float(column["before_px"].sum() / total),
         "background_inpainted": float(1 - column["before_px"].sum() / total),
+        "frames_far": int((shift > FAR * size).sum()),
         "cutouts": len({name for name in table["cutout"].to_pylist() if name}),
         "shift_px": {"median": float(np.median(shift)), "p95": float(np.quantile(shift, 0.95))} if len(shift) else {},
     }

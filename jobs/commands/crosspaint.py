@@ -113,6 +113,11 @@ def remarks(found: dict[str, Any]) -> list[str]:
             f"in {found['frames_with_parts_apart']} of {frames} frames the mask is in parts: what something hides, or two people; "
             "all of it is taken out, and one agent put in"
         )
+    if found["frames_far"]:
+        said.append(
+            f"in {found['frames_far']} of {frames} frames the nearest cut-out had to be moved by more than a tenth of the image: the "
+            "robot's demonstrations do not reach there"
+        )
     unseen = found["frames"] - found["frames_with_agent"]
     if unseen:
         said.append(

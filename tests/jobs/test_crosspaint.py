@@ -16,6 +16,8 @@ from corpora.agent.painting import Dot, PaintSettings
 from corpora.agent.tracks import Tracks
 from corpora.clips.corpus import Corpus
 from corpora.clips.frames import open_clip_frames
+from lapa.pairs.config import PairConfig
+from lapa.pairs.reader import PairReader
 from tests.builders.agents import FRAMES, METAL, SIZE, acted, write_acted, write_files
 
 COUNT = 3
@@ -161,6 +163,16 @@ def test_no_agent_anywhere_is_said_and_nothing_is_lost(home: Path, tmp_path: Pat
     assert "0 of 3 clips painted" in (tmp_path / "out" / "crosspaint.html").read_text("utf-8")
 
 
+def test_where_the_robot_does_not_reach_is_said(home: Path, tmp_path: Path, caplog) -> None:
+    def change(number: int, file):
+        file.point_px[:6] = (2, 2)
+        return file
+
+    found = paint(home, tmp_path / "out", tracks=retracked(home, tmp_path, change)).summary["painting"]
+    assert found["frames_far"] == 6 * COUNT and found["shift_px"]["p95"] > SIZE / 10
+    assert "the robot's demonstrations do not reach there" in caplog.text
+
+
 def test_two_people_are_both_taken_out_and_named(home: Path, tmp_path: Path, caplog) -> None:
     def change(number: int, file):
         if number == 0:
@@ -205,3 +217,12 @@ def test_the_robots_own_video_goes_through_the_same_door(home: Path, tmp_path: P
     gone = acted(f"{100:016x}", 100, robot=True).mask & ~track.mask
     assert close(clip.frames, METAL)[gone].mean() < 0.1
     assert np.abs(clip.frames[-1].astype(int) - background[-1])[~track.mask[-1]].mean() < 8
+
+
+def test_latent_models_read_its_pairs_with_the_robot_in_them(home: Path, tmp_path: Path) -> None:
+    corpus = paint(home, tmp_path / "out").corpus
+    tracks = Tracks(tmp_path / "out" / "tracks", corpus)
+    clip = next(corpus.read())
+    pairs = PairReader(PairConfig(image_size=SIZE, extract_gap_s=0.5))(clip)
+    first = 255 * pairs.first[0].permute(1, 2, 0).numpy()
+    assert len(pairs) > 10 and close(first, METAL)[tracks[clip.row.clip_id].mask[0]].mean() > 0.6
