@@ -23,6 +23,8 @@ _SAME = 24
 """Pixels that differ by less (0-255, in each channel) look the same."""
 _AROUND = 0.08
 """Of the image's side: how wide a ring about the agent must look as it is remembered, in more than half of its pixels."""
+_SPILL = 0.03
+"""Of the image's side: so near to the agent nothing is learnt, for a codec spreads its colours."""
 _SAME_SHARE = 0.3
 """What a frame without a mask shows behind the agent is not believed where more of it than this looks as the agent does."""
 
@@ -70,7 +72,7 @@ class Background:
         """`image` (uint8 [S, S, 3]) with what lies behind the pixels `hidden` (bool [S, S]); the others stay as they are."""
         if self._remember:
             self._move(image, hidden)
-        filled, left, ring = image.copy(), hidden.copy(), _around(hidden)
+        filled, left, ring = image.copy(), hidden.copy(), _wider(hidden, _AROUND) & ~hidden
         for layer in self._layers:
             if not left.any():
                 break
@@ -90,16 +92,17 @@ class Background:
         elif left.any():
             filled = np.asarray(cv2.inpaint(filled, left.astype(np.uint8), _RADIUS_PX, cv2.INPAINT_TELEA), np.uint8)
         if self._remember:
-            self._learn(image, hidden)
+            self._learn(image, _wider(hidden, _SPILL))
         return Filled(filled, before)
 
     def _move(self, image: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> None:
-        """Takes the layers to where the camera is now; forgets them where that is not known."""
+        """Takes the layers to where the camera is now; forgets them where that is not known, unless all looks as it did: before
+        a plain wall there is nothing to follow, and nothing that could be out of place."""
         frame = TrackedFrame(image, hidden)
         if self._last is not None:
             motion = measure_tracked(self._last, frame)
             if not motion.ok:
-                self._layers = []
+                self._layers = self._layers if _as_it_was(self._last, frame) else []
             elif not np.array_equal(motion.h, np.eye(3)):
                 for layer in self._layers:
                     h = motion.h @ layer.h
@@ -120,9 +123,16 @@ class Background:
         newest.known = newest.known | seen
 
 
-def _around(hidden: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    side = 2 * max(2, round(_AROUND * min(hidden.shape))) + 1
-    return np.asarray(cv2.dilate(hidden.astype(np.uint8), np.ones((side, side), np.uint8)), bool) & ~hidden
+def _as_it_was(last: TrackedFrame, now: TrackedFrame) -> bool:
+    assert last.hidden is not None and now.hidden is not None
+    seen = ~(last.hidden | now.hidden)
+    off = np.abs(last.gray.astype(np.int16) - now.gray)[seen]
+    return bool(off.size) and float(np.quantile(off, 0.95)) < _SAME / 2
+
+
+def _wider(hidden: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
+    side = 2 * max(1, round(share * min(hidden.shape))) + 1
+    return np.asarray(cv2.dilate(hidden.astype(np.uint8), np.ones((side, side), np.uint8)), bool)
 
 
 def _fits(there: NDArray[np.uint8], image: NDArray[np.uint8], ring: NDArray[np.bool_]) -> bool:

@@ -42,7 +42,7 @@ class PaintSettings:
     """Folder of giza track of that corpus."""
     background: Literal["before", "inpaint"] = "before"
     """before: what was seen there before in the clip, the rest inpainted; inpaint: all inpainted."""
-    margin: float = 0.015
+    margin: float = 0.02
     """By how much the mask is grown before it is filled, of the image's side: codecs blur edges, and masks are tight."""
     dot_radius: float = 0.035
     """Of the image's (shorter) side, as the margin is."""
@@ -51,7 +51,7 @@ class PaintSettings:
         if self.background not in ("before", "inpaint"):
             raise ValueError(f"background '{self.background}': must be 'before' or 'inpaint'")
         if not 0 <= self.margin <= 0.2:
-            raise ValueError(f"margin {self.margin}: must be within 0 and 0.2 of the image's side; try 0.015")
+            raise ValueError(f"margin {self.margin}: must be within 0 and 0.2 of the image's side; try 0.02")
         if not 0 < self.dot_radius <= 0.2:
             raise ValueError(f"dot_radius {self.dot_radius}: must be above 0 and at most 0.2 of the side; try 0.035")
 

@@ -13,6 +13,8 @@ from corpora.agent.background import Background
 from corpora.agent.cutouts import Bank, Robot, choose
 from corpora.agent.painting import Painted, Painter, PaintSettings, Shown, open_agent
 from corpora.agent.track import Track, known_track
+from corpora.clips.corpus import decode_clip
+from corpora.video.encode import encode_clip
 from tests.builders.agents import FRAMES, SIZE, Acted, acted
 
 NO_MARGIN = PaintSettings(agent="none", margin=0.0)
@@ -85,6 +87,22 @@ def test_the_camera_may_move_meanwhile() -> None:
     blind = np.abs(guess.frames.astype(float) - clip.background)[found.before].mean()
     assert found.before.sum() > 0.5 * found.hidden.sum()
     assert off < 5 < 15 < blind
+
+
+def test_before_a_plain_wall_is_the_wall_and_no_colour_that_the_codec_spread() -> None:
+    size, wall = 96, 150
+    clip, still = [], np.full((size, size, 3), wall, np.uint8)
+    mask = np.zeros((FRAMES, size, size), bool)
+    for frame in range(FRAMES):
+        mask[frame, 40:55, 5 + 3 * frame : 20 + 3 * frame] = True
+        clip.append(np.where(mask[frame][..., None], np.uint8([200, 20, 20]), still))
+    stored = decode_clip(encode_clip(clip, np.arange(FRAMES) / 20, crf=16, gop=16))
+    settings = PaintSettings(agent="none")
+    track = known_track(mask, np.zeros((FRAMES, 2)))
+    found = Painter(open_agent(settings, size), settings).paint(stored, track)
+    off = np.abs(found.frames.astype(int) - wall).max(-1)
+    assert found.before.sum() > 0.5 * found.hidden.sum()
+    assert off[found.before].mean() < 1 and (off > 10).mean() < 0.001 < (np.abs(stored.astype(int) - wall) > 10).mean()
 
 
 def test_a_cut_and_another_video_are_not_remembered() -> None:
