@@ -298,6 +298,15 @@ def test_flags_that_differ_from_the_policy_are_refused_by_name(
         assert not (tmp_path / "run").exists()
 
 
+def test_a_flag_that_has_nothing_to_act_on_is_refused(data: Path, cache: Path, tmp_path: Path) -> None:
+    for said, changes in (
+        ("--refit without --policy", {"refit": True}),
+        ("--co-train-share 0.3 without --co-train", {"co_train_share": 0.3}),
+    ):
+        with pytest.raises(ValueError, match=said):
+            settings(data, tmp_path, cache, **changes)
+
+
 def test_what_is_not_said_is_as_the_policy_has_it_and_recorded_so(
     straight, data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,7 +127,7 @@ def _numbers(kind: str, wanted: Sequence[str], found: Sequence[str], slot: str) 
     if lacking or (extra and _NUMBERED.fullmatch(extra[0])):  # of numbers without names only all together mean the same
         raise ValueError(
             f"its {kind} {_listed(found)} is not that of embodiment '{slot}', {_listed(wanted)}"
-            + (f": {_listed(lacking)} is lacking" if lacking and found else "")
+            + (f": {_listed(lacking)} is lacking" if 0 < len(lacking) < len(wanted) else "")
             + f"; choose the same numbers with --{kind}, name them alike, or give another embodiment"
         )
     if extra:
