@@ -73,8 +73,9 @@ def run(config: DemoConfig) -> dict[str, Any]:
             to_extract = extract.ExtractConfig(lam, corpus, latents, seed=config.seed)
             timed("extract", "latent actions of every pair", extract.run, to_extract)
             to_report = report.ReportConfig(lam, corpus, latents, card, seed=config.seed)
-            verdict = timed("report", "may I trust these latents?", report.run, to_report).verdict.text
-            summary = run.finish({"seconds": seconds, "verdict": verdict, "config": dataclasses.asdict(config)})
+            made = timed("report", "may I trust these latents?", report.run, to_report)
+            verdicts = {body: verdict.text for body, verdict in made.verdicts.items()}
+            summary = run.finish({"seconds": seconds, "verdicts": verdicts, "config": dataclasses.asdict(config)})
     page, took = (card / "report.html").resolve(), sum(summary["seconds"].values())
     console.print(f"[bold]{page}[/] shows the images; the whole demo took {took:.0f} s")
     return summary

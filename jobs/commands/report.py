@@ -156,7 +156,8 @@ def print_card(card: Card) -> None:
         table.add_row("second frame", "R2 to its look", figure(look.r2), beside)
     console.print(table)
     marks = {"good": "[green]+[/]", "concern": "[yellow]![/]", "bad": "[red]x[/]"}
-    console.print(f"[bold]{card.verdict.title}[/]")
+    body = f"{probe.embodiment}: " if probe and len(card.verdicts) > 1 else ""
+    console.print(f"[bold]{escape(body)}{card.verdict.title}[/]")
     for reason in card.verdict.reasons:
         console.print(f" {marks[reason.kind]}", escape(reason.text), highlight=False)
     for body, verdict in card.verdicts.items():

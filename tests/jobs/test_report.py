@@ -18,7 +18,7 @@ from corpora.clips.shards import ShardWriter
 from corpora.video.encode import encode_clip, pack_arrays
 from jobs.cli import main
 from jobs.commands import train_lam
-from jobs.commands.report import ReportConfig, run
+from jobs.commands.report import ReportConfig, print_card, run
 from lapa.extraction.extract import extract
 from lapa.latents import LatentKey, Latents
 from lapa.model.checkpoint import load_lam, model_hash, save_lam
@@ -223,8 +223,13 @@ def test_the_report_holds_every_field_and_its_baselines(random_report: tuple[Car
     assert card["verdict"].startswith("Do not trust") and card["verdict_detail"]["level"] == "do not trust"
 
 
-def test_random_latents_are_not_to_be_trusted(random_report: tuple[Card, Path]) -> None:
+def test_random_latents_are_not_to_be_trusted(
+    random_report: tuple[Card, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     card, _ = random_report
+    print_card(card)
+    told = capsys.readouterr().out
+    assert "\ntwo_link: Do not trust\n" in told and f"\nhuman: {card.verdicts['human'].title}\n" in told
     assert card.probes["two_link"].scores["latent"].r2_mean < 0.1
     assert card.verdicts["two_link"].level == "do not trust" and card.verdict is card.verdicts["two_link"]
     assert "(no clip of this body has ground truth)" in card.verdicts["human"].text

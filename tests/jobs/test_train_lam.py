@@ -270,6 +270,24 @@ def test_few_labels_train_a_head_on_their_share(tiny_corpus: Path, tmp_path: Pat
     assert load_lam(tmp_path).action_head.out_features == 3  # type: ignore[union-attr]
 
 
+def test_no_label_of_a_held_out_video_is_seen(
+    tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L13: not by the loss, nor by the scale of the labels, nor in the count that is told."""
+    labels = LabelSpec("observation.state", (0, 1, 2), 1.0)
+    seen: list[SeenLabels] = []
+
+    def trained(run, module, data, facts, *, quiet):  # type: ignore[no-untyped-def]
+        seen.append(data.reader.labels)
+        return facts
+
+    monkeypatch.setattr(train_lam, "_train", trained)
+    summary = train_lam.run(lam_settings(tiny_corpus, tmp_path / "run", labels=labels), quiet=True)
+    held_out = {row.clip_id for row in Corpus(tiny_corpus).clips if row.group in summary["held_out_groups"]}
+    assert held_out and not seen[0].clips & held_out
+    assert summary["labelled_clips"] == summary["train_clips"] == len(seen[0].clips)
+
+
 def test_labels_have_one_scale_whether_stored_or_streamed(tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """L5's twin: a streamed corpus had labels at no scale at all."""
     monkeypatch.delenv("GIZA_CACHE", raising=False)

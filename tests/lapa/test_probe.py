@@ -10,7 +10,8 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 from lapa.pairs.known_motion import relative_motion
-from lapa.reporting.probes.baselines import ImageComponents
+from lapa.reporting.probes import probe
+from lapa.reporting.probes.baselines import FeatureComponents, ImageComponents, change_images
 from lapa.reporting.probes.motion import choose_dims, choose_feature
 from lapa.reporting.probes.probe import (
     Split,
@@ -219,13 +220,28 @@ def test_no_label_of_a_tested_episode_is_fitted_on() -> None:
     np.testing.assert_allclose(r2(shift) + r2(-shift), 2 * r2(0.0) - 2 * shift**2 / y[held_out].var(0), rtol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["first", "change"])
+def test_coordinates_are_those_of_the_training_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, names = data()
+    splits, seen = k_fold_splits(names, 0), []
+    monkeypatch.setattr(probe, "coordinates_of", lambda values: seen.append(values) or coordinates_of(values))
+    run_probe({"latent": lambda split: [x]}, y, names, splits, ReportSettings(budgets=(), bootstrap=5))
+    for values, split in zip(seen, splits, strict=True):
+        np.testing.assert_array_equal(values, x[split.train])
+
+
+@pytest.mark.parametrize("kind", ["first", "change", "vision"])
 def test_principal_components_are_of_the_training_pairs(kind: str) -> None:
     rng = np.random.default_rng(0)
     thumbs = rng.integers(100, 140, (60, 2, 4, 4, 3)).astype(np.uint8)
     poisoned, train = thumbs.copy(), np.arange(60) < 40
     poisoned[~train] = rng.integers(0, 256, (20, 2, 4, 4, 3))
-    plain, other = (ImageComponents(t, kind, 5, 0)(Split(train, ~train))[0] for t in (thumbs, poisoned))
+    features = [
+        FeatureComponents(change_images(t).astype(np.float16), 5, 0)
+        if kind == "vision"
+        else ImageComponents(t, kind, 5, 0)
+        for t in (thumbs, poisoned)
+    ]
+    plain, other = (feature(Split(train, ~train))[0] for feature in features)
     np.testing.assert_array_equal(plain[train], other[train])
     assert not np.allclose(plain[~train], other[~train])
 

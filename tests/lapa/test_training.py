@@ -13,7 +13,7 @@ from lapa.model.config import LamConfig, QuantiserConfig
 from lapa.model.lam import LatentActionModel
 from lapa.pairs.batch import Augmentation, PairBatch
 from lapa.recipes import DEBUG
-from lapa.training import LamTraining
+from lapa.training import LamTraining, flow_loss
 from lapa.training_config import TrainingConfig
 
 PLAIN = dataclasses.replace(DEBUG, pair=dataclasses.replace(DEBUG.pair, flow="none"), flow_weight=0.0)
@@ -89,6 +89,23 @@ def test_known_actions_are_in_the_loss_each_at_its_own_scale() -> None:
     assert module.losses(dataclasses.replace(batch, label=unknown))[0]["label"] == 0
 
 
+def test_flow_and_codes_are_in_the_loss_at_their_weights() -> None:
+    pair = dataclasses.replace(DEBUG.pair, flow="target")
+    quantiser = QuantiserConfig(kind="vq", codebook_size=4)
+    flow = torch.randn(8, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+    found = []
+    for weight in (0.1, 0.2):
+        module = module_of(dataclasses.replace(DEBUG, pair=pair, flow_weight=weight, quantiser=quantiser)).eval()
+        batch = dataclasses.replace(batch_of(8), flow=flow)
+        parts, latent, _ = module.losses(batch)
+        predicted = module.model.predict(batch.first, latent).flow
+        torch.testing.assert_close(parts["flow"], weight * flow_loss(predicted, flow, None))
+        module.train().losses(batch)[0]["quantiser"].backward()
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+        found.append(float(parts["flow"]))
+    assert found[1] == pytest.approx(2 * found[0]) and found[0] > 0
+
+
 def test_random_latents_are_drawn_like_those_of_training() -> None:
     module = stepping(module_of(dataclasses.replace(PLAIN, quantiser=QuantiserConfig(kind="none"))))
     batch = batch_of(32)
@@ -111,11 +128,12 @@ def test_flow_moves_with_the_images_that_it_was_measured_on() -> None:
     for k, (y, x) in enumerate([(8, 8), (12, 16), (16, 8), (20, 20)]):
         first[k, :, y : y + 4, x : x + 4] = 1
         flow[k, :, y // 4, x // 4] = 6.0
-    batch = PairBatch(first, first, torch.ones(4, 1, 32, 32), flow)
+    batch = PairBatch(first, first, first[:, :1].clone(), flow)
     shifts = set()
     for seed in range(8):
         seen = batch.augmented(np.random.default_rng(seed), Augmentation(shift=1 / 8, contrast=0, brightness=0))
         images = torch.nn.functional.avg_pool2d(seen.first[:, :1], 4)
         torch.testing.assert_close(seen.flow, 6 * images.expand(-1, 2, -1, -1))
+        torch.testing.assert_close(seen.valid, seen.first[:, :1])
         shifts.add(int(seen.first[0, 0].flatten().argmax()))
     assert len(shifts) > 4
