@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -263,6 +264,23 @@ def test_junk_in_any_place_is_a_value_error() -> None:
                     except ValueError:
                         refused += 1
     assert refused > 300
+
+
+def test_what_is_refused_is_not_spelled_out_first(server: PolicyServer) -> None:
+    """A few megabytes that become lists or text take many times as much."""
+    large, adapter = np.zeros(10**6, np.uint8), served()
+    texts = np.full(10**6, "abc")
+    tracemalloc.start()
+    for refused in (
+        lambda: adapter.get_action({"observation": observation(), "options": {"since_start_s": large}}),
+        lambda: adapter.get_action({"observation": {**observation(), "language": {KEY: texts}}}),
+        lambda: adapter.reset({"seed": bytes(10**6)}),
+        lambda: server._call({"endpoint": bytes(10**6)}, b""),
+    ):
+        with pytest.raises(ValueError, match="must be|Unknown"):
+            refused()
+    assert tracemalloc.get_traced_memory()[1] < 2e6
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("fit", ["stretch", "crop"])

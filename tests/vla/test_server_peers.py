@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import struct
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -19,7 +17,7 @@ import pytest
 import zmq
 
 from tests.builders.fake_policy import HORIZON, FakePolicy
-from tests.builders.server import LIMIT_MB, client_of, observation, raw_call, serving
+from tests.builders.server import LIMIT_MB, client_of, observation, raw_call, resident_mb, serving, zmtp
 from vla.serving.client import PolicyServerError
 from vla.serving.server import HARD_LIMIT, PolicyServer
 from vla.serving.wire import from_bytes, to_bytes
@@ -195,19 +193,6 @@ def test_a_policy_that_fails_is_an_error_and_not_the_end(result: Any, reason: st
             client.get_action(observation())
         policy.result = np.zeros((2, HORIZON, 4))
         assert not client.get_action(observation())[0]["arm"].any()
-
-
-def zmtp(server: PolicyServer, kind: bytes = b"DEALER") -> socket.socket:
-    """A connection that ZMQ takes for a client's, to send frames by hand."""
-    raw = socket.create_connection(("127.0.0.1", server.port), timeout=5)
-    raw.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32))
-    ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", len(kind)) + kind
-    raw.sendall(bytes([4, len(ready)]) + ready)
-    return raw
-
-
-def resident_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says how much came over a connection")

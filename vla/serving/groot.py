@@ -114,7 +114,9 @@ class ServedPolicy:
         """Starts the noise of `client`'s action chunks anew, from options["seed"] where it is given. Returns {}."""
         seed = (options or {}).get("seed", self.seed)
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-            raise ValueError(f"reset: seed {str(seed)[:40]}: must be an integer from 0")
+            raise ValueError(
+                f"reset: seed {seed if isinstance(seed, int) else type(seed).__name__}: must be an integer from 0"
+            )
         self._keep(client, NoiseKey(seed))
         return {}
 
@@ -236,7 +238,7 @@ class ServedPolicy:
                 f"the instruction is missing: '{wanted}' {'under language ' if nested else ''}must hold a text"
             )
         value = place[key]
-        if isinstance(value, np.ndarray) and value.dtype.kind == "U":
+        if isinstance(value, np.ndarray) and value.dtype.kind == "U" and value.size == size:
             value = value.tolist()
         items: Sequence[Any] = [value] * size if isinstance(value, str) else value
         if not isinstance(items, list) or len(items) != size:

@@ -34,7 +34,7 @@ def frames_there(
 
 
 def _seconds(value: Any, size: int) -> list[float]:
-    given = value.tolist() if isinstance(value, np.ndarray) else value
+    given = value.tolist() if isinstance(value, np.ndarray) and value.size <= size else value
     each = given if isinstance(given, list) else [given] * size
     numbers = [second for second in each if isinstance(second, int | float) and not isinstance(second, bool)]
     if len(numbers) != len(each) or len(each) != size or not all(second >= 0 for second in numbers):

@@ -242,7 +242,8 @@ class PolicyServer:
             self.stop()
             return "kill", {"status": "ok", "message": "Server stops"}
         known = "ping, get_action, reset, get_modality_config, kill"
-        raise ValueError(f"Unknown endpoint: {str(endpoint)[:80]!r}; this server has {known}")
+        named = repr(endpoint[:80]) if isinstance(endpoint, str) else f"a {type(endpoint).__name__}"
+        raise ValueError(f"Unknown endpoint: {named}; this server has {known}")
 
     def _authorise(self, message: bytes) -> None:
         """Raises ValueError where the message lacks the token; nothing else of it is decoded before."""
