@@ -27,6 +27,7 @@ from vla.data.open import open_mixture
 from vla.embodiment import Embodiment
 from vla.policy import Policy
 from vla.recipes import RECIPES
+from vla.trained_on import TrainedOn
 
 NAN = float("nan")
 
@@ -284,3 +285,16 @@ def test_wrong_choices_are_named(tmp_path: Path) -> None:
         train = "0:2" if "training" in message else ""
         with pytest.raises(ValueError, match=message):
             RecordedEpisodes(policy, "two_link", root, selection, train_episodes=train, cache=tmp_path / "cache")
+
+
+def test_columns_that_were_trained_with_are_not_asked_for_again(tmp_path: Path) -> None:
+    """R9: the dataset's own default is another than what the policy was trained on."""
+    root, policy = lerobot_v3(tmp_path / "data"), made_policy()
+    parts = {"state": {"arm": {"start": 0, "end": 2}}, "action": {"all": {"start": 0, "end": 2}}}
+    (root / "meta" / "modality.json").write_text(json.dumps(parts))
+    stored = TrainedOn("demonstrations", "data", "", "two_link", "episodes", state=("0:3",))
+    where = (policy, "two_link", root, EpisodeSelection("1"))
+    recorded = RecordedEpisodes(*where, stored=stored, cache=tmp_path / "cache")
+    assert recorded.held.state is not None and recorded.held.state.shape[1] == 3
+    with pytest.raises(ValueError, match="give --state as the policy was trained with"):
+        RecordedEpisodes(*where, cache=tmp_path / "cache")
