@@ -18,8 +18,9 @@ def record_of(dataset: TrainingDataset) -> TrainedOn:
     trained, held_out = ({data.groups[k] for k in rows.tolist()} for rows in (dataset.train, dataset.held_out))
     match spec.data:
         case EpisodesAt(folder, selection):
-            assert isinstance(data, EpisodeSamples)
-            number = {episode.group: episode.index for episode in data.episodes.episodes}
+            inner = getattr(data, "data", data)  # a dataset may be within what puts it in its slot's order
+            assert isinstance(inner, EpisodeSamples)
+            number = {episode.group: episode.index for episode in inner.episodes.episodes}
 
             def numbers(groups: Iterable[str]) -> tuple[str, ...]:
                 return spans(number[group] for group in groups)
