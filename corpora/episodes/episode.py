@@ -43,7 +43,7 @@ class EpisodeSelection:
     failures: bool = False
     """Also episodes that the dataset's next.success calls failed; they are no demonstrations."""
     cameras: tuple[str, ...] = ()
-    """Video features, or their last parts ("head"); default: all."""
+    """Video features, or their last parts ("head"); default: all that are no depth maps."""
     state: tuple[str, ...] = ()
     """Parts of the state (proprioception), columns, or dimensions ("7:14"); default: all."""
     action: tuple[str, ...] = ()

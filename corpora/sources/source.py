@@ -210,7 +210,7 @@ class SourceDefaults:
     embodiment: str = ""
     text: str = ""
     cameras: tuple[str, ...] = ()
-    """Cameras of LeRobot datasets; empty: all."""
+    """Cameras of LeRobot datasets; empty: all that are no depth maps."""
 
 
 def check_tier(tier: str, where: str) -> None:

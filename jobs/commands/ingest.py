@@ -38,7 +38,7 @@ class IngestConfig:
     text: str = ""
     """Instruction for sources that have none."""
     cameras: tuple[str, ...] = ()
-    """Cameras of LeRobot datasets to use; by default all."""
+    """Cameras of LeRobot datasets to use; by default all that are no depth maps."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Processes that decode side by side."""
     file_timeout_s: float = 120.0
