@@ -23,7 +23,7 @@ _SAME = 24
 """Pixels that differ by less (0-255, in each channel) look the same."""
 _AROUND = 0.08
 """Of the image's side: how wide a ring about the agent must look as it is remembered, in more than half of its pixels."""
-_SPILL = 0.03
+_SPILL = 0.01
 """Of the image's side: so near to the agent nothing is learnt, for a codec spreads its colours."""
 _SAME_SHARE = 0.3
 """What a frame without a mask shows behind the agent is not believed where more of it than this looks as the agent does."""
