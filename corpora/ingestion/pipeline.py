@@ -123,7 +123,7 @@ def _make_corpus(
         "format": FORMAT,
         "inputs": [as_utf8(str(path)) for path in paths],
         "settings": dataclasses.asdict(settings),
-        "defaults": {**dataclasses.asdict(defaults), "cameras": list(defaults.cameras)},
+        "defaults": _given(defaults),
         "seed": run.seed,
     }
     staging = out / STAGING
@@ -195,6 +195,12 @@ def _make_corpus(
         if not counts["retry"]:
             shutil.rmtree(staging)
     return {**summary, **timing}
+
+
+def _given(defaults: SourceDefaults) -> dict[str, Any]:
+    """As corpora record it; without a rate, as they did before there was one."""
+    given = {**dataclasses.asdict(defaults), "cameras": list(defaults.cameras)}
+    return {name: value for name, value in given.items() if name != "fps" or value}
 
 
 def _list_sources(

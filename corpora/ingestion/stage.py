@@ -112,6 +112,7 @@ def _stage(
     with source.media.opened(writer.staging / TEMPORARY) as path:
         content_hash = _content_hash(str(path), stamp_of(path), heartbeat)
         facts = probe(path)
+        facts = facts.recorded_at(source.fps) if source.fps else facts
         heartbeat()
         known = known_of(source, facts)
         note = unsuited(facts, settings.decoder, known.source.start_s, known.source.end_s)

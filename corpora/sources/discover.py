@@ -38,8 +38,14 @@ def find_sources(
             if isinstance(source, LeftOut):
                 skipped[as_utf8(source.suffix)] += 1
                 continue
+            if defaults.fps and source.selector:
+                raise ValueError(
+                    f"fps {defaults.fps:g}: {source.name} is of a dataset, whose rows say when frames were recorded; "
+                    "leave it out, or ingest datasets apart"
+                )
             yield replace(
                 source,
+                fps=source.fps or defaults.fps,
                 name=as_utf8(source.name),
                 group=as_utf8(source.group),
                 tier=source.tier or defaults.tier or "human",

@@ -1,7 +1,8 @@
-"""JSONL lists: one video, or one stretch of a video, a line, with its text, tier and embodiment."""
+"""JSONL lists: one video, or one stretch of a video, a line, with its text, tier, embodiment and rate of recording."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 from corpora.sources.source import File, Source, SourceDefaults, SourceKind, check_tier, register
 from corpora.store.files import json_lines
 
-_FIELDS = {"path", "start", "end", "start_s", "end_s", "text", "tier", "embodiment"}
+_FIELDS = {"path", "start", "end", "start_s", "end_s", "text", "tier", "embodiment", "fps"}
 
 
 @register
 class Lists(SourceKind):
-    """Paths are relative to the list, times in seconds as a player counts them, which is as `ffmpeg -ss` does."""
+    """Paths are relative to the list, times in seconds as a player counts them, which is as `ffmpeg -ss` does; where `fps` is
+    given, as they were recorded, from the first frame."""
 
     rank = 50
     only_named = True
@@ -46,6 +48,9 @@ def _source(record: Any, folder: Path, prefix: str, where: str) -> Source:
             raise ValueError(f"{where}: {label} {value!r} is no time; give seconds from the video's beginning")
     if end is not None and end <= (start or 0):
         raise ValueError(f"{where}: end {end} is not after start {start or 0}; give both in seconds")
+    fps = record.get("fps") or 0.0
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 <= fps < math.inf:
+        raise ValueError(f"{where}: fps {fps!r} is no rate; give frames a second as they were recorded")
     tier = str(record.get("tier") or "")
     check_tier(tier, where)
     path = Path(os.path.abspath(folder / os.path.expanduser(record["path"])))
@@ -55,6 +60,7 @@ def _source(record: Any, folder: Path, prefix: str, where: str) -> Source:
         group=name,
         media=File.at(path),
         span_s=(float(start or 0.0), None if end is None else float(end)),
+        fps=float(fps),
         text=str(record.get("text") or ""),
         tier=tier,
         embodiment=str(record.get("embodiment") or ""),

@@ -130,6 +130,8 @@ class Source:
     """The stretch of the file to use, seconds; None: to its end."""
     origin_s: float = 0.0
     """Time of the file that is the source's zero (an episode's beginning in a file of several)."""
+    fps: float = 0.0
+    """Frames a second at which it was recorded, where it is stored at another rate; `span_s` then counts as recorded."""
     text: str = ""
     tier: str = ""
     embodiment: str = ""
@@ -178,6 +180,7 @@ class Source:
             "truth_length": self.truth.length if self.truth else 0,
             "fault": self.fault,
             "fault_detail": self.fault_detail,
+            **({"fps": self.fps} if self.fps else {}),
         }
 
     @staticmethod
@@ -190,6 +193,7 @@ class Source:
         return Source(
             media=TarMember(*place, *tar) if record["tar_offset"] >= 0 else File(*place),
             span_s=(record["start_s"], record["end_s"]),
+            fps=record.get("fps", 0.0),
             truth=TruthRef(*truth) if record["truth_path"] else None,
             **{name: record[name] for name in same},
         )
@@ -211,6 +215,14 @@ class SourceDefaults:
     text: str = ""
     cameras: tuple[str, ...] = ()
     """Cameras of LeRobot datasets; empty: all that are no depth maps."""
+    fps: float = 0.0
+    """See `Source`; 0: as stored."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fps < math.inf:
+            raise ValueError(
+                f"fps {self.fps:g}: give frames a second as they were recorded, or 0 for as they are stored"
+            )
 
 
 def check_tier(tier: str, where: str) -> None:

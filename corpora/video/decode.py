@@ -86,7 +86,9 @@ def read_frames(
     Raises Unusable("unreadable") where the container does not open.
     """
     size, convert = analysis_size(facts, side), Converter(facts.showing)
-    for t_s, frame in decoded_frames(path, facts, report=report, start_s=start_s, end_s=end_s):
+    span = {"start_s": facts.stored_s(start_s), "end_s": facts.stored_s(end_s)}
+    for stored_s, frame in decoded_frames(path, facts.stored or facts, report=report, **span):
+        t_s = facts.recorded_s(stored_s)
         if t_s >= start_s - 1e-6 and sampler.wants(t_s):
             yield t_s, convert(frame, size)
 

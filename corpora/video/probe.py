@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import av
 import av.error
@@ -69,6 +69,25 @@ class VideoFacts:
     """Indices into `times`."""
     missing_s: float
     """Length that the header promises beyond the last packet; 0 where it promises no more."""
+    stored: VideoFacts | None = None
+    """As the file has them, where times here are those at which frames were recorded, see `recorded_at`."""
+
+    def recorded_at(self, fps: float) -> VideoFacts:
+        """With the times at which frames were recorded, `fps` a second, zero the first, whatever the file says."""
+        times = np.round(np.arange(len(self.times)) / fps, 7)
+        slower = 1 / fps / self.interval_s if self.interval_s > 0 else 1.0
+        breaks = np.interp(self.breaks, self.times, times)
+        return replace(self, times=times, breaks=breaks, missing_s=self.missing_s * slower, stored=self)
+
+    def recorded_s(self, stored_s: float) -> float:
+        """When the frame was recorded that the file has at this time."""
+        return stored_s if self.stored is None else float(np.interp(stored_s, self.stored.times, self.times))
+
+    def stored_s(self, recorded_s: float) -> float:
+        """Of `recorded_s` the reverse; infinite behind the last frame."""
+        if self.stored is None:
+            return recorded_s
+        return float(np.interp(recorded_s, self.times, self.stored.times, right=np.inf))
 
     @property
     def seekable(self) -> bool:

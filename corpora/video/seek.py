@@ -49,6 +49,8 @@ def unsuited(facts: VideoFacts, choice: str, start_s: float, end_s: float) -> st
     """Why decord is not even tried; an empty string where it is. `choice`: "auto", "pyav" or "decord"."""
     if facts.showing.words:  # first: the manifest names it, whoever decodes
         return f"decord is not used for video that is {facts.showing.words}"
+    if facts.stored is not None:
+        return "decord is not used for times other than the file's"
     if choice == "pyav":
         return "as asked"
     if facts.codec not in CHECKED_CODECS:

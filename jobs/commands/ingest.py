@@ -39,6 +39,9 @@ class IngestConfig:
     """Instruction for sources that have none."""
     cameras: tuple[str, ...] = ()
     """Cameras of LeRobot datasets to use; by default all that are no depth maps."""
+    fps: float = 0.0
+    """Frames a second at which videos were recorded that are stored at another rate (time-lapse, slow motion): clips, spans
+    of lists and gaps then count as recorded; 0: as stored."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Processes that decode side by side."""
     file_timeout_s: float = 120.0
@@ -52,7 +55,7 @@ class IngestConfig:
 
 def run(config: IngestConfig) -> dict[str, Any]:
     """Ingests and returns the summary; see `corpora.ingestion.pipeline.make_corpus`."""
-    defaults = SourceDefaults(config.tier, config.embodiment, config.text, tuple(config.cameras))
+    defaults = SourceDefaults(config.tier, config.embodiment, config.text, tuple(config.cameras), config.fps)
     how = IngestRun(config.out, config.engine, config.workers, config.file_timeout_s, config.seed)
     with bar("", unit="sources", keep=True) as show:
 
