@@ -111,7 +111,7 @@ def _stage(
         raise Unusable(source.fault, source.fault_detail)
     with source.media.opened(writer.staging / TEMPORARY) as path:
         content_hash = _content_hash(str(path), stamp_of(path), heartbeat)
-        facts = probe(path)
+        facts = _probed(str(path), stamp_of(path), heartbeat)
         facts = facts.recorded_at(source.fps) if source.fps else facts
         heartbeat()
         known = known_of(source, facts)
@@ -125,10 +125,16 @@ def _stage(
         return list(_rows(known, settings, writer, heartbeat, path, facts, report, content_hash, "pyav", note))
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=1024)
 def _content_hash(path: str, stamp: tuple[int, int], heartbeat: Heartbeat) -> str:
-    """Remembered, because the episodes of a dataset share files."""
+    """Remembered, because the lines of a list and the episodes of a dataset share files."""
     return _hash(Path(path), heartbeat)
+
+
+@functools.lru_cache(maxsize=16)
+def _probed(path: str, stamp: tuple[int, int], heartbeat: Heartbeat) -> VideoFacts:
+    """Likewise: of as many files as an episode may have cameras."""
+    return probe(path, heartbeat)
 
 
 def _hash(path: Path, heartbeat: Heartbeat) -> str:

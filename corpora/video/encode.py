@@ -56,8 +56,9 @@ def codec_facts(size: int, crf: int, gop: int) -> dict[str, Any]:
 
 def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """An npz; numpy writes a fixed date, so equal arrays are equal bytes."""
+    assert all(array.dtype != object for array in arrays.values())
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **dict(arrays))
+    np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]  # `allow_pickle` is an array's name before NumPy 2.2
     return buffer.getvalue()
 
 

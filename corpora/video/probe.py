@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import av
 import av.error
@@ -23,12 +24,14 @@ av.logging.set_level(av.logging.PANIC)  # damage is reported in the manifest, no
 
 _NONE = -(2**63)
 """A time that is not given."""
+ALIVE_BYTES = 1 << 24
+"""Bytes of packets between two signs of life."""
 _FIRST = 64
 """Packets of which frames are decoded, as long as something is to be learnt from them."""
 _ELSEWHERE = {"concat", "dash", "fbdev", "hls", "image2", "lavfi", "rtp", "rtsp", "sap", "sdp", "webm_dash_manifest"}
 """Formats that point to other files, or to none: whoever puts one among the videos would have us open what he names."""
-_OF_DECODING = "asf"
-"""A format that holds times of decoding alone; those of presentation are FFmpeg's guess, as they are of raw streams."""
+_OF_DECODING = ("asf", "avi")
+"""Formats that hold times of decoding alone; those of presentation are FFmpeg's guess, as they are of raw streams."""
 _OPENED = ",".join(sorted(av.formats_available - _ELSEWHERE))
 _DEFAULT_BONUS = 5_000_000
 """Pixels that a stream marked as default is ahead of others; ffmpeg's own."""
@@ -94,12 +97,12 @@ class VideoFacts:
         """Whether a time leads to its packets; otherwise decoding starts at the file's beginning."""
         return self.times_exact and not self.in_decoding_order and len(self.breaks) == 0
 
-    @property
+    @cached_property
     def interval_s(self) -> float:
         """Median time between two frames."""
         return float(np.median(np.diff(self.times))) if len(self.times) > 1 else 0.0
 
-    @property
+    @cached_property
     def constant_rate(self) -> bool:
         """Whether every interval is the median one, up to the millisecond rounding of some containers."""
         if len(self.times) < 2 or self.interval_s <= 0:
@@ -117,8 +120,8 @@ class VideoFacts:
         return self.showing.size(self.width, self.height)
 
 
-def probe(path: str | os.PathLike[str]) -> VideoFacts:
-    """Opens the container and walks over its packets; no frame is decoded but the first.
+def probe(path: str | os.PathLike[str], alive: Callable[[], None] = lambda: None) -> VideoFacts:
+    """Opens the container and walks over its packets; no frame is decoded but the first. `alive` is called now and then.
 
     Raises Unusable (missing_file, empty_file, unreadable, no_video_stream, no_frames).
     """
@@ -126,7 +129,7 @@ def probe(path: str | os.PathLike[str]) -> VideoFacts:
         if os.stat(path).st_size == 0 and os.path.isfile(path):
             raise Unusable("empty_file", "0 bytes")
         with open_container(path) as container:
-            stream, found = _scan_best(container)
+            stream, found = _scan_best(container, alive)
             return _facts(container, stream, found)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise Unusable("missing_file", f"{type(error).__name__}: {path}") from error
@@ -149,7 +152,7 @@ def opened_stream(container: InputContainer, index: int) -> VideoStream:
     return stream
 
 
-def _scan_best(container: InputContainer) -> tuple[VideoStream, _Scan]:
+def _scan_best(container: InputContainer, alive: Callable[[], None]) -> tuple[VideoStream, _Scan]:
     """The stream that is shown, and what is in it: the first, as `_streams` has them, that is no still."""
     streams = _streams(container)
     scans: list[tuple[VideoStream, _Scan]] = []
@@ -157,7 +160,7 @@ def _scan_best(container: InputContainer) -> tuple[VideoStream, _Scan]:
         if number:
             container.seek(0)
         stream = opened_stream(container, ranked.index)
-        scans.append((stream, _scan(container, stream)))
+        scans.append((stream, _scan(container, stream, alive)))
         if len(scans[-1][1].keys) > 1:
             return scans[-1]
     return scans[0]
@@ -203,15 +206,20 @@ class _Scan:
     """The decoder puts frames into another order than that of their times."""
 
 
-def _scan(container: InputContainer, stream: VideoStream) -> _Scan:
+def _scan(container: InputContainer, stream: VideoStream, alive: Callable[[], None]) -> _Scan:
     found = _Scan()
     clock = PacketClock(container, stream)
+    read = 0
     in_order, latest, shown = bool(stream.codec_context.has_b_frames), _NONE, _NONE
     try:
         for packet in container.demux(stream):
             if packet.size == 0:
                 continue
             found.seen += 1
+            read += packet.size
+            if read >= ALIVE_BYTES:
+                alive()
+                read = 0
             restarted = clock.set(packet)
             if packet.pts is None and packet.dts is None:
                 found.bare += 1
@@ -252,11 +260,8 @@ def _facts(container: InputContainer, stream: VideoStream, found: _Scan) -> Vide
     presented = pts != _NONE
     # A decoder that reorders, and times that are in the order of decoding, cannot both be right (AVI, ASF, raw H.264).
     reordered = found.disordered and bool((np.diff(pts[presented]) >= 0).all())
-    in_decoding_order = (
-        not presented.any()
-        or reordered
-        or bool(container.format.name == _OF_DECODING or container.format.flags & NO_TIMESTAMPS)
-    )
+    guessed = container.format.name in _OF_DECODING or bool(container.format.flags & NO_TIMESTAMPS)
+    in_decoding_order = not presented.any() or reordered or (guessed and bool(context.has_b_frames))
     stamps = np.where(dts == _NONE, pts, dts) if in_decoding_order else pts
     base = float(stream.time_base) if stream.time_base else 1.0
     breaks = [stamps[place] * base for place in found.breaks if stamps[place] != _NONE]

@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -27,10 +28,14 @@ from corpora.ingestion.pipeline import IngestRun, make_corpus
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.stage import TRUNCATED_S
 from corpora.sources.source import SourceDefaults
+from corpora.video.duplicates import DuplicateSettings
 from tests.builders.odd import KINDS, Case, Unwritable, formats
 from tests.builders.videos import number_of
 
 SETTINGS = IngestSettings(size=80, max_fps=1000.0, clip_s=1.0, min_clip_s=0.5, camera_gap_s=0.5, crf=10)
+SETTINGS = replace(
+    SETTINGS, duplicates=DuplicateSettings(similarity=1.01)
+)  # to their numbers all scenes are much alike
 """Every frame is stored, in windows of which a video has two."""
 FORMATS = "formats.container_and_codec"
 EVERYWHERE = frozenset({"too_short", "static"})

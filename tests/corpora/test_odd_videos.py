@@ -39,7 +39,7 @@ def test_a_thousand_odd_videos_are_used_or_recorded(tmp_path):
     assert main([str(tmp_path), "--count", "1000"]) == 0
 
 
-@pytest.mark.parametrize("suffix", ["mkv", "nut", "asf"])
+@pytest.mark.parametrize("suffix", ["mkv", "nut", "asf", "avi", "m1v"])
 def test_a_decoder_that_might_reorder_and_does_not_moves_no_times(tmp_path, suffix):
     """MPEG-1 and MPEG-2 say so whether there are B-frames or not."""
     images = scene(np.random.default_rng(0))

@@ -59,9 +59,12 @@ def container_and_codec(
     check_readable(path)
     if suffix in STILLS:
         return Case(path.name, left_out=f".{suffix}")
-    case = Case(path.name, images, steady(), tolerance=COARSE.get(codec, 6.0), clockless=container == "h263")
-    if container in ("mpeg", "dvd", "svcd", "vob") and not codec.startswith("mpeg"):
-        return case.with_(damaged=True, tie_s=0.041)  # not every frame has a time, and FFmpeg guesses the others
+    case = Case(path.name, images, steady(), tolerance=COARSE.get(codec, 6.0))
+    # Where streams say nothing of times, or not of every frame's, FFmpeg guesses them.
+    if container in ("mpeg", "dvd", "svcd", "vob") and codec not in ("mpeg1video", "mpeg2video"):
+        return case.with_(damaged=True, tie_s=0.081)
+    if container in ("h261", "h263", "dirac"):
+        return case.with_(damaged=True, clockless=True, reasons=frozenset({"too_short"}))
     return case
 
 
