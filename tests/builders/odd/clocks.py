@@ -87,10 +87,15 @@ def behind_its_sound(folder: Path, stem: str, rng: np.random.Generator) -> list[
 @kind
 def restarting(folder: Path, stem: str, rng: np.random.Generator) -> list[Case]:
     """Two recordings in one file, the second with another scene's numbers."""
-    suffix = pick(rng, (".ts", ".mpg", ".h264", ".hevc", ".m2ts", ".m2v", ".avi", ".gif"))
-    codec = {".gif": "gif", ".mpg": "mpeg2video", ".m2v": "mpeg2video", ".hevc": "libx265", ".avi": "mpeg4"}.get(
-        suffix, "libx264"
-    )
+    suffix = pick(rng, (".ts", ".mpg", ".h264", ".hevc", ".m2ts", ".m2v", ".avi", ".gif", ".webm"))
+    codec = {
+        ".gif": "gif",
+        ".webm": "libvpx",
+        ".mpg": "mpeg2video",
+        ".m2v": "mpeg2video",
+        ".hevc": "libx265",
+        ".avi": "mpeg4",
+    }.get(suffix, "libx264")
     images = scene(rng)
     numbers = [list(range(COUNT)), list(range(COUNT, 2 * COUNT))]
     parts = []

@@ -97,7 +97,7 @@ def rubbish_behind(folder: Path, stem: str, rng: np.random.Generator) -> list[Ca
 @kind
 def twice_behind_itself(folder: Path, stem: str, rng: np.random.Generator) -> list[Case]:
     """Of containers whose header says where everything is; the others are a clock that restarts."""
-    suffix, codec = pick(rng, ((".mp4", "libx264"), (".mov", "mjpeg"), (".webm", "libvpx")))
+    suffix, codec = pick(rng, ((".mp4", "libx264"), (".mov", "mjpeg")))
     path, case = plain(folder, stem, rng, suffix=suffix, codec=codec)
     path.write_bytes(2 * path.read_bytes())
     return [case.with_(reasons=BROKEN, damaged=True)]
