@@ -153,7 +153,7 @@ def main(argv: Sequence[str]) -> None:
     config = parse(CrosspaintConfig, argv, job="crosspaint")
     summary = run(config)
     if "painting" not in summary:
-        print_ending(dataset_table(summary), summary, config.out)
+        print_ending(dataset_table(summary), summary, config.out, f"before and after: {config.out / PAGE}")
         return
     totals = f"{summary['clips']} clips, {summary['hours']:.4f} h; before and after: {config.out / PAGE}"
     print_ending(table(summary), summary, config.out, totals)

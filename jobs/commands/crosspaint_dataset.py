@@ -4,17 +4,35 @@ painted alike."""
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
 from jobs.console import facts_table
 
 if TYPE_CHECKING:
     from corpora.agent.painting import Agent, PaintSettings
+    from corpora.episodes.lerobot import LeRobotDataset
 
-SUMMARY, RECORD = "crosspaint.json", ".crosspaint-settings.json"
+SUMMARY, RECORD, PAGE = "crosspaint.json", ".crosspaint-settings.json", "crosspaint.html"
+TEMPLATE = Path(__file__).with_name("crosspaint_dataset.html.j2")
+SHOWN, SIDE = 12, 128
+"""Episodes on the page, and the side of its images in pixels."""
+MOMENTS = (0.05, 0.35, 0.65, 0.95)
+
+
+@dataclass(frozen=True)
+class ShownEpisode:
+    """One episode on the page."""
+
+    index: int
+    text: str
+    pairs: list[list[NDArray[np.uint8]]]
+    """Before and after, for each moment."""
 
 
 def run_dataset(
@@ -31,6 +49,7 @@ def run_dataset(
     from corpora.episodes.opening import dataset_fingerprint
     from corpora.store.run import Run
     from jobs.console import bar
+    from lapa.reporting.page import write_page
 
     if paint.agent == "robot" and agent is None:
         raise ValueError(
@@ -49,7 +68,36 @@ def run_dataset(
         return done
     with run.claim(), bar("painting", unit="files", quiet=quiet, keep=True) as show:
         found = paint_dataset(dataset, painted, tracks, Painter(opened, paint), run.folder, show)
-        return run.finish({"settings": settings, "agent": opened.name, **found})
+        summary = {"settings": settings, "agent": opened.name, **found}
+        shown = shown_episodes(dataset, painted, run.folder, {each["episode"] for each in found["skipped"]})
+        write_page(run.folder / PAGE, TEMPLATE, painting=summary, dataset=str(root), episodes=shown)
+        return run.finish(summary)
+
+
+def shown_episodes(dataset: LeRobotDataset, camera: str, out: Path, skipped: set[int]) -> list[ShownEpisode]:
+    """At most `SHOWN` of the painted episodes, evenly."""
+    from corpora.episodes.frames import nearest_frames
+    from corpora.episodes.pairing import pair
+    from corpora.video.decode import DecodingReport
+    from corpora.video.probe import probe
+
+    places = [place for place in dataset.episodes((camera,)) if place.index not in skipped]
+    found = []
+    for number in np.linspace(0, len(places) - 1, min(SHOWN, len(places))).round().astype(int).tolist():
+        place = places[number]
+        span = place.videos[camera]
+        strips = []
+        for path in (span.path, out / span.path.relative_to(dataset.root)):
+            facts = probe(path)
+            paired = pair(facts, (span.from_s, span.to_s), None, dataset.fps)
+            assert paired is not None  # it was painted
+            times = facts.times[paired.shown]
+            wanted = times[[round(moment * (len(times) - 1)) for moment in MOMENTS]]
+            strips.append(
+                [image for _, image in nearest_frames(path, facts, wanted, SIDE, 1 / dataset.fps, DecodingReport())]
+            )
+        found.append(ShownEpisode(place.index, place.text, [list(each) for each in zip(*strips, strict=False)]))
+    return found
 
 
 def dataset_table(summary: dict[str, Any]) -> Table:
