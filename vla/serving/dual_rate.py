@@ -52,7 +52,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class DatedTokens:
-    """Tokens of System 2, with their age."""
+    """Tokens of System 2."""
 
     tokens: ContextTokens
     observed_s: float
@@ -264,8 +264,8 @@ class DualRateRunner:
         observation, taken = self._observed()
         state = None if observation.state is None else np.asarray(observation.state, np.float32)[None]
         noise = None if self.seed is None else [NoiseKey(self.seed)]
-        acted: Any = self.policy.act_on(dated.tokens, state, self.embodiment, noise=noise)
-        actions = np.asarray(acted.cpu() if isinstance(acted, Tensor) else acted, np.float32)[0]
+        acted = self.policy.act_on(dated.tokens, state, self.embodiment, noise=noise)
+        actions = np.asarray(acted[0], np.float32)
         if not np.isfinite(actions).all():
             raise ValueError("the policy gave actions that are not finite; none is sent to the robot")
         actions = np.concatenate([actions, self.space.at_rest(actions[-1:])])
@@ -286,9 +286,7 @@ class DualRateRunner:
         while self._chunk is None and not self._stop.is_set():
             self._surface()
             if self.clock.now() - start > patience_s:
-                raise TimeoutError(
-                    f"no first chunk of actions within {patience_s:g} s: is the policy too slow for this?"
-                )
+                raise TimeoutError(f"no first chunk of actions within {patience_s:g} s: is the policy too slow?")
             self.clock.sleep_until(self.clock.now() + period, self._stop)
         first = last = self.clock.now()
         act = Metronome(self.wanted_hz["act"], first)

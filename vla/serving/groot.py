@@ -102,12 +102,12 @@ class ServedPolicy:
         start = time.perf_counter()
         chunk = self.act(parsed, client)
         info = {"step_s": self.step_s, "inference_s": time.perf_counter() - start}
-        before = "" if nested else "action."
-        parts = {before + part.name: chunk[..., part.start : part.end] for part in self.layout.action}
-        if not parsed.batched:
+        parts = {}
+        for part in self.layout.action:
+            steps = chunk[..., part.start : part.end]
             # GR00T N1.5 squeezes what came without a batch axis, a part of one dimension to [H]: its clients count on it
-            parts = {name: np.squeeze(part) for name, part in parts.items()}
-        parts = {name: np.ascontiguousarray(part) for name, part in parts.items()}
+            steps = steps if parsed.batched else np.squeeze(steps)
+            parts[part.name if nested else f"action.{part.name}"] = np.ascontiguousarray(steps)
         return [parts, info] if envelope else parts
 
     def reset(self, options: Mapping[str, Any] | None = None, client: bytes = b"") -> dict[str, Any]:
@@ -139,7 +139,7 @@ class ServedPolicy:
         images = torch.from_numpy(parsed.images)
         noise = self._noise.get(client, NoiseKey(self.seed))
         with torch.inference_mode():
-            acted: Any = self.policy.act_batch(
+            acted = self.policy.act_batch(
                 images,
                 torch.from_numpy(parsed.image_mask),
                 parsed.instruction,
@@ -148,7 +148,7 @@ class ServedPolicy:
                 noise=[replace(noise, stream=(row,)) for row in range(len(images))],
             )
         self._keep(client, noise.next())
-        chunk = np.asarray(acted.cpu() if isinstance(acted, torch.Tensor) else acted, np.float32)
+        chunk = np.asarray(acted, np.float32)
         wanted = (len(images), self.policy.config.horizon)
         if chunk.ndim != 3 or chunk.shape[:2] != wanted or chunk.shape[2] < self.layout.action_dim:
             raise ValueError(

@@ -221,8 +221,7 @@ class PolicyServer:
         if not isinstance(request, dict):
             raise ValueError(f"a request must be a map with an 'endpoint', not a {type(request).__name__}")
         endpoint = request.get("endpoint", "get_action")  # GR00T's default
-        data = request.get("data")
-        data = {} if data is None else data
+        data = {} if request.get("data") is None else request["data"]
         if not isinstance(data, dict):
             raise ValueError(f"the data of a request must be a map, not a {type(data).__name__}")
         if endpoint == "ping":
