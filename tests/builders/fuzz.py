@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import socket
 import struct
@@ -140,7 +139,7 @@ def half_sent(rng: Rng, server: PolicyServer) -> None:
         lambda raw: raw.sendall(rng.bytes(rng.integers(1, 200))),
         lambda raw: raw.sendall(b"\x02" + struct.pack(">Q", (10**5, 2**31, 2**62, 2**64 - 1)[rng.integers(4)])),
         lambda raw: raw.sendall(b"\x01\x00\x00\xff" + REAL[0][:200]),
-        lambda raw: raw.sendall(bytes([int(rng.choice([1, 4])), 100]) + os.urandom(100)),
+        lambda raw: raw.sendall(bytes([int(rng.choice([1, 4])), 100]) + rng.bytes(100)),
         lambda raw: None,
     ]
     open_by = zmtp if rng.random() < 0.7 else lambda to: socket.create_connection(("127.0.0.1", to.port), 5)

@@ -61,8 +61,7 @@ def test_whatever_comes_is_answered_and_good_clients_are_served(
             if number == 30:
                 before = resident_mb()
         after = resident_mb()
-        assert sum(server.counts.values()) == count + -(-count // _AT_ONCE // 25)
-    assert answered == count and server.counts["error"] > count / 3 and server.counts["gone"] == 0
+    assert answered == count and server.counts["error"] > count / 3
     assert not [record.getMessage() for record in caplog.records if record.exc_info], (
         "an error that is the server's own"
     )

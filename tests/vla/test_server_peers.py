@@ -225,3 +225,10 @@ def test_half_messages_of_many_are_cut_off_together() -> None:
                 gone += raw.recv(1) == b""
         assert 0 < gone < 40
         assert client.get_action(observation())[0]["arm"].shape == (2, HORIZON, 3)
+
+
+def test_a_message_whose_connection_is_gone_is_no_error(server: PolicyServer) -> None:
+    """ZMQ knows no connection of it any more, and says so by an error."""
+    server._inflow.took(zmq.Frame(b"x"))
+    with client_of(server) as client:
+        assert client.ping()

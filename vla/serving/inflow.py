@@ -50,7 +50,10 @@ class Inflow:
 
     def took(self, frame: zmq.Frame) -> None:
         """A message that ends with this frame is whole and was taken."""
-        number = int(frame.get(zmq.SRCFD))
+        try:
+            number = int(frame.get(zmq.SRCFD))
+        except zmq.ZMQError:  # of a connection that is gone
+            return
         received = self._ask(number, _received)
         if received is not None:
             self._taken[number] = received
