@@ -59,6 +59,7 @@ def close(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
 def test_it_is_a_corpus_with_the_same_clips_and_tracks_of_its_own(home: Path, agent: str, tmp_path: Path) -> None:
     corpus = paint(home, tmp_path / "out", agent=agent, dot_radius=0.1).corpus
     people = Corpus(home / "people")
+    assert corpus.survey().kept.count == COUNT and corpus.survey().sources == people.survey().sources
     assert [row.clip_id for row in corpus.rows()] == [row.clip_id for row in people.rows()]
     assert corpus.identity != people.identity and corpus.fit == people.fit
     tracks, before = Tracks(tmp_path / "out" / "tracks", corpus), Tracks(home / "people_t", people)
