@@ -28,7 +28,7 @@ from vla.data.loader import PolicyBatches, TrainingDataset, cacheable, cached_fe
 from vla.data.open import open_mixture
 from vla.data.record import record_of
 from vla.policy import Policy
-from vla.training import PolicyTraining
+from vla.training import PolicyTraining, halve_frozen
 from vla.training_config import PolicyTrainingConfig
 from vla.tuning import apply_tuning, merge_lora
 
@@ -111,6 +111,10 @@ def train_policy(
             log.warning("%s", said)
     lightning.seed_everything(seed, workers=True, verbose=False)
     names = [dataset.name for dataset in datasets]
+    halved = training.precision == "bf16-true"
+    if halved:
+        halve_frozen(policy)
+        training = dataclasses.replace(training, precision="bf16-mixed")
     module = PolicyTraining(policy, training, seed=seed, dataset_names=names, target=target)
     look_up = None
     if training.cache_features and cacheable(policy):
@@ -174,7 +178,7 @@ def train_policy(
             averaged = module.averaged()
             averaged.measured = {**policy.measured, "training": summary}
             averaged.trained_on = (*policy.trained_on, *map(record_of, datasets))
-            merge_lora(averaged)
+            merge_lora(averaged.float() if halved else averaged)
             averaged.save_pretrained(run.folder)
         return run.finish(summary)
 

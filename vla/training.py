@@ -205,3 +205,11 @@ def schedule(progress: float, warmup_share: float) -> float:
     """Share of the peak learning rate at `progress` in [0, 1]: linear warm-up, then cosine to 2%."""
     warm = min(1.0, (progress + 1e-3) / warmup_share) if warmup_share else 1.0
     return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+@torch.no_grad()
+def halve_frozen(policy: Policy) -> None:
+    """Weights that take no gradients, to bfloat16; buffers stay (a rotary frequency in bfloat16 is another one)."""
+    for parameter in policy.parameters():
+        if not parameter.requires_grad and parameter.is_floating_point():
+            parameter.data = parameter.data.bfloat16()

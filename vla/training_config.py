@@ -33,7 +33,8 @@ class PolicyTrainingConfig:
     clip: float = 1.0
     """Largest norm of the gradient."""
     precision: str = "32-true"
-    """Lightning's name: 32-true, bf16-mixed or bf16-true."""
+    """32-true; bf16-mixed computes in bfloat16; bf16-true also keeps in bfloat16 the weights that are not trained. Those that are
+    trained, and their average, stay float32: most steps of an optimiser are smaller than the spacing of bfloat16."""
     devices: int = 1
     """Devices."""
     strategy: str = "auto"

@@ -47,6 +47,7 @@ class MadeSamples:
         size: int = 12,
     ) -> None:
         self.spec = DatasetSpec(name, "human", ClipsAt(Path()), Unlabelled(), weight, align)
+        self.idle_rows = 0
         self.cameras = tuple(f"camera{k}" for k in range(views))
         self.widths, self.future, self.size = (state, action), future, size
         self.groups = [f"{name}/{index // 3}" for index in range(size)]

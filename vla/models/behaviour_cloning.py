@@ -65,12 +65,13 @@ class BehaviourCloning(Policy):
         seen = scaled(crop_images(images[:, 0], self.config.small.crop, self.training))
         seen = (recoloured(seen, self.config.small.colour) if self.training else seen)[:, 0]
         ids = torch.tensor([self.read_text(text)[0][0] for text in instruction], device=seen.device)
+        seen = seen.to(self.instruction.weight.dtype)
         features = torch.cat([self.convolutions(seen), self.instruction(ids)], 1)[:, None]
         there = torch.ones(features.shape[:2], dtype=torch.bool, device=seen.device)
         return ContextTokens(features, there, there)
 
     def _chunk(self, tokens: ContextTokens, state: Tensor) -> Tensor:
-        chunk = self.head(torch.cat([tokens.features[:, 0], state], 1))
+        chunk = self.head(torch.cat([tokens.features[:, 0], state.to(tokens.features.dtype)], 1))
         return chunk.view(-1, self.config.horizon, self.config.max_action_dim)
 
     def loss(self, batch: PolicyBatch) -> PolicyLoss:

@@ -23,9 +23,10 @@ TIME_CHANNELS = 256
 
 
 def sinusoid(position: Tensor, channels: int) -> Tensor:
-    """[...] -> [..., channels]: sine then cosine of geometric frequencies from 1 to 1/10000."""
+    """[...] -> [..., channels]: sine then cosine of geometric frequencies from 1 to 1/10000; float32 whatever torch's default is,
+    for at a time of 1000 an angle in bfloat16 is no angle."""
     half = channels // 2
-    frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=position.device) / half)
+    frequency = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32, device=position.device) / half)
     angle = position.float().unsqueeze(-1) * frequency
     return torch.cat([angle.sin(), angle.cos()], -1)
 
@@ -117,7 +118,8 @@ class Dit(nn.Module):
         K is the number of flow draws for each context, neighbours in `x`. Returns [B K, L, output_dim] and the states
         [B K, M, W] of the tokens in `future`.
         """
-        condition = self.time(sinusoid(time_bucket, TIME_CHANNELS).to(self.out.weight.dtype))
+        x = x.to(self.out.weight.dtype)
+        condition = self.time(sinusoid(time_bucket, TIME_CHANNELS).to(x.dtype))
         draws = len(x) // len(context.features)
         where = self.config.future_layer if self.config.future_layer > 0 else len(self.blocks)
         states: Tensor | None = None

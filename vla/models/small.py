@@ -60,7 +60,7 @@ class SmallVision(nn.Module):
     def maps(self, images: Tensor, text: Tensor) -> Tensor:
         """uint8 (or -1 to 1) [P, 3, s, s] with text features [P, D] -> features [P, C, h, w] of the last stage."""
         x = images if images.is_floating_point() else scaled(images)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.to(self.grid.weight.dtype).contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             x = stage(x, text)
         return x

@@ -1,0 +1,126 @@
+"""Training in bfloat16 (V5): what must be float32 is, the flow's time is embedded as in acting, and what is saved acts alike."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from corpora.episodes.episode import EpisodeSelection
+from corpora.store.run import Run
+from jobs.commands import ground
+from jobs.policy_run import train_policy
+from tests.builders.datasets import CAMERAS, lerobot_v3
+from tests.builders.policies import some_images, teach, tiny_bc, tiny_policy
+from tests.builders.vlms import tiny_config, tiny_processor
+from tests.jobs.test_policy_data import CONFIG, members
+from vla.checkpoint import WEIGHTS, load_policy
+from vla.models import dit
+from vla.models.config import VlmConfig
+from vla.models.dual_system import DualSystemPolicy
+from vla.models.huggingface import HfBackbone
+from vla.recipes import recipe_named
+from vla.training import PolicyTraining
+from vla.training_config import PolicyTrainingConfig
+
+DEBUG = recipe_named("debug")
+STEPS = 5
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return lerobot_v3(tmp_path_factory.mktemp("data") / "pick")
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_a_training_in_bfloat16_keeps_in_float32_what_matters(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    times: list[tuple[Tensor, Tensor]] = []
+    kinds: set[tuple[torch.dtype, ...]] = set()
+    embed, step = dit.sinusoid, PolicyTraining.training_step
+
+    def spied(position: Tensor, channels: int) -> Tensor:
+        times.append((position.detach().clone(), embed(position, channels).detach().clone()))
+        return embed(position, channels)
+
+    def spied_step(module: PolicyTraining, *given: Any) -> Any:
+        assert module.average is not None
+        kinds.update(
+            (one.dtype, two.dtype)
+            for one, two in zip(module.policy.parameters(), module.average.module.parameters(), strict=True)
+        )
+        return step(module, *given)
+
+    monkeypatch.setattr(dit, "sinusoid", spied)
+    monkeypatch.setattr(PolicyTraining, "training_step", spied_step)
+    config = ground.GroundConfig(
+        data=data, out=tmp_path / "out", recipe="debug", cache=tmp_path / "cache", embodiment="two_link",
+        selection=EpisodeSelection(cameras=CAMERAS[:1]), model=DEBUG.policy, steps=STEPS, held_episodes="1",
+        training=dataclasses.replace(DEBUG.training, precision=precision, val_every_steps=3),
+    )  # fmt: skip
+    summary = ground.run(config, quiet=True)
+    assert summary["steps"] == STEPS and all(np.isfinite(value) for value in summary["held_out"].values())
+    assert kinds == {(torch.float32, torch.float32)}
+    assert len(times) > STEPS
+    for position, embedded in times:
+        acting = embed(position, embedded.shape[-1])
+        assert torch.cosine_similarity(embedded.double(), acting.double(), dim=-1).min() > 0.99999
+    saved = load_file(tmp_path / "out" / WEIGHTS)
+    assert {value.dtype for value in saved.values()} == {torch.float32}
+    assert any(not torch.equal(value, value.bfloat16().float()) for value in saved.values())
+
+
+def frozen_policy() -> DualSystemPolicy:
+    torch.manual_seed(0)
+    backbone = HfBackbone.from_config(tiny_config("smolvlm"), tiny_processor("smolvlm"), layer=2)
+    return DualSystemPolicy(dataclasses.replace(CONFIG, vlm=VlmConfig(name="nobody/has-this", layer=2)), backbone)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_bf16_true_halves_what_is_not_trained_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
+) -> None:
+    policy, step = frozen_policy(), PolicyTraining.training_step
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    kinds: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+
+    def spied_step(module: PolicyTraining, *given: Any) -> Any:
+        for parameter in module.policy.parameters():
+            kinds[parameter.requires_grad].add(parameter.dtype)
+        return step(module, *given)
+
+    monkeypatch.setattr(PolicyTraining, "training_step", spied_step)
+    training = PolicyTrainingConfig(
+        steps=STEPS, batch_size=8, precision="bf16-true", cache_features=cached, workers=0, ema=0.0, val_every_steps=3
+    )
+    summary = train_policy(policy, members(), training, Run(tmp_path / "out", {}), seed=0, cache=tmp_path, quiet=True)
+    assert summary["steps"] == STEPS
+    assert kinds == {True: {torch.float32}, False: {torch.bfloat16}}
+    for name, value in load_file(tmp_path / "out" / WEIGHTS).items():
+        assert value.dtype == torch.float32, name
+        if name.startswith("backbone."):
+            assert torch.equal(value, before[name].bfloat16().float()), name
+    assert load_policy(tmp_path / "out").config == policy.config
+
+
+def act(policy: Any) -> np.ndarray[Any, Any]:
+    images, state = some_images(2), np.random.default_rng(0).normal(2, 3, (2, 4)).astype(np.float32)
+    return policy.act_batch(images, torch.ones(2, 1, 1, dtype=torch.bool), ["open", "close"], state, "gr1")
+
+
+@pytest.mark.parametrize("kind", ["flow", "regression"])
+def test_a_policy_in_bfloat16_acts_as_in_float32(kind: str) -> None:
+    flow = dataclasses.replace(DEBUG.policy.flow, temperature=0.0)
+    policy: nn.Module = tiny_policy(flow=flow) if kind == "flow" else tiny_bc()
+    teach(policy, "gr1", 4, 3)  # type: ignore[arg-type]
+    whole = act(policy)
+    halved = act(policy.bfloat16())
+    assert halved.dtype == np.float32
+    assert 0 < np.abs(halved - whole).max() < 0.05 * whole.std()
