@@ -20,7 +20,7 @@ from flare.targets import TargetEncoder, TargetShape, build_target
 from flare.vision import FrozenText
 from jobs.budget import with_budget
 from jobs.console import bar, print_training
-from jobs.policy_settings import EVERYTHING, TrainPolicy, check_model
+from jobs.policy_settings import TrainPolicy, check_model
 from jobs.trainer import fit
 from lapa.pairs.batches import loader_workers
 from vla.checkpoint import build_policy, load_policy, policy_fingerprint
@@ -28,6 +28,7 @@ from vla.data.loader import PolicyBatches, TrainingDataset, cacheable, cached_fe
 from vla.data.open import open_mixture
 from vla.data.record import record_of
 from vla.policy import Policy
+from vla.recipes import EVERYTHING
 from vla.training import PolicyTraining, halve_frozen
 from vla.training_config import PolicyTrainingConfig
 from vla.tuning import apply_tuning, merge_lora

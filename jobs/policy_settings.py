@@ -10,11 +10,8 @@ from typing import Any
 
 from jobs.budget import check_budget
 from vla.models.config import PolicyConfig
-from vla.recipes import RECIPES
+from vla.recipes import EVERYTHING, RECIPES, tuning_of_policy
 from vla.training_config import PolicyTrainingConfig, TuningConfig
-
-EVERYTHING = TuningConfig(vision=True)
-"""What a small policy trains: all of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +37,8 @@ class TrainPolicy:
     """Make the statistics of embodiments that --policy knows anew, of these data; default: they stay, and what lies beyond is
     cut to the old range and told. An action that never moved before and does now is refused without it."""
     tuning: TuningConfig = EVERYTHING
-    """What is trained; of a policy with a vision-language model by name, projector and DiT are GR00T's choice."""
+    """What is trained. Beside --policy the default is no recipe's: projector and DiT, and of a policy without a
+    vision-language model by name, all of it."""
     model: PolicyConfig = RECIPES["small"].policy
     """The policy. Beside --policy, that policy's own: nothing of it can be changed."""
     training: PolicyTrainingConfig = RECIPES["small"].training
@@ -52,14 +50,15 @@ class TrainPolicy:
             raise ValueError("--refit without --policy: there are no statistics yet; leave it out")
 
 
-def model_of_policy(name: str) -> dict[str, Any]:
-    """The field that --policy sets. Raises ValueError where there is no such policy."""
+def fields_of_policy(name: str) -> dict[str, Any]:
+    """What --policy sets. Raises ValueError where there is no such policy."""
     from vla.checkpoint import policy_config
 
-    return {"model": policy_config(name)}
+    config = policy_config(name)
+    return {"model": config, "tuning": tuning_of_policy(config)}
 
 
-SETS = {"policy": model_of_policy}
+SETS = {"policy": fields_of_policy}
 
 
 def check_model(asked: PolicyConfig, has: PolicyConfig, policy: str) -> None:

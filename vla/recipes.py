@@ -1,4 +1,4 @@
-"""Recipes: a policy and how it is trained, by name. GR00T's published sizes, what trains in minutes on a CPU, the baseline."""
+"""Recipes: a policy, how it is trained and what of it, by name. GR00T's published sizes, what trains in minutes on a CPU, the baseline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flare.config import FlareConfig
 from vla.models.config import DitConfig, FlowConfig, PolicyConfig, SmallBackboneConfig, VlmConfig
-from vla.training_config import PolicyTrainingConfig
+from vla.training_config import PolicyTrainingConfig, TuningConfig
 
 SMOLVLM2 = "HuggingFaceTB/SmolVLM2-2.2B-Instruct"
 QWEN3_VL = "Qwen/Qwen3-VL-2B-Instruct"
@@ -84,6 +84,7 @@ class Recipe:
 
     policy: PolicyConfig
     training: PolicyTrainingConfig
+    tuning: TuningConfig
 
 
 SIGLIP2 = "google/siglip2-large-patch16-256"
@@ -101,26 +102,43 @@ _GROOT = PolicyTrainingConfig(
 )
 """GR00T's fine-tuning defaults (REFERENCE.md, section 2)."""
 
+EVERYTHING = TuningConfig(vision=True)
+"""Of a policy from scratch, all is trained."""
+FROZEN_VLM = TuningConfig()
+"""Projector and DiT: GR00T N1.5's choice, and of all of them in fine-tuning. The model's features are then kept on disk."""
+
 RECIPES: dict[str, Recipe] = {
-    "small": Recipe(SMALL, PolicyTrainingConfig(steps=3000, workers=0)),
+    "small": Recipe(SMALL, PolicyTrainingConfig(steps=3000, workers=0), EVERYTHING),
     "small_flare": Recipe(
         SMALL_FLARE,
         PolicyTrainingConfig(steps=3000, workers=0, flare=True, alignment=FlareConfig(standardise=True, ema=1.0)),
+        EVERYTHING,
     ),
-    "bc": Recipe(BC, PolicyTrainingConfig(steps=3000, workers=0)),
+    "bc": Recipe(BC, PolicyTrainingConfig(steps=3000, workers=0), EVERYTHING),
     "debug": Recipe(
         DEBUG,
         PolicyTrainingConfig(steps=20, batch_size=8, val_every_steps=10, val_samples=16, workers=0, ema=0.9),
+        EVERYTHING,
     ),
-    "n1": Recipe(N1, _GROOT),
+    "n1": Recipe(N1, _GROOT, TuningConfig(vision=True)),
     "n1_5": Recipe(
         N1_5,
         dataclasses.replace(_GROOT, alignment=FlareConfig(target="frozen", target_name=SIGLIP2)),
+        FROZEN_VLM,
     ),
-    "n1_6": Recipe(N1_6, dataclasses.replace(_GROOT, batch_size=64)),
+    "n1_6": Recipe(N1_6, dataclasses.replace(_GROOT, batch_size=64), TuningConfig(vlm_top_layers=4)),
 }
-FIELDS = {name: {"model": recipe.policy, "training": recipe.training} for name, recipe in RECIPES.items()}
-"""The same, as the jobs' flags --model and --training."""
+"""N1 trains its vision-language model's eyes, N1.6 its top 4 language layers (REFERENCE.md, section 2)."""
+FIELDS = {
+    name: {"model": recipe.policy, "training": recipe.training, "tuning": recipe.tuning}
+    for name, recipe in RECIPES.items()
+}
+"""The same, as the jobs' flags --model, --training and --tuning."""
+
+
+def tuning_of_policy(config: PolicyConfig) -> TuningConfig:
+    """What is trained of a policy that was trained before, where nothing else is asked for."""
+    return FROZEN_VLM if config.vlm.name else EVERYTHING
 
 
 def recipe_named(name: str) -> Recipe:

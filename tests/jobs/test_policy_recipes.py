@@ -1,0 +1,87 @@
+"""What each recipe trains (V6), and that features of what is frozen are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from jobs.commands.ground import GroundConfig
+from jobs.functions import configured
+from jobs.policy_settings import SETS
+from tests.builders.policies import tiny_bc, tiny_policy
+from tests.builders.vlms import SIDE, tiny_config, tiny_processor
+from vla.checkpoint import build_policy
+from vla.data.loader import cacheable
+from vla.models.config import PolicyConfig, SmallBackboneConfig
+from vla.models.dual_system import DualSystemPolicy
+from vla.models.huggingface import HfBackbone
+from vla.policy import Policy
+from vla.recipes import EVERYTHING, FIELDS, FROZEN_VLM, RECIPES
+from vla.tuning import apply_tuning
+
+LAYERS = 6
+HEAD = {"projector", "dit", "embodiment_layers", "action_position"}
+VISION = {"vlm.vision_model", "vlm.connector"}
+TRAINED = {
+    "n1": HEAD | VISION,
+    "n1_5": HEAD | {"future"},
+    "n1_6": (HEAD | {f"layer {number}" for number in (2, 3, 4, 5)}),
+}
+"""Recipe -> parts of the policy of which something is trained (REFERENCE.md, section 2)."""
+
+
+def narrow(config: PolicyConfig) -> PolicyConfig:
+    """The recipe with small sizes."""
+    dit = dataclasses.replace(config.dit, layers=4, heads=2, head_dim=16, output_dim=32, future_layer=-1)
+    vlm = (
+        dataclasses.replace(config.vlm, layer=LAYERS, project_to=32 if config.vlm.project_to else 0)
+        if config.vlm.name
+        else config.vlm
+    )
+    small = SmallBackboneConfig(dim=32, channels=(16, 16, 32), keypoints=8, words=256)
+    return dataclasses.replace(config, image_size=SIDE, hidden=32, dit=dit, vlm=vlm, small=small)
+
+
+def built(name: str) -> Policy:
+    config = narrow(RECIPES[name].policy)
+    if not config.vlm.name:
+        return build_policy(config)
+    backbone = HfBackbone.from_config(tiny_config("smolvlm", depth=LAYERS + 1), tiny_processor("smolvlm"), layer=LAYERS)
+    return DualSystemPolicy(config, backbone)
+
+
+def part(name: str) -> str:
+    words = name.split(".")
+    if words[0] != "backbone" or words[1] != "vlm":
+        return words[0]
+    return f"layer {words[4]}" if words[2:4] == ["text_model", "layers"] else ".".join(words[1:3])
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_each_recipe_trains_what_its_model_trained(name: str) -> None:
+    policy = built(name)
+    if policy.tunable:
+        apply_tuning(policy, FIELDS[name]["tuning"], log=lambda _: None)  # type: ignore[arg-type]
+    trained = {
+        part(parameter) for parameter, value in policy.named_parameters() if value.requires_grad and value.numel()
+    }
+    everything = {part(parameter) for parameter, value in policy.named_parameters() if value.numel()}
+    assert trained == TRAINED.get(name, everything)
+    assert cacheable(policy) == (name == "n1_5") and RECIPES[name].training.cache_features
+
+
+def test_of_a_policy_that_was_trained_before_the_eyes_stay_frozen_whatever_the_recipe(tmp_path: Path) -> None:
+    """--policy sets it, as the model: `--recipe small`, the default, would train the vision tower of any policy."""
+    for folder, policy, want in (
+        ("small", tiny_policy(), EVERYTHING),
+        ("bc", tiny_bc(), EVERYTHING),
+        ("n1_6", built("n1_6"), FROZEN_VLM),
+    ):
+        policy.save_pretrained(tmp_path / folder)
+        given = {"data": "d", "out": "o", "policy": str(tmp_path / folder)}
+        for recipe in ("small", "n1_6"):
+            assert configured(GroundConfig, given, recipe=recipe, recipes=FIELDS, sets=SETS).tuning == want
+    more = {**given, "tuning": {"vlm_top_layers": 4}}
+    assert configured(GroundConfig, more, recipe="small", recipes=FIELDS, sets=SETS).tuning.vlm_top_layers == 4
