@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -311,10 +312,12 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         *,
         noise: Sequence[NoiseKey] | None = None,
     ) -> NDArray[np.float32]:
-        """Raw actions float32 [B, H, Da] for uint8 [B, V, T, 3, S, S], bool [B, V, T] and raw states [B, Ds]."""
+        """Raw actions float32 [B, H, Da] for uint8 [B, V, T, 3, S, S], bool [B, V, T] and raw states [B, Ds]. Like `act` and
+        `act_on` in evaluation mode, whatever the mode is."""
         self.tell_cut(instruction)
-        tokens = self.encode(images.to(self.device), image_mask.to(self.device), instruction)
-        return self.act_on(tokens, state, embodiment, noise=noise)
+        with _evaluating(self):
+            tokens = self.encode(images.to(self.device), image_mask.to(self.device), instruction)
+            return self.act_on(tokens, state, embodiment, noise=noise)
 
     @torch.no_grad()
     def act_on(
@@ -332,11 +335,13 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
             encoded = torch.zeros(size, self.config.max_state_dim)
             state_mask = torch.zeros(size, self.config.max_state_dim, dtype=torch.bool)
         else:
+            state = np.asarray(state, np.float32)  # as datasets have it
             encoded, state_mask = pad_last(torch.from_numpy(space.encode_state(state)), self.config.max_state_dim)
         embodiment_id = torch.full((size,), self.embodiment_id(known.name), device=self.device)
         width = space.encoded_action_dim
         states = encoded.to(self.device), state_mask.to(self.device)
-        actions = self.sample(tokens, *states, embodiment_id, width, noise)
+        with _evaluating(self):
+            actions = self.sample(tokens, *states, embodiment_id, width, noise)
         return space.decode_action(state, actions[..., :width].float().cpu().numpy())
 
     def _images(self, observation: Observation, known: Embodiment) -> tuple[Tensor, Tensor]:
@@ -373,6 +378,19 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         """From a folder, or from the hub by name; `where` goes on to the hub: revision, cache_dir, local_files_only, token,
         force_download. Raises ValueError where there is no policy."""
         return cls.store.load(name, **where)
+
+
+@contextmanager
+def _evaluating(policy: nn.Module) -> Iterator[None]:
+    """Acting draws no crops and drops nothing out, also where a training left the policy as it was."""
+    training = [module for module in policy.modules() if module.training] if policy.training else []
+    if training:
+        policy.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def shown_state(state_mask: Tensor, dropout: float) -> Tensor:

@@ -57,7 +57,7 @@ class TimedPolicy:
     """Thinks and acts for a given time, or for ever from the thought or chunk number `hangs` on. Its tokens hold when they were
     begun; step k of its chunk is 100 (state + k * step), and the moment of its tokens."""
 
-    device = torch.device("cpu")
+    device, training = torch.device("cpu"), False
 
     def __init__(self, clock: Any, *, think_s: float, act_s: float) -> None:
         self.clock, self.think_s, self.act_s = clock, think_s, act_s

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,11 @@ from jobs.commands.ground import GroundConfig
 from jobs.functions import configured
 from jobs.policy_settings import SETS
 from tests.builders.policies import tiny_bc, tiny_policy
-from tests.builders.vlms import SIDE, tiny_config, tiny_processor
-from vla.checkpoint import build_policy
+from tests.builders.recipes import small_of
 from vla.data.loader import cacheable
-from vla.models.config import PolicyConfig, SmallBackboneConfig
-from vla.models.dual_system import DualSystemPolicy
-from vla.models.huggingface import HfBackbone
-from vla.policy import Policy
 from vla.recipes import EVERYTHING, FIELDS, FROZEN_VLM, RECIPES
 from vla.tuning import apply_tuning
 
-LAYERS = 6
 HEAD = {"projector", "dit", "embodiment_layers", "action_position"}
 VISION = {"vlm.vision_model", "vlm.connector"}
 TRAINED = {
@@ -30,26 +23,6 @@ TRAINED = {
     "n1_6": (HEAD | {f"layer {number}" for number in (2, 3, 4, 5)}),
 }
 """Recipe -> parts of the policy of which something is trained (REFERENCE.md, section 2)."""
-
-
-def narrow(config: PolicyConfig) -> PolicyConfig:
-    """The recipe with small sizes."""
-    dit = dataclasses.replace(config.dit, layers=4, heads=2, head_dim=16, output_dim=32, future_layer=-1)
-    vlm = (
-        dataclasses.replace(config.vlm, layer=LAYERS, project_to=32 if config.vlm.project_to else 0)
-        if config.vlm.name
-        else config.vlm
-    )
-    small = SmallBackboneConfig(dim=32, channels=(16, 16, 32), keypoints=8, words=256)
-    return dataclasses.replace(config, image_size=SIDE, hidden=32, dit=dit, vlm=vlm, small=small)
-
-
-def built(name: str) -> Policy:
-    config = narrow(RECIPES[name].policy)
-    if not config.vlm.name:
-        return build_policy(config)
-    backbone = HfBackbone.from_config(tiny_config("smolvlm", depth=LAYERS + 1), tiny_processor("smolvlm"), layer=LAYERS)
-    return DualSystemPolicy(config, backbone)
 
 
 def part(name: str) -> str:
@@ -61,7 +34,7 @@ def part(name: str) -> str:
 
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_each_recipe_trains_what_its_model_trained(name: str) -> None:
-    policy = built(name)
+    policy = small_of(name)
     if policy.tunable:
         apply_tuning(policy, FIELDS[name]["tuning"], log=lambda _: None)  # type: ignore[arg-type]
     trained = {
@@ -77,7 +50,7 @@ def test_of_a_policy_that_was_trained_before_the_eyes_stay_frozen_whatever_the_r
     for folder, policy, want in (
         ("small", tiny_policy(), EVERYTHING),
         ("bc", tiny_bc(), EVERYTHING),
-        ("n1_6", built("n1_6"), FROZEN_VLM),
+        ("n1_6", small_of("n1_6"), FROZEN_VLM),
     ):
         policy.save_pretrained(tmp_path / folder)
         given = {"data": "d", "out": "o", "policy": str(tmp_path / folder)}

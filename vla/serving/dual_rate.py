@@ -145,8 +145,8 @@ class DualRateRunner:
         of what was seen longer ago. `seed`: of the noise, the same for each chunk, so that chunks differ only as observations
         do; None: new noise each time.
 
-        Raises ValueError for rates that are none, for a robot that the policy does not know, and for one of which it does not
-        know what leaves it at rest.
+        Raises ValueError for rates that are none, for a policy in training, for a robot that it does not know, and for one of
+        which it does not know what leaves it at rest.
         """
         self.wanted_hz = {"think": think_hz, "chunk": chunk_hz, "act": act_hz}
         for name, value in (*((f"{name}_hz", hz) for name, hz in self.wanted_hz.items()), ("stale_s", stale_s)):
@@ -156,6 +156,10 @@ class DualRateRunner:
             raise ValueError(
                 f"stale_s {stale_s:g}: at {think_hz:g} thoughts and {chunk_hz:g} chunks a second all would be stale; give a longer "
                 "stale_s, or higher rates"
+            )
+        if policy.training:
+            raise ValueError(
+                "the policy is in training, where it crops at random and drops out: call policy.eval() first"
             )
         self.policy, self.observe, self.embodiment, self.stale_s = policy, observe, embodiment, stale_s
         known = policy.embodiment(embodiment)
