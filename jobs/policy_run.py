@@ -22,6 +22,7 @@ from jobs.budget import with_budget
 from jobs.console import bar, print_training
 from jobs.policy_settings import TrainPolicy, check_model
 from jobs.trainer import fit
+from jobs.training_data import data_fingerprints
 from lapa.pairs.batches import loader_workers
 from vla.checkpoint import build_policy, load_policy, policy_fingerprint
 from vla.data.loader import PolicyBatches, TrainingDataset, cacheable, cached_features, held_out_batches
@@ -49,14 +50,15 @@ def train_on(
     """Trains (or resumes) what `config` says on `mixture`, saves the policy and returns the summary; a finished run only
     returns it.
 
-    identity: of the data, kept with the settings; paths: fields of `config` that may move. `opening` goes to
+    identity: what else the run depends on, kept with the settings; paths: fields of `config` that may move. `opening` goes to
     `open_mixture`. Raises ValueError for datasets that do not fit the policy, and where `config.out` holds another run.
     """
     settings = dataclasses.asdict(config)
     for moved in ("out", "cache", "policy", *paths):
         del settings[moved]
     settings |= settings.pop("selection", {})
-    settings |= {**identity, "policy_fingerprint": policy_fingerprint(config.policy) if config.policy else None}
+    settings |= {**identity, "data_fingerprint": data_fingerprints(mixture)}
+    settings |= {"policy_fingerprint": policy_fingerprint(config.policy) if config.policy else None}
     run = Run(
         config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",), formats={"held_out": HELD_OUT}
     )

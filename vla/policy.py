@@ -331,6 +331,11 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         """As `act_batch`, from tokens that System 2 made before."""
         known = self.embodiment(embodiment)
         space, size = known.action_space, len(tokens.features)
+        if state is None and space.state_dim and not self.config.state_dropout:
+            raise ValueError(
+                f"no state: '{known.name}' has one of {space.state_dim} numbers ({', '.join(space.state_names[:8])}), without "
+                "which this policy did not learn to act; give it"
+            )
         if state is None:
             encoded = torch.zeros(size, self.config.max_state_dim)
             state_mask = torch.zeros(size, self.config.max_state_dim, dtype=torch.bool)

@@ -62,17 +62,16 @@ class GroundConfig(TrainPolicy):
 
 def run(config: GroundConfig, parts: Sequence[ActionPart] = (), *, quiet: bool = False) -> dict[str, Any]:
     """Trains (or resumes) and saves the policy to `config.out`; returns the summary."""
-    from corpora.episodes.opening import dataset_fingerprint
     from jobs.policy_run import train_on
 
     parts = tuple(parts) or parts_of(config)
+    mixture = mixture_of_demonstrations(config, parts)
+    folder = None if config.co_train is None else config.co_train.expanduser().parent
+    beside = [spec.to_json(relative_to=folder) for spec in mixture.datasets if spec.name != DEMONSTRATIONS]
     return train_on(
         config,
-        mixture_of_demonstrations(config, parts),
-        {
-            "data_fingerprint": dataset_fingerprint(config.data),
-            "action_parts": [dataclasses.asdict(part) for part in parts],
-        },
+        mixture,
+        {"action_parts": [dataclasses.asdict(part) for part in parts], **({"beside": beside} if beside else {})},
         paths=("data", "co_train", "action_parts"),
         job="ground",
         quiet=quiet,

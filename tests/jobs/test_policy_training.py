@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from corpora.mixture.mixture import read_mixture
 from flare.config import FlareConfig
-from jobs.commands import pretrain
+from jobs.commands import ground, pretrain
 from jobs.policy_run import flare_target
 from tests.builders.corpora import write_corpus
 from tests.builders.datasets import lerobot_v3
@@ -139,3 +142,34 @@ def test_parts_of_an_action_reach_the_policy_from_the_pyramid_file(tmp_path: Pat
     open_mixture(mixture, policy, cache=tmp_path / "cache")
     assert policy.embodiments["franka"].action_space.parts == mixture.datasets[0].label.parts
     assert [part.representation for part in mixture.datasets[0].label.parts] == ["relative", "absolute"]
+
+
+def test_a_run_goes_on_with_the_data_that_it_was_begun_with(tmp_path: Path) -> None:
+    """V9: of a pyramid's datasets, and of those that demonstrations are trained on beside."""
+    data = lerobot_v3(tmp_path / "pick")
+    (tmp_path / "pyramid.toml").write_text(
+        '[[dataset]]\nname = "clips"\ntier = "human"\nlabel = "none"\ncorpus = "corpus"\n'
+        '[[dataset]]\nname = "demos"\ntier = "robot"\nlabel = "actions"\ndataset = "pick"\nembodiment = "franka"\n'
+    )
+    write_corpus(tmp_path / "corpus", range(3))
+    flare = dataclasses.replace(DEBUG.training, flare=True, alignment=FLARE)
+    common: dict[str, Any] = {
+        "recipe": "debug", "cache": tmp_path / "cache", "steps": 2, "model": DEBUG.policy, "training": flare
+    }  # fmt: skip
+    pyramid = tmp_path / "pyramid.toml"
+    wide = pretrain.PretrainConfig(pyramid=pyramid, out=tmp_path / "wide", held_share=0.0, **common)
+    deep = ground.GroundConfig(data=data, out=tmp_path / "deep", co_train=pyramid, embodiment="franka", **common)
+    jobs: list[Callable[[], dict[str, Any]]] = [
+        lambda: pretrain.run(wide, quiet=True),
+        lambda: ground.run(deep, quiet=True),
+    ]
+    for job in jobs:
+        assert "already_finished" not in job() and job()["already_finished"]
+    shutil.rmtree(tmp_path / "corpus")
+    write_corpus(tmp_path / "corpus", range(1, 4))
+    for job in jobs:
+        with pytest.raises(ValueError, match=r"data_fingerprint\.clips .* there and .* here"):
+            job()
+    pyramid.write_text(pyramid.read_text().replace('tier = "human"', 'tier = "human"\nweight = 0.5'))
+    with pytest.raises(ValueError, match=r"beside\.0\.weight"):
+        jobs[1]()

@@ -133,3 +133,16 @@ def test_a_policy_in_training_acts_as_in_evaluation_and_stays_in_training(recipe
     assert modes == {name: module.training for name, module in policy.named_modules()} and policy.training
     with pytest.raises(ValueError, match=r"call policy.eval\(\) first"):
         DualRateRunner(policy, lambda: None, embodiment="gr1")  # type: ignore[arg-type, return-value]
+
+
+def test_a_robot_that_has_a_state_gives_it() -> None:
+    """Without one it would be masked, which the policy saw in training where states were dropped alone."""
+    seen = Observation({"head": some_images(1)[0, 0, 0].permute(1, 2, 0).numpy()})
+    for dropout in (0.0, 0.5):
+        policy = small_of("small", state_dropout=dropout).eval()
+        teach(policy, "gr1", 4, 3)
+        if dropout:
+            assert policy.act(seen).actions.shape[1] == 3
+        else:
+            with pytest.raises(ValueError, match="no state: 'gr1' has one of 4 numbers"):
+                policy.act(seen)
