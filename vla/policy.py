@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -22,11 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from corpora.text import ReadText
-from corpora.video.image import fit_square
+from corpora.video.image import Fit, fit_square
 from corpora.video.nearest import after_beginning
 from vla.actions.names import places
 from vla.batch import PolicyBatch, pad_last
 from vla.embodiment import SLOTS, Embodiment
+from vla.evaluating import evaluating
 from vla.noise import NoiseKey
 from vla.trained_on import TrainedOn
 
@@ -289,6 +289,12 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
             )
         return self.embodiments[name]
 
+    def check_fit(self, embodiment: str, fit: Fit) -> None:
+        """Raises ValueError where a robot's pictures would not be stretched, as those of its episodes were in training."""
+        stretched = any((one.embodiment, one.kind) == (embodiment, "episodes") for one in self.trained_on)
+        if fit != "stretch" and stretched:
+            raise ValueError(f"fit '{fit}': pictures of '{embodiment}' were stretched in training; leave fit out")
+
     def act(self, observation: Observation, embodiment: str = "", *, noise: NoiseKey | None = None) -> ActionChunk:
         """What `embodiment` (default: the only one) should do next. Raises ValueError where the observation does not fit it.
 
@@ -315,7 +321,7 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         """Raw actions float32 [B, H, Da] for uint8 [B, V, T, 3, S, S], bool [B, V, T] and raw states [B, Ds]. Like `act` and
         `act_on` in evaluation mode, whatever the mode is."""
         self.tell_cut(instruction)
-        with _evaluating(self):
+        with evaluating(self):
             tokens = self.encode(images.to(self.device), image_mask.to(self.device), instruction)
             return self.act_on(tokens, state, embodiment, noise=noise)
 
@@ -345,7 +351,7 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         embodiment_id = torch.full((size,), self.embodiment_id(known.name), device=self.device)
         width = space.encoded_action_dim
         states = encoded.to(self.device), state_mask.to(self.device)
-        with _evaluating(self):
+        with evaluating(self):
             actions = self.sample(tokens, *states, embodiment_id, width, noise)
         return space.decode_action(state, actions[..., :width].float().cpu().numpy())
 
@@ -383,19 +389,6 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         """From a folder, or from the hub by name; `where` goes on to the hub: revision, cache_dir, local_files_only, token,
         force_download. Raises ValueError where there is no policy."""
         return cls.store.load(name, **where)
-
-
-@contextmanager
-def _evaluating(policy: nn.Module) -> Iterator[None]:
-    """Acting draws no crops and drops nothing out, also where a training left the policy as it was."""
-    training = [module for module in policy.modules() if module.training] if policy.training else []
-    if training:
-        policy.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def shown_state(state_mask: Tensor, dropout: float) -> Tensor:

@@ -44,6 +44,7 @@ def metaworld_act(
     and the number of its chunk. Raises ValueError for a policy of another robot, or of several cameras none of which is
     this."""
     known = policy.embodiment(embodiment)
+    policy.check_fit(embodiment, fit)
     slot, size = Slot.of(known), policy.config.image_size
     seen_as = camera if len(slot.cameras) > 1 else slot.cameras[0]  # the only one is meant, whatever it is called
     state_names = STATE_NAMES if slot.state_names else ()

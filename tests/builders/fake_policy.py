@@ -59,6 +59,8 @@ class FakePolicy:
             raise ValueError(f"embodiment '{embodiment}': this policy was trained on gr1")
         return self.facts
 
+    def check_fit(self, embodiment: str, fit: str) -> None: ...
+
     def act_batch(
         self, images: Any, image_mask: Any, instruction: Any, state: Any, embodiment: str, *, noise: Any
     ) -> Any:

@@ -26,6 +26,7 @@ from vla.models.config import VlmConfig
 from vla.models.dual_system import DualSystemPolicy
 from vla.models.huggingface import HfBackbone
 from vla.recipes import recipe_named
+from vla.trained_on import TrainedOn
 from vla.training import PolicyTraining
 from vla.training_config import PolicyTrainingConfig
 
@@ -97,6 +98,7 @@ def test_bf16_true_halves_what_is_not_trained_and_nothing_else(
         return step(module, *given)
 
     monkeypatch.setattr(PolicyTraining, "training_step", spied_step)
+    monkeypatch.setattr("jobs.policy_run.record_of", lambda made: TrainedOn(made.name, "", "", "", "clips"))
     training = PolicyTrainingConfig(
         steps=STEPS, batch_size=8, precision="bf16-true", cache_features=cached, workers=0, ema=0.0, val_every_steps=3
     )

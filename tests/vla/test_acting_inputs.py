@@ -25,6 +25,7 @@ from tests.builders.policies import some_images, teach
 from tests.builders.recipes import small_of
 from vla.data.loader import collate
 from vla.data.open import open_mixture
+from vla.data.record import record_of
 from vla.models.behaviour_cloning import BehaviourCloning
 from vla.models.dual_system import DualSystemPolicy
 from vla.noise import NoiseKey
@@ -88,6 +89,9 @@ def test_a_moment_is_the_same_to_the_model_in_training_and_in_acting(
     served = ServedPolicy(policy, "gr1")
     seen = model_inputs(policy, monkeypatch)
     indices = [index for index, group in enumerate(dataset.data.groups) if group.endswith(f"{EPISODE:06d}")]
+    policy.trained_on = (record_of(dataset),)
+    with pytest.raises(ValueError, match="were stretched in training; leave fit out"):
+        ServedPolicy(policy, "gr1", fit="crop")
     for row in ROWS:
         # as training collates it, beside a camera that the robot does not have
         batch = collate([dataset], [(0, indices[row])], policy.config, cameras=1 if recipe == "bc" else 2)

@@ -75,8 +75,9 @@ class ServedPolicy:
     ) -> None:
         """`layout`: names of cameras and parts; default: the policy's. `fit`: how images of another size are made square, as
         the training data were. `dialect`: which generation of clients get_modality_config is written for. Raises ValueError
-        for a robot that the policy does not know."""
+        for a robot that the policy does not know, and for another fit than its."""
         known = policy.embodiment(embodiment)
+        policy.check_fit(known.name, fit)
         self.policy, self.embodiment, self.fit = policy, known.name, fit
         self.layout = layout_of(known) if layout is None else layout
         self.dialect: Dialect = dialect
