@@ -20,6 +20,7 @@ from vla.models.dual_system import DualSystemPolicy
 from vla.noise import NoiseKey
 from vla.policy import Policy
 from vla.recipes import DEBUG, RECIPES
+from vla.trained_on import DATA
 
 PICTURES = some_images(2)
 NOISE = [NoiseKey(0, (row,)) for row in range(2)]
@@ -78,7 +79,7 @@ def test_the_baseline_comes_back_too(tmp_path: Path) -> None:
 
 
 def test_there_is_no_pickle_and_nothing_half_written(saved: tuple[Policy, Path]) -> None:
-    assert sorted(path.name for path in saved[1].iterdir()) == sorted([CONFIG, WEIGHTS, CARD])
+    assert sorted(path.name for path in saved[1].iterdir()) == sorted([CONFIG, WEIGHTS, CARD, DATA])
     for path in saved[1].iterdir():
         head = path.read_bytes()[:16]
         assert not head.startswith((b"\x80", b"PK"))  # pickle; torch's zip of pickles
