@@ -8,8 +8,10 @@ Shapes: B batch, S image size, N patches of an image in row-major order (a squar
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
+from corpora.store.files import write_json
 from corpora.text import ReadText, one_form
 
+SETTINGS = "vision.json"
 _IMAGENET = (("image_mean", (0.485, 0.456, 0.406)), ("image_std", (0.229, 0.224, 0.225)))
 
 
@@ -32,7 +36,31 @@ class FrozenVision(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        config, model = _load(name, "vision")
+        self._take(name, *_load(name, "vision"), _normalisation(name))
+
+    @classmethod
+    def from_settings(cls, folder: str | Path) -> FrozenVision:
+        """The model that `save_settings` described, with random weights, for a state that is loaded afterwards."""
+        from transformers import AutoConfig, AutoModel
+
+        record = json.loads((Path(folder) / SETTINGS).read_text("utf-8"))
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model = cls.__new__(cls)
+        nn.Module.__init__(model)
+        model._take(record["name"], config, AutoModel.from_config(config), (record["mean"], record["std"]))
+        return model
+
+    def save_settings(self, folder: str | Path) -> None:
+        """Writes what is needed to build it again, without weights."""
+        self.config.save_pretrained(folder)
+        write_json(Path(folder) / SETTINGS, self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """What, beside the weights, decides what it says."""
+        return {"name": self.name, "mean": self.mean, "std": self.std}
+
+    def _take(self, name: str, config: Any, model: Any, normalisation: tuple[list[float], list[float]]) -> None:
+        self.name, self.config = name, config
         vision = getattr(config, "vision_config", config)
         if not hasattr(vision, "patch_size"):
             raise ValueError(f"'{name}' is no vision model: give DINOv2, DINOv3, SigLIP2, CLIP, SmolVLM or V-JEPA2")
@@ -43,7 +71,7 @@ class FrozenVision(nn.Module):
         size = getattr(vision, "image_size", 0) or getattr(vision, "crop_size", 0) or 16 * self.patch
         self.size = int(size)
         self.dim = int(vision.hidden_size)
-        self.mean, self.std = _normalisation(name)
+        self.mean, self.std = normalisation
 
     def train(self, mode: bool = True) -> FrozenVision:
         """Stays in evaluation mode."""
@@ -60,7 +88,7 @@ class FrozenVision(nn.Module):
         x = images.float() / 255
         if x.shape[-2:] != (side, side):
             x = transforms.resize(x, [side, side], antialias=True)
-        x = transforms.normalize(x, self.mean, self.std)
+        x = transforms.normalize(x, self.mean, self.std).to(next(self.net.parameters()).dtype)
         with torch.no_grad():
             tokens = self.net(**self._inputs(x)).last_hidden_state
         patches = (side // self.patch) ** 2

@@ -25,6 +25,9 @@ class TrainPolicy:
     recipe only the training is taken."""
     recipe: str = "small"
     """The policy (from scratch) and training that the other flags override."""
+    backbone: str = ""
+    """Frozen model (hub name or folder) instead of the recipe's own: a vision model of small_dino and bc_dino, a vision-language
+    model of n1 and later."""
     cache: Path | None = None
     """Folder for decoded images; default GIZA_CACHE, else the user's cache."""
     seed: int = 0
@@ -48,6 +51,19 @@ class TrainPolicy:
         check_budget(self.steps, self.minutes)
         if self.refit and not self.policy:
             raise ValueError("--refit without --policy: there are no statistics yet; leave it out")
+        if self.backbone:
+            object.__setattr__(self, "model", with_backbone(self.model, self.backbone))
+
+
+def with_backbone(model: PolicyConfig, name: str) -> PolicyConfig:
+    """The model on another frozen one. Raises ValueError where it has none."""
+    for part in ("vision", "vlm"):
+        if getattr(model, part).name:
+            return dataclasses.replace(model, **{part: dataclasses.replace(getattr(model, part), name=name)})
+    raise ValueError(
+        f"--backbone '{name}': this recipe's policy has no model by name; choose --recipe small_dino or bc_dino for a vision "
+        "model, n1_5 or n1_6 for a vision-language model"
+    )
 
 
 def fields_of_policy(name: str) -> dict[str, Any]:

@@ -141,6 +141,7 @@ def record_measured(folder: Path, name: str, values: Any) -> None:
 def model_card(policy: Policy) -> str:
     """Markdown: what the policy is, the robots that it knows, and what was measured, as it came out."""
     config = policy.config
+    named = config.vlm.name or config.vision.name
     total = sum(p.numel() for p in policy.parameters())
     datasets = policy.measured.get("training", {}).get("members", [])
     data = ModelCardData(
@@ -149,14 +150,14 @@ def model_card(policy: Policy) -> str:
         pipeline_tag="robotics",
         tags=["robotics", "vision-language-action", *policy.embodiments],
         datasets=[dataset["name"] for dataset in datasets] or None,
-        base_model=config.vlm.name or None,
+        base_model=named or None,
     )
     lines = [
         f"---\n{data.to_yaml()}\n---",
         "",
         "# A policy made by giza",
         "",
-        f"{total / 1e6:.1f} million parameters; head {config.head}; backbone {config.vlm.name or 'small, from scratch'}; "
+        f"{total / 1e6:.1f} million parameters; head {config.head}; backbone {named or 'small, from scratch'}; "
         f"images of {config.image_size} px; chunks of {config.horizon} steps.",
         "",
         '    policy = vla.load("this folder or repository")',

@@ -46,6 +46,9 @@ class ContextTokens:
     """bool [B, N]; True for a real token, False for padding."""
     is_image: Tensor
     """bool [B, N]; True for a token of an image."""
+    direct: Tensor | None = None
+    """[B, D]: where things are in the images, in one vector, which action tokens read without attention; None where the
+    backbone has none."""
 
     def __post_init__(self) -> None:
         for name in ("mask", "is_image"):
@@ -75,6 +78,11 @@ class Backbone(nn.Module, ABC):
     def is_constant(self) -> bool:
         """Whether it says the same of a sample at every step of a training, so that its tokens may be kept on disk."""
         return False
+
+    @property
+    def direct_dim(self) -> int:
+        """Width of `ContextTokens.direct`; 0 where there is none."""
+        return 0
 
     def set_trainable(self, *, vision: bool, top_layers: int) -> None:
         """Which weights take gradients: those that see, and the top of the language layers. Raises ValueError for layers that

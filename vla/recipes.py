@@ -7,7 +7,7 @@ import difflib
 from dataclasses import dataclass
 
 from flare.config import FlareConfig
-from vla.models.config import DitConfig, FlowConfig, PolicyConfig, SmallBackboneConfig, VlmConfig
+from vla.models.config import DitConfig, FlowConfig, PolicyConfig, SmallBackboneConfig, VisionConfig, VlmConfig
 from vla.training_config import PolicyTrainingConfig, TuningConfig
 
 SMOLVLM2 = "HuggingFaceTB/SmolVLM2-2.2B-Instruct"
@@ -32,6 +32,14 @@ SMALL_FLARE = dataclasses.replace(SMALL, future_tokens=9, dit=dataclasses.replac
 
 BC = dataclasses.replace(SMALL, head="regression")
 """Plain convolutional behaviour cloning, the baseline."""
+
+DINOV2_SMALL = "facebook/dinov2-small"
+
+SMALL_DINO = dataclasses.replace(SMALL, image_size=112, vision=VisionConfig(name=DINOV2_SMALL))
+"""The tokens of a frozen DINOv2-S, 8 x 8 of an image, in the place of convolutions from scratch; `--backbone` names another."""
+
+BC_DINO = dataclasses.replace(SMALL_DINO, head="regression")
+"""The baseline on the same tokens."""
 
 DEBUG = PolicyConfig(
     image_size=32,
@@ -115,6 +123,8 @@ RECIPES: dict[str, Recipe] = {
         EVERYTHING,
     ),
     "bc": Recipe(BC, PolicyTrainingConfig(steps=3000, workers=0), EVERYTHING),
+    "small_dino": Recipe(SMALL_DINO, PolicyTrainingConfig(steps=3000, workers=0), FROZEN_VLM),
+    "bc_dino": Recipe(BC_DINO, PolicyTrainingConfig(steps=3000, workers=0), EVERYTHING),
     "debug": Recipe(
         DEBUG,
         PolicyTrainingConfig(steps=20, batch_size=8, val_every_steps=10, val_samples=16, workers=0, ema=0.9),
@@ -138,7 +148,7 @@ FIELDS = {
 
 def tuning_of_policy(config: PolicyConfig) -> TuningConfig:
     """What is trained of a policy that was trained before, where nothing else is asked for."""
-    return FROZEN_VLM if config.vlm.name else EVERYTHING
+    return FROZEN_VLM if config.vlm.name or (config.vision.name and config.head != "regression") else EVERYTHING
 
 
 def recipe_named(name: str) -> Recipe:

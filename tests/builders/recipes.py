@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import tempfile
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from tests.builders.vlms import SIDE, tiny_config, tiny_processor
+from tests.flare.test_vision import save
 from vla.checkpoint import build_policy
 from vla.models.config import PolicyConfig, SmallBackboneConfig
 from vla.models.dual_system import DualSystemPolicy
@@ -25,9 +30,19 @@ def narrow(config: PolicyConfig) -> PolicyConfig:
     return dataclasses.replace(config, image_size=SIDE, hidden=32, dit=dit, vlm=vlm, small=small)
 
 
+@cache
+def tiny_dino() -> str:
+    """Folder of a tiny random DINOv2, until the process ends."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return save("dinov2", Path(folder.name))
+
+
 def small_of(name: str, **changes: Any) -> Policy:
-    """The recipe's policy with small sizes, and a tiny vision-language model in the place of the one by name."""
+    """The recipe's policy with small sizes, and a tiny model in the place of the one by name."""
     config = narrow(dataclasses.replace(RECIPES[name].policy, **changes))
+    if config.vision.name:
+        config = dataclasses.replace(config, vision=dataclasses.replace(config.vision, name=tiny_dino()))
     if not config.vlm.name:
         return build_policy(config)
     backbone = HfBackbone.from_config(tiny_config("smolvlm", depth=LAYERS + 1), tiny_processor("smolvlm"), layer=LAYERS)

@@ -17,10 +17,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import jobs
 from corpora.episodes.episode import EpisodeSelection
 from jobs.commands import ground
 from jobs.trainer import CHECKPOINT
 from tests.builders.datasets import CAMERAS, FPS, ONE_TASK, lerobot_v2, lerobot_v3, opened
+from tests.flare.test_vision import save
 from vla.checkpoint import record_measured
 from vla.policy import Policy
 from vla.recipes import recipe_named
@@ -136,6 +138,7 @@ def test_stopped_and_resumed_it_ends_where_an_uninterrupted_run_ends(
 
 KILLED = """
 import os, signal, sys
+import jobs
 from jobs.commands import ground
 from vla.training import PolicyTraining
 real = PolicyTraining.on_train_batch_end
@@ -337,3 +340,27 @@ def test_the_last_action_is_in_the_state_and_chunks_are_relative_to_it(data: Pat
     state[:, 3:] = (0.25, -0.5)
     moved = codec.decode_action(state, codec.encode_action(0 * state, chunk))
     np.testing.assert_allclose(moved[0], chunk[0] + (0.25, -0.5), atol=1e-6)
+
+
+def test_a_recipe_on_a_frozen_vision_model_by_folder_trains_on_kept_features(
+    data: Path, cache: Path, tmp_path: Path
+) -> None:
+    name = save("dinov2", tmp_path / "dino")
+    small = {"small": {"dim": 32, "channels": (16, 32), "keypoints": 8}, "image_size": 28, "horizon": 8}
+    fields = {
+        "backbone": name,
+        "model": small,
+        "embodiment": "two_link",
+        "cache": cache,
+        "steps": 2,
+        "cameras": CAMERAS,
+    }
+    for recipe in ("small_dino", "bc_dino"):
+        made = jobs.ground(data, tmp_path / recipe, recipe=recipe, **fields)
+        policy = made.model
+        assert policy.config.vision.name == name and set(policy.embodiments) == {"two_link"}
+    assert len(list((cache / "features").glob("*/*.safetensors"))) > 0
+    with pytest.raises(
+        ValueError, match="--backbone '.*': this recipe's policy has no model by name; choose --recipe small"
+    ):
+        jobs.ground(data, tmp_path / "small", backbone=name)

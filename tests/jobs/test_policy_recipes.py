@@ -18,6 +18,8 @@ from vla.tuning import apply_tuning
 HEAD = {"projector", "dit", "embodiment_layers", "action_position"}
 VISION = {"vlm.vision_model", "vlm.connector"}
 TRAINED = {
+    "small_dino": HEAD,
+    "bc_dino": {"reader", "instruction", "head"},
     "n1": HEAD | VISION,
     "n1_5": HEAD | {"future"},
     "n1_6": (HEAD | {f"layer {number}" for number in (2, 3, 4, 5)}),
@@ -42,7 +44,7 @@ def test_each_recipe_trains_what_its_model_trained(name: str) -> None:
     }
     everything = {part(parameter) for parameter, value in policy.named_parameters() if value.numel()}
     assert trained == TRAINED.get(name, everything)
-    assert cacheable(policy) == (name == "n1_5") and RECIPES[name].training.cache_features
+    assert cacheable(policy) == (name in {"n1_5", "small_dino", "bc_dino"}) and RECIPES[name].training.cache_features
 
 
 def test_of_a_policy_that_was_trained_before_the_eyes_stay_frozen_whatever_the_recipe(tmp_path: Path) -> None:
@@ -51,6 +53,7 @@ def test_of_a_policy_that_was_trained_before_the_eyes_stay_frozen_whatever_the_r
         ("small", tiny_policy(), EVERYTHING),
         ("bc", tiny_bc(), EVERYTHING),
         ("n1_6", small_of("n1_6"), FROZEN_VLM),
+        ("small_dino", small_of("small_dino"), FROZEN_VLM),
     ):
         policy.save_pretrained(tmp_path / folder)
         given = {"data": "d", "out": "o", "policy": str(tmp_path / folder)}

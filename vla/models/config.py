@@ -29,6 +29,9 @@ class SmallBackboneConfig:
     summaries: int = 4
     """Further tokens of each image that are a linear map of its whole grid, as the flattened features of plain behaviour
     cloning are: attention from scratch finds a place more slowly than one matrix does."""
+    direct: int = 0
+    """Width of one vector of each image's keypoints and summaries that is added to the action tokens; attention from scratch finds
+    a place later than this path does. 0: none."""
     words: int = 4096
     """Buckets that words are hashed into; no vocabulary has to be kept."""
     max_words: int = 24
@@ -63,6 +66,21 @@ class VlmConfig:
     """A linear layer to this width before the DiT (N1: 1536); 0: none."""
     layer_norm: bool = True
     """A layer norm before the DiT (N1.5 and later)."""
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """A frozen vision model (DINOv2, DINOv3, SigLIP2 and so on) whose patch tokens are read instead of images."""
+
+    name: str = ""
+    """On the hub, or a folder; empty: none."""
+    noise: float = 0.2
+    """Standard deviation of the noise on its features in training, in units of each token's own: kept features cannot be those of
+    a random crop."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise <= 2:
+            raise ValueError(f"vision.noise {self.noise}: within 0 and 2")
 
 
 @dataclass(frozen=True)
@@ -170,7 +188,9 @@ class PolicyConfig:
     small: SmallBackboneConfig = field(default_factory=SmallBackboneConfig)
     """The backbone where `vlm` names none."""
     vlm: VlmConfig = field(default_factory=VlmConfig)
-    """The backbone by name."""
+    """A vision-language model as the backbone."""
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    """A frozen vision model as the backbone; `small` reads its tokens, and the instruction."""
     dit: DitConfig = field(default_factory=DitConfig)
     """System 1."""
     flow: FlowConfig = field(default_factory=FlowConfig)
@@ -189,6 +209,8 @@ class PolicyConfig:
             raise ValueError(f"history_s {self.history_s}: ages in seconds, oldest first, the last 0; e.g. 1.0 0.5 0")
         if self.head == "regression" and self.vlm.name:
             raise ValueError("head 'regression' is the plain convolutional baseline: it takes no vlm.name")
+        if self.vision.name and self.vlm.name:
+            raise ValueError(f"vision.name '{self.vision.name}' and vlm.name '{self.vlm.name}': one backbone, not two")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ with AdaLN(h, c) = LayerNorm(h) (1 + scale(c)) + shift(c) and no gate.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -172,4 +173,4 @@ class VisionLanguageBlocks(nn.Module):
             assert isinstance(block, nn.ModuleDict)
             x = x + block["attention"](block["norm"](x), mask=tokens.mask)
             x = x + block["mlp"](block["mlp_norm"](x))
-        return ContextTokens(x, tokens.mask, tokens.is_image)
+        return dataclasses.replace(tokens, features=x)

@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from corpora.text import ReadText
 from vla.batch import PolicyBatch, check_batch
 from vla.models.config import PolicyConfig
 from vla.models.dit import Dit, VisionLanguageBlocks, sinusoid
 from vla.models.embodiment_layers import EmbodimentLayers
 from vla.models.flow_matching import bucket, euler, flow_loss_per_sample, noised, sample_start
 from vla.models.small import SmallBackbone
+from vla.models.vision import VisionReader, vision_parts
 from vla.noise import NoiseKey, drawn
 from vla.policy import Backbone, ContextTokens, Policy, PolicyLoss, shown_state
 
@@ -28,7 +30,7 @@ from vla.policy import Backbone, ContextTokens, Policy, PolicyLoss, shown_state
 class Projector(nn.Module):
     """Between System 2 and System 1: layer norm, a linear layer and self-attention, each where the recipe has it."""
 
-    def __init__(self, dim: int, config: PolicyConfig) -> None:
+    def __init__(self, dim: int, direct_dim: int, config: PolicyConfig) -> None:
         super().__init__()
         vlm = config.vlm
         self.norm: nn.Module = nn.LayerNorm(dim) if vlm.name and vlm.layer_norm else nn.Identity()
@@ -36,9 +38,15 @@ class Projector(nn.Module):
         self.linear: nn.Module = nn.Linear(dim, self.dim) if vlm.project_to else nn.Identity()
         layers = vlm.self_attention_layers
         self.attention = VisionLanguageBlocks(self.dim, layers, max(1, self.dim // 64)) if layers else None
+        self.direct_dim = direct_dim
 
-    def forward(self, tokens: ContextTokens) -> ContextTokens:
-        projected = ContextTokens(self.linear(self.norm(tokens.features)), tokens.mask, tokens.is_image)
+    def read_text(self, instruction: str) -> ReadText | None:
+        """The backbone has read it."""
+        return None
+
+    def forward(self, tokens: ContextTokens, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
+        """What the backbone says of the images and the instruction holds both already."""
+        projected = dataclasses.replace(tokens, features=self.linear(self.norm(tokens.features)))
         return projected if self.attention is None else self.attention(projected)
 
 
@@ -48,11 +56,15 @@ class DualSystemPolicy(Policy):
     tunable = True
     config: PolicyConfig
 
-    def __init__(self, config: PolicyConfig, backbone: Backbone | None = None) -> None:
-        """`backbone`: an instance, instead of what the configuration names."""
+    def __init__(
+        self, config: PolicyConfig, backbone: Backbone | None = None, projector: VisionReader | None = None
+    ) -> None:
+        """`backbone`: an instance, instead of what the configuration names; `projector`: its reader, where it has one."""
         super().__init__(config)
-        self.backbone = backbone if backbone is not None else _backbone(config, None)
-        self.projector = Projector(self.backbone.dim, config)
+        if backbone is None:
+            backbone, projector = _system2(config, None)
+        self.backbone = backbone
+        self.projector: Projector | VisionReader = projector or Projector(backbone.dim, backbone.direct_dim, config)
         self.dit = Dit(config.dit, self.projector.dim)
         width = config.dit.width
         self.embodiment_layers = EmbodimentLayers(
@@ -65,6 +77,8 @@ class DualSystemPolicy(Policy):
         )
         # as large as the tokens that they are added to: which step a token is must be seen from the start
         self.action_position = nn.Parameter(0.5 * sinusoid(torch.arange(config.horizon), width))
+        direct = self.projector.direct_dim
+        self.direct = nn.Linear(direct, config.horizon * width) if direct else None
         self.future = nn.Parameter(0.5 * torch.randn(config.future_tokens, width))
 
         self.register_load_state_dict_pre_hook(_renamed)
@@ -72,11 +86,14 @@ class DualSystemPolicy(Policy):
     @classmethod
     def build(cls, config: PolicyConfig, settings: Path | None) -> DualSystemPolicy:
         """With fresh weights; `settings`: folder of a saved backbone's settings, whose weights are loaded afterwards."""
-        return cls(config, _backbone(config, settings))
+        return cls(config, *_system2(config, settings))
 
     @property
     def system2(self) -> Backbone:
         return self.backbone
+
+    def read_text(self, instruction: str) -> ReadText | None:
+        return self.projector.read_text(instruction) or self.backbone.read_text(instruction)
 
     @property
     def future_tokens(self) -> int:
@@ -90,7 +107,8 @@ class DualSystemPolicy(Policy):
         self.embodiment_layers.copy(source, target)
 
     def encode(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
-        return self.projector(self.backbone(images, image_mask, instruction))
+        tokens: ContextTokens = self.projector(self.backbone(images, image_mask, instruction), image_mask, instruction)
+        return tokens
 
     def loss(self, batch: PolicyBatch) -> PolicyLoss:
         config = self.config
@@ -98,7 +116,7 @@ class DualSystemPolicy(Policy):
         if "features" in batch:
             dtype = next(self.dit.parameters()).dtype
             seen = ContextTokens(batch["features"].to(dtype), batch["feature_mask"], batch["feature_is_image"])
-            tokens = self.projector(seen)
+            tokens = self.projector(seen, batch["image_mask"], batch["instruction"])
         else:
             tokens = self.encode(batch["images"], batch["image_mask"], batch["instruction"])
         draws = config.flow.draws if self.training else 1
@@ -150,6 +168,12 @@ class DualSystemPolicy(Policy):
             self.embodiment_layers.action(x.masked_fill(~dims[:, None], 0), time_bucket, embodiment_id)
             + self.action_position
         )
+        if self.direct is not None:
+            assert tokens.direct is not None
+            draws = len(x) // len(tokens.direct)
+            action_tokens = action_tokens + self.direct(tokens.direct).view(
+                -1, *action_tokens.shape[1:]
+            ).repeat_interleave(draws, 0)
         state_token = self.embodiment_layers.state(state.masked_fill(~state_mask, 0)[:, None], embodiment_id)
         future = self.future.to(action_tokens.dtype).expand(len(x), -1, -1)
         sequence = torch.cat([state_token.to(action_tokens.dtype), future, action_tokens], 1)
@@ -192,11 +216,13 @@ def _renamed(policy: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> 
         state[f"{prefix}embodiment_layers.{name.removeprefix(f'{prefix}embodiments.')}"] = state.pop(name)
 
 
-def _backbone(config: PolicyConfig, settings: Path | None) -> Backbone:
+def _system2(config: PolicyConfig, settings: Path | None) -> tuple[Backbone, VisionReader | None]:
+    if config.vision.name:
+        return vision_parts(config, settings)
     if not config.vlm.name:
-        return SmallBackbone(config.small)
+        return SmallBackbone(config.small), None
     from vla.models.huggingface import HfBackbone
 
     if settings is not None:
-        return HfBackbone.from_pretrained(settings, weights=False)
-    return HfBackbone.from_pretrained(config.vlm.name, layer=config.vlm.layer)
+        return HfBackbone.from_pretrained(settings, weights=False), None
+    return HfBackbone.from_pretrained(config.vlm.name, layer=config.vlm.layer), None

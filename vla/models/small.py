@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +21,11 @@ SUMMARY_GRID = 5
 
 
 class _Stage(nn.Module):
-    """Halves the image, then one residual block that the instruction modulates (FiLM, Perez et al. 2018)."""
+    """Halves the image (stride 2), then one residual block that the instruction modulates (FiLM, Perez et al. 2018)."""
 
-    def __init__(self, inputs: int, outputs: int, text_dim: int, residual: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, text_dim: int, residual: bool, stride: int) -> None:
         super().__init__()
-        self.down = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+        self.down = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
         self.norm = nn.GroupNorm(8, outputs)
         self.film = nn.Linear(text_dim, 2 * outputs)
         nn.init.zeros_(self.film.weight)
@@ -43,16 +45,17 @@ class _Stage(nn.Module):
 
 
 class SmallVision(nn.Module):
-    """The image encoder of `SmallBackbone`, which can also be used alone (FLARE's target)."""
+    """The image encoder of `SmallBackbone`, which can also be used alone (FLARE's target). With `features`, the width of a frozen
+    model's maps, it has one stage, which reads those and keeps their size."""
 
-    def __init__(self, config: SmallBackboneConfig) -> None:
+    def __init__(self, config: SmallBackboneConfig, features: int = 0) -> None:
         super().__init__()
         self.crop = config.crop
         self.dim = config.dim
-        widths = (3, *config.channels)
+        widths = (features, config.channels[-1]) if features else (3, *config.channels)
         self.stages = nn.ModuleList(
-            _Stage(widths[k], widths[k + 1], config.dim, residual=k == len(config.channels) - 1)
-            for k in range(len(config.channels))
+            _Stage(one, other, config.dim, residual=k == len(widths) - 2, stride=1 if features else 2)
+            for k, (one, other) in enumerate(pairwise(widths))
         )
         self.grid = nn.Conv2d(widths[-1], config.dim, 1)
         self.position = nn.Parameter(0.5 * grid_position(config.dim, 12))
@@ -76,53 +79,52 @@ class SmallVision(nn.Module):
         return self.tokens(self.maps(seen, torch.zeros(len(seen), self.dim, device=seen.device)))
 
 
-class SmallBackbone(Backbone):
-    """Per image a grid of tokens, one token of keypoints and some summaries, per instruction a token a word; language modulates the
-    images' features on the way."""
+class ImageReader(nn.Module):
+    """What is learned of images (or of a frozen model's maps of them): per image a grid of tokens, one token of keypoints and
+    some summaries, per instruction a token a word; language modulates the images' features on the way."""
 
-    def __init__(self, config: SmallBackboneConfig) -> None:
+    def __init__(self, config: SmallBackboneConfig, features: int = 0) -> None:
         super().__init__()
         self.config = config
         self.dim = dim = config.dim
         self.words = nn.Embedding(config.words, dim)
         self.word_position = nn.Parameter(0.02 * torch.randn(config.max_words, dim))
         self.text = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
-        self.vision = SmallVision(config)
+        self.vision = SmallVision(config, features)
         self.place = nn.Parameter(0.02 * torch.randn(config.cameras, config.history, dim))
         self.heat = nn.Conv2d(config.channels[-1], config.keypoints, 1)
         self.keypoints = nn.Sequential(nn.Linear(2 * config.keypoints, dim), nn.GELU(), nn.Linear(dim, dim))
         self.summary = nn.Linear(SUMMARY_GRID**2 * config.channels[-1], config.summaries * dim)
         self.norm = nn.LayerNorm(dim)
+        self.direct = DirectPath(1 + config.summaries, dim, config.direct) if config.direct else None
 
-    @property
-    def frame_encoder(self) -> nn.Module:
-        return self.vision
-
-    def forward(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
-        batch, cameras, history = images.shape[:3]
+    def check(self, cameras: int, history: int) -> None:
+        """Raises ValueError where there are more images than places for them."""
         if cameras > self.config.cameras or history > self.config.history:
             raise ValueError(
                 f"{cameras} cameras and {history} frames of history: this backbone has places for {self.config.cameras} "
                 f"and {self.config.history}"
             )
-        words, word_mask = self.embed(instruction, images.device)
+
+    def forward(self, seen: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
+        """`seen` float [B, V, T, C, h, w]: images from -1 to 1, or maps of features; `image_mask` bool [B, V, T]."""
+        batch, cameras, history = seen.shape[:3]
+        self.check(cameras, history)
+        words, word_mask = self.embed(instruction, seen.device)
         pooled = (words * word_mask[..., None]).sum(1) / word_mask.sum(1, keepdim=True)
-        seen = scaled(crop_images(images.flatten(1, 2), self.config.crop, self.training))
-        if self.training:
-            seen = recoloured(seen, self.config.colour)
-        seen = seen.flatten(0, 1)
-        maps = self.vision.maps(seen, pooled.repeat_interleave(cameras * history, 0))
+        maps = self.vision.maps(seen.flatten(0, 2), pooled.repeat_interleave(cameras * history, 0))
         keypoints = self.keypoints(soft_argmax(self.heat(maps)).flatten(1))[:, None]
         pooled_maps = F.adaptive_avg_pool2d(maps, SUMMARY_GRID).flatten(1)
         summary = self.summary(pooled_maps).unflatten(1, (self.config.summaries, self.dim))
         image = torch.cat([self.vision.tokens(maps), keypoints, summary], 1).unflatten(0, (batch, cameras, history))
         image = image + self.place[None, :cameras, :history, None]
+        direct = None if self.direct is None else self.direct(image[..., -1 - self.config.summaries :, :], image_mask)
         image_mask = image_mask[..., None].expand(image.shape[:-1]).flatten(1)
         features = self.norm(torch.cat([words, image.flatten(1, 3)], 1))
         mask = torch.cat([word_mask, image_mask], 1)
         is_image = torch.zeros_like(mask)
         is_image[:, words.shape[1] :] = True
-        return ContextTokens(features, mask, is_image)
+        return ContextTokens(features, mask, is_image, direct)
 
     def read_text(self, instruction: str) -> ReadText:
         """A token a word."""
@@ -141,6 +143,56 @@ class SmallBackbone(Backbone):
             mask[k, : len(row)] = True
         ids, mask = ids.to(device), mask.to(device)
         return self.text(self.words(ids) + self.word_position[:length]), mask
+
+
+class SmallBackbone(Backbone):
+    """A reader of the images themselves, each sample cropped and recoloured at random in training."""
+
+    def __init__(self, config: SmallBackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dim = config.dim
+        self.reader = ImageReader(config)
+        self.register_load_state_dict_pre_hook(_renamed)
+
+    @property
+    def direct_dim(self) -> int:
+        return self.config.direct
+
+    @property
+    def frame_encoder(self) -> nn.Module:
+        return self.reader.vision
+
+    def read_text(self, instruction: str) -> ReadText:
+        return self.reader.read_text(instruction)
+
+    def forward(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
+        seen = scaled(crop_images(images.flatten(1, 2), self.config.crop, self.training))
+        if self.training:
+            seen = recoloured(seen, self.config.colour)
+        read: ContextTokens = self.reader(seen.unflatten(1, images.shape[1:3]), image_mask, instruction)
+        return read
+
+
+def _renamed(backbone: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Weights saved before the reader had a name of its own."""
+    own = [name for name in state if name.startswith(prefix) and not name.startswith(f"{prefix}reader.")]
+    for name in own:
+        state[f"{prefix}reader.{name.removeprefix(prefix)}"] = state.pop(name)
+
+
+class DirectPath(nn.Module):
+    """Keypoints and summaries of all images -> one vector, the sum over the images that are there."""
+
+    def __init__(self, tokens: int, dim: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(3), nn.LayerNorm(tokens * dim), nn.Linear(tokens * dim, width), nn.ReLU()
+        )
+
+    def forward(self, tokens: Tensor, image_mask: Tensor) -> Tensor:
+        """[B, V, T, tokens, dim] and bool [B, V, T] -> [B, width]."""
+        return (self.layers(tokens) * image_mask[..., None]).sum((1, 2))
 
 
 def crop_images(images: Tensor, share: float, training: bool) -> Tensor:

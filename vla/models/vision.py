@@ -1,0 +1,81 @@
+"""A frozen vision model as System 2: its patch tokens, computed once for each image, and the reader that is trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from corpora.text import ReadText
+from flare.vision import FrozenVision
+from vla.models.config import PolicyConfig, SmallBackboneConfig, VisionConfig
+from vla.models.small import ImageReader
+from vla.policy import Backbone, ContextTokens
+
+
+class VisionBackbone(Backbone):
+    """Patch tokens [B, V T N, D] of every image, whether it is there or not: the reader takes out what is not. The instruction
+    is not seen, and nothing is ever trained."""
+
+    def __init__(self, name: str, settings: Path | None = None) -> None:
+        """`settings`: folder of what `save_settings` wrote, for weights that are loaded afterwards."""
+        super().__init__()
+        self.vision = FrozenVision(name) if settings is None else FrozenVision.from_settings(settings)
+        self.dim = self.vision.dim
+
+    def forward(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
+        tokens = self.vision(images.flatten(0, 2)).unflatten(0, (len(images), -1)).flatten(1, 2)
+        there = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        return ContextTokens(tokens, there, there)
+
+    @property
+    def is_constant(self) -> bool:
+        return True
+
+    def set_trainable(self, *, vision: bool, top_layers: int) -> None:
+        if vision or top_layers:
+            raise ValueError(
+                "a frozen vision model is not trained: set tuning.no-vision and no vlm_top_layers; the reader of its features "
+                "is the projector"
+            )
+
+    def describe(self) -> Any:
+        return self.vision.describe()
+
+    def save_settings(self, folder: Path) -> None:
+        self.vision.save_settings(folder)
+
+
+class VisionReader(nn.Module):
+    """Between the frozen model and System 1, in the projector's place: what is learned of its tokens."""
+
+    def __init__(self, features: int, small: SmallBackboneConfig, vision: VisionConfig) -> None:
+        super().__init__()
+        self.noise = vision.noise
+        self.norm = nn.LayerNorm(features, elementwise_affine=False)
+        self.reader = ImageReader(small, features)
+        self.dim = small.dim
+        self.direct_dim = small.direct
+
+    def read_text(self, instruction: str) -> ReadText:
+        """A token a word."""
+        return self.reader.read_text(instruction)
+
+    def forward(self, tokens: ContextTokens, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
+        """`tokens`: of the images that `image_mask` bool [B, V, T] tells of."""
+        x = self.norm(tokens.features)
+        if self.training and self.noise:
+            x = x + self.noise * torch.randn_like(x)
+        grid = x.unflatten(1, (*image_mask.shape[1:], -1)).transpose(-1, -2)
+        side = round(grid.shape[-1] ** 0.5)
+        read: ContextTokens = self.reader(grid.unflatten(-1, (side, -1)), image_mask, instruction)
+        return read
+
+
+def vision_parts(config: PolicyConfig, settings: Path | None) -> tuple[VisionBackbone, VisionReader]:
+    """The frozen model, and its reader with fresh weights."""
+    backbone = VisionBackbone(config.vision.name, settings)
+    return backbone, VisionReader(backbone.dim, config.small, config.vision)
