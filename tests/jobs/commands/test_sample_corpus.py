@@ -16,7 +16,7 @@ from corpora.simulation.tasks import DEFAULT_TASKS, INSTRUCTIONS
 from corpora.video.encode import EpisodeVideo, VideoEncoding
 from jobs.commands.sample_corpus import MAX_BYTES, PARTS, SampleCorpusConfig, part_config
 
-SAMPLE = Path(__file__).resolve().parents[2] / "corpora" / "sample"
+SAMPLE = Path(__file__).resolve().parents[3] / "corpora" / "sample"
 CAMERA = "observation.images.head"
 
 

@@ -336,7 +336,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[1])))
-from tests.jobs.test_ablate import tiny
+from tests.jobs.ablation.test_ablate import tiny
 from jobs.ablation import command as ablate
 {hook}
 ablate.run(tiny(Path(sys.argv[2])))
@@ -380,7 +380,7 @@ def test_killed_in_the_middle_of_an_arm_it_ends_as_if_it_had_not_been(
     stamps = [first.stat().st_mtime_ns]
     cell = out / "runs" / "human-flare" / "demos1-seed0"
     for hook in (IN_TRAINING, IN_ROLLOUTS):
-        words = [sys.executable, "-c", KILLED.format(hook=hook), str(Path(__file__).parents[2]), str(out)]
+        words = [sys.executable, "-c", KILLED.format(hook=hook), str(Path(__file__).parents[3]), str(out)]
         died = subprocess.run(words, capture_output=True, timeout=200)
         assert died.returncode == -signal.SIGKILL, died.stderr.decode()
         stamps.append(first.stat().st_mtime_ns)

@@ -17,7 +17,7 @@ from corpora.video.probe import Unusable, probe
 from tests.builders.odd import KINDS, pictures, places
 from tests.builders.odd.case import COUNT, scene, write
 from tests.builders.videos import display_as, number_of, numbered_video
-from tests.corpora.odd_videos import ingest, judge, main, make_videos
+from tests.corpora.ingestion.odd_videos import ingest, judge, main, make_videos
 
 
 def read(path: Path) -> tuple[list[float], list[int], DecodingReport]:

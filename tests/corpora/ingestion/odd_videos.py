@@ -1,6 +1,6 @@
 """Pushes odd and broken videos (`tests.builders.odd`) through ingest and judges what comes of each by what it shows:
 
-    python -m tests.corpora.odd_videos FOLDER --count 1000
+    python -m tests.corpora.ingestion.odd_videos FOLDER --count 1000
 
 prints how many of each kind ended how, and each that ended wrong: a video without a row or with one twice, a frame that is
 lost without a word, doubled, at another time or in other colours, a reason that does not hold.

@@ -15,7 +15,7 @@ from corpora.mixture.mixture import read_mixture
 from tests.builders.policies import tiny_policy
 from vla.actions.space import ActionSpace
 
-SAMPLE = Path(__file__).parents[2] / "corpora" / "sample" / "robot_still"
+SAMPLE = Path(__file__).parents[3] / "corpora" / "sample" / "robot_still"
 
 
 def recorded() -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:

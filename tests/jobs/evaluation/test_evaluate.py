@@ -18,7 +18,7 @@ from jobs.evaluation.closed_loop import ClosedLoopSettings, Observations, play
 from jobs.evaluation.open_loop import OPEN_LOOP_FORMAT
 from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
 from tests.builders.datasets import lerobot_v3
-from tests.jobs.test_open_loop import made_policy
+from tests.jobs.evaluation.test_open_loop import made_policy
 from vla.actions.space import ActionSpace
 from vla.checkpoint import build_policy
 from vla.embodiment import Embodiment
