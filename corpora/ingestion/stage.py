@@ -196,8 +196,11 @@ def _rows(
     # What the header promised and the file did not give.
     promised = min(source.end_s, facts.duration_s + facts.missing_s) - source.origin_s
     if promised - last_s > max(TRUNCATED_S, 2 * facts.interval_s):
-        report.first_error = report.first_error or f"the file ends at {last_s:.2f} s of {promised:.2f} s"
-        row = _named(common, source, last_s, promised, "truncated", report.first_error)
+        detail = f"it ends at {last_s:.2f} s of {promised:.2f} s"
+        row = _named(
+            common, source, last_s, promised, "truncated", "; ".join(filter(None, (detail, report.first_error)))
+        )
+        report.first_error = report.first_error or detail
         writer.add(row)
         yield row
     for left in known.left_out:

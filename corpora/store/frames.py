@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 _META = "table.json"
 _IMAGES = "pictures.u8"
 _VALID = "valid.npy"
-_FORMAT = 2
+_FORMAT = 3
 """Raised when the same identity would give other images."""
 
 

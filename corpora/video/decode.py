@@ -187,6 +187,10 @@ def _tolerant(
             clock.set(packet)
             if order is not None:
                 order.feed(packet)
+        if packet.pos is not None and packet.pos == facts.cut_at and packet.is_corrupt:
+            report.first_error = report.first_error or "the file ends in the middle of a frame"
+            report.lost += 1
+            continue  # some decoders would patch it up from the frame before
         try:
             frames = packet.decode()
         except av.error.FFmpegError as error:

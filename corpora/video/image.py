@@ -19,17 +19,19 @@ _NO_SIZE = {0xC4, 0xC8, 0xCC}
 
 
 def fit_square(rgb: NDArray[np.uint8], size: int, fit: Fit) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3] -> [size, size, 3], by area where it shrinks. What a policy sees while it acts must be resized by
+    """uint8 [H, W, 3] -> [size, size, 3], first by area along the sides that shrink. What a policy sees while it acts must be resized by
     this, too: another method differs by a grey level or more."""
     if fit == "crop":
         height, width = rgb.shape[:2]
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
         rgb = rgb[top : top + side, left : left + side]
-    if rgb.shape[:2] == (size, size):
-        return rgb
-    method = cv2.INTER_AREA if min(rgb.shape[:2]) >= size else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(rgb, (size, size), interpolation=method), np.uint8)
+    height, width = rgb.shape[:2]
+    if max(height, width) > size:  # by OpenCV's area alone a side that grows would be of blocks
+        rgb = np.asarray(cv2.resize(rgb, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA), np.uint8)
+    if min(height, width) < size:
+        rgb = np.asarray(cv2.resize(rgb, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
+    return rgb
 
 
 def decode_image(encoded: bytes) -> NDArray[np.uint8]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import struct
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -33,6 +35,10 @@ _ELSEWHERE = {"concat", "dash", "fbdev", "hls", "image2", "lavfi", "rtp", "rtsp"
 _OF_DECODING = ("asf", "avi")
 """Formats that hold times of decoding alone; those of presentation are FFmpeg's guess, as they are of raw streams."""
 _OPENED = ",".join(sorted(av.formats_available - _ELSEWHERE))
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_WHOLE_S = 0.25
+"""A file of several streams, the last of which ends by less before the length of the header, is whole, though its picture
+may end earlier."""
 _DEFAULT_BONUS = 5_000_000
 """Pixels that a stream marked as default is ahead of others; ffmpeg's own."""
 
@@ -72,6 +78,8 @@ class VideoFacts:
     """Indices into `times`."""
     missing_s: float
     """Length that the header promises beyond the last packet; 0 where it promises no more."""
+    cut_at: int | None = None
+    """Byte at which the last packet begins, where the file ends in its middle."""
     stored: VideoFacts | None = None
     """As the file has them, where times here are those at which frames were recorded, see `recorded_at`."""
 
@@ -200,6 +208,10 @@ class _Scan:
     """Packets without any time, as those of program streams that begin in the middle of a block."""
     broken: bool = False
     """It ends in an error: what came before is used, and the loss is noted when the frames are decoded."""
+    cut_at: int | None = None
+    """Of the last packet, where it is not whole."""
+    latest_s: float = -math.inf
+    """When the last packet of any stream ends, sound and subtitles too, by the container's clock."""
     frame: VideoFrame | None = None
     """The first that decodes."""
     disordered: bool = False
@@ -212,15 +224,20 @@ def _scan(container: InputContainer, stream: VideoStream, alive: Callable[[], No
     read = 0
     in_order, latest, shown = bool(stream.codec_context.has_b_frames), _NONE, _NONE
     try:
-        for packet in container.demux(stream):
+        for packet in container.demux():
             if packet.size == 0:
                 continue
+            if packet.stream.index != stream.index:
+                found.latest_s = max(found.latest_s, _end_s(packet))
+                continue
             found.seen += 1
+            found.cut_at = packet.pos if packet.is_corrupt else None
             read += packet.size
             if read >= ALIVE_BYTES:
                 alive()
                 read = 0
             restarted = clock.set(packet)
+            found.latest_s = max(found.latest_s, _end_s(packet))
             if packet.pts is None and packet.dts is None:
                 found.bare += 1
             elif not packet.is_discard:
@@ -240,6 +257,13 @@ def _scan(container: InputContainer, stream: VideoStream, alive: Callable[[], No
     except av.error.FFmpegError:
         found.broken = True
     return found
+
+
+def _end_s(packet: Packet) -> float:
+    begin = packet.dts if packet.pts is None else packet.pts
+    if begin is None or not packet.time_base:
+        return -math.inf
+    return float((begin + (packet.duration or 0)) * packet.time_base)
 
 
 def _decoded(packet: Packet) -> Iterator[VideoFrame]:
@@ -285,6 +309,7 @@ def _facts(container: InputContainer, stream: VideoStream, found: _Scan) -> Vide
         breaks=np.round(np.array(breaks) - zero_s, 7),
         keyframes=np.flatnonzero(np.frombuffer(found.keys, np.bool_)[shown]),
         missing_s=_missing_s(container, stream, found, times, zero_s),
+        cut_at=found.cut_at,
     )
 
 
@@ -306,12 +331,33 @@ def _missing_s(
     """An edit list may rightly show less than the stream holds. Packets in the index but not in the file are lost."""
     if not (found.broken or stream.frames == 0 or found.seen < stream.frames):
         return 0.0
-    declared = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
-    if not declared and container.duration and len(container.streams) == 1:
-        # Matroska's duration counts from the clock's zero, that of others from the first frame.
-        declared = container.duration / 1e6 - (max(0.0, zero_s) if "matroska" in container.format.name else 0.0)
-    interval = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-    return max(0.0, declared - float(times[-1] - times[0]) - interval)
+    end_s = float(times[-1]) + (float(np.median(np.diff(times))) if len(times) > 1 else 0.0)
+    base = float(stream.time_base) if stream.time_base else 0.0
+    if (
+        container.format.name == "avi"
+    ):  # FFmpeg's length is but that of what is there; the header counts frames of a tick
+        return max(0.0, float(times[0]) + stream.frames * base - end_s)
+    if container.format.name != "asf" and stream.duration and base:
+        return max(0.0, float(times[0]) + stream.duration * base - end_s)
+    whole_s = container.duration / 1e6 if container.duration else 0.0
+    if container.format.name == "asf":  # FFmpeg's length may be a guess from the size
+        whole_s = _asf_length_s(container.name)
+    if "matroska" in container.format.name:  # it counts from the clock's zero, others from the beginning
+        whole_s -= max(0.0, zero_s)
+    if len(container.streams) > 1 and whole_s - (found.latest_s - zero_s) < _WHOLE_S:
+        return 0.0
+    return max(0.0, whole_s - end_s)
+
+
+def _asf_length_s(path: str) -> float:
+    """What the header says; FFmpeg does not believe it where the file is smaller than it says. 0 where it says nothing."""
+    with open(path, "rb") as file:
+        head = file.read(1 << 16)
+    found = head.find(_ASF_PROPERTIES)
+    if found < 0 or len(head) < found + 92:
+        return 0.0
+    ticks, _, before_ms, live = struct.unpack_from("<QQQI", head, found + 64)
+    return 0.0 if live & 1 else max(0.0, ticks / 1e7 - before_ms / 1e3)
 
 
 def describe(error: BaseException) -> str:
