@@ -35,7 +35,10 @@ JOBS = {
         "jobs.commands.crosspaint",
         "another agent in a corpus: the robot over the person, nobody, or a dot",
     ),
-    "label": ("jobs.commands.label", "pseudo-actions of a corpus by an inverse dynamics model, as Parquet"),
+    "label": (
+        "jobs.commands.label",
+        "pseudo-actions of a corpus by an inverse dynamics model or its tracks, as Parquet",
+    ),
     "pretrain": ("jobs.commands.pretrain", "a policy on human video, synthetic and robot data in one mixture"),
     "ground": ("jobs.commands.ground", "fine-tune: few-demonstration post-training of a policy on one robot"),
     "evaluate": ("jobs.commands.evaluate", "open loop on held-out episodes, closed loop in Meta-World"),

@@ -97,10 +97,11 @@ def crosspaint(
 
 
 def label(out: str | Path, **fields: Any) -> Result:
-    """`giza label`: pseudo-actions of a corpus by an inverse dynamics model."""
+    """`giza label`: pseudo-actions of a corpus by an inverse dynamics model, or by its tracks."""
     from jobs.commands.label import LabelConfig, run
 
-    places = {name: folder_of(value) if name == "corpus" else value for name, value in fields.items()}
+    named = ("corpus", "tracks", "robot_tracks")
+    places = {name: folder_of(value) if name in named and value else value for name, value in fields.items()}
     config = configured(LabelConfig, {"out": out, **places})
     return Result(config.out, run(config))
 

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning
 import numpy as np
@@ -18,12 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from corpora.clips.frames import ClipFrames
 from corpora.mixture.datasets import EpisodeSamples
 from corpora.mixture.order import MixtureOrder
+from corpora.mixture.pseudo_actions import BY_IMAGES, ClipLabels
+from corpora.video.nearest import rows_later
 from jobs.evaluation.open_loop import BASELINES, Baselines, Chunks, compare
 from jobs.trainer import fit
 from vla.actions.rest import matching_state_dims
 from vla.actions.space import ActionSpace
+from vla.embodiment import Embodiment
 from vla.models.inverse_dynamics import InverseDynamics
 from vla.training import schedule
 
@@ -194,3 +198,34 @@ def _chunks(samples: EpisodeSamples, chosen: NDArray[np.int64]) -> Chunks:
     before = samples.episodes.action[np.maximum(rows - 1, 0)]
     last = np.where((rows > starts[number])[:, None], before, np.float32(np.nan))
     return Chunks(found.states, last, found.chunks, found.mask, number, samples.episodes.t_s[rows])
+
+
+class ImageLabeller:
+    """Labels the frames of clips that have another a horizon later."""
+
+    kind: ClassVar[str] = BY_IMAGES
+    unknown: tuple[str, ...] = ()
+
+    def __init__(self, model: InverseDynamics, clips: ClipFrames, identity: str) -> None:
+        self.model, self.clips, self.identity = model, clips, identity
+        self._place = {row.clip_id: run for run, row in enumerate(clips.rows)}
+
+    @property
+    def facts(self) -> Embodiment:
+        return self.model.facts
+
+    def chunks(self, clip_id: str) -> ClipLabels | None:
+        """Of one clip; None where no frame has another a horizon later."""
+        table, run = self.clips.table, self._place[clip_id]
+        start, stop = int(self.clips.starts[run]), int(self.clips.starts[run + 1])
+        t_s, valid = self.clips.t_s[start:stop], table.valid[start:stop, 0]
+        later, near = rows_later(t_s, self.model.config.horizon * self.facts.step_s)
+        frames = np.flatnonzero(near & valid & valid[later])
+        if not len(frames):
+            return None
+        shown = table.images[start:stop, 0]
+        chunks = [
+            self.model.predict(to_tensor(shown[some]), to_tensor(shown[later[some]]))
+            for some in np.split(frames, range(128, len(frames), 128))
+        ]
+        return ClipLabels(clip_id, t_s[frames], np.concatenate(chunks))

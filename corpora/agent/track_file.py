@@ -83,12 +83,21 @@ class TrackFile:
         """As `at`, of whole frames, (height, width) pixels."""
         return self._at(t_s, shape, False, shape[1] / shape[0])
 
+    def positions(self, t_s: NDArray[np.float64]) -> NDArray[np.float32]:
+        """[T, 3]: `position_m` at the moments `t_s` [T]; NaN where it is not known, or the file does not reach."""
+        if "position_m" not in self.known:
+            return np.full((len(t_s), 3), np.nan, np.float32)
+        rows, near = self._rows(t_s)
+        return np.where(near[:, None], self.known["position_m"][rows], np.float32(np.nan))
+
+    def _rows(self, t_s: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        return rows_within(self.t_s, t_s, float(np.median(np.diff(self.t_s))) if len(self.t_s) > 1 else 0.0)
+
     def _at(self, t_s: NDArray[np.float64], shape: tuple[int, int], crop: bool, aspect: float) -> Track:
         height, width = self.mask.shape[1:]
         if abs(width / height / aspect - 1) > _ASPECT_OFF + 1 / min(height, width):
             raise Untracked("mask_size", f"masks of {width} x {height} pixels, a video of {aspect:.3f} to 1")
-        interval = float(np.median(np.diff(self.t_s))) if len(self.t_s) > 1 else 0.0
-        rows, near = rows_within(self.t_s, t_s, interval)
+        rows, near = self._rows(t_s)
         mask, offset = self.mask, np.zeros(2, np.float32)
         if crop:
             side = min(height, width)

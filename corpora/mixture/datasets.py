@@ -45,6 +45,8 @@ class Sample:
     """[H]; False past the end, and throughout where there are no actions."""
     future: NDArray[np.uint8] | None
     """[V, S, S, 3]; None where it is not asked for, or lies past the end."""
+    action_known: NDArray[np.bool_] | None = None
+    """[Da]: dimensions of the action that are known, the same in all samples of a dataset; None: all."""
 
 
 @dataclass(frozen=True)
@@ -280,13 +282,14 @@ class ClipSamples:
     def __getitem__(self, index: int) -> Sample:
         run = int(self._runs[index])
         images, mask = self._views.around(int(self._rows[index]), *self._bounds(run))
-        action, action_mask = None, np.zeros(self.horizon, np.bool_)
+        action, action_mask, known = None, np.zeros(self.horizon, np.bool_), None
         if self._labels is not None:
+            known = self._labels.known
             label = self._labels.values[index]
             action = label[np.minimum(np.arange(self.horizon), len(label) - 1)]
             action_mask[: len(label)] = True
         future = self._views.shown(int(self._futures[index]))
-        return Sample(images, mask, self._clips.rows[run].text, None, action, action_mask, future)
+        return Sample(images, mask, self._clips.rows[run].text, None, action, action_mask, future, known)
 
     def numbers(self, indices: Sequence[int]) -> Numbers:
         """The labels of these samples. Raises ValueError where there are none."""

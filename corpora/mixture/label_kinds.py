@@ -3,6 +3,7 @@
 Actions            a robot's own, recorded beside the images
 Latents            latent actions that `giza extract` mined out of clips
 PseudoActions      a robot's actions that an inverse dynamics model (`giza label`) read off clips
+TrackActions       a robot's actions for how the tool of a track moves (`giza label --tracks`), gripper not known
 Unlabelled         nothing: alignment with the future only (FLARE)
 """
 
@@ -19,7 +20,7 @@ import numpy as np
 from corpora.clips.corpus import Corpus
 from corpora.episodes.parts import TABLE, ActionPart
 from corpora.mixture.labels import EmbodimentFacts, Labels, list_width, part_footers, tokens_of_latents
-from corpora.mixture.pseudo_actions import PseudoActionFacts, read_facts
+from corpora.mixture.pseudo_actions import BY_IMAGES, BY_TRACKS, PseudoActionFacts, read_facts
 
 if TYPE_CHECKING:
     from corpora.clips.frames import ClipFrames
@@ -266,15 +267,20 @@ class Latents(_Written):
 class PseudoActions(_Written):
     """Chunks of a robot's actions by `giza label`, without a state; of longer ones the first steps are taken."""
 
-    words: ClassVar[tuple[str, ...]] = ("inverse-dynamics", "pseudo-actions")
+    words: ClassVar[tuple[str, ...]] = (BY_IMAGES, "pseudo-actions")
     title: ClassVar = "inverse-dynamics"
     folder_key: ClassVar = "pseudo_actions"
     marker: ClassVar = "label.json"
 
     @property
     def facts(self) -> PseudoActionFacts:
-        """What label.json says. Raises ValueError where the folder holds no finished labels."""
-        return read_facts(self.folder)
+        """What label.json says. Raises ValueError where the folder holds no finished labels of this kind."""
+        facts = read_facts(self.folder)
+        if facts.by != self.words[0]:
+            raise ValueError(
+                f"'{self.folder}' holds labels of the kind '{facts.by}', not '{self.words[0]}': say label = \"{facts.by}\""
+            )
+        return facts
 
     def robot(self) -> str:
         return self.facts.embodiment
@@ -289,6 +295,8 @@ class PseudoActions(_Written):
         found.samples = sum(rows for _, _, rows in part_footers(self.folder))
         found.action_dim = len(facts.robot.action_names)
         found.dims = f"{facts.horizon} steps of {found.action_dim}"
+        if facts.unknown:
+            found.dims += f", {', '.join(facts.unknown)} not known"
         if found.action_dim > limits.max_action_dim:
             found.faults.append(
                 f"actions of {found.action_dim} dimensions, the policy takes at most {limits.max_action_dim}"
@@ -311,10 +319,18 @@ class PseudoActions(_Written):
             raise ValueError(
                 f"'{self.folder}' holds actions of {found.values.shape[2]} dimensions, but names {dim}: label again"
             )
-        return replace(found, values=found.values[:, :horizon])
+        return replace(found, values=found.values[:, :horizon], known=facts.known)
 
 
-LABELS: tuple[type[Label], ...] = (Actions, Latents, PseudoActions, Unlabelled)
+@dataclass(frozen=True)
+class TrackActions(PseudoActions):
+    """As pseudo-actions, by `giza label --tracks`: the robot's actions for how the tool of a track moves."""
+
+    words: ClassVar[tuple[str, ...]] = (BY_TRACKS,)
+    title: ClassVar = "track"
+
+
+LABELS: tuple[type[Label], ...] = (Actions, Latents, PseudoActions, TrackActions, Unlabelled)
 """As pyramid files name them."""
 
 

@@ -58,6 +58,8 @@ class Labels:
     values: NDArray[np.float32]
     """[N, steps, dim]."""
     facts: EmbodimentFacts
+    known: NDArray[np.bool_] | None = None
+    """[dim]: dimensions of which the values tell; None: all."""
 
     @classmethod
     def read(

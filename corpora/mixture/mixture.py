@@ -5,7 +5,7 @@
     [[dataset]]
     name = "hands"
     tier = "human"              # human, synthetic, neural or robot
-    label = "latents"           # actions, latents, pseudo-actions or unlabelled
+    label = "latents"           # actions, latents, pseudo-actions, track or unlabelled
     corpus = "hands/corpus"     # folder of giza ingest
     latents = "hands/latents"   # folder of giza extract
     weight = 1.0                # share in the mixture, of any sum
@@ -44,7 +44,17 @@ from typing import Any
 from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.parts import parts_of
 from corpora.mixture.drawing import pyramid_svg, pyramid_text
-from corpora.mixture.label_kinds import LABELS, Label, Latents, PolicyLimits, PseudoActions, Unlabelled, near
+from corpora.mixture.label_kinds import (
+    LABELS,
+    Label,
+    Latents,
+    PolicyLimits,
+    PseudoActions,
+    TrackActions,
+    Unlabelled,
+    near,
+)
+from corpora.mixture.pseudo_actions import BY_TRACKS, read_facts
 from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt, Planned
 from corpora.mixture.survey import MixtureSurvey, survey_datasets
 
@@ -264,9 +274,10 @@ def _given_twice(names: Sequence[str]) -> list[str]:
 
 def _label_at(folder: Path) -> Label:
     """The labels in a folder, by the file that their job writes last."""
-    for kind in (Latents, PseudoActions):
-        if (folder / kind.marker).is_file():
-            return kind(folder)
+    if (folder / Latents.marker).is_file():
+        return Latents(folder)
+    if (folder / PseudoActions.marker).is_file():
+        return TrackActions(folder) if read_facts(folder).by == BY_TRACKS else PseudoActions(folder)
     raise ValueError(
         f"'{folder}' holds no finished labels: neither {Latents.marker} of giza extract nor {PseudoActions.marker} of "
         "giza label"

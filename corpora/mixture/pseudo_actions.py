@@ -1,5 +1,5 @@
-"""Pseudo-actions of `giza label` on disk: chunks of a robot's actions that an inverse dynamics model read off video
-without actions.
+"""Pseudo-actions of `giza label` on disk: chunks of a robot's actions that were read off video without actions, by an inverse
+dynamics model or from a track.
 
     FOLDER/label.json             which robot, how many steps, what was measured; written last
            part-000000.parquet    clip_id, t_s, action (the chunk from there on, raw, flattened), steps
@@ -22,6 +22,8 @@ from corpora.mixture.labels import EmbodimentFacts, part_footer
 from corpora.store.files import written_whole
 
 SUMMARY = "label.json"
+BY_IMAGES, BY_TRACKS = "inverse-dynamics", "track"
+"""What made them, as label.json and a pyramid file say it."""
 _METADATA = b"giza"
 SCHEMA = pa.schema(
     [
@@ -47,6 +49,14 @@ class PseudoActionFacts:
     """Steps of a chunk."""
     corpus: str
     """Identity of the corpus that was labelled."""
+    by: str = BY_IMAGES
+    unknown: tuple[str, ...] = ()
+    """Dimensions of the action of which the chunks tell nothing: a policy's loss leaves them out."""
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """[Da]: dimensions of which they tell."""
+        return np.array([name not in self.unknown for name in self.robot.action_names], np.bool_)
 
 
 def read_facts(folder: str | Path) -> PseudoActionFacts:
@@ -63,7 +73,12 @@ def read_facts(folder: str | Path) -> PseudoActionFacts:
             codec=dict(values["codec"]),
         )
         return PseudoActionFacts(
-            str(values["embodiment"]), robot, int(values["horizon"]), str(values["corpus_identity"])
+            str(values["embodiment"]),
+            robot,
+            int(values["horizon"]),
+            str(values["corpus_identity"]),
+            str(values.get("by", BY_IMAGES)),
+            tuple(values.get("unknown", ())),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}); label the corpus again") from error
@@ -114,3 +129,18 @@ def labels_on_disk(path: Path, key: Mapping[str, Any]) -> int | None:
             f"{path} holds other labels ({', '.join(differing)} differ); choose another --out, or remove it"
         )
     return rows
+
+
+def chunks_at(
+    frames_s: NDArray[np.float64], t_s: NDArray[np.float64], action: NDArray[np.float32], horizon: int, step_s: float
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Times [N] of those frames whose chunk ends within the episode, and the chunks [N, horizon, D]: step k is the action
+    of the row (at `t_s`, each lasting until the next) that contains the frame's time + k `step_s`. Raises ValueError for a
+    frame that the episode does not have."""
+    lasts = float(np.median(np.diff(t_s))) if len(t_s) > 1 else 0.0
+    if len(frames_s) and np.abs(t_s[:, None] - frames_s).min(0).max() > 0.5 * lasts:
+        raise ValueError(f"frames at {frames_s[0]:.3f} to {frames_s[-1]:.3f} s: the episode has no rows at these times")
+    whole = frames_s[frames_s + horizon * step_s <= t_s[-1] + lasts + 1e-6]
+    wanted = whole[:, None] + np.arange(horizon) * step_s
+    rows = np.searchsorted(t_s, wanted + 1e-3 * step_s, side="right") - 1
+    return whole, action[rows.clip(0)]

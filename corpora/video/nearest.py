@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _TIE_S = 1e-6
+_OFF_SHARE = 0.25
+"""A row counts as a gap later up to this share of the gap: else it shows another motion."""
 
 
 def nearest_rows(
@@ -34,6 +36,13 @@ def rows_within(
     rows, near = nearest_rows(t_s, wanted_s, interval_s)
     edge = 0.5 * interval_s + _TIE_S
     return rows, near & (wanted_s >= t_s[0] - edge) & (wanted_s <= t_s[-1] + edge)
+
+
+def rows_later(t_s: NDArray[np.float64], gap_s: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """For each row the one that lies nearest to `gap_s` after it, and whether it is about as far."""
+    later, near = rows_within(t_s, t_s + gap_s, float(np.median(np.diff(t_s))) if len(t_s) > 1 else 0.0)
+    near &= np.abs(t_s[later] - t_s - gap_s) <= _OFF_SHARE * gap_s
+    return later, near & (later > np.arange(len(t_s)))
 
 
 def rows_back(ages_s: Sequence[float], interval_s: float) -> tuple[int, ...]:

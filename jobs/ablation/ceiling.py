@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from corpora.clips.corpus import Corpus
 from corpora.episodes.columns import column_array
-from corpora.mixture.pseudo_actions import SUMMARY, ClipLabels, write_labels
+from corpora.mixture.pseudo_actions import SUMMARY, ClipLabels, chunks_at, write_labels
 from corpora.simulation.episode import EXPERT_ACTION
 from corpora.store.files import write_json
 from corpora.store.provenance import provenance
@@ -56,18 +55,3 @@ def write_true_actions(config: LabelConfig, truth: Path) -> Path:
     }
     write_json(out / SUMMARY, summary | {"provenance": provenance()})
     return out
-
-
-def chunks_at(
-    frames_s: NDArray[np.float64], t_s: NDArray[np.float64], action: NDArray[np.float32], horizon: int, step_s: float
-) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Times [N] of those frames whose chunk ends within the episode, and the chunks [N, horizon, D]: step k is the action
-    of the row (at `t_s`, each lasting until the next) that contains the frame's time + k `step_s`. Raises ValueError for a
-    frame that the episode does not have."""
-    lasts = float(np.median(np.diff(t_s))) if len(t_s) > 1 else 0.0
-    if len(frames_s) and np.abs(t_s[:, None] - frames_s).min(0).max() > 0.5 * lasts:
-        raise ValueError(f"frames at {frames_s[0]:.3f} to {frames_s[-1]:.3f} s: the episode has no rows at these times")
-    whole = frames_s[frames_s + horizon * step_s <= t_s[-1] + lasts + 1e-6]
-    wanted = whole[:, None] + np.arange(horizon) * step_s
-    rows = np.searchsorted(t_s, wanted + 1e-3 * step_s, side="right") - 1
-    return whole, action[rows.clip(0)]

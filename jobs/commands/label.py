@@ -1,11 +1,12 @@
-"""`giza label`: an inverse dynamics model, trained on a robot's episodes, labels a corpus without actions with pseudo-actions."""
+"""`giza label`: an inverse dynamics model, trained on a robot's episodes, labels a corpus without actions with pseudo-actions;
+or tracks do."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,27 +26,25 @@ from jobs.cli import parse
 from jobs.console import print_ending
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from corpora.clips.corpus import Corpus
-    from corpora.clips.frames import ClipFrames
     from corpora.mixture.datasets import EpisodeSamples
-    from corpora.mixture.pseudo_actions import ClipLabels
+    from jobs.labeller import Labeller, Maker
     from vla.embodiment import Embodiment
     from vla.models.inverse_dynamics import InverseDynamics
 
 log = logging.getLogger(__name__)
 
+TRACK_FIELDS = ("tracks", "robot_tracks", "unknown")
+"""Fields that say nothing without --tracks."""
 MODEL = "model"
 MEASURED = "measured.json"
 _FIT_CHUNKS = 20_000
-_OFF_SHARE = 0.25
-"""A frame is labelled where another lies a horizon later, up to this share of the horizon: else it shows another motion."""
 
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """Train an inverse dynamics model on a robot's episodes, and label every frame of a corpus' clips with it."""
+    """Train an inverse dynamics model on a robot's episodes, and label every frame of a corpus' clips with it; or, with --tracks,
+    learn which actions go with a motion of the tool, and label the motions of the tracks."""
 
     robot: Path
     """LeRobot dataset with actions."""
@@ -55,6 +54,12 @@ class LabelConfig:
     """Folder of giza ingest that is labelled."""
     out: Path
     """Folder of the model and the labels; the same command again resumes."""
+    tracks: Path | None = None
+    """Label by these tracks of the corpus (OUT/tracks of giza crosspaint) instead: their positions are in the robot's space."""
+    robot_tracks: Path | None = None
+    """With --tracks: folder of an npz file for each of the robot's episodes, as giza simulate --tracks writes it."""
+    unknown: tuple[str, ...] = ("gripper",)
+    """With --tracks: words in the names of the action's dimensions that a motion does not tell; they are masked."""
     steps: int | None = None
     """Optimiser steps of the model; default 2000, some five minutes on two cores."""
     minutes: float | None = None
@@ -69,7 +74,7 @@ class LabelConfig:
     held_share: float = 0.1
     """Share of the robot's episodes that errors are measured on."""
     horizon: int = 16
-    """Steps of a chunk, at least the policy's; the model sees images this many steps apart."""
+    """Steps of a chunk, at least the policy's; the model sees images, or a motion, this many steps apart."""
     image_size: int = 84
     """Pixels; the policy's size spares a second decoding."""
     batch_size: int = 64
@@ -91,53 +96,52 @@ class LabelConfig:
         if self.selection.keep_idle:
             raise ValueError("--keep-idle is of a policy's training: labels are learned from every row; leave it out")
         check_budget(self.steps, self.minutes)
+        if (self.tracks is None) != (self.robot_tracks is None):
+            raise ValueError(
+                "--tracks and --robot-tracks go together: the corpus' tracks, and those of the robot's episodes"
+            )
+        if self.tracks is not None and (self.steps is not None or self.minutes is not None):
+            raise ValueError("--steps, --minutes: with --tracks nothing is trained step by step; leave them out")
 
 
 def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
     """Trains (or resumes), labels what is not labelled yet, and returns the summary (label.json).
 
-    Raises ValueError for a robot without actions, a corpus whose clips are shorter than the horizon, and an `out` that
-    holds something else or is being written to.
+    Raises ValueError for a robot without actions, a corpus whose clips are shorter than the horizon, tracks that do not fit or
+    know no position, and an `out` that holds something else or is being written to.
     """
+    from corpora.agent.tracks import Tracks
     from corpora.clips.corpus import Corpus
-    from corpora.clips.frames import open_clip_frames
     from corpora.mixture.pseudo_actions import SUMMARY
     from corpora.store.run import TRAINING, Run
-    from jobs.console import bar
-    from vla.models.inverse_dynamics import CONFIG, InverseDynamics
 
     corpus = Corpus(config.corpus)
     out = config.out.expanduser().absolute()
     settings = dataclasses.asdict(config)
-    for moved in ("out", "cache"):
+    for moved in ("out", "cache", *(() if config.tracks else TRACK_FIELDS)):
         del settings[moved]
     settings |= settings.pop("selection")
     settings["action_done"] = list(action_done(config)) or None  # labels of earlier versions are of the expert's
     settings["corpus_identity"] = corpus.identity
+    if config.tracks:
+        settings["tracks_identity"] = Tracks(config.tracks, corpus).identity
     run = Run(out, settings, summary=SUMMARY, record=TRAINING, formats={"held_out": HELD_OUT})
     if (done := run.finished) is not None:
         return done
-    measured = read_json(out / MODEL / MEASURED) if (out / MODEL / CONFIG).is_file() else None
-    robot = None if measured else _split(config, quiet)
-    with bar("decoding the clips", quiet=quiet) as tell:
-        clips = open_clip_frames(corpus, config.image_size, cache=config.cache, progress=tell)
-    if clips.table.lacking:
-        log.warning("corpus '%s': %s", config.corpus, clips.table.lacking)
+    make = (_by_tracks if config.tracks else _by_images)(config, corpus, out / MODEL, quiet)
     with run.claim():
-        if robot is not None:
-            model, measured = _trained(config, out / MODEL, robot, quiet)
-        else:
-            assert measured is not None
-            model = InverseDynamics.from_pretrained(out / MODEL)
-        labelled = _label(config, corpus, clips, model, out, quiet)
+        labeller, measured = make()
+        labelled = _label(config, corpus, labeller, out, quiet)
         return run.finish(
             {
                 "embodiment": config.embodiment,
+                "by": labeller.kind,
+                "unknown": list(labeller.unknown),
                 "horizon": config.horizon,
-                "step_s": model.facts.step_s,
-                "action_names": list(model.facts.action_space.action_names),
-                "cameras": list(model.facts.cameras),
-                "codec": model.facts.action_space.to_json(),
+                "step_s": labeller.facts.step_s,
+                "action_names": list(labeller.facts.action_space.action_names),
+                "cameras": list(labeller.facts.cameras),
+                "codec": labeller.facts.action_space.to_json(),
                 "corpus": str(config.corpus),
                 "corpus_identity": corpus.identity,
                 "robot": str(config.robot),
@@ -146,6 +150,51 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
                 **measured,
             }
         )
+
+
+def _by_images(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) -> Maker:
+    """What trains the model in `folder`, or reads it there. Raises ValueError for what can be refused before."""
+    from corpora.clips.frames import open_clip_frames
+    from jobs.console import bar
+    from jobs.inverse_dynamics_training import ImageLabeller
+    from vla.models.inverse_dynamics import CONFIG, InverseDynamics, saved_hash
+
+    measured = read_json(folder / MEASURED) if (folder / CONFIG).is_file() else None
+    robot = None if measured else _split(config, quiet)
+    with bar("decoding the clips", quiet=quiet) as tell:
+        clips = open_clip_frames(corpus, config.image_size, cache=config.cache, progress=tell)
+    if clips.table.lacking:
+        log.warning("corpus '%s': %s", config.corpus, clips.table.lacking)
+
+    def make() -> tuple[Labeller, dict[str, Any]]:
+        if robot is not None:
+            model, told = _trained(config, folder, robot, quiet)
+        else:
+            assert measured is not None
+            model, told = InverseDynamics.from_pretrained(folder), measured
+        return ImageLabeller(model, clips, saved_hash(folder)), told
+
+    return make
+
+
+def _by_tracks(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) -> Maker:
+    """What writes the fitted map to `folder`. Raises ValueError as `TrackLabeller.fitted`, and for tracks of other clips."""
+    from corpora.agent.tracks import Tracks
+    from jobs.track_labelling import TrackLabeller
+
+    assert config.tracks is not None and config.robot_tracks is not None
+    tracks = Tracks(config.tracks, corpus)
+    samples, train, held = _split(config, quiet)
+    facts = _facts(config, samples, train)
+    labeller, measured = TrackLabeller.fitted(
+        facts, (samples, train, held), config.robot_tracks.expanduser(), config.unknown, corpus, tracks
+    )
+
+    def make() -> tuple[Labeller, dict[str, Any]]:
+        labeller.save(folder)
+        return labeller, measured
+
+    return make
 
 
 def _split(config: LabelConfig, quiet: bool) -> tuple[EpisodeSamples, NDArray[np.int64], NDArray[np.int64]]:
@@ -271,25 +320,20 @@ def _facts(config: LabelConfig, samples: EpisodeSamples, train: NDArray[np.int64
     return Embodiment(config.embodiment, space, samples.step_s, tuple(samples.cameras))
 
 
-def _label(
-    config: LabelConfig, corpus: Corpus, clips: ClipFrames, model: InverseDynamics, out: Path, quiet: bool
-) -> dict[str, Any]:
+def _label(config: LabelConfig, corpus: Corpus, labeller: Labeller, out: Path, quiet: bool) -> dict[str, Any]:
     """Writes the parts that are missing; what all of them hold."""
     from corpora.clips.parts import plan_parts
     from corpora.mixture.pseudo_actions import labels_on_disk, write_labels
     from jobs.console import bar
-    from vla.models.inverse_dynamics import saved_hash
 
     plan = plan_parts(corpus.clips, config.part_frames)
-    place = {row.clip_id: run for run, row in enumerate(clips.rows)}
-    model_hash = saved_hash(out / MODEL)
     rows = labelled = now = 0
     with bar("labelling", quiet=quiet) as tell:
         for part in plan:
-            key = {"model_hash": model_hash, "corpus": corpus.identity, "clips": part.digest}
+            key = {"model_hash": labeller.identity, "corpus": corpus.identity, "clips": part.digest}
             count = labels_on_disk(out / part.name, key)
             if count is None:
-                found = [chunks for row in part.rows if (chunks := _chunks(config, clips, place[row.clip_id], model))]
+                found = [chunks for row in part.rows if (chunks := labeller.chunks(row.clip_id))]
                 write_labels(out / part.name, found, key)
                 count = sum(len(clip.t_s) for clip in found)
                 now += count
@@ -298,38 +342,28 @@ def _label(
             tell(labelled, len(corpus.clips), f"labelling {rows} frames")
     if not rows:
         raise ValueError(
-            f"corpus '{config.corpus}': no clip shows anything {config.horizon * model.facts.step_s:.2f} s after a frame; "
-            "give a shorter --horizon"
+            f"corpus '{config.corpus}': no clip shows anything {config.horizon * labeller.facts.step_s:.2f} s after a "
+            "frame; give a shorter --horizon"
         )
-    return {"rows": rows, "rows_this_run": now, "clips": labelled, "parts": len(plan), "model_hash": model_hash}
-
-
-def _chunks(config: LabelConfig, clips: ClipFrames, run: int, model: InverseDynamics) -> ClipLabels | None:
-    """Labels of the frames of one clip that have another a horizon later; None where none has."""
-    from corpora.mixture.pseudo_actions import ClipLabels
-    from corpora.video.nearest import rows_within
-    from jobs.inverse_dynamics_training import to_tensor
-
-    start, stop = int(clips.starts[run]), int(clips.starts[run + 1])
-    t_s, valid = clips.t_s[start:stop], clips.table.valid[start:stop, 0]
-    horizon_s = config.horizon * model.facts.step_s
-    later, near = rows_within(t_s, t_s + horizon_s, float(np.median(np.diff(t_s))) if len(t_s) > 1 else 0.0)
-    near &= np.abs(t_s[later] - t_s - horizon_s) <= _OFF_SHARE * horizon_s
-    frames = np.flatnonzero(near & valid & valid[later] & (later > np.arange(len(t_s))))
-    if not len(frames):
-        return None
-    shown = clips.table.images[start:stop, 0]
-    chunks = [
-        model.predict(to_tensor(shown[some]), to_tensor(shown[later[some]]))
-        for some in np.split(frames, range(128, len(frames), 128))
-    ]
-    return ClipLabels(clips.rows[run].clip_id, t_s[frames], np.concatenate(chunks))
+    return {
+        "rows": rows,
+        "rows_this_run": now,
+        "clips": labelled,
+        "parts": len(plan),
+        "model_hash": labeller.identity,
+    }
 
 
 def table(summary: dict[str, Any]) -> Table:
     """What was trained, its held-out error beside what needs no image, and what was labelled."""
+    from corpora.mixture.pseudo_actions import BY_TRACKS
+    from jobs.track_labelling import add_track_rows
+
     result = Table(title="giza label", title_justify="left", show_header=False)
     training = summary["training"]
+    if summary["by"] == BY_TRACKS:
+        add_track_rows(result, summary)
+        return result
     result.add_row("robot's pairs of images", str(training["pairs"]))
     result.add_row("steps, epochs", f"{training['steps']}, {training['epochs']:.1f}", end_section=True)
     held = summary["held_out"]

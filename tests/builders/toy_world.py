@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from corpora.agent.track_file import TrackFile
 from corpora.clips.corpus import MANIFEST, SHARDS, SUMMARY
 from corpora.clips.manifest import ClipRow, ManifestWriter
 from corpora.clips.shards import ShardWriter
@@ -44,8 +45,8 @@ def world(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.stack(frames[:count]), places[:count].astype(np.float32), np.diff(places, axis=0).astype(np.float32)
 
 
-def toy_robot(root: Path, seeds: Sequence[int], count: int = 90) -> Path:
-    """LeRobot v2.1 with an episode for each seed."""
+def toy_robot(root: Path, seeds: Sequence[int], count: int = 90, gripper: bool = False) -> Path:
+    """LeRobot v2.1 with an episode for each seed; a `gripper` opens and closes whatever the block does."""
     (root / "meta").mkdir(parents=True)
     info = {
         "codebase_version": "v2.1",
@@ -57,13 +58,15 @@ def toy_robot(root: Path, seeds: Sequence[int], count: int = 90) -> Path:
         "features": {
             CAMERA: {"dtype": "video", "shape": [SIZE, SIZE, 3]},
             "observation.state": {"dtype": "float32", "shape": [2], "names": ["y", "x"]},
-            "action": {"dtype": "float32", "shape": [2], "names": ["dy", "dx"]},
+            "action": {"dtype": "float32", "shape": [2 + gripper], "names": ["dy", "dx", "gripper"][: 2 + gripper]},
         },
     }
     (root / "meta" / "info.json").write_text(json.dumps(info))
     lines = []
     for episode, seed in enumerate(seeds):
         frames, state, action = world(seed, count)
+        if gripper:
+            action = np.column_stack([action, np.sign(np.cos(np.arange(count)))]).astype(np.float32)
         place = {"episode_chunk": 0, "episode_index": episode}
         data = root / str(info["data_path"]).format(**place)
         video = root / str(info["video_path"]).format(video_key=CAMERA, **place)
@@ -84,13 +87,14 @@ def toy_robot(root: Path, seeds: Sequence[int], count: int = 90) -> Path:
     return root
 
 
-def toy_corpus(root: Path, seeds: Sequence[int], count: int = 40) -> Path:
-    """An ingested corpus of the same world at the same rate, a clip for each seed, one shard for each two clips or so."""
+def toy_corpus(root: Path, seeds: Sequence[int], count: int = 40, truth: bool = False) -> Path:
+    """An ingested corpus of the same world at the same rate, a clip for each seed, one shard for each two clips or so; with
+    `truth` it knows the actions of a robot with a gripper."""
     root.mkdir(parents=True)
     shards = ShardWriter(root / SHARDS, 0.05)
     with ManifestWriter(root / MANIFEST) as manifest:
         for seed in seeds:
-            frames = world(seed, count)[0]
+            frames, _, action = world(seed, count)
             t_s = 3.0 + np.arange(count) / FPS
             row = ClipRow(
                 f"{seed:016x}", f"clip{seed}.mp4", f"clip{seed}", start_s=3.0, end_s=3.0 + count / FPS, fps=FPS,
@@ -108,10 +112,26 @@ def toy_corpus(root: Path, seeds: Sequence[int], count: int = 40) -> Path:
                 "json": json.dumps({"t_s": t_s.tolist()}).encode(),
                 "camera.npz": pack_arrays(camera),
             }
+            if truth:
+                done = np.column_stack([action, np.zeros(count)]).astype(np.float32)
+                members["truth.npz"] = pack_arrays({"t_s": t_s, "action": done})
             shard, index = shards.place(members)
             shards.write(row.clip_id, members)
             manifest.append(replace(row, shard=shard, index_in_shard=index))
         shards.close()
     summary = {"fingerprint": f"toy-{list(seeds)}-{count}", "clips": len(seeds)}
+    summary |= {"truth_features": {"action": 3}} if truth else {}
     (root / SUMMARY).write_text(json.dumps(summary), "utf-8")
     return root
+
+
+def toy_tracks(path: Path, seed: int, count: int, first_s: float = 0.0, unseen: Sequence[int] = ()) -> None:
+    """Where the block of a seed is, as an npz file: a centimetre a pixel, in a plane; in the frames `unseen` it is not."""
+    places = world(seed, count)[1]
+    mask = np.zeros((count, SIZE, SIZE), bool)
+    for frame, (y, x) in enumerate(np.round(places).astype(int)):
+        mask[frame, y : y + SIDE, x : x + SIDE] = frame not in unseen
+    point = places[:, ::-1] + SIDE / 2
+    point[list(unseen)] = np.nan
+    position = np.column_stack([places / 100, np.ones(count)]).astype(np.float32)
+    TrackFile(first_s + np.arange(count) / FPS, mask, point.astype(np.float32), {"position_m": position}).write(path)

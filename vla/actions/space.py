@@ -246,6 +246,18 @@ class ActionSpace:
             known = known & represented_steps(part, _numpy(mask).astype(np.bool_))
         return known
 
+    def known_numbers(self, known: Array) -> NDArray[np.bool_]:
+        """Numbers [Da'] that can be encoded, of the known ones of a raw action [Da]: a rotation needs all of its own."""
+        given = _numpy(known).astype(np.bool_)
+        _expect("known", given, (self.action_dim,))
+        found = [given[list(part.dims)] for part in self.parts]
+        return np.concatenate(
+            [
+                own if part.rotation == "none" else np.full(part.width, own.all())
+                for part, own in zip(self.parts, found, strict=True)
+            ]
+        )
+
     def decode_action(self, state: Array | None, encoded: Array) -> NDArray[np.float32]:
         """Encoded [.., H, Da'] to a raw chunk, float32 [.., H, Da]: the inverse of `encode_action`.
 

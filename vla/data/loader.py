@@ -98,6 +98,9 @@ def collate(
             assert known is not None
             encoded = torch.from_numpy(space.encode_action(states, chunks))
             padded, there = pad_last(encoded, config.max_action_dim)
+            if (told := samples[mine[0]].action_known) is not None:
+                there[..., : encoded.shape[-1]] &= torch.from_numpy(space.known_numbers(told))
+                padded = padded.masked_fill(~there, 0.0)
             steps = torch.from_numpy(space.known_steps(known))
             horizon = padded.shape[1]
             action[place, :horizon] = padded

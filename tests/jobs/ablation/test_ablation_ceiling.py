@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jobs.ablation.ceiling import chunks_at
+from corpora.mixture.pseudo_actions import chunks_at
 
 
 def test_a_step_is_the_action_of_the_row_that_contains_its_time() -> None:

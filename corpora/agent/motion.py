@@ -1,0 +1,70 @@
+"""How the tool of a track moves, and which of a robot's actions go with such a motion.
+
+ridge = ActionsOfMotion.fit(motions(t_s, position_m, 0.2), chunks, gap_s=0.2)    # of the robot's demonstrations
+chunks = ridge(motions(t_s, track.position_m, 0.2))                              # of a track in the same space
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corpora.video.nearest import rows_later
+
+PENALTY = 1e-6
+"""Of the ridge, in variances of the motion: three numbers are well told by thousands of rows; it is for directions in which
+nothing moves."""
+
+
+def motions(t_s: NDArray[np.float64], position_m: NDArray[np.floating], gap_s: float) -> NDArray[np.float64]:
+    """[T, 3], metres: how far a point at `position_m` [T, 3] is `gap_s` after each of the moments `t_s` [T]; NaN where it is
+    not known at both, or no moment lies so far on. A gap that the moments do not hit exactly is taken as evenly moved."""
+    later, near = rows_later(t_s, gap_s)
+    took_s = np.where(near, t_s[later] - t_s, np.nan)
+    return np.asarray((position_m[later].astype(np.float64) - position_m) * (gap_s / took_s)[:, None])
+
+
+@dataclass(frozen=True)
+class ActionsOfMotion:
+    """A linear map from a motion to the chunk of actions that begins with it."""
+
+    gap_s: float
+    """Seconds that a motion takes."""
+    mean_m: NDArray[np.float64]
+    """[3]: of the motions that it was fitted on."""
+    weights: NDArray[np.float64]
+    """[3, H, Da]: actions a metre."""
+    mean_chunk: NDArray[np.float64]
+    """[H, Da]."""
+
+    @classmethod
+    def fit(cls, motion_m: NDArray[np.float64], chunks: NDArray[np.floating], *, gap_s: float) -> ActionsOfMotion:
+        """By ridge regression on N motions [N, 3] and the chunks [N, H, Da] beside them. Raises ValueError where nothing
+        moves."""
+        mean_m, mean_chunk = motion_m.mean(0), chunks.astype(np.float64).mean(0)
+        moved, done = motion_m - mean_m, (chunks - mean_chunk).reshape(len(chunks), -1)
+        scale = moved.std(0).max()
+        if not scale > 0:
+            raise ValueError(f"the robot's tool moves nowhere within {gap_s:g} s: are these its tracks?")
+        square = moved.T @ moved + PENALTY * len(moved) * scale**2 * np.eye(3)
+        weights = np.linalg.solve(square, moved.T @ done)
+        return cls(gap_s, mean_m, weights.reshape(3, *mean_chunk.shape), mean_chunk)
+
+    def __call__(self, motion_m: NDArray[np.float64]) -> NDArray[np.float32]:
+        """[M, 3] -> [M, H, Da]."""
+        return (np.tensordot(motion_m - self.mean_m, self.weights, 1) + self.mean_chunk).astype(np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """`from_json` restores the same bits."""
+        arrays = {name: getattr(self, name).tolist() for name in ("mean_m", "weights", "mean_chunk")}
+        return {"gap_s": self.gap_s, **arrays}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ActionsOfMotion:
+        """Inverse of `to_json`. Raises KeyError or ValueError for what is missing or does not fit."""
+        arrays = (np.asarray(values[name], np.float64) for name in ("mean_m", "weights", "mean_chunk"))
+        return cls(float(values["gap_s"]), *arrays)

@@ -1,0 +1,201 @@
+"""`giza label --tracks`: the robot's actions for how a tracked tool moves, in a world where the motion tells the action."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import jobs
+from corpora.agent.motion import ActionsOfMotion, motions
+from corpora.agent.track_file import TrackFile
+from corpora.clips.corpus import Corpus
+from corpora.clips.frames import open_clip_frames
+from corpora.episodes.parts import ActionPart
+from corpora.mixture.datasets import ClipSamples
+from corpora.mixture.label_kinds import PseudoActions, TrackActions, Unlabelled
+from corpora.mixture.mixture import MixtureSpec, read_mixture
+from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
+from corpora.mixture.views import Window
+from jobs.track_labelling import dims_told
+from tests.builders.toy_world import toy_corpus, toy_robot, toy_tracks, world
+from vla.actions.space import ActionSpace
+from vla.checkpoint import build_policy
+from vla.data.loader import collate
+from vla.data.open import open_mixture
+from vla.recipes import RECIPES
+
+CLIPS, COUNT, ROWS = (50, 51, 52, 53), 40, 60
+ROBOTS = (0, 1, 2, 4)
+UNSEEN = (10, 11, 12)
+"""Frames of the first clip; the last clip has no track."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """block: a robot; files: its tracks; clips: a corpus; tracks: its own."""
+    home = tmp_path_factory.mktemp("track")
+    toy_robot(home / "block", ROBOTS, ROWS, gripper=True)
+    for episode, seed in enumerate(ROBOTS):
+        toy_tracks(home / "files" / "block" / f"episode_{episode:06d}.npz", seed, ROWS)
+    toy_corpus(home / "clips", CLIPS, COUNT, truth=True)
+    for seed in CLIPS[:-1]:
+        path = home / "clip_files" / f"{seed:016x}.npz"
+        toy_tracks(path, seed, COUNT, 3.0, UNSEEN if seed == CLIPS[0] else ())
+    jobs.track(home / "clips", home / "tracks", source="files", files=home / "clip_files")
+    return home
+
+
+def labelled(home: Path, out: Path, **changes):
+    fields: dict = {"robot": home / "block", "corpus": home / "clips", "embodiment": "block", "horizon": 1}
+    fields |= {"tracks": home / "tracks", "robot_tracks": home / "files", "image_size": 32, "cache": home / "cache"}
+    return jobs.label(out, **{**fields, "held_share": 0.25, **changes})
+
+
+@pytest.fixture(scope="module")
+def labels(home: Path) -> Path:
+    return labelled(home, home / "labels").folder
+
+
+def spec_of(home: Path, labels: Path) -> DatasetSpec:
+    return DatasetSpec("video", "human", ClipsAt(home / "clips"), TrackActions(labels), embodiment="block")
+
+
+def samples_of(home: Path, spec: DatasetSpec, horizon: int = 1) -> ClipSamples:
+    clips = open_clip_frames(Corpus(home / "clips"), 32, cache=home / "cache")
+    return ClipSamples(spec, clips, Window(horizon), spec.label.read(clips, "block", horizon))
+
+
+def test_where_the_motion_tells_the_action_the_labels_are_exact(home: Path, labels: Path) -> None:
+    wanted = []
+    for seed in CLIPS[:-1]:
+        lost = {frame - back for frame in UNSEEN for back in (0, 1)} if seed == CLIPS[0] else set()
+        wanted += [world(seed, COUNT)[2][frame] for frame in range(COUNT - 1) if frame not in lost]
+    found = samples_of(home, spec_of(home, labels))
+    chunks = found.numbers(range(len(found))).chunks
+    assert chunks.shape == (3 * (COUNT - 1) - len(UNSEEN) - 1, 1, 3)
+    assert np.abs(chunks[:, 0, :2] - np.stack(wanted)).max() < 1e-3
+    assert np.ptp(chunks[..., 2]) == 0, "the gripper's mean stands for what is not told"
+
+
+def test_frames_that_are_not_seen_have_no_label_and_are_counted(labels: Path) -> None:
+    summary = json.loads((labels / "label.json").read_text())
+    assert summary["frames_without"] == {"clip without a track": COUNT, "no position": 3, "none a gap later": 4}
+    assert summary["rows"] + sum(summary["frames_without"].values()) == len(CLIPS) * COUNT
+    assert (summary["by"], summary["unknown"]) == ("track", ["gripper"])
+
+
+def test_the_gripper_is_masked_in_what_a_policy_learns_from(home: Path, labels: Path) -> None:
+    robot = DatasetSpec("robot", "robot", EpisodesAt(home / "block"), embodiment="block")
+    policy = build_policy(RECIPES["debug"].policy)
+    opened = open_mixture(MixtureSpec((robot, spec_of(home, labels))), policy, cache=home / "cache")
+    batch = collate(opened, [(0, 0), (1, 0), (1, 7)], policy.config, cameras=1)
+    assert batch["action_mask"][0, 0, :4].tolist() == [True, True, True, False]
+    assert batch["action_mask"][1:, 0, :4].tolist() == [[True, True, False, False]] * 2
+    assert not batch["action_mask"][1:, 1:].any(), "steps beyond the label"
+    assert (batch["action"][1:, :, 2] == 0).all() and batch["action"][0, 0, 2] != 0
+    assert torch.isfinite(batch["action"]).all()
+
+
+def test_r2_is_reported_beside_the_mean_and_no_motion(home: Path, tmp_path: Path) -> None:
+    """Of a chunk of four steps a motion tells the mean action alone, and that exactly."""
+    summary = labelled(home, tmp_path / "four", horizon=4).summary
+    for name, chunks in (("held_out", ROWS - 4), ("truth", 3 * (COUNT - 4) - 2 * len(UNSEEN))):
+        found = summary[name]
+        assert found["chunks"] == chunks
+        assert found["r2_of_chunk_mean"]["track"] > 0.999 > found["r2"]["track"] > 0.3
+        assert max(found["r2"]["mean"], found["r2"]["no_motion"]) <= 0.01
+    assert summary["held_out"]["episodes"] == 1 and summary["truth"]["clips"] == 3
+
+
+def test_the_control_gives_each_label_to_another_clip(home: Path, labels: Path) -> None:
+    video = MixtureSpec((dataclasses.replace(spec_of(home, labels), label=Unlabelled()),)).labelled(labels)
+    assert video.datasets[0].label == TrackActions(labels) and video.datasets[0].embodiment == "block"
+    (shuffled,) = video.shuffled(1).datasets
+    straight, control = samples_of(home, video.datasets[0]), samples_of(home, shuffled)
+    first, second = (each.numbers(range(len(each))).chunks for each in (straight, control))
+    assert shuffled.label.description == "track shuffled" and not np.allclose(first, second)
+    assert np.allclose(np.sort(first, axis=0), np.sort(second, axis=0))
+    assert control[0].action_known is not None and control[0].action_known.tolist() == [True, True, False]
+
+
+def test_a_pyramid_file_names_it_and_another_kind_of_label_is_refused(home: Path, labels: Path) -> None:
+    text = '[[dataset]]\nname = "a"\ntier = "human"\ncorpus = "clips"\nlabel = "{}"\npseudo_actions = "labels"\n'
+    text += 'embodiment = "block"\n'
+    (home / "track.toml").write_text(text.format("track"))
+    mixture = read_mixture(home / "track.toml")
+    assert mixture.datasets[0].label == TrackActions(labels)
+    assert "gripper not known" in mixture.survey().datasets[0].dims
+    wrong = dataclasses.replace(spec_of(home, labels), label=PseudoActions(labels))
+    with pytest.raises(
+        ValueError, match="holds labels of the kind 'track', not 'inverse-dynamics': say label = \"track\""
+    ):
+        samples_of(home, wrong)
+
+
+def test_the_same_command_again_gives_the_same_labels(home: Path, labels: Path, tmp_path: Path) -> None:
+    again = labelled(home, tmp_path / "again", part_frames=50)
+    parts = sorted(again.folder.glob("part-*.parquet"))
+    kept = [path.read_bytes() for path in parts]
+    for path in (parts[1], again.folder / "label.json"):
+        path.unlink()
+    assert labelled(home, again.folder, part_frames=50).summary["rows_this_run"] < again.summary["rows"]
+    assert [path.read_bytes() for path in parts] == kept and len(parts) > 1
+    assert labelled(home, labels).summary["already_finished"]
+
+
+def test_what_does_not_fit_is_named_before_anything_is_written(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for changes, said in (
+        ({"robot_tracks": None}, "--tracks and --robot-tracks go together"),
+        ({"steps": 5}, "with --tracks nothing is trained"),
+        ({"unknown": ("hand",)}, r"--unknown hand: in none of the names of the action \(dy, dx, gripper\)"),
+        ({"unknown": ("d", "gripper")}, "leaves no dimension"),
+        ({"robot_tracks": home / "clip_files"}, "no.*tells how the tool|nothing in it tells how the tool"),
+        ({"tracks": home / "files"}, "holds no finished tracks"),
+        ({"horizon": 50}, "shorter --horizon|no clip shows anything"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            labelled(home, out, **changes)
+    assert dims_told(("x", "y"), ()).all()
+
+
+def test_an_episode_without_a_track_is_named_and_the_rest_is_fitted(home: Path, tmp_path: Path, caplog) -> None:
+    for episode, seed in enumerate(ROBOTS[:-1]):
+        toy_tracks(tmp_path / "files" / "block" / f"episode_{episode:06d}.npz", seed, ROWS)
+    found = labelled(home, tmp_path / "out", robot_tracks=tmp_path / "files", held_share=0.0)
+    assert "1 episodes have no track" in caplog.text and "episode_000003.npz" in caplog.text
+    assert found.summary["training"]["pairs"] == 3 * (ROWS - 1) and not found.summary["held_out"]
+
+
+def test_a_motion_is_of_known_positions_and_of_the_whole_gap() -> None:
+    t_s = np.array([0.0, 0.1, 0.2, 0.31, 0.4])
+    position = np.column_stack([t_s, 2 * t_s, np.zeros(5)])
+    position[4] = np.nan
+    found = motions(t_s, position, 0.1)
+    assert np.allclose(found[:3], [0.1, 0.2, 0.0]), "an uneven clock does not look like another speed"
+    assert np.isnan(found[3:]).all()
+    file = TrackFile(t_s, np.ones((5, 4, 4), bool), np.zeros((5, 2), np.float32), {})
+    assert np.isnan(file.positions(t_s)).all()
+
+
+def test_the_map_is_kept_to_the_bit_and_needs_a_motion() -> None:
+    rng = np.random.default_rng(0)
+    motion, chunks = rng.normal(size=(30, 3)), rng.normal(size=(30, 4, 2))
+    fitted = ActionsOfMotion.fit(motion, chunks, gap_s=0.2)
+    again = ActionsOfMotion.from_json(json.loads(json.dumps(fitted.to_json())))
+    assert np.array_equal(again(motion), fitted(motion)) and again.gap_s == 0.2
+    with pytest.raises(ValueError, match="moves nowhere within 0.2 s"):
+        ActionsOfMotion.fit(np.ones((30, 3)), chunks, gap_s=0.2)
+
+
+def test_what_is_known_of_an_action_is_known_of_its_encoded_numbers() -> None:
+    rng = np.random.default_rng(1)
+    parts = (ActionPart("tip", (3,)), ActionPart("turn", (0, 1, 2), rotation="euler_xyz"))
+    space = ActionSpace.fit(None, rng.normal(size=(20, 2, 4)).astype(np.float32), parts=parts)
+    assert space.known_numbers(np.array([True, True, False, True])).tolist() == [True] + [False] * 6
+    assert space.known_numbers(np.array([True, True, True, False])).tolist() == [False] + [True] * 6
