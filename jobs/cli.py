@@ -147,8 +147,10 @@ def _call(name: str, argv: list[str]) -> int:
         return 2
     level = logging.ERROR if "--quiet" in argv else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    for package in ("corpora", "lapa", "flare", "vla", "jobs"):
-        logging.getLogger(package).setLevel(level)
+    loggers = [logging.getLogger(package) for package in ("corpora", "lapa", "flare", "vla", "jobs")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(level)
     # OpenMP threads that spin while they wait starve the loaders beside them; read when torch is first imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -164,6 +166,9 @@ def _call(name: str, argv: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"giza {name}: stopped; run the same command again to resume", file=errors)
         return 130
+    finally:  # what calls a job from Python hears what it heard before
+        for logger, was in zip(loggers, before, strict=True):
+            logger.setLevel(was)
 
 
 @contextlib.contextmanager

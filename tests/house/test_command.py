@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import re
 import shlex
 import subprocess
@@ -143,3 +144,10 @@ def test_no_color_is_heeded_by_help() -> None:
     for value, found in (("", True), ("1", False)):
         done = python(f"import os; os.environ.update(TERM='xterm', NO_COLOR={value!r}); {coloured}")
         assert ("\x1b[" in done.stdout) == found
+
+
+def test_a_quiet_job_leaves_the_log_as_it_was(tmp_path: Path) -> None:
+    logger = logging.getLogger("corpora")
+    before = logger.level
+    assert cli.main(["pyramid", str(tmp_path / "none.toml"), "--quiet"]) == 2
+    assert logger.level == before != logging.ERROR
