@@ -79,3 +79,11 @@ def pad_last(values: Tensor, width: int) -> tuple[Tensor, Tensor]:
     mask = torch.zeros(padded.shape, dtype=torch.bool, device=values.device)
     mask[..., :dim] = True
     return padded, mask
+
+
+def shown_state(state_mask: Tensor, dropout: float) -> Tensor:
+    """bool [B, Ds]: the mask without the states of a random share `dropout` of the samples."""
+    if not dropout:
+        return state_mask
+    hidden: Tensor = torch.rand(len(state_mask), 1, device=state_mask.device) < dropout
+    return state_mask & ~hidden

@@ -397,11 +397,3 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         """From a folder, or from the hub by name; `where` goes on to the hub: revision, cache_dir, local_files_only, token,
         force_download. Raises ValueError where there is no policy."""
         return cls.store.load(name, **where)
-
-
-def shown_state(state_mask: Tensor, dropout: float) -> Tensor:
-    """bool [B, Ds]: the mask without the states of a random share `dropout` of the samples."""
-    if not dropout:
-        return state_mask
-    hidden: Tensor = torch.rand(len(state_mask), 1, device=state_mask.device) < dropout
-    return state_mask & ~hidden

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from corpora.text import ReadText, one_form
-from vla.batch import PolicyBatch, check_batch
+from vla.batch import PolicyBatch, check_batch, shown_state
 from vla.models.config import PolicyConfig
 from vla.models.flow_matching import flow_loss_per_sample
 from vla.models.small import crop_images, recoloured, scaled
 from vla.models.vision import VisionBackbone, vision_parts
 from vla.noise import NoiseKey
-from vla.policy import Backbone, ContextTokens, Policy, PolicyLoss, shown_state
+from vla.policy import Backbone, ContextTokens, Policy, PolicyLoss
 
 INSTRUCTIONS = 1024
 """Buckets that whole instructions are hashed into."""

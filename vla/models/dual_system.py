@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from corpora.text import ReadText
-from vla.batch import PolicyBatch, check_batch
+from vla.batch import PolicyBatch, check_batch, shown_state
 from vla.models.config import PolicyConfig
 from vla.models.dit import Dit, VisionLanguageBlocks, sinusoid
 from vla.models.embodiment_layers import EmbodimentLayers
@@ -24,7 +24,7 @@ from vla.models.flow_matching import bucket, euler, flow_loss_per_sample, noised
 from vla.models.small import SmallBackbone
 from vla.models.vision import VisionReader, vision_parts
 from vla.noise import NoiseKey, drawn
-from vla.policy import Backbone, ContextTokens, Policy, PolicyLoss, shown_state
+from vla.policy import Backbone, ContextTokens, Policy, PolicyLoss
 
 
 class Projector(nn.Module):
