@@ -116,7 +116,7 @@ def pretrain(
 ) -> PolicyResult:
     """`giza pretrain`: a policy on a mixture, which is a pyramid file or what was read from one."""
     from jobs.commands.pretrain import PretrainConfig, run
-    from jobs.policy_settings import SETS
+    from jobs.training.settings import SETS
     from vla.recipes import FIELDS
 
     opened = None if isinstance(mixture, str | Path) else mixture
@@ -142,7 +142,7 @@ def ground(
     """`giza ground`: fine-tunes a policy on demonstrations of one robot, or trains one from scratch. `action_parts` are what
     the command reads from a file."""
     from jobs.commands.ground import GroundConfig, run
-    from jobs.policy_settings import SETS
+    from jobs.training.settings import SETS
     from vla.recipes import FIELDS
 
     given = {"data": folder_of(data), "out": out, "policy": saved(policy, Path(out) / "start"), **fields}

@@ -183,7 +183,7 @@ def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: 
     """Trains in `folder`, or reads what a finished training left there."""
     import lightning
 
-    from jobs.policy_run import train_policy
+    from jobs.training.policy_run import train_policy
     from vla.checkpoint import build_policy, load_policy
     from vla.data.open import open_mixture
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from corpora.store.run import Run
-from jobs.budget import check_budget
 from jobs.cli import parse
+from jobs.training.budget import check_budget
 
 SAMPLE = Path(__file__).resolve().parents[2] / "corpora" / "sample"
 

@@ -13,7 +13,7 @@ from tyro.conf import OmitArgPrefixes
 from corpora.episodes.episode import ALL_DEMONSTRATIONS, EpisodeSelection
 from corpora.episodes.parts import ActionPart, read_parts
 from jobs.cli import parse
-from jobs.policy_settings import SETS, TrainPolicy
+from jobs.training.settings import SETS, TrainPolicy
 from vla.recipes import FIELDS
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class GroundConfig(TrainPolicy):
 
 def run(config: GroundConfig, parts: Sequence[ActionPart] = (), *, quiet: bool = False) -> dict[str, Any]:
     """Trains (or resumes) and saves the policy to `config.out`; returns the summary."""
-    from jobs.policy_run import train_on
+    from jobs.training.policy_run import train_on
 
     parts = tuple(parts) or parts_of(config)
     mixture = mixture_of_demonstrations(config, parts)

@@ -21,14 +21,14 @@ from corpora.episodes.modality import read_modality
 from corpora.held_out import HELD_OUT, hold_out_episodes
 from corpora.simulation.episode import EXPERT_ACTION
 from corpora.store.files import read_json, write_json
-from jobs.budget import check_budget, with_budget
 from jobs.cli import parse
 from jobs.console import print_ending
+from jobs.training.budget import check_budget, with_budget
 
 if TYPE_CHECKING:
     from corpora.clips.corpus import Corpus
     from corpora.mixture.datasets import EpisodeSamples
-    from jobs.labeller import Labeller, Maker
+    from jobs.labelling.labeller import Labeller, Maker
     from vla.embodiment import Embodiment
     from vla.models.inverse_dynamics import InverseDynamics
 
@@ -156,7 +156,7 @@ def _by_images(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) -
     """What trains the model in `folder`, or reads it there. Raises ValueError for what can be refused before."""
     from corpora.clips.frames import open_clip_frames
     from jobs.console import bar
-    from jobs.inverse_dynamics_training import ImageLabeller
+    from jobs.labelling.inverse_dynamics import ImageLabeller
     from vla.models.inverse_dynamics import CONFIG, InverseDynamics, saved_hash
 
     measured = read_json(folder / MEASURED) if (folder / CONFIG).is_file() else None
@@ -180,7 +180,7 @@ def _by_images(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) -
 def _by_tracks(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) -> Maker:
     """What writes the fitted map to `folder`. Raises ValueError as `TrackLabeller.fitted`, and for tracks of other clips."""
     from corpora.agent.tracks import Tracks
-    from jobs.track_labelling import TrackLabeller
+    from jobs.labelling.tracks import TrackLabeller
 
     assert config.tracks is not None and config.robot_tracks is not None
     tracks = Tracks(config.tracks, corpus)
@@ -225,7 +225,7 @@ def _trained(
     import torch
 
     from corpora.store.provenance import provenance
-    from jobs.inverse_dynamics_training import InverseDynamicsTraining, held_out_error, train_model
+    from jobs.labelling.inverse_dynamics import InverseDynamicsTraining, held_out_error, train_model
     from vla.models.config import InverseDynamicsConfig
     from vla.models.inverse_dynamics import InverseDynamics
 
@@ -357,7 +357,7 @@ def _label(config: LabelConfig, corpus: Corpus, labeller: Labeller, out: Path, q
 def table(summary: dict[str, Any]) -> Table:
     """What was trained, its held-out error beside what needs no image, and what was labelled."""
     from corpora.mixture.pseudo_actions import BY_TRACKS
-    from jobs.track_labelling import add_track_rows
+    from jobs.labelling.tracks import add_track_rows
 
     result = Table(title="giza label", title_justify="left", show_header=False)
     training = summary["training"]

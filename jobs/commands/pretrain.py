@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.cli import parse
-from jobs.policy_settings import SETS, TrainPolicy
+from jobs.training.settings import SETS, TrainPolicy
 from vla.recipes import FIELDS
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def run(config: PretrainConfig, *, quiet: bool = False, mixture: MixtureSpec | N
     Raises ValueError for a wrong pyramid (all its faults together) and for datasets that do not fit the policy.
     """
     from corpora.mixture.mixture import read_mixture
-    from jobs.policy_run import train_on
+    from jobs.training.policy_run import train_on
 
     folder = None
     if mixture is None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from corpora.held_out import HELD_OUT
 from corpora.store.run import BUDGET, TRAINING, Run, process_rank
 from corpora.text import TEXT_FORMAT, unread
-from jobs.budget import check_budget, with_budget
 from jobs.cli import closest, parse
 from jobs.console import bar, facts_table, print_ending
+from jobs.training.budget import check_budget, with_budget
 from lapa.model.config import LamConfig
 from lapa.pairs.config import LabelSpec
 from lapa.recipes import RECIPES, SMALL
@@ -167,7 +167,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
 
 def _train(run: Run, module: LamTraining, data: TrainingData, facts: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
     """Trains from where the run is, saves the model, and finishes the run with `facts` and what was measured."""
-    from jobs.trainer import fit
+    from jobs.training.trainer import fit
     from lapa.model.checkpoint import model_hash, save_lam
 
     training = module.training_config

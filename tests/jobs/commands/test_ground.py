@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import jobs
 from corpora.episodes.episode import EpisodeSelection
 from jobs.commands import ground
-from jobs.trainer import CHECKPOINT
+from jobs.training.trainer import CHECKPOINT
 from tests.builders.datasets import CAMERAS, FPS, ONE_TASK, lerobot_v2, lerobot_v3, opened
 from tests.flare.test_vision import save
 from vla.checkpoint import record_measured
@@ -195,7 +195,7 @@ def test_ctrl_c_saves_the_step_ends_with_130_and_resumes_to_the_same_weights(
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.slow  # whether gradients are synchronised is judged by tests/jobs/test_two_processes.py, in the default run
+@pytest.mark.slow  # whether gradients are synchronised is judged by tests/jobs/training/test_two_processes.py, in the default run
 def test_two_processes_train_one_policy(straight, data: Path, cache: Path, tmp_path: Path) -> None:
     """Each takes its half of every batch; the policy is saved and the table printed once. Steps differ from those of one
     process by the draws of times and noise alone."""

@@ -21,7 +21,7 @@ from corpora.mixture.label_kinds import PseudoActions, TrackActions, Unlabelled
 from corpora.mixture.mixture import MixtureSpec, read_mixture
 from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
 from corpora.mixture.views import Window
-from jobs.track_labelling import dims_told
+from jobs.labelling.tracks import dims_told
 from tests.builders.toy_world import toy_corpus, toy_robot, toy_tracks, world
 from vla.actions.space import ActionSpace
 from vla.checkpoint import build_policy

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from corpora.clips.corpus import Corpus
-from jobs.budget import with_budget
 from jobs.commands import train_lam
+from jobs.training.budget import with_budget
 from lapa.model.checkpoint import load_lam
 from lapa.model.config import LamConfig
 from lapa.pairs import batches

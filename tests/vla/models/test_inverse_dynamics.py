@@ -24,8 +24,8 @@ from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
 from corpora.mixture.views import Window
 from jobs.commands import label
 from jobs.commands.label import LabelConfig
-from jobs.inverse_dynamics_training import InverseDynamicsTraining, TrainInverseDynamics, train_model
-from jobs.trainer import CHECKPOINT
+from jobs.labelling.inverse_dynamics import InverseDynamicsTraining, TrainInverseDynamics, train_model
+from jobs.training.trainer import CHECKPOINT
 from tests.builders.toy_world import FPS, toy_corpus, toy_robot, world
 from vla.actions.layout import one_part
 from vla.actions.space import ActionSpace

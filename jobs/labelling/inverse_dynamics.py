@@ -24,7 +24,7 @@ from corpora.mixture.order import MixtureOrder
 from corpora.mixture.pseudo_actions import BY_IMAGES, ClipLabels
 from corpora.video.nearest import rows_later
 from jobs.evaluation.open_loop import BASELINES, Baselines, Chunks, compare
-from jobs.trainer import fit
+from jobs.training.trainer import fit
 from vla.actions.rest import matching_state_dims
 from vla.actions.space import ActionSpace
 from vla.embodiment import Embodiment

@@ -18,11 +18,11 @@ from corpora.store.run import BUDGET, TRAINING, Run, process_rank
 from corpora.text import unread
 from flare.targets import TargetEncoder, TargetShape, build_target
 from flare.vision import FrozenText
-from jobs.budget import with_budget
 from jobs.console import bar, print_training
-from jobs.policy_settings import TrainPolicy, check_model
-from jobs.trainer import fit
-from jobs.training_data import data_fingerprints
+from jobs.training.budget import with_budget
+from jobs.training.fingerprints import data_fingerprints
+from jobs.training.settings import TrainPolicy, check_model
+from jobs.training.trainer import fit
 from lapa.pairs.batches import loader_workers
 from vla.checkpoint import build_policy, load_policy, policy_fingerprint
 from vla.data.loader import PolicyBatches, TrainingDataset, cacheable, cached_features, held_out_batches

@@ -63,7 +63,7 @@ def trained(data: Path, folder: Path, *flags: object, **environment: str) -> lis
     words = [sys.executable, script, folder, "--data", data, "--out", folder / "run", "--cache", data.parent / "cache"]
     words += ["--recipe", "debug", "--steps", STEPS, "--embodiment", "two_link", "--cameras", CAMERAS[0]]
     words += ["--training.ema", 0, "--model.small.crop", 1, *flags]
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1", **environment}
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(list(map(str, words)), env=env, capture_output=True, timeout=250)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     return [torch.load(path, weights_only=True) for path in sorted(folder.glob("rank*.pt"))]

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.commands.ground import GroundConfig
 from jobs.functions import configured
-from jobs.policy_settings import SETS
+from jobs.training.settings import SETS
 from tests.builders.policies import tiny_bc, tiny_policy
 from tests.builders.recipes import small_of
 from vla.data.loader import cacheable

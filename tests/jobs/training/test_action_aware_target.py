@@ -12,7 +12,7 @@ import torch
 from flare.config import ActionAwareConfig, FlareConfig
 from jobs.commands import pretrain
 from tests.builders.datasets import CAMERAS, ONE_TASK, lerobot_v3
-from tests.jobs.test_policy_training import logged
+from tests.jobs.training.test_policy_training import logged
 from vla.policy import Policy
 from vla.recipes import recipe_named
 from vla.training import PolicyTraining

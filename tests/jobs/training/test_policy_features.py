@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.builders.vlms import tiny_config, tiny_processor
-from tests.jobs.test_policy_data import CONFIG, members
+from tests.jobs.training.test_policy_data import CONFIG, members
 from vla.checkpoint import build_policy
 from vla.data.loader import cacheable, cached_features, collate
 from vla.models.config import VlmConfig

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.budget import check_budget
+from jobs.training.budget import check_budget
 from vla.models.config import PolicyConfig
 from vla.recipes import EVERYTHING, RECIPES, tuning_of_policy
 from vla.training_config import PolicyTrainingConfig, TuningConfig

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from corpora.mixture.mixture import read_mixture
 from flare.config import FlareConfig
 from jobs.commands import ground, pretrain
-from jobs.policy_run import flare_target
+from jobs.training.policy_run import flare_target
 from tests.builders.corpora import write_corpus
 from tests.builders.datasets import lerobot_v3
 from tests.builders.policies import batch_of, tiny_policy

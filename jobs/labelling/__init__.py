@@ -1,0 +1,1 @@
+"""What tells the actions of clips that have none: an inverse dynamics model, or tracks."""
