@@ -30,6 +30,9 @@ NORMALISATIONS = ("min_max", "mean_std", "q01_q99")
 NEW_EMBODIMENT = "new_embodiment"
 LATENT = "latent"
 """Embodiment of latent actions."""
+WITHIN_TEXT = "within_text"
+SHUFFLINGS = ("over_clips", WITHIN_TEXT)
+"""Ways to permute labels, as a control."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +118,9 @@ class Label(ABC):  # noqa: B024 - what is abstract depends on what it is a label
         """How an action space of these numbers is fitted."""
         return Actions()
 
-    def shuffled(self, seed: int) -> Self:
-        """The control: the same labels, each at a frame of another clip. Raises ValueError where there are none of clips."""
+    def shuffled(self, seed: int, *, within_text: bool = False) -> Self:
+        """The control: the same labels, each at a frame of another clip, `within_text`: of the same text. Raises ValueError
+        where there are none of clips."""
         raise ValueError(f"label '{self.words[0]}' is none of clips: only those can be permuted over them")
 
 
@@ -184,30 +188,49 @@ class _Written(Label):
     """Where they lie."""
     shuffle_seed: int | None = None
     """The control: they are permuted over clips."""
+    shuffling: str | None = None
+    """Over which clips: over_clips (all, as where it is not said) or within_text (those of the same text)."""
+
+    def __post_init__(self) -> None:
+        if self.shuffling and self.shuffle_seed is None:
+            object.__setattr__(self, "shuffle_seed", 0)
 
     @classmethod
     def toml_keys(cls) -> dict[str, tuple[str, str]]:
-        return {cls.folder_key: ("folder", "path"), "shuffle_latents_seed": ("shuffle_seed", "int")}
+        return {
+            cls.folder_key: ("folder", "path"),
+            "shuffle_latents_seed": ("shuffle_seed", "int"),
+            "shuffled": ("shuffling", "str"),
+        }
 
     def faults(self) -> list[str]:
+        wrong = self.shuffling and self.shuffling not in SHUFFLINGS
+        near_to = near(self.shuffling or "", SHUFFLINGS)
+        found = [f"shuffled '{self.shuffling}' is none of {', '.join(SHUFFLINGS)}{near_to}"] if wrong else []
         if self.folder == Path():
-            return [f"label '{self.words[0]}' needs '{self.folder_key}'"]
-        return folder_faults(self.folder_key, self.folder, (self.marker,))
+            return [*found, f"label '{self.words[0]}' needs '{self.folder_key}'"]
+        return found + folder_faults(self.folder_key, self.folder, (self.marker,))
 
     @property
     def description(self) -> str:
-        return self.title if self.shuffle_seed is None else f"{self.title} shuffled"
+        if self.shuffle_seed is None:
+            return self.title
+        return f"{self.title} shuffled" + (" within each text" if self.shuffling == WITHIN_TEXT else "")
 
     def read(self, clips: ClipFrames, embodiment: str, horizon: int) -> Labels:
         labels = self._read(clips, embodiment, horizon)
-        return labels if self.shuffle_seed is None else labels.shuffled(self.shuffle_seed)
+        if self.shuffle_seed is None:
+            return labels
+        if self.shuffling == WITHIN_TEXT:
+            return labels.shuffled_within([row.text for row in clips.rows], self.shuffle_seed)
+        return labels.shuffled(self.shuffle_seed)
 
     @abstractmethod
     def _read(self, clips: ClipFrames, embodiment: str, horizon: int) -> Labels:
         """In their own order."""
 
-    def shuffled(self, seed: int) -> Self:
-        return replace(self, shuffle_seed=seed)
+    def shuffled(self, seed: int, *, within_text: bool = False) -> Self:
+        return replace(self, shuffle_seed=seed, shuffling=WITHIN_TEXT if within_text else None)
 
 
 @dataclass(frozen=True)

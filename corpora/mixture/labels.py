@@ -97,22 +97,55 @@ class Labels:
     def shuffled(self, seed: int) -> Labels:
         """The same labels, each at a frame of another clip, as a control: what they say of their frames is gone, their
         distribution is not. Raises ValueError where one clip holds more than half of them."""
-        count = len(self.rows)
-        largest = int(np.bincount(self.runs).max(initial=0)) if count else 0
+        rng = np.random.default_rng(seed)
+        count, largest = len(self.rows), _largest_clip(self.runs)
         if 2 * largest > count:
             raise ValueError(
                 f"{largest} of {count} latents are of one clip: there are not enough others to exchange them with; add "
                 "clips"
             )
-        if not count:
-            return self
-        # In random order clip by clip; moved on by the largest clip, each lands in another one.
+        return replace(self, values=self.values[_of_other_clips(self.runs, rng)])
+
+    def shuffled_within(self, texts: Sequence[str], seed: int) -> Labels:
+        """As `shuffled`, each at a frame of another clip of the same text: what they say of their task is left, what they say
+        of the moment is gone. `texts`: of the clips, [runs]. Where one clip holds more than half of its text's labels,
+        some of the others are used twice. Raises ValueError for labels of clips without a text, and of the only clip of one.
+        """
         rng = np.random.default_rng(seed)
-        clip_order = rng.permutation(int(self.runs.max(initial=0)) + 1)
-        order = np.lexsort((rng.random(count), clip_order[self.runs]))
+        text_of = np.asarray(texts, np.object_)[self.runs]
         values = np.empty_like(self.values)
-        values[order] = self.values[np.roll(order, largest)]
+        for text in sorted(set(text_of.tolist())):
+            of_text = np.flatnonzero(text_of == text)
+            clips = len(np.unique(self.runs[of_text]))
+            if not text.strip():
+                raise ValueError(
+                    f'{len(of_text)} labels are of clips without a text: shuffled = "within_text" needs one for each '
+                    'clip; say shuffled = "over_clips", or give the clips texts'
+                )
+            if clips < 2:
+                raise ValueError(
+                    f"the {len(of_text)} labels of '{text}' are of one clip: there is no other of this text to exchange "
+                    'them with; add clips of it, leave it out, or say shuffled = "over_clips"'
+                )
+            values[of_text] = self.values[of_text[_of_other_clips(self.runs[of_text], rng)]]
         return replace(self, values=values)
+
+
+def _largest_clip(runs: NDArray[np.int64]) -> int:
+    """Labels of the clip that has most."""
+    return int(np.bincount(runs).max(initial=0)) if len(runs) else 0
+
+
+def _of_other_clips(runs: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """For each label, one of another clip: each once, where no clip holds more than half of them."""
+    # In random order clip by clip; moved on by the largest clip, each lands in another one.
+    clip_order = rng.permutation(int(runs.max(initial=0)) + 1)
+    order = np.lexsort((rng.random(len(runs)), clip_order[runs]))
+    found = np.empty(len(runs), np.int64)
+    found[order] = np.roll(order, _largest_clip(runs))
+    for stuck in np.flatnonzero(runs[found] == runs).tolist():  # those of a clip that is more than half
+        found[stuck] = rng.choice(np.flatnonzero(runs != runs[stuck]))
+    return found
 
 
 def _join(

@@ -8,6 +8,7 @@
     label = "latents"           # actions, latents, pseudo-actions, track or unlabelled
     corpus = "hands/corpus"     # folder of giza ingest
     latents = "hands/latents"   # folder of giza extract
+    # shuffled = "within_text"  # a control: over clips of the same text; "over_clips": of all. shuffle_seed: default 0
     weight = 1.0                # share in the mixture, of any sum
     align = 0.5                 # of FLARE's loss on these samples; default 1
     licence = "CC BY 4.0"
@@ -91,9 +92,10 @@ class MixtureSpec:
         found = label if isinstance(label, Label) else _label_at(Path(label).expanduser())
         return self.mapped(lambda spec: spec.labelled(found))
 
-    def shuffled(self, seed: int = 0) -> MixtureSpec:
-        """The control: labels permuted over clips. Raises ValueError for labels that are none of clips."""
-        return self.mapped(lambda spec: replace(spec, label=spec.label.shuffled(seed)))
+    def shuffled(self, seed: int = 0, *, within_text: bool = False) -> MixtureSpec:
+        """The control: labels permuted over clips, `within_text`: over those of the same text, so that they still tell the
+        task. Raises ValueError for labels that are none of clips."""
+        return self.mapped(lambda spec: replace(spec, label=spec.label.shuffled(seed, within_text=within_text)))
 
     def weighing(self, total: float) -> MixtureSpec:
         """With weights of this sum, in the same ratio."""

@@ -122,6 +122,25 @@ def test_parts_of_an_action_and_the_weight_of_alignment_are_written_in_the_file(
         read_mixture(folder / "pyramid.toml")
 
 
+def test_a_file_says_over_which_clips_labels_are_shuffled(folder: Path) -> None:
+    text = '[[dataset]]\nname = "a"\ntier = "human"\ncorpus = "hands"\nlabel = "latents"\nlatents = "latents"\n'
+    for keys, label in (
+        ('shuffled = "within_text"', Latents(folder / "latents", 0, "within_text")),
+        ('shuffled = "within_text"\nshuffle_seed = 3', Latents(folder / "latents", 3, "within_text")),
+        ('shuffled = "over_clips"', Latents(folder / "latents", 0, "over_clips")),
+    ):
+        (folder / "one.toml").write_text(text + keys)
+        (spec,) = read_mixture(folder / "one.toml").datasets
+        assert spec.label == label
+    (folder / "one.toml").write_text(text)
+    within = read_mixture(folder / "one.toml").shuffled(2, within_text=True).datasets[0].label
+    assert within == Latents(folder / "latents", 2, "within_text")
+    assert within.description == "latents shuffled within each text"
+    (folder / "one.toml").write_text(text + 'shuffled = "within_task"')
+    with pytest.raises(ValueError, match="shuffled 'within_task' is none of over_clips, within_text"):
+        read_mixture(folder / "one.toml")
+
+
 def test_mixtures_are_joined_relabelled_shuffled_and_weighed(folder: Path) -> None:
     (folder / "labels" / "label.json").write_text(
         json.dumps(
