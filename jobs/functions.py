@@ -168,10 +168,11 @@ def ablate(
     *,
     arms: Sequence[str | Arm] = (),
     tiers: Tiers | None = None,
-    recipe: str = "demo",
+    recipe: str = "",
     **fields: Any,
 ) -> Study:
-    """`giza ablate`: which tier buys what. `arms` by name or your own; `tiers` as `jobs.ablation.prepare` made them.
+    """`giza ablate`: which tier buys what. `arms` by name or your own; `tiers` as `jobs.ablation.prepare` made them, which are
+    of design joint. `recipe`: default demo, and joint_demo for such tiers.
 
     Raises ValueError where `tiers` lie in another folder than `out`.
     """
@@ -185,6 +186,7 @@ def ablate(
         given |= {"tasks": tiers.tasks, "data": tiers.data}
     if arms:
         given["arms"] = [arm if isinstance(arm, str) else arm.name for arm in arms]
+    recipe = recipe or ("demo" if tiers is None else "joint_demo")
     config = configured(AblateConfig, given, recipe=recipe, recipes=RECIPES)
     return Study(run(config, [arm for arm in arms if not isinstance(arm, str)]))
 

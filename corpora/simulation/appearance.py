@@ -126,8 +126,11 @@ def repaint_room(model: mujoco.MjModel, someone: Person, materials: NDArray[np.f
         pattern = _pattern(someone, name, height, width, sky=sky)
         if pattern is not None:
             pixels[:, :, :3] = pattern
+    robots = {int(material) for material in model.geom_matid[robot_geoms(model)]}
     tints = None if someone.seed is None else np.random.default_rng([20_260_001, someone.seed]).uniform(0, 1, (64, 3))
     for material in range(model.nmat):
+        if material in robots:
+            continue
         if model.mat(material).name in _ROOM_MATERIALS:
             model.mat_specular[material] = 0.05
             continue

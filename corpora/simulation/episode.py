@@ -56,7 +56,7 @@ class EpisodeSettings:
     """An episode lasts this many control steps (100 are 1.25 s) even where success comes sooner, so that a clip of it
     holds pairs of frames half a second apart."""
     people: int = 1
-    """With the hand's look: of how many people each episode shows one, in a room of their own; 1: always the same."""
+    """Of how many people each episode shows one (or the robot) in a room of their own; 1: always the same."""
     frame_every: int = 1
     """Store every k-th control step: 1 is 80 frames a second, 4 is 20."""
 
@@ -153,7 +153,7 @@ def record_episode(
         env.pose.fovy_deg,
         VIEW_DISTANCE_M,
     )
-    if env.look.appearance == "hand":
+    if env.look.appearance != "robot":
         env.become(int(draws("person").integers(settings.people)))
     state = env.reset(int(draws("start").integers(2**31)))
     succeeded = False

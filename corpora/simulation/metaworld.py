@@ -56,7 +56,7 @@ _FAUCET_WAYS: tuple[tuple[Literal["open", "close"], int, str, tuple[float, float
 """Meta-World's success criteria of faucet-open and faucet-close (their `compute_reward`): way, side of the goal, the site on
 the handle and the offset from it of the point that must come to the goal."""
 
-Appearance = Literal["robot", "hand"]
+Appearance = Literal["robot", "hand", "robot_elsewhere"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class Look:
     camera: str = HEAD_CAMERA
     """One of CAMERAS."""
     appearance: Appearance = "robot"
-    """robot: as Meta-World is; hand: another room, and a person's hand in the place of the arm."""
+    """robot: as Meta-World is; hand: another room, and a person's hand in the place of the arm; robot_elsewhere: the robot in
+    that room."""
     show_goal: bool = False
     """Draw the goal markers, which give the task away."""
 
@@ -151,8 +152,9 @@ class MetaWorldEnv:
         self._camera_id = model.camera("corner2" if self.look.camera == HEAD_CAMERA else self.look.camera).id
         if self.look.camera == HEAD_CAMERA:
             model.cam_fovy[self._camera_id] = HEAD_POSE.fovy_deg
-        if self.look.appearance == "hand":
-            hide_robot(model)
+        if self.look.appearance != "robot":
+            if self.look.appearance == "hand":
+                hide_robot(model)
             self._materials = model.mat_rgba.copy()
             self.become(0)
         self._options = mujoco.MjvOption()
@@ -161,14 +163,14 @@ class MetaWorldEnv:
             self._options.sitegroup[:] = 0  # every marker of a goal in Meta-World is a site
 
     def become(self, number: int) -> None:
-        """Person `number` acts from now on, in their own room (see corpora.simulation.appearance.person). Raises ValueError
-        where the robot does."""
+        """Person `number` acts from now on, in their own room (see corpora.simulation.appearance.person), or the robot does
+        there. Raises ValueError where the robot is in its own."""
         import mujoco
 
         from corpora.simulation.appearance import person, repaint_room
 
-        if self.look.appearance != "hand":
-            raise ValueError(f"person {number}: the appearance is '{self.look.appearance}', not 'hand'")
+        if self.look.appearance == "robot":
+            raise ValueError(f"person {number}: the appearance is 'robot', which is in its own room")
         if self._person is not None and number == self._person[0]:
             return
         self._person = (number, person(number))
@@ -261,7 +263,7 @@ class MetaWorldEnv:
             number, kind = np.moveaxis(renderer.render(), 2, 0)
         finally:
             renderer.disable_segmentation_rendering()
-        if self._person is not None:
+        if self.look.appearance == "hand":
             return np.asarray((kind == HAND) & (number == 0))
         geom = kind == mujoco.mjtObj.mjOBJ_GEOM
         return np.asarray(geom & robot_geoms(self._env.model)[np.where(geom, number, 0)])
@@ -295,7 +297,7 @@ class MetaWorldEnv:
         renderer.update_scene(data, self._camera_id, self._options)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-        if self._person is not None:
+        if self.look.appearance == "hand" and self._person is not None:
             first = renderer.scene.ngeom
             draw_hand(renderer.scene, data, self.pose, self._person[1])
             mark_hand(renderer.scene, first)

@@ -1,19 +1,23 @@
 """The arms of an ablation: a function of the tiers says which datasets each trains on, at matched steps, batch and robot data.
 
-mine = Arm("human-track", "+ human video by tracked hands",
-           mixture=lambda tiers, demos: tiers.robot(demos) + tiers.human.labelled("tracks"))
+mine = Arm("human-idm-2", "+ human video by my labels",
+           mixture=lambda tiers, demos: tiers.robot(demos) + tiers.human.labelled("labels"))
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from corpora.clips.manifest import TIERS
 from corpora.mixture.label_kinds import Latents, Unlabelled
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec
-from jobs.ablation.tiers import Tiers
+
+Role = Literal["baseline", "arm", "control", "positive", "ceiling"]
+"""baseline: robot data alone; control: what an arm must beat to be told from it; positive: labels that must help, or the
+ablation can show nothing; ceiling: no label made of video can be better."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +28,21 @@ class Arm:
     """As on the command line."""
     description: str
     """What it is, in words."""
-    mixture: Callable[[Tiers, int], MixtureSpec]
-    """(tiers, demonstrations of each task) -> what it trains on: `tiers.robot(demos)`, and the base that it is pretrained on."""
+    mixture: Callable[[Any, int], MixtureSpec]
+    """(tiers of the design, demonstrations of each task) -> what it trains on: `tiers.robot(demos)`, and the base beside it."""
     recipe: str = "small"
     """small, small_flare (with FLARE), or bc for the task-specific baseline."""
-    is_reference: bool = False
-    """The others are compared with it."""
-    is_control: bool = False
-    """It shows what an arm gains from labels that say nothing, and is no result of its own."""
+    role: Role = "arm"
+    """What it is for."""
+    controls: tuple[str, ...] = ()
+    """Names of the arms that it must beat, or it is not told from them."""
+    batch_share: float = 1.0
+    """Of the budget's batch: a baseline of half sees as many robot samples as arms with as much people's video do."""
+
+    @property
+    def is_control(self) -> bool:
+        """It shows what an arm gains from labels that say nothing, and is no result of its own."""
+        return self.role == "control"
 
     @property
     def flare(self) -> bool:
@@ -50,11 +61,16 @@ class Arm:
         return f"human ({spec.label.description}{aligned})"
 
 
+def _robot(tiers: Any, demos: int) -> MixtureSpec:
+    found: MixtureSpec = tiers.robot(demos)
+    return found
+
+
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
-        Arm("robot-only", "demonstrations alone, trained as long", Tiers.robot, is_reference=True),
-        Arm("bc", "plain convolutional behaviour cloning on the demonstrations", Tiers.robot, recipe="bc"),
+        Arm("robot-only", "demonstrations alone, trained as long", _robot, role="baseline"),
+        Arm("bc", "plain convolutional behaviour cloning on the demonstrations", _robot, recipe="bc", role="baseline"),
         Arm(
             "synthetic", "+ synthetic episodes with actions", lambda tiers, demos: tiers.robot(demos) + tiers.synthetic
         ),
@@ -62,6 +78,7 @@ ARMS: dict[str, Arm] = {
             "human-latent",
             "+ human video by latent actions",
             lambda tiers, demos: tiers.robot(demos) + tiers.latents + tiers.extra(Latents),
+            controls=("shuffled",),
         ),
         Arm(
             "human-flare",
@@ -84,6 +101,7 @@ ARMS: dict[str, Arm] = {
             "human-true",
             "ceiling: human video with its true actions, which simulation alone knows",
             lambda tiers, demos: tiers.robot(demos) + tiers.true_actions(demos),
+            role="ceiling",
         ),
         Arm(
             "everything",
@@ -95,23 +113,133 @@ ARMS: dict[str, Arm] = {
             "shuffled",
             "control: human video with latents permuted over clips",
             lambda tiers, demos: tiers.robot(demos) + (tiers.latents + tiers.extra(Latents)).shuffled(),
-            is_control=True,
+            role="control",
         ),
     )
 }
+"""Of design joint."""
+
+TRANSFER: dict[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm("robot-only", "demonstrations of known and novel tasks alone", _robot, role="baseline"),
+        Arm(
+            "robot-half",
+            "the same with as many robot samples as arms with people's video see",
+            _robot,
+            role="baseline",
+            batch_share=0.5,
+        ),
+        Arm("bc", "plain convolutional behaviour cloning on the demonstrations", _robot, recipe="bc", role="baseline"),
+        Arm(
+            "bc-half",
+            "the same with as many robot samples as arms with people's video see",
+            _robot,
+            recipe="bc",
+            role="baseline",
+            batch_share=0.5,
+        ),
+        Arm(
+            "robot-flare",
+            "demonstrations alone, with FLARE on their own future",
+            _robot,
+            recipe="small_flare",
+            role="baseline",
+        ),
+        Arm(
+            "human-track",
+            "+ people with the robot painted over them, by hand tracks",
+            lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos),
+            controls=("shuffled", "shuffled-within"),
+        ),
+        Arm(
+            "shuffled",
+            "control: the same with labels permuted over clips",
+            lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos).shuffled(),
+            role="control",
+        ),
+        Arm(
+            "shuffled-within",
+            "control: the same with labels permuted over clips of the same task",
+            lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos).shuffled(within_text=True),
+            role="control",
+        ),
+        Arm(
+            "bc-track",
+            "behaviour cloning + people with the robot painted over them, by hand tracks",
+            lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos),
+            recipe="bc",
+            controls=("bc-shuffled",),
+        ),
+        Arm(
+            "bc-shuffled",
+            "control: the same with labels permuted over clips",
+            lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos).shuffled(),
+            recipe="bc",
+            role="control",
+        ),
+        Arm(
+            "human-as-is",
+            "+ people as they are, by hand tracks",
+            lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos, "as-is"),
+        ),
+        Arm(
+            "same-body",
+            "the robot itself in people's rooms, its actions read off its motion",
+            lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos, "body"),
+            role="positive",
+        ),
+        Arm(
+            "true",
+            "people with the robot painted over them, by their true actions, which simulation alone knows",
+            lambda tiers, demos: tiers.robot(demos) + tiers.true_actions(demos),
+            role="positive",
+        ),
+        Arm(
+            "human-latent",
+            "+ people with the robot painted over them, by latent actions",
+            lambda tiers, demos: tiers.robot(demos) + tiers.latent(demos),
+            controls=("latent-shuffled", "robot-half"),
+        ),
+        Arm(
+            "latent-shuffled",
+            "control: the same with latents permuted over clips",
+            lambda tiers, demos: tiers.robot(demos) + tiers.latent(demos).shuffled(),
+            role="control",
+        ),
+        Arm(
+            "human-flare",
+            "+ people with the robot painted over them, by FLARE",
+            lambda tiers, demos: tiers.robot(demos) + tiers.unlabelled(demos),
+            recipe="small_flare",
+            controls=("robot-flare",),
+        ),
+        Arm(
+            "human-both",
+            "+ people with the robot painted over them, by latent actions and FLARE",
+            lambda tiers, demos: tiers.robot(demos) + tiers.latent(demos),
+            recipe="small_flare",
+            controls=("robot-flare",),
+        ),
+    )
+}
+"""Of design transfer. The policy has the heads that people's video is learned with in every arm of a recipe, used or not."""
+
+DESIGNS: dict[str, dict[str, Arm]] = {"transfer": TRANSFER, "joint": ARMS}
+"""transfer: known tasks with many demonstrations, novel ones with few; joint: few demonstrations of all tasks."""
 
 
-def arms_named(names: Sequence[str], own: Mapping[str, Arm] | None = None) -> list[Arm]:
-    """The arms of these names, `own` ones among them. Raises ValueError for an unknown name, and where the reference is
-    missing."""
-    known = {**ARMS, **(own or {})}
+def arms_named(design: str, names: Sequence[str], own: Mapping[str, Arm] | None = None) -> list[Arm]:
+    """The arms of these names, `own` ones among them. Raises ValueError for a name that the design does not know, and where no
+    baseline is among them."""
+    known = {**DESIGNS[design], **(own or {})}
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"--arms '{unknown[0]}': must be among {', '.join(known)}")
+        raise ValueError(f"--arms '{unknown[0]}': of design {design} there are {', '.join(known)}")
     arms = [known[name] for name in dict.fromkeys(names)]
-    if not any(arm.is_reference for arm in arms):
-        reference = next(arm.name for arm in ARMS.values() if arm.is_reference)
-        raise ValueError(f"--arms {' '.join(names)}: must hold {reference}, which the others are compared with")
+    if not any(arm.role == "baseline" for arm in arms):
+        baselines = " or ".join(arm.name for arm in known.values() if arm.role == "baseline")
+        raise ValueError(f"--arms {' '.join(names)}: must hold {baselines}, which the others are compared with")
     return arms
 
 

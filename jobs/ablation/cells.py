@@ -72,6 +72,9 @@ class CellJob:
     data: TierData
     policy: PolicyConfig
     threads: int
+    batch_share: float = 1.0
+    start_seed: int = 0
+    """Of the starts; in design transfer every seed has its own."""
 
 
 def run_arm(job: CellJob) -> list[dict[str, Any]]:
@@ -117,6 +120,8 @@ def _record(cell: Cell, status: str, *, error: str | None = None, **facts: Any) 
 
 
 def _run_cell(job: CellJob, plan: Plan, cell: Cell, folder: Path) -> dict[str, Any]:
+    import torch
+
     from vla.checkpoint import load_policy
 
     budget, robot = job.budget, plan.robot.weighing(1.0)
@@ -136,7 +141,7 @@ def _run_cell(job: CellJob, plan: Plan, cell: Cell, folder: Path) -> dict[str, A
         mixture = robot
         steps = budget.pretrain_steps + budget.ground_steps  # trained as long
     grounding = _train(job, mixture, folder, steps, start)
-    policy = load_policy(folder)
+    policy = load_policy(folder).to("cuda" if torch.cuda.is_available() else "cpu").eval()
     rollouts = _rollouts(job, policy, folder)
     names = {spec.name for spec in robot.datasets}
     seen = sum(m["epochs"] * m["samples"] for m in grounding["members"] if m["name"] in names)
@@ -193,14 +198,17 @@ def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: 
     lightning.seed_everything(job.seed, workers=True, verbose=False)
     config = dataclasses.replace(job.policy, head="regression") if job.recipe == "bc" else job.policy
     policy = load_policy(start) if start is not None else build_policy(config)
+    backbone = job.policy.vision.name
     alignment = dataclasses.replace(
         PolicyTrainingConfig(steps=1).alignment,
         standardise=True,
         ema=1.0,  # the random start, kept: an average of a network that learns from nothing but it falls to a point
+        target="frozen" if backbone else "ema",
+        target_name=backbone,
     )
     training = PolicyTrainingConfig(
         steps=steps,
-        batch_size=job.budget.batch_size,
+        batch_size=max(1, round(job.budget.batch_size * job.batch_share)),
         lr=job.budget.lr,
         workers=0,
         ema=0.99,
@@ -227,6 +235,8 @@ def _rollouts(job: CellJob, policy: Any, folder: Path) -> list[dict[str, Any]]:
     from jobs.evaluation.rollout_log import RolloutLog
 
     settings = {"tasks": job.tasks, "starts": job.budget.starts, "execute": job.budget.execute}
+    if job.start_seed:
+        settings["start_seed"] = job.start_seed
     log = RolloutLog(folder / "rollouts.jsonl", settings)
     how = ClosedLoopSettings(
         job.tasks,
@@ -237,6 +247,7 @@ def _rollouts(job: CellJob, policy: Any, folder: Path) -> list[dict[str, Any]]:
         videos=0,
         workers=1,
         slots=12,
+        seed=job.start_seed,
     )
     play(metaworld_act(policy, EMBODIMENT), how, skip=log.done(), on_complete=log.add)
     ordered = sorted(log.rollouts, key=lambda rollout: (rollout.task, rollout.start))

@@ -17,7 +17,8 @@ from corpora.simulation.tasks import task_names
 from jobs.ablation.arms import Arm, arms_named, cells
 from jobs.ablation.cells import FAILURE, RESULT, CellJob, Plan, each, plans
 from jobs.ablation.settings import Budget, TierData
-from jobs.ablation.tiers import Tiers
+from jobs.ablation.tiers import Tiers, make_all
+from jobs.ablation.transfer import TransferTiers
 from jobs.cli import parse
 from vla.models.config import PolicyConfig
 from vla.recipes import SMALL_FLARE
@@ -25,8 +26,13 @@ from vla.recipes import SMALL_FLARE
 if TYPE_CHECKING:
     from jobs.ablation.statistics import Statistics
 
+KNOWN = ("door-lock", "window-open", "button-press-topdown", "plate-slide", "handle-press-side", "peg-unplug-side")
+NOVEL = ("door-unlock", "coffee-pull", "window-close", "button-press", "coffee-button", "lever-pull")
+"""Of design transfer; copying one demonstration without looking solves few starts of the novel ones."""
 SIX = ("drawer-open", "button-press-topdown", "window-open", "door-open", "faucet-open", "faucet-close")
 EIGHT = (*SIX, "push", "pick-place")
+MANY_PEOPLE = 1_000_000
+"""Every clip shows another one."""
 
 POLICY = dataclasses.replace(
     SMALL_FLARE,
@@ -47,15 +53,24 @@ class AblateConfig:
     out: Path
     """Folder of data, runs, ablation.json and ablation.html; the same command again resumes."""
     recipe: str = "demo"
-    """demo (under 30 minutes on 2 cores) or standard (under two hours): what the other flags override."""
+    """What the other flags override; transfer: demo and standard, joint: joint_demo and joint."""
+    design: Literal["transfer", "joint"] = "joint"
+    """transfer: known tasks with many demonstrations, novel ones (`tasks`) with few, people's video of the novel ones, and all of
+    it made anew for each seed; joint: few demonstrations of all tasks, the same data for all seeds."""
     tasks: tuple[str, ...] = SIX[:3]
-    """Meta-World tasks."""
+    """Meta-World tasks, which policies are tried on."""
+    known_tasks: tuple[str, ...] = KNOWN
+    """Design transfer: those with many demonstrations."""
     arms: tuple[str, ...] = ("robot-only", "bc", "human-latent", "human-flare")
-    """robot-only, bc, synthetic, human-latent, human-flare, human-both, human-idm, human-true, everything, shuffled."""
+    """Of transfer: robot-only, robot-half, bc, robot-flare, human-track, shuffled, shuffled-within, human-as-is, same-body, true,
+    human-latent, latent-shuffled, human-flare, human-both; of joint: robot-only, bc, synthetic, human-latent, human-flare,
+    human-both, human-idm, human-true, everything, shuffled."""
     demos: tuple[int, ...] = (1, 3)
-    """Demonstrations of each task."""
+    """Demonstrations of each of `tasks`; 0 only in design transfer."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Of weights, order and noise; data and starts are the same for all."""
+    """transfer: of everything, a seed is a replicate; joint: of weights, order and noise, with the same data and starts."""
+    lift: float = 0.15
+    """The lift of success that is looked for: an interval that does not exclude it is too wide to say "no difference"."""
     budget: Budget = dataclasses.field(default_factory=Budget)
     """What all arms have in common."""
     data: TierData = dataclasses.field(default_factory=TierData)
@@ -67,15 +82,35 @@ class AblateConfig:
     parallel: int = 0
     """Arms side by side on this machine; 0: one for each core, at most 8."""
     policy: PolicyConfig = POLICY
-    """Of all arms but bc."""
+    """Of all arms; bc has its own head."""
+    backbone: str = ""
+    """A frozen vision model, by hub name or folder, in the place of convolutions from scratch."""
     seed: int = 0
     """Of the bootstrap."""
 
+    @property
+    def seen_by(self) -> PolicyConfig:
+        """The policy of all arms, with the frozen vision model where one is named."""
+        if not self.backbone:
+            return self.policy
+        vision = dataclasses.replace(self.policy.vision, name=self.backbone)
+        return dataclasses.replace(self.policy, image_size=112, vision=vision)
+
     def __post_init__(self) -> None:
         task_names(self.tasks)
-        if not self.demos or min(self.demos) < 1:
-            raise ValueError(f"--demos {self.demos}: each at least 1")
-        if 2 * max(self.demos) + 4 > self.data.robot_episodes:
+        if not self.demos or min(self.demos) < (0 if self.design == "transfer" else 1):
+            raise ValueError(f"--demos {self.demos}: each at least 1, or 0 in design transfer")
+        if (
+            both := sorted({*task_names(self.tasks)} & {*task_names(self.known_tasks)})
+            if self.design == "transfer"
+            else []
+        ):
+            raise ValueError(f"--known-tasks {' '.join(both)}: among --tasks, too; a task is known or novel")
+        if self.design == "transfer" and self.extra is not None:
+            raise ValueError(f"--extra {self.extra}: joins the arms of design joint only; leave it out")
+        if not 0 < self.lift < 1:
+            raise ValueError(f"--lift {self.lift}: a share of the starts within 0 and 1, e.g. 0.15")
+        if self.design == "joint" and 2 * max(self.demos) + 4 > self.data.robot_episodes:
             raise ValueError(
                 f"--demos {max(self.demos)}: needs {2 * max(self.demos) + 4} episodes of each task, since some fail and some "
                 f"are held out, and there are {self.data.robot_episodes}; give --data.robot-episodes"
@@ -88,12 +123,35 @@ class AblateConfig:
 
 RECIPES: dict[str, dict[str, Any]] = {
     "demo": {
+        "design": "transfer",
+        "tasks": NOVEL[:3],
+        "known_tasks": KNOWN[:3],
+        "arms": ("robot-only", "bc", "human-track", "shuffled", "true"),
+        "demos": (1,),
+        "seeds": (0, 1),
+        "budget": Budget(pretrain_steps=0, ground_steps=300, starts=6),
+        "data": TierData(known_episodes=6, human_clips=12, people=MANY_PEOPLE, lam_steps=400),
+    },
+    "standard": {
+        "design": "transfer",
+        "tasks": NOVEL,
+        "arms": (
+            *("robot-only", "robot-half", "bc", "robot-flare", "human-track", "shuffled", "shuffled-within"),
+            *("human-as-is", "same-body", "true", "human-latent", "latent-shuffled", "human-flare", "human-both"),
+        ),
+        "demos": (0, 1),
+        "seeds": (0, 1, 2, 3, 4),
+        "budget": Budget(pretrain_steps=0, ground_steps=1500, batch_size=64, starts=16),
+        "data": TierData(human_clips=50, people=MANY_PEOPLE, size=84),
+        "policy": dataclasses.replace(POLICY, image_size=84),
+    },
+    "joint_demo": {
         "tasks": ("drawer-open", "button-press-topdown", "faucet-open"),
         "demos": (1,),
         "budget": Budget(pretrain_steps=0, ground_steps=400, starts=8),
         "data": TierData(human_clips=20, synthetic_episodes=5, lam_steps=400),
     },
-    "standard": {
+    "joint": {
         "tasks": EIGHT,
         "arms": ("robot-only", "bc", "human-latent", "human-flare", "shuffled"),
         "demos": (1, 3),
@@ -116,7 +174,7 @@ def run(config: AblateConfig, own: Sequence[Arm] = ()) -> dict[str, Any]:
     from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
 
     began = time.monotonic()
-    arms = arms_named(config.arms, {arm.name: arm for arm in own})
+    arms = arms_named(config.design, config.arms, {arm.name: arm for arm in own})
     settings = dataclasses.asdict(config)
     for moved in ("out", "engine", "parallel", "recipe"):
         del settings[moved]
@@ -144,12 +202,11 @@ def _measure(config: AblateConfig, arms: Sequence[Arm]) -> tuple[dict[str, Any],
 
     from jobs.ablation.statistics import summarise
 
-    tasks = task_names(config.tasks)
-    extra = read_mixture(config.extra.resolve()) if config.extra is not None else None
-    tiers = Tiers(config.out, tasks, config.data, extra)
-    plan = {arm.name: plans(arm, tiers, config.demos) for arm in arms}
-    tiers.make()
+    policy = config.seen_by
     parallel = config.parallel or min(8, os.cpu_count() or 1)
+    tiers = open_tiers(config)
+    plan = {seed: {arm.name: plans(arm, own, config.demos) for arm in arms} for seed, own in tiers.items()}
+    copied = make_all(list({id(own): own for own in tiers.values()}.values()), config.budget, parallel)
     jobs = [
         CellJob(
             out=str(config.out.resolve()),
@@ -157,12 +214,14 @@ def _measure(config: AblateConfig, arms: Sequence[Arm]) -> tuple[dict[str, Any],
             recipe=arm.recipe,
             flare=arm.flare,
             seed=seed,
-            plans=plan[arm.name],
-            tasks=tasks,
+            plans=plan[seed][arm.name],
+            tasks=task_names(config.tasks),
             budget=config.budget,
             data=config.data,
-            policy=config.policy,
+            policy=policy,
             threads=max(1, (os.cpu_count() or 1) // parallel),
+            batch_share=arm.batch_share,
+            start_seed=tiers[seed].start_seed,
         )
         for seed in config.seeds
         for arm in arms
@@ -178,14 +237,30 @@ def _measure(config: AblateConfig, arms: Sequence[Arm]) -> tuple[dict[str, Any],
                 bar.console.print("; ".join(_said(result) for result in results))
 
         each(jobs, parallel, config.engine, done)
-    result = gather(config, arms, plan)
+    first = config.seeds[0]
+    counts = [found for found in copied if found]
+    result = gather(config, arms, plan[first])
     result["pyramid"] = {
-        "tiers": [{"tier": tier, "hours": value} for tier, value in tiers.hours().items()],
-        "svg": _drawing(arms, plan),
+        "tiers": [{"tier": tier, "hours": value} for tier, value in tiers[first].hours().items()],
+        "svg": _drawing(arms, plan[first]),
+    }
+    result["copy"] = {
+        task: {name: sum(found[task][name] for found in counts) for name in ("success", "of")}
+        for task in (task_names(config.tasks) if counts else ())
     }
     found = summarise(result, seed=config.seed)
     result["statistics"] = found.to_json()
     return result, found
+
+
+def open_tiers(config: AblateConfig) -> dict[int, Tiers]:
+    """Seed -> its data: in design joint the same for all."""
+    tasks = task_names(config.tasks)
+    if config.design == "joint":
+        extra = read_mixture(config.extra.resolve()) if config.extra is not None else None
+        return dict.fromkeys(config.seeds, Tiers(config.out, tasks, config.data, extra))
+    known, most = task_names(config.known_tasks), max(config.demos)
+    return {seed: TransferTiers(config.out, known, tasks, config.data, seed, most) for seed in config.seeds}
 
 
 def _drawing(arms: Sequence[Arm], plan: Mapping[str, Sequence[Plan]]) -> str | None:
@@ -220,7 +295,11 @@ def gather(config: AblateConfig, arms: Sequence[Arm], plan: Mapping[str, Sequenc
             record.pop("traceback", None)
             runs.append(record)
     settings = {
+        "design": config.design,
+        "lift": config.lift,
         "tasks": list(task_names(config.tasks)),
+        "known_tasks": list(task_names(config.known_tasks)) if config.design == "transfer" else [],
+        "backbone": config.backbone,
         "demos": list(config.demos),
         "seeds": list(config.seeds),
         **dataclasses.asdict(config.budget),
@@ -231,7 +310,14 @@ def gather(config: AblateConfig, arms: Sequence[Arm], plan: Mapping[str, Sequenc
         "recipe": config.recipe,
         "settings": settings,
         "arms": [
-            {"name": arm.name, "says": arm.description, "members": arm.data(plan[arm.name][0].mixture)} for arm in arms
+            {
+                "name": arm.name,
+                "says": arm.description,
+                "members": arm.data(max(plan[arm.name], key=lambda found: found.demos).mixture),
+                "role": arm.role,
+                "controls": list(arm.controls),
+            }
+            for arm in arms
         ],
         "runs": runs,
         "latents": None,

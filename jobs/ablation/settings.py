@@ -50,6 +50,8 @@ class TierData:
     """Episodes with actions of each task, seen by a moving camera."""
     robot_episodes: int = 10
     """Of each task: the demonstrations, failed ones that are left out, and some that are held out."""
+    known_episodes: int = 25
+    """Design transfer: demonstrations of each known task."""
     robot_noise: tuple[float, ...] = (0.0, 0.1, 0.2)
     """Of the demonstrations, by turns: a person who shows a robot what to do is steadier than what latents are probed on."""
     human_noise: tuple[float, ...] = (0.0, 0.1, 0.2)

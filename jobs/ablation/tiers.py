@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +19,7 @@ from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
 from corpora.simulation.episode import EpisodeSettings
 from corpora.simulation.tasks import task_names
-from jobs.ablation.settings import TierData
+from jobs.ablation.settings import Budget, TierData
 
 EMBODIMENT = "metaworld"
 
@@ -50,6 +53,9 @@ class Tiers:
         """robot, synthetic, human, latents."""
         self.orders: list[LabelOrder] = []
         """In the order in which they were asked for."""
+
+    start_seed = 0
+    """Of the starts that policies are tried from."""
 
     def robot(self, demos: int) -> MixtureSpec:
         """The demonstrations that every arm has, `demos` of each task."""
@@ -102,13 +108,25 @@ class Tiers:
         self.orders.append(order)
         return order.folder
 
+    PLACES: ClassVar[dict[str, tuple[str, ...]]] = {
+        "robot": ("robot",),
+        "synthetic": ("synthetic",),
+        "human": ("human/video",),
+    }
+    """Tier -> where it is simulated."""
+
+    def copies(self, budget: Budget) -> dict[str, Any]:
+        """Success of one demonstration of each task that is replayed without looking, where design and data have it."""
+        return {}
+
     def hours(self) -> dict[str, float]:
         """Hours of each tier, as simulated."""
         found: dict[str, float] = {}
-        for tier, place in (("robot", "robot"), ("synthetic", "synthetic"), ("human", "human/video")):
-            record = self.out / place / "simulate.json"
-            if record.is_file():
-                found[tier] = json.loads(record.read_text("utf-8"))["seconds"] / 3600
+        for tier, places in self.PLACES.items():
+            records = [self.out / place / "simulate.json" for place in places]
+            read = [json.loads(record.read_text("utf-8")) for record in records if record.is_file()]
+            if read:
+                found[tier] = sum(values["seconds"] for values in read) / 3600
         return found
 
     def make(self) -> None:
@@ -125,16 +143,13 @@ class Tiers:
         if "human" in self.wanted:
             self._make_clips(episode)
         if "latents" in self.wanted:
-            self._make_latents()
+            self._make_latents(self.out / "human" / "corpus", self.out / "human")
 
     def _simulate(self, name: str, episodes: int, episode: EpisodeSettings, **how: Any) -> None:
         from jobs.commands import simulate
 
-        simulate.run(
-            simulate.SimulateConfig(
-                out=self.out / name, tasks=self.tasks, episodes=episodes, size=self.data.size, episode=episode, **how
-            )
-        )
+        given: dict[str, Any] = {"tasks": self.tasks, "size": self.data.size, **how}
+        simulate.run(simulate.SimulateConfig(out=self.out / name, episodes=episodes, episode=episode, **given))
 
     def _make_clips(self, episode: EpisodeSettings) -> None:
         from jobs.commands import ingest
@@ -158,16 +173,17 @@ class Tiers:
         settings = IngestSettings(size=self.data.size)
         ingest.run(ingest.IngestConfig(inputs=(str(human / "video"),), out=human / "corpus", settings=settings))
 
-    def _make_latents(self) -> None:
+    def _make_latents(self, corpus: Path, folder: Path) -> None:
+        """Trains a latent action model on `corpus` and extracts its latents, in `folder`."""
         from jobs.commands import extract, train_lam
         from lapa.recipes import RECIPES
 
-        human, recipe = self.out / "human", RECIPES["small"]
-        if not (human / "lam" / "run.json").is_file():
+        recipe = RECIPES["small"]
+        if not (folder / "lam" / "run.json").is_file():
             train_lam.run(
                 train_lam.TrainLamConfig(
-                    corpus=human / "corpus",
-                    out=human / "lam",
+                    corpus=corpus,
+                    out=folder / "lam",
                     steps=self.data.lam_steps,
                     model=recipe.model,
                     training=recipe.training,
@@ -176,13 +192,27 @@ class Tiers:
             )
         extract.run(
             extract.ExtractConfig(
-                lam=human / "lam",
-                corpus=human / "corpus",
-                out=human / "latents",
+                lam=folder / "lam",
+                corpus=corpus,
+                out=folder / "latents",
                 gap_s=self.data.gap_s,
                 stride_s=0.0,
             )
         )
+
+
+def make_all(tiers: Sequence[Tiers], budget: Budget, parallel: int) -> list[dict[str, Any]]:
+    """Makes them, side by side where there are several; what `copies` found in each."""
+    if len(tiers) == 1 or parallel == 1:
+        return [_make(each, budget) for each in tiers]
+    context = multiprocessing.get_context("spawn")  # the simulator's GL does not survive a fork
+    with ProcessPoolExecutor(parallel, mp_context=context, max_tasks_per_child=1) as pool:
+        return list(pool.map(_make, tiers, itertools.repeat(budget)))
+
+
+def _make(tiers: Tiers, budget: Budget) -> dict[str, Any]:
+    tiers.make()
+    return tiers.copies(budget)
 
 
 DATA = TierData()

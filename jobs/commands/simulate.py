@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from rich.table import Table
@@ -18,7 +18,7 @@ from rich.table import Table
 from corpora.episodes.lerobot_writer import LeRobotFormat, LeRobotWriter
 from corpora.simulation.episode import EpisodeSettings, ToolRecord, episode_features, episode_modality, record_episode
 from corpora.simulation.gl import require_offscreen_gl
-from corpora.simulation.metaworld import HEAD_CAMERA, Look, MetaWorldEnv, still_pose
+from corpora.simulation.metaworld import HEAD_CAMERA, Appearance, Look, MetaWorldEnv, still_pose
 from corpora.simulation.tasks import DEFAULT_TASKS, task_names
 from corpora.store.files import write_json
 from corpora.store.run import Run
@@ -47,8 +47,9 @@ class SimulateConfig:
     """Height and width of the image in pixels."""
     camera: str = HEAD_CAMERA
     """head (ours, upright), corner, corner2, corner3, corner4, topview or behindGripper (Meta-World's)."""
-    appearance: Literal["robot", "hand"] = "robot"
-    """robot: as Meta-World is; hand: another room, and a person's hand in the place of the arm."""
+    appearance: Appearance = "robot"
+    """robot: as Meta-World is; hand: another room, and a person's hand in the place of the arm; robot_elsewhere: the robot in
+    that room."""
     show_goal: bool = False
     """Draw the goal markers, which give the task away."""
     action_free: bool = False
@@ -65,8 +66,8 @@ class SimulateConfig:
         task_names(self.tasks)
         if self.episodes < 1:
             raise ValueError(f"episodes {self.episodes}: must be at least 1 for each task")
-        if self.episode.people > 1 and self.appearance != "hand":
-            raise ValueError(f"people {self.episode.people}: only with --appearance hand")
+        if self.episode.people > 1 and self.appearance == "robot":
+            raise ValueError(f"people {self.episode.people}: only with --appearance hand or robot_elsewhere")
         if self.truth is not None and not self.action_free:
             raise ValueError("truth: only with --action-free; without it the dataset itself holds the truth")
         if self.truth is not None and self.truth.resolve().is_relative_to(self.out.resolve()):
@@ -152,7 +153,7 @@ def _format(config: SimulateConfig) -> LeRobotFormat:
         camera=f"observation.images.{config.camera}",
         size=config.size,
         features=episode_features(still_pose(config.camera)),
-        robot_type="sawyer" if config.appearance == "robot" else "simulated_hand",
+        robot_type="simulated_hand" if config.appearance == "hand" else "sawyer",
         encoding=config.encoding,
     )
 

@@ -39,18 +39,22 @@ def job(out: Path, name: str = "bc", demos: tuple[int, ...] = (1, 3), **changes:
 
 
 def test_cells_come_seed_by_seed_so_that_a_part_has_whole_seeds() -> None:
-    arms = arms_named(("robot-only", "bc"))
+    arms = arms_named("joint", ("robot-only", "bc"))
     found = cells(arms, (1, 3), (0, 7))
     assert [cell.seed for cell in found] == [0] * 4 + [7] * 4
     assert len({cell.folder for cell in found}) == 8
 
 
 @pytest.mark.parametrize(
-    ("names", "said"), [(("robot-only", "humans"), "'humans': must be among"), (("bc",), "must hold robot-only")]
+    ("names", "said"),
+    [
+        (("robot-only", "humans"), "'humans': of design joint there are robot-only, bc, synthetic"),
+        (("human-latent",), "must hold robot-only or bc"),
+    ],
 )
 def test_arms_that_make_no_sense_are_refused(names: tuple[str, ...], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        arms_named(names)
+        arms_named("joint", names)
 
 
 def base(arm: Arm, tiers: Tiers) -> list[Any]:
@@ -120,7 +124,7 @@ def test_a_users_own_arm_is_a_function_of_the_tiers(tmp_path: Path, monkeypatch:
         "+ human video by tracked hands",
         mixture=lambda tiers, demos: tiers.robot(demos) + tiers.human.labelled(tmp_path / "tracks"),
     )
-    assert arms_named(("robot-only", "human-track"), {mine.name: mine}) == [ARMS["robot-only"], mine]
+    assert arms_named("joint", ("robot-only", "human-track"), {mine.name: mine}) == [ARMS["robot-only"], mine]
     (spec,) = base(mine, tiers_at(tmp_path))
     assert spec.label == Latents(tmp_path / "tracks") and spec.embodiment == "latent"
     trained = []
@@ -134,6 +138,8 @@ def test_a_users_own_arm_is_a_function_of_the_tiers(tmp_path: Path, monkeypatch:
         "name": "human-track",
         "says": "+ human video by tracked hands",
         "members": ["robot", "human (latents)"],
+        "role": "arm",
+        "controls": [],
     }
     assert "cannot tell" in str(study.comparison("human-track"))  # no cell was run
 
