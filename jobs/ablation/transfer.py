@@ -105,17 +105,17 @@ class TransferTiers(Tiers):
         self._simulate("novel", novel, episode, tracks=robot_tracks)
         kinds = {clips for _, clips, _ in self.needed}
         if kinds & {"painted", "as-is"}:
-            self._make_video("human", episode, "hand")
+            self._make_video("human", episode, "hand", self.data.human_clips)
             self._ingest("robot", self.out / "known", self.out / "novel")
         if "body" in kinds:
-            self._make_video("body", episode, "robot_elsewhere")
+            self._make_video("body", episode, "robot_elsewhere", (self.data.human_clips + 1) // 2)
         for demos in sorted({demos for demos, _, _ in self.needed}):
             if kinds & {"painted", "as-is"}:
                 self._paint(demos)
             for clips, word in sorted({(clips, word) for count, clips, word in self.needed if count == demos}):
                 self._label(demos, clips, word)
 
-    def _make_video(self, name: str, episode: EpisodeSettings, appearance: str) -> None:
+    def _make_video(self, name: str, episode: EpisodeSettings, appearance: str, clips: int) -> None:
         seen = dataclasses.replace(
             episode,
             seed=self.data.seed + 2,
@@ -126,7 +126,7 @@ class TransferTiers(Tiers):
         folder = self.out / name
         self._simulate(
             f"{name}/video",
-            self.data.human_clips,
+            clips,
             seen,
             appearance=appearance,
             action_free=True,
