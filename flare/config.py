@@ -44,6 +44,9 @@ class FlareConfig:
     """Hub name or folder of the vision model (frozen; action_aware: empty for a copy of the policy's own vision)."""
     ema: float = 0.995
     """Decay of the slow copy per update; 1: it does not move."""
+    change: bool = False
+    """The target is the future's embedding less the present's: what changes. The embedding itself is mostly what the image shows
+    anyway."""
     hidden: int = 0
     """Inner width of the alignment's MLP; 0: the DiT's."""
     standardise: bool = False

@@ -88,10 +88,23 @@ class PolicyTraining(lightning.LightningModule):
         targets, mask = self.target.of_batch(
             batch["future"], batch["instruction"], batch["has_future"], image_mask=seen
         )
+        if self.training_config.alignment.change:
+            targets = targets - self._present(batch)
         draws = output.future_states.shape[1]
         predicted = self.head(output.future_states.flatten(0, 1))
         repeated = [value.repeat_interleave(draws, 0) for value in (targets, batch["has_future"], mask)]
         return predicted, repeated[0], repeated[1], repeated[2]
+
+    def _present(self, batch: PolicyBatch) -> Tensor:
+        """[B, M, D]: the target's embedding of what is seen now."""
+        assert self.target is not None
+        present, _ = self.target.of_batch(
+            batch["images"][:, :, -1],
+            batch["instruction"],
+            batch["has_future"],
+            image_mask=batch["image_mask"][:, :, -1],
+        )
+        return present
 
     def _align(self, batch: PolicyBatch, count: int) -> Tensor | None:
         """[B K]: each sample's weight of the alignment, as its dataset has it."""
@@ -177,10 +190,9 @@ class PolicyTraining(lightning.LightningModule):
                 self._held_out[f"action/{self.dataset_names[number]}"].append(loss)
         if self.target is not None and bool(batch["has_future"].any()):
             predicted, target, has_future, _ = self._aligned(output, batch)
-            seen = batch["image_mask"][:, :, -1]
-            present, _ = self.target.of_batch(
-                batch["images"][:, :, -1], batch["instruction"], batch["has_future"], image_mask=seen
-            )
+            # where the change is aligned with, "nothing changes" is what a present that goes on would say
+            still = self.training_config.alignment.change
+            present = torch.zeros_like(target) if still else self._present(batch)
             self.monitor.add(predicted.float(), target, has_future, present=present)
         if "target" in parts and bool(output.has_action.any()):
             self._held_out["flare/target"].append(float(parts["target"]))

@@ -15,6 +15,9 @@ from corpora.mixture.label_kinds import Latents, Unlabelled
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec
 
+Recipe = Literal["small", "small_flare", "bc", "trunk", "trunk_flare"]
+"""small: the dual system; bc: behaviour cloning; trunk: behaviour cloning with latents and the future as outputs that feed the
+action, used or not; _flare: with FLARE (of trunk on the change)."""
 Role = Literal["baseline", "arm", "control", "positive", "ceiling"]
 """baseline: robot data alone; control: what an arm must beat to be told from it; positive: labels that must help, or the
 ablation can show nothing; ceiling: no label made of video can be better."""
@@ -30,8 +33,8 @@ class Arm:
     """What it is, in words."""
     mixture: Callable[[Any, int], MixtureSpec]
     """(tiers of the design, demonstrations of each task) -> what it trains on: `tiers.robot(demos)`, and the base beside it."""
-    recipe: str = "small"
-    """small, small_flare (with FLARE), or bc for the task-specific baseline."""
+    recipe: Recipe = "small"
+    """Its policy, and whether the future is aligned with."""
     role: Role = "arm"
     """What it is for."""
     controls: tuple[str, ...] = ()
@@ -47,7 +50,7 @@ class Arm:
     @property
     def flare(self) -> bool:
         """Whether the future is aligned with."""
-        return self.recipe == "small_flare"
+        return self.recipe.endswith("_flare")
 
     def data(self, mixture: MixtureSpec) -> list[str]:
         """What it trains on, as a table says it: tiers from the top, of people's video also how it is used."""
@@ -122,108 +125,96 @@ ARMS: dict[str, Arm] = {
 TRANSFER: dict[str, Arm] = {
     arm.name: arm
     for arm in (
-        Arm("robot-only", "demonstrations of known and novel tasks alone", _robot, role="baseline"),
+        Arm("robot-only", "demonstrations of known and novel tasks alone", _robot, recipe="trunk", role="baseline"),
         Arm(
             "robot-half",
-            "the same with as many robot samples as arms with people's video see",
+            "the same, with as many robot samples as arms with people's video see",
             _robot,
-            role="baseline",
-            batch_share=0.5,
-        ),
-        Arm("bc", "plain convolutional behaviour cloning on the demonstrations", _robot, recipe="bc", role="baseline"),
-        Arm(
-            "bc-half",
-            "the same with as many robot samples as arms with people's video see",
-            _robot,
-            recipe="bc",
+            recipe="trunk",
             role="baseline",
             batch_share=0.5,
         ),
         Arm(
             "robot-flare",
-            "demonstrations alone, with FLARE on their own future",
+            "the same, with FLARE on the robot's own future",
             _robot,
-            recipe="small_flare",
+            recipe="trunk_flare",
             role="baseline",
         ),
+        Arm("robot-small", "demonstrations alone, the dual system", _robot, role="baseline"),
+        Arm("bc", "plain behaviour cloning on the demonstrations", _robot, recipe="bc", role="baseline"),
         Arm(
             "human-track",
             "+ people with the robot painted over them, by hand tracks",
             lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos),
+            recipe="trunk",
             controls=("shuffled", "shuffled-within"),
         ),
         Arm(
             "shuffled",
             "control: the same with labels permuted over clips",
             lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos).shuffled(),
+            recipe="trunk",
             role="control",
         ),
         Arm(
             "shuffled-within",
             "control: the same with labels permuted over clips of the same task",
             lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos).shuffled(within_text=True),
-            role="control",
-        ),
-        Arm(
-            "bc-track",
-            "behaviour cloning + people with the robot painted over them, by hand tracks",
-            lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos),
-            recipe="bc",
-            controls=("bc-shuffled",),
-        ),
-        Arm(
-            "bc-shuffled",
-            "control: the same with labels permuted over clips",
-            lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos).shuffled(),
-            recipe="bc",
+            recipe="trunk",
             role="control",
         ),
         Arm(
             "human-as-is",
             "+ people as they are, by hand tracks",
             lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos, "as-is"),
+            recipe="trunk",
         ),
         Arm(
             "same-body",
-            "the robot itself in people's rooms, its actions read off its motion",
+            "positive control: the robot in people's rooms, its actions read off its motion",
             lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos, "body"),
+            recipe="trunk",
             role="positive",
         ),
         Arm(
             "true",
-            "people with the robot painted over them, by their true actions, which simulation alone knows",
+            "positive control: painted people by their true actions, which simulation alone knows",
             lambda tiers, demos: tiers.robot(demos) + tiers.true_actions(demos),
+            recipe="trunk",
             role="positive",
         ),
         Arm(
             "human-latent",
             "+ people with the robot painted over them, by latent actions",
             lambda tiers, demos: tiers.robot(demos) + tiers.latent(demos),
+            recipe="trunk",
             controls=("latent-shuffled", "robot-half"),
         ),
         Arm(
             "latent-shuffled",
             "control: the same with latents permuted over clips",
             lambda tiers, demos: tiers.robot(demos) + tiers.latent(demos).shuffled(),
+            recipe="trunk",
             role="control",
         ),
         Arm(
             "human-flare",
             "+ people with the robot painted over them, by FLARE",
             lambda tiers, demos: tiers.robot(demos) + tiers.unlabelled(demos),
-            recipe="small_flare",
+            recipe="trunk_flare",
             controls=("robot-flare",),
         ),
         Arm(
             "human-both",
             "+ people with the robot painted over them, by latent actions and FLARE",
             lambda tiers, demos: tiers.robot(demos) + tiers.latent(demos),
-            recipe="small_flare",
+            recipe="trunk_flare",
             controls=("robot-flare",),
         ),
     )
 }
-"""Of design transfer. The policy has the heads that people's video is learned with in every arm of a recipe, used or not."""
+"""Of design transfer. The policy has the same outputs in every arm, used or not."""
 
 DESIGNS: dict[str, dict[str, Arm]] = {"transfer": TRANSFER, "joint": ARMS}
 """transfer: known tasks with many demonstrations, novel ones with few; joint: few demonstrations of all tasks."""

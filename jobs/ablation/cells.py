@@ -196,7 +196,9 @@ def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: 
     if (done := run.finished) is not None:
         return done
     lightning.seed_everything(job.seed, workers=True, verbose=False)
-    config = dataclasses.replace(job.policy, head="regression") if job.recipe == "bc" else job.policy
+    config = job.policy
+    if not job.recipe.startswith("small"):
+        config = dataclasses.replace(config, head="regression", feeding=job.recipe != "bc")
     policy = load_policy(start) if start is not None else build_policy(config)
     backbone = job.policy.vision.name
     alignment = dataclasses.replace(
@@ -205,6 +207,7 @@ def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: 
         ema=1.0,  # the random start, kept: an average of a network that learns from nothing but it falls to a point
         target="frozen" if backbone else "ema",
         target_name=backbone,
+        change=job.recipe == "trunk_flare",
     )
     training = PolicyTrainingConfig(
         steps=steps,

@@ -136,7 +136,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "design": "transfer",
         "tasks": NOVEL,
         "arms": (
-            *("robot-only", "robot-half", "bc", "robot-flare", "human-track", "shuffled", "shuffled-within"),
+            *("robot-only", "robot-half", "robot-flare", "bc", "human-track", "shuffled", "shuffled-within"),
             *("human-as-is", "same-body", "true", "human-latent", "latent-shuffled", "human-flare", "human-both"),
         ),
         "demos": (0, 1),

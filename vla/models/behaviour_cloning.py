@@ -3,6 +3,9 @@
 One stack of strided convolutions, flattened; the state; one learned vector for each whole instruction; an MLP that
 regresses the chunk. No attention, no flow, no language beyond telling instructions apart. With a frozen vision model (`bc_dino`)
 its tokens are read by keypoints and summaries, modulated by the instruction, in the convolutions' place.
+
+With `feeding`, latent actions and FLARE's future are outputs of the same trunk, and the action is read from them, too, without
+gradients: what people's video teaches reaches the robot's action by the trunk and by these numbers.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from torch import Tensor, nn
 
 from corpora.text import ReadText, one_form
 from vla.batch import PolicyBatch, check_batch, shown_state
+from vla.embodiment import LATENT
 from vla.models.config import PolicyConfig
 from vla.models.flow_matching import flow_loss_per_sample
 from vla.models.small import crop_images, recoloured, scaled
@@ -29,6 +33,24 @@ INSTRUCTIONS = 1024
 """Buckets that whole instructions are hashed into."""
 IMAGE_WIDTH = 256
 """Of the vector that the image becomes."""
+GRID_LAYERS = 8
+"""Of the stack, before its grid becomes a vector."""
+FUTURE_WIDTH = 64
+"""Of each future token's state."""
+
+
+class ConvolutionFrames(nn.Module):
+    """The convolutions' last grid of frames alone, for FLARE's target: uint8 [B, 3, S, S] -> [B, N, D]."""
+
+    def __init__(self, convolutions: nn.Sequential, crop: float) -> None:
+        super().__init__()
+        self.layers = convolutions[:GRID_LAYERS]
+        self.crop = crop
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = scaled(crop_images(images[:, None], self.crop, False))[:, 0]
+        grid: Tensor = self.layers(seen.to(next(self.layers.parameters()).dtype))
+        return grid.flatten(2).transpose(1, 2)
 
 
 class BehaviourCloning(Policy):
@@ -46,16 +68,17 @@ class BehaviourCloning(Policy):
         else:
             self.convolutions = self._convolutions(config)
         self.instruction = nn.Embedding(INSTRUCTIONS, 64)
-        self.head = nn.Sequential(
-            nn.Linear(IMAGE_WIDTH + 64 + config.max_state_dim, 512),
-            nn.ReLU(),
-            nn.Linear(512, 512),
-            nn.ReLU(),
-            nn.Linear(512, config.horizon * config.max_action_dim),
-        )
+        seen, chunk = IMAGE_WIDTH + 64, config.horizon * config.max_action_dim
+        self.latent: nn.Module | None = None
+        self.future: nn.Module | None = None
+        if config.feeding:
+            self.latent = _mlp(seen, chunk)
+            self.future = _mlp(seen, config.future_tokens * FUTURE_WIDTH) if config.future_tokens else None
+        fed = (chunk if self.latent else 0) + (config.future_tokens * FUTURE_WIDTH if self.future else 0)
+        self.head = _mlp(seen + config.max_state_dim + fed, chunk)
 
     @staticmethod
-    def _convolutions(config: PolicyConfig) -> nn.Module:
+    def _convolutions(config: PolicyConfig) -> nn.Sequential:
         side = max(8, round(config.image_size * config.small.crop))
         widths = (3, 32, 48, 64, 64)
         layers: list[nn.Module] = []
@@ -72,6 +95,18 @@ class BehaviourCloning(Policy):
     @property
     def system2(self) -> Backbone | None:
         return self.backbone
+
+    @property
+    def frame_encoder(self) -> nn.Module | None:
+        return None if self.backbone is not None else ConvolutionFrames(self.convolutions, self.config.small.crop)
+
+    @property
+    def future_tokens(self) -> int:
+        return self.config.future_tokens if self.future is not None else 0
+
+    @property
+    def future_width(self) -> int:
+        return FUTURE_WIDTH if self.future is not None else 0
 
     def read_text(self, instruction: str) -> ReadText:
         """One token for all of it."""
@@ -96,9 +131,17 @@ class BehaviourCloning(Policy):
         there = torch.ones(features.shape[:2], dtype=torch.bool, device=seen.device)
         return ContextTokens(features, there, there)
 
-    def _chunk(self, tokens: ContextTokens, state: Tensor) -> Tensor:
-        chunk = self.head(torch.cat([tokens.features[:, 0], state.to(tokens.features.dtype)], 1))
-        return chunk.view(-1, self.config.horizon, self.config.max_action_dim)
+    def _chunks(self, tokens: ContextTokens, state: Tensor, embodiment_id: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Chunks [B, H, Da], of latents where that is the sample's embodiment, and future states [B, M, W]."""
+        seen = tokens.features[:, 0]
+        latent = None if self.latent is None else self.latent(seen)
+        future = None if self.future is None else self.future(seen)
+        fed = [value.detach() for value in (latent, future) if value is not None]
+        chunk = self.head(torch.cat([seen, state.to(seen.dtype), *fed], 1))
+        if latent is not None:
+            chunk = torch.where((embodiment_id == self.embodiment_id(LATENT))[:, None], latent, chunk)
+        states = None if future is None else future.unflatten(1, (-1, FUTURE_WIDTH))
+        return chunk.view(-1, self.config.horizon, self.config.max_action_dim), states
 
     def loss(self, batch: PolicyBatch) -> PolicyLoss:
         config = self.config
@@ -109,11 +152,11 @@ class BehaviourCloning(Policy):
         else:
             tokens = self.encode(batch["images"], batch["image_mask"], batch["instruction"])
         known = shown_state(batch["state_mask"], config.state_dropout if self.training else 0.0)
-        predicted = self._chunk(tokens, batch["state"].masked_fill(~known, 0)).float()
+        predicted, states = self._chunks(tokens, batch["state"].masked_fill(~known, 0), batch["embodiment"])
         return PolicyLoss(
-            action_loss=flow_loss_per_sample(predicted, batch["action"], batch["action_mask"]),
+            action_loss=flow_loss_per_sample(predicted.float(), batch["action"], batch["action_mask"]),
             has_action=batch["action_mask"].flatten(1).any(1),
-            future_states=None,
+            future_states=None if states is None else states[:, None],
             tokens=tokens,
         )
 
@@ -127,4 +170,8 @@ class BehaviourCloning(Policy):
         action_dim: int,
         noise: Sequence[NoiseKey] | None = None,
     ) -> Tensor:
-        return self._chunk(tokens, state.masked_fill(~state_mask, 0))
+        return self._chunks(tokens, state.masked_fill(~state_mask, 0), embodiment_id)[0]
+
+
+def _mlp(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, outputs))

@@ -177,6 +177,8 @@ class PolicyConfig:
     """Width that states are padded to."""
     max_action_dim: int = 32
     """Width that actions are padded to."""
+    feeding: bool = False
+    """Head regression: latents and FLARE's future are outputs of the trunk that the action is read from, too."""
     future_tokens: int = 0
     """Learned tokens in the DiT's sequence (N1.5 and FLARE: 32)."""
     state_dropout: float = 0.0
@@ -207,6 +209,8 @@ class PolicyConfig:
         ages = list(self.history_s)
         if not ages or ages != sorted(set(ages), reverse=True) or ages[-1] != 0:
             raise ValueError(f"history_s {self.history_s}: ages in seconds, oldest first, the last 0; e.g. 1.0 0.5 0")
+        if self.feeding and self.head != "regression":
+            raise ValueError(f"feeding with head '{self.head}': only the outputs of head 'regression' feed its action")
         if self.head == "regression" and self.vlm.name:
             raise ValueError("head 'regression' is the plain convolutional baseline: it takes no vlm.name")
         if self.vision.name and self.vlm.name:

@@ -42,8 +42,6 @@ def test_every_arm_trains_on_the_robots_data_in_one_ratio_and_on_what_it_says(tm
         "human-track": [("painted", "track", False)],
         "shuffled": [("painted", "track", True)],
         "shuffled-within": [("painted", "track", True)],
-        "bc-track": [("painted", "track", False)],
-        "bc-shuffled": [("painted", "track", True)],
         "human-as-is": [("human", "track", False)],
         "same-body": [("body", "track", False)],
         "true": [("painted", "inverse-dynamics", False)],
@@ -61,7 +59,7 @@ def test_every_arm_trains_on_the_robots_data_in_one_ratio_and_on_what_it_says(tm
 def test_each_arm_is_compared_with_baselines_and_controls_that_there_are() -> None:
     for arm in TRANSFER.values():
         assert not {name for name in arm.controls if name not in TRANSFER}
-        assert all(TRANSFER[name].recipe == arm.recipe for name in arm.controls)  # one head, used or not
+        assert all(TRANSFER[name].recipe == arm.recipe for name in arm.controls)  # the same outputs, used or not
     assert {name for name, arm in TRANSFER.items() if arm.role == "positive"} == {"same-body", "true"}
     with pytest.raises(ValueError, match="of design transfer there are robot-only"):
         arms_named("transfer", ("robot-only", "human-idm"))

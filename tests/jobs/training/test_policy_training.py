@@ -69,6 +69,23 @@ def test_the_action_loss_is_the_mean_over_samples_that_have_actions() -> None:
     assert parts["action"].item() == pytest.approx((output.action_loss[0] + output.action_loss[2]).item() / 2, rel=1e-5)
 
 
+def test_aligned_with_the_change_what_stands_still_teaches_nothing() -> None:
+    policy = tiny_policy().train()
+    alignment = dataclasses.replace(FLARE, change=True, ema=1.0)
+    training = PolicyTrainingConfig(steps=10, flare=True, alignment=alignment)
+    module = PolicyTraining(policy, training, target=flare_target(policy, training, 1))
+    batch = batch_of(policy.config, [0, 3, 9])
+    batch["future"][0] = batch["images"][0, :, -1]
+    parts, output = module.losses(policy, batch)
+    _, targets, *_ = module._aligned(output, batch)
+    assert not targets[0].any() and targets[1].any()
+    before = module.target.of_batch(batch["future"], batch["instruction"], batch["has_future"])[0]
+    now = module.target.of_batch(batch["images"][:, :, -1], batch["instruction"], batch["has_future"])[0]
+    torch.testing.assert_close(targets[1:3], (before - now)[1:])
+    parts["alignment"].backward()
+    assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
+
+
 def test_clips_without_actions_train_by_alignment_alone(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", range(6))
     (tmp_path / "pyramid.toml").write_text(
