@@ -66,6 +66,8 @@ class FrozenVision(nn.Module):
             raise ValueError(f"'{name}' is no vision model: give DINOv2, DINOv3, SigLIP2, CLIP, SmolVLM or V-JEPA2")
         self.net = getattr(model, "vision_model", model)
         self.net.eval().requires_grad_(False)
+        if next(self.net.parameters()).dtype == torch.float16:  # as weights are stored; CPUs' autocast does not know it
+            self.net.float()
         self.video = config.model_type == "vjepa2"
         self.patch = int(vision.patch_size)
         size = getattr(vision, "image_size", 0) or getattr(vision, "crop_size", 0) or 16 * self.patch

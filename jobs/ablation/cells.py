@@ -227,7 +227,7 @@ def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: 
         future_s=alignment.future_s if job.flare else None,
         cache=Path(job.out) / "cache",
     )
-    return train_policy(policy, datasets, training, run, seed=job.seed, quiet=True)
+    return train_policy(policy, datasets, training, run, seed=job.seed, cache=Path(job.out) / "cache", quiet=True)
 
 
 def _rollouts(job: CellJob, policy: Any, folder: Path) -> list[dict[str, Any]]:

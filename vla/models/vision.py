@@ -20,10 +20,12 @@ class VisionBackbone(Backbone):
     """Patch tokens [B, V T N, D] of every image, whether it is there or not: the reader takes out what is not. The instruction
     is not seen, and nothing is ever trained."""
 
-    def __init__(self, name: str, settings: Path | None = None) -> None:
+    def __init__(self, config: VisionConfig, settings: Path | None = None) -> None:
         """`settings`: folder of what `save_settings` wrote, for weights that are loaded afterwards."""
         super().__init__()
-        self.vision = FrozenVision(name) if settings is None else FrozenVision.from_settings(settings)
+        self.vision = FrozenVision(config.name) if settings is None else FrozenVision.from_settings(settings)
+        if config.bfloat16:
+            self.vision.net.bfloat16()
         self.dim = self.vision.dim
 
     def forward(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
@@ -77,5 +79,5 @@ class VisionReader(nn.Module):
 
 def vision_parts(config: PolicyConfig, settings: Path | None) -> tuple[VisionBackbone, VisionReader]:
     """The frozen model, and its reader with fresh weights."""
-    backbone = VisionBackbone(config.vision.name, settings)
+    backbone = VisionBackbone(config.vision, settings)
     return backbone, VisionReader(backbone.dim, config.small, config.vision)

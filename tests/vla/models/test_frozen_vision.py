@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from flare.vision import FrozenVision
 from tests.builders.policies import batch_of, shaken
 from tests.flare.test_vision import save
 from vla.batch import PolicyBatch
@@ -118,6 +119,25 @@ def test_the_reader_learns_and_the_model_does_not_and_all_is_saved(head: str, tm
             torch.manual_seed(2)
             losses.append(one.loss(batch).action_loss.mean().item())
     assert losses[-1] == losses[-2]
+
+
+def test_in_bfloat16_training_and_acting_compute_alike_and_stored_halves_do_not(tmp_path: Path) -> None:
+    given = config(tmp_path / "dino", "regression")
+    given = dataclasses.replace(given, vision=dataclasses.replace(given.vision, bfloat16=True))
+    policy = build_policy(given).eval()
+    policy.save_pretrained(tmp_path / "saved")
+    again = load_policy(tmp_path / "saved").eval()
+    images = seen(policy)["images"]
+    mask, texts = torch.ones(images.shape[:3], dtype=torch.bool), ["", "", ""]
+    tokens = []
+    for one in (policy, again):
+        assert one.system2 is not None
+        assert {value.dtype for value in one.system2.parameters()} == {torch.bfloat16}
+        tokens.append(one.system2(images, mask, texts).features)
+    assert torch.equal(*tokens)
+    stored = FrozenVision(str(tmp_path / "dino"))
+    stored.net.half().save_pretrained(tmp_path / "half")
+    assert next(FrozenVision(str(tmp_path / "half")).net.parameters()).dtype == torch.float32
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
