@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -78,6 +78,9 @@ class Backbone(nn.Module, ABC):
     def is_constant(self) -> bool:
         """Whether it says the same of a sample at every step of a training, so that its tokens may be kept on disk."""
         return False
+
+    def fit(self, images: Callable[[], Sequence[Tensor]]) -> None:
+        """What is set before a training by some of its images, each uint8 [V, T, 3, S, S]; most set nothing, and do not ask."""
 
     @property
     def direct_dim(self) -> int:

@@ -93,7 +93,7 @@ class AblateConfig:
         """The policy of all arms, with the frozen vision model where one is named."""
         if not self.backbone:
             return self.policy
-        vision = dataclasses.replace(self.policy.vision, name=self.backbone, bfloat16=True)
+        vision = dataclasses.replace(self.policy.vision, name=self.backbone, components=128, bfloat16=True)
         return dataclasses.replace(self.policy, image_size=112, vision=vision)
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ from jobs.training.settings import TrainPolicy, check_model
 from jobs.training.trainer import fit
 from lapa.pairs.batches import loader_workers
 from vla.checkpoint import build_policy, load_policy, policy_fingerprint
-from vla.data.loader import PolicyBatches, TrainingDataset, cacheable, cached_features, held_out_batches
+from vla.data.loader import PolicyBatches, TrainingDataset, cacheable, cached_features, held_out_batches, some_images
 from vla.data.open import open_mixture
 from vla.data.record import record_of
 from vla.policy import Policy
@@ -118,6 +118,8 @@ def train_policy(
     if halved:
         halve_frozen(policy)
         training = dataclasses.replace(training, precision="bf16-mixed")
+    if policy.system2 is not None:
+        policy.system2.fit(lambda: some_images(datasets[0]))
     module = PolicyTraining(policy, training, seed=seed, dataset_names=names, target=target)
     look_up = None
     if training.cache_features and cacheable(policy):

@@ -74,6 +74,8 @@ class VisionConfig:
 
     name: str = ""
     """On the hub, or a folder; empty: none."""
+    components: int = 0
+    """Principal components that its features are reduced to, those of the first dataset's images; 0: all features."""
     bfloat16: bool = False
     """It computes in bfloat16, in training and in acting: four times as fast on CPUs with AVX512-BF16, features off by 1%."""
     noise: float = 0.2

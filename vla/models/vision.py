@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,41 @@ class VisionBackbone(Backbone):
     """Patch tokens [B, V T N, D] of every image, whether it is there or not: the reader takes out what is not. The instruction
     is not seen, and nothing is ever trained."""
 
+    mean: Tensor
+    axes: Tensor
+
     def __init__(self, config: VisionConfig, settings: Path | None = None) -> None:
         """`settings`: folder of what `save_settings` wrote, for weights that are loaded afterwards."""
         super().__init__()
         self.vision = FrozenVision(config.name) if settings is None else FrozenVision.from_settings(settings)
         if config.bfloat16:
             self.vision.net.bfloat16()
-        self.dim = self.vision.dim
+        self.dim = config.components or self.vision.dim
+        self.reduced = bool(config.components)
+        if self.reduced:
+            self.register_buffer("mean", torch.zeros(self.vision.dim))
+            self.register_buffer("axes", torch.zeros(self.vision.dim, self.dim))
+
+    def fit(self, images: Callable[[], Sequence[Tensor]]) -> None:
+        """Principal components of the tokens of some images; once."""
+        if not self.reduced or bool(self.axes.any()):
+            return
+        with torch.no_grad():
+            tokens = torch.cat([self.vision(each.flatten(0, 1).to(self.mean.device)) for each in images()]).flatten(
+                0, 1
+            )
+        mean = tokens.double().mean(0)
+        away = tokens.double() - mean
+        axes = torch.linalg.eigh(away.T @ away).eigenvectors.flip(1)[:, : self.dim]
+        axes = axes * axes.sum(0).sign()  # which way an axis points depends on the machine
+        self.mean.copy_(mean)
+        self.axes.copy_(axes)
 
     def forward(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
         tokens = self.vision(images.flatten(0, 2)).unflatten(0, (len(images), -1)).flatten(1, 2)
+        if self.reduced:
+            assert bool(self.axes.any()), "its components are fitted before it is asked"
+            tokens = (tokens - self.mean) @ self.axes
         there = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         return ContextTokens(tokens, there, there)
 

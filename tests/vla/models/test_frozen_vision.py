@@ -140,6 +140,27 @@ def test_in_bfloat16_training_and_acting_compute_alike_and_stored_halves_do_not(
     assert next(FrozenVision(str(tmp_path / "half")).net.parameters()).dtype == torch.float32
 
 
+def test_principal_components_keep_what_varies_and_are_saved(tmp_path: Path) -> None:
+    given = config(tmp_path / "dino", "regression")
+    given = dataclasses.replace(given, vision=dataclasses.replace(given.vision, components=4))
+    policy = build_policy(given).eval()
+    whole = FrozenVision(given.vision.name)
+    images = seen(policy)["images"]
+    mask = torch.ones(images.shape[:3], dtype=torch.bool)
+    assert policy.system2 is not None
+    policy.system2.fit(lambda: list(images))
+    policy.system2.fit(lambda: pytest.fail("fitted once"))
+    reduced = policy.system2(images, mask, ["", "", ""]).features.flatten(0, 1)
+    tokens = whole(images.flatten(0, 2)).flatten(0, 1)
+    away = tokens - tokens.mean(0)
+    values = torch.linalg.svdvals(away)[:4]
+    torch.testing.assert_close(reduced.norm(dim=0), values, rtol=1e-3, atol=1e-3)
+    policy.save_pretrained(tmp_path / "saved")
+    again = load_policy(tmp_path / "saved").eval()
+    assert again.system2 is not None
+    assert torch.equal(again.system2(images, mask, ["", "", ""]).features.flatten(0, 1), reduced)
+
+
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     policy = made(tmp_path / "dino", "flow")
     with pytest.raises(ValueError, match="a frozen vision model is not trained: set tuning.no-vision"):
