@@ -134,7 +134,7 @@ def test_a_small_transfer_from_end_to_end(tmp_path: Path) -> None:
     assert [(run["status"], run["error"]) for run in result["runs"]] == [("done", None)] * 2
     folder = config.out / "replicates" / "seed0" / "demos1" / "painted"
     label = json.loads((folder / "track" / "label.json").read_text())
-    assert label["rows"] > 0 and label["unknown"] == ["gripper"]
+    assert label["rows"] > 0 and label["unknown"] == ["expert.gripper"]
     cut = {path.parent.name: 0 for path in (folder.parent / "robot-files").rglob("*.npz")}
     assert set(cut) == {"known", "novel"} and len(list((folder.parent / "robot-files" / "novel").iterdir())) == 1
     before = {path: path.stat().st_mtime_ns for path in config.out.rglob("*.parquet")}
