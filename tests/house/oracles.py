@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 STORED = Path(__file__).with_name("oracles.json")
 SAMPLE = ROOT / "corpora" / "sample"
 ABLATION = (
-    "--tasks drawer-open --arms robot-only bc human-latent human-flare --demos 1 --seeds 0 --parallel 1 "
+    "--recipe joint_demo --tasks drawer-open --arms robot-only bc human-latent human-flare --demos 1 --seeds 0 --parallel 1 "
     "--data.human-clips 4 --data.robot-episodes 6 --data.lam-steps 3 --budget.pretrain-steps 0 --budget.ground-steps 3 "
     "--budget.batch-size 4 --budget.starts 1 --budget.max-steps 16"
 )
