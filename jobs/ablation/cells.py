@@ -120,8 +120,6 @@ def _record(cell: Cell, status: str, *, error: str | None = None, **facts: Any) 
 
 
 def _run_cell(job: CellJob, plan: Plan, cell: Cell, folder: Path) -> dict[str, Any]:
-    import torch
-
     from vla.checkpoint import load_policy
 
     budget, robot = job.budget, plan.robot.weighing(1.0)
@@ -141,7 +139,7 @@ def _run_cell(job: CellJob, plan: Plan, cell: Cell, folder: Path) -> dict[str, A
         mixture = robot
         steps = budget.pretrain_steps + budget.ground_steps  # trained as long
     grounding = _train(job, mixture, folder, steps, start)
-    policy = load_policy(folder).to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    policy = load_policy(folder)
     rollouts = _rollouts(job, policy, folder)
     names = {spec.name for spec in robot.datasets}
     seen = sum(m["epochs"] * m["samples"] for m in grounding["members"] if m["name"] in names)
@@ -231,7 +229,9 @@ def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: 
 
 
 def _rollouts(job: CellJob, policy: Any, folder: Path) -> list[dict[str, Any]]:
-    """Successes from the starts that all cells share; resumed start by start."""
+    """Successes from the starts that all cells of a seed share; resumed start by start."""
+    import torch
+
     from corpora.simulation.metaworld import Look
     from jobs.evaluation.acting import metaworld_act
     from jobs.evaluation.closed_loop import ClosedLoopSettings, play
@@ -252,6 +252,7 @@ def _rollouts(job: CellJob, policy: Any, folder: Path) -> list[dict[str, Any]]:
         slots=12,
         seed=job.start_seed,
     )
+    policy = policy.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     play(metaworld_act(policy, EMBODIMENT), how, skip=log.done(), on_complete=log.add)
     ordered = sorted(log.rollouts, key=lambda rollout: (rollout.task, rollout.start))
     return [{"task": r.task, "start": r.start, "success": r.success, "steps": r.steps} for r in ordered]
