@@ -47,8 +47,8 @@ from corpora.video.encode import encode_clip
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
-"""Raised when the same settings would give other bytes."""
+FORMAT = 2
+"""Raised when the same settings would give other bytes; 1 had each cut-out's own depth."""
 TRACKS, PAINTING = "tracks", "painting"
 APART = 0.1
 """Of the mask: a part of it that is larger and lies apart from the agent's own may be another person's."""

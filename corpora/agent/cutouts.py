@@ -4,7 +4,8 @@ through space smoothly.
 For each clip dynamic programming chooses, among the cut-outs that lie nearest to the hand's point, by how far they must be
 moved, how evenly the tool's depth changes, and, where the robot has a demonstration of the clip's text, the depth that it
 had at the same progress. Where depths are not known, the size of the cut-out goes for them. The point of the new track is the
-hand's; its depth is the cut-out's, and its position lies at that depth on the ray through the point.
+hand's; its depth is the cut-outs', without the jumps from one to the next (`evened`), and its position lies at that depth on
+the ray through the point.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ DEPTH_M, SIZE = 0.03, 0.1
 RATE = 20.0
 ANCHOR_M, ANCHOR_WEIGHT = 0.08, 4.0
 """Distance from the depth that the demonstration had at the same progress."""
+EVEN_S = 0.16
+"""Changes of depth that are faster than this are the cut-outs', not the tool's."""
 RAY_M = 0.01
 """Where depths on rays miss the robot's positions by more (median), its camera does not stand still: they are not used."""
 
@@ -179,24 +182,25 @@ class Robot(Agent):
         if len(there):
             wanted = self._bank.depth_at(shown.text, shown.progress[there])
             chosen = choose(self._bank, track.point_px[there].astype(np.float64), shown.t_s[there], wanted)
-            for frame, number in zip(there.tolist(), chosen.tolist(), strict=True):
-                stamps[frame] = self._stamp(number, track.point_px[frame].astype(np.float64))
+            depth = evened(shown.t_s[there], self._bank.depth_m[chosen], wanted)
+            for frame, number, depth_m in zip(there.tolist(), chosen.tolist(), depth.tolist(), strict=True):
+                stamps[frame] = self._stamp(number, track.point_px[frame].astype(np.float64), depth_m)
         return stamps
 
-    def _stamp(self, number: int, point: NDArray[np.float64]) -> Stamp:
+    def _stamp(self, number: int, point: NDArray[np.float64], depth: float) -> Stamp:
         bank = self._bank
         shift = np.rint(point - bank.point_px[number]).astype(int)
         # what reaches the image's edge goes on beyond it: an arm that is moved inwards must not end in the air
         rows, columns = (np.clip(np.arange(bank.side) - by, 0, bank.side - 1) for by in (shift[1], shift[0]))
         image, mask = bank.images[bank.frame[number]], bank.mask(number)
-        depth, position = bank.depth_m[number], bank.position_m[number]
+        position = bank.position_m[number]
         if self._ray is not None and math.isfinite(depth):
             position = (_on_rays(point[None], np.array([depth])) @ self._ray)[0]
         x, y, z = (float(value) for value in position)
         return Stamp(
             image[rows][:, columns],
             mask[rows][:, columns],
-            float(depth),
+            depth,
             (x, y, z),
             bank.names[number],
             float(np.linalg.norm(point - bank.point_px[number])),
@@ -231,3 +235,19 @@ def choose(
         chosen[frame] = near[frame, place]
         place = back[frame, place]
     return chosen
+
+
+def evened(
+    t_s: NDArray[np.float64], depth_m: NDArray[np.float64], wanted_m: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """[T]: depths without what changes within `EVEN_S`; where a demonstration tells a depth (`wanted_m`, else NaN), it is the
+    distance from that which changes slowly. Depths [T] at `t_s` [T], of which some may be NaN, as they are then."""
+    if len(t_s) < 3 or not np.isfinite(depth_m).all():
+        return depth_m
+    told = np.where(np.isfinite(wanted_m).all(), wanted_m, 0.0)
+    rows, before, after = np.arange(len(t_s) - 2), np.diff(t_s)[:-1], np.diff(t_s)[1:]
+    curve = np.zeros((len(rows), len(t_s)))  # second derivative
+    for column, weight in enumerate((1 / before, -1 / before - 1 / after, 1 / after)):
+        curve[rows, rows + column] = weight * 2 / (before + after)
+    rough = EVEN_S**4 * curve.T @ curve
+    return np.asarray(told + np.linalg.solve(np.eye(len(t_s)) + rough, depth_m - told), np.float64)

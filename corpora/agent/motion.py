@@ -1,7 +1,7 @@
 """How the tool of a track moves, and which of a robot's actions go with such a motion.
 
-ridge = ActionsOfMotion.fit(motions(t_s, position_m, 0.2), chunks, gap_s=0.2)    # of the robot's demonstrations
-chunks = ridge(motions(t_s, track.position_m, 0.2))                              # of a track in the same space
+ridge = ActionsOfMotion.fit(courses(t_s, position_m, 0.2), chunks, gap_s=0.2)    # of the robot's demonstrations
+chunks = ridge(courses(t_s, track.position_m, 0.2))                              # of a track in the same space
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 
 from corpora.video.nearest import rows_later
 
-PENALTY = 1e-6
-"""Of the ridge, in variances of the motion: three numbers are well told by thousands of rows; it is for directions in which
-nothing moves."""
+PENALTY = 1e-2
+"""Of the ridge, in variances of the motion: a track is off by a tenth of it or so, and differences within a course by more than
+they tell. It is also for directions in which nothing moves."""
+SHARES = (0.5, 1.0, 1.5)
+"""Of a chunk's length, the moments at which its motion is looked at: when in it the tool moved, and where it came to, for a tool
+follows its command late."""
 
 
 def motions(t_s: NDArray[np.float64], position_m: NDArray[np.floating], gap_s: float) -> NDArray[np.float64]:
@@ -28,34 +31,43 @@ def motions(t_s: NDArray[np.float64], position_m: NDArray[np.floating], gap_s: f
     return np.asarray((position_m[later].astype(np.float64) - position_m) * (gap_s / took_s)[:, None])
 
 
+def courses(t_s: NDArray[np.float64], position_m: NDArray[np.floating], gap_s: float) -> NDArray[np.float64]:
+    """[T, 3 * len(SHARES)]: `motions` over each of SHARES of the gap; NaN where that over the gap is not known. Where another is
+    not (a rarer clock, the track's end), the tool is taken to move evenly."""
+    whole = motions(t_s, position_m, gap_s)
+    parts = [motions(t_s, position_m, share * gap_s) for share in SHARES]
+    even = [np.where(np.isfinite(part), part, share * whole) for share, part in zip(SHARES, parts, strict=True)]
+    return np.where(np.isfinite(whole).all(1, keepdims=True), np.concatenate(even, 1), np.nan)
+
+
 @dataclass(frozen=True)
 class ActionsOfMotion:
-    """A linear map from a motion to the chunk of actions that begins with it."""
+    """A linear map from a motion's course to the chunk of actions that begins with it."""
 
     gap_s: float
     """Seconds that a motion takes."""
     mean_m: NDArray[np.float64]
-    """[3]: of the motions that it was fitted on."""
+    """[C]: of the courses that it was fitted on."""
     weights: NDArray[np.float64]
-    """[3, H, Da]: actions a metre."""
+    """[C, H, Da]: actions a metre."""
     mean_chunk: NDArray[np.float64]
     """[H, Da]."""
 
     @classmethod
     def fit(cls, motion_m: NDArray[np.float64], chunks: NDArray[np.floating], *, gap_s: float) -> ActionsOfMotion:
-        """By ridge regression on N motions [N, 3] and the chunks [N, H, Da] beside them. Raises ValueError where nothing
+        """By ridge regression on N courses [N, C] and the chunks [N, H, Da] beside them. Raises ValueError where nothing
         moves."""
         mean_m, mean_chunk = motion_m.mean(0), chunks.astype(np.float64).mean(0)
         moved, done = motion_m - mean_m, (chunks - mean_chunk).reshape(len(chunks), -1)
         scale = moved.std(0).max()
         if not scale > 0:
             raise ValueError(f"the robot's tool moves nowhere within {gap_s:g} s: are these its tracks?")
-        square = moved.T @ moved + PENALTY * len(moved) * scale**2 * np.eye(3)
+        square = moved.T @ moved + PENALTY * len(moved) * scale**2 * np.eye(len(mean_m))
         weights = np.linalg.solve(square, moved.T @ done)
-        return cls(gap_s, mean_m, weights.reshape(3, *mean_chunk.shape), mean_chunk)
+        return cls(gap_s, mean_m, weights.reshape(len(mean_m), *mean_chunk.shape), mean_chunk)
 
     def __call__(self, motion_m: NDArray[np.float64]) -> NDArray[np.float32]:
-        """[M, 3] -> [M, H, Da]."""
+        """[M, C] -> [M, H, Da]."""
         return (np.tensordot(motion_m - self.mean_m, self.weights, 1) + self.mean_chunk).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:

@@ -114,6 +114,7 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
     from corpora.clips.corpus import Corpus
     from corpora.mixture.pseudo_actions import SUMMARY
     from corpora.store.run import TRAINING, Run
+    from jobs.labelling.tracks import FORMAT as TRACK_LABELS
 
     corpus = Corpus(config.corpus)
     out = config.out.expanduser().absolute()
@@ -125,7 +126,8 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
     settings["corpus_identity"] = corpus.identity
     if config.tracks:
         settings["tracks_identity"] = Tracks(config.tracks, corpus).identity
-    run = Run(out, settings, summary=SUMMARY, record=TRAINING, formats={"held_out": HELD_OUT})
+    formats = {"held_out": HELD_OUT, "track_labels": TRACK_LABELS if config.tracks else None}
+    run = Run(out, settings, summary=SUMMARY, record=TRAINING, formats=formats)
     if (done := run.finished) is not None:
         return done
     make = (_by_tracks if config.tracks else _by_images)(config, corpus, out / MODEL, quiet)

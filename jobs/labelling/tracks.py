@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from corpora.agent.motion import ActionsOfMotion, motions
+from corpora.agent.motion import SHARES, ActionsOfMotion, courses
 from corpora.agent.track import Untracked
 from corpora.agent.track_file import TrackFile
 from corpora.agent.tracks import Tracks
@@ -28,7 +28,8 @@ from vla.embodiment import Embodiment
 log = logging.getLogger(__name__)
 
 FILE = "actions_of_motion.json"
-FORMAT = 1
+FORMAT = 2
+"""Raised when the same tracks would give other labels; 1 knew the whole motion of a chunk alone, not its course."""
 DONE = "action"
 """Feature of a simulated corpus: what was truly done."""
 
@@ -48,10 +49,10 @@ def dims_told(names: Sequence[str], words: Sequence[str]) -> NDArray[np.bool_]:
 
 
 def motions_of_robot(samples: EpisodeSamples, folder: Path, gap_s: float) -> NDArray[np.float64]:
-    """[N, 3]: how the tool moves from each sample on, by the track files of its episodes; NaN where it is not known. An
+    """[N, C]: how the tool moves from each sample on (`courses`), by the track files of its episodes; NaN where it is not known. An
     episode without a file is named. Raises ValueError where nothing is known."""
     episodes = samples.episodes
-    found = np.full((len(episodes.t_s), 3), np.nan)
+    found = np.full((len(episodes.t_s), 3 * len(SHARES)), np.nan)
     lacking: list[str] = []
     for episode in episodes.episodes:
         try:
@@ -59,7 +60,7 @@ def motions_of_robot(samples: EpisodeSamples, folder: Path, gap_s: float) -> NDA
         except Untracked as fault:
             lacking.append(str(fault))
             continue
-        found[episode.start : episode.stop] = motions(episode.t_s, file.positions(episode.t_s), gap_s)
+        found[episode.start : episode.stop] = courses(episode.t_s, file.positions(episode.t_s), gap_s)
     known = np.asarray(found[samples.rows], np.float64)
     if not np.isfinite(known).all(1).any():
         raise ValueError(
@@ -132,7 +133,7 @@ class TrackLabeller:
         return [name for name, told in zip(names, self.told, strict=True) if not told]
 
     def predict(self, motion_m: NDArray[np.float64]) -> NDArray[np.float32]:
-        """[M, 3] -> [M, H, Da]."""
+        """[M, C] -> [M, H, Da]."""
         found = self.model(motion_m)
         found[..., ~self.told] = self.model.mean_chunk[:, ~self.told]
         return found
@@ -161,8 +162,8 @@ class TrackLabeller:
 
     def _motion(self, clip_id: str) -> NDArray[np.float64]:
         if clip_id not in self.tracks:
-            return np.full((len(self.times[clip_id]), 3), np.nan)
-        return motions(self.times[clip_id], self._positions(clip_id), self.model.gap_s)
+            return np.full((len(self.times[clip_id]), 3 * len(SHARES)), np.nan)
+        return courses(self.times[clip_id], self._positions(clip_id), self.model.gap_s)
 
     def r2(self, corpus: Corpus) -> dict[str, Any]:
         """Of the labels of a simulated corpus to what was truly done; empty where the corpus does not know that."""
@@ -186,7 +187,7 @@ class TrackLabeller:
 
     def against(self, found: NDArray[np.floating], true: NDArray[np.floating]) -> dict[str, Any]:
         """R2 of chunks [N, H, Da] and of what knows no motion, step by step and of a chunk's mean action."""
-        still = self.predict(np.zeros((1, 3)))
+        still = self.predict(np.zeros((1, 3 * len(SHARES))))
         guesses = {"track": found, "mean": self.model.mean_chunk[None], "no_motion": still}
         return {
             "chunks": len(true),

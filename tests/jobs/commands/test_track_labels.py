@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 import jobs
-from corpora.agent.motion import ActionsOfMotion, motions
+from corpora.agent.motion import ActionsOfMotion, courses, motions
 from corpora.agent.track_file import TrackFile
 from corpora.clips.corpus import Corpus
 from corpora.clips.frames import open_clip_frames
@@ -70,7 +71,7 @@ def samples_of(home: Path, spec: DatasetSpec, horizon: int = 1) -> ClipSamples:
     return ClipSamples(spec, clips, Window(horizon), spec.label.read(clips, "block", horizon))
 
 
-def test_where_the_motion_tells_the_action_the_labels_are_exact(home: Path, labels: Path) -> None:
+def test_where_the_motion_tells_the_action_the_labels_are_that(home: Path, labels: Path) -> None:
     wanted = []
     for seed in CLIPS[:-1]:
         lost = {frame - back for frame in UNSEEN for back in (0, 1)} if seed == CLIPS[0] else set()
@@ -78,7 +79,7 @@ def test_where_the_motion_tells_the_action_the_labels_are_exact(home: Path, labe
     found = samples_of(home, spec_of(home, labels))
     chunks = found.numbers(range(len(found))).chunks
     assert chunks.shape == (3 * (COUNT - 1) - len(UNSEEN) - 1, 1, 3)
-    assert np.abs(chunks[:, 0, :2] - np.stack(wanted)).max() < 1e-3
+    assert np.abs(chunks[:, 0, :2] - np.stack(wanted)).max() < 0.03 * np.abs(wanted).max()
     assert np.ptp(chunks[..., 2]) == 0, "the gripper's mean stands for what is not told"
 
 
@@ -102,12 +103,12 @@ def test_the_gripper_is_masked_in_what_a_policy_learns_from(home: Path, labels: 
 
 
 def test_r2_is_reported_beside_the_mean_and_no_motion(home: Path, tmp_path: Path) -> None:
-    """Of a chunk of four steps a motion tells the mean action alone, and that exactly."""
+    """Of a chunk of four steps a motion tells the mean action, and its course nearly all of them."""
     summary = labelled(home, tmp_path / "four", horizon=4).summary
     for name, chunks in (("held_out", ROWS - 4), ("truth", 3 * (COUNT - 4) - 2 * len(UNSEEN))):
         found = summary[name]
         assert found["chunks"] == chunks
-        assert found["r2_of_chunk_mean"]["track"] > 0.999 > found["r2"]["track"] > 0.3
+        assert found["r2_of_chunk_mean"]["track"] > 0.99 > found["r2"]["track"] > 0.9
         assert max(found["r2"]["mean"], found["r2"]["no_motion"]) <= 0.01
     assert summary["held_out"]["episodes"] == 1 and summary["truth"]["clips"] == 3
 
@@ -181,6 +182,39 @@ def test_a_motion_is_of_known_positions_and_of_the_whole_gap() -> None:
     assert np.isnan(found[3:]).all()
     file = TrackFile(t_s, np.ones((5, 4, 4), bool), np.zeros((5, 2), np.float32), {})
     assert np.isnan(file.positions(t_s)).all()
+
+
+def test_a_course_is_the_motion_of_half_a_gap_of_one_and_of_more() -> None:
+    t_s = np.arange(8) / 10
+    position = np.column_stack([t_s**2, t_s, np.zeros(8)])
+    position[6] = np.nan
+    found, whole = courses(t_s, position, 0.2), motions(t_s, position, 0.2)
+    assert np.allclose(found[0], [0.01, 0.1, 0, 0.04, 0.2, 0, 0.09, 0.3, 0])
+    assert np.allclose(found[3, 6:], 1.5 * whole[3]), "what is not seen is taken to go on evenly"
+    assert np.array_equal(np.isnan(found).any(1), np.isnan(whole).any(1)) and np.isnan(found[4]).all()
+    rare = courses(t_s, position, 0.1)
+    assert np.allclose(rare[:5, :3], rare[:5, 3:6] / 2), "nor is what lies between two frames"
+
+
+def test_a_course_tells_the_steps_of_a_chunk_of_a_tool_that_follows_late() -> None:
+    rng = np.random.default_rng(0)
+    action = np.cumsum(rng.normal(size=(400, 3)), 0)
+    action = np.sin(action / 3) + 0.1 * rng.normal(size=action.shape)
+    command, position = np.cumsum(action, 0), np.zeros((400, 3))
+    for step in range(1, 400):
+        position[step] = position[step - 1] + 0.3 * (command[step - 1] - position[step - 1])
+    t_s, rows = np.arange(400) / 20, np.arange(380)
+    chunks = np.stack([action[row : row + 8] for row in rows])
+
+    loose = position + 0.1 * motions(t_s, position, 0.4)[rows].std() * rng.normal(size=position.shape)
+
+    def r2(motion_of: Callable[..., np.ndarray], seen: np.ndarray) -> float:
+        """Of what a track tells that is off, by what the robot's own told."""
+        fitted = ActionsOfMotion.fit(motion_of(t_s, position, 0.4)[rows], chunks, gap_s=0.4)
+        return float(1 - np.var(fitted(motion_of(t_s, seen, 0.4)[rows]) - chunks) / np.var(chunks))
+
+    for seen, gain in ((position, 0.09), (loose, 0.07)):
+        assert r2(courses, seen) > r2(motions, seen) + gain
 
 
 def test_the_map_is_kept_to_the_bit_and_needs_a_motion() -> None:
