@@ -4,7 +4,6 @@ the tiny things that many tests read: a corpus, a latent action model trained on
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,14 +21,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not offscreen_gl_available():
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason="no software GL library (libosmesa6)"))
-
-
-@pytest.fixture(autouse=True)
-def ordinary_priority() -> Iterator[None]:
-    """SVT-AV1, run as root, makes the process that encodes one of real time, which starves all others from then on."""
-    yield
-    if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 @pytest.fixture(scope="session")

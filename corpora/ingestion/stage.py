@@ -268,7 +268,7 @@ def _finish(
         reason, detail = "too_short", f"{length:.3f} s < {settings.min_clip_s:g} s"
     elif len(window.frames) < MIN_FRAMES:
         reason, detail = "too_short", f"{len(window.frames)} frames in {length:.3f} s"
-    damage = f"{report.lost} frames lost so far: {report.first_error}" if report.lost else ""
+    damage = f"{report.lost} frames lost so far: {report.first_error}" if report.lost else report.first_error
     truth = {} if known.truth is None else cut_truth(known.truth, window.start_s, window.end_s)
     blank = known.truth is not None and not len(truth["t_s"])
     absent = f"no ground truth: no row between {window.start_s:.2f} and {window.end_s:.2f} s" if blank else ""

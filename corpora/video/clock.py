@@ -67,6 +67,10 @@ class DisplayOrder:
     def __init__(self) -> None:
         self._waiting: list[int] = []
 
+    def __len__(self) -> int:
+        """Packets whose frames are still to come."""
+        return len(self._waiting)
+
     def feed(self, packet: Packet) -> None:
         packet.pts = packet.pts if packet.dts is None else packet.dts
         if packet.pts is not None:

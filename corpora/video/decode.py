@@ -129,6 +129,8 @@ def decoded_frames(
             last = t_s
             shown += t_s >= start_s - 1e-6
             yield t_s, frame
+    if end_s >= facts.duration_s:
+        report.first_error = report.first_error or facts.early
     wanted = (facts.times >= start_s - 1e-6) & (facts.times < end_s - 1e-6)
     silent = len(np.unique(facts.times[wanted])) - shown - (report.lost - lost_before)
     if silent > 0 and facts.times_exact:
@@ -174,6 +176,7 @@ def _tolerant(
     order = DisplayOrder() if facts.in_decoding_order else None
     packets = container.demux(stream)
     damaged = False
+    failed: set[int | None] = set()
     while True:
         try:
             packet = next(packets)
@@ -187,7 +190,7 @@ def _tolerant(
             clock.set(packet)
             if order is not None:
                 order.feed(packet)
-        if packet.pos is not None and packet.pos == facts.cut_at and packet.is_corrupt:
+        if packet.size and (packet.pos, packet.size) == facts.cut_off:
             report.first_error = report.first_error or "the file ends in the middle of a frame"
             report.lost += 1
             continue  # some decoders would patch it up from the frame before
@@ -197,12 +200,17 @@ def _tolerant(
             report.first_error = report.first_error or describe(error)
             report.lost += 1
             damaged = True
+            failed.add(packet.pts)
             continue
+        # What comes behind the last packet may have a time too early, where frames are missing that would come before it.
+        missing = order is not None and (facts.truncated or len(frames) < len(order))
+        unsure = not packet.size and (damaged or missing)
         for frame in frames:
             if not isinstance(frame, VideoFrame):
                 continue
+            patched = frame.is_corrupt or (frame.pts is not None and frame.pts in failed)
             stamp = frame.pts if order is None else order.take(frame)
-            damaged = (damaged and not frame.key_frame) or frame.is_corrupt
+            damaged = (damaged and not frame.key_frame) or patched or unsure
             if frame.is_corrupt:
                 report.first_error = report.first_error or "a frame that the decoder marks as corrupt"
             if damaged:

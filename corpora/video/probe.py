@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from corpora.video.clock import NO_TIMESTAMPS, PacketClock
 from corpora.video.shown import Showing, showing_of
+from corpora.video.tails import cut_in, early_end, repeats
+from corpora.video.unfinished import cannot_tell, unfinished
 
 av.logging.set_level(av.logging.PANIC)  # damage is reported in the manifest, not on the terminal
 
@@ -78,8 +80,10 @@ class VideoFacts:
     """Indices into `times`."""
     missing_s: float
     """Length that the header promises beyond the last packet; 0 where it promises no more."""
-    cut_at: int | None = None
-    """Byte at which the last packet begins, where the file ends in its middle."""
+    cut_off: tuple[int, int] | None = None
+    """Place and bytes of the last packet, where the file ends in its middle."""
+    early: str = ""
+    """What says that the file ends too early, though nothing promises a length."""
     stored: VideoFacts | None = None
     """As the file has them, where times here are those at which frames were recorded, see `recorded_at`."""
 
@@ -99,6 +103,11 @@ class VideoFacts:
         if self.stored is None:
             return recorded_s
         return float(np.interp(recorded_s, self.times, self.stored.times, right=np.inf))
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the file is known to end too early."""
+        return self.missing_s > 0 or self.cut_off is not None or bool(self.early)
 
     @property
     def seekable(self) -> bool:
@@ -208,8 +217,9 @@ class _Scan:
     """Packets without any time, as those of program streams that begin in the middle of a block."""
     broken: bool = False
     """It ends in an error: what came before is used, and the loss is noted when the frames are decoded."""
-    cut_at: int | None = None
-    """Of the last packet, where it is not whole."""
+    last: Packet | None = None
+    key: Packet | None = None
+    """The last keyframe."""
     latest_s: float = -math.inf
     """When the last packet of any stream ends, sound and subtitles too, by the container's clock."""
     frame: VideoFrame | None = None
@@ -231,7 +241,8 @@ def _scan(container: InputContainer, stream: VideoStream, alive: Callable[[], No
                 found.latest_s = max(found.latest_s, _end_s(packet))
                 continue
             found.seen += 1
-            found.cut_at = packet.pos if packet.is_corrupt else None
+            found.last = packet
+            found.key = packet if packet.is_keyframe else found.key
             read += packet.size
             if read >= ALIVE_BYTES:
                 alive()
@@ -295,6 +306,7 @@ def _facts(container: InputContainer, stream: VideoStream, found: _Scan) -> Vide
     late_s = _behind_sound(stream, container, seconds[0])
     times = np.round(seconds - seconds[0] + late_s, 7)
     zero_s = float(seconds[0]) - late_s
+    cut_off, early = _ending(container, stream, found)
     return VideoFacts(
         stream=stream.index,
         codec=context.name if context.codec is None else context.codec.canonical_name,
@@ -309,7 +321,8 @@ def _facts(container: InputContainer, stream: VideoStream, found: _Scan) -> Vide
         breaks=np.round(np.array(breaks) - zero_s, 7),
         keyframes=np.flatnonzero(np.frombuffer(found.keys, np.bool_)[shown]),
         missing_s=_missing_s(container, stream, found, times, zero_s),
-        cut_at=found.cut_at,
+        cut_off=cut_off,
+        early=early,
     )
 
 
@@ -336,7 +349,7 @@ def _missing_s(
     if (
         container.format.name == "avi"
     ):  # FFmpeg's length is but that of what is there; the header counts frames of a tick
-        return max(0.0, float(times[0]) + stream.frames * base - end_s)
+        return max(0.0, float(times[0]) + (stream.frames - _repeats(container, found)) * base - end_s)
     if container.format.name != "asf" and stream.duration and base:
         return max(0.0, float(times[0]) + stream.duration * base - end_s)
     whole_s = container.duration / 1e6 if container.duration else 0.0
@@ -347,6 +360,27 @@ def _missing_s(
     if len(container.streams) > 1 and whole_s - (found.latest_s - zero_s) < _WHOLE_S:
         return 0.0
     return max(0.0, whole_s - end_s)
+
+
+def _repeats(container: InputContainer, found: _Scan) -> int:
+    if found.last is None or found.last.pos is None:
+        return 0
+    with open(container.name, "rb") as file:
+        return repeats(file, found.last.pos)
+
+
+def _ending(container: InputContainer, stream: VideoStream, found: _Scan) -> tuple[tuple[int, int] | None, str]:
+    """(place and bytes of the last packet where it is not whole, why the file must have been longer)."""
+    last, name = found.last, container.format.name
+    if last is None or last.pos is None:
+        return None, ""
+    place = (last.pos, last.size)
+    with open(container.name, "rb") as file:
+        cut = last.is_corrupt or cut_in(file, name, *place)
+        early = early_end(file, name, *place)
+    if not cut and found.key is not None and cannot_tell(stream, name):
+        cut = unfinished(stream, bytes(found.key), bytes(last))
+    return (place if cut else None), early
 
 
 def _asf_length_s(path: str) -> float:

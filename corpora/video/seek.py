@@ -59,7 +59,7 @@ def unsuited(facts: VideoFacts, choice: str, start_s: float, end_s: float) -> st
         return f"decord is not used for {facts.bits} bits"
     if not facts.seekable or not facts.constant_rate:
         return "decord is not used for a variable frame rate"
-    if facts.missing_s > 0 or facts.cut_at is not None:
+    if facts.truncated:
         return "decord is not used for truncated files"
     if start_s > float(facts.times[0]) or end_s < facts.duration_s:
         return "decord is not used for part of a file"

@@ -12,7 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from tests.builders.videos import numbered_frame
+from tests.builders.videos import numbered_frame, tame
 
 WIDTH, HEIGHT, COUNT, RATE = 176, 144, 45, 25
 """A size and a rate that old codecs take too."""
@@ -124,6 +124,7 @@ def write(
             stream.codec_context.gop_size = gop
             stream.codec_context.thread_count = 1
             stream.options = {"strict": "experimental", **QUIET.get(codec, {}), **(options or {})}
+            tame(stream)
             for number, image in enumerate(itertools.chain([first], frames)):
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
                 frame.pts, frame.time_base = number, Fraction(1, rate)

@@ -17,8 +17,8 @@ BASES = (
 )
 CLOCKLESS = (".h264", ".hevc", ".y4m", ".avi", ".gif", ".mxf", ".mjpeg")
 """Formats whose frames are counted, or have lengths instead of times."""
-ENDLESS = (".ts", ".h264", ".hevc", ".gif", ".mpg", ".y4m", ".nut")
-"""Formats in which nothing tells how long the video is to be."""
+ENDLESS = (".mpg",)
+"""Formats in which nothing tells that a video that ends behind a picture was longer."""
 _BROKEN = """unreadable no_frames no_video_stream decode_error truncated too_short static blurred too_dark too_small empty_file
     frozen near_duplicate"""
 BROKEN = frozenset(_BROKEN.split())
@@ -36,7 +36,7 @@ def cut_off(folder: Path, stem: str, rng: np.random.Generator) -> list[Case]:
     path, case = base(folder, stem, rng)
     data = path.read_bytes()
     path.write_bytes(data[: int(rng.uniform(0.02, 0.99) * len(data))])
-    return [case.with_(endless=path.suffix in ENDLESS)]
+    return [case.with_(endless=path.suffix in ENDLESS, clockless=False)]
 
 
 @kind

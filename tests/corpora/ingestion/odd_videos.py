@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import itertools
 import json
-import os
 import sys
 import time
 from collections import Counter, defaultdict
@@ -209,7 +208,6 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     began = time.monotonic()
     made = make_videos(args.folder / "videos", args.count, args.seed, args.only)
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # SVT-AV1, run as root, asks for real time
     print(f"{len(made)} videos made in {time.monotonic() - began:.0f} s", flush=True)
     found = judge(ingest(args.folder / "videos", args.folder / "corpus", args.workers), made)
     print(table(found))

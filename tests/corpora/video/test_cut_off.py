@@ -18,6 +18,7 @@ from corpora.video.probe import VideoFacts, probe
 from corpora.video.seek import unsuited
 from tests.builders.odd.case import COUNT, RATE, scene, write
 from tests.builders.videos import number_of, numbered_frame
+from tests.corpora.ingestion.odd_videos import difference
 
 LENGTH_S = COUNT / RATE
 HZ = 44100
@@ -119,6 +120,54 @@ def test_a_frame_that_is_cut_off_is_lost_and_those_before_it_are_not(tmp_path, n
     assert (report.lost, report.first_error) == (1, "the file ends in the middle of a frame")
     assert numbers == list(range(len(facts.times) - 1))
     assert "truncated" in unsuited(facts, "decord", 0.0, np.inf) or codec == "huffyuv"
+
+
+@pytest.mark.parametrize("share", [0.31, 0.52, 0.73, 0.897])
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [
+        *(("gif", "gif"), ("y4m", "rawvideo"), ("ogv", "libvpx"), ("dv", "dvvideo"), ("ts", "libx264")),
+        *(("m2ts", "mpeg2video"), ("ts", "libx265"), ("hevc", "libx265")),
+    ],
+)
+def test_an_end_that_is_missing_is_noticed_where_no_length_is_promised(tmp_path, suffix, codec, share):
+    images = scene(np.random.default_rng(0), *((720, 576) if suffix == "dv" else (176, 144)))
+    path = write(tmp_path / f"v.{suffix}", [images(number) for number in range(COUNT)], codec=codec)
+    facts, numbers, report = read(path)
+    assert (facts.truncated, numbers, report.first_error) == (False, list(range(COUNT)), "")
+    facts, numbers, report = read(cut(path, share))
+    assert facts.truncated and report.first_error
+    assert numbers == list(range(len(numbers)))
+
+
+@pytest.mark.parametrize("share", np.linspace(0.2, 0.9, 8))
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [("m2v", "mpeg2video"), ("mpg", "mpeg2video"), ("avi", "mpeg4"), ("hevc", "libx265"), ("m2ts", "mpeg2video")],
+)
+def test_behind_a_cut_no_frame_is_shown_too_early_or_half(tmp_path, suffix, codec, share):
+    """The frames that came before it when they were all there may be lost, and of its own half."""
+    path = cut(video(tmp_path / f"v.{suffix}", codec, options={} if codec == "libx265" else {"bf": "2"}), share)
+    facts, report = probe(path), DecodingReport()
+    frames = read_frames(path, facts, side=144, sampler=FrameSampler(facts, 1000.0), report=report)
+    images = scene(np.random.default_rng(0))
+    for t_s, rgb in frames:
+        assert number_of(rgb) == pytest.approx(t_s * RATE, abs=0.05)
+        assert difference(rgb, images(number_of(rgb))) < 6
+    assert report.first_error
+
+
+def test_an_avi_that_ends_in_repeats_of_its_last_frame_is_whole(tmp_path):
+    path = video(tmp_path / "v.avi", "mpeg4")
+    data, count = bytearray(path.read_bytes()), 20
+    movi, index, header = data.find(b"movi"), data.rfind(b"idx1"), data.find(b"strh")
+    for place, more in ((4, 8 * count), (movi - 4, 8 * count), (data.find(b"avih") + 24, count), (header + 40, count)):
+        data[place : place + 4] = (int.from_bytes(data[place : place + 4], "little") + more).to_bytes(4, "little")
+    data[index:index] = (b"00dc" + bytes(4)) * count
+    path.write_bytes(data)
+    facts, numbers, report = read(path)
+    assert (facts.truncated, numbers, report.lost) == (False, list(range(COUNT)), 0)
+    assert read(cut(path, 0.5))[0].missing_s > 1.5
 
 
 def test_the_manifest_names_what_is_missing_of_an_avi(tmp_path):

@@ -1,0 +1,57 @@
+"""Whether the last picture of a stream is whole, where neither its container nor its decoder says so."""
+
+from __future__ import annotations
+
+import av
+import av.error
+import numpy as np
+from av.codec.context import CodecContext, Flags
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+_CODECS = ("hevc",)
+"""Whose decoder takes what follows the end of the data for zeros, and shows what that gives."""
+_CONTAINERS = ("hevc", "mpegts", "mpeg")
+"""That do not say how long a picture is."""
+_MORE = bytes(range(1, 255)) * 4
+_LEADING = ((b"\0\0\1\x10", b"\0\0\1\0"), (b"\0\0\1\x12", b"\0\0\1\2"))
+"""What pictures begin with that are not shown where decoding begins at the keyframe, and the same without that."""
+
+
+def cannot_tell(stream: VideoStream, container: str) -> bool:
+    """Whether a last picture that is not whole goes unnoticed."""
+    return stream.codec_context.name in _CODECS and container in _CONTAINERS
+
+
+def unfinished(stream: VideoStream, key: bytes, last: bytes) -> bool:
+    """Whether a picture is another when more bytes follow it: a whole one ends before them. `key`: the last keyframe, with
+    the parameters of all that follow; it may be `last` itself."""
+    before = [] if key == last else [key]
+    for leading, trailing in _LEADING:
+        last = last.replace(leading, trailing)
+    shown = [_pictures(stream, *before, more) for more in (last, last + _MORE)]
+    return not len(before) < len(shown[0]) == len(shown[1]) or any(
+        not np.array_equal(one, other) for one, other in zip(*shown, strict=True)
+    )
+
+
+def _pictures(stream: VideoStream, *packets: bytes) -> list[NDArray[np.uint8]]:
+    """What is missing before them the decoder makes up, which does not change where they end."""
+    context = CodecContext.create(stream.codec_context.name, "r")
+    assert isinstance(context, VideoCodecContext)
+    context.extradata = stream.codec_context.extradata
+    context.thread_count = 1
+    context.flags |= Flags.output_corrupt
+    frames: list[VideoFrame] = []
+    for number, data in enumerate((*packets, None)):
+        packet = None if data is None else Packet(data)
+        if packet is not None:
+            packet.pts = packet.dts = number
+        try:
+            frames += context.decode(packet)
+        except av.error.FFmpegError:
+            frames.append(VideoFrame(2, 2))
+    return [np.asarray(frame.to_ndarray(format="gray")) for frame in frames]
