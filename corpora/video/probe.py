@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import struct
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -20,9 +19,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from corpora.video.clock import NO_TIMESTAMPS, PacketClock
+from corpora.video.file_end import End, missing_s, why_early
 from corpora.video.shown import Showing, showing_of
-from corpora.video.tails import cut_in, early_end, repeats
-from corpora.video.unfinished import cannot_tell, unfinished
 
 av.logging.set_level(av.logging.PANIC)  # damage is reported in the manifest, not on the terminal
 
@@ -37,10 +35,6 @@ _ELSEWHERE = {"concat", "dash", "fbdev", "hls", "image2", "lavfi", "rtp", "rtsp"
 _OF_DECODING = ("asf", "avi")
 """Formats that hold times of decoding alone; those of presentation are FFmpeg's guess, as they are of raw streams."""
 _OPENED = ",".join(sorted(av.formats_available - _ELSEWHERE))
-_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-_WHOLE_S = 0.25
-"""A file of several streams, the last of which ends by less before the length of the header, is whole, though its picture
-may end earlier."""
 _DEFAULT_BONUS = 5_000_000
 """Pixels that a stream marked as default is ahead of others; ffmpeg's own."""
 
@@ -209,19 +203,11 @@ class _Scan:
     pts: array[int] = field(default_factory=lambda: array("q"))
     dts: array[int] = field(default_factory=lambda: array("q"))
     keys: array[int] = field(default_factory=lambda: array("b"))
+    end: End = field(default_factory=End)
     breaks: list[int] = field(default_factory=list)
     """Packets at which the clock restarts."""
-    seen: int = 0
-    """Packets, of which some may not be shown."""
     bare: int = 0
     """Packets without any time, as those of program streams that begin in the middle of a block."""
-    broken: bool = False
-    """It ends in an error: what came before is used, and the loss is noted when the frames are decoded."""
-    last: Packet | None = None
-    key: Packet | None = None
-    """The last keyframe."""
-    latest_s: float = -math.inf
-    """When the last packet of any stream ends, sound and subtitles too, by the container's clock."""
     frame: VideoFrame | None = None
     """The first that decodes."""
     disordered: bool = False
@@ -238,17 +224,18 @@ def _scan(container: InputContainer, stream: VideoStream, alive: Callable[[], No
             if packet.size == 0:
                 continue
             if packet.stream.index != stream.index:
-                found.latest_s = max(found.latest_s, _end_s(packet))
+                found.end.latest_s = max(found.end.latest_s, _end_s(packet))
                 continue
-            found.seen += 1
-            found.last = packet
-            found.key = packet if packet.is_keyframe else found.key
+            found.end.seen += 1
+            found.end.first = found.end.first or packet
+            found.end.last = packet
+            found.end.key = packet if packet.is_keyframe else found.end.key
             read += packet.size
             if read >= ALIVE_BYTES:
                 alive()
                 read = 0
             restarted = clock.set(packet)
-            found.latest_s = max(found.latest_s, _end_s(packet))
+            found.end.latest_s = max(found.end.latest_s, _end_s(packet))
             if packet.pts is None and packet.dts is None:
                 found.bare += 1
             elif not packet.is_discard:
@@ -257,7 +244,7 @@ def _scan(container: InputContainer, stream: VideoStream, alive: Callable[[], No
                 found.keys.append(bool(packet.is_keyframe))
                 if restarted:
                     found.breaks.append(len(found.keys) - 1)
-            if found.seen <= _FIRST and (found.frame is None or in_order):
+            if found.end.seen <= _FIRST and (found.frame is None or in_order):
                 for frame in _decoded(packet):
                     found.frame = found.frame or frame
                     if frame.pts is not None:
@@ -266,7 +253,7 @@ def _scan(container: InputContainer, stream: VideoStream, alive: Callable[[], No
                 in_order = in_order and not found.disordered and packet.pts is not None and packet.pts >= latest
                 latest = _NONE if packet.pts is None else packet.pts
     except av.error.FFmpegError:
-        found.broken = True
+        found.end.broken = True
     return found
 
 
@@ -306,7 +293,7 @@ def _facts(container: InputContainer, stream: VideoStream, found: _Scan) -> Vide
     late_s = _behind_sound(stream, container, seconds[0])
     times = np.round(seconds - seconds[0] + late_s, 7)
     zero_s = float(seconds[0]) - late_s
-    cut_off, early = _ending(container, stream, found)
+    cut_off, early = why_early(container, stream, found.end)
     return VideoFacts(
         stream=stream.index,
         codec=context.name if context.codec is None else context.codec.canonical_name,
@@ -320,7 +307,7 @@ def _facts(container: InputContainer, stream: VideoStream, found: _Scan) -> Vide
         in_decoding_order=in_decoding_order,
         breaks=np.round(np.array(breaks) - zero_s, 7),
         keyframes=np.flatnonzero(np.frombuffer(found.keys, np.bool_)[shown]),
-        missing_s=_missing_s(container, stream, found, times, zero_s),
+        missing_s=missing_s(container, stream, found.end, times, zero_s),
         cut_off=cut_off,
         early=early,
     )
@@ -336,62 +323,6 @@ def _behind_sound(stream: VideoStream, container: InputContainer, first_s: float
         if sound.start_time is not None and sound.time_base
     ]
     return max(0.0, begin_s - min(sounds, default=begin_s))
-
-
-def _missing_s(
-    container: InputContainer, stream: VideoStream, found: _Scan, times: NDArray[np.float64], zero_s: float
-) -> float:
-    """An edit list may rightly show less than the stream holds. Packets in the index but not in the file are lost."""
-    if not (found.broken or stream.frames == 0 or found.seen < stream.frames):
-        return 0.0
-    end_s = float(times[-1]) + (float(np.median(np.diff(times))) if len(times) > 1 else 0.0)
-    base = float(stream.time_base) if stream.time_base else 0.0
-    if (
-        container.format.name == "avi"
-    ):  # FFmpeg's length is but that of what is there; the header counts frames of a tick
-        return max(0.0, float(times[0]) + (stream.frames - _repeats(container, found)) * base - end_s)
-    if container.format.name != "asf" and stream.duration and base:
-        return max(0.0, float(times[0]) + stream.duration * base - end_s)
-    whole_s = container.duration / 1e6 if container.duration else 0.0
-    if container.format.name == "asf":  # FFmpeg's length may be a guess from the size
-        whole_s = _asf_length_s(container.name)
-    if "matroska" in container.format.name:  # it counts from the clock's zero, others from the beginning
-        whole_s -= max(0.0, zero_s)
-    if len(container.streams) > 1 and whole_s - (found.latest_s - zero_s) < _WHOLE_S:
-        return 0.0
-    return max(0.0, whole_s - end_s)
-
-
-def _repeats(container: InputContainer, found: _Scan) -> int:
-    if found.last is None or found.last.pos is None:
-        return 0
-    with open(container.name, "rb") as file:
-        return repeats(file, found.last.pos)
-
-
-def _ending(container: InputContainer, stream: VideoStream, found: _Scan) -> tuple[tuple[int, int] | None, str]:
-    """(place and bytes of the last packet where it is not whole, why the file must have been longer)."""
-    last, name = found.last, container.format.name
-    if last is None or last.pos is None:
-        return None, ""
-    place = (last.pos, last.size)
-    with open(container.name, "rb") as file:
-        cut = last.is_corrupt or cut_in(file, name, *place)
-        early = early_end(file, name, *place)
-    if not cut and found.key is not None and cannot_tell(stream, name):
-        cut = unfinished(stream, bytes(found.key), bytes(last))
-    return (place if cut else None), early
-
-
-def _asf_length_s(path: str) -> float:
-    """What the header says; FFmpeg does not believe it where the file is smaller than it says. 0 where it says nothing."""
-    with open(path, "rb") as file:
-        head = file.read(1 << 16)
-    found = head.find(_ASF_PROPERTIES)
-    if found < 0 or len(head) < found + 92:
-        return 0.0
-    ticks, _, before_ms, live = struct.unpack_from("<QQQI", head, found + 64)
-    return 0.0 if live & 1 else max(0.0, ticks / 1e7 - before_ms / 1e3)
 
 
 def describe(error: BaseException) -> str:

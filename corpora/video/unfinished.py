@@ -12,9 +12,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-_CODECS = ("hevc",)
-"""Whose decoder takes what follows the end of the data for zeros, and shows what that gives."""
-_CONTAINERS = ("hevc", "mpegts", "mpeg")
+_CODECS = ("h264", "hevc")
+"""Whose decoders take what follows the end of the data for zeros, H.264's not always, and show what that gives."""
+_CONTAINERS = ("h264", "hevc", "mpegts", "mpeg")
 """That do not say how long a picture is."""
 _MORE = bytes(range(1, 255)) * 4
 _LEADING = ((b"\0\0\1\x10", b"\0\0\1\0"), (b"\0\0\1\x12", b"\0\0\1\2"))
@@ -26,16 +26,18 @@ def cannot_tell(stream: VideoStream, container: str) -> bool:
     return stream.codec_context.name in _CODECS and container in _CONTAINERS
 
 
-def unfinished(stream: VideoStream, key: bytes, last: bytes) -> bool:
-    """Whether a picture is another when more bytes follow it: a whole one ends before them. `key`: the last keyframe, with
-    the parameters of all that follow; it may be `last` itself."""
-    before = [] if key == last else [key]
+def unfinished(stream: VideoStream, first: bytes, key: bytes, last: bytes) -> bool:
+    """Whether a picture is another when more bytes follow it: a whole one ends before them. `first`: of the stream, with its
+    parameters; `key`: the last keyframe. Either may be `last` itself."""
+    before = [data for data in dict.fromkeys((first, key)) if data != last]
     for leading, trailing in _LEADING:
         last = last.replace(leading, trailing)
-    shown = [_pictures(stream, *before, more) for more in (last, last + _MORE)]
-    return not len(before) < len(shown[0]) == len(shown[1]) or any(
-        not np.array_equal(one, other) for one, other in zip(*shown, strict=True)
-    )
+    known = len(_pictures(stream, *before))
+    if known < len(before):
+        return False
+    one, other = (_pictures(stream, *before, data) for data in (last, last + _MORE))
+    same = len(one) == len(other) and all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
+    return len(one) == known or not same
 
 
 def _pictures(stream: VideoStream, *packets: bytes) -> list[NDArray[np.uint8]]:

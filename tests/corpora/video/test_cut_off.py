@@ -16,7 +16,9 @@ from corpora.sources.source import SourceDefaults
 from corpora.video.decode import DecodingReport, FrameSampler, read_frames
 from corpora.video.probe import VideoFacts, probe
 from corpora.video.seek import unsuited
+from corpora.video.unfinished import unfinished
 from tests.builders.odd.case import COUNT, RATE, scene, write
+from tests.builders.odd.clocks import REORDERED
 from tests.builders.videos import number_of, numbered_frame
 from tests.corpora.ingestion.odd_videos import difference
 
@@ -157,6 +159,13 @@ def test_behind_a_cut_no_frame_is_shown_too_early_or_half(tmp_path, suffix, code
     assert report.first_error
 
 
+@pytest.mark.parametrize("suffix", ["asf", "flv", "nut", "avi", "mkv", "h264", "ts"])
+def test_nothing_is_missing_where_frames_are_reordered(tmp_path, suffix):
+    """Some lengths count from the time at which the first frame is decoded, which is before it is shown."""
+    facts, numbers, report = read(video(tmp_path / f"v.{suffix}", "libx264", options=REORDERED))
+    assert (facts.truncated, numbers, report.lost) == (False, list(range(COUNT)), 0)
+
+
 def test_an_avi_that_ends_in_repeats_of_its_last_frame_is_whole(tmp_path):
     path = video(tmp_path / "v.avi", "mpeg4")
     data, count = bytearray(path.read_bytes()), 20
@@ -177,3 +186,17 @@ def test_the_manifest_names_what_is_missing_of_an_avi(tmp_path):
     *_, row = Corpus(tmp_path / "c").rows()
     assert (row.reason, row.end_s) == ("truncated", pytest.approx(LENGTH_S))
     assert row.detail == f"it ends at {row.start_s:.2f} s of 1.80 s; the file ends in the middle of a frame"
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("h264", "libx264"), ("hevc", "libx265"), ("ts", "libx265")])
+def test_only_a_picture_that_is_cut_is_another_when_bytes_follow_it(tmp_path, suffix, codec):
+    with av.open(str(video(tmp_path / f"v.{suffix}", codec))) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        for last in range(1, COUNT, 3):
+            key = bytes([packet for packet in packets[: last + 1] if packet.is_keyframe][-1])
+            first, data = bytes(packets[0]), bytes(packets[last])
+            assert not unfinished(stream, first, key, data)
+            assert (
+                unfinished(stream, first, key, data[: len(data) // 2]) or codec == "libx264"
+            )  # its decoder may say so
