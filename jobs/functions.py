@@ -47,13 +47,16 @@ def simulate(out: str | Path, **fields: Any) -> Result:
     return Result(config.out, run(config))
 
 
-def train_lam(corpus: Place | Corpus, out: str | Path, *, recipe: str = "small", **fields: Any) -> LamResult:
-    """`giza train-lam`: a latent action model on a corpus; its `model` is a `LatentActionModel`."""
+def train_lam(
+    corpus: Place | Corpus | list[Place] | tuple[Place, ...], out: str | Path, *, recipe: str = "small", **fields: Any
+) -> LamResult:
+    """`giza train-lam`: a latent action model on a corpus, or several; its `model` is a `LatentActionModel`."""
     from jobs.commands.train_lam import TrainLamConfig, run
     from lapa.recipes import RECIPES
 
     recipes = {name: vars(each) for name, each in RECIPES.items()}
-    given = {"corpus": folder_of(corpus), "out": out, **fields}
+    places = tuple(map(folder_of, corpus)) if isinstance(corpus, list | tuple) else folder_of(corpus)
+    given = {"corpus": places, "out": out, **fields}
     config = configured(TrainLamConfig, given, recipe=recipe, recipes=recipes)
     return LamResult(config.out, run(config))
 

@@ -32,8 +32,9 @@ log = logging.getLogger(__name__)
 class TrainLamConfig:
     """Train a latent action model. Any field of the recipe can be overridden: --model.quantiser.kind nsvq."""
 
-    corpus: Path
-    """Folder written by giza ingest."""
+    corpus: Path | tuple[Path, ...]
+    """Folder written by giza ingest; or several, which are trained on as one: people's video with the robot painted over them,
+    and the robot's own."""
     out: Path
     """Run folder; run the same command again to resume."""
     recipe: str = "small"
@@ -72,7 +73,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from corpora.clips.corpus import Corpus
+    from corpora.clips.several import open_corpora
     from lapa.model.checkpoint import initialise_from
     from lapa.model.lam import LatentActionModel, featurise_for
     from lapa.pairs.known_motion import KNOWN_MOTION, SeenLabels
@@ -82,10 +83,11 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     from lapa.training_data import TrainingData
 
     training = with_budget(config.training, config.steps, config.minutes)
-    corpus = Corpus(config.corpus)
+    corpus = open_corpora(config.corpus)
+    named = [str(each) for each in (config.corpus if isinstance(config.corpus, tuple) else (config.corpus,))]
     if not corpus.clips:
-        raise ValueError(f"corpus '{config.corpus}': {corpus.survey().nothing_kept}")
-    size, stored = config.model.pair.image_size, corpus.clips[0].size
+        raise ValueError(f"corpus '{', '.join(named)}': {corpus.survey().nothing_kept}")
+    size, stored = config.model.pair.image_size, min(row.size for row in corpus.clips)
     if config.model.pixels and size > stored:
         raise ValueError(
             f"model.pair.image_size {size} is larger than the corpus' {stored} px: ingest again with --size {size}, or "
@@ -101,6 +103,8 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     for moved in ("out", "corpus", "init_from"):  # the same run may be called by another path
         del settings[moved]
+    if not config.labels.embodiment:  # runs of earlier versions know no such flag
+        del settings["labels"]["embodiment"]
     settings["corpus_identity"] = corpus.identity
     formats = {
         "stabilised": STABILISED if config.model.pair.camera_compensation else None,
@@ -150,7 +154,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     facts = {
         "recipe": config.recipe,
         "seed": config.seed,
-        "corpus": str(config.corpus),
+        "corpus": ", ".join(named),
         "train_groups": train_groups,
         "held_out_groups": held_out,
         "train_clips": len(train_rows),

@@ -51,3 +51,5 @@ class LabelSpec:
     """Dimensions of the feature; empty for all."""
     share: float = 0.025
     """Share of the source videos (episodes) whose labels are seen (LAOM: 2.5%)."""
+    embodiment: str = ""
+    """Of which alone labels are seen, as the manifest names it (the robot's, beside people's video); empty: of all."""

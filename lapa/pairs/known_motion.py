@@ -73,9 +73,14 @@ class SeenLabels:
 
     @staticmethod
     def choose(spec: LabelSpec, rows: Sequence[ClipRow], seed: int, width: int) -> SeenLabels:
-        """Those of `spec.share` of the source videos of `rows`, whole: who labels, labels episodes. None without a feature."""
-        shown = {row.group for row in rows if spec.feature and chosen_share(row.group, spec.share, seed)}
-        return SeenLabels(spec, frozenset(row.clip_id for row in rows if row.group in shown), width)
+        """Those of `spec.share` of the source videos of `rows` (of `spec.embodiment`), whole: who labels, labels episodes. None
+        without a feature. Raises ValueError for an embodiment that is in no row."""
+        bodies = sorted({row.embodiment for row in rows})
+        if spec.feature and spec.embodiment not in ("", *bodies):
+            raise ValueError(f"--labels.embodiment '{spec.embodiment}': none of {', '.join(map(repr, bodies))}")
+        of = [row for row in rows if spec.feature and spec.embodiment in ("", row.embodiment)]
+        shown = {row.group for row in of if chosen_share(row.group, spec.share, seed)}
+        return SeenLabels(spec, frozenset(row.clip_id for row in of if row.group in shown), width)
 
     def of(
         self,

@@ -42,7 +42,13 @@ def clip_frames(seed: int, count: int, *, moving: bool) -> np.ndarray:
 
 
 def write_corpus(
-    root: Path, seeds: Sequence[int], *, shard_mb: float = 0.05, truth: bool = False, black: Collection[int] = ()
+    root: Path,
+    seeds: Sequence[int],
+    *,
+    shard_mb: float = 0.05,
+    truth: bool = False,
+    black: Collection[int] = (),
+    embodiment: str = "hand",
 ) -> Path:
     """A corpus of one clip for each seed, in that order. Seed 3 is shorter than 0.5 s, seeds divisible by 4 have uneven
     times, odd ones a moving camera. `truth`: observation.state [T, 3] holds where the block is, and 0; `black`: seeds whose
@@ -61,7 +67,7 @@ def write_corpus(
             t_s = 1.5 * seed + np.concatenate([[0.0], np.cumsum(steps)])
             row = ClipRow(
                 f"{seed:016x}", f"video{seed}.mp4", f"video{seed}", start_s=float(t_s[0]), end_s=float(t_s[-1]) + 0.1,
-                frames=count, width=SIZE, height=SIZE, size=SIZE, embodiment="hand", kept=True,
+                frames=count, width=SIZE, height=SIZE, size=SIZE, embodiment=embodiment, kept=True,
             )  # fmt: skip
             pairs = [(i, i + 5) for i in range(count - 5) if i % 3]  # ingest's own pairs; the others are measured later
             motions = [measure_camera_motion(frames[i], frames[j]) for i, j in pairs]

@@ -17,7 +17,7 @@ TINY_SMALL = dataclasses.replace(
 """Recipe `small` itself, but for its size."""
 
 
-def lam_settings(corpus: Path, out: Path, **changes: object) -> TrainLamConfig:
+def lam_settings(corpus: Path | tuple[Path, ...], out: Path, **changes: object) -> TrainLamConfig:
     """Settings of `giza train-lam`: five steps of `TINY`, repeated to the bit."""
     training = TrainingConfig(
         steps=5, batch_size=8, workers=0, val_every_steps=4, val_pairs=16, precision="32-true", warmup_steps=4

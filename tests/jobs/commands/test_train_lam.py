@@ -270,6 +270,27 @@ def test_few_labels_train_a_head_on_their_share(tiny_corpus: Path, tmp_path: Pat
     assert load_lam(tmp_path).action_head.out_features == 3  # type: ignore[union-attr]
 
 
+def test_several_corpora_are_trained_on_as_one_and_labels_are_of_the_body_that_is_named(
+    tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """Issue 16: the latent model trains on people's and the robot's video, and may take the robot's labels."""
+    robot = write_corpus(tmp_path / "robot", range(20, 26), truth=True, embodiment="arm")
+    labels = LabelSpec("observation.state", (0, 1, 2), 1.0, embodiment="arm")
+    both = lam_settings((tiny_corpus, robot), tmp_path / "both", labels=labels)
+    summary = train_lam.run(both, quiet=True)
+    groups = {*summary["train_groups"], *summary["held_out_groups"]}
+    assert groups == {row.group for folder in (tiny_corpus, robot) for row in Corpus(folder).clips}
+    assert (
+        0 < summary["labelled_clips"] == sum(group[5:] >= "20" for group in summary["train_groups"] if len(group) == 7)
+    )
+    assert train_lam.run(dataclasses.replace(both, corpus=(robot, tiny_corpus)), quiet=True)["already_finished"]
+    with pytest.raises(ValueError, match="corpus_identity"):
+        train_lam.run(dataclasses.replace(both, corpus=robot), quiet=True)
+    wrong = dataclasses.replace(labels, embodiment="leg")
+    with pytest.raises(ValueError, match="--labels.embodiment 'leg': none of 'arm', 'hand'"):
+        train_lam.run(lam_settings((tiny_corpus, robot), tmp_path / "wrong", labels=wrong), quiet=True)
+
+
 def test_no_label_of_a_held_out_video_is_seen(
     tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
