@@ -19,6 +19,7 @@ CLOCKLESS = (".h264", ".hevc", ".y4m", ".avi", ".gif", ".mxf", ".mjpeg")
 """Formats whose frames are counted, or have lengths instead of times."""
 ENDLESS = (".mpg",)
 """Formats in which nothing tells that a video that ends behind a picture was longer."""
+TRANSPORT_BYTES = 188
 _BROKEN = """unreadable no_frames no_video_stream decode_error truncated too_short static blurred too_dark too_small empty_file
     frozen near_duplicate"""
 BROKEN = frozenset(_BROKEN.split())
@@ -35,8 +36,10 @@ def base(folder: Path, stem: str, rng: np.random.Generator, **how) -> tuple[Path
 def cut_off(folder: Path, stem: str, rng: np.random.Generator) -> list[Case]:
     path, case = base(folder, stem, rng)
     data = path.read_bytes()
-    path.write_bytes(data[: int(rng.uniform(0.02, 0.99) * len(data))])
-    return [case.with_(endless=path.suffix in ENDLESS, clockless=False)]
+    kept = int(rng.uniform(0.02, 0.99) * len(data))
+    path.write_bytes(data[:kept])
+    between = path.suffix == ".ts" and kept % TRANSPORT_BYTES == 0
+    return [case.with_(endless=path.suffix in ENDLESS or between, clockless=False)]
 
 
 @kind
@@ -91,7 +94,7 @@ def beheaded(folder: Path, stem: str, rng: np.random.Generator) -> list[Case]:
 def rubbish_behind(folder: Path, stem: str, rng: np.random.Generator) -> list[Case]:
     path, case = base(folder, stem, rng)
     path.write_bytes(path.read_bytes() + rng.bytes(int(rng.integers(1, 5000))))
-    return [case.with_(unnoticed=True)]
+    return [case.with_(clockless=False)]
 
 
 @kind
