@@ -22,10 +22,12 @@ giza leaves on disk), `video` (images and time), `clips` (the corpus on disk), `
 imported when they are first used, so that `import corpora` is cheap.
 """
 
+# ruff: noqa: F401 - the names are for type checkers; `door` imports them
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from corpora.door import door
 
 if TYPE_CHECKING:
     from corpora import sources
@@ -39,44 +41,18 @@ if TYPE_CHECKING:
     from corpora.mixture.mixture import MixtureSpec, read_mixture
     from corpora.mixture.spec import DatasetSpec
 
-_HOMES = {
-    "clips.corpus": ("Clip", "Corpus"),
-    "clips.survey": ("CorpusSurvey",),
-    "episodes.episode": ("Episode", "EpisodeSelection", "Episodes"),
-    "episodes.opening": ("open_episodes",),
-    "ingestion.pipeline": ("ingest",),
-    "ingestion.settings": ("IngestSettings",),
-    "mixture.datasets": ("Sample",),
-    "mixture.mixture": ("MixtureSpec", "read_mixture"),
-    "mixture.spec": ("DatasetSpec",),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
-
-__all__ = [
-    "Clip",
-    "Corpus",
-    "CorpusSurvey",
-    "DatasetSpec",
-    "Episode",
-    "EpisodeSelection",
-    "Episodes",
-    "IngestSettings",
-    "MixtureSpec",
-    "Sample",
-    "ingest",
-    "open_episodes",
-    "read_mixture",
-    "sources",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "sources":
-        return importlib.import_module("corpora.sources")
-    if name not in _HOME:
-        raise AttributeError(f"module 'corpora' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"corpora.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = door(
+    __name__,
+    {
+        "corpora.sources": "",
+        "corpora.clips.corpus": "Clip Corpus",
+        "corpora.clips.survey": "CorpusSurvey",
+        "corpora.episodes.episode": "Episode EpisodeSelection Episodes",
+        "corpora.episodes.opening": "open_episodes",
+        "corpora.ingestion.pipeline": "ingest",
+        "corpora.ingestion.settings": "IngestSettings",
+        "corpora.mixture.datasets": "Sample",
+        "corpora.mixture.mixture": "MixtureSpec read_mixture",
+        "corpora.mixture.spec": "DatasetSpec",
+    },
+)

@@ -18,10 +18,12 @@ A sample without actions (people's video) trains by the second part alone, one w
 The policy needs none of it to act. Names are imported when they are first used, so that `import flare` is cheap.
 """
 
+# ruff: noqa: F401 - the names are for type checkers; `door` imports them
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from corpora.door import door
 
 if TYPE_CHECKING:
     from flare.collapse import AlignmentReport, CollapseAlarm, CollapseMonitor
@@ -30,35 +32,13 @@ if TYPE_CHECKING:
     from flare.targets import TargetEncoder, build_target
     from flare.vision import FrozenText, FrozenVision
 
-_HOMES = {
-    "collapse": ("AlignmentReport", "CollapseAlarm", "CollapseMonitor"),
-    "config": ("ActionAwareConfig", "FlareConfig"),
-    "objective": ("AlignmentHead", "alignment_loss"),
-    "targets": ("TargetEncoder", "build_target"),
-    "vision": ("FrozenText", "FrozenVision"),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
-
-__all__ = [
-    "ActionAwareConfig",
-    "AlignmentHead",
-    "AlignmentReport",
-    "CollapseAlarm",
-    "CollapseMonitor",
-    "FlareConfig",
-    "FrozenText",
-    "FrozenVision",
-    "TargetEncoder",
-    "alignment_loss",
-    "build_target",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'flare' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"flare.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = door(
+    __name__,
+    {
+        "flare.collapse": "AlignmentReport CollapseAlarm CollapseMonitor",
+        "flare.config": "ActionAwareConfig FlareConfig",
+        "flare.objective": "AlignmentHead alignment_loss",
+        "flare.targets": "TargetEncoder build_target",
+        "flare.vision": "FrozenText FrozenVision",
+    },
+)

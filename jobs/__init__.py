@@ -13,10 +13,12 @@ ValueError for what the command refuses in a line. Results open what was made wh
 Nothing is imported before it is used: `import jobs` costs nothing.
 """
 
+# ruff: noqa: F401 - the names are for type checkers; `door` imports them
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from corpora.door import door
 
 if TYPE_CHECKING:
     from jobs import ablation, evaluation
@@ -35,47 +37,11 @@ if TYPE_CHECKING:
         train_lam,
     )
 
-_FUNCTIONS = (
-    "ablate",
-    "crosspaint",
-    "evaluate",
-    "extract",
-    "ground",
-    "ingest",
-    "label",
-    "pretrain",
-    "report",
-    "simulate",
-    "track",
-    "train_lam",
+__getattr__, __dir__, __all__ = door(
+    __name__,
+    {
+        "jobs.ablation": "",
+        "jobs.evaluation": "",
+        "jobs.functions": "ablate crosspaint evaluate extract ground ingest label pretrain report simulate track train_lam",
+    },
 )
-_ROOMS = ("ablation", "evaluation")
-
-__all__ = [
-    "ablate",
-    "ablation",
-    "crosspaint",
-    "evaluate",
-    "evaluation",
-    "extract",
-    "ground",
-    "ingest",
-    "label",
-    "pretrain",
-    "report",
-    "simulate",
-    "track",
-    "train_lam",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _FUNCTIONS:
-        return getattr(importlib.import_module("jobs.functions"), name)
-    if name in _ROOMS:
-        return importlib.import_module(f"jobs.{name}")
-    raise AttributeError(f"module 'jobs' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return __all__

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import importlib
 import importlib.metadata
 import io
@@ -19,6 +18,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
+
+from corpora.store.told import closest
 
 JOBS = {
     "demo": ("jobs.commands.demo", "run everything on the sample corpus and write report.html"),
@@ -55,12 +56,6 @@ Sets = Mapping[str, Callable[[str], Mapping[str, Any]]]
 """Flag -> what makes, of its value, the defaults of other fields; they come before the recipe's."""
 
 
-def closest(name: str, known: Sequence[str]) -> str:
-    """`"Did you mean 'x'? "` for the known name nearest to `name`, or an empty string; then the known names."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return (f"Did you mean '{near[0]}'? " if near else "") + "Known: " + ", ".join(known) + "."
-
-
 def parse(
     config_type: type[Config],
     argv: Sequence[str],
@@ -83,7 +78,7 @@ def parse(
     if recipes is not None:
         name = _value_in(words, "recipe", recipe)
         if name not in recipes:
-            raise ValueError(f"--recipe '{name}': {closest(name, list(recipes))}")
+            raise ValueError(f"--recipe '{name}': {closest(name, recipes)}")
         options["default"] = _with_fields(config_type, {"recipe": name, **recipes[name], **_set_by(sets, words)})
         options["description"] = f"{config_type.__doc__}\n\nRecipes: {', '.join(recipes)}."
     config = tyro.cli(config_type, **options)
@@ -143,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _call(name: str, argv: list[str]) -> int:
     errors = sys.stderr  # parse may silence the stream
     if name not in JOBS:
-        print(f"giza: no job '{name}'. {closest(name, list(JOBS))}", file=errors)
+        print(f"giza: no job '{name}'. {closest(name, JOBS)}", file=errors)
         return 2
     level = logging.ERROR if "--quiet" in argv else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

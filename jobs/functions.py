@@ -9,7 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jobs.cli import Recipes, Sets, closest
+from corpora.store.told import closest
+from jobs.cli import Recipes, Sets
 from jobs.results import CorpusResult, EvaluationResult, LamResult, PolicyResult, Result
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ def configured(
     values: dict[str, Any] = {}
     if recipes is not None:
         if recipe not in recipes:
-            raise ValueError(f"recipe '{recipe}': {closest(recipe, list(recipes))}")
+            raise ValueError(f"recipe '{recipe}': {closest(recipe, recipes)}")
         values = {"recipe": recipe, **recipes[recipe]}
     for name in sets:
         values |= sets[name](given[name]) if given.get(name) else {}
@@ -216,7 +217,7 @@ def configured(
     for name, value in given.items():
         inside = next((flat for flat in FLAT if name not in known and hasattr(_start(known.get(flat)), name)), None)
         if name not in known and inside is None:
-            raise ValueError(f"no field '{name}' of this job. {closest(name, list(known))}")
+            raise ValueError(f"no field '{name}' of this job. {closest(name, known)}")
         if inside is not None:
             values[inside] = _changed(values.get(inside, _start(known[inside])), {name: value})
         elif isinstance(value, Mapping):

@@ -20,10 +20,12 @@ knows no model), `model`, `latents` and `codes`, `training`, `extraction`, `repo
 class: see `lapa.model.quantisers.register`. Names are imported when they are first used, so that `import lapa` is cheap.
 """
 
+# ruff: noqa: F401 - the names are for type checkers; `door` imports them
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from corpora.door import door
 
 if TYPE_CHECKING:
     from lapa.extraction.extract import extract
@@ -38,40 +40,19 @@ if TYPE_CHECKING:
     from lapa.reporting.card import Card
     from lapa.reporting.measure import report
 
-_HOME = {
-    "Card": "reporting.card",
-    "LamConfig": "model.config",
-    "LatentActionModel": "model.lam",
-    "Latents": "latents",
-    "PairBatch": "pairs.batch",
-    "PairConfig": "pairs.config",
-    "PairReader": "pairs.reader",
-    "RECIPES": "recipes",
-    "extract": "extraction.extract",
-    "load": "model.checkpoint",
-    "report": "reporting.measure",
-}
-
-__all__ = [
-    "RECIPES",
-    "Card",
-    "LamConfig",
-    "LatentActionModel",
-    "Latents",
-    "PairBatch",
-    "PairConfig",
-    "PairReader",
-    "extract",
-    "load",
-    "report",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'lapa' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"lapa.{_HOME[name]}"), {"load": "load_lam"}.get(name, name))
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = door(
+    __name__,
+    {
+        "lapa.extraction.extract": "extract",
+        "lapa.latents": "Latents",
+        "lapa.model.checkpoint": "load=load_lam",
+        "lapa.model.config": "LamConfig",
+        "lapa.model.lam": "LatentActionModel",
+        "lapa.pairs.batch": "PairBatch",
+        "lapa.pairs.config": "PairConfig",
+        "lapa.pairs.reader": "PairReader",
+        "lapa.recipes": "RECIPES",
+        "lapa.reporting.card": "Card",
+        "lapa.reporting.measure": "report",
+    },
+)

@@ -23,10 +23,12 @@ Rooms, from the ground up: `actions` and `batch`, `embodiment`, `policy` (the co
 `training`, `serving`, `data`, `checkpoint`. Names are imported when they are first used, so that `import vla` needs no torch.
 """
 
+# ruff: noqa: F401 - the names are for type checkers; `door` imports them
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from corpora.door import door
 
 if TYPE_CHECKING:
     from corpora.episodes.parts import ActionPart
@@ -40,43 +42,16 @@ if TYPE_CHECKING:
     from vla.policy import ActionChunk, Observation, Policy
     from vla.serving.groot import serve
 
-_HOMES = {
-    "ActionChunk": "vla.policy",
-    "ActionPart": "corpora.episodes.parts",
-    "ActionSpace": "vla.actions.space",
-    "Embodiment": "vla.embodiment",
-    "NoiseKey": "vla.noise",
-    "Observation": "vla.policy",
-    "Policy": "vla.policy",
-    "build": "vla.checkpoint:build_policy",
-    "load": "vla.checkpoint:load_policy",
-    "open_mixture": "vla.data.open",
-    "save": "vla.checkpoint:save_policy",
-    "serve": "vla.serving.groot",
-}
-
-__all__ = [
-    "ActionChunk",
-    "ActionPart",
-    "ActionSpace",
-    "Embodiment",
-    "NoiseKey",
-    "Observation",
-    "Policy",
-    "build",
-    "load",
-    "open_mixture",
-    "save",
-    "serve",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'vla' has no attribute '{name}'")
-    home, _, called = _HOMES[name].partition(":")
-    return getattr(importlib.import_module(home), called or name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = door(
+    __name__,
+    {
+        "corpora.episodes.parts": "ActionPart",
+        "vla.actions.space": "ActionSpace",
+        "vla.checkpoint": "build=build_policy load=load_policy save=save_policy",
+        "vla.data.open": "open_mixture",
+        "vla.embodiment": "Embodiment",
+        "vla.noise": "NoiseKey",
+        "vla.policy": "ActionChunk Observation Policy",
+        "vla.serving.groot": "serve",
+    },
+)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 
+from corpora.store.told import closest
 from flare.config import FlareConfig
 from vla.models.config import DitConfig, FlowConfig, PolicyConfig, SmallBackboneConfig, VisionConfig, VlmConfig
 from vla.training_config import PolicyTrainingConfig, TuningConfig
@@ -154,7 +154,5 @@ def tuning_of_policy(config: PolicyConfig) -> TuningConfig:
 def recipe_named(name: str) -> Recipe:
     """Raises ValueError for an unknown name, with the nearest known one."""
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=1)
-        meant = f"Did you mean '{near[0]}'? " if near else ""
-        raise ValueError(f"--recipe '{name}': {meant}Known: {', '.join(RECIPES)}.")
+        raise ValueError(f"--recipe '{name}': {closest(name, RECIPES)}")
     return RECIPES[name]

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
+from corpora.training_config import Training
 from flare.config import FlareConfig
 
 
 @dataclass(frozen=True)
-class PolicyTrainingConfig:
+class PolicyTrainingConfig(Training):
     """How long and how a policy is trained."""
 
-    steps: int = 0
-    """Optimiser steps, which the schedule spans, so that the same seed gives the same model."""
-    minutes: float = 0.0
-    """Wall-clock minutes after which it stops early, resumed sessions counted together; 0: no limit."""
+    precisions: ClassVar[tuple[str, ...]] = ("32-true", "bf16-mixed", "bf16-true")
+    counts: ClassVar[tuple[str, ...]] = (*Training.counts, "val_samples")
+
     batch_size: int = 64
     """Samples per step, over all devices."""
-    accumulate: int = 1
-    """Batches per optimiser step."""
-    lr: float = 1e-3
-    """Peak learning rate (AdamW)."""
     warmup_share: float = 0.05
     """Share of the budget for linear warm-up; then cosine to 2% of the peak."""
-    weight_decay: float = 1e-4
-    """Of AdamW."""
     betas: tuple[float, float] = (0.9, 0.98)
     """Of AdamW (GR00T N1: 0.95, 0.999)."""
     ema: float = 0.995
@@ -35,16 +29,10 @@ class PolicyTrainingConfig:
     precision: str = "32-true"
     """32-true; bf16-mixed computes in bfloat16; bf16-true also keeps in bfloat16 the weights that are not trained. Those that are
     trained, and their average, stay float32: most steps of an optimiser are smaller than the spacing of bfloat16."""
-    devices: int = 1
-    """Devices."""
     strategy: str = "auto"
     """Lightning's name: auto, ddp or fsdp (large models; their frozen part is sharded too)."""
-    val_every_steps: int = 500
-    """Steps between validations."""
     val_samples: int = 256
     """Held-out samples of each dataset per validation, the same at each."""
-    workers: int | None = None
-    """Loader processes; default: one per core beside the first, at most 8."""
     cache_features: bool = True
     """Compute the features of a frozen vision-language model once for each sample, and keep them on disk."""
     flare: bool = False
@@ -53,15 +41,7 @@ class PolicyTrainingConfig:
     """FLARE's parts."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"no budget: steps {self.steps}; give --steps (or --training.steps)")
-        if self.minutes < 0:
-            raise ValueError(f"minutes {self.minutes}: at least 0 (no limit)")
-        for name in ("batch_size", "accumulate", "devices", "val_every_steps", "val_samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: at least 1")
-        if self.precision not in {"32-true", "bf16-mixed", "bf16-true"}:
-            raise ValueError(f"precision '{self.precision}': 32-true, bf16-mixed or bf16-true")
+        super().__post_init__()
         if self.strategy not in {"auto", "ddp", "fsdp"}:
             raise ValueError(f"strategy '{self.strategy}': auto, ddp or fsdp")
         if not 0 <= self.ema < 1:

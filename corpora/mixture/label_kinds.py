@@ -21,6 +21,7 @@ from corpora.clips.corpus import Corpus
 from corpora.episodes.parts import TABLE, ActionPart
 from corpora.mixture.labels import EmbodimentFacts, Labels, list_width, part_footers, tokens_of_latents
 from corpora.mixture.pseudo_actions import BY_IMAGES, BY_TRACKS, PseudoActionFacts, read_facts
+from corpora.store.told import nearest
 
 if TYPE_CHECKING:
     from corpora.clips.frames import ClipFrames
@@ -359,10 +360,8 @@ LABELS: tuple[type[Label], ...] = (Actions, Latents, PseudoActions, TrackActions
 
 def near(word: str, known: tuple[str, ...]) -> str:
     """(did you mean '...'?), where a known word is near."""
-    import difflib
-
-    found = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean '{found[0]}'?)" if found else ""
+    found = nearest(word, known)
+    return f" (did you mean '{found}'?)" if found else ""
 
 
 def folder_faults(key: str, folder: Path, markers: tuple[str, ...], otherwise: str = "") -> list[str]:

@@ -29,43 +29,12 @@ from corpora.clips.manifest import TIERS
 from corpora.episodes.truth import TruthRef
 from corpora.store.files import stamp_of
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv"}
-    | {
-        ".3gp",
-        ".3g2",
-        ".ogv",
-        ".y4m",
-        ".h264",
-        ".264",
-        ".h265",
-        ".265",
-        ".hevc",
-        ".ivf",
-        ".asf",
-        ".vob",
-        ".mxf",
-        ".f4v",
-    }
-    | {".m2v", ".m1v", ".mjpeg", ".mjpg", ".dv", ".rm", ".rmvb", ".qt", ".m2t", ".nut", ".obu", ".lrv", ".360", ".insv"}
-    | {
-        ".wtv",
-        ".swf",
-        ".h261",
-        ".h263",
-        ".apng",
-        ".amv",
-        ".gxf",
-        ".mk3d",
-        ".divx",
-        ".ogm",
-        ".ismv",
-        ".drc",
-        ".m2p",
-        ".mpv",
-    }
-    | {".tod", ".trp", ".tp", ".nsv", ".vc1"}
-)
+_SUFFIXES = """
+mp4 m4v mov mkv webm avi gif mpg mpeg ts mts m2ts wmv flv 3gp 3g2 ogv y4m h264 264 h265 265 hevc ivf asf vob mxf f4v m2v m1v
+mjpeg mjpg dv rm rmvb qt m2t nut obu lrv 360 insv wtv swf h261 h263 apng amv gxf mk3d divx ogm ismv drc m2p mpv tod trp tp
+nsv vc1
+"""
+VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 
 
 @dataclass(frozen=True)
@@ -158,28 +127,18 @@ class Source:
 
     def to_json(self) -> dict[str, Any]:
         """Flat; corpora that are there name their sources by it."""
-        tar = self.media if isinstance(self.media, TarMember) else None
+        tar = self.media if isinstance(self.media, TarMember) else TarMember("", (0, 0), -1, 0, "")
+        truth = self.truth or TruthRef("", -1, 0.0, 0)
         return {
-            "name": self.name,
-            "group": self.group,
+            **{name: getattr(self, name) for name in _PLAIN},
             "path": self.media.path,
             "stamp": list(self.media.stamp),
-            "selector": self.selector,
             "start_s": self.span_s[0],
             "end_s": self.span_s[1],
-            "origin_s": self.origin_s,
-            "text": self.text,
-            "tier": self.tier,
-            "embodiment": self.embodiment,
-            "tar_offset": tar.offset if tar else -1,
-            "tar_bytes": tar.size if tar else 0,
-            "tar_suffix": tar.suffix if tar else "",
-            "truth_path": self.truth.path if self.truth else "",
-            "truth_episode": self.truth.episode if self.truth else -1,
-            "truth_fps": self.truth.fps if self.truth else 0.0,
-            "truth_length": self.truth.length if self.truth else 0,
-            "fault": self.fault,
-            "fault_detail": self.fault_detail,
+            "tar_offset": tar.offset,
+            "tar_bytes": tar.size,
+            "tar_suffix": tar.suffix,
+            **{f"truth_{name}": getattr(truth, name) for name in _TRUTH},
             **({"fps": self.fps} if self.fps else {}),
         }
 
@@ -188,15 +147,17 @@ class Source:
         """Of `to_json`."""
         place = record["path"], (int(record["stamp"][0]), int(record["stamp"][1]))
         tar = record["tar_offset"], record["tar_bytes"], record["tar_suffix"]
-        truth = (record[f"truth_{name}"] for name in ("path", "episode", "fps", "length"))
-        same = ("name", "group", "selector", "origin_s", "text", "tier", "embodiment", "fault", "fault_detail")
         return Source(
             media=TarMember(*place, *tar) if record["tar_offset"] >= 0 else File(*place),
             span_s=(record["start_s"], record["end_s"]),
             fps=record.get("fps", 0.0),
-            truth=TruthRef(*truth) if record["truth_path"] else None,
-            **{name: record[name] for name in same},
+            truth=TruthRef(*(record[f"truth_{name}"] for name in _TRUTH)) if record["truth_path"] else None,
+            **{name: record[name] for name in _PLAIN},
         )
+
+
+_PLAIN = ("name", "group", "selector", "origin_s", "text", "tier", "embodiment", "fault", "fault_detail")
+_TRUTH = ("path", "episode", "fps", "length")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
-"""Many of something in one sentence: each kind of fault once, with its count and one example; of long lists how many more."""
+"""Sentences of messages: each kind of fault once, with its count and one example; of long lists how many more; and what a wrong
+word was meant to be."""
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -24,6 +26,17 @@ def faults_told(faults: Iterable[tuple[str, str]], most: int = KINDS) -> str:
     if len(order) > most:
         said.append(f"{sum(len(found) for found in order[most:])} more of {len(order) - most} other kinds")
     return "; ".join(said)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that is nearest to a wrong one; "" where none is near."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1)), "")
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """`"Did you mean 'x'? "` for the nearest, or nothing; then the known names."""
+    near = nearest(name, known := list(known))
+    return (f"Did you mean '{near}'? " if near else "") + "Known: " + ", ".join(known) + "."
 
 
 def listed(items: Sequence[Any], most: int = ITEMS) -> str:

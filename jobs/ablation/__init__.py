@@ -4,10 +4,12 @@ An `Arm` is a name and a function from `Tiers` and a number of demonstrations to
 `prepare` makes the tiers, `jobs.ablate` runs arms by demonstrations by seeds, and a `Study` says what is shown.
 """
 
+# ruff: noqa: F401 - the names are for type checkers; `door` imports them
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from corpora.door import door
 
 if TYPE_CHECKING:
     from jobs.ablation.arms import ARMS, Arm
@@ -15,20 +17,12 @@ if TYPE_CHECKING:
     from jobs.ablation.study import Study
     from jobs.ablation.tiers import Tiers, prepare
 
-_HOME = {
-    "ARMS": "arms",
-    "Arm": "arms",
-    "Budget": "settings",
-    "Study": "study",
-    "TierData": "settings",
-    "Tiers": "tiers",
-    "prepare": "tiers",
-}
-
-__all__ = ["ARMS", "Arm", "Budget", "Study", "TierData", "Tiers", "prepare"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'jobs.ablation' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"jobs.ablation.{_HOME[name]}"), name)
+__getattr__, __dir__, __all__ = door(
+    __name__,
+    {
+        "jobs.ablation.arms": "ARMS Arm",
+        "jobs.ablation.settings": "Budget TierData",
+        "jobs.ablation.study": "Study",
+        "jobs.ablation.tiers": "Tiers prepare",
+    },
+)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from jobs.cli import closest, parse
+from corpora.store.told import closest
+from jobs.cli import parse
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def main(argv: Sequence[str]) -> None:
         return
     name, rest = argv[0], argv[1:]
     if name not in BENCHES:
-        raise ValueError(f"no bench '{name}'. {closest(name, list(BENCHES))}")
+        raise ValueError(f"no bench '{name}'. {closest(name, BENCHES)}")
     module, config_type, _ = BENCHES[name]
     config = parse(config_type, rest, job=f"bench {name}")
     from rich.console import Console

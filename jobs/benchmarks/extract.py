@@ -28,7 +28,8 @@ from corpora.store.provenance import provenance
 from jobs.benchmarks.command import BenchExtractConfig
 from jobs.commands import ingest
 from jobs.commands.demo import SAMPLE
-from lapa.extraction.engine import ExtractionSettings, choose_device, open_pipeline, peak_memory_mb
+from lapa.extraction.engine import choose_device, latent_key, open_pipeline, peak_memory_mb
+from lapa.extraction.settings import ExtractionSettings
 from lapa.extraction.throughput import end_to_end, feed_alone, model_alone, prepared_sample
 from lapa.model.checkpoint import read_lam_config, save_lam
 from lapa.model.config import LamConfig
@@ -80,7 +81,7 @@ def run(config: BenchExtractConfig) -> dict[str, Any]:
         seed=config.seed,
     )
     pipeline = open_pipeline(settings)
-    parts, key = plan_parts(corpus.clips, settings.part_frames), settings.key(corpus)
+    parts, key = plan_parts(corpus.clips, settings.part_frames), latent_key(settings, corpus)
     sample = prepared_sample(pipeline, corpus.folder, parts)
     if not sample:
         raise ValueError(f"no clip of {corpus.folder} holds a pair {gap_s:g} s apart; choose a smaller --gap-s")

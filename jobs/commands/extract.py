@@ -2,65 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.table import Table
 
 from jobs.cli import parse
 from jobs.console import bar, facts_table, print_ending
+from lapa.extraction.settings import ExtractionSettings
 
 
-@dataclass(frozen=True)
-class ExtractConfig:
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig(ExtractionSettings):
     """Latent actions of every pair of frames a gap apart, one row a pair."""
 
-    lam: Path
-    """Run folder of giza train-lam."""
-    corpus: Path
-    """Folder of giza ingest."""
     out: Path
     """Folder of the latents; the same command again resumes."""
-    gap_s: float | None = None
-    """Time between the frames of a pair in seconds; by default the one the model was made for."""
-    stride_s: float = 0.1
-    """Pairs of a clip begin at least this many seconds apart."""
-    batch_size: int = 64
-    """Pairs that go through the model at once."""
-    workers: int | None = None
-    """Threads that decode; by default half of the cores, or all but one where the model has a GPU."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs."""
-    engine: Literal["local", "ray"] = "local"
-    """ray: over a cluster whose machines share the folders; the same rows."""
-    part_frames: int = 4096
-    """Stored frames for one Parquet file, which is what a kill can cost."""
     measure_s: float = 2.0
     """Seconds for which decoding alone and the model alone are timed once the rows are written; 0: not at all."""
-    seed: int = 0
-    """Extraction draws nothing at random; kept with the summary."""
-
-    def __post_init__(self) -> None:
-        if self.measure_s < 0:
-            raise ValueError(f"measure_s {self.measure_s}: must be 0 or more seconds; try 2")
 
 
 def run(config: ExtractConfig) -> dict[str, Any]:
     """Extracts and returns the summary (extract.json), see `lapa.extraction.extract.write_latents`."""
     from lapa.extraction.extract import write_latents
 
-    options = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     began = time.perf_counter()
     with bar("extracting", unit="clips", keep=True) as show:
 
         def progress(clips: int, total: int, pairs: int) -> None:
             show(clips, total, f"extracting, {pairs / max(time.perf_counter() - began, 1e-9):.0f} pairs/s")
 
-        return write_latents(**options, progress=progress)
+        return write_latents(config, config.out, progress=progress)
 
 
 def table(summary: dict[str, Any]) -> Table:

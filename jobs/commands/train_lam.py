@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from corpora.held_out import HELD_OUT
 from corpora.store.run import BUDGET, TRAINING, Run, process_rank
+from corpora.store.told import closest
 from corpora.text import TEXT_FORMAT, unread
-from jobs.cli import closest, parse
+from jobs.cli import parse
 from jobs.console import bar, facts_table, print_ending
 from jobs.training.budget import check_budget, with_budget
 from lapa.model.config import LamConfig

@@ -22,6 +22,7 @@ from corpora.clips.frames import ClipFrames
 from corpora.mixture.datasets import EpisodeSamples
 from corpora.mixture.order import MixtureOrder
 from corpora.mixture.pseudo_actions import BY_IMAGES, ClipLabels
+from corpora.training_config import Training
 from corpora.video.nearest import rows_later
 from jobs.evaluation.open_loop import BASELINES, Baselines, Chunks, compare
 from jobs.training.trainer import fit
@@ -37,30 +38,11 @@ _EVALUATED = 4096
 
 
 @dataclass(frozen=True)
-class InverseDynamicsTraining:
-    """How long and how."""
+class InverseDynamicsTraining(Training):
+    """How long and how: the rate warms up over 5% of the steps, and falls by a cosine to 2%."""
 
     steps: int = 2000
-    """Optimiser steps, which the schedule spans."""
-    minutes: float = 0.0
-    """Wall-clock minutes after which it stops early, resumed sessions counted together; 0: no limit."""
-    batch_size: int = 64
-    """Pairs of images a step."""
-    lr: float = 1e-3
-    """Peak learning rate (AdamW): linear warm-up over 5% of the steps, then cosine to 2%."""
-    weight_decay: float = 1e-4
-    """Of AdamW."""
     val_every_steps: int = 200
-    """Twice as often a checkpoint is written."""
-    accumulate: int = 1
-    precision: str = "32-true"
-    devices: int = 1
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"no budget: steps {self.steps}; give --steps")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size {self.batch_size}: at least 1")
 
 
 class TrainInverseDynamics(lightning.LightningModule):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, TypeVar
 
-Training = TypeVar("Training", bound=Any)
-"""A training's frozen configuration, with `steps` and `minutes`."""
+from corpora.training_config import Training
+
+T = TypeVar("T", bound=Training)
 
 
 def check_budget(steps: int | None, minutes: float | None) -> None:
@@ -17,7 +18,9 @@ def check_budget(steps: int | None, minutes: float | None) -> None:
         raise ValueError(f"--minutes {minutes}: more than 0")
 
 
-def with_budget(training: Training, steps: int | None, minutes: float | None) -> Training:
+def with_budget(training: T, steps: int | None, minutes: float | None) -> T:
     """The training with what is given: steps span the schedule, minutes end it early."""
-    changes = {name: value for name, value in (("steps", steps), ("minutes", minutes)) if value is not None}
+    changes: dict[str, Any] = {
+        name: value for name, value in (("steps", steps), ("minutes", minutes)) if value is not None
+    }
     return dataclasses.replace(training, **changes)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import lightning
 import torch
@@ -23,6 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch.utils.data import DataLoader
 
 from corpora.store.run import process_rank
+from corpora.training_config import Training
 
 log = logging.getLogger(__name__)
 
@@ -31,23 +32,6 @@ CHECKPOINT_EVERY_S = 60.0
 """What a kill can cost; a validation's half where that is sooner."""
 SETTLE_BATCHES = 5
 """The first batches start the loaders and warm the kernels; they would spoil the rate."""
-
-
-class Schedule(Protocol):
-    """What the trainer must know of a training's configuration."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def minutes(self) -> float: ...
-    @property
-    def accumulate(self) -> int: ...
-    @property
-    def precision(self) -> str: ...
-    @property
-    def devices(self) -> int: ...
-    @property
-    def val_every_steps(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +51,7 @@ def fit(
     module: lightning.LightningModule,
     train: Callable[[int], DataLoader[Any]],
     validation: DataLoader[Any] | None,
-    training: Schedule,
+    training: Training,
     folder: Path,
     *,
     rate: Callable[[int], float],

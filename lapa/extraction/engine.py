@@ -19,6 +19,7 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from corpora.clips.parts import Part, PartSummary, SkippedClip
 from corpora.store.files import available_cores
+from lapa.extraction.settings import Device, ExtractionSettings
 from lapa.latents import LatentKey, write_latent_part
 from lapa.model.checkpoint import load_lam, model_hash
 from lapa.model.lam import LatentActionModel, featurise_for
@@ -29,49 +30,18 @@ HEAVY_PARAMETERS = 20_000_000
 """A model above this keeps every core busy by itself; decoding for it is no more than a side job."""
 AHEAD_BATCHES = 8
 """Stored frames that are prepared ahead of the model, in batches; about half as many make pairs."""
-Device = Literal["auto", "cpu", "cuda"]
 
 
-@dataclass(frozen=True)
-class ExtractionSettings:
-    """Which pairs of which corpus, by which model, and how: the same in every process of every engine."""
-
-    lam: Path
-    corpus: Path
-    gap_s: float
-    stride_s: float
-    part_frames: int = 4096
-    batch_size: int = 64
-    workers: int | None = None
-    device: str = "cpu"
-    measure_s: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.gap_s > 0:
-            raise ValueError(
-                f"gap_s {self.gap_s}: the gap between the frames of a pair must be above 0 seconds; try 0.5"
-            )
-        if not self.stride_s >= 0:
-            raise ValueError(
-                f"stride_s {self.stride_s}: must be 0 (every frame begins a pair) or more seconds; try 0.1"
-            )
-        if self.part_frames < 1:
-            raise ValueError(f"part_frames {self.part_frames}: must be at least 1; try 4096")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size {self.batch_size}: must be at least 1; try 64")
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers {self.workers}: must be at least 1")
-
-    def key(self, corpus: Corpus) -> LatentKey:
-        """Of the rows; see `LatentKey`."""
-        return LatentKey(
-            model_hash=model_hash(self.lam),
-            corpus=corpus.identity,
-            part_frames=self.part_frames,
-            gap_s=self.gap_s,
-            stride_s=self.stride_s,
-        )
+def latent_key(settings: ExtractionSettings, corpus: Corpus) -> LatentKey:
+    """Of the rows; see `LatentKey`."""
+    assert settings.gap_s is not None
+    return LatentKey(
+        model_hash=model_hash(settings.lam),
+        corpus=corpus.identity,
+        part_frames=settings.part_frames,
+        gap_s=settings.gap_s,
+        stride_s=settings.stride_s,
+    )
 
 
 @dataclass(frozen=True)
@@ -118,6 +88,7 @@ class ExtractionPipeline:
 def open_pipeline(settings: ExtractionSettings, cores: int | None = None) -> ExtractionPipeline:
     """Loads the model and divides the cores (default: all): on a CPU half of them feed and half run the model, so that
     neither takes from the other; with a GPU all but one feed. Sets the threads of PyTorch and OpenCV in this process."""
+    assert settings.gap_s is not None
     torch.manual_seed(settings.seed)
     device, workers = settings.device, settings.workers
     model = load_lam(settings.lam, device)
@@ -138,7 +109,7 @@ def open_pipeline(settings: ExtractionSettings, cores: int | None = None) -> Ext
     return ExtractionPipeline(model, reader, settings.batch_size, workers, torch_threads)
 
 
-def choose_device(device: Device) -> str:
+def choose_device(device: Device) -> Literal["cpu", "cuda"]:
     """auto: a GPU where there is one. Raises ValueError for a GPU that is not there."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"

@@ -8,12 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.parts import Part, PartSummary, finished_parts, plan_parts
 from corpora.store.run import Run
-from lapa.extraction.engine import Device, ExtractionSettings, choose_device, open_pipeline, peak_memory_mb
+from lapa.extraction.engine import choose_device, latent_key, open_pipeline, peak_memory_mb
+from lapa.extraction.settings import ExtractionSettings
 from lapa.extraction.throughput import StageSpeeds, measure_stages
 from lapa.latents import SUMMARY, LatentKey, Latents
 from lapa.model.checkpoint import read_lam_config, save_lam
@@ -24,99 +25,65 @@ Progress = Callable[[int, int, int], None]
 
 
 def extract(
-    lam: LatentActionModel | str | Path,
-    corpus: Corpus | str | Path,
-    out: str | Path,
-    gap_s: float | None = None,
-    stride_s: float = 0.1,
-    **options: Any,
+    lam: LatentActionModel | str | Path, corpus: Corpus | str | Path, out: str | Path, **options: Any
 ) -> Latents:
     """Latent actions of every pair of frames of `corpus` that lie `gap_s` seconds apart (default: what the model was made for),
     one row a pair, written to the folder `out`; pairs of a clip begin at least `stride_s` seconds apart.
 
-    `lam`: a model, or its run folder. `options`: as `write_latents`, which see.
+    `lam`: a model, or its run folder. `options`: gap_s, stride_s and the other fields of `ExtractionSettings`, and `progress`.
+    Raises ValueError as `write_latents`.
     """
-    write_latents(lam, corpus, out, gap_s, stride_s, **options)
+    progress = options.pop("progress", None)
+    folder = corpus.folder if isinstance(corpus, Corpus) else Path(corpus)
+    with tempfile.TemporaryDirectory() as passing:
+        named = None
+        if isinstance(lam, LatentActionModel):
+            save_lam(lam, passing)
+            lam, named = passing, ""
+        write_latents(ExtractionSettings(Path(lam), folder, **options), out, progress=progress, named=named)
     return Latents(out)
 
 
 def write_latents(
-    lam: LatentActionModel | str | Path,
-    corpus: Corpus | str | Path,
-    out: str | Path,
-    gap_s: float | None = None,
-    stride_s: float = 0.1,
-    *,
-    batch_size: int = 64,
-    workers: int | None = None,
-    device: Device = "auto",
-    engine: Literal["local", "ray"] = "local",
-    part_frames: int = 4096,
-    measure_s: float = 0.0,
-    seed: int = 0,
-    progress: Progress | None = None,
+    settings: ExtractionSettings, out: str | Path, *, progress: Progress | None = None, named: str | None = None
 ) -> dict[str, Any]:
-    """What `extract` does, with all its settings; returns the record extract.json.
-
-    batch_size: pairs that go through the model at once. workers: threads that decode; default: half of the cores, or all but
-    one where the model has a GPU. engine: ray runs on a cluster whose machines share the folders, and writes the same rows.
-    part_frames: stored frames for one Parquet file, which is what a kill can cost. measure_s: seconds for which decoding
-    alone and the model alone are timed once the rows are written.
+    """What `extract` does; returns the record extract.json. `named`: the model, where it is not to be called by its folder.
 
     A killed extraction goes on where it was; a finished one does nothing. Raises ValueError where `lam` or `corpus` is not
     one, or `out` holds other latents or is being written to.
     """
-    corpus = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
-    out = Path(out).expanduser().absolute()
-    with tempfile.TemporaryDirectory() as passing:
-        if isinstance(lam, LatentActionModel):
-            save_lam(lam, passing)
-            lam, named = Path(passing), ""
-        else:
-            lam, named = Path(lam).expanduser().absolute(), str(lam)
-        config = read_lam_config(lam)
-        settings = ExtractionSettings(
-            lam=lam,
-            corpus=corpus.folder.absolute(),
-            gap_s=config.pair.extract_gap_s if gap_s is None else gap_s,
-            stride_s=stride_s,
-            part_frames=part_frames,
-            batch_size=batch_size,
-            workers=workers,
-            measure_s=measure_s,
-            seed=seed,
-        )
-        key, plan = settings.key(corpus), plan_parts(corpus.clips, part_frames)
-        if not plan:
-            raise ValueError(f"corpus {corpus.folder} holds no clip; its manifest gives the reasons")
-        run = Run(out, dataclasses.asdict(key), summary=SUMMARY, formats={"format": key.format})
-        if (before := run.finished) is not None:
-            return before
-        with run.claim():
-            done = finished_parts(out, plan, key)
-            todo = [part for part in plan if part.index not in done]
-            write = _extract_locally
-            if engine == "ray":
-                from lapa.extraction.ray_engine import extract_on_ray
+    corpus, out = Corpus(settings.corpus), Path(out).expanduser().absolute()
+    lam = settings.lam.expanduser().absolute()
+    config = read_lam_config(lam)
+    gap_s = config.pair.extract_gap_s if settings.gap_s is None else settings.gap_s
+    settings = dataclasses.replace(settings, lam=lam, corpus=corpus.folder.absolute(), gap_s=gap_s)
+    key, plan = latent_key(settings, corpus), plan_parts(corpus.clips, settings.part_frames)
+    if not plan:
+        raise ValueError(f"corpus {corpus.folder} holds no clip; its manifest gives the reasons")
+    run = Run(out, dataclasses.asdict(key), summary=SUMMARY, formats={"format": key.format})
+    if (before := run.finished) is not None:
+        return before
+    with run.claim():
+        done = finished_parts(out, plan, key)
+        todo = [part for part in plan if part.index not in done]
+        write = _extract_locally
+        if settings.engine == "ray":
+            from lapa.extraction.ray_engine import extract_on_ray
 
-                write = extract_on_ray
-            settings = dataclasses.replace(settings, device=choose_device(device))
-            written, facts = write(settings, key, todo, out, _counter(plan, done, progress))
-            return run.finish(
-                {
-                    **_summary(plan, done, written, facts),
-                    "model_hash": key.model_hash,
-                    "gap_s": settings.gap_s,
-                    "stride_s": stride_s,
-                    "tokens": config.tokens,
-                    "batch_size": batch_size,
-                    "engine": engine,
-                    "seed": seed,
-                    "lam": named,
-                    "corpus": str(corpus.folder),
-                    "part_frames": part_frames,
-                }
-            )
+            write = extract_on_ray
+        settings = dataclasses.replace(settings, device=choose_device(settings.device))
+        written, facts = write(settings, key, todo, out, _counter(plan, done, progress))
+        same = ("gap_s", "stride_s", "batch_size", "engine", "seed", "part_frames")
+        return run.finish(
+            {
+                **_summary(plan, done, written, facts),
+                "model_hash": key.model_hash,
+                "tokens": config.tokens,
+                "lam": str(lam) if named is None else named,
+                "corpus": str(corpus.folder),
+                **{name: getattr(settings, name) for name in same},
+            }
+        )
 
 
 def _counter(

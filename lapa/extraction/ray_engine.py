@@ -14,7 +14,8 @@ import ray
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.parts import Part, PartSummary, plan_parts
-from lapa.extraction.engine import ExtractionSettings, open_pipeline, peak_memory_mb
+from lapa.extraction.engine import open_pipeline, peak_memory_mb
+from lapa.extraction.settings import ExtractionSettings
 from lapa.extraction.throughput import StageSpeeds, measure_stages
 from lapa.latents import LatentKey
 

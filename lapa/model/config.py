@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from corpora.store.decode import decode
 from lapa.model.kinds import CONDITIONS, POOLS, QUANTISERS, WAYS_IN
 from lapa.pairs.config import PairConfig
 
@@ -41,14 +42,6 @@ class QuantiserConfig:
             raise ValueError(f"codebook_size {self.codebook_size}: a codebook holds at least 2 codes")
         if not 0 <= self.expire_below < 1:
             raise ValueError(f"expire_below {self.expire_below}: a share of the fair share, in [0, 1)")
-
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> QuantiserConfig:
-        """From `dataclasses.asdict`, as JSON keeps it. Raises ValueError for an unknown kind or field."""
-        config: type[QuantiserConfig] = QUANTISERS[values["kind"]].Config
-        if unknown := set(values) - {field.name for field in dataclasses.fields(config)}:
-            raise ValueError(f"unknown quantiser fields {sorted(unknown)}: the run was made by another version of giza")
-        return config(**values)
 
 
 @dataclass(frozen=True)
@@ -162,15 +155,12 @@ class LamConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> LamConfig:
         """From `dataclasses.asdict`, as JSON keeps it; also of before the fields of a pair were a part of their own.
 
-        Raises ValueError for unknown fields.
+        Raises ValueError for a field that is unknown or wrong.
         """
-        if "pair" not in values:
-            values = _with_pair(values)
-        known = {f.name for f in dataclasses.fields(cls)}
-        if unknown := set(values) - known:
-            raise ValueError(f"unknown model fields {sorted(unknown)}: the run was made by another version of giza")
-        quantiser, pair = QuantiserConfig.from_dict(values["quantiser"]), PairConfig.from_dict(values["pair"])
-        return cls(**dict(values, quantiser=quantiser, pair=pair))
+        rest = dict(values if "pair" in values else _with_pair(values))
+        own = rest.pop("quantiser")
+        quantiser = decode(QUANTISERS[own["kind"]].Config, own, what="quantiser of a latent action model")
+        return dataclasses.replace(decode(cls, rest, what="latent action model"), quantiser=quantiser)
 
 
 def _with_pair(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,11 @@ A class of giza's is named here by where it is and imported when it is first bui
 
 from __future__ import annotations
 
-import difflib
 import pkgutil
 from collections.abc import Mapping
 from typing import Any
+
+from corpora.store.told import nearest
 
 
 class Registry:
@@ -33,8 +34,8 @@ class Registry:
     def check(self, name: str) -> None:
         """Raises ValueError for an unknown name."""
         if name not in self.names:
-            near = difflib.get_close_matches(name, self.names, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+            near = nearest(name, self.names)
+            hint = f" Did you mean '{near}'?" if near else ""
             raise ValueError(f"{self.field} '{name}': choose one of {', '.join(self.names)}, or register it.{hint}")
 
     def __getitem__(self, name: str) -> Any:

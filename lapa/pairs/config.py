@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 FLOW_STRIDE = 4
 """Optical flow is kept at 1/4 of the image's resolution."""
@@ -34,11 +33,6 @@ class PairConfig:
             )
         if not self.gap_s or min(self.gap_s) <= 0 or self.extract_gap_s <= 0:
             raise ValueError(f"gap_s {self.gap_s}, extract_gap_s {self.extract_gap_s}: gaps are positive seconds")
-
-    @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> PairConfig:
-        """From `dataclasses.asdict`, as JSON keeps it."""
-        return PairConfig(**dict(values, gap_s=tuple(values["gap_s"])))
 
 
 @dataclass(frozen=True)

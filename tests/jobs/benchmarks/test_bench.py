@@ -12,7 +12,8 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.parts import plan_parts
 from jobs.benchmarks.command import BenchExtractConfig, main
 from jobs.benchmarks.extract import random_model, run, table
-from lapa.extraction.engine import ExtractionSettings, open_pipeline
+from lapa.extraction.engine import latent_key, open_pipeline
+from lapa.extraction.settings import ExtractionSettings
 from lapa.extraction.throughput import end_to_end, feed_alone, model_alone, prepared_sample
 from lapa.pairs.reader import PairReader
 from lapa.recipes import RECIPES
@@ -64,7 +65,9 @@ def test_decoding_and_model_overlap(lam, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(PairReader, "prepare", slow_prepare)
     monkeypatch.setattr(pipeline.model, "encode", slow_encode)
     decode, model = feed_alone(pipeline, corpus, parts, 0.6), model_alone(pipeline, sample, 0.6)
-    whole = end_to_end(pipeline, corpus, parts, settings.key(Corpus(corpus)), tmp_path, int(1.2 * min(decode, model)))
+    whole = end_to_end(
+        pipeline, corpus, parts, latent_key(settings, Corpus(corpus)), tmp_path, int(1.2 * min(decode, model))
+    )
     serial = 1 / (1 / decode + 1 / model)
     assert whole > 1.35 * serial
     assert whole < 1.1 * min(decode, model)

@@ -1,0 +1,47 @@
+"""What the configurations of all trainings share: the budget, the optimiser, the devices; imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and how something is trained."""
+
+    precisions: ClassVar[tuple[str, ...]] = ("bf16-mixed", "32-true")
+    counts: ClassVar[tuple[str, ...]] = ("batch_size", "accumulate", "devices", "val_every_steps")
+    """Fields that are at least 1."""
+
+    steps: int = 0
+    """Optimiser steps, which the schedule spans, so that the same seed gives the same model."""
+    minutes: float = 0.0
+    """Wall-clock minutes after which it stops early, resumed sessions counted together; 0: no limit."""
+    batch_size: int = 64
+    """Samples or pairs per step."""
+    accumulate: int = 1
+    """Batches per optimiser step."""
+    lr: float = 1e-3
+    """Peak learning rate (AdamW)."""
+    weight_decay: float = 1e-4
+    """Of AdamW."""
+    precision: str = "32-true"
+    """Lightning's name."""
+    devices: int = 1
+    """Devices; more than one train with DDP."""
+    val_every_steps: int = 500
+    """Steps between validations; twice as often a checkpoint is written."""
+    workers: int | None = None
+    """Loader processes; default: one per core beside the first, at most 8."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"no budget: steps {self.steps}; give --steps (or --training.steps)")
+        if self.minutes < 0:
+            raise ValueError(f"minutes {self.minutes}: at least 0 (no limit)")
+        for name in self.counts:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: at least 1")
+        if self.precision not in self.precisions:
+            raise ValueError(f"precision '{self.precision}': {' or '.join(self.precisions)}")
