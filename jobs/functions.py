@@ -66,8 +66,7 @@ def extract(lam: Place, corpus: Place | Corpus, out: str | Path, **fields: Any) 
     """`giza extract`: the latent actions of a corpus, as Parquet."""
     from jobs.commands.extract import ExtractConfig, run
 
-    given = {"lam": folder_of(lam), "corpus": folder_of(corpus), "out": out, **fields}
-    config = configured(ExtractConfig, given)
+    config = configured(ExtractConfig, {"lam": lam, "corpus": corpus, "out": out, **fields})
     return Result(config.out, run(config))
 
 
@@ -75,16 +74,14 @@ def report(lam: Place, corpus: Place | Corpus, latents: Any, out: str | Path, **
     """`giza report`: the report card of a model and its latents, also as report.json and report.html."""
     from jobs.commands.report import ReportConfig, run
 
-    given = {"lam": folder_of(lam), "corpus": folder_of(corpus), "latents": folder_of(latents), "out": out}
-    return run(configured(ReportConfig, {**given, **fields}))
+    return run(configured(ReportConfig, {"lam": lam, "corpus": corpus, "latents": latents, "out": out, **fields}))
 
 
 def track(corpus: Place | Corpus, out: str | Path, *, opened: TrackSource | None = None, **fields: Any) -> Result:
     """`giza track`: where the agent is in every frame of a corpus. `opened`: a source of your own instead of `source`."""
     from jobs.commands.track import TrackConfig, run
 
-    places = {name: folder_of(value) if name == "files" else value for name, value in fields.items()}
-    config = configured(TrackConfig, {"corpus": folder_of(corpus), "out": out, **places})
+    config = configured(TrackConfig, {"corpus": corpus, "out": out, **fields})
     return Result(config.out, run(config, source=opened))
 
 
@@ -94,9 +91,7 @@ def crosspaint(
     """`giza crosspaint`: a corpus in which another agent acts. `opened`: an agent of your own instead of `agent`."""
     from jobs.commands.crosspaint import CrosspaintConfig, run
 
-    places = {name: folder_of(value) if name in ("robot", "robot_tracks") else value for name, value in fields.items()}
-    given = {"corpus": folder_of(corpus), "tracks": folder_of(tracks), "out": out, **places}
-    config = configured(CrosspaintConfig, given)
+    config = configured(CrosspaintConfig, {"corpus": corpus, "tracks": tracks, "out": out, **fields})
     return CorpusResult(config.out, run(config, agent=opened))
 
 
@@ -104,9 +99,7 @@ def label(out: str | Path, **fields: Any) -> Result:
     """`giza label`: pseudo-actions of a corpus by an inverse dynamics model, or by its tracks."""
     from jobs.commands.label import LabelConfig, run
 
-    named = ("corpus", "tracks", "robot_tracks")
-    places = {name: folder_of(value) if name in named and value else value for name, value in fields.items()}
-    config = configured(LabelConfig, {"out": out, **places})
+    config = configured(LabelConfig, {"out": out, **fields})
     return Result(config.out, run(config))
 
 
@@ -149,7 +142,7 @@ def ground(
     from jobs.training.settings import SETS
     from vla.recipes import FIELDS
 
-    given = {"data": folder_of(data), "out": out, "policy": saved(policy, Path(out) / "start"), **fields}
+    given = {"data": data, "out": out, "policy": saved(policy, Path(out) / "start"), **fields}
     config = configured(GroundConfig, given, recipe=recipe, recipes=FIELDS, sets=SETS)
     return PolicyResult(config.out, run(config, action_parts))
 
@@ -160,9 +153,7 @@ def evaluate(
     """`giza evaluate`: open loop on recorded episodes, closed loop in Meta-World."""
     from jobs.commands.evaluate import EvaluateConfig, run
 
-    given = {"policy": saved(policy, Path(out) / "policy"), "out": out, **fields}
-    if data is not None:
-        given["data"] = folder_of(data)
+    given = {"policy": saved(policy, Path(out) / "policy"), "out": out, "data": data, **fields}
     config = configured(EvaluateConfig, given)
     return EvaluationResult(config.out, run(config, quiet=quiet))
 
@@ -204,7 +195,8 @@ def configured(
     sets: Sets = MappingProxyType({}),
 ) -> Config:
     """The config with what is `given` over the recipe's fields and those that another argument `sets`: a dictionary changes
-    some fields of a nested config, a list is a tuple, the fields of `FLAT` are given beside it. Raises ValueError for a recipe
+    some fields of a nested config, a list is a tuple, what was opened from a folder is that folder, the fields of `FLAT` are
+    given beside it. Raises ValueError for a recipe
     or a field there is not."""
     values: dict[str, Any] = {}
     if recipes is not None:
@@ -234,10 +226,8 @@ def folder_of(place: Any) -> Path:
 
 def saved(policy: Any, folder: Path) -> str:
     """A policy by its run folder or hub name; one in memory is written to `folder` first."""
-    if isinstance(policy, str | Path):
-        return str(policy)
-    if isinstance(policy, Result):
-        return str(policy.folder)
+    if isinstance(policy, str | Path | Result):
+        return str(policy.folder if isinstance(policy, Result) else policy)
     policy.save_pretrained(folder)
     return str(folder)
 
@@ -265,4 +255,4 @@ def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
 def _plain(value: Any, kind: str) -> Any:
     if isinstance(value, list):
         return tuple(value)
-    return Path(value).expanduser() if isinstance(value, str) and kind.startswith("Path") else value
+    return folder_of(value).expanduser() if kind.startswith("Path") and value is not None else value

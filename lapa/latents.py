@@ -20,7 +20,18 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from corpora.clips.manifest import ClipRow
-from corpora.clips.parts import Part, PartKey, PartSummary, SkippedClip, part_paths, read_record, write_part
+from corpora.clips.parts import (
+    Part,
+    PartKey,
+    PartSummary,
+    SkippedClip,
+    list_column,
+    part_paths,
+    read_footer,
+    required,
+    write_part,
+)
+from corpora.episodes.columns import column_array
 from lapa.pairs.batch import PairBatch
 
 SUMMARY = "extract.json"
@@ -32,23 +43,16 @@ THINNING = 4
 """A clip's pairs overlap in time: at most so many times more are decoded than are kept."""
 
 
-SCHEMA = pa.schema(
-    [
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("group", pa.string(), nullable=False),
-        pa.field("clip_id", pa.string(), nullable=False),
-        pa.field("tier", pa.string(), nullable=False),
-        pa.field("embodiment", pa.string(), nullable=False),
-        pa.field("t_s", pa.float64(), nullable=False),
-        pa.field("gap_s", pa.float64(), nullable=False),
-        pa.field("codes", pa.list_(pa.int32()), nullable=False),
-        pa.field("latent", pa.list_(pa.float32()), nullable=False),
-        pa.field("quantized", pa.list_(pa.float32()), nullable=False),
-        pa.field("motion", pa.float32(), nullable=False),
-        pa.field("camera", pa.list_(pa.float32()), nullable=False),
-        pa.field("camera_inlier_ratio", pa.float32(), nullable=False),
-        pa.field("model_hash", pa.string(), nullable=False),
-    ]
+_TEXT, _LIST = pa.string(), pa.list_(pa.float32())
+SCHEMA = required(
+    **dict.fromkeys(("source", "group", "clip_id", "tier", "embodiment"), _TEXT),
+    **dict.fromkeys(("t_s", "gap_s"), pa.float64()),
+    codes=pa.list_(pa.int32()),
+    **dict.fromkeys(("latent", "quantized"), _LIST),
+    motion=pa.float32(),
+    camera=_LIST,
+    camera_inlier_ratio=pa.float32(),
+    model_hash=_TEXT,
 )
 """One row per pair. t_s: source time of the first frame; gap_s: the pair's actual gap; codes: empty for continuous
 models; latent: before quantisation, flattened; motion: mean absolute difference of luma, 0-255; camera: homography from
@@ -118,9 +122,9 @@ def write_latent_part(
             **named,
             "t_s": column("t_s", np.float64),
             "gap_s": column("gap_s", np.float64),
-            **{name: _lists(values) for name, values in latents.items()},
+            **{name: list_column(values) for name, values in latents.items()},
             "motion": column("motion", np.float32),
-            "camera": _lists(column("camera", np.float32).reshape(count, 9)),
+            "camera": list_column(column("camera", np.float32).reshape(count, 9)),
             "camera_inlier_ratio": column("camera_inlier_ratio", np.float32),
             "model_hash": [key.model_hash] * count,
         },
@@ -144,7 +148,7 @@ class Latents:
     @property
     def key(self) -> LatentKey:
         """What decided the rows."""
-        return LatentKey(**read_record(self.parts[0])["key"])
+        return LatentKey(**read_footer(self.parts[0]).record["key"])
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -159,7 +163,7 @@ class Latents:
     def codes(self) -> Iterator[NDArray[np.int32]]:
         """Codes [rows, codes] of all pairs, a batch at a time; [rows, 0] for continuous models."""
         for batch in self._columns(["codes"]):
-            yield _array(batch.column("codes"), np.int32)
+            yield column_array(pa.chunked_array([batch.column("codes")]), np.int32)
 
     def read(self, clip_ids: Iterable[str]) -> LatentSample:
         """All pairs of these clips. Raises ValueError where there are none."""
@@ -235,7 +239,7 @@ class Latents:
             return table.column(name).to_numpy()
 
         def lists(name: str, dtype: Any) -> NDArray[Any]:
-            return _array(table.column(name).combine_chunks(), dtype)
+            return column_array(table.column(name), dtype)
 
         codes = lists("codes", np.int32)
         camera = lists("camera", np.float64)
@@ -292,16 +296,3 @@ def rows_by_clip(sample: LatentSample, rows: NDArray[np.integer]) -> dict[str, N
     for row in rows.tolist():
         result.setdefault(str(sample.clip_id[row]), []).append(row)
     return {clip: np.array(found, np.int64) for clip, found in result.items()}
-
-
-def _array(column: pa.Array, dtype: Any) -> NDArray[Any]:
-    """Lists of one length -> [rows, length]."""
-    flat = np.asarray(column.flatten().to_numpy(zero_copy_only=False), dtype)
-    return flat.reshape(len(column), -1) if len(column) else flat.reshape(0, 0)
-
-
-def _lists(values: NDArray[Any]) -> pa.ListArray:
-    """[N, D] as a column of lists of length D."""
-    values = np.ascontiguousarray(values)
-    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel()))

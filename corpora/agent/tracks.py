@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from corpora.agent.track import Track
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from corpora.clips.parts import part_paths, read_record
+from corpora.clips.parts import part_paths, read_footer
 from corpora.store.files import digest_of, read_json, written_whole
 
 SUMMARY = "track.json"
@@ -143,7 +143,7 @@ class Tracks:
     @cached_property
     def identity(self) -> str:
         """Of what was found in which clips, and how."""
-        keys = [read_record(path)["key"] for path in part_paths(self.folder)[:1]]
+        keys = [read_footer(path).record["key"] for path in part_paths(self.folder)[:1]]
         made = [[key["model_hash"], key["corpus"], key["format"]] for key in keys]
         return digest_of(json.dumps(made), (self.folder / CLIPS).read_bytes())
 

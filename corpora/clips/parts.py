@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from corpora.clips.manifest import ClipRow
+from corpora.store.decode import decode
 from corpora.store.files import written_whole
 
 _METADATA = b"giza"
@@ -85,10 +88,6 @@ class PartSummary:
     skipped: tuple[dict[str, str], ...]
     """`SkippedClip.to_json` of each clip that gave no row."""
 
-    @staticmethod
-    def from_json(record: dict[str, Any]) -> PartSummary:
-        return PartSummary(record["index"], record["clips"], record["pairs"], tuple(record["skipped"]))
-
 
 def plan_parts(clips: Sequence[ClipRow], part_frames: int) -> list[Part]:
     """Clips in the order of the shards, cut where a shard ends or a part would hold more than `part_frames` frames."""
@@ -110,9 +109,26 @@ def plan_parts(clips: Sequence[ClipRow], part_frames: int) -> list[Part]:
 def write_part(out: Path, part: Part, key: PartKey, table: pa.Table, summary: PartSummary) -> None:
     """Writes the rows `table` of `part` under its name once they are complete."""
     record = {"key": dataclasses.asdict(key), "digest": part.digest, "summary": dataclasses.asdict(summary)}
-    table = table.replace_schema_metadata({_METADATA: json.dumps(record, sort_keys=True).encode()})
-    with written_whole(out / part.name) as temporary:
+    write_rows(out / part.name, table, json.dumps(record, sort_keys=True))
+
+
+def write_rows(path: Path, table: pa.Table, made: str = "") -> None:
+    """A Parquet file, whole; `made`: JSON of what decides its rows, for its footer."""
+    if made:
+        table = table.replace_schema_metadata({_METADATA: made.encode()})
+    with written_whole(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def required(**columns: pa.DataType) -> pa.Schema:
+    """Columns without nulls."""
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
+
+
+def list_column(values: NDArray[Any]) -> pa.ListArray:
+    """[N, D] as a column of lists of length D."""
+    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(values).ravel()))
 
 
 def part_paths(root: str | Path) -> list[Path]:
@@ -120,17 +136,36 @@ def part_paths(root: str | Path) -> list[Path]:
     return sorted(Path(root).expanduser().glob("part-*.parquet"))
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """key, digest and summary of a part. Raises ValueError where it is none."""
+@dataclass(frozen=True)
+class Footer:
+    """What a part says of itself."""
+
+    path: Path
+    rows: int
+    made: bytes
+    """JSON, as it was written; empty in a file that is not giza's."""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Raises ValueError where giza did not write the part."""
+        try:
+            return dict(json.loads(self.made))
+        except ValueError as error:
+            raise ValueError(f"{self.path} was not written by giza; remove it, or choose another --out") from error
+
+
+def read_footer(path: Path) -> Footer:
+    """Of one part. Raises ValueError where it cannot be read."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
-    except pa.ArrowInvalid as error:
-        raise ValueError(
-            f"{path} is not a whole Parquet file ({error}); remove it and run the same command again"
-        ) from error
-    if _METADATA not in metadata:
-        raise ValueError(f"{path} was not written by giza; choose another --out")
-    return dict(json.loads(metadata[_METADATA]))
+        with pq.ParquetFile(path) as file:
+            return Footer(path, file.metadata.num_rows, (file.schema_arrow.metadata or {}).get(_METADATA, b""))
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{path} is not a whole Parquet file ({error}); remove it and run the same again") from error
+
+
+def read_footers(folder: str | Path) -> list[Footer]:
+    """Of a folder's parts, in their order. Raises ValueError for one that cannot be read."""
+    return [read_footer(path) for path in part_paths(folder)]
 
 
 def finished_parts(out: Path, plan: Sequence[Part], key: PartKey) -> dict[int, PartSummary]:
@@ -141,8 +176,8 @@ def finished_parts(out: Path, plan: Sequence[Part], key: PartKey) -> dict[int, P
     """
     by_name = {part.name: part for part in plan}
     done: dict[int, PartSummary] = {}
-    for path in part_paths(out):
-        record = read_record(path)
+    for footer in read_footers(out):
+        path, record = footer.path, footer.record
         there = record["key"]
         here = dataclasses.asdict(key)
         differing = [name for name in here if there.get(name) != here[name]]
@@ -155,5 +190,5 @@ def finished_parts(out: Path, plan: Sequence[Part], key: PartKey) -> dict[int, P
                 f"{path} was made from other clips than the corpus has now; choose another --out, or remove it to "
                 "start anew"
             )
-        done[part.index] = PartSummary.from_json(record["summary"])
+        done[part.index] = decode(PartSummary, record["summary"], what=str(path))
     return done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ def column_array(column: pa.ChunkedArray, dtype: type[np.generic]) -> NDArray[An
     values = _dense(pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type))
     if np.issubdtype(dtype, np.integer) and not np.issubdtype(values.dtype, np.integer) and np.isnan(values).any():
         raise ValueError("a row without a number")
-    return values.astype(dtype).reshape(len(column), -1)
+    return values.astype(dtype).reshape(len(column), math.prod(values.shape[1:]))
 
 
 def _dense(values: pa.Array) -> NDArray[Any]:

@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from corpora.episodes.columns import column_array
 from corpora.episodes.episode import Episode, Episodes, EpisodeSelection
 from corpora.episodes.frames import VideoReader
 from corpora.episodes.lerobot import DAMAGE, IS_DEPTH, EpisodePlace, LeRobotDataset
 from corpora.episodes.lerobot_layout import why_missing
-from corpora.episodes.modality import Modality, ModalityPart, choose_parts, names_of, read_modality
+from corpora.episodes.modality import Modality, ModalityPart, choose_parts, joined, names_of, read_modality
 from corpora.episodes.rows import CLOCK, NUMBER, EpisodeRows, rows_of
 from corpora.store.files import stamp_of
 from corpora.video.probe import describe
@@ -140,8 +139,8 @@ class _Reader:
             group=self._dataset.group(place.index),
             instructions=self._instructions(rows, place.text),
             t_s=rows.t_s,
-            state=_values(rows, self._state),
-            action=_values(rows, self._action),
+            state=joined(self._state, rows.__getitem__),
+            action=joined(self._action, rows.__getitem__),
             videos=place.videos,
             success=None if success is None else bool(np.nan_to_num(success).any()),
         )
@@ -160,19 +159,6 @@ class _Reader:
 def _is_empty(path: Path) -> bool:
     """Or not there."""
     return stamp_of(path)[0] == 0
-
-
-def _values(rows: EpisodeRows, parts: Sequence[ModalityPart]) -> NDArray[np.float32] | None:
-    """[N, D] of the parts. Raises ValueError for what cannot be read, is too narrow, or not finite."""
-    if not parts:
-        return None
-    for part in parts:
-        if rows[part.column].shape[1] < part.end:
-            raise ValueError(f"'{part.column}' has {rows[part.column].shape[1]} dimensions, not {part.end}")
-    values = np.concatenate([rows[part.column][:, part.start : part.end] for part in parts], 1)
-    if not np.isfinite(values).all():
-        raise ValueError(f"numbers that are not finite in {sorted({part.column for part in parts})}")
-    return values
 
 
 def _choose_cameras(dataset: LeRobotDataset, named: Mapping[str, str], wanted: Sequence[str]) -> tuple[str, ...]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 COLUMNS = {
     "state": ("observation.state", "observation.states", "state", "states", "observation.proprio"),
@@ -131,6 +134,20 @@ def choose_parts(
 def names_of(parts: Sequence[ModalityPart]) -> tuple[str, ...]:
     """One for each of their dimensions, part after part."""
     return tuple(dim for part in parts for dim in part.dims)
+
+
+def joined(parts: Sequence[ModalityPart], column: Callable[[str], NDArray[np.float32]]) -> NDArray[np.float32] | None:
+    """[N, D] of the parts' dimensions, `column` giving [N, width]; None without parts. Raises ValueError for a column that is
+    too narrow, and for numbers that are not finite."""
+    if not parts:
+        return None
+    for part in parts:
+        if (width := column(part.column).shape[1]) < part.end:
+            raise ValueError(f"'{part.column}' has {width} dimensions, not {part.end}")
+    values = np.concatenate([column(part.column)[:, part.start : part.end] for part in parts], 1)
+    if not np.isfinite(values).all():
+        raise ValueError(f"numbers that are not finite in {sorted({part.column for part in parts})}")
+    return values
 
 
 def whole_column(features: Mapping[str, Any], column: str) -> ModalityPart:

@@ -33,6 +33,7 @@ from corpora.episodes.modality import (
     ModalityPart,
     choose_parts,
     default_parts,
+    joined,
     measured,
     names_of,
     none_known,
@@ -78,13 +79,15 @@ def read_rlds(root: Path, selection: EpisodeSelection) -> Episodes:
         columns = measured(features)
         raise ValueError("; ".join(none_known(kind, name, columns) for kind in COLUMNS))
     widths = {feature: int(facts["shape"][0]) for feature, facts in features.items()}
+    needed = {part.column for part in (*state_parts, *action_parts)}
     records = _Records(root, _shard_lengths(info))
     whole, faults = [], []
     for record in records:
         try:
             found = record.values()
             length = _steps(found, cameras, (*state_parts, *action_parts), widths)
-            states, actions = (_numbers(found, parts, widths) for parts in (state_parts, action_parts))
+            arrays = {name: _flat(found, name).reshape(-1, widths[name]) for name in needed}
+            states, actions = (joined(parts, arrays.__getitem__) for parts in (state_parts, action_parts))
         except ValueError as error:
             faults.append((record.index, f"{record.place}: {error}"))
             continue
@@ -189,19 +192,6 @@ def _steps(
     if len(set(counts.values())) > 1 or not all(counts.values()):
         raise ValueError(f"steps must be equally many of all features, at least 1; they are {counts}")
     return next(iter(counts.values()))
-
-
-def _numbers(
-    found: Mapping[str, Values], parts: Sequence[ModalityPart], widths: Mapping[str, int]
-) -> NDArray[np.float32] | None:
-    """[N, D] of the parts' dimensions. Raises ValueError for numbers that are not finite."""
-    if not parts:
-        return None
-    whole = [(part, _flat(found, part.column).reshape(-1, widths[part.column])) for part in parts]
-    values = np.concatenate([columns[:, part.start : part.end] for part, columns in whole], 1)
-    if not np.isfinite(values).all():
-        raise ValueError(f"numbers that are not finite in {[part.column for part in parts]}")
-    return values
 
 
 @dataclass(frozen=True)

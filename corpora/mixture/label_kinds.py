@@ -9,7 +9,6 @@ Unlabelled         nothing: alignment with the future only (FLARE)
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 from corpora.clips.corpus import Corpus
+from corpora.clips.parts import read_footers
 from corpora.episodes.parts import TABLE, ActionPart
-from corpora.mixture.labels import EmbodimentFacts, Labels, list_width, part_footers, tokens_of_latents
+from corpora.mixture.labels import EmbodimentFacts, Labels, list_width, tokens_of_latents
 from corpora.mixture.pseudo_actions import BY_IMAGES, BY_TRACKS, PseudoActionFacts, read_facts
 from corpora.store.told import nearest
 
@@ -249,17 +249,16 @@ class Latents(_Written):
         return Actions(normalisation="mean_std")
 
     def count(self, corpus: Corpus, found: Count, embodiment: str, limits: PolicyLimits) -> None:
-        parts = part_footers(self.folder)
-        for path, metadata, rows in parts:
-            made_of = dict(json.loads(metadata.get(b"giza", b"{}"))).get("key", {}).get("corpus", "")
-            if made_of != corpus.identity:
+        parts = read_footers(self.folder)
+        for part in parts:
+            if part.record["key"]["corpus"] != corpus.identity:
                 found.faults.append(
-                    f"latents '{self.folder}' are of another corpus than '{corpus.folder}' ({path.name}); extract them of "
+                    f"latents '{self.folder}' are of another corpus than '{corpus.folder}' ({part.path.name}); extract them of "
                     "this one"
                 )
                 return
-            found.samples += rows
-        width = list_width([path for path, _, rows in parts if rows], "latent")
+            found.samples += part.rows
+        width = list_width([part.path for part in parts if part.rows], "latent")
         try:
             tokens = tokens_of_latents(self.folder)
         except ValueError:  # training says it where it cannot do without
@@ -278,9 +277,7 @@ class Latents(_Written):
             )
 
     def _read(self, clips: ClipFrames, embodiment: str, horizon: int) -> Labels:
-        keys = [
-            dict(json.loads(footer.get(b"giza", b"{}"))).get("key", {}) for _, footer, _ in part_footers(self.folder)
-        ]
+        keys = [part.record["key"] for part in read_footers(self.folder)]
         made_by = {f"model {key.get('model_hash', '')}, gap {key.get('gap_s', '')} s" for key in keys}
         facts = EmbodimentFacts(clips.table.cameras, made_by="; ".join(sorted(made_by)))
         tokens = tokens_of_latents(self.folder)
@@ -316,7 +313,7 @@ class PseudoActions(_Written):
                 f"pseudo-actions '{self.folder}' are of another corpus than '{corpus.folder}'; label this one"
             )
             return
-        found.samples = sum(rows for _, _, rows in part_footers(self.folder))
+        found.samples = sum(part.rows for part in read_footers(self.folder))
         found.action_dim = len(facts.robot.action_names)
         found.dims = f"{facts.horizon} steps of {found.action_dim}"
         if facts.unknown:

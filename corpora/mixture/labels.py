@@ -192,20 +192,6 @@ def tokens_of_latents(folder: Path) -> int:
         ) from error
 
 
-def part_footers(folder: Path) -> list[tuple[Path, Mapping[bytes, bytes], int]]:
-    """(path, metadata, rows) of the folder's Parquet parts. Raises ValueError for one that cannot be read."""
-    return [(path, *part_footer(path)) for path in part_paths(folder)]
-
-
-def part_footer(path: Path) -> tuple[Mapping[bytes, bytes], int]:
-    """(metadata, rows) of a Parquet part. Raises ValueError where it cannot be read."""
-    try:
-        with pq.ParquetFile(path) as file:
-            return dict(file.schema_arrow.metadata or {}), int(file.metadata.num_rows)
-    except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{path} cannot be read ({describe(error)}); remove it and make it again") from error
-
-
 def list_width(paths: Sequence[Path], column: str) -> int:
     """Length of the lists of a column, by its first row; 0 where there is no row."""
     for path in paths:

@@ -15,24 +15,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from corpora.mixture.labels import EmbodimentFacts, part_footer
-from corpora.store.files import written_whole
+from corpora.clips.parts import list_column, read_footer, required, write_rows
+from corpora.mixture.labels import EmbodimentFacts
 
 SUMMARY = "label.json"
 BY_IMAGES, BY_TRACKS = "inverse-dynamics", "track"
 """What made them, as label.json and a pyramid file say it."""
-_METADATA = b"giza"
-SCHEMA = pa.schema(
-    [
-        pa.field("clip_id", pa.string(), nullable=False),
-        pa.field("t_s", pa.float64(), nullable=False),
-        pa.field("action", pa.list_(pa.float32()), nullable=False),
-        pa.field("steps", pa.int32(), nullable=False),
-    ]
-)
+SCHEMA = required(clip_id=pa.string(), t_s=pa.float64(), action=pa.list_(pa.float32()), steps=pa.int32())
 """One row a frame that has another a horizon later. action: [steps x dimensions], step after step, in the robot's units."""
 
 
@@ -99,17 +90,14 @@ def write_labels(path: Path, clips: Sequence[ClipLabels], key: Mapping[str, Any]
     """One Parquet part, under its name once it is whole; `key` (what decides the rows) is kept in its schema."""
     chunks = [clip.action.reshape(len(clip.action), -1) for clip in clips]
     flat = np.concatenate(chunks) if chunks else np.zeros((0, 0), np.float32)
-    offsets = np.arange(len(flat) + 1, dtype=np.int32) * flat.shape[1]
     steps = [clip.action.shape[1] for clip in clips for _ in clip.t_s]
     columns = {
         "clip_id": [clip.clip_id for clip in clips for _ in clip.t_s],
         "t_s": np.concatenate([np.zeros(0), *(clip.t_s for clip in clips)]),
-        "action": pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat.astype(np.float32).ravel())),
+        "action": list_column(flat.astype(np.float32)),
         "steps": np.asarray(steps, np.int32),
     }
-    table = pa.table(columns, schema=SCHEMA.with_metadata({_METADATA: json.dumps(dict(key)).encode()}))
-    with written_whole(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_rows(path, pa.table(columns, schema=SCHEMA), json.dumps(dict(key)))
 
 
 def labels_on_disk(path: Path, key: Mapping[str, Any]) -> int | None:
@@ -117,18 +105,12 @@ def labels_on_disk(path: Path, key: Mapping[str, Any]) -> int | None:
     model, corpus or setting than `key` says."""
     if not path.is_file():
         return None
-    metadata, rows = part_footer(path)
-    try:
-        there = json.loads(metadata[_METADATA])
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"{path} is no part of giza label ({type(error).__name__}); remove it and run again"
-        ) from error
-    if differing := [name for name in key if there.get(name) != key[name]]:
+    footer = read_footer(path)
+    if differing := [name for name in key if footer.record.get(name) != key[name]]:
         raise ValueError(
             f"{path} holds other labels ({', '.join(differing)} differ); choose another --out, or remove it"
         )
-    return rows
+    return footer.rows
 
 
 def chunks_at(

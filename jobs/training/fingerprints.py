@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from corpora.clips.corpus import Corpus
+from corpora.clips.parts import read_footers
 from corpora.episodes.opening import dataset_fingerprint
-from corpora.mixture.labels import part_footers
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
 from corpora.store.files import digest_of
@@ -25,8 +25,8 @@ def _fingerprint(spec: DatasetSpec) -> str:
                 return dataset_fingerprint(folder)
             case ClipsAt(folder):
                 labels: Path | None = getattr(spec.label, "folder", None)
-                parts = [] if labels is None else part_footers(labels)
-                made = [(path.name, metadata.get(b"giza", b""), rows) for path, metadata, rows in parts]
+                parts = [] if labels is None else read_footers(labels)
+                made = [(part.path.name, part.made, part.rows) for part in parts]
                 return digest_of(Corpus(folder).identity, repr(made))[:16]
     except ValueError as error:
         raise ValueError(f"dataset '{spec.name}': {error}") from error

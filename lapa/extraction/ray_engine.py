@@ -14,6 +14,7 @@ import ray
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.parts import Part, PartSummary, plan_parts
+from corpora.store.decode import decode
 from lapa.extraction.engine import open_pipeline, peak_memory_mb
 from lapa.extraction.settings import ExtractionSettings
 from lapa.extraction.throughput import StageSpeeds, measure_stages
@@ -95,7 +96,7 @@ def extract_on_ray(
                 alone = reply["speeds"]
                 speeds = alone and StageSpeeds(**{name: value * actors for name, value in alone.items()})
                 continue
-            summary = PartSummary.from_json(reply["part"])
+            summary = decode(PartSummary, reply["part"], what="reply of an actor")
             written.append(summary)
             peak, seconds = max(peak, reply["peak_memory_mb"]), time.perf_counter() - began
             count(summary.clips + len(summary.skipped), summary.pairs)

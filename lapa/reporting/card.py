@@ -16,6 +16,7 @@ from typing import Any, Literal
 import cattrs
 from cattrs.gen import make_dict_unstructure_fn
 
+from corpora.store.files import plain
 from lapa.codes import Codes, LatentHealth
 from lapa.reporting.images import Images
 from lapa.reporting.page import write_page
@@ -335,7 +336,7 @@ class Card:
         record["probe"] = None if probe is None else record["probes"][probe.embodiment]
         record["verdict"], record["verdict_detail"] = self.verdict.text, self.verdict.to_json()
         record["verdicts"] = {body: verdict.to_json() for body, verdict in self.verdicts.items()}
-        return dict(_finite(record))
+        return dict(plain(record))
 
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> Card:
@@ -376,16 +377,6 @@ def _probe(record: Mapping[str, Any], _: Any) -> Probe:
     names = {f.name for f in dataclasses.fields(Probe)} - {"readout", "budgets"}
     facts = {name: value for name, value in record.items() if name in names}
     return Probe(**facts, readout=readout, budgets=budgets)
-
-
-def _finite(value: Any) -> Any:
-    """NumPy numbers become Python's, what is not finite None."""
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 _CONVERTER = cattrs.Converter()
