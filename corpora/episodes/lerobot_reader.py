@@ -20,7 +20,15 @@ from corpora.episodes.episode import Episode, Episodes, EpisodeSelection
 from corpora.episodes.frames import VideoReader
 from corpora.episodes.lerobot import DAMAGE, IS_DEPTH, EpisodePlace, LeRobotDataset
 from corpora.episodes.lerobot_layout import why_missing
-from corpora.episodes.modality import Modality, ModalityPart, choose_parts, joined, names_of, read_modality
+from corpora.episodes.modality import (
+    Modality,
+    ModalityPart,
+    camera_named,
+    choose_parts,
+    joined,
+    names_of,
+    read_modality,
+)
 from corpora.episodes.rows import CLOCK, NUMBER, EpisodeRows, rows_of
 from corpora.store.files import stamp_of
 from corpora.video.probe import describe
@@ -177,15 +185,12 @@ def _choose_cameras(dataset: LeRobotDataset, named: Mapping[str, str], wanted: S
         ]
     chosen: list[str] = []
     for name in wanted:
-        key = aliases.get(name, name)
-        matches = [video for video in videos if key in (video, video.rpartition(".")[2])]
-        if not matches:
-            raise ValueError(f"camera '{name}': dataset '{root}' has none of this name; it has {list(videos)}")
-        if not dataset.holds(matches[0]):
+        video = camera_named(aliases.get(name, name), videos, str(root))
+        if not dataset.holds(video):
             raise ValueError(
-                f"camera '{name}': dataset '{root}' names it but holds no video of it: {dataset.lacks(matches[0])}"
+                f"camera '{name}': dataset '{root}' names it but holds no video of it: {dataset.lacks(video)}"
             )
-        chosen += [match for match in matches[:1] if match not in chosen]
+        chosen += [] if video in chosen else [video]
     if not chosen:
         lacks = [f"; {dataset.lacks(key)}" for key in videos if not dataset.holds(key)]
         raise ValueError(

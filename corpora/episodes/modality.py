@@ -136,6 +136,14 @@ def names_of(parts: Sequence[ModalityPart]) -> tuple[str, ...]:
     return tuple(dim for part in parts for dim in part.dims)
 
 
+def camera_named(name: str, cameras: Sequence[str], dataset: str) -> str:
+    """The first of the `cameras` of a dataset that is called so, in full or by its last word. Raises ValueError for none."""
+    for camera in cameras:
+        if name in (camera, camera.rpartition(".")[2]):
+            return camera
+    raise ValueError(f"camera '{name}': dataset '{dataset}' has none of this name; it has {list(cameras)}")
+
+
 def joined(parts: Sequence[ModalityPart], column: Callable[[str], NDArray[np.float32]]) -> NDArray[np.float32] | None:
     """[N, D] of the parts' dimensions, `column` giving [N, width]; None without parts. Raises ValueError for a column that is
     too narrow, and for numbers that are not finite."""

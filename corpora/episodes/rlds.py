@@ -31,6 +31,7 @@ from corpora.episodes.modality import (
     COLUMNS,
     Modality,
     ModalityPart,
+    camera_named,
     choose_parts,
     default_parts,
     joined,
@@ -72,7 +73,10 @@ def read_rlds(root: Path, selection: EpisodeSelection) -> Episodes:
     for kind, parts, wanted in (("state", state, selection.state), ("action", action, selection.action)):
         if not wanted:
             _check_whole(name, kind, parts, [*texts, *others])
-    cameras = _choose_cameras(name, image_features, selection.cameras)
+    if not image_features:
+        raise ValueError(f"dataset '{name}' has no feature that is an image in colour")
+    named = [camera_named(camera, image_features, name) for camera in selection.cameras]
+    cameras = tuple(dict.fromkeys(named or image_features))
     state_parts = choose_parts(state, selection.state, "state", features)
     action_parts = choose_parts(action, selection.action, "action", features)
     if not state_parts and not action_parts:
@@ -349,15 +353,3 @@ def _size(entry: Mapping[str, Any]) -> int:
 
 def _shape(entry: Mapping[str, Any], kind: str) -> list[str]:
     return [str(size) for size in ((entry.get(kind) or {}).get("shape") or {}).get("dimensions") or []]
-
-
-def _choose_cameras(name: str, images: Sequence[str], wanted: Sequence[str]) -> tuple[str, ...]:
-    chosen = []
-    for camera in wanted or images:
-        matches = [feature for feature in images if camera in (feature, feature.rpartition(".")[2])]
-        if not matches:
-            raise ValueError(f"camera '{camera}': dataset '{name}' has none of this name; it has {list(images)}")
-        chosen.append(matches[0])
-    if not chosen:
-        raise ValueError(f"dataset '{name}' has no feature that is an image in colour")
-    return tuple(dict.fromkeys(chosen))
