@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.episodes.parts import NAMES_6D, ActionPart, Normalisation
+from vla.actions.arrays import Array, SpaceData, as_numpy, expect, expect_numbers
 from vla.actions.chunks import represent, represented_steps, restore
 from vla.actions.layout import check_parts, named, one_part, split, state_columns, unroll_state
 from vla.actions.normalise import Normaliser
@@ -29,9 +30,6 @@ RESOLUTION_6D = 1e-6
 """A number of a rotation matrix that moves by no more is constant: float32 quaternions make zeros of about 1e-7."""
 _SPEC = ("state_dim", "action_dim", "parts", "state_normalisation", "state_clip", "state_names", "action_names")
 _NEEDED = ("state_dim", "action_dim", "parts")
-
-Array = Any
-"""A numpy array, or a torch tensor on any device; answers are numpy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +108,7 @@ class ActionSpace:
 
         Raises ValueError for shapes and parts that do not fit, and where a dimension (of a step) has no value.
         """
-        data = _Data.of(states, chunks, mask, frames)
+        data = SpaceData.of(states, chunks, mask, frames)
         state_dim, action_dim = data.seen.shape[-1], data.chunk.shape[2]
         parts = one_part(state_dim, action_dim) if parts is None else tuple(parts)
         check_parts(parts, state_dim, action_dim)
@@ -133,9 +131,9 @@ class ActionSpace:
                 raise ValueError(f"action part '{part.name}': {error}") from error
         space = cls(state_dim, parts, state, fitted, tuple(state_names), tuple(action_names))
         names = (space.state_names, space.action_names)
-        after = None if moved is None else _numpy(moved)
+        after = None if moved is None else as_numpy(moved)
         if after is not None:
-            _expect("moved", after, data.seen.shape)
+            expect("moved", after, data.seen.shape)
         return dataclasses.replace(space, displacements=displacements(parts, data.seen, after, data.rows, names))
 
     @property
@@ -195,7 +193,7 @@ class ActionSpace:
     ) -> dict[str, float]:
         """Encoded state (`state: NAME`, where there are states) and action (`action: NAME`) number -> share of these data that
         lies beyond the range of the data that it was fitted on. Arguments as those of `fit`."""
-        data = _Data.of(states, chunks, mask, frames)
+        data = SpaceData.of(states, chunks, mask, frames)
         found = np.concatenate(
             [self._statistics(part).outside(*data.represented(self.parts, part)) for part in self.parts]
         )
@@ -212,10 +210,10 @@ class ActionSpace:
 
     def encode_state(self, state: Array) -> NDArray[np.float32]:
         """Raw [.., Ds] to normalised float32 [.., Ds']. Raises ValueError for another width, and for NaN."""
-        raw = _numpy(state)
-        _expect("state", raw, (..., self.state_dim))
+        raw = as_numpy(state)
+        expect("state", raw, (..., self.state_dim))
         encoded = self.state.encode(unroll_state(self.parts, raw))
-        _expect_numbers(encoded, self.encoded_state_names, "leave such states out")
+        expect_numbers(encoded, self.encoded_state_names, "leave such states out")
         return encoded.astype(np.float32)
 
     def encode_action(self, state: Array | None, chunk: Array, mask: Array | None = None) -> NDArray[np.float32]:
@@ -225,15 +223,15 @@ class ActionSpace:
         all parts are absolute. Raises ValueError for shapes that do not fit, a horizon that statistics per step were not made
         for, and numbers that are none (NaN, quaternions of length zero) where the mask does not hide them.
         """
-        raw, start = _numpy(chunk), self._start(state)
-        _expect("action chunk", raw, (..., self.horizon, self.action_dim))
+        raw, start = as_numpy(chunk), self._start(state)
+        expect("action chunk", raw, (..., self.horizon, self.action_dim))
         pieces = [self._statistics(part).encode(represent(self.parts, part, start, raw)) for part in self.parts]
         encoded = np.concatenate(pieces, axis=-1)
         if mask is not None:
-            known = _numpy(mask).astype(np.bool_)
-            _expect("mask", known, raw.shape[:-1])
+            known = as_numpy(mask).astype(np.bool_)
+            expect("mask", known, raw.shape[:-1])
             encoded = np.where(self.known_steps(known)[..., None], encoded, 0.0)
-        _expect_numbers(
+        expect_numbers(
             encoded, self.encoded_action_names, "give the mask of the steps that are known, or mend the data"
         )
         return encoded.astype(np.float32)
@@ -241,15 +239,15 @@ class ActionSpace:
     def known_steps(self, mask: Array) -> NDArray[np.bool_]:
         """Steps [.., H] that can be encoded, of a mask [.., H] of known actions: all of them, but that a delta also needs the step
         before it. They differ only for masks with holes."""
-        known = _numpy(mask).astype(np.bool_)
+        known = as_numpy(mask).astype(np.bool_)
         for part in self.parts:
-            known = known & represented_steps(part, _numpy(mask).astype(np.bool_))
+            known = known & represented_steps(part, as_numpy(mask).astype(np.bool_))
         return known
 
     def known_numbers(self, known: Array) -> NDArray[np.bool_]:
         """Numbers [Da'] that can be encoded, of the known ones of a raw action [Da]: a rotation needs all of its own."""
-        given = _numpy(known).astype(np.bool_)
-        _expect("known", given, (self.action_dim,))
+        given = as_numpy(known).astype(np.bool_)
+        expect("known", given, (self.action_dim,))
         found = [given[list(part.dims)] for part in self.parts]
         return np.concatenate(
             [
@@ -263,8 +261,8 @@ class ActionSpace:
 
         Raises ValueError for shapes that do not fit, another horizon than that of statistics per step, and a missing state.
         """
-        numbers, start = _numpy(encoded), self._start(state)
-        _expect("encoded action chunk", numbers, (..., self.horizon, self.encoded_action_dim))
+        numbers, start = as_numpy(encoded), self._start(state)
+        expect("encoded action chunk", numbers, (..., self.horizon, self.encoded_action_dim))
         pieces = split(self.parts, numbers)
         represented = {part.name: self._statistics(part).decode(pieces[part.name]) for part in self.parts}
         return restore(self.parts, start, represented).astype(np.float32)
@@ -277,7 +275,7 @@ class ActionSpace:
                 "trained it. Train it on with this one, say displacement = true or false of each of its action_parts, or set "
                 "ActionSpace.displacements"
             )
-        return resting(self.parts, self.displacements, _numpy(action))
+        return resting(self.parts, self.displacements, as_numpy(action))
 
     def to_json(self) -> dict[str, Any]:
         """For a checkpoint: plain dicts, lists and numbers; `from_json` restores the same bits."""
@@ -324,76 +322,10 @@ class ActionSpace:
     def _start(self, state: Array | None) -> NDArray[Any] | None:
         if state is None:
             return None
-        start = _numpy(state)
-        _expect("state", start, (..., self.state_dim))
+        start = as_numpy(state)
+        expect("state", start, (..., self.state_dim))
         return start
-
-
-@dataclass(frozen=True)
-class _Data:
-    """What a space is fitted on: M chunks and their states, N frames."""
-
-    start: NDArray[Any] | None
-    """[M, Ds]."""
-    chunk: NDArray[Any]
-    """[M, H, Da]."""
-    known: NDArray[np.bool_]
-    """[M, H]."""
-    seen: NDArray[Any]
-    """[N, Ds]; Ds is 0 where there are no states."""
-    rows: NDArray[Any]
-    """[N, Da]."""
-
-    @classmethod
-    def of(
-        cls, states: Array | None, chunks: Array, mask: Array | None, frames: tuple[Array | None, Array] | None
-    ) -> _Data:
-        """Raises ValueError for shapes that do not fit each other."""
-        start, chunk = None if states is None else _numpy(states), _numpy(chunks)
-        _expect("chunks of actions", chunk, (None, None, None))
-        known = np.ones(chunk.shape[:2], np.bool_) if mask is None else _numpy(mask).astype(np.bool_)
-        _expect("mask of chunks", known, chunk.shape[:2])
-        seen, rows = (start, chunk[known]) if frames is None else (frames[0], _numpy(frames[1]))
-        seen = np.zeros((len(rows), 0)) if seen is None else _numpy(seen)
-        state_dim = seen.shape[-1] if start is None else start.shape[-1]
-        _expect("states", seen, (None, state_dim))
-        _expect("actions", rows, (None, chunk.shape[2]))
-        if start is not None:
-            _expect("states of chunks", start, (chunk.shape[0], state_dim))
-        return cls(start, chunk, known, seen, rows)
-
-    def represented(self, parts: Sequence[ActionPart], part: ActionPart) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """One part [.., H, width] and which steps are known: of chunks where it is motion or per step, else of frames."""
-        if part.needs_state or part.per_step:
-            return represent(parts, part, self.start, self.chunk), represented_steps(part, self.known)
-        return represent(parts, part, None, self.rows[:, None]), np.ones((len(self.rows), 1), np.bool_)
 
 
 def _numbered(state_dim: int) -> tuple[str, ...]:
     return tuple(f"state.{dim}" for dim in range(state_dim))
-
-
-def _numpy(values: Array) -> NDArray[Any]:
-    if hasattr(values, "detach"):  # a torch tensor; numpy knows neither its gradients, nor its devices, nor bfloat16
-        values = values.detach().cpu()
-        values = values.double() if values.is_floating_point() else values
-        return np.asarray(values.numpy())
-    return np.asarray(values)
-
-
-def _expect(what: str, values: NDArray[Any], shape: tuple[Any, ...]) -> None:
-    """Raises ValueError unless `values` has this shape; None stands for any size, a leading ... for any axes."""
-    wanted = shape[1:] if shape[:1] == (...,) else shape
-    enough = values.ndim >= len(wanted) if wanted is not shape else values.ndim == len(wanted)
-    sizes = values.shape[values.ndim - len(wanted) :] if enough else ()
-    if not enough or any(want not in (None, size) for want, size in zip(wanted, sizes, strict=True)):
-        written = ", ".join("..." if size is ... else "any" if size is None else str(size) for size in shape)
-        raise ValueError(f"{what} of shape {list(values.shape)}: [{written}] is wanted")
-
-
-def _expect_numbers(encoded: NDArray[np.float64], names: Sequence[str], remedy: str) -> None:
-    finite = np.isfinite(encoded)
-    if not finite.all():
-        wrong = np.flatnonzero(np.logical_not(finite.reshape(-1, encoded.shape[-1]).all(0)))
-        named = [names[int(i)] for i in wrong]
-        raise ValueError(f"NaN, infinite numbers or no rotation, in {', '.join(named)}: {remedy}")
