@@ -90,7 +90,7 @@ def open_pipeline(settings: ExtractionSettings, cores: int | None = None) -> Ext
     neither takes from the other; with a GPU all but one feed. Sets the threads of PyTorch and OpenCV in this process."""
     assert settings.gap_s is not None
     torch.manual_seed(settings.seed)
-    device, workers = settings.device, settings.workers
+    device, workers = choose_device(settings.device), settings.workers
     model = load_lam(settings.lam, device)
     if not model.quantiser.settled:
         raise ValueError(
