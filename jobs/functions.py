@@ -56,9 +56,7 @@ def train_lam(
     from lapa.recipes import RECIPES
 
     recipes = {name: vars(each) for name, each in RECIPES.items()}
-    places = tuple(map(folder_of, corpus)) if isinstance(corpus, list | tuple) else folder_of(corpus)
-    given = {"corpus": places, "out": out, **fields}
-    config = configured(TrainLamConfig, given, recipe=recipe, recipes=recipes)
+    config = configured(TrainLamConfig, {"corpus": corpus, "out": out, **fields}, recipe=recipe, recipes=recipes)
     return LamResult(config.out, run(config))
 
 
@@ -253,6 +251,6 @@ def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
 
 
 def _plain(value: Any, kind: str) -> Any:
-    if isinstance(value, list):
-        return tuple(value)
+    if isinstance(value, list | tuple):
+        return tuple(_plain(each, kind) for each in value)
     return folder_of(value).expanduser() if kind.startswith("Path") and value is not None else value
