@@ -213,6 +213,10 @@ def _tolerant(
             damaged = (damaged and not frame.key_frame) or patched or unsure
             if frame.is_corrupt:
                 report.first_error = report.first_error or "a frame that the decoder marks as corrupt"
+            if unsure:
+                report.first_error = (
+                    report.first_error or facts.early or "the end is missing, and with it what times frames have"
+                )
             if damaged:
                 report.lost += 1
             else:

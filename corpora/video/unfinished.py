@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import av
 import av.error
 import numpy as np
@@ -32,12 +34,17 @@ def unfinished(stream: VideoStream, first: bytes, key: bytes, last: bytes) -> bo
     before = [data for data in dict.fromkeys((first, key)) if data != last]
     for leading, trailing in _LEADING:
         last = last.replace(leading, trailing)
-    known = len(_pictures(stream, *before))
-    if known < len(before):
+    if len(_pictures(stream, *before)) < len(before):
         return False
     one, other = (_pictures(stream, *before, data) for data in (last, last + _MORE))
     same = len(one) == len(other) and all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
-    return len(one) == known or not same
+    return not same or not _has_slice(stream.codec_context.name, last)
+
+
+def _has_slice(codec: str, data: bytes) -> bool:
+    """Anything of a picture at all."""
+    kinds = [data[start.end()] for start in re.finditer(b"\0\0\1(?=.)", data, re.DOTALL)]
+    return any(1 <= kind & 31 <= 5 if codec == "h264" else kind >> 1 < 32 for kind in kinds)
 
 
 def _pictures(stream: VideoStream, *packets: bytes) -> list[NDArray[np.uint8]]:

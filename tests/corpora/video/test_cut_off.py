@@ -179,6 +179,16 @@ def test_an_avi_that_ends_in_repeats_of_its_last_frame_is_whole(tmp_path):
     assert read(cut(path, 0.5))[0].missing_s > 1.5
 
 
+def test_an_avi_that_ends_between_two_chunks_says_why_its_last_frames_are_lost(tmp_path):
+    path = video(tmp_path / "v.avi", "libx264", options=REORDERED)
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    path.write_bytes(path.read_bytes()[: places[30] - 8])
+    _, numbers, report = read(path)
+    assert numbers == list(range(len(numbers)))
+    assert (report.lost, report.first_error[:18]) == (30 - len(numbers), "the end is missing")
+
+
 def test_the_manifest_names_what_is_missing_of_an_avi(tmp_path):
     path = cut(video(tmp_path / "v.avi", "huffyuv"), 0.35)
     settings = IngestSettings(size=64, clip_s=0.5, min_clip_s=0.3, camera_gap_s=0.2)
