@@ -212,14 +212,14 @@ class Latents:
         in_front = np.array([name in truth for name in names], bool)[clip_of]
         return self._rows(choose_rows(clip_of, names, usable, in_front, max_pairs, seed))
 
-    def _columns(self, columns: list[str], rows: int = 8192) -> Iterator[pa.RecordBatch]:
+    def _columns(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """All rows, a batch at a time."""
         for path in self.parts:
             with pq.ParquetFile(path) as file:
                 missing = set(columns) - set(file.schema_arrow.names)
                 if missing:
                     raise ValueError(f"{path} lacks {sorted(missing)}: extract the latents again with giza extract")
-                yield from file.iter_batches(batch_size=rows, columns=columns)
+                yield from file.iter_batches(batch_size=8192, columns=columns)
 
     def _rows(self, chosen: NDArray[np.bool_]) -> LatentSample:
         """The rows of a mask over all of them."""

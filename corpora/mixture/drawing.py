@@ -79,11 +79,12 @@ def pyramid_svg(survey: MixtureSurvey, *, dark: bool = True) -> str:
     return "\n".join([*out, "</svg>", ""])
 
 
-def pyramid_text(survey: MixtureSurvey, *, rows: int = 16, columns: int = 44) -> str:
+def pyramid_text(survey: MixtureSurvey) -> str:
     """The same in characters, a line for each slice, the tiers' names, hours and shares beside them."""
     tiers = [_largest_first(tier) for tier in reversed(survey.tiers)]
     if not tiers:
         return ""
+    rows, columns = 16, 44
     box = Box(0, 0, columns, rows)
     bands, scale = cut_bands([[found.contents.hours for found in tier] for tier in tiers], box, least=1.0)
     fills = {"human": "░", "synthetic": "▒", "neural": "▓", "robot": "█"}

@@ -14,7 +14,7 @@ ITEMS = 8
 """Of a list."""
 
 
-def faults_told(faults: Iterable[tuple[str, str]], most: int = KINDS) -> str:
+def faults_told(faults: Iterable[tuple[str, str]]) -> str:
     """Of faults (where, reason): "44 such as episode 3: missing file: 3.parquet; episode 7: truncated". Reasons that differ in
     numbers or file names alone are of one kind; the commonest come first."""
     kinds: dict[str, list[str]] = {}
@@ -22,9 +22,9 @@ def faults_told(faults: Iterable[tuple[str, str]], most: int = KINDS) -> str:
         kind = re.sub(r"\S*[/\\]\S*|\d+(?:\.\d+)?", "#", reason)
         kinds.setdefault(kind, []).append(f"{where}: {reason}")
     order = sorted(kinds.values(), key=len, reverse=True)
-    said = [f"{len(found)} such as {found[0]}" if len(found) > 1 else found[0] for found in order[:most]]
-    if len(order) > most:
-        said.append(f"{sum(len(found) for found in order[most:])} more of {len(order) - most} other kinds")
+    said = [f"{len(found)} such as {found[0]}" if len(found) > 1 else found[0] for found in order[:KINDS]]
+    if len(order) > KINDS:
+        said.append(f"{sum(len(found) for found in order[KINDS:])} more of {len(order) - KINDS} other kinds")
     return "; ".join(said)
 
 

@@ -17,6 +17,8 @@ from jobs.evaluation.rollout_log import VIDEO_HZ, Rollout
 _WIDTH = 256
 """Pixels of a video's image, and its caption above."""
 _CAPTION = 36
+COLUMNS, CELL = 8, 112
+"""Of the contact sheet, and pixels of one of its images."""
 _OUTCOME = {True: "did as told", False: "did not"}
 _GOOD, _BAD = (46, 140, 70), (190, 50, 40)
 
@@ -67,29 +69,21 @@ def _write(canvas: NDArray[np.uint8], text: str, y: int, colour: tuple[int, int,
     cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, 1, cv2.LINE_AA)
 
 
-def contact_sheet(folder: Path, rollouts: Sequence[Rollout], path: Path, *, columns: int = 8, size: int = 112) -> int:
-    """PNG with a row for each rollout whose video is in `folder`: `columns` moments from the first to the last, marked
-    green where it did as told, red where not. Returns the number of rows; without any, nothing is written."""
-    rows = []
+def contact_sheet(folder: Path, rollouts: Sequence[Rollout], path: Path) -> None:
+    """PNG with a row for each rollout whose video is in `folder`: COLUMNS moments from the first to the last, marked green where
+    it did as told, red where not; without any, nothing is written."""
+    rows, size = [], CELL
     for rollout in rollouts:
         path_of_video = video_path(folder, rollout)
         if not path_of_video.is_file():
             continue
         images = _frames(path_of_video)[: -(VIDEO_HZ // 2)]
-        chosen = np.linspace(0, len(images) - 1, columns).round().astype(int)
+        chosen = np.linspace(0, len(images) - 1, COLUMNS).round().astype(int)
         cells = []
         for number in chosen:
             cell = cv2.resize(images[number][_CAPTION:], (size, size), interpolation=cv2.INTER_AREA)
-            cv2.putText(
-                cell,
-                f"{number / VIDEO_HZ:.1f} s",
-                (3, size - 5),
-                cv2.FONT_HERSHEY_SIMPLEX,
-                0.33,
-                (255, 255, 255),
-                1,
-                cv2.LINE_AA,
-            )
+            at, white = f"{number / VIDEO_HZ:.1f} s", (255, 255, 255)
+            cv2.putText(cell, at, (3, size - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.33, white, 1, cv2.LINE_AA)
             cells.append(np.asarray(cell, np.uint8))
         label = np.full((size, 190, 3), 250, np.uint8)
         colour = _GOOD if rollout.as_instructed else _BAD
@@ -103,7 +97,6 @@ def contact_sheet(folder: Path, rollouts: Sequence[Rollout], path: Path, *, colu
     if rows:
         sheet = np.concatenate([np.pad(row, ((0, 4), (0, 0), (0, 0)), constant_values=255) for row in rows])
         cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
-    return len(rows)
 
 
 def _frames(path: Path) -> list[NDArray[np.uint8]]:

@@ -33,6 +33,8 @@ from vla.models.inverse_dynamics import InverseDynamics
 from vla.training import schedule
 
 _WARM_UP = 0.05
+_AT_ONCE = 128
+"""Pairs that go through the model together."""
 _EVALUATED = 4096
 """Most held-out pairs that errors are measured on, and most training chunks behind the baselines."""
 
@@ -163,8 +165,8 @@ def _some(indices: NDArray[np.int64]) -> NDArray[np.int64]:
     return indices[np.linspace(0, len(indices) - 1, min(len(indices), _EVALUATED)).astype(int)]
 
 
-def _batches(indices: NDArray[np.int64], size: int = 128) -> list[NDArray[np.int64]]:
-    return [indices[first : first + size] for first in range(0, len(indices), size)]
+def _batches(indices: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return np.split(indices, range(_AT_ONCE, len(indices), _AT_ONCE))
 
 
 def _predict(model: InverseDynamics, samples: EpisodeSamples, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -207,7 +209,6 @@ class ImageLabeller:
             return None
         shown = table.images[start:stop, 0]
         chunks = [
-            self.model.predict(to_tensor(shown[some]), to_tensor(shown[later[some]]))
-            for some in np.split(frames, range(128, len(frames), 128))
+            self.model.predict(to_tensor(shown[some]), to_tensor(shown[later[some]])) for some in _batches(frames)
         ]
         return ClipLabels(clip_id, t_s[frames], np.concatenate(chunks))

@@ -22,12 +22,10 @@ _MOVED = 24.0
 """Difference of a pixel, of 255, above which it shows what moved of itself, not the camera."""
 
 
-def pair_indices(
-    t_s: NDArray[np.float64], gap_s: float, *, tolerance: float = 0.1
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def pair_indices(t_s: NDArray[np.float64], gap_s: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices (first, second), int64 [P] each, of the frames of one clip that lie `gap_s` seconds apart.
 
-    The second frame is the one nearest to t + gap_s. A pair is left out where that is off by more than `tolerance` of the
+    The second frame is the one nearest to t + gap_s. A pair is left out where that is off by more than a tenth of the
     gap and by more than half a frame interval, where the clip has ended before (its last frame never stands in for a later
     one), or where both are the same frame. Raises ValueError for a gap that is not positive.
     """
@@ -41,7 +39,7 @@ def pair_indices(
     # the epsilon makes a tie (two frames equally near) fall on the later one whatever the rounding
     second = np.where(t_s[right] - wanted <= wanted - t_s[right - 1] + 1e-6, right, right - 1)
     half_interval = 0.5 * float(np.median(np.diff(t_s)))
-    allowed = max(tolerance * gap_s, half_interval) + 1e-6
+    allowed = max(0.1 * gap_s, half_interval) + 1e-6
     first = np.arange(len(t_s))
     ended = wanted > t_s[-1] + half_interval + 1e-6
     good = (np.abs(t_s[second] - wanted) <= allowed) & (second > first) & ~ended

@@ -141,11 +141,9 @@ class PairReader:
         """
         return _ahead(root, parts, self.prepare, workers, ahead_frames)
 
-    def read_tables(
-        self, root: Path, parts: Iterable[Part], *, workers: int = 1
-    ) -> Iterator[tuple[Part, ClipRow, PairTable | SkippedClip]]:
-        """As `read`, of pairs that are still to be made."""
-        return _ahead(root, parts, self.table, workers, 0)
+    def read_tables(self, root: Path, parts: Iterable[Part]) -> Iterator[tuple[Part, ClipRow, PairTable | SkippedClip]]:
+        """As `read` by one thread, of pairs that are still to be made."""
+        return _ahead(root, parts, self.table, 1, 0)
 
 
 def _ahead(

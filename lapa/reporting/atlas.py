@@ -175,7 +175,7 @@ def nearest(sample: LatentSample, query: int, candidates: NDArray[np.integer]) -
 
 
 def neighbour_agreement(
-    latent: NDArray[np.floating], y: NDArray[np.floating], groups: NDArray[Any], seed: int, most: int = 2000
+    latent: NDArray[np.floating], y: NDArray[np.floating], groups: NDArray[Any], seed: int
 ) -> float | None:
     """How much nearer in motion a pair's nearest neighbour (of another group) is than a random pair: 1 the same motion,
     0 no nearer than chance. None with a single group."""
@@ -183,7 +183,7 @@ def neighbour_agreement(
     if len(names) < 2:
         return None
     rng = np.random.default_rng([seed, 13])
-    rows = rng.permutation(len(latent))[: 4 * most]
+    rows = rng.permutation(len(latent))[:8000]
     x = np.ascontiguousarray(latent[rows], np.float32)
     motion = (y[rows] - y[rows].mean(0)) / np.maximum(y[rows].std(0), 1e-12)
     own = groups[rows]

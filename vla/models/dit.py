@@ -66,10 +66,9 @@ class Attention(nn.Module):
 class MLP(nn.Sequential):
     """GELU, four times as wide inside."""
 
-    def __init__(self, width: int, dropout: float = 0.0, final_dropout: bool = True) -> None:
+    def __init__(self, width: int, dropout: float) -> None:
         layers = [nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Dropout(dropout)]
-        layers += [nn.Linear(4 * width, width), nn.Dropout(dropout if final_dropout else 0.0)]
-        super().__init__(*layers)
+        super().__init__(*layers, nn.Linear(4 * width, width), nn.Dropout(dropout))
 
 
 class AdaLayerNorm(nn.Module):
