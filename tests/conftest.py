@@ -52,3 +52,19 @@ def tiny_latents(tiny_corpus: Path, tiny_lam: Path, tmp_path_factory: pytest.Tem
         extract.ExtractConfig(lam=tiny_lam, corpus=tiny_corpus, out=out, gap_s=0.5, measure_s=0.0, device="cpu")
     )
     return out
+
+
+@pytest.fixture(scope="session")
+def report_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of robot episodes, whose truth is known, and of hand videos (tests/builders/reports.py)."""
+    from tests.builders.reports import make_corpus
+
+    return make_corpus(tmp_path_factory.mktemp("report") / "corpus", truth=True)
+
+
+@pytest.fixture(scope="session")
+def report_lam(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of random weights, as if trained on it but for three of its episodes."""
+    from tests.builders.reports import make_run
+
+    return make_run(tmp_path_factory.mktemp("report") / "lam")

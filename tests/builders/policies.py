@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vla.actions.layout import one_part
 from vla.actions.space import ActionSpace
@@ -17,6 +17,7 @@ from vla.checkpoint import build_policy
 from vla.embodiment import Embodiment
 from vla.models.config import PolicyConfig
 from vla.models.dual_system import DualSystemPolicy
+from vla.noise import NoiseKey
 from vla.policy import Policy
 from vla.recipes import BC, DEBUG
 
@@ -108,3 +109,13 @@ def batch_of(
         tier=torch.full((size,), 3),
         member=torch.zeros(size, dtype=torch.int64),
     )
+
+
+def keys(count: int, seed: int = 0) -> list[NoiseKey]:
+    """One for each sample of a batch."""
+    return [NoiseKey(seed, ("row", row)) for row in range(count)]
+
+
+def here(images: Tensor) -> Tensor:
+    """The mask that says that every image is there."""
+    return torch.ones(images.shape[:3], dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""The policy: padding that changes nothing, robots of different widths in one batch, what may be missing, acting."""
+"""The policy's loss: padding that changes nothing, robots of different widths in one batch, what may be missing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,10 @@ import torch
 from torch import Tensor
 
 import vla.models.dual_system
-from tests.builders.policies import HORIZON, SIZE, batch_of, shaken, some_images, teach, tiny_bc, tiny_policy
+from tests.builders.policies import HORIZON, batch_of, here, keys, some_images, teach, tiny_bc, tiny_policy
 from vla.batch import PolicyBatch, check_batch, pad_last
-from vla.models.config import FlowConfig, SmallBackboneConfig
+from vla.models.config import FlowConfig
 from vla.models.dual_system import DualSystemPolicy
-from vla.models.small import SmallBackbone, recoloured
-from vla.noise import NoiseKey
-from vla.policy import ContextTokens, Policy
-from vla.recipes import DEBUG
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -28,17 +24,9 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def keys(count: int, seed: int = 0) -> list[NoiseKey]:
-    return [NoiseKey(seed, ("row", row)) for row in range(count)]
-
-
 def rows(batch: PolicyBatch, which: list[int]) -> PolicyBatch:
     made = {name: value[which] for name, value in batch.items() if isinstance(value, Tensor)}
     return PolicyBatch(**made, instruction=[batch["instruction"][row] for row in which])  # type: ignore[typeddict-item]
-
-
-def here(images: Tensor) -> Tensor:
-    return torch.ones(images.shape[:3], dtype=torch.bool)
 
 
 @contextmanager
@@ -205,25 +193,6 @@ def test_what_is_missing_leaves_finite_losses_and_gradients(lacking: str) -> Non
         assert output.action_loss.min() > 0
 
 
-def test_a_hidden_state_is_not_seen_and_a_shown_one_is() -> None:
-    policy = tiny_policy(state_dropout=0.5)  # else a robot that has a state must give it
-    teach(policy, "gr1", 4, 3)
-    images = some_images(1)
-    states = [None, np.full((1, 4), 2.0), np.full((1, 4), -5.0)]
-    none, first, second = (
-        policy.act_batch(images, here(images), ["open"], state, "gr1", noise=keys(1)) for state in states
-    )
-    assert np.abs(first - second).max() > 1e-3
-    assert np.abs(none - first).max() > 1e-3
-    batch = batch_of(policy.config, [1])
-    batch["state_mask"][:] = False
-    torch.manual_seed(0)
-    expected = policy.loss(batch).action_loss
-    batch["state"][:] = torch.nan
-    torch.manual_seed(0)
-    assert torch.equal(policy.loss(batch).action_loss, expected)
-
-
 def test_state_dropout_hides_that_share_of_states_in_training_only(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = tiny_policy(state_dropout=0.4)
     batch = batch_of(policy.config, [1] * 12)
@@ -241,184 +210,6 @@ def test_state_dropout_hides_that_share_of_states_in_training_only(monkeypatch: 
             policy.loss(batch)
     assert np.mean(shown[:8]) == pytest.approx(0.6, abs=0.15)
     assert set(shown[8:]) == {1.0}
-
-
-def test_the_instruction_matters_and_an_empty_one_is_an_instruction_too() -> None:
-    policy = tiny_policy()
-    teach(policy, "gr1", 4, 3)
-    images = some_images(1).expand(3, -1, -1, -1, -1, -1)
-    texts = ["open the drawer", "close the drawer", ""]
-    state = np.ones((3, 4))
-    alone = [policy.act_batch(images[:1], here(images[:1]), [text], state[:1], "gr1", noise=keys(1)) for text in texts]
-    assert np.abs(alone[0] - alone[1]).max() > 1e-3
-    assert np.abs(alone[0] - alone[2]).max() > 1e-3
-    assert np.isfinite(alone[2]).all()
-    capitals = policy.act_batch(images[:1], here(images[:1]), ["Open the DRAWER!"], state[:1], "gr1", noise=keys(1))
-    assert np.array_equal(capitals, alone[0])
-
-
-def test_several_cameras_and_a_history_each_matter_and_missing_ones_are_not_seen() -> None:
-    policy = tiny_policy(history_s=(0.5, 0.0))
-    teach(policy, "gr1", 4, 3)
-    images = some_images(1, cameras=2, history=2)
-
-    def act(images: Tensor, mask: Tensor) -> np.ndarray:
-        return policy.act_batch(images, mask, ["open"], np.ones((1, 4)), "gr1", noise=keys(1))
-
-    everything = act(images, here(images))
-    for camera in range(2):
-        for frame in range(2):
-            mask = here(images)
-            mask[0, camera, frame] = False
-            without = act(images, mask)
-            assert np.abs(without - everything).max() > 1e-4
-            rubbish = images.clone()
-            rubbish[0, camera, frame] = 255 - rubbish[0, camera, frame]
-            assert np.abs(act(rubbish, here(images)) - everything).max() > 1e-4
-            np.testing.assert_allclose(act(rubbish, mask), without, atol=1e-5)
-    assert np.abs(act(images.flip(1), here(images)) - everything).max() > 1e-4  # cameras have places
-    with pytest.raises(ValueError, match="5 cameras and 2 frames"):
-        act(some_images(1, cameras=5, history=2), torch.ones(1, 5, 2, dtype=torch.bool))
-
-
-def test_a_sample_s_noise_is_that_of_its_key_alone_whatever_else_is_in_the_batch() -> None:
-    policy = tiny_policy()
-    teach(policy, "gr1", 4, 3)
-    images, state = some_images(4), np.random.default_rng(0).normal(size=(4, 4))
-    whose = [NoiseKey(7, ("reach", start, "go"), chunk) for start, chunk in ((0, 0), (0, 1), (1, 0), (2, 5))]
-    assert whose[0].next() == whose[1] and NoiseKey(7, ("reach", 0), 0) != whose[0]
-
-    def act(which: list[int]) -> np.ndarray:
-        chosen = [whose[row] for row in which]
-        return policy.act_batch(
-            images[which], here(images[which]), ["go"] * len(which), state[which], "gr1", noise=chosen
-        )
-
-    together = act([0, 1, 2, 3])
-    for which in ([2], [3, 1], [0, 2, 1]):
-        np.testing.assert_allclose(act(which), together[which], atol=1e-4)
-    draws = torch.stack([key.draw(3) for key in (*whose, NoiseKey(8, ("reach", 0, "go")))])
-    assert len(draws.flatten().unique()) == 15 and torch.equal(draws[0], whose[0].draw(3))
-    with pytest.raises(ValueError, match="1 noise keys for 4 samples: give one for each"):
-        policy.act_batch(images, here(images), ["go"] * 4, state, "gr1", noise=whose[:1])
-
-
-def test_acting_repeats_by_its_keys() -> None:
-    policy = tiny_policy()
-    teach(policy, "gr1", 4, 3)
-    images = some_images(2)
-
-    def act(seed: int) -> np.ndarray:
-        return policy.act_batch(images, here(images), ["a", "b"], np.ones((2, 4)), "gr1", noise=keys(2, seed))
-
-    assert np.array_equal(act(3), act(3))
-    assert not np.array_equal(act(3), act(4))
-    tokens = policy.encode(images, here(images), ["a", "b"])
-    again = policy.act_on(tokens, np.ones((2, 4)), "gr1", noise=keys(2, 3))
-    assert np.array_equal(again, act(3))
-
-
-class Oracle(Policy):
-    """Answers with encoded actions that were put into it; the state it was given is kept."""
-
-    def __init__(self, encoded: Tensor) -> None:
-        super().__init__(DEBUG)
-        self.encoded = torch.nn.Parameter(encoded)
-
-    def loss(self, batch: PolicyBatch):
-        raise NotImplementedError
-
-    def encode(self, images, image_mask, instruction) -> ContextTokens:
-        return ContextTokens(torch.zeros(len(images), 1, 1), torch.ones(len(images), 1).bool(), here(images)[:, 0])
-
-    def sample(self, tokens, state, state_mask, embodiment_id, action_dim, noise=None) -> Tensor:
-        self.given = state, state_mask, embodiment_id
-        return pad_last(self.encoded.detach(), self.config.max_action_dim)[0]
-
-    def embodiment_id(self, name: str) -> int:
-        return 7
-
-    def add_embodiment(self, name: str, *, start_from: str | None = None) -> int:
-        return 7
-
-
-@pytest.mark.parametrize("representation", ["absolute", "delta", "relative"])
-def test_acting_undoes_what_the_codec_does(representation: str) -> None:
-    rng = np.random.default_rng(1)
-    state, chunk = rng.normal(2, 3, (2, 3)), rng.normal(2, 3, (2, HORIZON, 3)).astype(np.float32)
-    policy = Oracle(torch.zeros(2, HORIZON, 3))
-    facts = teach(policy, "gr1", 3, 3, representation=representation)
-    policy.encoded.data = torch.from_numpy(facts.action_space.encode_action(state, chunk))
-    found = policy.act_batch(some_images(2), here(some_images(2)), ["", ""], state, "gr1")
-    np.testing.assert_allclose(found, chunk, atol=1e-4)
-    assert found.dtype == np.float32
-    given, there, ids = policy.given
-    np.testing.assert_allclose(given[:, :3].numpy(), facts.action_space.encode_state(state), atol=1e-6)
-    assert there[:, :3].all() and not there[:, 3:].any() and ids.tolist() == [7, 7]
-    if representation != "absolute":
-        with pytest.raises(ValueError, match="state"):
-            policy.act_batch(some_images(2), here(some_images(2)), ["", ""], None, "gr1")
-
-
-def test_a_robot_that_is_not_known_is_refused_with_the_remedy() -> None:
-    policy = tiny_policy()
-    teach(policy, "gr1", 4, 3)
-    with pytest.raises(
-        ValueError, match=r"'franka': this policy was trained on gr1; .*giza ground --embodiment franka"
-    ):
-        policy.act_batch(some_images(1), here(some_images(1)), [""], None, "franka")
-
-
-def test_images_are_cropped_at_random_in_training_and_in_the_middle_after() -> None:
-    torch.manual_seed(0)
-    backbone = SmallBackbone(SmallBackboneConfig(dim=32, channels=(16, 32), keypoints=8, crop=0.75))
-    shaken(backbone)
-    images = some_images(2, cameras=2)
-    border = images.clone()
-    border[..., : SIZE // 8, :] = 0
-    border[..., : SIZE // 8] = 0
-
-    def see(images: Tensor, training: bool, seed: int) -> Tensor:
-        torch.manual_seed(seed)
-        return backbone.train(training)(images, here(images), ["a", "b"]).features
-
-    assert torch.equal(see(images, False, 0), see(images, False, 1))
-    assert torch.equal(see(images, False, 0), see(border, False, 0))  # the border is cut off
-    assert not torch.equal(see(images, True, 0), see(images, True, 1))
-    assert not torch.equal(see(images, True, 0), see(border, True, 0))
-
-
-@pytest.mark.parametrize("kind", [tiny_policy, tiny_bc])
-def test_colours_change_in_training_alone_and_for_each_sample_by_itself(kind) -> None:
-    plain = SmallBackboneConfig(dim=32, channels=(16, 16, 32), keypoints=8, words=256, crop=1.0)
-    policy = kind(small=dataclasses.replace(plain, colour=0.3))
-    shaken(policy)
-    images = some_images(1).repeat(2, 1, 1, 1, 1, 1)
-
-    def see(training: bool, seed: int) -> Tensor:
-        torch.manual_seed(seed)
-        return policy.train(training).encode(images, here(images), ["a", "a"]).features
-
-    assert torch.equal(see(False, 0), see(False, 1))
-    first = see(True, 0)
-    assert torch.equal(first, see(True, 0))
-    assert not torch.allclose(first, see(True, 1))
-    assert not torch.allclose(first[0], first[1])
-
-
-def test_a_changed_colour_is_a_linear_map_shared_by_all_images_of_a_sample() -> None:
-    torch.manual_seed(0)
-    images = torch.rand(2, 3, 3, 8, 8) * 2 - 1
-    changed = recoloured(images, 0.2)
-    for before, after in zip(images, changed, strict=True):
-        flat = before.movedim(1, -1).reshape(-1, 3)
-        known = torch.cat([flat, torch.ones(len(flat), 1)], 1)
-        solved = torch.linalg.lstsq(known, after.movedim(1, -1).reshape(-1, 3)).solution
-        torch.testing.assert_close(known @ solved, after.movedim(1, -1).reshape(-1, 3), atol=1e-4, rtol=0)
-        assert (solved[:3] - torch.eye(3)).abs().max() > 0.05
-    assert recoloured(images, 0.0) is images
-    with pytest.raises(ValueError, match="colour 2.0: must be within 0 and 1"):
-        SmallBackboneConfig(colour=2.0)
 
 
 @pytest.mark.parametrize("kind", [tiny_policy, tiny_bc])

@@ -1,4 +1,4 @@
-"""The software GL library beside torch, in one process."""
+"""The software GL library: when it is chosen, and beside torch in one process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+
+from corpora.simulation import gl as offscreen_gl
 
 RENDER_FIRST = """
 from corpora.simulation.metaworld import Look, MetaWorldEnv
@@ -22,3 +24,18 @@ print("alive")
 def test_torchs_compiler_lives_when_it_is_imported_after_an_image_was_rendered() -> None:
     done = subprocess.run([sys.executable, "-c", RENDER_FIRST], capture_output=True, text=True, timeout=200)
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr[-2000:]
+
+
+def test_software_rendering_is_chosen_only_where_the_user_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offscreen_gl, "_loads", lambda name, files: True)
+    monkeypatch.setattr(offscreen_gl.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    offscreen_gl.require_offscreen_gl()
+    assert offscreen_gl.os.environ["MUJOCO_GL"] == "osmesa"
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    offscreen_gl.require_offscreen_gl()
+    assert offscreen_gl.os.environ["MUJOCO_GL"] == "egl"
+    monkeypatch.setattr(offscreen_gl.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'giza\[sim\]'"):
+        offscreen_gl.require_offscreen_gl()
