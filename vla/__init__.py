@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from vla.data.open import open_mixture
     from vla.embodiment import Embodiment
     from vla.noise import NoiseKey
-    from vla.policy import ActionChunk, Observation, Policy
+    from vla.observation import ActionChunk, Observation
+    from vla.policy import Policy
     from vla.serving.groot import serve
 
 __getattr__, __dir__, __all__ = door(
@@ -51,7 +52,8 @@ __getattr__, __dir__, __all__ = door(
         "vla.data.open": "open_mixture",
         "vla.embodiment": "Embodiment",
         "vla.noise": "NoiseKey",
-        "vla.policy": "ActionChunk Observation Policy",
+        "vla.observation": "ActionChunk Observation",
+        "vla.policy": "Policy",
         "vla.serving.groot": "serve",
     },
 )

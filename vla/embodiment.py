@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from corpora.video.view import View
 from vla.actions.space import ActionSpace
 
 LATENT = "latent"
@@ -41,6 +42,8 @@ class Embodiment:
     """Named parts of its state and action, as meta/modality.json has them; None: those of the action space."""
     made_by: str = ""
     """Of latent actions: the model that made them, and the gap of its pairs; "": a robot's own, or not known."""
+    views: Mapping[str, View] = field(default_factory=dict)
+    """Camera -> how its pictures were painted in training, and must be in acting; others are as the camera sees them."""
 
     def to_json(self) -> dict[str, Any]:
         """For a checkpoint; `from_json` restores the same bits."""
@@ -51,6 +54,7 @@ class Embodiment:
             "slot": self.name,
             "modality": self.modality,
             **({"made_by": self.made_by} if self.made_by else {}),
+            **({"views": {name: view.to_json() for name, view in self.views.items()}} if self.views else {}),
         }
 
     @classmethod
@@ -59,4 +63,8 @@ class Embodiment:
         space = ActionSpace.from_json(values["codec"])
         cameras = tuple(values["cameras"])
         modality, made_by = values.get("modality"), str(values.get("made_by", ""))
-        return cls(str(values["slot"]), space, float(values["step_s"]), cameras, modality, made_by)
+        views = {
+            str(name): View.from_json(view, what=f"view of camera {name}")
+            for name, view in values.get("views", {}).items()
+        }
+        return cls(str(values["slot"]), space, float(values["step_s"]), cameras, modality, made_by, views)

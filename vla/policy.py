@@ -7,9 +7,8 @@ keeps it on disk and on the hub. What other rooms ask of a policy is asked here,
 from __future__ import annotations
 
 import logging
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -28,6 +27,7 @@ from vla.batch import PolicyBatch, pad_last
 from vla.embodiment import SLOTS, Embodiment
 from vla.evaluating import evaluating
 from vla.noise import NoiseKey
+from vla.observation import ActionChunk, Observation
 from vla.trained_on import TrainedOn
 
 log = logging.getLogger(__name__)
@@ -107,32 +107,6 @@ class Backbone(nn.Module, ABC):
     def save_settings(self, folder: Path) -> None:
         """Writes what is needed to build it again, without weights, to `folder`; nothing where the policy's configuration is
         enough."""
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What a robot sees, feels and is asked to do, at one moment."""
-
-    images: Mapping[str, NDArray[np.uint8]]
-    """Camera -> uint8 [H, W, 3], or [T, H, W, 3] for a policy that sees T frames, oldest first; any size. A camera may be
-    called by its full name ("observation.images.head") or the last word of it; one that is missing is masked."""
-    state: NDArray[np.floating[Any]] | None = None
-    """Proprioceptive state [Ds], raw; None for a robot that has none."""
-    instruction: str = ""
-    """What to do."""
-    since_start_s: float = math.inf
-    """Seconds since the episode began, for a policy that sees several frames: those from before it are masked, as in training,
-    whatever stands in their places."""
-
-
-@dataclass(frozen=True)
-class ActionChunk:
-    """What a policy would do next."""
-
-    actions: NDArray[np.float32]
-    """Raw actions [H, Da], in the robot's own numbers."""
-    step_s: float
-    """Seconds between two of them."""
 
 
 @dataclass(frozen=True)
@@ -368,6 +342,7 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
 
     def _images(self, observation: Observation, known: Embodiment) -> tuple[Tensor, Tensor]:
         """uint8 [1, V, T, 3, S, S] and bool [1, V, T], in the order of the embodiment's cameras."""
+        observation.check_view(known)
         images, since_s = observation.images, observation.since_start_s
         if not since_s >= 0:
             raise ValueError(f"since_start_s {since_s}: must be at least 0 seconds")

@@ -47,8 +47,8 @@ from corpora.video.encode import encode_clip
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
-"""Raised when the same settings would give other bytes; 1 had each cut-out's own depth."""
+FORMAT = 3
+"""Raised when the same settings would give other bytes; 1 had each cut-out's own depth, 2 rows without a scale."""
 TRACKS, PAINTING = "tracks", "painting"
 APART = 0.1
 """Of the mask: a part of it that is larger and lies apart from the agent's own may be another person's."""
@@ -67,11 +67,12 @@ SCHEMA = pa.schema(
         pa.field("point", pa.bool_(), nullable=False),
         pa.field("cutout", pa.string(), nullable=False),
         pa.field("shift_px", pa.float32(), nullable=False),
+        pa.field("scale", pa.float32(), nullable=False),
     ]
 )
 """hidden: of the old agent; before: of it, filled with what was seen there before, the rest being inpainted; drawn: of the new
-agent, from `cutout` (clip and frame of the robot's corpus), moved by shift_px; apart: of the mask, in other parts than the
-one at the point."""
+agent, from `cutout` (clip and frame of the robot's corpus), moved by shift_px and `scale` times as large; apart: of the
+mask, in other parts than the one at the point."""
 
 Progress = Callable[[int, int, str], None]
 """Called with (clips done, clips in all, what to say)."""
@@ -302,6 +303,7 @@ def _table(painted: Iterable[tuple[ClipRow, NDArray[np.float64], Painted, Track]
                     "point": bool(point[frame]),
                     "cutout": "" if stamp is None else stamp.cutout,
                     "shift_px": 0.0 if stamp is None else stamp.shift_px,
+                    "scale": 1.0 if stamp is None else stamp.scale,
                 }
             )
     return pa.Table.from_pylist(rows, schema=SCHEMA)
@@ -326,7 +328,7 @@ def _measured(folder: Path, size: int) -> dict[str, Any]:
     cut = np.array([bool(name) for name in table["cutout"].to_pylist()], bool)
     hidden = column["hidden_px"]
     seen = np.asarray(hidden > 0)
-    total, shift = max(1, int(hidden.sum())), column["shift_px"][cut]
+    total, shift, scale = max(1, int(hidden.sum())), column["shift_px"][cut], column["scale"][cut]
     return {
         "frames": len(hidden),
         "frames_with_agent": int(seen.sum()),
@@ -337,4 +339,7 @@ def _measured(folder: Path, size: int) -> dict[str, Any]:
         "frames_far": int((shift > FAR * size).sum()),
         "cutouts": len({name for name in table["cutout"].to_pylist() if name}),
         "shift_px": {"median": float(np.median(shift)), "p95": float(np.quantile(shift, 0.95))} if len(shift) else {},
+        "scale": {"least": float(scale.min()), "median": float(np.median(scale)), "most": float(scale.max())}
+        if len(scale)
+        else {},
     }

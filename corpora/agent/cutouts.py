@@ -5,7 +5,7 @@ For each clip dynamic programming chooses, among the cut-outs that lie nearest t
 moved, how evenly the tool's depth changes, and, where the robot has a demonstration of the clip's text, the depth that it
 had at the same progress. Where depths are not known, the size of the cut-out goes for them. The point of the new track is the
 hand's; its depth is the cut-outs', without the jumps from one to the next (`evened`), and its position lies at that depth on
-the ray through the point.
+the ray through the point. A cut-out that is drawn smaller shows a tool that is further away by as much.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from corpora.agent.painting import Agent, PaintSettings, Shown, Stamp, register
-from corpora.agent.track import Track
+from corpora.agent.track import Track, resize_mask
 from corpora.agent.tracks import Tracks
 from corpora.clips.corpus import Corpus
 from corpora.clips.frames import open_clip_frames
@@ -36,6 +37,10 @@ ANCHOR_M, ANCHOR_WEIGHT = 0.08, 4.0
 """Distance from the depth that the demonstration had at the same progress."""
 EVEN_S = 0.16
 """Changes of depth that are faster than this are the cut-outs', not the tool's."""
+NEAR = 0.15
+"""Of the image's side: as far from the point the tool, or the hand, is measured."""
+SCALES = (0.2, 2.0)
+"""Cut-outs are drawn no smaller and no larger than this."""
 RAY_M = 0.01
 """Where depths on rays miss the robot's positions by more (median), its camera does not stand still: they are not used."""
 
@@ -71,6 +76,16 @@ class Bank:
         """bool [S, S]."""
         bits = np.unpackbits(np.frombuffer(self.packed[number], np.uint8), count=self.side**2)
         return bits.reshape(self.side, self.side).astype(bool)
+
+    def cutout(self, number: int, scale: float) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float64]]:
+        """Image, mask and the tool's point in them, [2], `scale` times as large as they were cut."""
+        image, mask, point = self.images[self.frame[number]], self.mask(number), self.point_px[number]
+        side = max(2, round(scale * self.side))
+        if side == self.side:
+            return image, mask, point
+        kind = cv2.INTER_AREA if side < self.side else cv2.INTER_LINEAR
+        scaled = np.asarray(cv2.resize(image, (side, side), interpolation=kind), np.uint8)
+        return scaled, resize_mask(mask, side, side), (point + 0.5) * (side / self.side) - 0.5
 
     def depth_at(self, text: str, progress: NDArray[np.float64]) -> NDArray[np.float64]:
         """[T]: mean depth of the demonstrations of a text; NaN where there is none, or the progress is not known."""
@@ -170,29 +185,36 @@ class Robot(Agent):
             bank = open_bank(corpus, tracks, size)
         else:
             self._identity = digest_of(*bank.names)
-        self._bank, self._ray = bank, bank.ray()
+        self._bank, self._ray, self._scaled = bank, bank.ray(), settings.scale == "hand"
 
     @property
     def identity(self) -> str:
         return self._identity
 
     def stamps(self, track: Track, shown: Shown) -> Sequence[Stamp | None]:
-        there = np.flatnonzero(track.seen)
+        there = np.flatnonzero(track.seen).astype(np.int64)
         stamps: list[Stamp | None] = [None] * len(track.mask)
         if len(there):
             wanted = self._bank.depth_at(shown.text, shown.progress[there])
             chosen = choose(self._bank, track.point_px[there].astype(np.float64), shown.t_s[there], wanted)
-            depth = evened(shown.t_s[there], self._bank.depth_m[chosen], wanted)
+            scale = self._scale(track.frames(there), chosen) if self._scaled else 1.0
+            depth = evened(shown.t_s[there], self._bank.depth_m[chosen], wanted) / scale
             for frame, number, depth_m in zip(there.tolist(), chosen.tolist(), depth.tolist(), strict=True):
-                stamps[frame] = self._stamp(number, track.point_px[frame].astype(np.float64), depth_m)
+                stamps[frame] = self._stamp(number, track.point_px[frame].astype(np.float64), depth_m, scale)
         return stamps
 
-    def _stamp(self, number: int, point: NDArray[np.float64], depth: float) -> Stamp:
+    def _scale(self, track: Track, chosen: NDArray[np.int64]) -> float:
+        """The hand's thickness over the tool's, medians of the clip: a ratio that changed with every frame would flicker."""
+        hand = np.median([thickness(mask, point) for mask, point in zip(track.mask, track.point_px, strict=True)])
+        tools = [thickness(self._bank.mask(number), self._bank.point_px[number]) for number in chosen.tolist()]
+        return float(np.clip(hand / max(1e-6, float(np.median(tools))), *SCALES))
+
+    def _stamp(self, number: int, point: NDArray[np.float64], depth: float, scale: float) -> Stamp:
         bank = self._bank
-        shift = np.rint(point - bank.point_px[number]).astype(int)
+        image, mask, tool = bank.cutout(number, scale)
+        shift = np.rint(point - tool).astype(int)
         # what reaches the image's edge goes on beyond it: an arm that is moved inwards must not end in the air
-        rows, columns = (np.clip(np.arange(bank.side) - by, 0, bank.side - 1) for by in (shift[1], shift[0]))
-        image, mask = bank.images[bank.frame[number]], bank.mask(number)
+        rows, columns = (np.clip(np.arange(bank.side) - by, 0, len(image) - 1) for by in (shift[1], shift[0]))
         position = bank.position_m[number]
         if self._ray is not None and math.isfinite(depth):
             position = (_on_rays(point[None], np.array([depth])) @ self._ray)[0]
@@ -204,7 +226,17 @@ class Robot(Agent):
             (x, y, z),
             bank.names[number],
             float(np.linalg.norm(point - bank.point_px[number])),
+            scale,
         )
+
+
+def thickness(mask: NDArray[np.bool_], point_px: NDArray[np.floating]) -> float:
+    """Half the width, in pixels, of the thickest part of a mask near the point: a palm, a gripper; the forearm behind a hand is
+    about as thick."""
+    inside = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
+    rows, columns = np.mgrid[: mask.shape[0], : mask.shape[1]]
+    near = np.hypot(columns - point_px[0], rows - point_px[1]) <= NEAR * mask.shape[0]
+    return float(inside[near].max(initial=0.0))
 
 
 def choose(

@@ -19,16 +19,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.agent.painted_meta import ImageStats, tell_painted
 from corpora.agent.painting import Painted, Painter
 from corpora.agent.track import Track, Untracked
 from corpora.agent.track_file import TrackFile
 from corpora.episodes.lerobot import EpisodePlace, LeRobotDataset
+from corpora.episodes.lerobot_stats import Stats
 from corpora.episodes.pairing import pair
 from corpora.store.files import digest_of, read_json, write_json, written_whole
 from corpora.video.decode import DecodingReport, decoded_frames
 from corpora.video.encode import EpisodeVideo, VideoEncoding
 from corpora.video.probe import Unusable, VideoFacts, probe
 from corpora.video.shown import Converter
+from corpora.video.view import View
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +39,11 @@ Progress = Callable[[int, int, str], None]
 """Called with (video files done, files in all, what to say)."""
 PAINTING = "painting"
 """Folder of how each file was painted, episode by episode."""
-FORMAT = 1
-"""Raised when the same settings would give other bytes."""
+FORMAT = 2
+"""Raised when the same settings would give other bytes; in 1 the metadata did not say the view, and kept the statistics of the
+old pictures."""
+OWN = (PAINTING, "crosspaint.json", "crosspaint.html", "simulate.json")
+"""Of the root of a dataset: what tells how it was made, which is no longer true of its copy."""
 _ENCODING = VideoEncoding(crf=16)
 
 
@@ -54,7 +60,7 @@ class _Span:
 def one_camera(dataset: LeRobotDataset, wanted: str) -> str:
     """The camera that is painted: `wanted`, by its whole name or the last part of it, or the only one there is.
 
-    Raises ValueError where that names none, or several.
+    Raises ValueError where that names none, or several, or one that is painted already.
     """
     known = [name for name in dataset.cameras if not dataset.is_depth(name) and dataset.holds(name)]
     named = [name for name in known if not wanted or wanted in (name, name.rpartition(".")[2])]
@@ -63,17 +69,21 @@ def one_camera(dataset: LeRobotDataset, wanted: str) -> str:
             f"--camera '{wanted}': names {len(named)} of the cameras of '{dataset.root}' ({', '.join(known)}); tracks are of "
             "one camera, name it"
         )
+    if (already := dataset.view(named[0])) is not None:
+        raise ValueError(
+            f"camera {named[0]} of '{dataset.root}' is {already} already: paint the dataset that it was made of"
+        )
     return named[0]
 
 
 def paint_dataset(
-    dataset: LeRobotDataset, camera: str, tracks: Path, painter: Painter, out: Path, progress: Progress
+    dataset: LeRobotDataset, camera: str, tracks: Path, painter: Painter, view: View, out: Path, progress: Progress
 ) -> dict[str, Any]:
     """Writes the video files that are missing in `out`, and copies all else; what was painted, and why the rest was not.
 
     `tracks`: folder of a `TrackFile` for each episode, "<dataset>/episode_000003.npz", as `giza simulate --tracks` writes
-    it. An episode without one stays as it is, and is named. Raises ValueError where a video cannot be replaced by one of
-    its rate.
+    it. An episode without one stays as it is, and is named, in the metadata too: readers leave it out, for it is of another
+    view. Raises ValueError where a video cannot be replaced by one of its rate.
     """
     fps = dataset.fps
     if fps != round(fps):
@@ -81,6 +91,8 @@ def paint_dataset(
     by_file: dict[Path, list[EpisodePlace]] = defaultdict(list)
     counts: Counter[str] = Counter()
     skipped: list[dict[str, Any]] = []
+    files: list[Stats] = []
+    episodes: dict[int, Stats] = {}
     for place in dataset.episodes((camera,)):
         if camera in place.lost:
             skipped.append({"episode": place.index, "reason": "no_place", "detail": place.lost[camera]})
@@ -98,10 +110,18 @@ def paint_dataset(
             write_json(said, record)
         counts.update(record["counts"])
         skipped += record["skipped"]
+        files.append(record["stats"])
+        episodes |= {int(episode): found for episode, found in record["episode_stats"].items()}
     _copy_the_rest(dataset.root, out, set(by_file))
-    _tell_codec(out / "meta" / "info.json", camera)
+    unpainted = {each["episode"]: f"{each['reason']}: {each['detail']}" for each in skipped}
+    tell_painted(dataset.root, out, camera, view, unpainted, files, episodes)
     for each in skipped[:20]:
-        log.warning("episode %d is kept as it is: %s: %s", each["episode"], each["reason"], each["detail"])
+        log.warning(
+            "episode %d is kept as it is, and left out where the painted ones are read: %s: %s",
+            each["episode"],
+            each["reason"],
+            each["detail"],
+        )
     progress(len(by_file), len(by_file), f"painting: {counts['painted']} episodes")
     names = ("painted", "frames", "seen_frames", "hidden_px", "before_px")
     return {"camera": camera, "files": len(by_file), **{name: counts[name] for name in names}, "skipped": skipped}
@@ -147,15 +167,19 @@ def _paint_file(
         except Untracked as fault:
             skipped.append({"episode": place.index, "reason": fault.reason, "detail": fault.detail})
     episodes: dict[int, Counter[str]] = {span.episode: Counter() for span in spans}
+    stats, episode_stats = ImageStats(), {span.episode: ImageStats() for span in spans}
     with written_whole(target) as temporary, EpisodeVideo(temporary, round(dataset.fps), _ENCODING) as video:
         for image, span, painted in _frames(path, facts, spans, painter):
             video.add(image)
+            stats.add(image)
             if span is not None and painted is not None:
                 hidden, before = int(painted.hidden.sum()), int(painted.before.sum())
                 found = {"frames": 1, "seen_frames": int(hidden > 0), "hidden_px": hidden, "before_px": before}
                 episodes[span.episode].update(found)
+                episode_stats[span.episode].add(image)
     counts = sum(episodes.values(), Counter({"painted": len(spans)}))
-    return {"counts": counts, "episodes": episodes, "skipped": skipped}
+    told = {episode: found.found() for episode, found in episode_stats.items()}
+    return {"counts": counts, "episodes": episodes, "skipped": skipped, "stats": stats.found(), "episode_stats": told}
 
 
 def _span(dataset: LeRobotDataset, camera: str, place: EpisodePlace, facts: VideoFacts, tracks: Path) -> _Span:
@@ -204,20 +228,13 @@ def _frames(
 
 
 def _copy_the_rest(root: Path, out: Path, painted: set[Path]) -> None:
-    """All files but the painted videos, and those whose names begin with a dot."""
+    """All files but the painted videos, those whose names begin with a dot, and `OWN`."""
     for path in sorted(root.rglob("*")):
         target = out / path.relative_to(root)
+        if path.relative_to(root).parts[0] in OWN:
+            continue
         if not path.is_file() or path in painted or path.name.startswith(".") or target.is_file():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(target) as temporary:
             shutil.copyfile(path, temporary)
-
-
-def _tell_codec(path: Path, camera: str) -> None:
-    """info.json with the codec of the new videos, where it tells one. Statistics of images stay those of the old."""
-    info = json.loads(path.read_text("utf-8"))
-    told = info["features"][camera].get("info")
-    if isinstance(told, dict) and "video.codec" in told:
-        told |= {"video.codec": "h264", "video.pix_fmt": "yuv420p"}
-        write_json(path, info)

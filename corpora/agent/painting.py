@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from corpora.agent.background import Background
 from corpora.agent.track import Track
+from corpora.video.view import View
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,17 @@ class PaintSettings:
     """before: what was seen there before in the clip, the rest inpainted; inpaint: all inpainted."""
     margin: float = 0.02
     """By how much the mask is grown before it is filled, of the image's side: codecs blur edges, and masks are tight."""
+    scale: Literal["as_cut", "hand"] = "as_cut"
+    """How large cut-outs are drawn. as_cut: as the robot's own camera shows them, for a camera that sees people as the robot's
+    sees it; hand: so that the tool is as thick as the hand, one ratio a clip."""
     dot_radius: float = 0.035
     """Of the image's (shorter) side, as the margin is."""
 
     def __post_init__(self) -> None:
         if self.background not in ("before", "inpaint"):
             raise ValueError(f"background '{self.background}': must be 'before' or 'inpaint'")
+        if self.scale not in ("as_cut", "hand"):
+            raise ValueError(f"scale '{self.scale}': must be 'as_cut' or 'hand'")
         if not 0 <= self.margin <= 0.2:
             raise ValueError(f"margin {self.margin}: must be within 0 and 0.2 of the image's side; try 0.02")
         if not 0 < self.dot_radius <= 0.2:
@@ -71,6 +77,8 @@ class Stamp:
     """Clip and frame that it was cut from; empty where it was drawn."""
     shift_px: float = 0.0
     """How far it was moved to the point."""
+    scale: float = 1.0
+    """By how much it was made larger."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +220,26 @@ class Painter:
             hidden.append(grown)
             before.append(filled.before)
         return Painted(np.stack(painted), np.stack(hidden), np.stack(before), stamps)
+
+
+def view_of(agent: Agent, settings: PaintSettings) -> View:
+    """What a picture that this agent and these settings paint is called, wherever it is kept."""
+    radius = settings.dot_radius if agent.name == Dot.name else 0.0
+    return View(agent.name, settings.background, settings.margin, radius, agent.identity)
+
+
+def painter_of(view: View, size: int = 0) -> Painter:
+    """Paints what `view` says, as the pictures were that a policy learned from. Raises ValueError for an agent that is not
+    known, or is not what it was."""
+    background: Any = view.background
+    radius = view.dot_radius or PaintSettings.dot_radius
+    settings = PaintSettings(agent=view.agent, background=background, margin=view.margin, dot_radius=radius)
+    agent = open_agent(settings, size)
+    if agent.identity != view.identity:
+        raise ValueError(
+            f"agent '{view.agent}' is not what it was when the pictures were painted: bring back what it was"
+        )
+    return Painter(agent, settings)
 
 
 def grow(mask: NDArray[np.bool_], margin: float) -> NDArray[np.bool_]:

@@ -45,7 +45,7 @@ class Track:
         """[T]: both its pixels and its point are known."""
         return np.asarray(self.mask.any((1, 2)) & np.isfinite(self.point_px).all(1))
 
-    def frames(self, rows: slice) -> Track:
+    def frames(self, rows: slice | NDArray[np.int64]) -> Track:
         """Of some of the frames."""
         return Track(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
 

@@ -25,6 +25,7 @@ from corpora.clips.shards import forget_members
 from corpora.clips.survey import CorpusSurvey
 from corpora.store.files import digest_of
 from corpora.store.told import listed
+from corpora.video.view import View
 
 MANIFEST = "manifest.parquet"
 SUMMARY = "ingest.json"
@@ -134,6 +135,16 @@ class Corpus:
     def fit(self) -> str:
         """How its square frames were made of the videos': "stretch" or "crop"."""
         return str(self.summary.get("config", {}).get("settings", {}).get("fit", "stretch"))
+
+    @property
+    def view(self) -> View | None:
+        """How `giza crosspaint` painted its pictures; None where it did not, or put in the robot as its own camera sees it."""
+        made = self.summary.get("config", {}).get("settings", {}).get("crosspaint")
+        if not made or made["agent"] == "robot":
+            return None
+        radius = float(made["dot_radius"]) if made["agent"] == "dot" else 0.0
+        painted = str(made["background"]), float(made["margin"]), radius, str(made["agent_identity"])
+        return View(str(made["agent"]), *painted)
 
     @cached_property
     def truth_features(self) -> dict[str, int]:

@@ -18,6 +18,7 @@ from corpora.store.files import available_cores
 from corpora.store.frames import FrameFault, FrameTable, Progress, make_frame_table
 from corpora.video.image import fit_square
 from corpora.video.probe import describe
+from corpora.video.view import View
 
 CAMERA = "video"
 """What the one view of a clip is called."""
@@ -34,6 +35,8 @@ class ClipFrames:
     t_s: NDArray[np.float64]
     """[F], time in the source, seconds; ascending within a clip."""
     table: FrameTable
+    view: View | None = None
+    """How its pictures were painted; None where they were not, or show a robot as its own camera does."""
 
 
 def open_clip_frames(
@@ -62,7 +65,7 @@ def open_clip_frames(
         cameras=(CAMERA,),
         cache=cache,
     )
-    return ClipFrames(clips, starts, np.concatenate(clip_times), table)
+    return ClipFrames(clips, starts, np.concatenate(clip_times), table, corpus.view)
 
 
 def _fill(

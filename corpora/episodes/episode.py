@@ -8,7 +8,7 @@ for episode in episodes.episodes:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from corpora.episodes.modality import Modality, ModalityPart, none_known
 from corpora.store.told import faults_told, listed
+from corpora.video.view import View
 
 if TYPE_CHECKING:
     from corpora.store.frames import FrameFault, Progress
@@ -183,6 +184,8 @@ class Episodes:
     """One for each of the Ds dimensions."""
     action_names: tuple[str, ...]
     """One for each of the Da dimensions."""
+    views: Mapping[str, View] = field(default_factory=dict)
+    """Camera -> how its pictures were painted; others are as the camera saw them."""
 
     t_s: NDArray[np.float64] = field(init=False)
     """[R]."""

@@ -19,12 +19,15 @@ import pyarrow.parquet as pq
 
 from corpora.episodes.episode import VideoSpan
 from corpora.episodes.lerobot_layout import file_of, first_video, holds_any, why_missing
-from corpora.store.files import json_lines, text_of
+from corpora.store.files import json_lines, read_json, text_of
 from corpora.video.probe import describe
+from corpora.video.view import View
 
 IS_DEPTH = (
     "depth maps, which are distances and no colours, and are passed over; whoever names them with --cameras has them"
 )
+PAINTED = "giza.painted"
+"""Key of a camera's feature in info.json: its view, and which episodes are not of it."""
 _FILE, _SPAN = ("chunk_index", "file_index"), ("from_timestamp", "to_timestamp")
 DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, pa.ArrowException)
 """What reading damaged files raises."""
@@ -127,6 +130,23 @@ class LeRobotDataset:
             if isinstance(facts, Mapping)
             for flag in ("is_depth_map", "video.is_depth_map")
         )
+
+    def view(self, camera: str) -> View | None:
+        """How `giza crosspaint` painted its video; None where it did not. Raises ValueError where that cannot be told."""
+        path, feature = self.root / "meta" / "info.json", self.features[camera]
+        if PAINTED in feature:
+            return View.from_json(feature[PAINTED]["view"], what=f"{path}: {camera}")
+        before = read_json(self.root / "crosspaint.json") or {}
+        if before.get("camera") == camera:
+            raise ValueError(
+                f"'{self.root}' was painted by an earlier giza, which did not say in its metadata how; run giza crosspaint again"
+            )
+        return None
+
+    def unpainted(self, camera: str) -> dict[int, str]:
+        """Episodes of a painted camera that are as they were -> why."""
+        told = self.features[camera].get(PAINTED, {}).get("unpainted_episodes", {})
+        return {int(episode): str(reason) for episode, reason in told.items()}
 
     def holds(self, camera: str) -> bool:
         """Whether there is any file of this camera; info.json may name one that the dataset does not ship. Raises ValueError

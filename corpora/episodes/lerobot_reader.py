@@ -66,6 +66,7 @@ def read_lerobot(root: Path, selection: EpisodeSelection) -> Episodes:
         reader=VideoReader(),
         state_names=names_of(state),
         action_names=names_of(action),
+        views={camera: view for camera in cameras if (view := dataset.view(camera)) is not None},
     )
 
 
@@ -98,7 +99,15 @@ class _Reader:
         if told:
             log.warning("dataset '%s': %s", self._dataset.root, told)
         by_file: dict[Path, list[EpisodePlace]] = defaultdict(list)
+        unpainted = {
+            index: f"camera {camera} is not painted in it, as in the others: {why}"
+            for camera in cameras
+            for index, why in self._dataset.unpainted(camera).items()
+        }
         for place in listed:
+            if place.index in unpainted:
+                self.faults.append((place.index, unpainted[place.index]))
+                continue
             if place.data is None or place.lost:
                 self.faults.append((place.index, "; ".join(place.lost.values())))
                 continue

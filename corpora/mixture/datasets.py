@@ -306,8 +306,11 @@ class ClipSamples:
         if self._labels is None:
             return None
         facts = self._labels.facts
-        names = facts.action_names or numbered("action", self._labels.values.shape[2])
-        return replace(facts, cameras=facts.cameras[: len(self.cameras)], action_names=names)
+        names, cameras = facts.action_names or numbered("action", self._labels.values.shape[2]), facts.cameras
+        cameras, view = cameras[: len(self.cameras)], self._clips.view
+        return replace(
+            facts, cameras=cameras, action_names=names, views={} if view is None else dict.fromkeys(cameras, view)
+        )
 
     def at_step(self, step_s: float) -> ClipSamples:
         """Labels have the steps that they were made with: raises ValueError."""
@@ -352,7 +355,7 @@ def facts_of(episodes: Episodes) -> EmbodimentFacts:
     """The robot, with its names where they are unique, else numbers; its steps are the rows."""
     state_names = _unique("state", episodes.state_names, episodes.state)
     action_names = _unique("action", episodes.action_names, episodes.action)
-    return EmbodimentFacts(episodes.cameras, 1 / episodes.fps, state_names, action_names)
+    return EmbodimentFacts(episodes.cameras, 1 / episodes.fps, state_names, action_names, views=episodes.views)
 
 
 def _unique(kind: str, names: tuple[str, ...], values: NDArray[np.float32] | None) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from corpora.clips.parts import part_paths
 from corpora.episodes.columns import column_array
 from corpora.video.nearest import nearest_rows
 from corpora.video.probe import describe
+from corpora.video.view import View
 
 SAME_MOMENT_S = 1e-3
 """A label and its frame were shown at the same time, up to rounding."""
@@ -40,6 +41,8 @@ class EmbodimentFacts:
     codec: Mapping[str, Any] | None = None
     """The action space that these actions were made with (pseudo-actions), as its `to_json` gives it: they follow their
     robot and have no part in its statistics. None: the samples are what an action space is fitted on."""
+    views: Mapping[str, View] = field(default_factory=dict)
+    """Camera -> how its pictures were painted; others are as the camera saw them."""
 
 
 def numbered(kind: str, width: int) -> tuple[str, ...]:

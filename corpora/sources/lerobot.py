@@ -55,6 +55,11 @@ class LeRobot(SourceKind):
             for camera in chosen:
                 if dataset.is_depth(camera) and not defaults.cameras:
                     yield fault(camera, "depth_map", f"its videos are {IS_DEPTH}")
+                elif (view := dataset.view(camera)) is not None:
+                    yield fault(
+                        camera, "painted", f"its pictures are {view}, and clips would not say so: ingest the dataset that it was "
+                        "made of, and paint the corpus"
+                    )  # fmt: skip
                 elif dataset.holds(camera):
                     present.append(camera)
                 else:

@@ -233,7 +233,7 @@ def _rollouts(job: CellJob, policy: Any, folder: Path) -> list[dict[str, Any]]:
     import torch
 
     from corpora.simulation.metaworld import Look
-    from jobs.evaluation.acting import metaworld_act
+    from jobs.evaluation.acting import metaworld_act, metaworld_view
     from jobs.evaluation.closed_loop import ClosedLoopSettings, play
     from jobs.evaluation.rollout_log import RolloutLog
 
@@ -247,6 +247,7 @@ def _rollouts(job: CellJob, policy: Any, folder: Path) -> list[dict[str, Any]]:
         execute=job.budget.execute,
         max_steps=job.budget.max_steps,
         look=Look(size=job.data.size),
+        view=metaworld_view(policy, EMBODIMENT),
         videos=0,
         workers=1,
         slots=12,

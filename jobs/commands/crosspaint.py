@@ -145,6 +145,10 @@ def table(summary: dict[str, Any]) -> Table:
     if shift := found["shift_px"]:
         result.add_row("cut-outs used", str(found["cutouts"]))
         result.add_row("moved by, pixels: median, 95%", f"{shift['median']:.1f}, {shift['p95']:.1f}")
+        scale = found["scale"]
+        result.add_row(
+            "drawn as large: least, median, most", f"{scale['least']:.2f}, {scale['median']:.2f}, {scale['most']:.2f}"
+        )
     return result
 
 

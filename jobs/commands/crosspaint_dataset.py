@@ -44,7 +44,7 @@ def run_dataset(
     that holds something else.
     """
     from corpora.agent.paint_dataset import FORMAT, one_camera, paint_dataset, tracks_identity
-    from corpora.agent.painting import Painter, open_agent
+    from corpora.agent.painting import Painter, open_agent, view_of
     from corpora.episodes.lerobot import LeRobotDataset
     from corpora.episodes.opening import dataset_fingerprint
     from corpora.store.run import Run
@@ -67,8 +67,10 @@ def run_dataset(
     if (done := run.finished) is not None:
         return done
     with run.claim(), bar("painting", unit="files", quiet=quiet, keep=True) as show:
-        found = paint_dataset(dataset, painted, tracks, Painter(opened, paint), run.folder, show)
-        summary = {"settings": settings, "agent": opened.name, **found}
+        view = view_of(opened, paint)
+        found = paint_dataset(dataset, painted, tracks, Painter(opened, paint), view, run.folder, show)
+        made_of = {"dataset": dataset.name, "fingerprint": settings["dataset"]}
+        summary = {"settings": settings, "agent": opened.name, "view": view.to_json(), "made_of": made_of, **found}
         shown = shown_episodes(dataset, painted, run.folder, {each["episode"] for each in found["skipped"]})
         write_page(run.folder / PAGE, TEMPLATE, painting=summary, dataset=str(root), episodes=shown)
         return run.finish(summary)

@@ -235,7 +235,7 @@ def _selection(config: EvaluateConfig, known: Known) -> EpisodeSelection:
 
 def _closed_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint: str, quiet: bool) -> dict[str, Any]:
     from corpora.simulation.metaworld import Look
-    from jobs.evaluation.acting import metaworld_act
+    from jobs.evaluation.acting import metaworld_act, metaworld_view
     from jobs.evaluation.closed_loop import ClosedLoopSettings, closed_loop
 
     settings = ClosedLoopSettings(
@@ -245,6 +245,7 @@ def _closed_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerpri
         max_steps=config.max_steps,
         language_check=config.language_check,
         look=Look(config.size, config.camera),
+        view=metaworld_view(policy, embodiment, camera=config.camera),
         videos=config.films,
         workers=config.workers,
         slots=config.slots,

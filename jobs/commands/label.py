@@ -157,6 +157,7 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
 def _by_images(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) -> Maker:
     """What trains the model in `folder`, or reads it there. Raises ValueError for what can be refused before."""
     from corpora.clips.frames import open_clip_frames
+    from corpora.video.view import view_told
     from jobs.console import bar
     from jobs.labelling.inverse_dynamics import ImageLabeller
     from vla.models.inverse_dynamics import CONFIG, InverseDynamics, saved_hash
@@ -167,6 +168,11 @@ def _by_images(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) -
         clips = open_clip_frames(corpus, config.image_size, cache=config.cache, progress=tell)
     if clips.table.lacking:
         log.warning("corpus '%s': %s", config.corpus, clips.table.lacking)
+    if robot is not None and (seen := robot[0].episodes.views.get(robot[0].cameras[0])) != clips.view:
+        raise ValueError(
+            f"the pictures of robot '{config.robot}' are {view_told(seen)}, those of corpus '{config.corpus}' {view_told(clips.view)}: "
+            "what is learned from the one is read off the other; paint them alike with giza crosspaint"
+        )
 
     def make() -> tuple[Labeller, dict[str, Any]]:
         if robot is not None:
@@ -319,7 +325,7 @@ def _facts(config: LabelConfig, samples: EpisodeSamples, train: NDArray[np.int64
         state_names=names[0],
         action_names=names[1],
     )
-    return Embodiment(config.embodiment, space, samples.step_s, tuple(samples.cameras))
+    return Embodiment(config.embodiment, space, samples.step_s, tuple(samples.cameras), views=facts.views)
 
 
 def _label(config: LabelConfig, corpus: Corpus, labeller: Labeller, out: Path, quiet: bool) -> dict[str, Any]:

@@ -111,6 +111,8 @@ def serve(policy: Policy, config: ServeConfig) -> dict[str, Any]:
     layout = served.layout
     print(f"serving {config.policy} as {config.embodiment} on {server.address}")
     print(f"  cameras  {', '.join(layout.cameras)}")
+    for camera, view in served.views.views.items():
+        print(f"  view     {camera}: {view}; send mask.{camera} and point.{camera} with its pictures")
     print(f"  state    {', '.join(f'{part.name} ({part.width})' for part in layout.state) or 'none'}")
     print(f"  action   {', '.join(f'{part.name} ({part.width})' for part in layout.action)}")
     print(f"  chunk    {policy.config.horizon} steps of {served.step_s:g} s", flush=True)

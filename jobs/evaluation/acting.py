@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from corpora.mixture.labels import EmbodimentFacts
 from corpora.simulation.metaworld import ACTION_NAMES, HEAD_CAMERA, STATE_NAMES
 from corpora.video.image import Fit, fit_square
+from corpora.video.view import View, view_told
 from jobs.evaluation.closed_loop import Act, Observations
+from vla.actions.names import places
 from vla.checkpoint import load_policy, policy_fingerprint
 from vla.data.placed import placed_views
 from vla.data.slots import Slot, place
-from vla.embodiment import LATENT
+from vla.embodiment import LATENT, Embodiment
 from vla.noise import NoiseKey
 from vla.policy import Policy
 
@@ -45,11 +47,12 @@ def metaworld_act(
     this."""
     known = policy.embodiment(embodiment)
     policy.check_fit(embodiment, fit)
-    slot, size = Slot.of(known), policy.config.image_size
-    seen_as = camera if len(slot.cameras) > 1 else slot.cameras[0]  # the only one is meant, whatever it is called
+    slot, size, seen_as = Slot.of(known), policy.config.image_size, _seen_as(known, camera)
     state_names = STATE_NAMES if slot.state_names else ()
     try:
-        where = place(EmbodimentFacts((seen_as,), known.step_s, state_names, ACTION_NAMES), slot)
+        view = metaworld_view(policy, embodiment, camera=camera)
+        views = {} if view is None else {seen_as: view}
+        where = place(EmbodimentFacts((seen_as,), known.step_s, state_names, ACTION_NAMES, views=views), slot)
         if len(where.action) < len(ACTION_NAMES):
             raise ValueError(f"its actions are {', '.join(slot.action_names)}, Meta-World's {', '.join(ACTION_NAMES)}")
     except ValueError as error:
@@ -60,6 +63,11 @@ def metaworld_act(
     order = np.argsort(where.action)
 
     def act(seen: Observations) -> NDArray[np.float32]:
+        if seen.view != view:
+            raise ValueError(
+                f"the pictures of embodiment '{embodiment}' were {view_told(view)} in training, these are {view_told(seen.view)}: "
+                "give the rollouts the policy's view (metaworld_view)"
+            )
         rows = zip(seen.task, seen.start, seen.instruction, seen.chunk, strict=True)
         keys = [NoiseKey(seed, (task, start, text), chunk) for task, start, text, chunk in rows]
         images = resized(seen.images, size, fit)
@@ -75,6 +83,19 @@ def metaworld_act(
         return chunk[..., order]
 
     return act
+
+
+def metaworld_view(policy: Policy, embodiment: str, *, camera: str = HEAD_CAMERA) -> View | None:
+    """How `camera`'s pictures are painted for this policy; None: not at all. Raises ValueError for a robot that it does not
+    know."""
+    known = policy.embodiment(embodiment)
+    (where,) = places([_seen_as(known, camera)], known.cameras)
+    return None if where is None else known.views.get(known.cameras[where])
+
+
+def _seen_as(known: Embodiment, camera: str) -> str:
+    """The only camera of a policy is meant, whatever it is called."""
+    return camera if len(known.cameras) > 1 else known.cameras[0]
 
 
 def resized(images: NDArray[np.uint8], size: int, fit: Fit) -> NDArray[np.uint8]:

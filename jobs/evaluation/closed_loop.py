@@ -22,6 +22,7 @@ from corpora.simulation.metaworld import CONTROL_HZ, MAX_STEPS, Look
 from corpora.simulation.tasks import DEFAULT_TASKS, INSTRUCTIONS, task_name, task_names
 from corpora.store.files import plain
 from corpora.video.nearest import rows_back
+from corpora.video.view import View
 from jobs.evaluation.rollout_log import (
     FAUCET_TASKS,
     VIDEO_HZ,
@@ -63,6 +64,8 @@ class Observations:
     chunk: list[int]
     """How many chunks of its rollout each environment had before. A policy that draws noise draws it by task, start, instruction
     and this: nothing else that plays may change what a rollout does."""
+    view: View | None = None
+    """How the images are painted; None: they are as the camera saw them."""
 
 
 Act = Callable[[Observations], NDArray[np.floating[Any]]]
@@ -85,6 +88,8 @@ class ClosedLoopSettings:
     """Tell each initial state of the faucet tasks both instructions, and none."""
     look: Look = field(default_factory=Look)
     """How images are rendered: as the training data were."""
+    view: View | None = None
+    """How they are painted, as the training data were; None: not at all."""
     videos: int = 1
     """Initial states of each task and instruction that are recorded."""
     workers: int = 2
@@ -213,7 +218,8 @@ def play(
             chunks = np.zeros((0, settings.execute, 4), np.float32)
             if observations:
                 assert act != "expert"
-                chunks = checked_chunks(act(_observations(observations)), len(observations), settings.execute)
+                seen = _observations(observations, settings.view)
+                chunks = checked_chunks(act(seen), len(observations), settings.execute)
             pool.answer(chunks)
     order = {request[:3]: place for place, request in enumerate(sorted(requests, key=lambda r: names.index(r.task)))}
     return sorted(rollouts, key=lambda rollout: order[rollout.key])
@@ -234,10 +240,11 @@ def _common(settings: ClosedLoopSettings, step_s: float, history_s: Sequence[flo
         tuple(repeat * back for back in rows_back(ages, step_s)),
         CONTROL_HZ // VIDEO_HZ,
         expert,
+        settings.view,
     )
 
 
-def _observations(observations: Sequence[Observation]) -> Observations:
+def _observations(observations: Sequence[Observation], view: View | None = None) -> Observations:
     images = np.stack([observation.images for observation in observations])
     return Observations(
         images=np.ascontiguousarray(images.transpose(0, 1, 4, 2, 3))[:, None],
@@ -247,6 +254,7 @@ def _observations(observations: Sequence[Observation]) -> Observations:
         task=[observation.task for observation in observations],
         start=[observation.start for observation in observations],
         chunk=[observation.chunk for observation in observations],
+        view=view,
     )
 
 

@@ -15,8 +15,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.agent.painting import painter_of
+from corpora.agent.track import known_track
 from corpora.simulation.metaworld import CONTROL_HZ, Look, MetaWorldEnv, episode_generator
 from corpora.simulation.tasks import INSTRUCTIONS
+from corpora.video.view import View
 from jobs.evaluation.rollout_log import Rollout
 
 
@@ -57,6 +60,8 @@ class RolloutSettings:
     """A recorded rollout keeps every k-th control step's image."""
     expert: bool = False
     """Meta-World's script acts instead of a policy; nobody is asked."""
+    view: View | None = None
+    """How what the policy sees is painted; films show what the camera saw."""
 
 
 class Observation(NamedTuple):
@@ -89,20 +94,26 @@ class _Playing:
         self.over = False
         self.seen: dict[int, NDArray[np.uint8]] = {}
         self.frames: list[NDArray[np.uint8]] = []
+        self.painter = None if settings.view is None else painter_of(settings.view, settings.look.size)
         self._look()
 
     def _look(self) -> None:
         """Renders only what will be shown: the frames of an observation (there is one every execute * repeat steps) and of
-        the video."""
+        the video. A painter sees every row of an episode, as it did in training: what it fills in depends on those before."""
         step, settings = self.env.steps, self.settings
         period = settings.execute * settings.repeat
         recorded = self.request.video and (step % settings.video_every == 0 or self.over)
         asked = not settings.expert and any((step + age) % period == 0 for age in settings.history_steps)
-        if not (recorded or (asked and not self.over)):
+        painted = self.painter is not None and not settings.expert and step % settings.repeat == 0
+        if not (recorded or ((asked or painted) and not self.over)):
             return
         image = self.env.render().copy()
         if recorded:
             self.frames.append(image)
+        if self.painter is not None and painted:
+            point, _, _ = self.env.tool()
+            track = known_track(self.env.agent_mask()[None], point[None])
+            image = self.painter.paint(image[None], track).frames[0]
         if asked:
             self.seen[step] = image
             oldest = step - settings.history_steps[0]

@@ -51,7 +51,9 @@ class FakePolicy:
             state_dim=STATE_DIM, action_dim=ACTION_DIM, parts=parts, encoded_state_dim=8, encoded_action_dim=9
         )
         cameras = ("observation.images.w", "observation.images.ego")
-        self.facts = SimpleNamespace(name="gr1", action_space=space, step_s=0.05, cameras=cameras, modality=modality)
+        self.facts = SimpleNamespace(
+            name="gr1", action_space=space, step_s=0.05, cameras=cameras, modality=modality, views={}
+        )
         self.noise: list[float] = []
 
     def embodiment(self, embodiment: str) -> Any:

@@ -7,12 +7,13 @@ import dataclasses
 import logging
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from corpora.episodes.parts import ActionPart
 from corpora.mixture.label_kinds import Actions
 from corpora.mixture.labels import EmbodimentFacts
+from corpora.video.view import View, view_told
 from vla.actions.names import places
 from vla.embodiment import Embodiment
 
@@ -40,27 +41,33 @@ class Slot:
     """0: its steps are no moments."""
     made_by: str = ""
     """Of latents."""
+    views: Mapping[str, View] = field(default_factory=dict)
+    """Camera -> how its pictures are painted; others are as the camera sees them."""
 
     @classmethod
     def of(cls, known: Embodiment) -> Slot:
         """Of an embodiment that the policy knows."""
         space = known.action_space
-        return cls(known.name, known.cameras, space.state_names, space.action_names, known.step_s, known.made_by)
+        names = space.state_names, space.action_names
+        return cls(known.name, known.cameras, *names, known.step_s, known.made_by, known.views)
 
     @classmethod
     def new(cls, name: str, facts: Sequence[EmbodimentFacts]) -> Slot:
         """Of the data that make it: names and order of the first, the cameras of all, the slowest's step."""
         cameras: list[str] = []
+        views: dict[str, View] = {}
         for each in facts:
-            cameras += [
+            found = [
                 camera
                 for camera, place in zip(each.cameras, places(each.cameras, cameras), strict=True)
                 if place is None
             ]
+            cameras += found
+            views |= {camera: each.views[camera] for camera in found if camera in each.views}
         slowest = max(each.step_s for each in facts)
         first_s = facts[0].step_s if same_step(slowest, facts[0].step_s) else slowest
         first = facts[0]
-        return cls(name, tuple(cameras), first.state_names, first.action_names, first_s, first.made_by)
+        return cls(name, tuple(cameras), first.state_names, first.action_names, first_s, first.made_by, views)
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,9 @@ def place(facts: EmbodimentFacts, slot: Slot) -> Placement:
     following = facts.codec is not None and not facts.state_names
     state = () if following else _numbers("state", slot.state_names, facts.state_names, slot.name)
     action = _numbers("action", slot.action_names, facts.action_names, slot.name)
-    return Placement(place_cameras(slot, facts.cameras), state, action)
+    cameras = place_cameras(slot, facts.cameras)
+    _check_views(slot, facts, cameras)
+    return Placement(cameras, state, action)
 
 
 def place_cameras(slot: Slot, found: Sequence[str]) -> tuple[int | None, ...]:
@@ -113,6 +122,20 @@ def place_cameras(slot: Slot, found: Sequence[str]) -> tuple[int | None, ...]:
     if lacking := [name for name, place in zip(slot.cameras, cameras, strict=True) if place is None]:
         log.info("camera %s of embodiment '%s' is not in these data: it is masked", _listed(lacking), slot.name)
     return cameras
+
+
+def _check_views(slot: Slot, facts: EmbodimentFacts, cameras: Sequence[int | None]) -> None:
+    """Raises ValueError where a camera's pictures are not painted as the slot's are, naming both."""
+    for name, place in zip(slot.cameras, cameras, strict=True):
+        if place is None:
+            continue
+        wanted, found = slot.views.get(name), facts.views.get(facts.cameras[place])
+        if wanted != found:
+            raise ValueError(
+                f"its pictures of camera {facts.cameras[place]} are {view_told(found)}, those of embodiment '{slot.name}' "
+                f"{view_told(wanted)}: one embodiment has one view; paint them alike with giza crosspaint, or give another "
+                "embodiment"
+            )
 
 
 def _numbers(kind: str, wanted: Sequence[str], found: Sequence[str], slot: str) -> tuple[int, ...]:

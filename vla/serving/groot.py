@@ -8,7 +8,8 @@ Two forms of observations are read:
 
 T is the number of frames that the policy sees for images, and 1 for states. Frames from before the episode are masked, as in
 training: vla/serving/history.py says which those are.
-A camera that is not sent is masked too, as in training data that lack it.
+A camera that is not sent is masked too, as in training data that lack it. A policy that learned from painted pictures is told
+where the agent is, and the server paints: vla/serving/painted.py.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from vla.noise import NoiseKey
 from vla.policy import Policy
 from vla.serving.history import frames_there
 from vla.serving.modality_layout import ModalityLayout, layout_of
+from vla.serving.painted import ServedViews
 from vla.serving.server import PolicyServer, ServerConfig
 from vla.serving.wire import Dialect, ModalityConfig
 
@@ -84,6 +86,8 @@ class ServedPolicy:
         self.seed = seed
         self.step_s = known.step_s
         self._noise: OrderedDict[bytes, NoiseKey] = OrderedDict()
+        views = zip(self.layout.cameras, known.cameras, strict=True)
+        self.views = ServedViews({name: known.views[camera] for name, camera in views if camera in known.views})
         self._masked: set[str] = set()
         """Cameras of which it was told that they are not sent."""
 
@@ -99,7 +103,8 @@ class ServedPolicy:
         if not isinstance(observation, dict):
             raise ValueError(f"the observation is a {type(observation).__name__}: must be a map of names to arrays")
         nested = any(isinstance(observation.get(kind), dict) for kind in ("video", "state", "language"))
-        parsed = self.parse(observation, nested=nested, options=data.get("options") if envelope else None)
+        options = data.get("options") if envelope else None
+        parsed = self.parse(observation, nested=nested, options=options, client=client)
         start = time.perf_counter()
         chunk = self.act(parsed, client)
         info = {"step_s": self.step_s, "inference_s": time.perf_counter() - start}
@@ -112,13 +117,15 @@ class ServedPolicy:
         return [parts, info] if envelope else parts
 
     def reset(self, options: Mapping[str, Any] | None = None, client: bytes = b"") -> dict[str, Any]:
-        """Starts the noise of `client`'s action chunks anew, from options["seed"] where it is given. Returns {}."""
+        """Starts the noise of `client`'s action chunks anew, from options["seed"] where it is given, and forgets what was seen
+        behind its agent. Returns {}."""
         seed = (options or {}).get("seed", self.seed)
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
             raise ValueError(
                 f"reset: seed {seed if isinstance(seed, int) else type(seed).__name__}: must be an integer from 0"
             )
         self._keep(client, NoiseKey(seed))
+        self.views.reset(client)
         return {}
 
     def get_modality_config(self) -> dict[str, ModalityConfig]:
@@ -160,10 +167,13 @@ class ServedPolicy:
             raise ValueError("the policy gave actions that are not finite; none is sent to the robot")
         return chunk
 
-    def parse(self, observation: Mapping[str, Any], *, nested: bool, options: Any = None) -> ParsedObservation:
+    def parse(
+        self, observation: Mapping[str, Any], *, nested: bool, options: Any = None, client: bytes = b""
+    ) -> ParsedObservation:
         """The observation in the policy's shapes. Raises ValueError naming the key and what it must be."""
         batched, size = True, -1
         images: dict[str, NDArray[np.uint8]] = {}
+        whole: dict[str, NDArray[np.uint8]] = {}
         for camera in self._sent(observation, nested):
             name = f"video.{camera}"
             frames = _array(observation, "video", camera, nested)
@@ -172,7 +182,8 @@ class ServedPolicy:
                 size = len(frames) if batched and frames.ndim else 1
                 if not 1 <= size <= MAX_BATCH:
                     raise ValueError(f"{name}: {size} observations; 1 to {MAX_BATCH} are served at once")
-            images[camera] = self._images(name, frames if batched else frames[None], size)
+            whole[camera] = self._whole(name, frames if batched else frames[None], size)
+            images[camera] = self._fitted(whole[camera])
         states = []
         for part in sorted(self.layout.state, key=lambda part: part.start):
             value = _array(observation, "state", part.name, nested)
@@ -181,6 +192,11 @@ class ServedPolicy:
         shown = np.stack([images.get(camera, blank) for camera in self.layout.cameras], axis=1)
         sent = np.array([camera in images for camera in self.layout.cameras])
         there = frames_there(shown, self.policy.config.history_s, self.step_s, options)
+        for place, camera in enumerate(self.layout.cameras):
+            if camera in whole and camera in self.views.views:
+                frames, how = whole[camera], {"nested": nested, "batched": batched}
+                painted = self.views.paint(camera, frames, there, observation, client=client, **how)
+                shown[:, place] = self._fitted(painted)
         return ParsedObservation(
             shown * there[:, None, :, None, None, None],
             there[:, None] & sent[None, :, None],
@@ -204,11 +220,9 @@ class ServedPolicy:
                 log.warning("camera '%s' is not sent: it is masked", camera)
         return sent
 
-    def _images(self, name: str, frames: NDArray[Any], size: int) -> NDArray[np.uint8]:
-        """uint8 [B, T, H, W, 3] -> [B, T, 3, S, S]."""
-        config = self.policy.config
-        steps, side = len(config.history_s), config.image_size
-        shape = frames.shape
+    def _whole(self, name: str, frames: NDArray[Any], size: int) -> NDArray[np.uint8]:
+        """uint8 [B, T, H, W, 3], as it must be."""
+        steps, shape = len(self.policy.config.history_s), frames.shape
         if frames.dtype != np.uint8 or frames.ndim != 5 or shape[:2] != (size, steps) or shape[4] != 3:
             raise ValueError(
                 f"{name}: {frames.dtype} {list(shape)}: must be uint8 images [{size}, {steps}, height, width, 3] (batch, "
@@ -216,9 +230,14 @@ class ServedPolicy:
             )
         if 0 in shape:
             raise ValueError(f"{name}: {list(shape)}: an image without pixels")
+        return frames
+
+    def _fitted(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """uint8 [B, T, H, W, 3] -> [B, T, 3, S, S]."""
+        side, shape = self.policy.config.image_size, frames.shape
         if shape[2:4] != (side, side):
             flat = [fit_square(frame, side, self.fit) for frame in frames.reshape(-1, *shape[2:])]
-            frames = np.stack(flat).reshape(size, steps, side, side, 3)
+            frames = np.stack(flat).reshape(*shape[:2], side, side, 3)
         return np.ascontiguousarray(np.moveaxis(frames, -1, 2))
 
     def _instruction(self, observation: Mapping[str, Any], nested: bool, size: int) -> list[str]:

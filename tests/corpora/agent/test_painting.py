@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from corpora.agent.background import Background
-from corpora.agent.cutouts import Bank, Robot, choose, evened
+from corpora.agent.cutouts import Bank, Robot, choose, evened, thickness
 from corpora.agent.painting import Painted, Painter, PaintSettings, Shown, open_agent
 from corpora.agent.track import Track, known_track
 from corpora.clips.corpus import decode_clip
@@ -205,6 +205,28 @@ def test_without_depths_sizes_go_for_them() -> None:
     chosen = choose(blind, clip.point, np.arange(FRAMES) / 20, np.full(FRAMES, math.nan))
     assert len(set(sizes[chosen])) == 1
     assert all(math.isnan(stamp.depth_m) for stamp in painted(clip, PaintSettings(), bank=blind).stamps)
+
+
+def test_a_hand_that_is_smaller_than_the_tool_gets_a_smaller_tool() -> None:
+    """E21: the robot's arm was as large over a person filmed from afar as in its own camera."""
+    clip, made = acted("0" * 16, 4), bank()
+    tool = thickness(made.mask(0), made.point_px[0])
+    hand = thickness(clip.mask[0], clip.point[0])
+    assert (tool, hand) == (pytest.approx(4, abs=0.3), pytest.approx(6.5, abs=0.7))
+    plain = painted(clip, PaintSettings(), bank=made)
+    found = painted(clip, PaintSettings(scale="hand"), bank=made)
+    for one, other, point in zip(plain.stamps, found.stamps, clip.point, strict=True):
+        assert one is not None and other is not None and one.scale == 1
+        assert other.scale == pytest.approx(hand / tool, rel=0.1) and other.depth_m == pytest.approx(0.5 / other.scale)
+        assert thickness(one.mask, point) < thickness(other.mask, point) == pytest.approx(hand, abs=1.5)
+        rows, columns = np.nonzero((other.image > 150).all(2) & other.mask)  # the tool's point is where the hand's is
+        assert np.hypot(columns.mean() - point[0], rows.mean() - point[1]) < 1
+        assert other.mask[SIZE - 1].any()  # and its arm still reaches the edge
+    small = dataclasses.replace(clip, mask=np.zeros_like(clip.mask))
+    for mask, (x, y) in zip(small.mask, np.rint(clip.point).astype(int), strict=True):
+        mask[y - 1 : y + 2, x - 1 : x + 2] = True
+    (scale,) = {stamp.scale for stamp in painted(small, PaintSettings(scale="hand"), bank=made).stamps if stamp}
+    assert scale == pytest.approx(0.5, abs=0.1)
 
 
 def test_where_the_point_is_not_known_nobody_is_put_in() -> None:

@@ -29,7 +29,8 @@ from vla.data.record import record_of
 from vla.models.behaviour_cloning import BehaviourCloning
 from vla.models.dual_system import DualSystemPolicy
 from vla.noise import NoiseKey
-from vla.policy import Observation, Policy
+from vla.observation import Observation
+from vla.policy import Policy
 from vla.recipes import RECIPES
 from vla.serving.dual_rate import DualRateRunner
 from vla.serving.groot import ServedPolicy

@@ -25,7 +25,8 @@ from tests.builders.policies import SIZE, tiny_policy
 from tests.builders.robots import know_made_robots, made_robot
 from vla.data.loader import collate
 from vla.data.open import open_mixture
-from vla.policy import Observation, Policy
+from vla.observation import Observation
+from vla.policy import Policy
 from vla.recipes import DEBUG
 from vla.serving.groot import ServedPolicy
 
