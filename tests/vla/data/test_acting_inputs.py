@@ -61,12 +61,12 @@ def model_inputs(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> list[dict[s
         seen.append({"tokens": tokens.features.masked_fill(~tokens.mask[..., None], 0), **kept})
         return once(self, tokens, x, dims, time, state, mask, robot)
 
-    def chunk(self: Any, tokens: Any, state: Any) -> Any:
-        seen.append({"tokens": tokens.features, "state": state})
-        return once(self, tokens, state)
+    def chunks(self: Any, tokens: Any, state: Any, robot: Any) -> Any:
+        seen.append({"tokens": tokens.features, "state": state, "robot": robot})
+        return once(self, tokens, state, robot)
 
     kind, name, spy = (
-        (BehaviourCloning, "_chunk", chunk)
+        (BehaviourCloning, "_chunks", chunks)
         if isinstance(policy, BehaviourCloning)
         else (DualSystemPolicy, "velocity", velocity)
     )  # type: ignore[assignment]
