@@ -9,7 +9,7 @@ import pytest
 
 from corpora.episodes.opening import open_episodes
 from corpora.store.frames import FrameFault, make_frame_table
-from corpora.store.told import faults_told, listed
+from corpora.store.told import closest, faults_told, listed, nearest
 from tests.builders.robots import know_made_robots, made_robot
 
 
@@ -46,3 +46,10 @@ def test_a_table_says_how_many_images_are_missing(tmp_path: Path) -> None:
         "200 of 300 images are missing, in 10 episodes or clips: 10 such as pick/episode_000000, head, 20 rows: truncated: "
         "nothing at these times"
     )
+
+
+def test_a_wrong_word_is_told_the_nearest_known_one() -> None:
+    assert nearest("pretain", ["ground", "pretrain"]) == "pretrain"
+    assert nearest("xyz", ["ground", "pretrain"]) == ""
+    assert closest("pretain", iter(["ground", "pretrain"])) == "Did you mean 'pretrain'? Known: ground, pretrain."
+    assert closest("xyz", ("ground",)) == "Known: ground."
