@@ -83,7 +83,7 @@ def paint_dataset(
 
     `tracks`: folder of a `TrackFile` for each episode, "<dataset>/episode_000003.npz", as `giza simulate --tracks` writes
     it. An episode without one stays as it is, and is named, in the metadata too: readers leave it out, for it is of another
-    view. Raises ValueError where a video cannot be replaced by one of its rate.
+    view. Raises ValueError where a video cannot be replaced by one of its rate, and where some episodes cannot be listed.
     """
     fps = dataset.fps
     if fps != round(fps):
@@ -93,7 +93,7 @@ def paint_dataset(
     skipped: list[dict[str, Any]] = []
     files: list[Stats] = []
     episodes: dict[int, Stats] = {}
-    for place in dataset.episodes((camera,)):
+    for place in dataset.all_episodes((camera,)):
         if camera in place.lost:
             skipped.append({"episode": place.index, "reason": "no_place", "detail": place.lost[camera]})
         else:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.agent.track import Track, Untracked, known_track, resize_mask
-from corpora.store.files import written_whole
+from corpora.store.files import machine_trouble, written_whole
 from corpora.video.nearest import rows_within
 
 _NEEDED = ("t_s", "mask", "point_px")
@@ -41,11 +41,14 @@ class TrackFile:
 
     @staticmethod
     def read(path: Path) -> TrackFile:
-        """Raises Untracked where the file is damaged, lacks an array, or has one of another shape."""
+        """Raises Untracked where the file is damaged, lacks an array, or has one of another shape, OSError where the machine
+        cannot read it now."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            if machine_trouble(error):
+                raise
             raise Untracked("unreadable", f"{path.name}: {type(error).__name__}: {error}") from error
         if lacking := [name for name in _NEEDED if name not in arrays]:
             raise Untracked("unreadable", f"{path.name} lacks {', '.join(lacking)}")

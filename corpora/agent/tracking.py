@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from av.error import FFmpegError
 
 from corpora.agent import files, hands
 from corpora.agent.source import SOURCES, TrackSettings, TrackSource
@@ -16,6 +17,7 @@ from corpora.agent.track import Untracked
 from corpora.agent.tracks import FORMAT, SCHEMA, clip_tracks, track_table, write_clips
 from corpora.clips.corpus import DAMAGE, Corpus
 from corpora.clips.parts import Part, PartKey, PartSummary, SkippedClip, finished_parts, plan_parts, write_part
+from corpora.store.files import machine_trouble
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ def track_corpus(
     """Writes the parts that are missing, and clips.parquet; what track.json says of them.
 
     A clip of which nothing is found, or that does not decode, is left out with its reason. Raises ValueError where `out`
-    holds tracks of another source or corpus.
+    holds tracks of another source or corpus, OSError where the machine cannot read a track now.
     """
     key = PartKey(source.identity, corpus.identity, part_frames, FORMAT)
     plan = plan_parts(corpus.clips, part_frames)
@@ -80,6 +82,8 @@ def _track_part(corpus: Corpus, source: TrackSource, out: Path, part: Part, key:
         except Untracked as fault:
             skipped.append(SkippedClip(row, fault.reason, fault.detail))
         except DAMAGE as error:
+            if machine_trouble(error) and not isinstance(error, FFmpegError):
+                raise
             skipped.append(SkippedClip(row, "decode_error", f"{type(error).__name__}: {error}"))
     for each in skipped:
         if each.reason not in ("no_hand", "no_agent"):

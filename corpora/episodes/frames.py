@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from corpora.episodes.episode import Episodes
 from corpora.episodes.pairing import pair
-from corpora.store.files import available_cores, stamp_of
+from corpora.store.files import available_cores, read_through, stamp_of
 from corpora.store.frames import FrameFault, FrameTable, Progress, make_frame_table
 from corpora.video.decode import DecodingReport, decoded_frames
 from corpora.video.image import fit_square
@@ -55,7 +55,7 @@ def open_episode_frames(
     Row i has frame i where its episode has as many of both, else the frame nearest in presentation time, at most one
     interval (of rows or frames, the longer) away. Rows without one are not valid; these, and episodes whose rows and frames
     disagree, are named in the table's `faults`; a video that does not decode stops nothing. Raises ValueError as
-    `make_frame_table`.
+    `make_frame_table`, and OSError where the machine cannot read a video now: a table is kept, and would lack it for good.
     """
 
     def fill(images: NDArray[np.uint8], valid: NDArray[np.bool_]) -> list[FrameFault]:
@@ -108,6 +108,8 @@ class VideoReader:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+        for path in {path for path, _ in plan.errors}:
+            read_through(path)
         return _faults(episodes, valid, plan)
 
 

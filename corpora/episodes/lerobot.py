@@ -1,7 +1,7 @@
 """LeRobot datasets v2.0, v2.1 and v3.0: what they hold, and where an episode lies.
 
 dataset = LeRobotDataset.open("recordings/pick")
-for place in dataset.episodes(dataset.cameras):
+for place in dataset.all_episodes(dataset.cameras):
     print(place.index, place.text, place.data, place.videos)
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpora.episodes.episode import VideoSpan
-from corpora.episodes.lerobot_layout import file_of, first_video, holds_any, why_missing
-from corpora.store.files import json_lines, read_json, text_of
-from corpora.video.probe import describe
+from corpora.episodes.lerobot_layout import any_video, file_of, first_video, why_missing
+from corpora.store.files import json_lines, machine_trouble, read_json, text_of
+from corpora.video.probe import describe, pixel_format
 from corpora.video.view import View
 
 IS_DEPTH = (
@@ -28,9 +29,11 @@ IS_DEPTH = (
 )
 PAINTED = "giza.painted"
 """Key of a camera's feature in info.json: its view, and which episodes are not of it."""
+_DISTANCES = re.compile(r"gray(12|14|16|f)")
+"""How FFmpeg calls pixels of a number each, of more than any screen shows."""
 _FILE, _SPAN = ("chunk_index", "file_index"), ("from_timestamp", "to_timestamp")
 DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, pa.ArrowException)
-"""What reading damaged files raises."""
+"""What reading damaged files raises; see `machine_trouble` for what is none."""
 
 
 class DatasetFault(ValueError):
@@ -76,7 +79,8 @@ class LeRobotDataset:
 
     @staticmethod
     def open(root: Path, name: str = "") -> LeRobotDataset:
-        """`name`: default the folder's. Raises DatasetFault where info.json is missing, damaged or of another version."""
+        """`name`: default the folder's. Raises DatasetFault where info.json is missing, damaged or of another version, OSError
+        where the machine cannot read it now."""
         path = root / "meta" / "info.json"
         if not path.is_file():
             raise DatasetFault("unreadable", f"'{root}' is not a LeRobot dataset: it has no meta/info.json")
@@ -86,6 +90,8 @@ class LeRobotDataset:
             if not all(isinstance(feature, dict) for feature in info["features"].values()):
                 raise ValueError("features")
         except DAMAGE as error:
+            if machine_trouble(error):
+                raise
             raise DatasetFault(
                 "unreadable", f"{path} cannot be read ({describe(error)}); restore it from where the data came"
             ) from error
@@ -122,14 +128,19 @@ class LeRobotDataset:
         return tuple(key for key, feature in self.features.items() if feature.get("dtype") == "video")
 
     def is_depth(self, camera: str) -> bool:
-        """Whether its videos hold distances (gray12) and no colours; LeRobot has spelled it in more than one way."""
+        """Whether its videos hold distances and no colours: LeRobot has spelled it in more than one way, and where it says
+        nothing, one grey of 12 bits or more is no picture. Raises ValueError as `holds`."""
         feature = self.features[camera]
-        return any(
-            bool(facts.get(flag))
-            for facts in (feature, feature.get("info"), feature.get("video_info"))
-            if isinstance(facts, Mapping)
-            for flag in ("is_depth_map", "video.is_depth_map")
-        )
+        told = [
+            facts for facts in (feature, feature.get("info"), feature.get("video_info")) if isinstance(facts, Mapping)
+        ]
+        if any(bool(facts.get(flag)) for facts in told for flag in ("is_depth_map", "video.is_depth_map")):
+            return True
+        formats = [str(facts[key]) for facts in told for key in ("pix_fmt", "video.pix_fmt") if facts.get(key)]
+        if not formats:
+            video = any_video(self.root, self.info, camera)
+            formats = [] if video is None else [pixel_format(video)]
+        return any(_DISTANCES.match(found) for found in formats)
 
     def view(self, camera: str) -> View | None:
         """How `giza crosspaint` painted its video; None where it did not. Raises ValueError where that cannot be told."""
@@ -151,7 +162,7 @@ class LeRobotDataset:
     def holds(self, camera: str) -> bool:
         """Whether there is any file of this camera; info.json may name one that the dataset does not ship. Raises ValueError
         where info.json does not say where."""
-        return holds_any(self.root, self.info, camera)
+        return any_video(self.root, self.info, camera) is not None
 
     def lacks(self, camera: str) -> str:
         """Why `holds` is false."""
@@ -163,7 +174,7 @@ class LeRobotDataset:
 
     def tasks(self) -> dict[int, str]:
         """task_index -> text, of tasks.jsonl (v2) or tasks.parquet (v3); empty where there is neither. Raises ValueError
-        for a damaged one."""
+        for a damaged one, OSError as `open`."""
         lines, table = self.root / "meta" / "tasks.jsonl", self.root / "meta" / "tasks.parquet"
         try:
             if lines.is_file():
@@ -174,34 +185,56 @@ class LeRobotDataset:
                 texts = next(values for values in columns.values() if any(isinstance(text, str) for text in values))
                 return {int(number): text_of(text) for number, text in zip(numbers, texts, strict=True)}
         except (*DAMAGE, StopIteration) as error:
+            if machine_trouble(error):
+                raise
             raise ValueError(
                 f"the tasks of dataset '{self.root}' cannot be read ({describe(error)}); restore meta/"
             ) from error
         return {}
 
-    def episodes(self, cameras: Sequence[str]) -> Iterator[EpisodePlace]:
-        """In the order of the metadata. Raises one of DAMAGE where that is damaged."""
-        if str(self.info["codebase_version"]).lstrip("v").startswith("2"):
-            return self._episodes_v2(cameras)
-        return self._episodes_v3(cameras)
+    def episodes(self, cameras: Sequence[str], damaged: list[str]) -> Iterator[EpisodePlace]:
+        """In the order of the metadata. What of it cannot be read is told in `damaged`, file by file with the remedy, and the
+        rest is read. Raises ValueError where info.json does not say where files lie, and OSError as `open`."""
+        for camera in cameras:
+            first_video(self.root, self.info, camera)
+        self._data({"chunk_index": 0, "episode_index": 0, "file_index": 0})
+        v2 = str(self.info["codebase_version"]).lstrip("v").startswith("2")
+        listed = (self.root / "meta" / "episodes").glob("chunk-*/file-*.parquet")
+        for path in [self.root / "meta" / "episodes.jsonl"] if v2 else sorted(listed):
+            try:
+                yield from self._episodes_v2(path, cameras) if v2 else self._episodes_v3(path, cameras)
+            except DAMAGE as error:
+                if machine_trouble(error):
+                    raise
+                damaged.append(
+                    f"{path.relative_to(self.root)} cannot be read ({describe(error)}), nor the episodes that it lists, or those "
+                    "from there on; restore it from where the data came"
+                )
 
-    def _episodes_v2(self, cameras: Sequence[str]) -> Iterator[EpisodePlace]:
+    def all_episodes(self, cameras: Sequence[str]) -> list[EpisodePlace]:
+        """Raises ValueError where some of the metadata cannot be read, for who must not miss any."""
+        damaged: list[str] = []
+        found = list(self.episodes(cameras, damaged))
+        if damaged:
+            raise ValueError(f"dataset '{self.root}': {damaged[0]}")
+        return found
+
+    def _episodes_v2(self, path: Path, cameras: Sequence[str]) -> Iterator[EpisodePlace]:
         in_chunk = int(self.info.get("chunks_size") or 1000)
-        for _, record in json_lines(self.root / "meta" / "episodes.jsonl"):
+        for _, record in json_lines(path):
             index = int(record["episode_index"])
             place = {"chunk_index": index // in_chunk, "episode_index": index}
             videos = {camera: VideoSpan(self._video(camera, place), 0.0, None) for camera in cameras}
             yield EpisodePlace(index, _first_task(record), self._data(place), videos, _length(record))
 
-    def _episodes_v3(self, cameras: Sequence[str]) -> Iterator[EpisodePlace]:
+    def _episodes_v3(self, path: Path, cameras: Sequence[str]) -> Iterator[EpisodePlace]:
         wanted = {"episode_index", "tasks", "length", *(f"data/{key}" for key in _FILE)}
         wanted |= {f"videos/{camera}/{key}" for camera in cameras for key in (*_FILE, *_SPAN)}
-        for path in sorted((self.root / "meta" / "episodes").glob("chunk-*/file-*.parquet")):
-            with pq.ParquetFile(path) as file:
-                columns = [column for column in file.schema_arrow.names if column in wanted]
-                for batch in file.iter_batches(batch_size=512, columns=columns):
-                    for record in batch.to_pylist():
-                        yield self._place_v3(record, cameras)
+        with pq.ParquetFile(path) as file:
+            columns = [column for column in file.schema_arrow.names if column in wanted]
+            for batch in file.iter_batches(batch_size=512, columns=columns):
+                for record in batch.to_pylist():
+                    yield self._place_v3(record, cameras)
 
     def _place_v3(self, record: Mapping[str, Any], cameras: Sequence[str]) -> EpisodePlace:
         videos: dict[str, VideoSpan] = {}

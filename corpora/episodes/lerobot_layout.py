@@ -32,13 +32,13 @@ def first_video(root: Path, info: Mapping[str, Any], camera: str) -> Path:
     return file_of(root, info, "video_path", place)
 
 
-def holds_any(root: Path, info: Mapping[str, Any], camera: str) -> bool:
-    """Whether any file of this camera is where info.json has it. Raises ValueError as `file_of`."""
+def any_video(root: Path, info: Mapping[str, Any], camera: str) -> Path | None:
+    """A file of this camera that is where info.json has it; None: there is none. Raises ValueError as `file_of`."""
     first_video(root, info, camera)
     pattern = ""
     for literal, name, _, _ in string.Formatter().parse(info["video_path"]):
         pattern += glob.escape(literal) + ({None: "", "video_key": glob.escape(camera)}.get(name, "*"))
-    return next(root.glob(pattern), None) is not None
+    return next(root.glob(pattern), None)
 
 
 def why_missing(root: Path, path: Path) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from corpora.episodes.modality import (
     read_modality,
 )
 from corpora.episodes.rows import CLOCK, NUMBER, EpisodeRows, rows_of
-from corpora.store.files import stamp_of
+from corpora.store.files import machine_trouble
 from corpora.video.probe import describe
 
 log = logging.getLogger(__name__)
@@ -89,14 +89,11 @@ class _Reader:
 
     def read(self, cameras: Sequence[str]) -> list[Episode]:
         """The episodes that are whole, in the order of the metadata; each data file is read once."""
-        try:
-            listed = list(self._dataset.episodes(cameras))
-        except DAMAGE as error:
-            raise ValueError(
-                f"dataset '{self._dataset.root}': its list of episodes cannot be read ({describe(error)})"
-            ) from error
-        told = self._dataset.unlisted(len(listed))
-        if told:
+        damaged: list[str] = []
+        listed = list(self._dataset.episodes(cameras, damaged))
+        if damaged and not listed:
+            raise ValueError(f"dataset '{self._dataset.root}': {damaged[0]}")
+        for told in filter(None, (*damaged, self._dataset.unlisted(len(listed)))):
             log.warning("dataset '%s': %s", self._dataset.root, told)
         by_file: dict[Path, list[EpisodePlace]] = defaultdict(list)
         unpainted = {
@@ -126,20 +123,23 @@ class _Reader:
         return path.relative_to(self._dataset.root).as_posix()
 
     def _read_file(self, path: Path, places: Sequence[EpisodePlace]) -> dict[int, Episode]:
-        columns = {CLOCK, NUMBER, "episode_index", *self._columns}
         found: dict[int, Episode] = {}
         try:
-            with pq.ParquetFile(path) as file:
-                table = file.read(columns=[name for name in file.schema_arrow.names if name in columns])
+            table, damage = _sound_rows(path, {CLOCK, NUMBER, "episode_index", *self._columns})
             rows = {place.index: np.arange(table.num_rows) for place in places}
             if "episode_index" in table.column_names:
                 of_row = column_array(table.column("episode_index"), np.float64)[:, 0]  # of no episode: NaN, at the end
                 order = np.argsort(of_row, kind="stable")
                 rows = {index: order[slice(*np.searchsorted(of_row[order], [index, index + 1]))] for index in rows}
         except DAMAGE as error:
+            if machine_trouble(error):
+                raise
             self.faults += [(place.index, f"{self._relative(path)}: {describe(error)}") for place in places]
             return {}
         for place in places:
+            if damage and len(rows[place.index]) != place.length:
+                self.faults.append((place.index, f"{self._relative(path)}: {damage}"))
+                continue
             try:
                 mine = table.take(pa.array(rows[place.index]))
                 found[place.index] = self._episode(rows_of(mine, self._columns, self._dataset.fps), place)
@@ -173,9 +173,34 @@ class _Reader:
         return [default] * len(rows)
 
 
+def _sound_rows(path: Path, columns: Collection[str]) -> tuple[pa.Table, str]:
+    """The rows of a file that can be read, and what is wrong with the others: a damaged page costs its row group. Raises one
+    of DAMAGE where no row group can be read."""
+    with pq.ParquetFile(path) as file:
+        names = [name for name in file.schema_arrow.names if name in columns]
+        try:
+            return file.read(columns=names), ""
+        except DAMAGE as error:
+            if machine_trouble(error):
+                raise
+            sound, damage = [], error
+        for group in range(file.num_row_groups):
+            try:
+                sound.append(file.read_row_group(group, columns=names))
+            except DAMAGE as error:
+                if machine_trouble(error):
+                    raise
+    if not sound:
+        raise damage
+    return pa.concat_tables(sound), describe(damage)
+
+
 def _is_empty(path: Path) -> bool:
-    """Or not there."""
-    return stamp_of(path)[0] == 0
+    """Or not there. Raises OSError where the machine cannot say."""
+    try:
+        return path.stat().st_size == 0
+    except (FileNotFoundError, NotADirectoryError):
+        return True
 
 
 def _choose_cameras(dataset: LeRobotDataset, named: Mapping[str, str], wanted: Sequence[str]) -> tuple[str, ...]:

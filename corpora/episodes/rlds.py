@@ -40,7 +40,7 @@ from corpora.episodes.modality import (
     none_known,
 )
 from corpora.episodes.tf_records import Values, example, records
-from corpora.store.files import stamp_of
+from corpora.store.files import machine_trouble, stamp_of
 from corpora.store.frames import FrameFault, Progress
 from corpora.video.image import decode_image, fit_square
 
@@ -136,6 +136,8 @@ class _Records:
                     yield _Record(index, f"{path.name}, record {index - first}", content, wrong)
                     index += 1
             except (OSError, ValueError) as error:
+                if machine_trouble(error):
+                    raise
                 damage = str(error)
             count = index - first
             expected = max(_shard_length(path.name, self._lengths), count + bool(damage))

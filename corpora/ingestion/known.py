@@ -14,6 +14,7 @@ from corpora.episodes.pairing import pair
 from corpora.episodes.rows import EpisodeRows
 from corpora.episodes.truth import TruthRef
 from corpora.sources.source import Source
+from corpora.store.files import machine_trouble
 from corpora.video.probe import VideoFacts, describe
 
 
@@ -41,7 +42,8 @@ class Known:
 
 
 def known_of(source: Source, facts: VideoFacts) -> Known:
-    """Of a source that is no episode, the source as it is. The video is of use without ground truth."""
+    """Of a source that is no episode, the source as it is. The video is of use without ground truth. Raises OSError where
+    the machine cannot read the ground truth now."""
     if source.truth is None:
         return Known(source)
     rows, notes = _read(source.truth)
@@ -66,6 +68,8 @@ def _read(truth: TruthRef) -> tuple[EpisodeRows | None, list[str]]:
     try:
         rows = truth.read()
     except (ValueError, OSError, pa.ArrowException) as error:
+        if machine_trouble(error):
+            raise
         return None, [f"no ground truth: {describe(error).removeprefix('ValueError: ')}"]
     notes = [f"no ground truth of '{name}': {reason}" for name, reason in rows.lost.items()]
     if truth.length and len(rows) != truth.length:

@@ -26,7 +26,7 @@ from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.staged import TEMPORARY, StagedWriter, fault_row, short_digest
 from corpora.ingestion.windows import Window, cut_windows
 from corpora.ingestion.worker import Heartbeat
-from corpora.sources.source import Source
+from corpora.sources.source import UNREACHABLE, Source
 from corpora.store.decode import decode
 from corpora.store.files import stamp_of
 from corpora.video.camera import median_motion
@@ -88,7 +88,7 @@ def _judge(source: Source, settings: IngestSettings, writer: StagedWriter, heart
         if error.errno in NO_OUTPUT:
             raise
         raise NotNow(
-            "missing_file" if isinstance(error, FileNotFoundError) else "unreachable", describe(error)
+            "missing_file" if isinstance(error, FileNotFoundError) else UNREACHABLE, describe(error)
         ) from error
     return rows
 
@@ -107,6 +107,8 @@ def _check_unchanged(source: Source, staging: Path, heartbeat: Heartbeat, *, rea
 def _stage(
     source: Source, settings: IngestSettings, writer: StagedWriter, heartbeat: Heartbeat, report: DecodingReport
 ) -> list[ClipRow]:
+    if source.fault == UNREACHABLE:
+        raise NotNow(source.fault, source.fault_detail)
     if source.fault:
         raise Unusable(source.fault, source.fault_detail)
     with source.media.opened(writer.staging / TEMPORARY) as path:

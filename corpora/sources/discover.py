@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import corpora.sources
-from corpora.sources.source import KINDS, File, LeftOut, Source, SourceDefaults, SourceKind
+from corpora.sources.source import KINDS, UNREACHABLE, File, LeftOut, Source, SourceDefaults, SourceKind
 from corpora.store.files import as_utf8
 
 GLOB_CHARACTERS = frozenset("*?[")
@@ -147,13 +147,13 @@ def _folder(
 
 
 def _faults(refused: list[OSError], names: _Names) -> Iterator[Source]:
-    """Of folders that cannot be read."""
+    """Of folders that cannot be read now."""
     while refused:
         error = refused.pop(0)
         path = Path(error.filename)
         name = names.of(path) or path.name
         detail = f"{type(error).__name__}: {error.strerror}"
-        yield Source(name=name, group=name, media=File.at(path), fault="unreadable_folder", fault_detail=detail)
+        yield Source(name=name, group=name, media=File.at(path), fault=UNREACHABLE, fault_detail=detail)
 
 
 def _worth_reading(

@@ -11,7 +11,9 @@ from corpora.episodes.lerobot import DAMAGE, IS_DEPTH, DatasetFault, EpisodePlac
 from corpora.episodes.lerobot_layout import why_missing
 from corpora.episodes.modality import COLUMNS, default_parts, measured
 from corpora.episodes.truth import TruthRef
-from corpora.sources.source import File, Source, SourceDefaults, SourceKind, register
+from corpora.sources.source import UNREACHABLE, File, Source, SourceDefaults, SourceKind, register
+from corpora.store.files import machine_trouble
+from corpora.video.probe import describe
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,9 @@ class LeRobot(SourceKind):
         except DatasetFault as error:
             yield fault("", error.reason, str(error))
             return
+        except OSError as error:
+            yield fault("", UNREACHABLE, f"meta: {describe(error)}")
+            return
         chosen = _choose(dataset, defaults.cameras)
         if not chosen:
             yield fault("", "no_video_stream", "the dataset has no feature of type video")
@@ -64,8 +69,8 @@ class LeRobot(SourceKind):
                     present.append(camera)
                 else:
                     yield fault(camera, "missing_file", f"the dataset names this camera: {dataset.lacks(camera)}")
-            listed = 0
-            for place in dataset.episodes(present):
+            listed, damaged = 0, list[str]()
+            for place in dataset.episodes(present, damaged):
                 listed += 1
                 for camera, why in place.lost.items():
                     yield fault(f"episode_{place.index:06d}/{camera}", "unreadable", why)
@@ -73,10 +78,13 @@ class LeRobot(SourceKind):
                     yield from _sources(
                         dataset, place, TruthRef(str(place.data), place.index, fps, place.length), tier, embodiment
                     )
+            for number, why in enumerate(damaged):
+                yield fault(f"meta{number or ''}", "unreadable", why)
             if dataset.unlisted(listed):
                 yield fault("", "missing_file", dataset.unlisted(listed))
         except DAMAGE as error:
-            yield fault("", "unreadable", f"meta: {type(error).__name__}: {error}")
+            reason = UNREACHABLE if machine_trouble(error) else "unreadable"
+            yield fault("", reason, f"meta: {type(error).__name__}: {error}")
 
 
 @functools.cache

@@ -37,6 +37,10 @@ nsv vc1
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 
 
+UNREACHABLE = "unreachable"
+"""The fault of what the machine could not read when sources were listed: it is tried again, unlike every other fault."""
+
+
 @dataclass(frozen=True)
 class File:
     """A video that is a file of its own, or a stretch of one."""
@@ -107,7 +111,7 @@ class Source:
     truth: TruthRef | None = None
     """The episode's states and actions."""
     fault: str = ""
-    """Reason, where it is already known that there is nothing to decode."""
+    """Reason, where it is already known that there is nothing to decode. `UNREACHABLE`: not now."""
     fault_detail: str = ""
 
     @property

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from corpora.clips.shards import forget_members
 from corpora.sources.files import HEAD, is_video
 from corpora.sources.source import (
+    UNREACHABLE,
     VIDEO_SUFFIXES,
     File,
     LeftOut,
@@ -24,6 +25,7 @@ from corpora.sources.source import (
     TarMember,
     register,
 )
+from corpora.store.files import machine_trouble
 
 _NOTES_LIMIT = 1 << 20
 """Larger json and txt members are no captions."""
@@ -43,6 +45,8 @@ class _Contents:
     others: Counter[str] = field(default_factory=Counter)
     """By suffix, what is neither."""
     damage: str = ""
+    unreachable: bool = False
+    """Whether the damage is the machine's."""
 
     def text_of(self, name: str) -> str:
         """Of the note whose name is a video's up to one of its dots, the later the better."""
@@ -70,6 +74,7 @@ class Tars(SourceKind):
                 _read(file, tar, found)
         except (tarfile.TarError, OSError, EOFError) as error:
             found.damage = f"{type(error).__name__}: {error}"
+            found.unreachable = machine_trouble(error)
         yield from (LeftOut(suffix) for suffix in found.others.elements())
         names = _unique([member for member, _, _ in found.videos])
         groups = _groups([_stem(member) for member, _, _ in found.videos], {*found.texts, *found.captions})
@@ -82,7 +87,9 @@ class Tars(SourceKind):
                 fault="unsupported" if fault else "",
                 fault_detail=fault,
             )
-        if tar.stamp[0] == 0:
+        if found.unreachable:
+            yield Source(name=name, group=name, media=tar, fault=UNREACHABLE, fault_detail=found.damage)
+        elif tar.stamp[0] == 0:
             yield Source(name=name, group=name, media=tar, fault="empty_file", fault_detail="0 bytes")
         elif found.damage:
             yield Source(name=name, group=name, media=tar, fault="unreadable", fault_detail=found.damage)

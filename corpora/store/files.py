@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -127,6 +128,25 @@ def stamp_of(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return facts.st_size, facts.st_mtime_ns
+
+
+def machine_trouble(error: BaseException) -> bool:
+    """Whether the machine (a disk, a mount, a permission, the memory) and not a file's bytes made a reader fail, so that the
+    same file may be read next time: never to be recorded as a verdict on it.
+
+    The readers of Parquet, tar and zip raise OSError without a number for damaged bytes. A file that is not there is the
+    data's own fault. Not for FFmpeg's errors, which have numbers for both: see `read_through`.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, OSError) and error.errno not in (None, errno.ENOENT, errno.ENOTDIR)
+
+
+def read_through(path: Path) -> None:
+    """Raises OSError where the machine cannot give all of its bytes, which FFmpeg takes for damage."""
+    with path.open("rb") as file:
+        while file.read(1 << 24):
+            pass
 
 
 def default_cache() -> Path:

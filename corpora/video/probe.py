@@ -156,6 +156,15 @@ def open_container(path: str | os.PathLike[str], options: dict[str, str] | None 
         raise Unusable("unreadable", "a playlist, or a format that is not read") from error
 
 
+def pixel_format(path: str | os.PathLike[str]) -> str:
+    """How FFmpeg calls the pixels of the stream that it would show, e.g. "yuv420p"; "" where that cannot be read."""
+    try:
+        with open_container(path) as container:
+            return str(_streams(container)[0].codec_context.pix_fmt or "")
+    except (Unusable, av.error.FFmpegError, OSError):
+        return ""
+
+
 def opened_stream(container: InputContainer, index: int) -> VideoStream:
     """Ready to be decoded."""
     stream = next(stream for stream in container.streams.video if stream.index == index)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from corpora.clips.corpus import DAMAGE, SHARDS, Clip, StoredClip, iterate_shard
 from corpora.clips.manifest import ClipRow
 from corpora.clips.parts import Part, SkippedClip
+from corpora.store.files import machine_trouble
 from lapa.pairs.batch import PairBatch
 from lapa.pairs.config import PairConfig
 from lapa.pairs.known_motion import SeenLabels
@@ -174,13 +175,16 @@ def _or_skipped(work: Callable[[StoredClip], T | SkippedClip], clip: StoredClip 
 
 
 def _stored_clips(root: Path, part: Part) -> Iterator[StoredClip | SkippedClip]:
-    """The clips of a part, sequentially; what a damaged shard no longer gives comes last."""
+    """The clips of a part, sequentially; what a damaged shard no longer gives comes last. Raises OSError where the machine
+    cannot read it now."""
     left = {row.clip_id: row for row in part.rows}
     reason, detail = "missing_in_shard", f"{part.shard} does not hold it"
     try:
         for clip_id, members in iterate_shard(root / SHARDS / part.shard, set(left), _MEMBERS):
             yield StoredClip(left.pop(clip_id), members)
     except (OSError, tarfile.TarError, EOFError) as error:
+        if machine_trouble(error):
+            raise
         reason, detail = "shard_unreadable", f"{part.shard}: {type(error).__name__}: {error}"
     for row in left.values():
         yield SkippedClip(row, reason, detail)

@@ -216,3 +216,68 @@ def test_a_success_that_is_null_is_none(tmp_path: Path) -> None:
     change_column(root / DATA.format(0), "next.success", [False] * 20 + [None] * (LENGTHS[0] - 20))
     change_column(root / DATA.format(1), "next.success", [None] * LENGTHS[1])
     assert [episode.success for episode in opened(root, cameras=["head"]).episodes] == [False, None]
+
+
+def test_a_damaged_page_costs_the_episodes_of_its_row_group(tmp_path: Path) -> None:
+    root = lerobot_v3(tmp_path / "d")
+    path = root / "data/chunk-000/file-000.parquet"
+    pq.write_table(pq.read_table(path), path, row_group_size=LENGTHS[0])
+    facts = pq.ParquetFile(path).metadata
+    assert facts.num_row_groups >= 2
+    place = next(
+        facts.row_group(0).column(number)
+        for number in range(facts.num_columns)
+        if facts.row_group(0).column(number).path_in_schema.startswith("action")
+    )
+    content = bytearray(path.read_bytes())
+    end = (place.dictionary_page_offset or place.data_page_offset) + place.total_compressed_size
+    content[end - 60 : end] = b"\xa5" * 60
+    path.write_bytes(content)
+    episodes = opened(root, cameras=["head"])
+    assert [episode.index for episode in episodes.episodes] == [1]
+    ((index, reason),) = episodes.faults
+    assert index == 0 and "file-000.parquet" in reason
+    np.testing.assert_allclose(episodes.episodes[0].action, truth_of(1)["action"], atol=1e-6)
+    first, second = ingested(root, tmp_path / "c").read()
+    assert first.truth is None and "no ground truth" in first.row.detail
+    assert second.truth is not None and second.row.detail == ""
+
+
+def test_damaged_metadata_of_one_file_costs_the_episodes_that_it_lists(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = lerobot_v3(tmp_path / "d")
+    (path,) = (root / "meta/episodes").rglob("*.parquet")
+    table = pq.read_table(path)
+    pq.write_table(table.slice(1), path.with_name("file-001.parquet"))
+    path.write_bytes(path.read_bytes()[:-9])
+    told = "meta/episodes/chunk-000/file-000.parquet cannot be read"
+    *others, last = LeRobot().sources(root, "d", HEAD)
+    assert [(source.name, source.fault) for source in others] == [("d/episode_000001/" + CAMERAS[0], "")]
+    assert last.fault == "unreadable" and last.fault_detail.startswith(told) and "restore it" in last.fault_detail
+    assert [episode.index for episode in opened(root).episodes] == [1]
+    assert told in caplog.text
+    path.with_name("file-001.parquet").unlink()
+    with pytest.raises(ValueError, match=rf"{told}.*restore it from where the data came"):
+        opened(root)
+
+
+def test_a_damaged_line_of_v2s_list_costs_what_comes_from_there_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = lerobot_v2(tmp_path / "d")
+    path = root / "meta/episodes.jsonl"
+    path.write_text(path.read_text()[:-12])
+    *others, last = LeRobot().sources(root, "d", HEAD)
+    assert [source.fault for source in others] == [""]
+    assert last.fault == "unreadable" and "line 2" in last.fault_detail
+    assert [episode.index for episode in opened(root).episodes] == [0]
+    assert "meta/episodes.jsonl cannot be read" in caplog.text and "line 2" in caplog.text
+
+
+def test_damaged_tasks_are_named_with_the_remedy(tmp_path: Path) -> None:
+    root = lerobot_v3(tmp_path / "d")
+    (root / "meta/tasks.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(ValueError, match="the tasks of dataset .* cannot be read .*; restore meta/"):
+        opened(root)
+    assert [source.fault for source in LeRobot().sources(root, "d", HEAD)] == ["", ""]  # clips have their episodes' own

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -68,6 +69,35 @@ def test_depth_cameras_are_passed_over_and_told_by_both_readers(
     assert opened(root).cameras == (HEAD,)
     assert opened(root, cameras=["depth"]).cameras == (SIDE,)
     assert [source.fault for source in found(root, cameras=("side",))] == ["", ""]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_one_grey_of_many_bits_is_no_picture_whatever_the_metadata_says(tmp_path: Path, told: bool) -> None:
+    """Without a flag the distances of a depth camera were taken for colours."""
+    root = lerobot_v2(tmp_path / "arm")
+    for video in (root / "videos").rglob(f"{SIDE}/*.mp4"):
+        grey = [np.full((48, 64), 900 + 40 * number, np.uint16) for number in range(LENGTHS[int(video.stem[-1])])]
+        grey_video(video, grey)
+    facts = {"video.pix_fmt": "gray12le"} if told else {}
+    change_feature(root, SIDE, info=facts)
+    change_feature(root, HEAD, info={"video.pix_fmt": "gray"})  # eight bits are a picture
+    depth, *colour = found(root)
+    assert (depth.name, depth.fault) == (f"arm/{SIDE}", "depth_map")
+    assert {source.fault for source in colour} == {""} and len(colour) == 2
+    assert opened(root).cameras == (HEAD,)
+    assert opened(root, cameras=["side"]).cameras == (SIDE,)
+
+
+def grey_video(path: Path, images: list[np.ndarray]) -> None:
+    """gray12le, as LeRobot stores depth."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=10)
+        stream.width, stream.height, stream.pix_fmt = images[0].shape[1], images[0].shape[0], "gray12le"
+        stream.codec_context.options = {"x265-params": "log-level=none"}
+        for image in images:
+            frame = av.VideoFrame.from_ndarray((image << 4).astype(np.uint16), format="gray16le")
+            container.mux(stream.encode(frame.reformat(format="gray12le")))
+        container.mux(stream.encode())
 
 
 def test_a_dataset_of_depth_alone_says_so(tmp_path: Path) -> None:

@@ -282,7 +282,7 @@ def test_a_folder_that_cannot_be_read_is_a_row(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refused)
     bad, good = found(tmp_path)
-    assert (bad.name, bad.fault, bad.fault_detail) == ("a", "unreadable_folder", "PermissionError: Permission denied")
+    assert (bad.name, bad.fault, bad.fault_detail) == ("a", "unreachable", "PermissionError: Permission denied")
     assert good.name == "c/d.mp4"
 
 
