@@ -29,6 +29,8 @@ class EpisodeFormat:
     """Folder of the files that tell datasets apart."""
     pattern: str
     """Which of them."""
+    contents: tuple[str, ...] = ()
+    """Patterns of its data files."""
 
     def holds(self, folder: Path) -> bool:
         """Whether `folder` is of this format."""
@@ -42,10 +44,23 @@ class EpisodeFormat:
         return episodes
 
 
-FORMATS = [
-    EpisodeFormat("LeRobot", ("meta/info.json",), "corpora.episodes.lerobot_reader:read_lerobot", "meta", "**/*"),
-    EpisodeFormat("RLDS", ("features.json", "dataset_info.json"), "corpora.episodes.rlds:read_rlds", ".", "*.json"),
-]
+LEROBOT = EpisodeFormat(
+    "LeRobot",
+    ("meta/info.json",),
+    "corpora.episodes.lerobot_reader:read_lerobot",
+    "meta",
+    "**/*",
+    ("**/*.parquet", "**/*.mp4"),
+)
+RLDS = EpisodeFormat(
+    "RLDS",
+    ("features.json", "dataset_info.json"),
+    "corpora.episodes.rlds:read_rlds",
+    ".",
+    "*.json",
+    ("*.tfrecord*",),
+)
+FORMATS = [LEROBOT, RLDS]
 """In the order in which they are looked for."""
 
 
@@ -105,7 +120,8 @@ def _warn(text: str) -> None:
 
 
 def dataset_fingerprint(folder: str | Path) -> str:
-    """Of a dataset's metadata, wherever it lies. Raises ValueError where there is none."""
+    """Of a dataset's metadata, wherever it lies: which dataset it is, also where rows or videos were mended since (see
+    `contents_fingerprint`). Raises ValueError where there is none."""
     root = Path(folder).expanduser()
     found = format_of(root)
     base = root / found.metadata

@@ -7,6 +7,7 @@ them, too, but it compares no checksum, reads a packed number of another kind as
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,19 @@ def records(path: Path) -> Iterator[tuple[bytes, str]]:
             (checksum,) = _FOOT.unpack(file.read(_FOOT.size))
             sound = checksum == masked_crc32c(content)
             yield content, "" if sound else "its checksum is not that of its bytes: it is damaged; copy the file again"
+
+
+def checksums(path: Path) -> Iterator[bytes]:
+    """What a file says of its records, lengths and checksums, without reading these; as far as it can be followed."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while len(head := file.read(_HEAD.size)) == _HEAD.size:
+            length, checksum = _HEAD.unpack(head)
+            yield head
+            if checksum != masked_crc32c(head[:8]) or file.tell() + length + _FOOT.size > size:
+                return
+            file.seek(length, os.SEEK_CUR)
+            yield file.read(_FOOT.size)
 
 
 def masked_crc32c(content: bytes) -> int:

@@ -45,6 +45,7 @@ def run_dataset(
     """
     from corpora.agent.paint_dataset import FORMAT, one_camera, paint_dataset, tracks_identity
     from corpora.agent.painting import Painter, open_agent, view_of
+    from corpora.episodes.contents import contents_fingerprint
     from corpora.episodes.lerobot import LeRobotDataset
     from corpora.episodes.opening import dataset_fingerprint
     from corpora.store.run import Run
@@ -62,7 +63,8 @@ def run_dataset(
     opened = agent or open_agent(paint, 0)
     settings = {**dataclasses.asdict(paint), "robot": None, "robot_tracks": None}
     settings |= {"agent": opened.name, "agent_identity": opened.identity, "camera": painted, "format": FORMAT}
-    settings |= {"dataset": dataset_fingerprint(root), "tracks_identity": tracks_identity(dataset, tracks)}
+    settings |= {"dataset": dataset_fingerprint(root), "dataset_contents": contents_fingerprint(root)}
+    settings |= {"tracks_identity": tracks_identity(dataset, tracks)}
     run = Run(out, settings, summary=SUMMARY, record=RECORD, inside="settings", formats={"format": FORMAT}, alone=True)
     if (done := run.finished) is not None:
         return done
@@ -83,7 +85,7 @@ def shown_episodes(dataset: LeRobotDataset, camera: str, out: Path, skipped: set
     from corpora.video.decode import DecodingReport
     from corpora.video.probe import probe
 
-    places = [place for place in dataset.episodes((camera,)) if place.index not in skipped]
+    places = [place for place in dataset.all_episodes((camera,)) if place.index not in skipped]
     found = []
     for number in np.linspace(0, len(places) - 1, min(SHOWN, len(places))).round().astype(int).tolist():
         place = places[number]

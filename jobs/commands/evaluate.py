@@ -12,6 +12,7 @@ from typing import Any
 
 from tyro.conf import OmitArgPrefixes
 
+from corpora.episodes.contents import contents_fingerprint
 from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection
 from corpora.episodes.opening import dataset_fingerprint
 from corpora.store.files import plain, read_json
@@ -173,6 +174,7 @@ def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint
             "fingerprint": fingerprint,
             "embodiment": embodiment,
             "data": name,
+            "data_contents": contents_fingerprint(config.data),
             "every": config.every,
             "seed": config.seed,
             "plots": config.plots,

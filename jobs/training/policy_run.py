@@ -20,7 +20,7 @@ from flare.targets import TargetEncoder, TargetShape, build_target
 from flare.vision import FrozenText
 from jobs.console import bar, print_training
 from jobs.training.budget import with_budget
-from jobs.training.fingerprints import data_fingerprints
+from jobs.training.fingerprints import data_contents, data_fingerprints
 from jobs.training.settings import TrainPolicy, check_model
 from jobs.training.trainer import fit
 from lapa.pairs.batches import loader_workers
@@ -58,6 +58,7 @@ def train_on(
         del settings[moved]
     settings |= settings.pop("selection", {})
     settings |= {**identity, "data_fingerprint": data_fingerprints(mixture)}
+    settings |= {"data_contents": data_contents(mixture)}
     settings |= {"policy_fingerprint": policy_fingerprint(config.policy) if config.policy else None}
     run = Run(
         config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",), formats={"held_out": HELD_OUT}

@@ -230,7 +230,7 @@ def test_a_finished_run_is_not_trained_again(straight, data: Path, cache: Path) 
         ({"seed": 1}, "seed"),
         ({"demos": 1}, "demos"),
         ({"training": {"lr": 1e-2}}, r"training\.lr"),
-        ({}, r"data_fingerprint\.demonstrations"),
+        ({}, r"data_contents\.demonstrations .*data_fingerprint\.demonstrations"),
     ],
 )
 def test_another_run_in_the_same_folder_is_refused(

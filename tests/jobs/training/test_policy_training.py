@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -19,7 +20,7 @@ from flare.config import FlareConfig
 from jobs.commands import ground, pretrain
 from jobs.training.policy_run import flare_target
 from tests.builders.corpora import write_corpus
-from tests.builders.datasets import lerobot_v3
+from tests.builders.datasets import change_column, lerobot_v3
 from tests.builders.policies import batch_of, tiny_policy
 from vla.checkpoint import build_policy
 from vla.data.loader import collate
@@ -186,6 +187,11 @@ def test_a_run_goes_on_with_the_data_that_it_was_begun_with(tmp_path: Path) -> N
     write_corpus(tmp_path / "corpus", range(1, 4))
     for job in jobs:
         with pytest.raises(ValueError, match=r"data_fingerprint\.clips .* there and .* here"):
+            job()
+    (table,) = data.glob("data/**/*.parquet")
+    change_column(table, "action", (np.array(pq.read_table(table)["action"].to_pylist()) / 2).tolist())
+    for job in jobs:  # its metadata are as they were
+        with pytest.raises(ValueError, match=r"data_contents\.demo\w+ .* there and .* here, data_fingerprint\.clips"):
             job()
     pyramid.write_text(pyramid.read_text().replace('tier = "human"', 'tier = "human"\nweight = 0.5'))
     with pytest.raises(ValueError, match=r"beside\.0\.weight"):
