@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,10 @@ def load_policy(
     policy.embodiments = embodiments
     policy.measured = dict(values.get("measured", {}))
     policy.trained_on = read_records(folder)
+    of_episodes = {one.embodiment for one in policy.trained_on if one.kind == "episodes"}
+    for robot, facts in embodiments.items():
+        if robot in of_episodes and not facts.squared_by:  # earlier versions did not keep it
+            policy.embodiments[robot] = replace(facts, squared_by="stretch")
     return policy.eval()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from corpora.video.image import SquaredBy
 from corpora.video.view import View
 from vla.actions.space import ActionSpace
 
@@ -40,6 +41,8 @@ class Embodiment:
     """Names of its cameras, in the order in which images are given."""
     modality: dict[str, Any] | None = None
     """Named parts of its state and action, as meta/modality.json has them; None: those of the action space."""
+    squared_by: SquaredBy = ""
+    """How its images that are not square are made so; "": not known, of earlier versions, or they are square."""
     made_by: str = ""
     """Of latent actions: the model that made them, and the gap of its pairs; "": a robot's own, or not known."""
     views: Mapping[str, View] = field(default_factory=dict)
@@ -53,6 +56,7 @@ class Embodiment:
             "cameras": list(self.cameras),
             "slot": self.name,
             "modality": self.modality,
+            **({"squared_by": self.squared_by} if self.squared_by else {}),
             **({"made_by": self.made_by} if self.made_by else {}),
             **({"views": {name: view.to_json() for name, view in self.views.items()}} if self.views else {}),
         }
@@ -63,8 +67,9 @@ class Embodiment:
         space = ActionSpace.from_json(values["codec"])
         cameras = tuple(values["cameras"])
         modality, made_by = values.get("modality"), str(values.get("made_by", ""))
+        squared_by = values.get("squared_by", "")
         views = {
             str(name): View.from_json(view, what=f"view of camera {name}")
             for name, view in values.get("views", {}).items()
         }
-        return cls(str(values["slot"]), space, float(values["step_s"]), cameras, modality, made_by, views)
+        return cls(str(values["slot"]), space, float(values["step_s"]), cameras, modality, squared_by, made_by, views)

@@ -153,6 +153,8 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
     store: ClassVar[Store]
     tunable: ClassVar[bool] = False
     """Whether parts of it may be trained alone: it has `backbone`, `projector`, `embodiment_layers` and `dit`."""
+    most_views: tuple[int, int] | None = None
+    """Most cameras, and frames of history, that it has places for; None: any number."""
 
     def __init__(self, config: PolicySizes) -> None:
         super().__init__()
@@ -275,10 +277,9 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         return self.embodiments[name]
 
     def check_fit(self, embodiment: str, fit: Fit) -> None:
-        """Raises ValueError where a robot's pictures would not be stretched, as those of its episodes were in training."""
-        stretched = any((one.embodiment, one.kind) == (embodiment, "episodes") for one in self.trained_on)
-        if fit != "stretch" and stretched:
-            raise ValueError(f"fit '{fit}': pictures of '{embodiment}' were stretched in training; leave fit out")
+        """Raises ValueError where a robot's pictures would not be made square as they were in training."""
+        if (was := self.embodiment(embodiment).squared_by) and fit != was:
+            raise ValueError(f"fit '{fit}': in training the fit of pictures of '{embodiment}' was '{was}'; give this")
 
     def act(self, observation: Observation, embodiment: str = "", *, noise: NoiseKey | None = None) -> ActionChunk:
         """What `embodiment` (default: the only one) should do next. Raises ValueError where the observation does not fit it.
@@ -363,7 +364,9 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
                 )
             place = where[name]
             assert place is not None
-            shown = [fit_square(np.ascontiguousarray(frame), side, "stretch") for frame in frames[there]]
+            shown = [
+                fit_square(np.ascontiguousarray(frame), side, known.squared_by or "stretch") for frame in frames[there]
+            ]
             seen[place, there], mask[0, place] = shown, torch.from_numpy(there)
         return torch.from_numpy(seen).permute(0, 1, 4, 2, 3)[None].contiguous(), mask
 

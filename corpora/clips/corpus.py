@@ -25,6 +25,7 @@ from corpora.clips.shards import forget_members
 from corpora.clips.survey import CorpusSurvey
 from corpora.store.files import digest_of
 from corpora.store.told import listed
+from corpora.video.image import SquaredBy
 from corpora.video.view import View
 
 MANIFEST = "manifest.parquet"
@@ -145,6 +146,12 @@ class Corpus:
         radius = float(made["dot_radius"]) if made["agent"] == "dot" else 0.0
         painted = str(made["background"]), float(made["margin"]), radius, str(made["agent_identity"])
         return View(str(made["agent"]), *painted)
+
+    @cached_property
+    def squared_by(self) -> SquaredBy:
+        """As `fit`; "" where all videos are square, so that it makes no difference."""
+        square = all(row.width == row.height for row in self.clips)
+        return "" if square else "crop" if self.fit == "crop" else "stretch"
 
     @cached_property
     def truth_features(self) -> dict[str, int]:

@@ -16,7 +16,7 @@ from corpora.clips.corpus import SHARDS, Corpus, decode_clip, iterate_shard
 from corpora.clips.manifest import ClipRow
 from corpora.store.files import available_cores
 from corpora.store.frames import FrameFault, FrameTable, Progress, make_frame_table
-from corpora.video.image import fit_square
+from corpora.video.image import SquaredBy, fit_square
 from corpora.video.probe import describe
 from corpora.video.view import View
 
@@ -35,6 +35,8 @@ class ClipFrames:
     t_s: NDArray[np.float64]
     """[F], time in the source, seconds; ascending within a clip."""
     table: FrameTable
+    squared_by: SquaredBy = ""
+    """See `Corpus`."""
     view: View | None = None
     """How its pictures were painted; None where they were not, or show a robot as its own camera does."""
 
@@ -65,7 +67,7 @@ def open_clip_frames(
         cameras=(CAMERA,),
         cache=cache,
     )
-    return ClipFrames(clips, starts, np.concatenate(clip_times), table, corpus.view)
+    return ClipFrames(clips, starts, np.concatenate(clip_times), table, corpus.squared_by, corpus.view)
 
 
 def _fill(

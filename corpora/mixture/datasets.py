@@ -207,10 +207,16 @@ class EpisodeSamples:
         rows = np.concatenate([np.arange(*self._bounds[run]) for run in runs.tolist()])
         if episodes.state is None:
             return Frames(None, episodes.action[rows], None)
-        moved = np.full((len(rows), episodes.state.shape[1]), np.nan, np.float32)
-        follows = np.flatnonzero(~np.isin(rows, [self._bounds[run][1] - 1 for run in runs.tolist()]))
-        moved[follows] = episodes.state[rows[follows] + 1] - episodes.state[rows[follows]]
-        return Frames(episodes.state[rows], episodes.action[rows], moved)
+        return Frames(episodes.state[rows], episodes.action[rows], self.moved(rows))
+
+    def moved(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """[N, Ds]: how the state moves from these rows of the episodes' arrays to the next; NaN at an episode's end."""
+        state = self.episodes.state
+        assert state is not None
+        found = np.full((len(rows), state.shape[1]), np.nan, np.float32)
+        follows = np.flatnonzero(~np.isin(rows, [stop - 1 for _, stop in self._bounds]))
+        found[follows] = state[rows[follows] + 1] - state[rows[follows]]
+        return found
 
     def embodiment(self) -> EmbodimentFacts | None:
         """The robot, in the steps of the chunks."""
@@ -308,9 +314,8 @@ class ClipSamples:
         facts = self._labels.facts
         names, cameras = facts.action_names or numbered("action", self._labels.values.shape[2]), facts.cameras
         cameras, view = cameras[: len(self.cameras)], self._clips.view
-        return replace(
-            facts, cameras=cameras, action_names=names, views={} if view is None else dict.fromkeys(cameras, view)
-        )
+        views = {} if view is None else dict.fromkeys(cameras, view)
+        return replace(facts, cameras=cameras, action_names=names, squared_by=self._clips.squared_by, views=views)
 
     def at_step(self, step_s: float) -> ClipSamples:
         """Labels have the steps that they were made with: raises ValueError."""
@@ -355,7 +360,8 @@ def facts_of(episodes: Episodes) -> EmbodimentFacts:
     """The robot, with its names where they are unique, else numbers; its steps are the rows."""
     state_names = _unique("state", episodes.state_names, episodes.state)
     action_names = _unique("action", episodes.action_names, episodes.action)
-    return EmbodimentFacts(episodes.cameras, 1 / episodes.fps, state_names, action_names, views=episodes.views)
+    names = state_names, action_names
+    return EmbodimentFacts(episodes.cameras, 1 / episodes.fps, *names, "stretch", views=episodes.views)
 
 
 def _unique(kind: str, names: tuple[str, ...], values: NDArray[np.float32] | None) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from corpora.clips.frames import ClipFrames
 from corpora.clips.parts import part_paths
 from corpora.episodes.columns import column_array
+from corpora.video.image import SquaredBy
 from corpora.video.nearest import nearest_rows
 from corpora.video.probe import describe
 from corpora.video.view import View
@@ -36,6 +37,8 @@ class EmbodimentFacts:
     """[Ds]; state.0, state.1, ... where they are not known, or not unique. Empty: there is no state."""
     action_names: tuple[str, ...] = ()
     """[Da]; likewise."""
+    squared_by: SquaredBy = ""
+    """How images that are not square were made so; "": they are square, or it is not known."""
     made_by: str = ""
     """What made the actions (latents): the numbers of two models mean different things. "": a robot, whose names say it."""
     codec: Mapping[str, Any] | None = None

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 Fit = Literal["stretch", "crop"]
 """stretch: the whole image whatever its aspect; crop: its middle square."""
+SquaredBy = Literal["", "stretch", "crop"]
+"""How images that are not square were made so; "": they are square, or it is not known."""
 MAX_SIDE = 8192
 """Pixels. A header of a few bytes may claim more than memory holds, so it is read first."""
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"

@@ -107,11 +107,12 @@ class LabelConfig:
 def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
     """Trains (or resumes), labels what is not labelled yet, and returns the summary (label.json).
 
-    Raises ValueError for a robot without actions, a corpus whose clips are shorter than the horizon, tracks that do not fit or
+    Raises ValueError for a robot without actions, a corpus whose clips are cropped or shorter than the horizon, tracks that do not fit or
     know no position, and an `out` that holds something else or is being written to.
     """
     from corpora.agent.tracks import Tracks
     from corpora.clips.corpus import Corpus
+    from corpora.episodes.contents import contents_fingerprint
     from corpora.mixture.pseudo_actions import SUMMARY
     from corpora.store.run import TRAINING, Run
     from jobs.labelling.tracks import FORMAT as TRACK_LABELS
@@ -124,6 +125,7 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
     settings |= settings.pop("selection")
     settings["action_done"] = list(action_done(config)) or None  # labels of earlier versions are of the expert's
     settings["corpus_identity"] = corpus.identity
+    settings["robot_contents"] = contents_fingerprint(config.robot)
     if config.tracks:
         settings["tracks_identity"] = Tracks(config.tracks, corpus).identity
     formats = {"held_out": HELD_OUT, "track_labels": TRACK_LABELS if config.tracks else None}
@@ -162,6 +164,11 @@ def _by_images(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) -
     from jobs.labelling.inverse_dynamics import ImageLabeller
     from vla.models.inverse_dynamics import CONFIG, InverseDynamics, saved_hash
 
+    if corpus.squared_by == "crop":
+        raise ValueError(
+            f"corpus '{config.corpus}': its clips are the middle squares of their videos (--fit crop), and the model would see "
+            "the robot's whole images, stretched to a square; giza ingest the videos with --fit stretch"
+        )
     measured = read_json(folder / MEASURED) if (folder / CONFIG).is_file() else None
     robot = None if measured else _split(config, quiet)
     with bar("decoding the clips", quiet=quiet) as tell:

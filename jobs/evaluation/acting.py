@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from corpora.mixture.labels import EmbodimentFacts
 from corpora.simulation.metaworld import ACTION_NAMES, HEAD_CAMERA, STATE_NAMES
-from corpora.video.image import Fit, fit_square
+from corpora.video.image import fit_square
 from corpora.video.view import View, view_told
 from jobs.evaluation.closed_loop import Act, Observations
 from vla.actions.names import places
@@ -39,14 +39,11 @@ def embodiment_of(policy: Policy, name: str) -> str:
     return name
 
 
-def metaworld_act(
-    policy: Policy, embodiment: str, *, seed: int = 0, fit: Fit = "stretch", camera: str = HEAD_CAMERA
-) -> Act:
+def metaworld_act(policy: Policy, embodiment: str, *, seed: int = 0, camera: str = HEAD_CAMERA) -> Act:
     """What `play` calls: images of `camera` are resized as the training data were, noise is drawn from `seed`, the rollout
     and the number of its chunk. Raises ValueError for a policy of another robot, or of several cameras none of which is
     this."""
     known = policy.embodiment(embodiment)
-    policy.check_fit(embodiment, fit)
     slot, size, seen_as = Slot.of(known), policy.config.image_size, _seen_as(known, camera)
     state_names = STATE_NAMES if slot.state_names else ()
     try:
@@ -70,7 +67,7 @@ def metaworld_act(
             )
         rows = zip(seen.task, seen.start, seen.instruction, seen.chunk, strict=True)
         keys = [NoiseKey(seed, (task, start, text), chunk) for task, start, text, chunk in rows]
-        images = resized(seen.images, size, fit)
+        images = resized(seen.images, size)
         with torch.inference_mode():
             chunk = policy.act_batch(
                 torch.from_numpy(placed_views(images, where, axis=1)),
@@ -98,10 +95,10 @@ def _seen_as(known: Embodiment, camera: str) -> str:
     return camera if len(known.cameras) > 1 else known.cameras[0]
 
 
-def resized(images: NDArray[np.uint8], size: int, fit: Fit) -> NDArray[np.uint8]:
-    """uint8 [B, V, T, 3, S, S] at another size."""
+def resized(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """uint8 [B, V, T, 3, S, S] at another size; being square they are neither stretched nor cropped."""
     if images.shape[-2:] == (size, size):
         return images
     flat = images.reshape(-1, *images.shape[3:]).transpose(0, 2, 3, 1)
-    small = np.stack([fit_square(np.ascontiguousarray(image), size, fit) for image in flat])
+    small = np.stack([fit_square(np.ascontiguousarray(image), size, "stretch") for image in flat])
     return np.ascontiguousarray(small.transpose(0, 3, 1, 2)).reshape(*images.shape[:3], 3, size, size)

@@ -110,7 +110,8 @@ def _learned(
         space = ActionSpace.from_json(dict(members[0].facts.codec or {}))
     modality = None if known is None else known.modality
     made_by = slot.made_by or members[0].facts.made_by
-    learned = Embodiment(slot.name, space, slot.step_s, slot.cameras, modality, made_by, slot.views)
+    squared_by = slot.squared_by or next((one.facts.squared_by for one in members if one.facts.squared_by), "")
+    learned = Embodiment(slot.name, space, slot.step_s, slot.cameras, modality, squared_by, made_by, slot.views)
     for member in members:
         with _of_dataset(member.data):
             check_said(member.said, member.placement, learned)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
@@ -78,6 +78,7 @@ def open_mixture(
             )
         opened.append((data, train, out))
     in_slots = learn_embodiments(opened, policy, seed, start_from, refit=refit)
+    _check_views(in_slots, policy)
     texts = {text for data, _, _ in opened for text in data.texts}
     for said in unread(texts, policy.read_text, "the policy"):
         log.warning("%s", said)
@@ -91,6 +92,26 @@ def open_mixture(
         )
         for data, (_, train, out) in zip(in_slots, opened, strict=True)
     ]
+
+
+def _check_views(datasets: Sequence[SampleDataset], policy: Policy) -> None:
+    """Raises ValueError where there is no place in the policy for all cameras of an embodiment, or for its history."""
+    if policy.most_views is None:
+        return
+    cameras, frames = policy.most_views
+    remedy = "train another recipe's policy" if cameras == 1 else "train from scratch with --model.small.{} {}"
+    for data in datasets:
+        if len(data.cameras) > cameras:
+            raise ValueError(
+                f"dataset '{data.spec.name}': embodiment '{data.spec.embodiment}' has {len(data.cameras)} cameras, those of all "
+                f"its datasets together: {', '.join(data.cameras)}; the policy has places for {cameras}. Choose some (--cameras, "
+                f"in a pyramid file cameras = [...]), or {remedy.format('cameras', len(data.cameras))}"
+            )
+    if (asked := len(policy.config.history_s)) > frames:
+        raise ValueError(
+            f"history_s {policy.config.history_s}: {asked} frames, and the policy has places for {frames}; give fewer "
+            f"(--model.history-s), or {remedy.format('history', asked)}"
+        )
 
 
 def _episodes(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from corpora.episodes.parts import ActionPart
 from corpora.mixture.label_kinds import Actions
 from corpora.mixture.labels import EmbodimentFacts
+from corpora.video.image import SquaredBy
 from corpora.video.view import View, view_told
 from vla.actions.names import places
 from vla.embodiment import Embodiment
@@ -25,6 +26,7 @@ UNSAID = Actions("absolute", "q01_q99")
 """What is taken where no dataset of a new slot says anything."""
 _NUMBERED = re.compile(r"(state|action)\.\d+")
 """Names that giza gives where the data have none."""
+_SQUARED = {"stretch": "whole ones, stretched to a square", "crop": "middle squares (--fit crop)"}
 _TOLD = 12
 """Names that a message lists."""
 
@@ -39,6 +41,8 @@ class Slot:
     action_names: tuple[str, ...]
     step_s: float
     """0: its steps are no moments."""
+    squared_by: SquaredBy = ""
+    """See `Embodiment`."""
     made_by: str = ""
     """Of latents."""
     views: Mapping[str, View] = field(default_factory=dict)
@@ -49,7 +53,7 @@ class Slot:
         """Of an embodiment that the policy knows."""
         space = known.action_space
         names = space.state_names, space.action_names
-        return cls(known.name, known.cameras, *names, known.step_s, known.made_by, known.views)
+        return cls(known.name, known.cameras, *names, known.step_s, known.squared_by, known.made_by, known.views)
 
     @classmethod
     def new(cls, name: str, facts: Sequence[EmbodimentFacts]) -> Slot:
@@ -67,7 +71,9 @@ class Slot:
         slowest = max(each.step_s for each in facts)
         first_s = facts[0].step_s if same_step(slowest, facts[0].step_s) else slowest
         first = facts[0]
-        return cls(name, tuple(cameras), first.state_names, first.action_names, first_s, first.made_by, views)
+        squared_by: SquaredBy = next((each.squared_by for each in facts if each.squared_by), "")
+        names = first.state_names, first.action_names
+        return cls(name, tuple(cameras), *names, first_s, squared_by, first.made_by, views)
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,8 @@ def same_step(one_s: float, other_s: float) -> bool:
 def place(facts: EmbodimentFacts, slot: Slot) -> Placement:
     """Where the slot's things lie in data of these facts, by name. What the data have besides is left out, and told. Labels
     (with a codec of their own) may come without a state. Raises ValueError, with both sides named, for numbers that the data
-    lack, where no camera is the slot's, and for slower steps; faster data are to be read at the slot's."""
+    lack, where no camera is the slot's, for images made square in another way, and for slower steps; faster data are to be
+    read at the slot's."""
     if facts.step_s > slot.step_s * (1 + SAME_STEP) or bool(facts.step_s) != bool(slot.step_s):
         raise ValueError(
             f"its steps are {facts.step_s:.4f} s apart, those of embodiment '{slot.name}' {slot.step_s:.4f} s, and what was done "
@@ -100,6 +107,12 @@ def place(facts: EmbodimentFacts, slot: Slot) -> Placement:
         raise ValueError(
             f"its latents are of {facts.made_by}, those of embodiment '{slot.name}' of {slot.made_by}: their numbers mean "
             "different things; extract them with the same model and gap, or give another embodiment"
+        )
+    if facts.squared_by and slot.squared_by not in ("", facts.squared_by):
+        raise ValueError(
+            f"its images are {_SQUARED[facts.squared_by]}, those of embodiment '{slot.name}' {_SQUARED[slot.squared_by]}: one "
+            "place in them is two places before the camera; giza ingest the videos with --fit "
+            f"{slot.squared_by}, or give another embodiment"
         )
     following = facts.codec is not None and not facts.state_names
     state = () if following else _numbers("state", slot.state_names, facts.state_names, slot.name)

@@ -67,6 +67,7 @@ class BehaviourCloning(Policy):
             self.backbone.set_trainable(vision=False, top_layers=0)
         else:
             self.convolutions = self._convolutions(config)
+        self.most_views = (config.small.cameras, config.small.history) if config.vision.name else (1, 1)
         self.instruction = nn.Embedding(INSTRUCTIONS, 64)
         seen, chunk = IMAGE_WIDTH + 64, config.horizon * config.max_action_dim
         self.latent: nn.Module | None = None

@@ -81,6 +81,7 @@ class DualSystemPolicy(Policy):
         self.direct = nn.Linear(direct, config.horizon * width) if direct else None
         self.future = nn.Parameter(0.5 * torch.randn(config.future_tokens, width))
 
+        self.most_views = None if config.vlm.name else (config.small.cameras, config.small.history)
         self.register_load_state_dict_pre_hook(_renamed)
 
     @classmethod

@@ -130,11 +130,11 @@ def test_latent_actions_are_no_robot_that_could_be_meant() -> None:
 
 def test_images_are_resized_each_for_itself() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 1, 3, 3, 64, 64), np.uint8)
-    small = resized(images, 32, "stretch")
+    small = resized(images, 32)
     assert small.shape == (2, 1, 3, 3, 32, 32)
     means = images.reshape(2, 1, 3, 3, 32, 2, 32, 2).mean((5, 7))
     assert np.abs(small - means).max() <= 1
-    assert resized(images, 64, "stretch") is images
+    assert resized(images, 64) is images
 
 
 def test_a_closed_loop_of_void_rollouts_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:

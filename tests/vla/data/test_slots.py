@@ -16,14 +16,15 @@ from corpora.mixture.label_kinds import Actions
 from corpora.mixture.labels import EmbodimentFacts
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec, EpisodesAt
-from tests.builders.policies import tiny_policy
+from corpora.video.image import fit_square
+from tests.builders.policies import teach, tiny_bc, tiny_policy
 from tests.builders.robots import know_made_robots, made_robot
 from vla.actions.space import ActionSpace
 from vla.data.loader import TrainingDataset
 from vla.data.open import open_mixture
 from vla.data.slots import Slot, place
 from vla.embodiment import Embodiment
-from vla.policy import Policy
+from vla.policy import Observation, Policy
 
 
 @pytest.fixture(autouse=True)
@@ -303,7 +304,7 @@ def test_what_lies_beyond_the_old_range_is_told_with_its_share(
 
 def test_latents_of_another_model_or_gap_are_refused_with_both(tmp_path: Path) -> None:
     """M3's twin: numbers of the same width that two models made."""
-    one, other = (EmbodimentFacts(("clip",), 0, (), ("action.0",), f"model {name}, gap 0.5 s") for name in "ab")
+    one, other = (EmbodimentFacts(("clip",), 0, (), ("action.0",), "", f"model {name}, gap 0.5 s") for name in "ab")
     slot = Slot.new("latent", [one])
     assert place(one, slot).action == (0,)
     with pytest.raises(
@@ -314,3 +315,49 @@ def test_latents_of_another_model_or_gap_are_refused_with_both(tmp_path: Path) -
     again = Embodiment.from_json(json.loads(json.dumps(known.to_json())))
     assert Slot.of(again).made_by == "model a, gap 0.5 s"
     assert place(other, dataclasses.replace(slot, made_by="")).action == (0,)  # a policy of before does not know
+
+
+def test_images_made_square_in_another_way_are_refused_with_both() -> None:
+    """Labels of cropped clips joined a robot whose images are whole, and one place in the image was two."""
+    whole, cut, square = (EmbodimentFacts(("head",), 0.1, (), ("x",), by) for by in ("stretch", "crop", ""))
+    slot = Slot.new("arm", [square, whole])
+    assert slot.squared_by == "stretch" and place(whole, slot) == place(square, slot)
+    with pytest.raises(
+        ValueError, match=r"middle squares \(--fit crop\), those of embodiment 'arm' whole.*--fit stretch"
+    ):
+        place(cut, slot)
+    space = ActionSpace.fit(None, np.ones((2, 1, 1)))
+    known = Embodiment("arm", space, 0.1, ("head",), squared_by="crop")
+    again = Embodiment.from_json(json.loads(json.dumps(known.to_json())))
+    assert again == known and Slot.of(again).squared_by == "crop"
+    with pytest.raises(ValueError, match="whole ones, stretched to a square, those of embodiment 'arm' middle squares"):
+        place(whole, Slot.of(again))
+
+
+def test_a_policy_acts_on_images_made_square_as_in_training() -> None:
+    policy = tiny_policy()
+    teach(policy, "arm", 2, 2)
+    image = np.random.default_rng(0).integers(0, 255, (40, 80, 3), dtype=np.uint8)
+    shown = {}
+    for by in ("stretch", "crop", ""):
+        policy.embodiments["arm"] = dataclasses.replace(policy.embodiments["arm"], squared_by=by)
+        images, _ = policy._images(Observation({"head": image}, np.zeros(2), "go"), policy.embodiments["arm"])
+        shown[by] = images[0, 0, 0].permute(1, 2, 0).numpy()
+    side = policy.config.image_size
+    np.testing.assert_array_equal(shown["crop"], fit_square(image, side, "crop"))
+    np.testing.assert_array_equal(shown["stretch"], fit_square(image, side, "stretch"))
+    np.testing.assert_array_equal(shown[""], shown["stretch"])
+
+
+def test_more_cameras_than_the_policy_has_places_for_are_refused_before_training(tmp_path: Path) -> None:
+    """The union of five datasets' cameras was refused by the first batch, without a name."""
+    rows = np.linspace(0, 1, 12)[None, :, None] * np.ones((2, 1, 2))
+    made = [made_robot(tmp_path / f"d{number}", rows, rows, cameras=[f"cam{number}"]) for number in range(5)]
+    with pytest.raises(
+        ValueError, match=r"'arm' has 5 cameras.*cam0, cam1, cam2, cam3, cam4; .* places for 4.*--cameras"
+    ):
+        learned(tiny_policy(), tmp_path, *map(dataset, made))
+    with pytest.raises(ValueError, match=r"'arm' has 2 cameras.*places for 1.*another recipe"):
+        learned(tiny_bc(), tmp_path, *map(dataset, made[:2]))
+    with pytest.raises(ValueError, match=r"history_s .*5 frames.*places for 4.*--model.small.history 5"):
+        learned(tiny_policy(history_s=(0.4, 0.3, 0.2, 0.1, 0.0)), tmp_path, dataset(made[0]))

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from corpora.clips.corpus import Corpus
+from corpora.clips.corpus import MANIFEST, SUMMARY, Corpus
 from corpora.clips.frames import open_clip_frames
+from corpora.clips.manifest import ManifestWriter
 from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.parts import ActionPart
 from corpora.mixture.datasets import ClipSamples, EpisodeSamples
@@ -95,6 +96,29 @@ def test_the_action_that_is_seen_is_found_far_below_the_mean_chunk(labelled: Pat
     assert error["model"] < 0.2 * error["mean_chunk"]
     assert held["model_over_baseline"]["mean_chunk"]["bootstrap95"][1] < 0.4
     assert error["mean_chunk"] > 0.7, "the baseline itself is near the variance"
+
+
+def test_its_baseline_that_holds_still_knows_a_displacement(labelled: Path) -> None:
+    """A step that is left out moves the block by nothing, not by what it did last."""
+    errors = json.loads((labelled / "label.json").read_text())["held_out"]["normalised_squared_error"]
+    assert errors["hold_still"]["value"] == pytest.approx(errors["mean_chunk"]["value"], rel=0.2)
+    assert errors["hold_still"]["value"] < 0.9 * errors["repeat_last"]["value"]
+
+
+def test_cropped_clips_are_refused_for_a_model_of_whole_images(folders, tmp_path: Path) -> None:
+    corpus = tmp_path / "clips"
+    shutil.copytree(folders[1], corpus)
+    summary = json.loads((corpus / SUMMARY).read_text())
+    summary.setdefault("config", {}).setdefault("settings", {})["fit"] = "crop"
+    (corpus / SUMMARY).write_text(json.dumps(summary))
+    assert Corpus(corpus).squared_by == ""  # its videos are square
+    rows = [dataclasses.replace(row, width=2 * row.height) for row in Corpus(corpus).rows()]
+    with ManifestWriter(corpus / MANIFEST) as manifest:
+        for row in rows:
+            manifest.append(row)
+    assert (Corpus(corpus).squared_by, Corpus(folders[1]).squared_by) == ("crop", "")
+    with pytest.raises(ValueError, match=r"middle squares of their videos \(--fit crop\).*--fit stretch"):
+        label.run(config_of((folders[0], corpus, folders[2]), tmp_path / "out"), quiet=True)
 
 
 def labelled_clips(folders, labels: Path, horizon: int, embodiment: str = "block") -> ClipSamples:
