@@ -4,7 +4,7 @@ Arrays only. N samples (moments of held-out episodes), H steps of a chunk, Da di
 squared difference, averaged over the steps within the episode; "normalised" divides it by the dimension's variance in the
 training episodes, so that radians and gripper openings can be averaged. Intervals come from resampling episodes.
 
-Which action holds a robot still follows from its data: see vla/actions/rest.py.
+Which action holds a robot still its action space says, else its data: see vla/actions/rest.py.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from jobs.evaluation.statistics import Interval, bootstrap_ratio, resamples
 from vla.actions.rest import Still, still_rules
+from vla.actions.space import ActionSpace
 from vla.trained_on import Standing
 
-OPEN_LOOP_FORMAT = 3
+OPEN_LOOP_FORMAT = 4
 """Raised when the same policy would answer otherwise at the same moment, or is judged otherwise: in 1 noise depended on the
-moments before, and displacements were taken for targets; in 2 all episodes were called held out."""
+moments before, and displacements were taken for targets; in 2 all episodes were called held out; in 3 what the
+robot says of its displacements was not asked."""
 
 BASELINES = {
     "hold_still": "hold still",
@@ -63,9 +65,9 @@ class Chunks:
 class Baselines:
     """What needs no policy, fitted on the training episodes."""
 
-    def __init__(self, train: Chunks, held_by: Sequence[int | None]) -> None:
+    def __init__(self, train: Chunks, held_by: Sequence[int | None], space: ActionSpace | None = None) -> None:
         """`held_by` [Da]: the dimension of the state that may hold the same quantity, or None; the training episodes tell
-        whether it does.
+        whether it does. `space`: says what a displacement is, which they then do not have to.
 
         Raises ValueError where no training step is known.
         """
@@ -78,8 +80,12 @@ class Baselines:
             None if train.moved is None else train.moved[first],
             train.action[first, 0],
             self.held_by,
+            None if space is None else space.displacements,
         )
         """[Da]: what holding still is, in each dimension."""
+        nothing = np.zeros(train.action.shape[2])
+        self.rest = nothing if space is None or space.displacements is None else space.at_rest(nothing)
+        """[Da]: no displacement, however it is written."""
         known = train.action[train.mask].astype(np.float64)
         self.std = known.std(0)
         """[Da]: of the training actions, for normalised errors."""
@@ -102,7 +108,7 @@ class Baselines:
         held = otherwise.copy()
         for dim, (rule, source) in enumerate(zip(self.still_rules, self.held_by, strict=True)):
             if rule == "zero":
-                held[:, dim] = 0.0
+                held[:, dim] = self.rest[dim]
             elif rule == "state" and chunks.state is not None:
                 held[:, dim] = chunks.state[:, source]
         return held

@@ -200,7 +200,7 @@ def measure_open_loop(
 ) -> OpenLoopResult:
     """The policy beside the baselines on the held-out moments; draws the errors, and the first `plots` episodes."""
     predicted = recorded.predict(policy, embodiment, seed=seed, progress=progress)
-    baselines = Baselines(recorded.train, recorded.held_by)
+    baselines = Baselines(recorded.train, recorded.held_by, policy.embodiment(embodiment).action_space)
     methods: dict[str, NDArray[Any]] = {"policy": predicted, **baselines.predict(recorded.held)}
     names, rules = recorded.action_names, baselines.still_rules
     result = compare(methods, recorded.held, baselines.std, names, still_rules=rules, seed=seed)

@@ -26,7 +26,7 @@ from corpora.training_config import Training
 from corpora.video.nearest import rows_later
 from jobs.evaluation.open_loop import BASELINES, Baselines, Chunks, compare
 from jobs.training.trainer import fit
-from vla.actions.rest import matching_state_dims
+from vla.actions.rest import held_by, matching_state_dims
 from vla.actions.space import ActionSpace
 from vla.embodiment import Embodiment
 from vla.models.inverse_dynamics import InverseDynamics
@@ -148,7 +148,8 @@ def held_out_error(
         return {}
     behind, shown = _chunks(samples, _some(train)), _chunks(samples, _some(held))
     spec = model.facts.action_space
-    baselines = Baselines(behind, matching_state_dims(spec.state_names, spec.action_names))
+    same = matching_state_dims(spec.state_names, spec.action_names, held_by(spec.parts, spec.state_names))
+    baselines = Baselines(behind, same, spec)
     predicted = {"model": np.concatenate([_predict(model, samples, part) for part in _batches(_some(held))])}
     predicted |= {name: found.astype(np.float32) for name, found in baselines.predict(shown).items()}
     result = compare(predicted, shown, baselines.std, spec.action_names, seed=seed)
@@ -181,7 +182,8 @@ def _chunks(samples: EpisodeSamples, chosen: NDArray[np.int64]) -> Chunks:
     assert samples.episodes.action is not None
     before = samples.episodes.action[np.maximum(rows - 1, 0)]
     last = np.where((rows > starts[number])[:, None], before, np.float32(np.nan))
-    return Chunks(found.states, last, found.chunks, found.mask, number, samples.episodes.t_s[rows])
+    moved = None if found.states is None else samples.moved(rows)
+    return Chunks(found.states, last, found.chunks, found.mask, number, samples.episodes.t_s[rows], moved)
 
 
 class ImageLabeller:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -45,21 +45,24 @@ def still_rules(
     moved: NDArray[np.floating[Any]] | None,
     action: NDArray[np.floating[Any]],
     candidates: Sequence[int | None],
+    displaced: Collection[int] | None = None,
 ) -> tuple[Still, ...]:
     """[Da]: how each dimension of the action holds still.
 
     state [N, Ds] and action [N, Da] of the same moments, moved [N, Ds]: from there to the next row, NaN where there is none;
-    candidates [Da]: the dimension of the state that may hold the same quantity, or None.
+    candidates [Da]: the dimension of the state that may hold the same quantity, or None. `displaced`: which dimensions are
+    displacements, where the robot says so (`ActionSpace.displacements`): no other is then one; None: the data tell.
     """
-    rules: list[Still] = ["last"] * len(candidates)
+    rules: list[Still] = ["zero" if displaced and dim in displaced else "last" for dim in range(len(candidates))]
     if state is None or not len(action):
         return tuple(rules)
     wide = action.astype(np.float64)
     deviation = wide.std(0)
     floor = _CONSTANT * np.maximum(np.abs(wide.mean(0)), deviation.max())
     for dim, source in enumerate(candidates):
-        if source is not None and deviation[dim] > floor[dim]:
-            rules[dim] = _rule(state, moved, wide[:, dim], source)
+        if rules[dim] == "last" and source is not None and deviation[dim] > floor[dim]:
+            found = _rule(state, moved, wide[:, dim], source)
+            rules[dim] = "last" if displaced is not None and found == "zero" else found
     return tuple(rules)
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from corpora.episodes.parts import ActionPart
 from jobs.evaluation.open_loop import Baselines, Chunks, describe_still
 from vla.actions.rest import still_rules
+from vla.actions.space import ActionSpace
 
 EPISODES, LENGTH, HORIZON = 6, 60, 4
 
@@ -104,6 +106,35 @@ def test_no_state_and_no_motion_known() -> None:
         "last",
         "last",
     )
+
+
+def test_what_the_robot_says_of_its_displacements_comes_before_what_its_data_look_like() -> None:
+    """The data alone would hold a declared displacement still by its last action, and a lasting command by zero."""
+    chunks = chunks_of(*recorded())
+    parts = (
+        ActionPart("target", (0,), displacement=False),
+        ActionPart("motion", (1,), displacement=False),
+        ActionPart("turn", (2,), displacement=True),
+        ActionPart("still", (3,), displacement=True),
+    )
+    space = ActionSpace.fit(chunks.state, chunks.action, chunks.mask, parts=parts)
+    baselines = Baselines(chunks, [0, 1, 2, 3], space)
+    assert baselines.still_rules == ("state", "last", "zero", "zero")
+    still = baselines.predict(chunks)["hold_still"][:, 0]
+    np.testing.assert_array_equal(still[:, 2:], 0)
+    unsaid = dataclasses.replace(space, displacements=None)  # of an older giza
+    assert Baselines(chunks, [0, 1, 2, 3], unsaid).still_rules == RULES
+
+
+def test_no_turn_is_no_turn_however_it_is_written() -> None:
+    """A rotation's displacement as a quaternion or a matrix is not zero where nothing turns."""
+    chunks = chunks_of(*recorded())
+    unit = np.array([0, 0, 0, 1], np.float32)
+    turns = dataclasses.replace(chunks, action=chunks.action * 0.01 + unit, last=chunks.last * 0.01 + unit)
+    part = ActionPart("turn", (0, 1, 2, 3), rotation="quaternion_xyzw", displacement=True)
+    space = ActionSpace.fit(turns.state, turns.action, turns.mask, parts=(part,))
+    still = Baselines(turns, [None] * 4, space).still(turns)
+    np.testing.assert_allclose(still, np.tile(unit, (len(still), 1)), atol=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1e4])
