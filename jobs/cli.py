@@ -52,7 +52,7 @@ JOBS = {
 Config = TypeVar("Config")
 Recipes = Mapping[str, Mapping[str, Any]]
 """Name -> the fields of a job's config that the recipe sets."""
-Sets = Mapping[str, Callable[[str], Mapping[str, Any]]]
+Sets = Mapping[str, Callable[[str, Mapping[str, Any]], Mapping[str, Any]]]
 """Flag -> what makes, of its value, the defaults of other fields; they come before the recipe's."""
 
 
@@ -79,7 +79,8 @@ def parse(
         name = _value_in(words, "recipe", recipe)
         if name not in recipes:
             raise ValueError(f"--recipe '{name}': {closest(name, recipes)}")
-        options["default"] = _with_fields(config_type, {"recipe": name, **recipes[name], **_set_by(sets, words)})
+        fields = {"recipe": name, **recipes[name], **_set_by(sets, words, recipes[name])}
+        options["default"] = _with_fields(config_type, fields)
         options["description"] = f"{config_type.__doc__}\n\nRecipes: {', '.join(recipes)}."
     config = tyro.cli(config_type, **options)
     if len(words) < len(argv):
@@ -97,9 +98,9 @@ def _value_in(argv: Sequence[str], flag: str, default: str = "") -> str:
     return default
 
 
-def _set_by(sets: Sets, argv: Sequence[str]) -> dict[str, Any]:
+def _set_by(sets: Sets, argv: Sequence[str], recipe: Mapping[str, Any]) -> dict[str, Any]:
     given = {flag: value for flag in sets if (value := _value_in(argv, flag))}
-    return {name: field for flag, value in given.items() for name, field in sets[flag](value).items()}
+    return {name: field for flag, value in given.items() for name, field in sets[flag](value, recipe).items()}
 
 
 def _with_fields(config_type: type[Config], fields: Mapping[str, Any]) -> Config:

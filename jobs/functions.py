@@ -201,8 +201,8 @@ def configured(
         if recipe not in recipes:
             raise ValueError(f"recipe '{recipe}': {closest(recipe, recipes)}")
         values = {"recipe": recipe, **recipes[recipe]}
-    for name in sets:
-        values |= sets[name](given[name]) if given.get(name) else {}
+        for flag in sets:
+            values |= sets[flag](value, recipes[recipe]) if (value := _value_at(given, flag)) else {}
     known = {field.name: field for field in dataclasses.fields(config_type)}  # type: ignore[arg-type]
     for name, value in given.items():
         inside = next((flat for flat in FLAT if name not in known and hasattr(_start(known.get(flat)), name)), None)
@@ -237,6 +237,14 @@ def _start(field: dataclasses.Field[Any] | None) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return None if field.default is dataclasses.MISSING else field.default
+
+
+def _value_at(given: Mapping[str, Any], flag: str) -> Any:
+    """What `given` says of a field, "model.vlm.name" of one inside of others; None where it says nothing."""
+    found: Any = given
+    for name in flag.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else getattr(found, name, None)
+    return found
 
 
 def _changed(config: Any, changes: Mapping[str, Any]) -> Any:

@@ -53,9 +53,9 @@ class TuningConfig:
     """GR00T's choices; its fine-tuning default is projector and DiT."""
 
     projector: bool = True
-    """Between VLM and DiT, and the embodiments' state and action MLPs."""
+    """Between VLM and DiT, and the embodiments' state and action MLPs, with the positions of action tokens."""
     dit: bool = True
-    """The diffusion transformer."""
+    """The diffusion transformer, with its future tokens."""
     vlm_top_layers: int = 0
     """The top N of the language layers that are read (N1.6: 4)."""
     vision: bool = False

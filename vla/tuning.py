@@ -17,6 +17,11 @@ from vla.training_config import TuningConfig
 ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "q", "k", "v", "out"})
 """Names of the linear layers of an attention: transformers', and this package's."""
 
+OF_PROJECTOR = ("action_position", "direct")
+"""What goes with the projector, where a policy has it, as GR00T's `tune_projector` has the action tokens' positions."""
+OF_DIT = ("future",)
+"""What goes with the DiT: tokens of its own sequence."""
+
 
 @dataclass(frozen=True)
 class TuningReport:
@@ -42,7 +47,8 @@ class TuningReport:
 
 
 def apply_tuning(policy: nn.Module, config: TuningConfig, *, log: Callable[[str], None] = print) -> TuningReport:
-    """Sets what takes gradients in `policy.backbone`, `.projector`, `.embodiment_layers` and `.dit`; other parts stay as they are.
+    """Sets what takes gradients in `policy.backbone`, `.projector`, `.embodiment_layers` and `.dit`, and in what feeds tokens into
+    these (`OF_PROJECTOR`, `OF_DIT`); other parts stay as they are.
 
     Adapters are put in place (B = 0: the policy computes what it did); apply it again, with the same config, to a policy
     whose saved state holds adapters, and load the state then. Logs the report. Raises ValueError for parts that the
@@ -53,6 +59,10 @@ def apply_tuning(policy: nn.Module, config: TuningConfig, *, log: Callable[[str]
     for name in ("projector", "embodiment_layers"):
         _part(policy, name).requires_grad_(config.projector)
     _part(policy, "dit").requires_grad_(config.dit)
+    for names, trained in ((OF_PROJECTOR, config.projector), (OF_DIT, config.dit)):
+        for part in (getattr(policy, name, None) for name in names):
+            if part is not None:
+                part.requires_grad_(trained)
     backbone: Any = _part(policy, "backbone")
     backbone.set_trainable(vision=config.vision, top_layers=config.vlm_top_layers)
     if config.lora_rank:

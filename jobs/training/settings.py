@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,8 @@ class TrainPolicy:
     """Make the statistics of embodiments that --policy knows anew, of these data; default: they stay, and what lies beyond is
     cut to the old range and told. An action that never moved before and does now is refused without it."""
     tuning: TuningConfig = EVERYTHING
-    """What is trained. Beside --policy the default is no recipe's: projector and DiT, and of a policy without a
-    vision-language model by name, all of it."""
+    """What is trained. Beside --policy, and of a recipe that --model.vlm.name or --model.vision.name gives a model by name, the
+    default is no recipe's: projector and DiT, and of a policy without such a model all of it."""
     model: PolicyConfig = RECIPES["small"].policy
     """The policy. Beside --policy, that policy's own: nothing of it can be changed."""
     training: PolicyTrainingConfig = RECIPES["small"].training
@@ -66,7 +67,7 @@ def with_backbone(model: PolicyConfig, name: str) -> PolicyConfig:
     )
 
 
-def fields_of_policy(name: str) -> dict[str, Any]:
+def fields_of_policy(name: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """What --policy sets. Raises ValueError where there is no such policy."""
     from vla.checkpoint import policy_config
 
@@ -74,7 +75,21 @@ def fields_of_policy(name: str) -> dict[str, Any]:
     return {"model": config, "tuning": tuning_of_policy(config)}
 
 
-SETS = {"policy": fields_of_policy}
+def fields_of_model(part: str, name: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What --model.vlm.name or --model.vision.name sets: a recipe whose policy has no such model trains all of it, which would
+    be all of this one, too."""
+    model: PolicyConfig = recipe["model"]
+    if model.vlm.name or model.vision.name:
+        return {}
+    brought = dataclasses.replace(model, **{part: dataclasses.replace(getattr(model, part), name=name)})
+    return {"tuning": tuning_of_policy(brought)}
+
+
+SETS: dict[str, Callable[[str, Mapping[str, Any]], dict[str, Any]]] = {
+    "policy": fields_of_policy,
+    "model.vlm.name": functools.partial(fields_of_model, "vlm"),
+    "model.vision.name": functools.partial(fields_of_model, "vision"),
+}
 
 
 def check_model(asked: PolicyConfig, has: PolicyConfig, policy: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tests.builders.vlms import DIM, some_images, tiny_config, tiny_processor
+from vla.checkpoint import build_policy
 from vla.models.config import DitConfig, SmallBackboneConfig
 from vla.models.dit import Dit
 from vla.models.huggingface import HfBackbone
 from vla.models.small import SmallBackbone
+from vla.recipes import DEBUG
 from vla.training_config import TuningConfig
 from vla.tuning import apply_tuning, count_trained, merge_lora
 
@@ -89,6 +92,22 @@ def test_gradients_reach_what_was_chosen(config: TuningConfig, want: set[str]) -
     tuned = {name.split(".")[0] for name, p in policy.named_parameters() if p.requires_grad}
     assert tuned == want | {"query"}
     assert report.trained == sum(p.numel() for p in policy.parameters() if p.requires_grad)
+
+
+def test_nothing_of_a_policy_is_trained_that_was_not_chosen() -> None:
+    """Positions, future tokens and the direct path were trained whatever was chosen."""
+    small = dataclasses.replace(DEBUG.small, direct=8)
+    policy = build_policy(dataclasses.replace(DEBUG, small=small))
+    own = {"action_position", "direct.weight", "direct.bias"}
+
+    def trained(**choice: bool) -> set[str]:
+        quiet(policy, TuningConfig(**{"projector": False, "dit": False, **choice}))
+        return {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
+
+    assert trained() == set()
+    assert {name for name in trained(projector=True) if not name.startswith(("projector.", "embodiment_"))} == own
+    assert {name for name in trained(dit=True) if not name.startswith("dit.")} == {"future"}
+    assert len(trained(projector=True, dit=True, vision=True)) == len(list(policy.named_parameters()))
 
 
 def test_a_second_choice_replaces_the_first() -> None:

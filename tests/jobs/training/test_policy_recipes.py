@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.cli import parse
 from jobs.commands.ground import GroundConfig
 from jobs.functions import configured
 from jobs.training.settings import SETS
@@ -61,3 +62,24 @@ def test_of_a_policy_that_was_trained_before_the_eyes_stay_frozen_whatever_the_r
             assert configured(GroundConfig, given, recipe=recipe, recipes=FIELDS, sets=SETS).tuning == want
     more = {**given, "tuning": {"vlm_top_layers": 4}}
     assert configured(GroundConfig, more, recipe="small", recipes=FIELDS, sets=SETS).tuning.vlm_top_layers == 4
+
+
+@pytest.mark.parametrize("part", ["vlm", "vision"])
+def test_a_model_that_is_brought_by_name_stays_frozen_unless_it_is_asked_for(part: str) -> None:
+    """The recipe trains all of a policy from scratch; its vision tower was trained with it, silently."""
+    given = {"data": "d", "out": "o", "model": {part: {"name": "some/model"}}}
+    flags = ["--data", "d", "--out", "o", f"--model.{part}.name", "some/model"]
+
+    def tuning(recipe: str, given: dict, more: tuple[str, ...] = ()) -> set:
+        by_name = configured(GroundConfig, given, recipe=recipe, recipes=FIELDS, sets=SETS)
+        by_flag = parse(GroundConfig, [*flags, "--recipe", recipe, *more], job="ground", recipes=FIELDS, sets=SETS)
+        return {by_name.tuning, by_flag.tuning}
+
+    assert tuning("small", given) == {FROZEN_VLM}
+    asked = {**given, "tuning": {"vision": True}}
+    assert tuning("small", asked, ("--tuning.vision",)) == {EVERYTHING}
+    if part == "vlm":  # another model in the place of the recipe's own is trained as that is
+        assert tuning("n1", given) == {RECIPES["n1"].tuning}
+        assert tuning("n1_6", given) == {RECIPES["n1_6"].tuning}
+    else:
+        assert tuning("bc", given) == {EVERYTHING}
