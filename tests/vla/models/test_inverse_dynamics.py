@@ -99,10 +99,10 @@ def test_the_action_that_is_seen_is_found_far_below_the_mean_chunk(labelled: Pat
 
 
 def test_its_baseline_that_holds_still_knows_a_displacement(labelled: Path) -> None:
-    """A step that is left out moves the block by nothing, not by what it did last."""
+    """What moves the block by nothing is zero, not what it did last, which is near what it does next."""
     errors = json.loads((labelled / "label.json").read_text())["held_out"]["normalised_squared_error"]
     assert errors["hold_still"]["value"] == pytest.approx(errors["mean_chunk"]["value"], rel=0.2)
-    assert errors["hold_still"]["value"] < 0.9 * errors["repeat_last"]["value"]
+    assert errors["hold_still"]["value"] > 1.2 * errors["repeat_last"]["value"]
 
 
 def test_cropped_clips_are_refused_for_a_model_of_whole_images(folders, tmp_path: Path) -> None:
