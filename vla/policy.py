@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from corpora.text import ReadText
-from corpora.video.image import Fit, fit_square
+from corpora.video.image import fit_square
 from corpora.video.nearest import after_beginning
 from vla.actions.names import places
 from vla.batch import PolicyBatch, pad_last
@@ -276,11 +276,6 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
             )
         return self.embodiments[name]
 
-    def check_fit(self, embodiment: str, fit: Fit) -> None:
-        """Raises ValueError where a robot's pictures would not be made square as they were in training."""
-        if (was := self.embodiment(embodiment).squared_by) and fit != was:
-            raise ValueError(f"fit '{fit}': in training the fit of pictures of '{embodiment}' was '{was}'; give this")
-
     def act(self, observation: Observation, embodiment: str = "", *, noise: NoiseKey | None = None) -> ActionChunk:
         """What `embodiment` (default: the only one) should do next. Raises ValueError where the observation does not fit it.
 
@@ -364,9 +359,8 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
                 )
             place = where[name]
             assert place is not None
-            shown = [
-                fit_square(np.ascontiguousarray(frame), side, known.squared_by or "stretch") for frame in frames[there]
-            ]
+            fit = known.squared_by or "stretch"
+            shown = [fit_square(np.ascontiguousarray(frame), side, fit) for frame in frames[there]]
             seen[place, there], mask[0, place] = shown, torch.from_numpy(there)
         return torch.from_numpy(seen).permute(0, 1, 4, 2, 3)[None].contiguous(), mask
 

@@ -52,7 +52,13 @@ class FakePolicy:
         )
         cameras = ("observation.images.w", "observation.images.ego")
         self.facts = SimpleNamespace(
-            name="gr1", action_space=space, step_s=0.05, cameras=cameras, modality=modality, views={}
+            name="gr1",
+            action_space=space,
+            step_s=0.05,
+            cameras=cameras,
+            modality=modality,
+            squared_by="",
+            views={},
         )
         self.noise: list[float] = []
 
@@ -60,8 +66,6 @@ class FakePolicy:
         if embodiment != "gr1":
             raise ValueError(f"embodiment '{embodiment}': this policy was trained on gr1")
         return self.facts
-
-    def check_fit(self, embodiment: str, fit: str) -> None: ...
 
     def act_batch(
         self, images: Any, image_mask: Any, instruction: Any, state: Any, embodiment: str, *, noise: Any

@@ -79,7 +79,8 @@ class ServedPolicy:
         the training data were. `dialect`: which generation of clients get_modality_config is written for. Raises ValueError
         for a robot that the policy does not know, and for another fit than its."""
         known = policy.embodiment(embodiment)
-        policy.check_fit(known.name, fit)
+        if (was := known.squared_by) and fit != was:
+            raise ValueError(f"fit '{fit}': in training the fit of pictures of '{known.name}' was '{was}'; give this")
         self.policy, self.embodiment, self.fit = policy, known.name, fit
         self.layout = layout_of(known) if layout is None else layout
         self.dialect: Dialect = dialect
