@@ -329,7 +329,7 @@ def test_images_made_square_in_another_way_are_refused_with_both() -> None:
     space = ActionSpace.fit(None, np.ones((2, 1, 1)))
     known = Embodiment("arm", space, 0.1, ("head",), squared_by="crop")
     again = Embodiment.from_json(json.loads(json.dumps(known.to_json())))
-    assert again == known and Slot.of(again).squared_by == "crop"
+    assert again.squared_by == Slot.of(again).squared_by == "crop"
     with pytest.raises(ValueError, match="whole ones, stretched to a square, those of embodiment 'arm' middle squares"):
         place(whole, Slot.of(again))
 
