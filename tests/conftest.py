@@ -4,6 +4,8 @@ the tiny things that many tests read: a corpus, a latent action model trained on
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not offscreen_gl_available():
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason="no software GL library (libosmesa6)"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Extraction gives PyTorch threads, which then would wait for each other in all tests that come after it."""
+    yield
+    if (torch := sys.modules.get("torch")) is not None and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -93,3 +93,9 @@ def write_corpus(
     summary = {"fingerprint": "made", "clips": len(seeds), "truth_features": {"observation.state": 3} if truth else {}}
     (root / SUMMARY).write_text(json.dumps(summary), "utf-8")
     return root
+
+
+def corpus_files(root: Path) -> dict[str, bytes]:
+    """Every file of a corpus but the one that tells how long it took."""
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != "timing.json")
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
 from corpora.clips.manifest import ClipRow
 from corpora.clips.parts import Part
-from lapa.latents import LatentKey, write_latent_part
+from lapa.latents import SCHEMA, LatentKey, write_latent_part
 from lapa.pairs.batch import PairBatch
 
 
@@ -50,3 +51,27 @@ def write_made_part(
         "codes": np.zeros((len(latent), 0), np.int32) if codes is None else codes.astype(np.int32),
     }
     write_latent_part(folder, part, key, clips, columns, [])
+
+
+def rows(out: Path) -> list[dict]:
+    return [row for path in sorted(out.glob("part-*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def parts(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.glob("part-*"))}
+
+
+def assert_same_rows(one: list[dict], other: list[dict]) -> None:
+    """Equal keys and codes; latents to the rounding of another batch or thread."""
+
+    def key(row: dict) -> tuple:
+        return row["clip_id"], row["t_s"]
+
+    one, other = sorted(one, key=key), sorted(other, key=key)
+    assert len(one) == len(other) > 0
+    for left, right in zip(one, other, strict=True):
+        for name in SCHEMA.names:
+            if name in ("latent", "quantized", "camera"):
+                np.testing.assert_allclose(left[name], right[name], atol=1e-5)
+            else:
+                assert left[name] == right[name], name

@@ -70,7 +70,8 @@ def test_a_policy_is_pretrained_grounded_and_acts(runs: Path, monkeypatch: pytes
 
 
 @pytest.mark.gl
-def test_an_arm_of_ones_own_is_ablated(runs: Path) -> None:
+def test_an_arm_of_ones_own_is_ablated(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # arms run in this process: others would import anew for 10 s each
     scope = run(
         "3_ablate.ipynb",
         runs=str(runs / "ablation"),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,10 @@ from jobs.ablation.arms import ARMS, Arm, Cell, arms_named, cells
 from jobs.ablation.cells import FAILURE, RESULT, CellJob, Plan, plans, run_arm
 from jobs.ablation.settings import Budget, TierData
 from jobs.ablation.tiers import Tiers, TrueActions
+from jobs.evaluation.rollout_log import RolloutLog
+from tests.builders.processes import run_apart
 from vla.recipes import DEBUG
+from vla.training import PolicyTraining
 
 
 def tiers_at(out: Path, extra: Path | None = None) -> Tiers:
@@ -289,6 +291,17 @@ def test_what_has_no_result_is_missing(tmp_path: Path) -> None:
     ] == ["missing", "done"]
 
 
+def test_processes_side_by_side_each_run_an_arm(tmp_path: Path) -> None:
+    """They find their cells done: what they would run, the other tests run here."""
+    for name in ("robot-only", "bc"):
+        folder = tmp_path / "runs" / Cell(name, 1, 0).folder
+        folder.mkdir(parents=True)
+        (folder / RESULT).write_text(json.dumps({"arm": name, "told by": "the disk"}))
+    found: list[Any] = []
+    ablation_cells.each([job(tmp_path, name, (1,)) for name in ("robot-only", "bc")], 2, "local", found.extend)
+    assert sorted(result["arm"] for result in found) == ["bc", "robot-only"]
+
+
 def tiny(out: Path) -> ablate.AblateConfig:
     return ablate.AblateConfig(
         out=out,
@@ -297,16 +310,22 @@ def tiny(out: Path) -> ablate.AblateConfig:
         demos=(1,),
         seeds=(0,),
         budget=Budget(pretrain_steps=2, ground_steps=4, batch_size=4, starts=2, max_steps=16),
-        data=TierData(human_clips=3, size=64),
+        data=TierData(human_clips=3, robot_episodes=6, size=64),
         policy=DEBUG,
         parallel=1,
     )
 
 
+def run_tiny(out: Path) -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.cpu_count", lambda: 1)  # one thread: other tests use the other cores
+        return ablate.run(tiny(out))
+
+
 @pytest.fixture(scope="module")
 def ablated(tmp_path_factory: pytest.TempPathFactory) -> tuple[ablate.AblateConfig, dict[str, Any]]:
     config = tiny(tmp_path_factory.mktemp("ablated") / "ablation")
-    return config, ablate.run(config)
+    return config, run_tiny(config.out)
 
 
 @pytest.mark.gl
@@ -338,39 +357,32 @@ def test_a_small_ablation_from_end_to_end(
     assert "robot-only" in capsys.readouterr().out
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, str(Path(sys.argv[1])))
-from tests.jobs.ablation.test_ablate import tiny
-from jobs.ablation import command as ablate
-{hook}
-ablate.run(tiny(Path(sys.argv[2])))
-"""
-IN_TRAINING = """
-from vla.training import PolicyTraining
-real = PolicyTraining.on_train_batch_end
-def killed(self, outputs, batch, index):
-    real(self, outputs, batch, index)
-    if self.training_config.flare and "demonstrations" in self.dataset_names:
-        os.kill(os.getpid(), signal.SIGKILL)
-PolicyTraining.on_train_batch_end = killed
-"""
-IN_ROLLOUTS = """
-from jobs.evaluation.rollout_log import RolloutLog
-from vla.training import PolicyTraining
-ended = PolicyTraining.on_train_batch_end
-def told(self, outputs, batch, index):
-    ended(self, outputs, batch, index)
-    print("trained step", self.global_step, flush=True)
-PolicyTraining.on_train_batch_end = told
-real = RolloutLog.add
-def killed(self, rollout):
-    real(self, rollout)
-    if "human-flare" in str(self.path):
-        os.kill(os.getpid(), signal.SIGKILL)
-RolloutLog.add = killed
-"""
+def die_in_training(out: Path) -> None:
+    real = PolicyTraining.on_train_batch_end
+
+    def killed(self: PolicyTraining, outputs: Any, batch: Any, index: int) -> None:
+        real(self, outputs, batch, index)
+        if self.training_config.flare and "demonstrations" in self.dataset_names:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    PolicyTraining.on_train_batch_end = killed  # type: ignore[method-assign]
+    run_tiny(out)
+
+
+def die_in_rollouts(out: Path) -> None:
+    ended, real = PolicyTraining.on_train_batch_end, RolloutLog.add
+
+    def told(self: PolicyTraining, outputs: Any, batch: Any, index: int) -> None:
+        ended(self, outputs, batch, index)
+        print("trained step", self.global_step, flush=True)
+
+    def killed(self: RolloutLog, rollout: Any) -> None:
+        real(self, rollout)
+        if "human-flare" in str(self.path):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    PolicyTraining.on_train_batch_end, RolloutLog.add = told, killed  # type: ignore[method-assign]
+    run_tiny(out)
 
 
 @pytest.mark.gl
@@ -385,20 +397,19 @@ def test_killed_in_the_middle_of_an_arm_it_ends_as_if_it_had_not_been(
     first = out / "runs" / "robot-only" / "demos1-seed0" / RESULT
     stamps = [first.stat().st_mtime_ns]
     cell = out / "runs" / "human-flare" / "demos1-seed0"
-    for hook in (IN_TRAINING, IN_ROLLOUTS):
-        words = [sys.executable, "-c", KILLED.format(hook=hook), str(Path(__file__).parents[3]), str(out)]
-        died = subprocess.run(words, capture_output=True, timeout=200)
-        assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    log = out.parent / "log"
+    for die in (die_in_training, die_in_rollouts):
+        assert run_apart(die, out, log=log) == -signal.SIGKILL, log.read_text()
         stamps.append(first.stat().st_mtime_ns)
-        if hook == IN_TRAINING:
+        if die is die_in_training:
             kept = torch.load(cell / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")
             assert kept["global_step"] == 1 and not (cell / "run.json").exists()
         else:  # neither pretraining nor the first step of grounding is done again
-            steps = [line.split()[-1] for line in died.stdout.decode().splitlines() if line.startswith("trained step")]
+            steps = [line.split()[-1] for line in log.read_text().splitlines() if line.startswith("trained step")]
             assert steps == ["2", "3", "4"]
     log = cell / "rollouts.jsonl"
     assert sum('"start"' in line for line in log.read_text().splitlines()) == 1
-    resumed = ablate.run(tiny(out))
+    resumed = run_tiny(out)
     assert {*stamps, first.stat().st_mtime_ns} == {stamps[0]}
     for mine, theirs in zip(resumed["runs"], straight["runs"], strict=True):
         assert {**mine, "minutes": 0} == {**theirs, "minutes": 0}

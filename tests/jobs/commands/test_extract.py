@@ -4,6 +4,7 @@ is recorded."""
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -33,6 +34,8 @@ from lapa.pairs.pair import camera_of_pairs, every_stride, pair_indices, resize_
 from lapa.pairs.reader import PairReader
 from lapa.recipes import RECIPES
 from tests.builders.corpora import write_corpus
+from tests.builders.latents import assert_same_rows, parts, rows
+from tests.builders.processes import run_apart
 
 GAP_S, STRIDE_S = 0.5, 0.1
 SEEDS = tuple(range(10))
@@ -61,30 +64,6 @@ def whole(lam, corpus, tmp_path_factory) -> Path:
 def extract(lam: Path, corpus: Path, out: Path, **options) -> dict:
     options = {"part_frames": 40, "measure_s": 0.0, "device": "cpu", "batch_size": 8, **options}
     return run(ExtractConfig(lam=lam, corpus=corpus, out=out, gap_s=options.pop("gap_s", GAP_S), **options))
-
-
-def rows(out: Path) -> list[dict]:
-    return [row for path in sorted(out.glob("part-*.parquet")) for row in pq.read_table(path).to_pylist()]
-
-
-def parts(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(out.glob("part-*"))}
-
-
-def assert_same_rows(one: list[dict], other: list[dict]) -> None:
-    """Equal keys and codes; latents to the rounding of another batch or thread."""
-
-    def key(row: dict) -> tuple:
-        return row["clip_id"], row["t_s"]
-
-    one, other = sorted(one, key=key), sorted(other, key=key)
-    assert len(one) == len(other) > 0
-    for left, right in zip(one, other, strict=True):
-        for name in SCHEMA.names:
-            if name in ("latent", "quantized", "camera"):
-                np.testing.assert_allclose(left[name], right[name], atol=1e-5)
-            else:
-                assert left[name] == right[name], name
 
 
 def slow_rows(lam: Path, corpus: Path) -> list[dict]:
@@ -314,20 +293,29 @@ def test_frozen_features_are_computed_once_a_frame(corpus):
     np.testing.assert_allclose(latent[0], alone.flatten(), atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning:ray")
-def test_ray_gives_the_same_rows(lam, corpus, whole, tmp_path):
-    import ray
+def die_writing_part(number: int, lam: Path, corpus: Path, out: Path) -> None:
+    """Before the file gets its name: the worst moment."""
+    real = os.replace
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    try:
-        summary = extract(lam, corpus, tmp_path / "out", engine="ray", measure_s=0.1)
-        again = extract(lam, corpus, tmp_path / "out", engine="ray")
-    finally:
-        ray.shutdown()
-    assert_same_rows(rows(tmp_path / "out"), rows(whole))
-    assert sorted(parts(tmp_path / "out")) == sorted(parts(whole))
-    assert summary["skipped_reasons"] == {"shorter_than_gap": 1} and summary["decode_pairs_per_s"] > 0
-    assert again["already_finished"]
+    def killed(temporary: Path, path: Path) -> None:
+        if Path(path).name == f"part-{number:06d}.parquet":
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(temporary, path)
+
+    os.replace = killed
+    extract(lam, corpus, out)
+
+
+def test_killed_in_the_middle_and_resumed_it_gives_the_same_bytes(lam, corpus, whole, tmp_path):
+    out = tmp_path / "killed"
+    for number in (1, 3):
+        assert run_apart(die_writing_part, number, lam, corpus, out, log=tmp_path / "log") == -signal.SIGKILL
+        assert list(parts(out)) == sorted(
+            [*(f"part-{done:06d}.parquet" for done in range(number)), f"part-{number:06d}.parquet.tmp"]
+        )
+    extract(lam, corpus, out)
+    assert parts(out) == parts(whole)
+    assert json.loads((out / "extract.json").read_text())["pairs"] == len(rows(out))
 
 
 def start(lam: Path, corpus: Path, out: Path) -> subprocess.Popen:
@@ -345,22 +333,6 @@ def start(lam: Path, corpus: Path, out: Path) -> subprocess.Popen:
         str(out),
     ]
     return subprocess.Popen([*command, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def test_killed_in_the_middle_and_resumed_it_gives_the_same_bytes(lam, tmp_path):
-    corpus = write_corpus(tmp_path / "c", [seed for seed in range(60) if seed != 3])
-    extract(lam, corpus, tmp_path / "whole")
-    out = tmp_path / "killed"
-    for finished in (1, 4):
-        process = start(lam, corpus, out)
-        while process.poll() is None and len(list(out.glob("part-*.parquet"))) < finished:
-            time.sleep(0.001)
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-    assert finished <= len(parts(out)) < len(parts(tmp_path / "whole"))
-    assert start(lam, corpus, out).wait() == 0
-    assert parts(out) == parts(tmp_path / "whole")
-    assert json.loads((out / "extract.json").read_text())["pairs"] == len(rows(out))
 
 
 @pytest.mark.slow

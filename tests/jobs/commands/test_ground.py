@@ -19,9 +19,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import jobs
 from corpora.episodes.episode import EpisodeSelection
+from jobs import cli
 from jobs.commands import ground
 from jobs.training.trainer import CHECKPOINT
 from tests.builders.datasets import CAMERAS, FPS, ONE_TASK, lerobot_v2, lerobot_v3, opened
+from tests.builders.processes import run_apart
 from tests.flare.test_vision import save
 from vla.checkpoint import record_measured
 from vla.policy import Policy
@@ -136,44 +138,36 @@ def test_stopped_and_resumed_it_ends_where_an_uninterrupted_run_ends(
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-KILLED = """
-import os, signal, sys
-import jobs
-from jobs.commands import ground
-from vla.training import PolicyTraining
-real = PolicyTraining.on_train_batch_end
-def killed(self, outputs, batch, index):
-    real(self, outputs, batch, index)
-    if self.trainer.global_step == 7:
-        os.kill(os.getpid(), signal.SIGKILL)
-PolicyTraining.on_train_batch_end = killed
-ground.main(sys.argv[1:])
-"""
+def die_after_step(step: int, words: list[str]) -> None:
+    real = PolicyTraining.on_train_batch_end
+
+    def killed(self: PolicyTraining, outputs: Any, batch: Any, index: int) -> None:
+        real(self, outputs, batch, index)
+        if self.trainer.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    PolicyTraining.on_train_batch_end = killed  # type: ignore[method-assign]
+    ground.main(words)
 
 
 def test_killed_outright_it_resumes_to_the_same_weights(straight, data: Path, cache: Path, tmp_path: Path) -> None:
     flags = ["--data", data, "--out", tmp_path, "--cache", cache, "--recipe", "debug", "--steps", STEPS]
     flags += ["--embodiment", "two_link", "--cameras", CAMERAS[0], "--training.val-every-steps", 4]
     words = [str(flag) for flag in flags]
-    died = subprocess.run([sys.executable, "-c", KILLED, *words], env=os.environ, capture_output=True, timeout=200)
-    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    log = tmp_path.with_suffix(".log")
+    assert run_apart(die_after_step, 7, words, log=log) == -signal.SIGKILL, log.read_text()
     ground.main(words)
     a, b = weights(straight[0]), weights(tmp_path)
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-INTERRUPTED = (
-    KILLED.replace("SIGKILL", "SIGINT")
-    .replace("== 7", "== 8")
-    .replace(
-        "ground.main(sys.argv[1:])",
-        """
-from jobs import cli
-sys.exit(cli.main(["ground", *sys.argv[1:]]))
-""",
-    )
-    .replace("real(self, outputs, batch, index)\n    if", "if")
-)
+def interrupt_after_step(step: int, words: list[str]) -> int:
+    def interrupted(self: PolicyTraining, outputs: Any, batch: Any, index: int) -> None:
+        if self.trainer.global_step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    PolicyTraining.on_train_batch_end = interrupted  # type: ignore[method-assign]
+    return cli.main(["ground", *words])
 
 
 def test_ctrl_c_saves_the_step_ends_with_130_and_resumes_to_the_same_weights(
@@ -183,11 +177,9 @@ def test_ctrl_c_saves_the_step_ends_with_130_and_resumes_to_the_same_weights(
     flags = ["--data", data, "--out", tmp_path / "run", "--cache", cache, "--recipe", "debug", "--steps", STEPS]
     flags += ["--embodiment", "two_link", "--cameras", CAMERAS[0], "--training.val-every-steps", 4]
     words = [str(flag) for flag in flags]
-    stopped = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, *words], env=os.environ, capture_output=True, timeout=200
-    )
-    assert stopped.returncode == 130, stopped.stderr.decode()
-    assert "giza ground: stopped; run the same command again to resume" in stopped.stderr.decode()
+    log = tmp_path / "log"
+    assert run_apart(interrupt_after_step, 8, words, log=log) == 130, log.read_text()
+    assert "giza ground: stopped; run the same command again to resume" in log.read_text()
     assert torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)["global_step"] == 9
     assert not (tmp_path / "run" / "model.safetensors").exists()
     ground.main(words)

@@ -17,6 +17,7 @@ from corpora.sources.source import SourceDefaults
 from jobs import cli
 from jobs.commands.ingest import IngestConfig
 from jobs.commands.ingest import run as run_job
+from tests.builders.corpora import corpus_files
 from tests.builders.datasets import CAMERAS, LENGTHS, TASKS, lerobot_v2, lerobot_v3, truth_of, webdataset
 from tests.builders.videos import number_of, numbered_frame, numbered_video, turn_clockwise, write_video
 
@@ -34,12 +35,6 @@ def make(
 ) -> Corpus:
     make_corpus([str(path) for path in inputs], settings, defaults or SourceDefaults(), IngestRun(out, **how))
     return Corpus(out)
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    """Every file of a corpus but the one that tells how long it took."""
-    files = (path for path in root.rglob("*") if path.is_file() and path.name != "timing.json")
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -238,19 +233,7 @@ def test_clip_ids_depend_on_content_and_place_alone(tmp_path, videos, corpus):
 
 def test_the_bytes_do_not_depend_on_workers(corpus, videos, tmp_path):
     other = make(tmp_path / "c", videos, workers=3)
-    assert contents(other.folder) == contents(corpus.folder)
-
-
-@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning:ray")
-def test_ray_gives_the_same_bytes(corpus, videos, tmp_path):
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    try:
-        other = make(tmp_path / "c", videos, engine="ray", workers=2)
-    finally:
-        ray.shutdown()
-    assert contents(other.folder) == contents(corpus.folder)
+    assert corpus_files(other.folder) == corpus_files(corpus.folder)
 
 
 def test_shards_are_closed_at_their_size(videos, tmp_path):

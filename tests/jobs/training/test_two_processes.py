@@ -3,47 +3,65 @@ synchronisation of gradients both tests would notice."""
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import vla.models.dual_system as dual
+from jobs.commands import ground
 from tests.builders.datasets import CAMERAS, lerobot_v3
+from vla.training import PolicyTraining
 
 STEPS = 6
+
+
+def sample_start(shape: tuple[int, ...], flow: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noise and times that do not depend on the place of a sample in its batch."""
+    noise = torch.sin(torch.arange(shape[1] * shape[2]).view(1, *shape[1:]))
+    return noise.expand(shape), torch.full((shape[0],), 0.4)
+
+
 SCRIPT = """
-import os, sys
+import sys
 from pathlib import Path
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
 import vla.models.dual_system as dual
 from jobs.commands import ground
+from tests.jobs.training.test_two_processes import sample_start
 from vla.training import PolicyTraining
 
 folder = Path(sys.argv[1])
-# noise and times that do not depend on the place of a sample in its batch
-dual.sample_start = lambda shape, flow: (torch.sin(torch.arange(shape[1] * shape[2]).view(1, *shape[1:])).expand(shape),
-                                         torch.full((shape[0],), 0.4))
+dual.sample_start = sample_start
 
 def save(self):
-    torch.save(self.policy.state_dict(), folder / f"rank{self.global_rank}.pt")
+    torch.save(self.policy.state_dict(), folder / f"{kind}{self.global_rank}.pt")
 
 PolicyTraining.on_train_end = save
-if os.environ.get("UNSYNCHRONISED"):
-    real = DistributedDataParallel.forward
+real = DistributedDataParallel.forward
 
-    def forward(self, *inputs, **named):
-        with self.no_sync():
-            return real(self, *inputs, **named)
+def unsynchronised(self, *inputs, **named):
+    with self.no_sync():
+        return real(self, *inputs, **named)
 
-    DistributedDataParallel.forward = forward
 if __name__ == "__main__":
-    ground.main(sys.argv[2:])
+    for kind, DistributedDataParallel.forward in (("synchronised", real), ("unsynchronised", unsynchronised)):
+        ground.main([*sys.argv[2:], "--out", str(folder / kind)])
 """
+
+
+def words(data: Path, *flags: object) -> list[str]:
+    """Of a training without crops and averages."""
+    said = ["--data", data, "--cache", data.parent / "cache", "--recipe", "debug", "--steps", STEPS]
+    said += ["--embodiment", "two_link", "--cameras", CAMERAS[0], "--training.ema", 0, "--model.small.crop", 1]
+    return list(map(str, [*said, *flags]))
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +71,32 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    return trained(data, tmp_path_factory.mktemp("one"))[0]
+    """The weights that this process trains."""
+    found: dict[str, torch.Tensor] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dual, "sample_start", sample_start)
+        patch.setattr(
+            PolicyTraining, "on_train_end", lambda self: found.update(copy.deepcopy(self.policy.state_dict()))
+        )
+        ground.main(words(data, "--out", tmp_path_factory.mktemp("one") / "run"))
+    return found
 
 
-def trained(data: Path, folder: Path, *flags: object, **environment: str) -> list[dict[str, torch.Tensor]]:
-    """The weights of each rank after a training without crops and averages."""
+@pytest.fixture(scope="module")
+def two(data: Path, one: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of each rank of two processes, which train with synchronised gradients and then anew without."""
+    folder = tmp_path_factory.mktemp("two")
     script = folder / "train.py"
     script.write_text(SCRIPT)
-    words = [sys.executable, script, folder, "--data", data, "--out", folder / "run", "--cache", data.parent / "cache"]
-    words += ["--recipe", "debug", "--steps", STEPS, "--embodiment", "two_link", "--cameras", CAMERAS[0]]
-    words += ["--training.ema", 0, "--model.small.crop", 1, *flags]
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run(list(map(str, words)), env=env, capture_output=True, timeout=250)
+    command = [sys.executable, script, folder, *words(data, "--training.devices", 2, "--training.strategy", "ddp")]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(list(map(str, command)), env=env, capture_output=True, timeout=250)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
-    return [torch.load(path, weights_only=True) for path in sorted(folder.glob("rank*.pt"))]
+    return folder
+
+
+def ranks(folder: Path, kind: str) -> list[dict[str, torch.Tensor]]:
+    return [torch.load(folder / f"{kind}{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 def apart(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
@@ -75,14 +105,14 @@ def apart(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> fl
     return (sum(a for a, _ in squares) / sum(b for _, b in squares)) ** 0.5
 
 
-def test_two_processes_have_equal_weights_and_those_of_one(data: Path, one: dict, tmp_path: Path) -> None:
-    first, second = trained(data, tmp_path, "--training.devices", 2, "--training.strategy", "ddp")
+def test_two_processes_have_equal_weights_and_those_of_one(one: dict[str, torch.Tensor], two: Path) -> None:
+    first, second = ranks(two, "synchronised")
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert apart(one, first) < 1e-4
 
 
-def test_without_synchronised_gradients_neither_holds(data: Path, one: dict, tmp_path: Path) -> None:
+def test_without_synchronised_gradients_neither_holds(one: dict[str, torch.Tensor], two: Path) -> None:
     """The test above is not blind: what it must notice, it would."""
-    first, second = trained(data, tmp_path, "--training.devices", 2, "--training.strategy", "ddp", UNSYNCHRONISED="1")
+    first, second = ranks(two, "unsynchronised")
     assert apart(first, second) > 1e-3
     assert apart(one, first) > 1e-3
