@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -41,6 +42,41 @@ def clip_frames(seed: int, count: int, *, moving: bool) -> np.ndarray:
     return np.stack(frames)
 
 
+@functools.cache
+def _clip(seed: int, truth: bool, black: bool) -> tuple[ClipRow, dict[str, bytes]]:
+    """What `write_corpus` writes of one clip: most corpora have the same ones, which are encoded and measured once."""
+    count = 4 if seed == 3 else 16 + seed % 5
+    frames = clip_frames(seed, count, moving=seed % 2 == 1)
+    if black:
+        frames[:] = 0
+    steps = np.full(count - 1, 0.1)
+    if seed % 4 == 0:
+        steps = np.random.default_rng(seed).uniform(0.05, 0.15, count - 1)
+    t_s = 1.5 * seed + np.concatenate([[0.0], np.cumsum(steps)])
+    row = ClipRow(
+        f"{seed:016x}", f"video{seed}.mp4", f"video{seed}", start_s=float(t_s[0]), end_s=float(t_s[-1]) + 0.1,
+        frames=count, width=SIZE, height=SIZE, size=SIZE, kept=True,
+    )  # fmt: skip
+    pairs = [(i, i + 5) for i in range(count - 5) if i % 3]  # ingest's own pairs; the others are measured later
+    motions = [measure_camera_motion(frames[i], frames[j]) for i, j in pairs]
+    camera = {
+        "first": np.array([i for i, _ in pairs], np.int32),
+        "second": np.array([j for _, j in pairs], np.int32),
+        "h": np.array([motion.h for motion in motions], np.float32).reshape(-1, 3, 3),
+        "inlier_ratio": np.array([motion.inlier_ratio for motion in motions], np.float32),
+        "tracks": np.array([motion.tracks for motion in motions], np.int32),
+    }
+    members = {
+        "mp4": encode_clip(list(frames), t_s - t_s[0], crf=12, gop=8),
+        "json": json.dumps({"t_s": t_s.tolist()}).encode(),
+        "camera.npz": pack_arrays(camera),
+    }
+    if truth:
+        state = np.pad(block_positions(seed, count), ((0, 0), (0, 1))).astype(np.float32)
+        members["truth.npz"] = pack_arrays({"t_s": t_s, "observation.state": state})
+    return row, members
+
+
 def write_corpus(
     root: Path,
     seeds: Sequence[int],
@@ -57,38 +93,10 @@ def write_corpus(
     shards = ShardWriter(root / SHARDS, shard_mb)
     with ManifestWriter(root / MANIFEST) as manifest:
         for seed in seeds:
-            count = 4 if seed == 3 else 16 + seed % 5
-            frames = clip_frames(seed, count, moving=seed % 2 == 1)
-            if seed in black:
-                frames[:] = 0
-            steps = np.full(count - 1, 0.1)
-            if seed % 4 == 0:
-                steps = np.random.default_rng(seed).uniform(0.05, 0.15, count - 1)
-            t_s = 1.5 * seed + np.concatenate([[0.0], np.cumsum(steps)])
-            row = ClipRow(
-                f"{seed:016x}", f"video{seed}.mp4", f"video{seed}", start_s=float(t_s[0]), end_s=float(t_s[-1]) + 0.1,
-                frames=count, width=SIZE, height=SIZE, size=SIZE, embodiment=embodiment, kept=True,
-            )  # fmt: skip
-            pairs = [(i, i + 5) for i in range(count - 5) if i % 3]  # ingest's own pairs; the others are measured later
-            motions = [measure_camera_motion(frames[i], frames[j]) for i, j in pairs]
-            camera = {
-                "first": np.array([i for i, _ in pairs], np.int32),
-                "second": np.array([j for _, j in pairs], np.int32),
-                "h": np.array([motion.h for motion in motions], np.float32).reshape(-1, 3, 3),
-                "inlier_ratio": np.array([motion.inlier_ratio for motion in motions], np.float32),
-                "tracks": np.array([motion.tracks for motion in motions], np.int32),
-            }
-            members = {
-                "mp4": encode_clip(list(frames), t_s - t_s[0], crf=12, gop=8),
-                "json": json.dumps({"t_s": t_s.tolist()}).encode(),
-                "camera.npz": pack_arrays(camera),
-            }
-            if truth:
-                state = np.pad(block_positions(seed, count), ((0, 0), (0, 1))).astype(np.float32)
-                members["truth.npz"] = pack_arrays({"t_s": t_s, "observation.state": state})
+            row, members = _clip(seed, truth, seed in black)
             shard, index = shards.place(members)
             shards.write(row.clip_id, members)
-            manifest.append(replace(row, shard=shard, index_in_shard=index))
+            manifest.append(replace(row, embodiment=embodiment, shard=shard, index_in_shard=index))
         shards.close()
     summary = {"fingerprint": "made", "clips": len(seeds), "truth_features": {"observation.state": 3} if truth else {}}
     (root / SUMMARY).write_text(json.dumps(summary), "utf-8")
