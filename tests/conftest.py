@@ -7,10 +7,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+if TYPE_CHECKING:
+    from lapa.reporting.card import Card
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
 
@@ -31,6 +35,26 @@ def one_thread() -> Iterator[None]:
     yield
     if (torch := sys.modules.get("torch")) is not None and torch.get_num_threads() > 1:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """What a killed process wrote is there without it; only a machine that crashes would tell the difference."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_workers() -> Iterator[None]:
+    """Ingests share their worker processes (tests/builders/warm_worker.py)."""
+    from corpora.ingestion import pool
+    from tests.builders.warm_worker import WarmWorker, end_idle_workers
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "IsolatedWorker", WarmWorker)
+        yield
+    end_idle_workers()
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +102,20 @@ def report_lam(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.builders.reports import make_run
 
     return make_run(tmp_path_factory.mktemp("report") / "lam")
+
+
+@pytest.fixture(scope="session")
+def motion_latents(report_corpus: Path, report_lam: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Latents of it that hold the motion, with little noise."""
+    from tests.builders.reports import make_latents
+
+    return make_latents(tmp_path_factory.mktemp("report") / "latents", report_corpus, report_lam, "motion")
+
+
+@pytest.fixture(scope="session")
+def motion_card(report_corpus: Path, report_lam: Path, motion_latents: Path) -> Card:
+    """Their report."""
+    from lapa.reporting.measure import report
+    from tests.builders.reports import QUICK
+
+    return report(report_lam, report_corpus, motion_latents, QUICK)

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 import pytest
 
+from tests.builders.rollouts import rollouts_in_threads
 from tests.builders.videos import numbered_video
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -72,6 +73,7 @@ def test_a_policy_is_pretrained_grounded_and_acts(runs: Path, monkeypatch: pytes
 @pytest.mark.gl
 def test_an_arm_of_ones_own_is_ablated(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 1)  # arms run in this process: others would import anew for 10 s each
+    rollouts_in_threads(monkeypatch)
     scope = run(
         "3_ablate.ipynb",
         runs=str(runs / "ablation"),

@@ -25,6 +25,7 @@ from jobs.ablation.settings import Budget, TierData
 from jobs.ablation.tiers import Tiers, TrueActions
 from jobs.evaluation.rollout_log import RolloutLog
 from tests.builders.processes import run_apart
+from tests.builders.rollouts import rollouts_in_threads
 from vla.recipes import DEBUG
 from vla.training import PolicyTraining
 
@@ -319,6 +320,7 @@ def tiny(out: Path) -> ablate.AblateConfig:
 def run_tiny(out: Path) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.cpu_count", lambda: 1)  # one thread: other tests use the other cores
+        rollouts_in_threads(patch)
         return ablate.run(tiny(out))
 
 

@@ -86,21 +86,13 @@ def test_the_page_needs_nothing_but_itself(random_report: tuple[Card, Path]) -> 
     assert not list(out.glob("*.tmp"))
 
 
-def test_latents_that_hold_the_motion_are_found_out(report_corpus: Path, report_lam: Path, tmp_path: Path) -> None:
-    latents = make_latents(tmp_path / "latents", report_corpus, report_lam, "motion")
-    config = ReportConfig(
-        report_lam, report_corpus, latents, tmp_path / "out", settings=replace(QUICK, dims=(1,)), threads=1
-    )
-    card = run(config)
-    probe = card.probes["two_link"]
-    assert probe.dims == [1]
+def test_latents_that_hold_the_motion_are_found_out(motion_card: Card) -> None:
+    probe = motion_card.probes["two_link"]
     assert probe.scores["latent"].r2_mean > 0.9
     assert probe.difference["shuffled"].ci95[0] > 0.5
     assert probe.difference["first_frame"].ci95[0] > 0
     assert probe.neighbour_agreement is not None and probe.neighbour_agreement > 0.5
-    assert card.verdict.level == "trust with care"  # the latents are not this model's
-    again = run(replace(config, out=tmp_path / "again"))
-    assert replace(again, seconds=card.seconds) == card
+    assert motion_card.verdict.level == "trust with care"  # the latents are not this model's
 
 
 @pytest.mark.parametrize("name", ["small", "debug"])
@@ -145,11 +137,11 @@ def test_a_continuous_model_has_clusters_instead_of_codes(report_corpus: Path, t
 
 
 def test_a_frozen_vision_model_stands_among_the_baselines(
-    report_corpus: Path, report_lam: Path, tmp_path: Path
+    report_corpus: Path, report_lam: Path, motion_latents: Path, tmp_path: Path
 ) -> None:
-    latents = make_latents(tmp_path / "latents", report_corpus, report_lam, "motion")
-    settings = replace(QUICK, vision=save("dinov2", tmp_path / "vision"))
-    card = report(report_lam, report_corpus, latents, settings)
+    settings = replace(QUICK, dims=(1,), vision=save("dinov2", tmp_path / "vision"))
+    card = report(report_lam, report_corpus, motion_latents, settings)
+    assert card.probes["two_link"].dims == [1]
     for readout in (card.probes["two_link"].readout, *card.probes["two_link"].budgets):
         assert -1 < readout.scores["vision"].r2_mean < readout.scores["latent"].r2_mean
     assert "The latent is above a frozen vision model's features" in card.verdict.text
@@ -157,10 +149,12 @@ def test_a_frozen_vision_model_stands_among_the_baselines(
     card.save_html(tmp_path / "card.html")
     assert "minus frozen vision model" in (tmp_path / "card.html").read_text("utf-8")
     with pytest.raises(ValueError, match="cannot be loaded"):
-        report(report_lam, report_corpus, latents, replace(settings, vision=str(tmp_path)))
+        report(report_lam, report_corpus, motion_latents, replace(settings, vision=str(tmp_path)))
 
 
-def test_a_model_of_features_has_no_pictures_but_all_else(report_corpus: Path, tmp_path: Path) -> None:
+def test_a_model_of_features_has_no_pictures_but_all_else(
+    report_corpus: Path, motion_latents: Path, tmp_path: Path
+) -> None:
     config = replace(
         CONFIG, target="made features", input="both", flow_weight=0.0,
         pair=PairConfig(image_size=32, camera_compensation=False, flow="none"),
@@ -168,7 +162,6 @@ def test_a_model_of_features_has_no_pictures_but_all_else(report_corpus: Path, t
     )  # fmt: skip
     torch.manual_seed(0)
     model = LatentActionModel(config).eval()
-    latents = make_latents(tmp_path / "latents", report_corpus, make_run(tmp_path / "lam"), "motion")
 
     def featurise(frames: np.ndarray) -> np.ndarray:
         """Mean colour and contrast of 16 patches."""
@@ -177,7 +170,7 @@ def test_a_model_of_features_has_no_pictures_but_all_else(report_corpus: Path, t
         return values.astype(np.float16)
 
     facts = RunFacts(held_out_groups=tuple(f"robot/episode_{k:06d}" for k in (5, 6, 7)))
-    card = make_card(Corpus(report_corpus), model, facts, Latents(latents), QUICK, featurise)
+    card = make_card(Corpus(report_corpus), model, facts, Latents(motion_latents), QUICK, featurise)
     assert card.reconstruction.psnr_db is None and 0 < card.reconstruction.pca_explained <= 1
     assert card.probes["two_link"].scores["latent"].r2_mean > 0.9
     assert "no picture" in card.transfer_reason and card.images is not None and not card.images.reconstructions
@@ -186,16 +179,16 @@ def test_a_model_of_features_has_no_pictures_but_all_else(report_corpus: Path, t
 
 
 def test_of_a_model_without_its_run_nothing_is_known_to_be_held_out(
-    report_corpus: Path, report_lam: Path, tmp_path: Path
+    report_corpus: Path, report_lam: Path, motion_latents: Path, motion_card: Card
 ) -> None:
-    latents = make_latents(tmp_path / "latents", report_corpus, report_lam, "motion")
-    alone = report(load_lam(report_lam), Corpus(report_corpus), latents, QUICK)
+    alone = report(load_lam(report_lam), Corpus(report_corpus), motion_latents, QUICK)
     assert any("Nothing is known of the model's training" in reason.text for reason in alone.verdict.reasons)
     assert alone.probes["two_link"].holdout == "k-fold"
-    known = report(load_lam(report_lam), report_corpus, Latents(latents), QUICK, run=report_lam)
+    known = report(load_lam(report_lam), report_corpus, Latents(motion_latents), QUICK, run=report_lam)
     assert known.probes["two_link"].holdout == "held out of training" and known.model_hash == model_hash(report_lam)
     assert not any("Nothing is known" in reason.text for reason in known.verdict.reasons)
     assert str(known) == "\n".join(f"{body}: {known.verdicts[body]}" for body in ("human", "two_link"))
+    assert replace(known, seconds=motion_card.seconds) == motion_card  # measured again, it is the same
 
 
 def test_wrong_use_is_told_in_one_line(
