@@ -63,21 +63,26 @@ def test_the_target_learns_from_actions_and_the_policy_aligns_with_it(settings, 
     assert moved and int(next(value for name, value in moved.items() if name.endswith("n_averaged"))) == STEPS + 1
 
 
-def test_it_is_resumed_to_the_same_policy_and_target(settings, straight, tmp_path: Path, monkeypatch) -> None:
+def test_it_is_resumed_to_the_same_policy_and_target(settings, tmp_path: Path, monkeypatch) -> None:
+    training = dataclasses.replace(settings.training, val_every_steps=4)  # checkpoints every two steps
+    whole = dataclasses.replace(settings, steps=8, training=training, out=tmp_path / "whole")
+    held_out = pretrain.run(whole, quiet=True)["held_out"]
     real = PolicyTraining.on_train_batch_end
 
     def killed(self: PolicyTraining, outputs: Any, batch: Any, index: int) -> None:
         real(self, outputs, batch, index)
-        if self.trainer.global_step == STEPS // 2 + 4:
+        if self.trainer.global_step == 5:
             raise RuntimeError("killed")
 
-    config = dataclasses.replace(settings, out=tmp_path / "run")
+    config = dataclasses.replace(whole, out=tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr(PolicyTraining, "on_train_batch_end", killed)
         with pytest.raises(RuntimeError, match="killed"):
             pretrain.run(config, quiet=True)
-    assert pretrain.run(config, quiet=True)["held_out"] == straight["held_out"]
-    a, b = (Policy.from_pretrained(folder).state_dict() for folder in (settings.out, config.out))
+    state = torch.load(config.out / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 4
+    assert pretrain.run(config, quiet=True)["held_out"] == held_out
+    a, b = (Policy.from_pretrained(folder).state_dict() for folder in (whole.out, config.out))
     assert all(torch.equal(a[name], b[name]) for name in a)
-    a, b = target_of(settings.out), target_of(config.out)
+    a, b = target_of(whole.out), target_of(config.out)
     assert a and all(torch.equal(a[name], b[name]) for name in a)

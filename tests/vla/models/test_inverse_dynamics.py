@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -156,32 +157,36 @@ def test_a_longer_chunk_is_cut_and_a_shorter_one_masked(folders, labelled: Path)
 
 
 def test_the_same_settings_give_the_same_labels_and_an_interrupted_run_too(
-    folders, labelled: Path, tmp_path: Path
+    folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed in training, then after some of the parts: bit for bit what the uninterrupted run wrote."""
-    out = tmp_path / "again"
+    monkeypatch.setattr(
+        "jobs.labelling.inverse_dynamics.InverseDynamicsTraining", partial(InverseDynamicsTraining, val_every_steps=8)
+    )
+    whole, out = tmp_path / "whole", tmp_path / "again"
+    label.run(config_of(folders, whole, steps=10), quiet=True)
 
     def dies(self: TrainInverseDynamics, outputs: object, batch: object, index: int) -> None:
-        if self.global_step == 150:  # the last checkpoint is the hundredth's
+        if self.global_step == 6:  # the last checkpoint is the fourth's
             raise RuntimeError("killed")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainInverseDynamics, "on_train_batch_end", dies)
         with pytest.raises(RuntimeError, match="killed"):
-            label.run(config_of(folders, out), quiet=True)
-    assert torch.load(out / "model" / CHECKPOINT, weights_only=True)["global_step"] == 100
-    label.run(config_of(folders, out), quiet=True)
-    parts = sorted(path.name for path in labelled.glob("part-*.parquet"))
+            label.run(config_of(folders, out, steps=10), quiet=True)
+    assert torch.load(out / "model" / CHECKPOINT, weights_only=True)["global_step"] == 4
+    label.run(config_of(folders, out, steps=10), quiet=True)
+    parts = sorted(path.name for path in whole.glob("part-*.parquet"))
     assert len(parts) > 2
-    assert all((out / name).read_bytes() == (labelled / name).read_bytes() for name in parts)
+    assert all((out / name).read_bytes() == (whole / name).read_bytes() for name in parts)
     for lost in (out / "label.json", out / parts[1]):
         lost.unlink()
     (out / f"{parts[1]}.tmp").write_bytes(b"half")
-    summary = label.run(config_of(folders, out), quiet=True)
+    summary = label.run(config_of(folders, out, steps=10), quiet=True)
     assert 0 < summary["rows_this_run"] < summary["rows"]
-    assert (out / parts[1]).read_bytes() == (labelled / parts[1]).read_bytes()
+    assert (out / parts[1]).read_bytes() == (whole / parts[1]).read_bytes()
     assert not list(out.glob("*.tmp"))
-    assert label.run(config_of(folders, out), quiet=True)["already_finished"]
+    assert label.run(config_of(folders, out, steps=10), quiet=True)["already_finished"]
 
 
 def test_a_folder_of_other_settings_is_refused(folders, labelled: Path, tmp_path: Path) -> None:
