@@ -1,85 +1,128 @@
-"""Charts of an ablation: success with intervals, differences with intervals, learning curves, hours of tiers."""
+"""Charts of an ablation: differences with intervals, learning curves, hours of tiers."""
 
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullLocator
 
-from jobs.ablation.findings import Comparison, Success, in_points, percent
-from lapa.reporting.figures import BAD, CARD, GOOD, INK, LINE, SOFT, TIP, beside, chart
+from jobs.ablation.findings import Comparison, Statistics
+from jobs.ablation.roles import ArmRole
+from jobs.ablation.words import at, in_points
+from lapa.reporting.figures import CARD, INK, LINE, SOFT, TIP, beside, chart
 
 WIDTH = 480
 ROW = 26
-ARMS = ("#8a8d91", "#b88a3a", "#2f76c0", "#2f9180", "#8a63c4", "#c0504d", "#c46a1c", "#5a9a34", "#b0568f")
+HOURS = "#2f76c0"
+BASELINES = {"robot-only": "#5f6368", "bc": "#a08a5b"}
+GREYS = ("#85898e", "#6f6a60", "#a3a7ab", "#7d7468")
+ARMS = {
+    "human-track": "#2f76c0",
+    "human-latent": "#2f9180",
+    "human-flare": "#c46a1c",
+    "human-both": "#8a63c4",
+    "human-as-is": "#b0568f",
+    "synthetic": "#5a9a34",
+    "human-idm": "#c0504d",
+    "everything": "#3d5a80",
+}
+"""Colours of arms that giza knows; the others take theirs by their name."""
+OTHERS = ("#7a8f1f", "#9c4f2e", "#4f79a8", "#a83f74", "#3e8e5a", "#7155a6", "#b8862b", "#2b8a9c")
+MARKERS = {"arm": "o", "baseline": "s", "control": "o", "positive": "D", "ceiling": "^"}
+"""A control's is hollow."""
 TIERS = {"robot": 0, "neural": 1, "synthetic": 2, "human": 3}
 Curve = Sequence[Sequence[float]]
 """(step, loss) at each validation."""
 
 
-def colours_of(arms: Sequence[str]) -> dict[str, str]:
-    """Of each arm, the same on all charts."""
-    return {arm: ARMS[number % len(ARMS)] for number, arm in enumerate(arms)}
+def colours_of(arms: Sequence[ArmRole]) -> dict[str, str]:
+    """Of each arm, the same on all charts and in all runs; baselines and controls are greyish."""
+    found: dict[str, str] = {}
+    for arm in arms:
+        palette = OTHERS if arm.role in ("arm", "positive", "ceiling") else GREYS
+        first = zlib.crc32(arm.name.encode()) % len(palette)
+        turns = [palette[(first + turn) % len(palette)] for turn in range(len(palette))]
+        free = next((colour for colour in turns if colour not in found.values()), turns[0])
+        found[arm.name] = {**BASELINES, **ARMS}.get(arm.name, free)
+    return found
 
 
-def success_bars(cells: Sequence[Success], colours: Mapping[str, str]) -> Figure:
-    """A bar for each arm, its interval as a whisker, each seed as a dot; a cell without a full seed is said to have
-    none."""
-    figure, axes = _rows([cell.arm for cell in cells])
-    for row, cell in enumerate(cells):
-        found = cell.overall
-        if found is None:
-            axes.text(0.01, row, "no full seed", color=SOFT, size=12, va="center")
+def forest(comparisons: Sequence[Comparison], statistics: Statistics) -> Figure:
+    """Differences in points with their intervals about a line at zero, at each number of demonstrations: arms to the best
+    baseline, under each its controls, then the instrument and what stands beside.
+
+    Thin: over replicates and tasks, where that was estimated. Dashed: the lift looked for.
+    """
+    colours, roles = colours_of(statistics.arms), {arm.name: arm.role for arm in statistics.arms}
+    rows = _forest_rows(comparisons)
+    figure, axes = _rows(["" if comparison is None else name for name, comparison in rows])
+    reach = 100 * statistics.lift
+    for row, (name, comparison) in enumerate(rows):
+        if comparison is None:
+            axes.text(
+                0,
+                row,
+                _plain(name),
+                transform=axes.get_yaxis_transform(),
+                color=INK,
+                size=12,
+                weight="bold",
+                va="center",
+            )
             continue
-        axes.barh(row, found.value, 0.62, color=colours[cell.arm], gid=f"{TIP}{cell.arm}: {percent(found)}")
-        axes.plot(
-            [found.low, found.low, found.low, found.high, found.high, found.high],
-            [row - 0.2, row + 0.2, row, row, row - 0.2, row + 0.2],
-            color=INK,
-            linewidth=1.4,
-            clip_on=False,
-        )
-        for seed, share in cell.by_seed.items():
-            tip = f"{TIP}seed {seed}: {100 * share:.0f}%"
-            dot = {"markersize": 5, "markerfacecolor": CARD, "markeredgecolor": INK, "clip_on": False, "zorder": 3}
-            axes.plot([share], [row], "o", gid=tip, **dot)  # type: ignore[arg-type]
-        beside(axes, row, percent(found))
-    axes.set(xlim=(0, 1))
-    axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
-    axes.xaxis.set_major_locator(MultipleLocator(0.25))
-    return figure
-
-
-def forest(comparisons: Sequence[Comparison]) -> Figure:
-    """Differences in points with their intervals about a line at zero; names are given once where rows share them."""
-    before = [None, *(c.arm for c in comparisons)]
-    names = [
-        ("" if c.arm == last else f"{_short(c.arm)}  ") + str(c.demos)
-        for c, last in zip(comparisons, before, strict=False)
-    ]
-    figure, axes = _rows(names)
-    reach = 10.0
-    for row, comparison in enumerate(comparisons):
-        found = comparison.overall
+        found, wide = comparison.overall, comparison.wide
         if found is None:
             axes.text(1, row, "no common seed", color=SOFT, size=12, va="center")
             continue
-        colour = {"lifts": GOOD, "lowers": BAD}.get(comparison.shown, SOFT)
-        axes.hlines(row, 100 * found.low, 100 * found.high, color=colour, linewidth=2.4)
-        axes.plot([100 * found.value], [row], "o", color=colour, markersize=8)
-        beside(axes, row, in_points(found))
+        colour = colours[comparison.arm]
+        if wide is not None:
+            axes.hlines(row, 100 * wide.low, 100 * wide.high, color=colour, linewidth=1, alpha=0.7)
+            reach = max(reach, -100 * wide.low, 100 * wide.high)
+        under = comparison.question == "control"
+        axes.hlines(row, 100 * found.low, 100 * found.high, color=colour, linewidth=1.8 if under else 3.2)
+        if under:
+            axes.get_yticklabels()[row].set(color=SOFT, size=11)
+        role = roles[comparison.arm]
+        axes.plot(
+            [100 * found.value],
+            [row],
+            MARKERS[role],
+            color=colour,
+            markersize=5 if under else 8,
+            markerfacecolor=CARD if role == "control" else colour,
+            gid=f"{TIP}{comparison}",
+        )
+        beside(axes, row, in_points(found), INK if comparison.shown in ("lifts", "lowers") else SOFT)
         reach = max(reach, -100 * found.low, 100 * found.high)
     axes.axvline(0, color=INK, linewidth=1.2, zorder=0.9)
+    axes.axvline(100 * statistics.lift, color=SOFT, linewidth=1, dashes=(4, 3), zorder=0.9)
     step = next(size for size in (5, 10, 20, 25, 50) if reach / size <= 4 or size == 50)
     reach = step * math.ceil(reach / step)
     axes.set(xlim=(-reach, reach))
     axes.xaxis.set_major_locator(MultipleLocator(step))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda points, _: f"{points:+.0f}" if points > 0 else f"{points:.0f}"))
     return figure
+
+
+def _forest_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, Comparison | None]]:
+    """(label, comparison), and before those of a number of demonstrations a heading; controls follow their arm."""
+    rows: list[tuple[str, Comparison | None]] = []
+    for demos in dict.fromkeys(c.demos for c in comparisons):
+        here = [c for c in comparisons if c.demos == demos]
+        references = dict.fromkeys(c.reference for c in here if c.question != "control")
+        rows.append((f"{at(demos).removeprefix('at ')}{''.join(f', minus {name}' for name in references)}", None))
+        for question in ("lift", "instrument", "beside"):
+            for c in (c for c in here if c.question == question):
+                rows.append((c.arm, c))
+                rows += [(f"minus {o.reference}", o) for o in here if o.question == "control" and o.arm == c.arm]
+        shown = {id(c) for _, c in rows}
+        rows += [(f"{c.arm} minus {c.reference}", c) for c in here if id(c) not in shown]
+    return rows
 
 
 def learning_curves(curves: Mapping[str, Sequence[Curve]], colours: Mapping[str, str]) -> Figure | None:
@@ -123,7 +166,7 @@ def hour_bars(tiers: Sequence[Mapping[str, object]]) -> Figure:
     shortest = math.floor(math.log10(min((value for value in hours if value > 0), default=1.0))) - 0.5
     for row, (tier, value) in enumerate(zip(found, hours, strict=True)):
         wide = max(math.log10(value) - shortest, 0.0) if value > 0 else 0.0
-        axes.barh(row, wide, 0.75, left=-wide / 2, color=ARMS[2])
+        axes.barh(row, wide, 0.75, left=-wide / 2, color=HOURS)
         episodes = f", {tier['episodes']:,} episodes" if isinstance(tier.get("episodes"), int) else ""
         beside(axes, row, (f"{value:,.1f} h" if value >= 1 else f"{60 * value:.1f} min") + episodes)
     axes.set(xticks=[])
@@ -141,5 +184,8 @@ def _rows(names: Sequence[str]) -> tuple[Figure, Axes]:
 
 
 def _short(name: str) -> str:
-    short = name if len(name) <= 20 else name[:19] + "…"
-    return short.replace("$", r"\$")  # no formula
+    return _plain(name if len(name) <= 24 else name[:23] + "…")
+
+
+def _plain(name: str) -> str:
+    return name.replace("$", r"\$")  # no formula

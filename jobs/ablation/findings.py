@@ -1,30 +1,25 @@
-"""What an ablation found: success of each arm, paired differences between arms, and both in words."""
+"""What an ablation found: success of each arm, paired differences between arms, and what they were asked for."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-REFERENCES = ("robot-only", "bc")
-"""What each arm is compared with, where they are among the arms."""
-CONTROL = "shuffled"
-CONTROLLED = "human-latent"
-"""Its latents must beat those of the control, or it is not the latents that help."""
-CONFIDENCE = 0.95
+from jobs.ablation.intervals import Design, Estimate, Over
+from jobs.ablation.power import CONFIDENCE, detectable, replicates_needed
+from jobs.ablation.roles import ArmRole, Role
+from jobs.ablation.words import at, listed, points, seeds_in_words, size, span
 
-Shown = Literal["lifts", "lowers", "no difference shown", "cannot tell"]
-Over = Literal["seeds and starts", "starts", "nothing"]
+LIFT = 0.15
+"""The lift looked for, where an ablation does not say."""
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds, tasks and starts with its interval; shares of 1."""
-
-    value: float
-    low: float
-    high: float
+Shown = Literal["lifts", "lowers", "no difference shown", "too small to tell", "cannot tell"]
+Question = Literal["lift", "control", "instrument", "beside"]
+"""Does an arm beat the best baseline; does it beat its own control; do positive controls and the ceiling beat the best
+baseline; how do controls and other baselines stand to it. Each is a family of Holm's."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +34,18 @@ class Success:
     """Planned seeds that are left out, and why."""
     by_seed: dict[int, float]
     """Mean over tasks and starts of each full seed."""
+    rollouts: int
+    """Of each full seed."""
     over: Over
     """What the interval is over; with one seed starts alone."""
     overall: Estimate | None
     """None without a full seed."""
     tasks: dict[str, Estimate | None]
+
+    @property
+    def won(self) -> list[int]:
+        """Successes of each full seed."""
+        return [round(share * self.rollouts) for share in self.by_seed.values()]
 
     def to_json(self) -> dict[str, Any]:
         keyed = {name: {str(k): v for k, v in getattr(self, name).items()} for name in ("without", "by_seed")}
@@ -57,17 +59,24 @@ class Comparison:
     arm: str
     reference: str
     demos: int
+    question: Question
     seeds: tuple[int, ...]
     without: tuple[int, ...]
     """Planned seeds that one of the two lacks."""
+    lift: float
+    """The one looked for."""
     over: Over
     overall: Estimate | None
     """None without a seed that both have."""
+    wide: Estimate | None
+    """Over replicates and tasks, where a replicate varies everything."""
     tasks: dict[str, Estimate | None]
     p: float | None
-    """Two-sided, from the same bootstrap."""
+    """Two-sided, by the interval's method."""
+    detectable: float | None
+    """The lift that would be shown in 80% of such runs."""
     p_holm: float | None = None
-    """Corrected for all comparisons with this reference (Holm 1979)."""
+    """Corrected for all comparisons of the same question (Holm 1979)."""
     compared: int = 1
     """Number of comparisons that it was corrected for."""
 
@@ -75,40 +84,65 @@ class Comparison:
     def shown(self) -> Shown:
         if self.overall is None:
             return "cannot tell"
-        return "lifts" if self.overall.low > 0 else "lowers" if self.overall.high < 0 else "no difference shown"
+        if self.overall.low > 0:
+            return "lifts"
+        if self.overall.high < 0:
+            return "lowers"
+        return "too small to tell" if self.overall.high >= self.lift else "no difference shown"
 
     @property
     def survives(self) -> bool:
-        """Shown to differ even once all comparisons with the reference are counted."""
+        """Shown to differ even once all comparisons of the same question are counted."""
         return self.shown in ("lifts", "lowers") and self.p_holm is not None and self.p_holm <= 1 - CONFIDENCE
 
+    @property
+    def needed(self) -> int | None:
+        """Replicates by which the lift looked for would be detectable, if they spread as these; None where it is not
+        known."""
+        if self.over != "replicates" or self.detectable is None:
+            return None
+        error = self.detectable / detectable(1.0, len(self.seeds) - 1)
+        return replicates_needed(error * math.sqrt(len(self.seeds)), self.lift)
+
     def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), **_estimates(self), "shown": self.shown, "verdict": verdict(self)}
+        told = {"shown": self.shown, "needed": self.needed, "verdict": verdict(self)}
+        return {**dataclasses.asdict(self), **_estimates(self), **told}
 
     def __str__(self) -> str:
         return verdict(self)
 
 
-def _estimates(of: Success | Comparison) -> dict[str, Any]:
-    def record(estimate: Estimate | None) -> dict[str, float | None]:
-        return dataclasses.asdict(estimate) if estimate else dict.fromkeys(("value", "low", "high"))
+def _record(estimate: Estimate | None) -> dict[str, float | None]:
+    return dataclasses.asdict(estimate) if estimate else dict.fromkeys(("value", "low", "high"))
 
-    return {"overall": record(of.overall), "tasks": {task: record(found) for task, found in of.tasks.items()}}
+
+def _estimates(of: Success | Comparison) -> dict[str, Any]:
+    return {"overall": _record(of.overall), "tasks": {task: _record(found) for task, found in of.tasks.items()}}
 
 
 @dataclass(frozen=True)
 class Statistics:
     """All that the runs show."""
 
+    arms: tuple[ArmRole, ...]
+    references: Mapping[int, str]
+    """Number of demonstrations -> the best baseline, which arms are compared with."""
     success: list[Success]
     comparisons: list[Comparison]
-    """With each reference in turn, then with the control."""
+    """At each number of demonstrations in turn: each arm with the best baseline, then with its controls."""
+    design: Design
+    lift: float
+    """The one looked for."""
     draws: int
 
     @property
     def headline(self) -> str:
         """The ablation in one sentence."""
-        return headline(self.comparisons)
+        return headline(self)
+
+    def names(self, *roles: Role) -> list[str]:
+        """Arms of these roles."""
+        return [arm.name for arm in self.arms if arm.role in roles]
 
     def of(self, arm: str, demos: int) -> Success:
         """Raises KeyError for a cell that was not planned."""
@@ -117,97 +151,128 @@ class Statistics:
                 return cell
         raise KeyError(f"{arm} at {demos} demonstrations")
 
-    def comparison(self, arm: str, reference: str, demos: int) -> Comparison:
-        """Raises KeyError for two that were not compared."""
+    def asked(self, question: Question, demos: int, arm: str | None = None) -> list[Comparison]:
+        """Comparisons of this question, of one arm or of all."""
+        mine = [c for c in self.comparisons if (c.question, c.demos) == (question, demos)]
+        return [c for c in mine if arm in (None, c.arm)]
+
+    def comparison(self, arm: str, reference: str | None, demos: int) -> Comparison:
+        """`arm` minus `reference` (None: the best baseline). Raises KeyError for two that were not compared."""
+        reference = reference or self.references.get(demos)
         for found in self.comparisons:
             if (found.arm, found.reference, found.demos) == (arm, reference, demos):
                 return found
         raise KeyError(f"{arm} against {reference} at {demos} demonstrations")
 
+    def lacking(self, arm: str) -> list[str]:
+        """Controls of an arm that are not among the arms."""
+        names = [mine.name for mine in self.arms]
+        return [control for mine in self.arms if mine.name == arm for control in mine.controls if control not in names]
+
+    def told_from_controls(self, comparison: Comparison) -> bool:
+        """Whether the arm beats all controls that it has, at this number of demonstrations."""
+        controls = self.asked("control", comparison.demos, comparison.arm)
+        return not self.lacking(comparison.arm) and all(control.shown == "lifts" for control in controls)
+
+    def shows_positives(self, demos: int) -> bool | None:
+        """Whether the lift of any positive control is shown; None where none was run to its end."""
+        positives = self.names("positive")
+        known = [c for c in self.asked("instrument", demos) if c.arm in positives and c.shown != "cannot tell"]
+        return any(c.shown == "lifts" for c in known) if known else None
+
     def to_json(self) -> dict[str, Any]:
         return {
             "headline": self.headline,
+            "references": {str(demos): name for demos, name in self.references.items()},
             "success": [cell.to_json() for cell in self.success],
             "comparisons": [comparison.to_json() for comparison in self.comparisons],
             "draws": self.draws,
         }
 
 
-def points(value: float, sign: str = "") -> str:
-    """A share in points; with a decimal where it would be rounded to 0."""
-    whole = 100 * value
-    digits = 1 if round(whole) == 0 and abs(whole) >= 0.05 else 0
-    return f"{round(whole, digits) + 0.0:{sign}.{digits}f}"
-
-
-def percent(estimate: Estimate | None) -> str:
-    """`62% [51, 73]`; a dash without a full seed."""
-    if estimate is None:
-        return "-"
-    return f"{points(estimate.value)}% [{points(estimate.low)}, {points(estimate.high)}]"
-
-
-def in_points(estimate: Estimate | None) -> str:
-    """`+12 [3, 21]`, of a difference; a dash without a full seed."""
-    if estimate is None:
-        return "-"
-    return f"{points(estimate.value, '+')} [{points(estimate.low)}, {points(estimate.high)}]"
-
-
-def at(*demos: int) -> str:
-    """`at 1 demonstration`, `at 1 and 3 demonstrations`."""
-    return f"at {' and '.join(map(str, demos))} demonstration{'' if demos == (1,) else 's'}"
-
-
 def verdict(comparison: Comparison, *, brief: bool = False) -> str:
-    """One comparison in words; what limits it is said with it. `brief`: the reference is named elsewhere."""
-    found, reference = comparison.overall, comparison.reference
-    where = f" {at(comparison.demos)}"
-    against = where if brief else f" against {reference}{where}"
+    """One comparison in words; what limits it is said with it. `brief`: the reference and the demonstrations are named
+    elsewhere."""
+    found, reference, shown = comparison.overall, comparison.reference, comparison.shown
+    where = "" if brief else f" {at(comparison.demos)}"
+    against = "" if brief else f" against {reference}{where}"
     if found is None:
         return f"{comparison.arm}{against}: cannot tell, no seed ran to its end in both"
-    if comparison.shown == "no difference shown":
-        span = f"{points(found.value, '+')} points [{points(found.low)}, {points(found.high)}]"
-        text = f"{comparison.arm}{against}: no difference shown ({span})"
+    limits = _limits(comparison)
+    if shown in ("lifts", "lowers"):
+        other = "" if brief else f" {'over' if shown == 'lifts' else 'below'} {reference}"
+        text = f"{comparison.arm} {shown} success by {size(found)}{other}{where}"
     else:
-        low, high = sorted((abs(found.low), abs(found.high)))
-        size = f"{points(abs(found.value))} points [{points(low)}, {points(high)}]"
-        other = "" if brief else f" {'over' if comparison.shown == 'lifts' else 'below'} {reference}"
-        text = f"{comparison.arm} {comparison.shown} success by {size}{other}{where}"
-    limits = []
-    if comparison.shown != "no difference shown" and not comparison.survives:
-        limits.append(f"not significant once all {comparison.compared} comparisons are counted")
-    if comparison.over == "starts":
-        limits.append("one seed, so the interval is over starts alone")
-    if comparison.without:
-        limits.append(f"on {seeds_in_words(comparison.seeds)} alone, which both have")
+        text = f"{comparison.arm}{against}: {shown} ({span(found)})"
+        ruled = "not ruled out" if shown == "too small to tell" else "ruled out"
+        limits.insert(0, f"a lift of {points(comparison.lift)} is {ruled}")
     return text + "".join(f"; {limit}" for limit in limits)
 
 
-def seeds_in_words(seeds: Sequence[int]) -> str:
-    """`seed 1`, `seeds 0, 2`."""
-    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+def _limits(comparison: Comparison) -> list[str]:
+    limits = []
+    if comparison.shown in ("lifts", "lowers") and not comparison.survives:
+        limits.append(f"not significant once all {comparison.compared} comparisons are counted")
+    return limits + seeds_told(comparison)
 
 
-def headline(comparisons: Sequence[Comparison]) -> str:
-    """The ablation in one sentence: which arms lift success over every reference, by intervals."""
-    tested = [c for c in comparisons if c.arm not in (*REFERENCES, CONTROL) and c.reference in REFERENCES]
-    known = [c for c in tested if c.shown != "cannot tell"]
+def seeds_told(comparison: Comparison) -> list[str]:
+    """What limits its seeds, in words."""
+    limits = []
+    if comparison.over == "starts":
+        limits.append("one seed, so the interval is over starts alone")
+    if comparison.without and comparison.seeds:
+        limits.append(f"on {seeds_in_words(comparison.seeds)} alone, which both have")
+    return limits
+
+
+def headline(statistics: Statistics) -> str:
+    """The ablation in one sentence: which arms lift success over the best baseline and their controls, by intervals."""
+    counts = list(statistics.references)
+    known = [c for demos in counts for c in statistics.asked("lift", demos) if c.shown != "cannot tell"]
     if not known:
-        return "Cannot tell: no arm can be compared with a reference"
-    references = list(dict.fromkeys(c.reference for c in tested))
-    against = " and ".join(references)
-    lifting: dict[str, list[int]] = {}
-    for arm, demos in dict.fromkeys((c.arm, c.demos) for c in known):
-        cell = [c for c in tested if (c.arm, c.demos) == (arm, demos)]
-        if all(c.shown == "lifts" for c in cell):
-            lifting.setdefault(arm, []).append(demos)
-    if lifting:
-        together: dict[tuple[int, ...], list[str]] = {}
-        for arm, counts in lifting.items():
-            together.setdefault(tuple(counts), []).append(arm)
-        said = [f"{' and '.join(names)} {at(*counts)}" for counts, names in together.items()]
-        return f"Success is lifted over {against} by {', by '.join(said)}"
-    if any(c.shown == "lifts" for c in known):
-        return f"No arm lifts success over {against} alike"
-    return f"No lift of success over {against} shown"
+        return "Cannot tell: no arm can be compared with a baseline"
+    blind = [demos for demos in counts if statistics.shows_positives(demos) is False]
+    seen = [c for c in known if c.demos not in blind]
+    if not seen:
+        positives = listed(statistics.names("positive"))
+        return (
+            f"This run shows nothing: a lift of {positives} over {_over(statistics, blind)} is not shown {at(*blind)}"
+        )
+    against = _over(statistics, [c.demos for c in seen])
+    lifting = [c for c in seen if c.shown == "lifts"]
+    told = [c for c in lifting if statistics.told_from_controls(c)]
+    untold = [c for c in lifting if c not in told]
+    small = [c for c in seen if c.shown == "too small to tell"]
+    if told:
+        text = f"Success is lifted over {against} by {_cells(told)}"
+    elif untold:
+        text = f"No lift of success over {against} and controls shown"
+    elif small:
+        of = "any arm" if len(small) == len(seen) else _cells(small)
+        text = f"No lift of success over {against} shown; too small to tell of {of}"
+    else:
+        text = f"No lift of success over {against} shown, and {points(statistics.lift)} points are ruled out"
+    if untold:
+        text += f"; {_cells(untold)} {'is' if len({c.arm for c in untold}) == 1 else 'are'} not told from controls"
+    if blind:
+        text += f"; {at(*blind)} this run shows nothing, not even the positive controls"
+    return text
+
+
+def _over(statistics: Statistics, counts: Sequence[int]) -> str:
+    """The baseline that is the best at each of these numbers of demonstrations."""
+    names = list(dict.fromkeys(statistics.references[demos] for demos in counts))
+    alone = len(statistics.names("baseline")) == 1
+    return names[0] if alone else "the best baseline" + (f" ({names[0]})" if len(names) == 1 else "")
+
+
+def _cells(comparisons: Sequence[Comparison]) -> str:
+    """`human-track and human-both at 1 demonstration, and human-flare at 3 demonstrations`."""
+    counts: dict[str, list[int]] = {}
+    for c in comparisons:
+        counts.setdefault(c.arm, []).append(c.demos)
+    together: dict[tuple[int, ...], list[str]] = {}
+    for arm, found in counts.items():
+        together.setdefault(tuple(found), []).append(arm)
+    return ", and ".join(f"{listed(names)} {at(*found)}" for found, names in together.items())

@@ -10,20 +10,12 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from jobs.ablation.charts import colours_of, forest, hour_bars, learning_curves, success_bars
-from jobs.ablation.findings import (
-    CONTROL,
-    CONTROLLED,
-    REFERENCES,
-    Comparison,
-    Statistics,
-    at,
-    in_points,
-    percent,
-    seeds_in_words,
-    verdict,
-)
-from jobs.ablation.tables import COST, control_words, cost_cells, costs, matched_words
+from jobs.ablation.charts import colours_of, forest, hour_bars, learning_curves
+from jobs.ablation.findings import Comparison, Statistics, verdict
+from jobs.ablation.sentences import arm_words, instrument_words, power_words, reference_words
+from jobs.ablation.tables import COST, cost_cells, costs, matched_words
+from jobs.ablation.words import at, in_points, percent, points, seeds_in_words
+from jobs.evaluation.statistics import wilson
 from lapa.reporting.page import render as render_page
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -38,7 +30,7 @@ def write_page(result: Mapping[str, Any], path: str | Path, statistics: Statisti
 
 def render(result: Mapping[str, Any], statistics: Statistics) -> str:
     """The page, as text."""
-    colours = colours_of([arm["name"] for arm in result["arms"]])
+    colours = colours_of(statistics.arms)
     settings = result["settings"]
     pyramid = result.get("pyramid") or {"tiers": [], "svg": None}
     rows = costs(result)
@@ -48,55 +40,78 @@ def render(result: Mapping[str, Any], statistics: Statistics) -> str:
         settings=settings,
         pyramid=pyramid,
         statistics=statistics,
-        compared={name: [c for c in statistics.comparisons if c.reference == name] for name in (*REFERENCES, CONTROL)},
-        control=CONTROL,
-        controlled=CONTROLLED,
-        first_reference=REFERENCES[0],
+        tone="v-lifts" if statistics.headline.startswith("Success is lifted") else "v-even",
+        unit="replicate" if statistics.design == "transfer" else "seed",
+        arm_items=lambda demos: [_arm_item(statistics, arm, demos) for arm in statistics.names("arm")],
+        beside_items=lambda demos: [
+            _item(c, verdict(c, brief=True)) for kind in ("instrument", "beside") for c in statistics.asked(kind, demos)
+        ],
+        limits=_limits(statistics),
         planned=len(result["arms"]) * len(settings["demos"]) * len(settings["seeds"]),
         left_out=[(cell, seed, why) for cell in statistics.success for seed, why in cell.without.items()],
-        item=_item,
-        lifts=[c.survives for c in statistics.comparisons if c.shown == "lifts"],
+        lifts=[c.survives for c in statistics.comparisons if c.question == "lift" and c.shown == "lifts"],
         demos_in_words=lambda *counts: at(*counts).removeprefix("at "),
         at=at,
+        points=points,
         seeds_in_words=seeds_in_words,
         drawing=_safe_svg(pyramid["svg"]),
         hour_bars=hour_bars,
-        success_bars=lambda cells: success_bars(cells, colours),
-        forest=forest,
+        forest=lambda: forest(statistics.comparisons, statistics),
+        colours=colours,
         curves=_curves(result, colours),
         percent=lambda estimate: _split(percent(estimate)),
         in_points=lambda estimate: _split(in_points(estimate)),
-        shade=_shade,
+        gains=lambda demos: _gains(statistics, demos),
+        copy={task: wilson(found["success"], found["of"]) for task, found in (result.get("copy") or {}).items()},
         costs=[(row, cost_cells(row)) for row in rows],
         cost_titles=list(COST),
+        robot_samples={(row["arm"], row["demos"]): row["robot_samples_seen"] for row in rows},
         matched=matched_words(rows),
         plain=_plain,
     )
 
 
-def _item(comparison: Comparison) -> tuple[str, str, str]:
-    """(kind, words, mark) of a comparison in the header."""
-    mark = {"lifts": "good", "lowers": "bad", "no difference shown": "even", "cannot tell": "unknown"}[comparison.shown]
-    doubtful = mark != "even" and not comparison.survives
-    words = control_words(comparison) if comparison.reference == CONTROL else verdict(comparison, brief=True)
-    # intervals are not broken
-    words = re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", "\u00a0"), words)
-    return "concern" if doubtful else mark, words, mark
+MARKS = {"lifts": "good", "lowers": "bad", "cannot tell": "unknown"}
+
+
+def _limits(statistics: Statistics) -> list[tuple[str, str, str]]:
+    """(kind, words, mark): what the run is able to show."""
+    shown = [statistics.shows_positives(demos) for demos in statistics.references]
+    instrument = "unknown" if None in shown or not shown else "good" if all(shown) else "bad"
+    items = [(instrument, instrument_words(statistics))]
+    items += [("even", words) for words in (*power_words(statistics), reference_words(statistics))]
+    return [(kind, _unbroken(words), kind) for kind, words in items]
+
+
+def _arm_item(statistics: Statistics, arm: str, demos: int) -> tuple[str, str, str]:
+    against = statistics.comparison(arm, None, demos)
+    words = arm_words(statistics, arm, demos, brief=True)
+    return _item(against, words, doubtful=against.shown == "lifts" and not statistics.told_from_controls(against))
+
+
+def _item(comparison: Comparison, words: str, *, doubtful: bool = False) -> tuple[str, str, str]:
+    """(kind, words, mark) of a list's item."""
+    mark = MARKS.get(comparison.shown, "even")
+    doubtful |= comparison.shown in ("lifts", "lowers") and not comparison.survives
+    return "concern" if doubtful else mark, _unbroken(words), mark
+
+
+def _unbroken(words: str) -> str:
+    """With intervals that are not broken at the end of a line."""
+    return re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", "\u00a0"), words)
+
+
+def _gains(statistics: Statistics, demos: int) -> list[Comparison]:
+    """Differences to the best baseline, in the order of the arms."""
+    names = [arm.name for arm in statistics.arms]
+    found = [c for c in statistics.comparisons if c.demos == demos and c.question != "control"]
+    return sorted(found, key=lambda c: names.index(c.arm))
 
 
 def _split(text: str) -> tuple[str, str]:
     """(figure, its interval); the latter is empty where there is none."""
     figure, _, interval = text.partition(" ")
     return figure, interval
-
-
-def _shade(statistics: Statistics, arm: str, demos: int, task: str) -> str:
-    """Whether an arm's difference to the first reference has an interval without zero on one task."""
-    found = [c for c in statistics.comparisons if (c.arm, c.reference, c.demos) == (arm, REFERENCES[0], demos)]
-    difference = found[0].tasks[task] if found else None
-    if difference is None:
-        return ""
-    return "good" if difference.low > 0 else "bad" if difference.high < 0 else ""
 
 
 def _curves(result: Mapping[str, Any], colours: Mapping[str, str]) -> list[tuple[str, Any]]:

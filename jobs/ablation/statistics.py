@@ -1,87 +1,119 @@
-"""Success of each arm and paired differences between arms, with intervals from a bootstrap.
+"""Statistics of an ablation's runs: success of each arm, the best baseline, and paired differences with their intervals.
 
-All arms and seeds play the same starts, so that a difference is taken start by start and seed by seed before anything
-is resampled. The bootstrap has two levels, crossed rather than nested (the pigeonhole bootstrap of Owen, "The
-pigeonhole bootstrap", Annals of Applied Statistics 2007): seeds are resampled, and starts are resampled within each
-task, jointly for all seeds and for both arms. Tasks are not resampled: they are what was asked about, not a sample of
-tasks. Of n seeds or starts n - 1 are drawn (Rao and Wu 1988), because n of n understate the variance of a mean by (n -
-1) / n, a third with 3 seeds. The crossed bootstrap counts the noise of single rollouts more than once, which makes it
-wide where seeds hardly differ; where seeds differ more than anything else, an interval from 3 of them is too narrow.
+The reference of all arms is the best of the baselines. It is chosen by the same runs, so that it is rather too good by
+luck than too bad, and a lift over it is rather understated.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from jobs.ablation.findings import (
-    CONFIDENCE,
-    CONTROL,
-    CONTROLLED,
-    REFERENCES,
-    Comparison,
-    Estimate,
-    Over,
-    Statistics,
-    Success,
-)
-from jobs.evaluation.statistics import wilson
+from jobs.ablation.findings import LIFT, Comparison, Question, Statistics, Success
+from jobs.ablation.intervals import Design, Grid, Method
+from jobs.ablation.roles import ArmRole, arm_roles
 
-Grid = NDArray[np.float64]
-"""Successes of one run [tasks, starts], 0 or 1; of an arm's full seeds [seeds, tasks, starts]."""
+Full = Mapping[tuple[str, int], Mapping[int, Grid]]
+"""(arm, demonstrations) -> seed -> its full run."""
+QUESTIONS: dict[str, Question] = {
+    "arm": "lift",
+    "positive": "instrument",
+    "ceiling": "instrument",
+    "control": "beside",
+    "baseline": "beside",
+}
+"""What an arm of a role is compared with the best baseline for."""
 
 
 def summarise(result: Mapping[str, Any], *, draws: int = 10_000, seed: int = 0) -> Statistics:
     """Statistics of an ablation's result (`arms`, `runs`, `settings` with tasks, demos, seeds and starts).
 
     The same seed and number of seeds, tasks and starts draw the same resamples, for all arms and comparisons.
-    Raises ValueError where two runs claim the same arm, demonstrations and seed.
+    Raises ValueError where two runs claim the same arm, demonstrations and seed, and for an unknown design or role.
     """
     settings = result["settings"]
-    tasks, seeds = tuple(settings["tasks"]), tuple(settings["seeds"])
-    arms = [arm["name"] for arm in result["arms"]]
+    design = settings.get("design", "joint")
+    if design not in get_args(Design):
+        raise ValueError(f"design '{design}': must be among {', '.join(get_args(Design))}")
+    tasks, seeds, lift = tuple(settings["tasks"]), tuple(settings["seeds"]), float(settings.get("lift", LIFT))
+    method = Method(design, tasks, draws, seed)
+    arms, runs = arm_roles(result), _runs(result)
+    full: dict[tuple[str, int], dict[int, Grid]] = {}
+    success, comparisons, references = [], [], {}
+    for demos in settings["demos"]:
+        for arm in arms:
+            grids = {k: _grid(runs.get((arm.name, demos, k)), tasks, settings["starts"]) for k in seeds}
+            mine = full[arm.name, demos] = {k: grid for k, grid in grids.items() if not isinstance(grid, str)}
+            found = method.measure(list(mine.values()), least=0.0)
+            success.append(
+                Success(
+                    arm.name,
+                    demos,
+                    seeds=tuple(mine),
+                    without={k: why for k, why in grids.items() if isinstance(why, str)},
+                    by_seed={k: float(grid.mean()) for k, grid in mine.items()},
+                    rollouts=len(tasks) * settings["starts"],
+                    over=found.over,
+                    overall=found.overall,
+                    tasks=found.tasks,
+                )
+            )
+        reference = best_baseline([arm.name for arm in arms if arm.role == "baseline"], full, demos)
+        if reference is None:
+            continue
+        references[demos] = reference
+        for name, other, question in _questions(arms, reference):
+            ours, theirs = full[name, demos], full[other, demos]
+            both = tuple(k for k in seeds if k in ours and k in theirs)
+            lacking = tuple(k for k in seeds if k not in both)
+            measured = method.measure([ours[k] - theirs[k] for k in both], least=-1.0)
+            comparisons.append(Comparison(name, other, demos, question, both, lacking, lift, **vars(measured)))
+    return Statistics(arms, references, success, _corrected(comparisons), design, lift, draws)
+
+
+def best_baseline(baselines: Sequence[str], full: Full, demos: int) -> str | None:
+    """The one that succeeds most over the seeds that all of them have in full; None where there is no baseline.
+
+    One with less than half of the seeds of another is not waited for: it would leave few seeds to choose by.
+    """
+    count = {name: len(full[name, demos]) for name in baselines}
+    most = max(count.values(), default=0)
+    if not most:
+        return baselines[0] if baselines else None
+    fit = [name for name in baselines if 2 * count[name] >= most]
+    shared = set.intersection(*(set(full[name, demos]) for name in fit))
+
+    def rank(name: str) -> tuple[float, ...]:
+        grids = full[name, demos]
+        if shared:
+            return (float(np.mean([grids[k].mean() for k in sorted(shared)])),)
+        return count[name], float(np.mean([grid.mean() for grid in grids.values()]))
+
+    return max(fit, key=rank)  # the first of equals
+
+
+def _questions(arms: Sequence[ArmRole], reference: str) -> list[tuple[str, str, Question]]:
+    """(arm, what it is compared with, why)."""
+    names = [arm.name for arm in arms]
+    found: list[tuple[str, str, Question]] = []
+    for arm in arms:
+        if arm.name != reference:
+            found.append((arm.name, reference, QUESTIONS[arm.role]))
+        found += [(arm.name, control, "control") for control in arm.controls if control in names]
+    return found
+
+
+def _runs(result: Mapping[str, Any]) -> dict[tuple[str, int, int], Mapping[str, Any]]:
     runs: dict[tuple[str, int, int], Mapping[str, Any]] = {}
     for run in result["runs"]:
         key = (run["arm"], run["demos"], run["seed"])
         if key in runs:
             raise ValueError(f"two runs of arm '{key[0]}', {key[1]} demonstrations, seed {key[2]}: keep one of them")
         runs[key] = run
-    full: dict[tuple[str, int], dict[int, Grid]] = {}
-    success = []
-    for demos in settings["demos"]:
-        for arm in arms:
-            grids = {number: _grid(runs.get((arm, demos, number)), tasks, settings["starts"]) for number in seeds}
-            mine = full[arm, demos] = {k: grid for k, grid in grids.items() if not isinstance(grid, str)}
-            without = {k: why for k, why in grids.items() if isinstance(why, str)}
-            overall, by_task, _ = _estimate(list(mine.values()), tasks, draws, seed, least=0.0)
-            by_seed = {number: float(grid.mean()) for number, grid in mine.items()}
-            success.append(Success(arm, demos, tuple(mine), without, by_seed, _over(mine), overall, by_task))
-    comparisons = []
-    for arm, reference in _pairs(arms):
-        for demos in settings["demos"]:
-            ours, theirs = full[arm, demos], full[reference, demos]
-            both = tuple(number for number in seeds if number in ours and number in theirs)
-            lacking = tuple(number for number in seeds if number not in both)
-            found = _estimate([ours[k] - theirs[k] for k in both], tasks, draws, seed, least=-1.0)
-            comparisons.append(Comparison(arm, reference, demos, both, lacking, _over(both), *found))
-    return Statistics(success, _corrected(comparisons), draws)
-
-
-def _pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
-    """(arm, reference): a pair of references once, in the order of REFERENCES; then the control."""
-    pairs = []
-    for position, reference in enumerate(REFERENCES):
-        if reference in arms:
-            pairs += [(arm, reference) for arm in arms if arm not in REFERENCES[: position + 1]]
-    if CONTROL in arms and CONTROLLED in arms:
-        pairs.append((CONTROLLED, CONTROL))
-    return pairs
+    return runs
 
 
 def _grid(run: Mapping[str, Any] | None, tasks: Sequence[str], starts: int) -> Grid | str:
@@ -103,82 +135,14 @@ def _grid(run: Mapping[str, Any] | None, tasks: Sequence[str], starts: int) -> G
     return f"{lacking} of {grid.size} rollouts are missing" if lacking else grid
 
 
-def _over(seeds: Collection[int]) -> Over:
-    return "seeds and starts" if len(seeds) > 1 else "starts" if len(seeds) else "nothing"
-
-
-def resampled(values: NDArray[np.float64], draws: int, seed: int) -> NDArray[np.float64]:
-    """Means of each task, float64 [draws, tasks], in `draws` resamples of values [seeds, tasks, starts].
-
-    One resample draws seeds, and within each task starts, which are the same for all seeds.
-    """
-    seeds, tasks, starts = values.shape
-    by_seed, by_start = _weights(seeds, tasks, starts, draws, seed)
-    mixed = (by_seed @ values.reshape(seeds, -1)).reshape(draws, tasks, starts)
-    return np.einsum("dts,dts->dt", mixed, by_start)
-
-
-@functools.lru_cache(maxsize=4)
-def _weights(
-    seeds: int, tasks: int, starts: int, draws: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """[draws, seeds] and [draws, tasks, starts]; kept, since all arms and comparisons take the same."""
-    rng = np.random.default_rng(seed)
-    return _drawn(rng, seeds, (draws,)), _drawn(rng, starts, (draws, tasks))
-
-
-def _drawn(rng: np.random.Generator, count: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Weights [*shape, count] that sum to 1: count - 1 of `count` drawn with replacement, the one there is if it is
-    one."""
-    drawn = max(1, count - 1)
-    return rng.multinomial(drawn, np.full(count, 1 / count), size=shape) / drawn
-
-
-def _estimate(
-    grids: Sequence[Grid], tasks: Sequence[str], draws: int, seed: int, *, least: float
-) -> tuple[Estimate | None, dict[str, Estimate | None], float | None]:
-    """Over all tasks, of each task, and the two-sided p of no difference; of one grid a seed."""
-    if not grids:
-        return None, dict.fromkeys(tasks), None
-    values = np.stack(grids)
-    means = resampled(values, draws, seed)
-    overall = means.mean(1)
-    by_task: dict[str, Estimate | None] = {
-        task: _interval(values[:, k], means[:, k], least) for k, task in enumerate(tasks)
-    }
-    estimate = _interval(values, overall, least)
-    beyond = min(np.count_nonzero(overall <= 0), np.count_nonzero(overall >= 0))
-    p = min(1.0, 2 * (beyond + 1) / (draws + 1))
-    if _alike(values):  # all resamples are; the sign test over starts, which are the fewest independent trials
-        p = 1.0 if estimate.value == 0 else min(1.0, 2 * 0.5 ** math.prod(values.shape[1:]))
-    return estimate, by_task, p
-
-
-def _interval(values: Grid, means: Grid, least: float) -> Estimate:
-    """Percentiles of the bootstrap; where all values are alike it would be a point, so what was not seen in so many
-    starts is bounded by Wilson's interval: a share of the starts may have come out otherwise."""
-    value = float(values.mean())
-    if _alike(values):
-        others = wilson(0, math.prod(values.shape[1:])).high
-        most = others if least == 0 or value == 0 else 2 * others  # a difference of 1 may turn into -1
-        return Estimate(value, max(least, value - most), min(1.0, value + most))
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return Estimate(value, float(low), float(high))
-
-
-def _alike(values: Grid) -> bool:
-    return bool(np.all(values == values.flat[0]))
-
-
 def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
-    """With Holm's step-down p-values over all that could be compared with the same reference: one question each."""
+    """With Holm's step-down p-values over all that could be compared for the same question."""
     corrected = list(comparisons)
-    for reference in {comparison.reference for comparison in comparisons}:
+    for question in {comparison.question for comparison in comparisons}:
         family = [
             (comparison.p, place)
             for place, comparison in enumerate(comparisons)
-            if comparison.reference == reference and comparison.p is not None
+            if comparison.question == question and comparison.p is not None
         ]
         reached = 0.0
         for rank, (p, place) in enumerate(sorted(family)):

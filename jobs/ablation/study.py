@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from jobs.ablation.charts import forest
-from jobs.ablation.findings import REFERENCES, Comparison, Statistics, Success
+from jobs.ablation.findings import Comparison, Statistics, Success
 from jobs.ablation.page import write_page
 from jobs.ablation.statistics import summarise
 from jobs.ablation.tables import success_table
@@ -38,28 +38,30 @@ class Study:
 
     @property
     def headline(self) -> str:
-        """Which arms lift success over every reference, in one sentence."""
+        """Which arms lift success over the best baseline and their controls, in one sentence."""
         return self.statistics.headline
 
     def success(self, arm: str, demos: int) -> Success:
         """Of one arm at so many demonstrations of each task. Raises KeyError for what was not planned."""
         return self.statistics.of(arm, demos)
 
-    def comparison(self, arm: str, reference: str = REFERENCES[0], demos: int = 1) -> Comparison:
-        """`arm` minus `reference`; printed, it says what is shown. Raises KeyError for what was not compared."""
+    def comparison(self, arm: str, reference: str | None = None, demos: int = 1) -> Comparison:
+        """`arm` minus `reference` (None: the best baseline); printed, it says what is shown. Raises KeyError for what was
+        not compared."""
         return self.statistics.comparison(arm, reference, demos)
 
     def table(self) -> Table:
         """Success of each arm with its interval."""
         return success_table(self.result, self.statistics)
 
-    def forest(self, reference: str = REFERENCES[0]) -> Figure:
-        """Differences to a reference with their intervals. Raises ValueError where nothing was compared with it."""
-        found = [c for c in self.statistics.comparisons if c.reference == reference]
+    def forest(self, reference: str | None = None) -> Figure:
+        """All differences with their intervals, or those to one reference. Raises ValueError where nothing was compared
+        with it."""
+        found = [c for c in self.statistics.comparisons if reference in (None, c.reference)]
         if not found:
             known = ", ".join(dict.fromkeys(c.reference for c in self.statistics.comparisons))
             raise ValueError(f"nothing was compared with '{reference}'; name one of {known or 'none'}")
-        return forest(found)
+        return forest(found, self.statistics)
 
     def save_html(self, path: str | Path) -> None:
         """Writes the page."""

@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jobs.ablation.findings import CONTROL, Comparison, Statistics, at, percent, verdict
+from jobs.ablation.findings import Statistics, verdict
+from jobs.ablation.sentences import arm_words, instrument_words, power_words, reference_words
+from jobs.ablation.words import at, percent, seeds_in_words
 
 
 def print_tables(result: Mapping[str, Any], found: Statistics, *, console: Console | None = None) -> None:
@@ -18,9 +20,8 @@ def print_tables(result: Mapping[str, Any], found: Statistics, *, console: Conso
     out = console or Console()
     out.print(success_table(result, found))
     out.print(f"[bold]{escape(found.headline)}.[/bold]")
-    for comparison in found.comparisons:
-        words = control_words(comparison) if comparison.reference == CONTROL else verdict(comparison)
-        out.print(f"  {escape(words)}", soft_wrap=True)
+    for line in sentences(found):
+        out.print(f"  {escape(line)}", soft_wrap=True)
     cost = Table(title="Mean cost of a run", title_justify="left")
     for column in ("", "demos", "runs", *COST):
         cost.add_column(column, justify="left" if not column else "right")
@@ -35,32 +36,29 @@ def print_tables(result: Mapping[str, Any], found: Statistics, *, console: Conso
             out.print(f"[red]left out:[/red] {escape(where)}: {escape(why)}", soft_wrap=True)
 
 
+def sentences(found: Statistics) -> list[str]:
+    """What is said of each arm, then of what limits it: the reference, the instrument and its power."""
+    said = [arm_words(found, arm, demos) for demos in found.references for arm in found.names("arm")]
+    said += [verdict(c) for c in found.comparisons if c.arm in found.names("ceiling")]
+    return [*said, reference_words(found), instrument_words(found), *power_words(found)] if said else []
+
+
 def success_table(result: Mapping[str, Any], statistics: Statistics) -> Table:
     """Arms by numbers of demonstrations."""
     demos = result["settings"]["demos"]
     table = Table(title="Success, mean over seeds [95%]", title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
+    table.add_column("role", no_wrap=True)
     for count in demos:
-        table.add_column(at(count).removeprefix("at "), justify="right", no_wrap=True)
-    for arm in result["arms"]:
-        table.add_row(escape(arm["name"]), *(_cell(statistics, arm["name"], count) for count in demos))
+        table.add_column(at(count).removeprefix("at "), justify="right")
+    for arm in statistics.arms:
+        table.add_row(escape(arm.name), arm.role, *(_cell(statistics, arm.name, count) for count in demos))
     return table
 
 
 def _cell(statistics: Statistics, arm: str, demos: int) -> str:
     cell = statistics.of(arm, demos)
-    return percent(cell.overall) + (f" (seeds {', '.join(map(str, cell.seeds)) or 'none'})" if cell.without else "")
-
-
-def control_words(comparison: Comparison) -> str:
-    """What the control says of latents, beside the comparison itself."""
-    meaning = {
-        "lifts": "what the latents say helps, not their images alone",
-        "lowers": "latents of other clips do better, so the latents mislead",
-        "no difference shown": "that the latents help, and not their images alone, is not shown",
-        "cannot tell": "the control is lacking",
-    }
-    return f"{verdict(comparison)}: {meaning[comparison.shown]}"
+    return percent(cell.overall) + (f" ({seeds_in_words(cell.seeds)})" if cell.without and cell.seeds else "")
 
 
 COST = {
