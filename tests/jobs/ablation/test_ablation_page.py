@@ -115,7 +115,8 @@ def test_the_page_is_well_formed_and_says_what_was_found(tmp_path: Path) -> None
         assert arm_words(statistics, "human-latent", demos, brief=True) in plain
     assert "It beats its control shuffled by" in plain
     for cell in statistics.success:
-        assert plain.count(percent(cell.overall)) >= 1
+        figure, _, interval = percent(cell.overall).partition(" ")
+        assert f">{figure}</span>" in plain and f">{interval}</span>" in plain
         assert f"what {cell.arm} is" in text
     for task in TASKS:
         assert text.count(f"<th>{task}</th>") == 2  # at either number of demonstrations
