@@ -19,20 +19,29 @@ from lapa.reporting.figures import CARD, INK, LINE, SOFT, TIP, beside, chart
 WIDTH = 480
 ROW = 26
 HOURS = "#2f76c0"
-BASELINES = {"robot-only": "#5f6368", "bc": "#a08a5b"}
-GREYS = ("#85898e", "#6f6a60", "#a3a7ab", "#7d7468")
 ARMS = {
+    "robot-only": "#5f6368",
+    "robot-half": "#8d9196",
+    "robot-flare": "#7d7468",
+    "robot-small": "#4a5a6a",
+    "bc": "#a08a5b",
     "human-track": "#2f76c0",
     "human-latent": "#2f9180",
     "human-flare": "#c46a1c",
     "human-both": "#8a63c4",
     "human-as-is": "#b0568f",
-    "synthetic": "#5a9a34",
     "human-idm": "#c0504d",
-    "everything": "#3d5a80",
+    "human-true": "#3d5a80",
+    "synthetic": "#5a9a34",
+    "everything": "#b8862b",
+    "same-body": "#3e8e5a",
+    "true": "#7155a6",
+    "shuffled": "#6b8cae",
+    "shuffled-within": "#a3b8cc",
+    "latent-shuffled": "#86b0a8",
 }
-"""Colours of arms that giza knows; the others take theirs by their name."""
-OTHERS = ("#7a8f1f", "#9c4f2e", "#4f79a8", "#a83f74", "#3e8e5a", "#7155a6", "#b8862b", "#2b8a9c")
+"""Of the arms that giza knows; others take theirs by their name."""
+OTHERS = ("#7a8f1f", "#9c4f2e", "#4f79a8", "#a83f74", "#2b8a9c", "#806d3a", "#5d4a8a", "#946060")
 MARKERS = {"arm": "o", "baseline": "s", "control": "o", "positive": "D", "ceiling": "^"}
 """A control's is hollow."""
 TIERS = {"robot": 0, "neural": 1, "synthetic": 2, "human": 3}
@@ -41,14 +50,13 @@ Curve = Sequence[Sequence[float]]
 
 
 def colours_of(arms: Sequence[ArmRole]) -> dict[str, str]:
-    """Of each arm, the same on all charts and in all runs; baselines and controls are greyish."""
+    """Of each arm, the same on all charts and in all runs; two that giza does not know may change theirs to differ."""
     found: dict[str, str] = {}
     for arm in arms:
-        palette = OTHERS if arm.role in ("arm", "positive", "ceiling") else GREYS
-        first = zlib.crc32(arm.name.encode()) % len(palette)
-        turns = [palette[(first + turn) % len(palette)] for turn in range(len(palette))]
+        first = zlib.crc32(arm.name.encode()) % len(OTHERS)
+        turns = OTHERS[first:] + OTHERS[:first]
         free = next((colour for colour in turns if colour not in found.values()), turns[0])
-        found[arm.name] = {**BASELINES, **ARMS}.get(arm.name, free)
+        found[arm.name] = ARMS.get(arm.name, free)
     return found
 
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from jobs.ablation.arms import Role
 from jobs.ablation.intervals import Design, Estimate, Over
 from jobs.ablation.power import CONFIDENCE, detectable, replicates_needed
-from jobs.ablation.roles import ArmRole, Role
+from jobs.ablation.roles import ArmRole
 from jobs.ablation.words import at, listed, points, seeds_in_words, size, span
 
 LIFT = 0.15

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-Role = Literal["baseline", "arm", "control", "positive", "ceiling"]
+from jobs.ablation.arms import Role
+
 OLD_ROLES: dict[str, Role] = {
     "robot-only": "baseline",
     "bc": "baseline",
@@ -24,8 +25,6 @@ class ArmRole:
 
     name: str
     role: Role
-    """baseline: robot data alone. arm: what the ablation asks about. control: labels that say nothing, or a head without
-    people. positive: what must lift, or the run can show nothing. ceiling: the most that labels could give."""
     controls: tuple[str, ...] = ()
     """Arms that it must beat too, or its lift is not told from what they have without its labels."""
 

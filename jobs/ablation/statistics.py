@@ -96,8 +96,8 @@ def best_baseline(baselines: Sequence[str], full: Full, demos: int) -> str | Non
 
 
 def _questions(arms: Sequence[ArmRole], reference: str) -> list[tuple[str, str, Question]]:
-    """(arm, what it is compared with, why)."""
-    names = [arm.name for arm in arms]
+    """(arm, what it is compared with, why); a control that is the best baseline is not asked twice."""
+    names = [arm.name for arm in arms if arm.name != reference]
     found: list[tuple[str, str, Question]] = []
     for arm in arms:
         if arm.name != reference:

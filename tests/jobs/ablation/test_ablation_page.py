@@ -143,7 +143,7 @@ def test_failures_are_named_with_their_reasons_and_the_rest_is_shown() -> None:
     assert "no full seed" in text and "no common seed" in text
     assert "18 of 24 runs are full" in text
     assert "on seeds 0, 1 alone, which both have" in text
-    assert "human-latent at 3 demonstrations: cannot tell, no seed ran to its end in both" in text
+    assert "bc: cannot tell, no seed ran to its end in both" in text
 
 
 def test_nothing_done_yet_is_a_page_too() -> None:
