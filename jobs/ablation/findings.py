@@ -254,6 +254,10 @@ def headline(statistics: Statistics) -> str:
         text = f"No lift of success over {against} shown; too small to tell of {of}"
     else:
         text = f"No lift of success over {against} shown, and {points(statistics.lift)} points are ruled out"
+    weak = [c for c in told if not c.survives]
+    if weak:
+        which = "none" if len(weak) == len(told) > 1 else "it" if len(told) == 1 else _cells(weak)
+        text += f"; {which} {'is' if which == 'none' else 'is not'} significant once all {told[0].compared} are counted"
     if untold:
         text += f"; {_cells(untold)} {'is' if len({c.arm for c in untold}) == 1 else 'are'} not told from controls"
     if blind:

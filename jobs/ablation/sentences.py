@@ -72,8 +72,8 @@ def power_words(statistics: Statistics) -> list[str]:
         wide = reaches[0] if reaches[0] == reaches[-1] else f"{reaches[0]} to {reaches[-1]}"
         counted = f"{many} {'replicate' if statistics.design == 'transfer' else 'seed'}{'s' if many > 1 else ''}"
         text = (
-            f"{at(demos).capitalize()}, {counted}: a true lift over {reference} of {wide} points would have been "
-            "detected in 80% of such runs (two-sided, 5%)"
+            f"{at(demos).capitalize()}, {counted}: a true lift of {wide} points over {reference} could have been "
+            "detected (80% power, two-sided 5%)"
         )
         blunt = [c for c in asked if (c.detectable or 0.0) > statistics.lift]
         if blunt:
