@@ -136,14 +136,27 @@ def write_latent_part(
 
 
 class Latents:
-    """A folder of latents."""
+    """A folder of latents; or several, of one model and gap, read as one."""
 
-    def __init__(self, folder: str | Path) -> None:
-        """Raises ValueError where the folder holds none."""
-        self.folder = Path(folder).expanduser()
-        self.parts = part_paths(self.folder)
-        if not self.parts:
-            raise ValueError(f"'{folder}' holds no latents: make them with giza extract --out {folder}")
+    def __init__(self, folders: str | Path | Sequence[str | Path]) -> None:
+        """Raises ValueError where a folder holds none, and where those of several do not go together."""
+        several = [folders] if isinstance(folders, str | Path) else list(folders)
+        self.folder = Path(several[0]).expanduser()
+        """The first."""
+        self.parts: list[Path] = []
+        made: dict[tuple[str, float, float], str] = {}
+        for folder in several:
+            parts = part_paths(folder)
+            if not parts:
+                raise ValueError(f"'{folder}' holds no latents: make them with giza extract --out {folder}")
+            self.parts += parts
+            key = LatentKey(**read_footer(parts[0]).record["key"])
+            made[key.model_hash, key.gap_s, key.stride_s] = str(folder)
+        if len(made) > 1:
+            told = ", ".join(f"'{folder}' {model} {gap:g} {stride:g}" for (model, gap, stride), folder in made.items())
+            raise ValueError(
+                f"these latents are not of one model, gap and stride ({told}): extract each corpus alike, by one model"
+            )
 
     @property
     def key(self) -> LatentKey:

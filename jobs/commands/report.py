@@ -19,7 +19,7 @@ from lapa.reporting.settings import ReportSettings
 if TYPE_CHECKING:
     from lapa.reporting.card import Card
 
-FORMAT = 3
+FORMAT = 4
 """Raised when the same latents would give another card."""
 
 
@@ -29,10 +29,11 @@ class ReportConfig:
 
     lam: Path
     """Run folder of giza train-lam."""
-    corpus: Path
-    """Folder of giza ingest."""
-    latents: Path
-    """Folder of giza extract."""
+    corpus: Path | tuple[Path, ...]
+    """Folder of giza ingest; or several, of which read-outs between bodies are told: how well one that was fitted on the robot
+    alone reads people's latents."""
+    latents: Path | tuple[Path, ...]
+    """Folder of giza extract, one for each corpus."""
     out: Path
     """Folder for report.json and report.html."""
     settings: Annotated[ReportSettings, tyro.conf.arg(name="")] = field(default_factory=ReportSettings)
@@ -50,7 +51,7 @@ def run(config: ReportConfig) -> Card:
     import torch
     from rich.console import Console
 
-    from corpora.clips.corpus import Corpus
+    from corpora.clips.several import open_corpora
     from jobs.console import bar
     from lapa.model.checkpoint import model_hash, read_lam_config
     from lapa.reporting.card import Card
@@ -62,10 +63,15 @@ def run(config: ReportConfig) -> Card:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     read_lam_config(config.lam)  # says what is wrong with a folder that is no run
-    made_of = {"model_hash": model_hash(config.lam), "corpus_identity": Corpus(config.corpus).identity}
+    made_of = {"model_hash": model_hash(config.lam), "corpus_identity": open_corpora(config.corpus).identity}
+    how = [read_json(folder.expanduser() / SETTINGS) for folder in folders(config.latents)]
+    if len(how) != len(folders(config.corpus)):
+        raise ValueError(
+            f"--latents names {len(how)} folders and --corpus {len(folders(config.corpus))}: give one of latents for each corpus"
+        )
     run = Run(
         config.out,
-        dataclasses.asdict(settings) | made_of | {"latents": read_json(config.latents.expanduser() / SETTINGS)},
+        dataclasses.asdict(settings) | made_of | {"latents": how[0] if len(how) == 1 else how},
         summary="report.json",
         formats={"report_format": FORMAT},
     )
@@ -79,7 +85,9 @@ def run(config: ReportConfig) -> Card:
                 settings,
                 progress=lambda what, done, total: progress(done, total, what),
             )
-        inputs = {name: str(getattr(config, name)) for name in ("lam", "corpus", "latents")} | {"seed": config.seed}
+        places = {"corpus": folders(config.corpus), "latents": folders(config.latents)}
+        named = {name: ", ".join(map(str, several)) for name, several in places.items()}
+        inputs = {**named, "lam": str(config.lam), "seed": config.seed}
         with run.claim():
             card.save_html(config.out / "report.html")
             record = run.finish(card.to_json() | {"config": inputs, "wall_s": round(time.monotonic() - start, 1)})
@@ -88,6 +96,11 @@ def run(config: ReportConfig) -> Card:
     print_card(card)
     Console().print(f"{record['wall_s']:.0f} s -> {config.out / 'report.html'}")
     return card
+
+
+def folders(named: Path | tuple[Path, ...]) -> tuple[Path, ...]:
+    """Of a flag that takes one or several."""
+    return named if isinstance(named, tuple) else (named,)
 
 
 def print_card(card: Card) -> None:
@@ -139,6 +152,14 @@ def print_card(card: Card) -> None:
         asked = ", ".join(f"{dim} ({spread:.2g})" for dim, spread in zip(probe.dims, probe.spread, strict=True))
         rest = f"{len(probe.other_dims)} others not asked for" if probe.other_dims and not card.settings.dims else ""
         table.add_row("", "dimensions (spread)", asked, rest, end_section=True)
+    for between in card.bodies:
+        own = between.scores["latent"]
+        few = ", ".join(f"{labels}: {figure(with_few.r2_mean)}" for labels, with_few in between.few.items())
+        beside = f"PCA of the difference {figure(between.scores['pca'].r2_mean)}" + (
+            f"; few labels {few}" if few else ""
+        )
+        value = f"{figure(own.r2_mean)} {span(own.ci95)}"
+        table.add_row("between bodies", f"{between.fitted_on} to {between.tested_on}", value, beside)
     camera = card.camera
     if camera.r2_mean is None:
         table.add_row("camera", "", "-", camera.reason)

@@ -20,10 +20,9 @@ from corpora.store.files import plain
 from lapa.codes import Codes, LatentHealth
 from lapa.reporting.images import Images
 from lapa.reporting.page import write_page
+from lapa.reporting.scores import BodyToBody, Difference, Interval, MeanScore, Readout, Score
 from lapa.reporting.settings import ReportSettings
 
-Interval = tuple[float, float]
-"""The central 95%."""
 Level = Literal["trust", "trust with care", "do not trust", "cannot tell"]
 HoldoutKind = Literal["held out of training", "named", "k-fold"]
 """Which episodes a probe is tested on."""
@@ -110,40 +109,6 @@ class Appearance:
 
 
 @dataclass(frozen=True)
-class Score:
-    """What a linear read-out finds in one feature, on episodes that it was not fitted on."""
-
-    r2: list[float]
-    """[K], of each dimension."""
-    r2_mean: float
-    ci95: Interval
-    r2_ci95: list[Interval]
-    alpha: float | None = None
-    """Of the last fit; with all labels."""
-    scaling: str | None = None
-
-
-@dataclass(frozen=True)
-class Difference:
-    """R2 of the latent minus that of another feature, by the same resamples."""
-
-    mean: float
-    ci95: Interval
-
-
-@dataclass(frozen=True)
-class Readout:
-    """All features at one number of labelled pairs."""
-
-    labels: int
-    scores: dict[str, Score]
-    """Keys as in FEATURES; "quantized" is lacking in a continuous model, "vision" where none was named."""
-    difference: dict[str, Difference]
-    draws: int = 1
-    """Random choices of the labelled pairs that the scores are means of."""
-
-
-@dataclass(frozen=True)
 class Probe:
     """How well one body's known motion is read from the latents."""
 
@@ -184,12 +149,6 @@ class Probe:
     @property
     def difference(self) -> dict[str, Difference]:
         return self.readout.difference
-
-
-@dataclass(frozen=True)
-class MeanScore:
-    r2_mean: float
-    ci95: Interval
 
 
 @dataclass(frozen=True)
@@ -303,6 +262,8 @@ class Card:
     seconds: dict[str, float]
     """By stage."""
     warnings: list[str]
+    bodies: list[BodyToBody] = field(default_factory=list)
+    """Every two bodies of which the same motion is known."""
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     """By body."""
     images: Images | None = field(default=None, repr=False, compare=False)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
+from corpora.clips.several import open_corpora
 from lapa.codes import CodeCounter, Codes, latent_health
 from lapa.latents import Latents, LatentSample
 from lapa.model.checkpoint import load_lam, model_hash
@@ -28,8 +29,16 @@ from lapa.reporting.checks.transfer import check_transfer
 from lapa.reporting.clip_pairs import pair_images
 from lapa.reporting.images import Images, TransferStrip
 from lapa.reporting.probes.baselines import ImageComponents
+from lapa.reporting.probes.bodies import check_bodies
 from lapa.reporting.probes.camera import check_camera
-from lapa.reporting.probes.motion import Truth, choose_holdout, find_known_motion, latent_features, probe_known_motion
+from lapa.reporting.probes.motion import (
+    KnownMotion,
+    Truth,
+    choose_holdout,
+    find_known_motion,
+    latent_features,
+    probe_known_motion,
+)
 from lapa.reporting.settings import Progress, ReportSettings
 from lapa.reporting.survey import Survey, survey_clips
 from lapa.reporting.verdict import judge
@@ -68,14 +77,15 @@ class RunFacts:
 
 def report(
     lam: LatentActionModel | str | Path,
-    corpus: Corpus | str | Path,
-    latents: Latents | str | Path,
+    corpus: Corpus | str | Path | Sequence[Path],
+    latents: Latents | str | Path | Sequence[Path],
     settings: ReportSettings | None = None,
     *,
     run: RunFacts | str | Path | None = None,
     progress: Progress | None = None,
 ) -> Card:
-    """May these latents be trusted? Measures `latents`, which were extracted from `corpus` by `lam`; folders or opened.
+    """May these latents be trusted? Measures `latents`, which were extracted from `corpus` by `lam`; folders or opened. Several
+    corpora, each with its latents, are measured together, and read-outs also between their bodies.
 
     `lam`: a model, or its run folder, which also tells which videos it was trained on; for a model alone give `run`, or
     nothing is known to be held out, which the verdict counts as a concern. Raises ValueError where the three do not
@@ -86,7 +96,7 @@ def report(
         lam = load_lam(Path(lam))
     if not isinstance(run, RunFacts):
         run = RunFacts() if run is None else RunFacts.of(run)
-    corpus = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
+    corpus = corpus if isinstance(corpus, Corpus) else open_corpora(corpus)
     latents = latents if isinstance(latents, Latents) else Latents(latents)
     return make_card(corpus, lam, run, latents, settings or ReportSettings(), featurise_for(lam.config), progress)
 
@@ -142,7 +152,9 @@ def make_card(
         rng,
     )
     clock.lap("decoding")
-    probes, notes = _probes(sample, truth, seen, run, settings, progress)
+    known, notes = find_known_motion(sample, truth, settings.target, settings.dims)
+    probes = _probes(known, sample, seen, run, settings, progress)
+    bodies = check_bodies(known, sample, seen.thumbs, settings)
     if probes:
         warnings.extend(next(iter(probes.values())).warnings)
     reason = "; ".join(notes) or "no clip of the corpus has ground truth"
@@ -192,6 +204,7 @@ def make_card(
         atlas=AtlasSize(atlas.kind, len(atlas.entries)),
         seconds=clock.seconds,
         warnings=warnings,
+        bodies=bodies,
         images=images,
     )
     return replace(card, verdicts={body: judge(card, body) for body in card.embodiments})
@@ -264,10 +277,14 @@ def _codes(model: LatentActionModel, latents: Latents) -> tuple[Codes | None, st
 
 
 def _probes(
-    sample: LatentSample, truth: Truth, seen: Survey, run: RunFacts, settings: ReportSettings, progress: Progress
-) -> tuple[dict[str, Probe], list[str]]:
-    """(by body, that with most known pairs first; why others are not probed)."""
-    known, notes = find_known_motion(sample, truth, settings.target, settings.dims)
+    known: Sequence[KnownMotion],
+    sample: LatentSample,
+    seen: Survey,
+    run: RunFacts,
+    settings: ReportSettings,
+    progress: Progress,
+) -> dict[str, Probe]:
+    """By body, that with most known pairs first."""
     probes = {}
     for number, motion in enumerate(known):
         body = motion.embodiment
@@ -284,4 +301,4 @@ def _probes(
 
         features = latent_features(sample, motion.rows, seen.thumbs, seen.untrained, seen.vision, settings.seed)
         probes[body] = probe_known_motion(motion, sample, features, holdout, settings, on_feature)
-    return probes, notes
+    return probes

@@ -12,12 +12,10 @@ from lapa.reporting.card import (
     CameraProbe,
     Card,
     Cuts,
-    Difference,
     Probe,
-    Readout,
     Reconstruction,
-    Score,
 )
+from lapa.reporting.scores import Difference, Readout, Score
 from lapa.reporting.settings import ReportSettings
 
 BODY = "arm"

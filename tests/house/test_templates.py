@@ -14,14 +14,15 @@ from jobs.ablation.findings import Comparison, Statistics, Success
 from jobs.ablation.page import TEMPLATE
 from lapa.codes import Codes
 from lapa.reporting.atlas import AtlasEntry
-from lapa.reporting.card import Card, Cuts, Probe, Readout, Score, Verdict
+from lapa.reporting.card import Card, Cuts, Probe, Verdict
 from lapa.reporting.images import Images
 from lapa.reporting.page import HERE, render
+from lapa.reporting.scores import BodyToBody, Readout, Score
 
 NAMES: dict[Path, dict[str, type]] = {
     HERE / "page.html.j2": {
         "card": Card, "codes": Codes, "cuts": Cuts, "probe": Probe, "step": Readout, "score": Score, "images": Images,
-        "entry": AtlasEntry, "verdict": Verdict,
+        "entry": AtlasEntry, "verdict": Verdict, "between": BodyToBody,
     },
     TEMPLATE: {"c": Comparison, "cell": Success, "statistics": Statistics},
 }  # fmt: skip

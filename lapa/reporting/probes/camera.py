@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from corpora.video.camera import motion_at_centre
 from lapa.latents import LatentSample
 from lapa.pairs.known_motion import relative_motion
-from lapa.reporting.card import CameraProbe, MeanScore
+from lapa.reporting.card import CameraProbe
 from lapa.reporting.probes.baselines import fixed, shuffled
 from lapa.reporting.probes.motion import Truth
 from lapa.reporting.probes.probe import k_fold_splits, run_probe
+from lapa.reporting.scores import MeanScore
 from lapa.reporting.settings import ReportSettings
 
 KNOWN = "camera.motion"

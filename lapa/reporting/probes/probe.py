@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lapa.reporting.card import Difference, Interval, Readout, Score
 from lapa.reporting.probes.ridge import RidgeFit, assign_folds, coordinates_of, fit_ridge
+from lapa.reporting.scores import Difference, Interval, Readout, Score
 from lapa.reporting.settings import ReportSettings
 
 Array = NDArray[np.float64]
