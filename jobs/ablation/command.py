@@ -40,7 +40,7 @@ POLICY = dataclasses.replace(
     hidden=64,
     state_dropout=0.5,
     small=dataclasses.replace(SMALL_FLARE.small, dim=64, channels=(32, 48, 64), colour=0.2),
-    dit=dataclasses.replace(SMALL_FLARE.dit, layers=2, heads=2, output_dim=64, future_layer=1),
+    dit=dataclasses.replace(SMALL_FLARE.dit, layers=2, heads=2, output_dim=64, future_layer=2),
 )
 """The same for all arms: the small policy with 3 x 3 future tokens, on smaller images and half as wide, which takes three
 times as many steps in the same time. The state is hidden from half of the samples, or images are not looked at."""

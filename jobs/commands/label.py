@@ -372,6 +372,7 @@ def _label(config: LabelConfig, corpus: Corpus, labeller: Labeller, out: Path, q
 def table(summary: dict[str, Any]) -> Table:
     """What was trained, its held-out error beside what needs no image, and what was labelled."""
     from corpora.mixture.pseudo_actions import BY_TRACKS
+    from jobs.evaluation.tables import span_told
     from jobs.labelling.tracks import add_track_rows
 
     result = Table(title="giza label", title_justify="left", show_header=False)
@@ -385,8 +386,8 @@ def table(summary: dict[str, Any]) -> Table:
     if held:
         result.add_row("held out: squared error / variance", f"{held['episodes']} episodes, {held['pairs']} pairs")
         for name, found in held["normalised_squared_error"].items():
-            low, high = found["bootstrap95"]
-            result.add_row(f"  {held['titles'][name]}", f"{found['value']:.3f} [{low:.3f}, {high:.3f}]")
+            told = span_told(found["bootstrap95"])
+            result.add_row(f"  {held['titles'][name]}", f"{found['value']:.3f}{told and f' [{told}]'}")
     else:
         result.add_row("held out", "nothing")
     result.add_section()

@@ -75,7 +75,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     import torch
 
     from corpora.clips.several import open_corpora
-    from lapa.model.checkpoint import initialise_from
+    from lapa.model.checkpoint import initialise_from, model_hash, read_lam_config
     from lapa.model.lam import LatentActionModel, featurise_for
     from lapa.pairs.known_motion import KNOWN_MOTION, SeenLabels
     from lapa.pairs.pair import STABILISED
@@ -107,6 +107,9 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     if not config.labels.embodiment:  # runs of earlier versions know no such flag
         del settings["labels"]["embodiment"]
     settings["corpus_identity"] = corpus.identity
+    if config.init_from is not None:
+        read_lam_config(config.init_from)  # says where there is no model
+        settings["init_from_hash"] = model_hash(config.init_from)
     formats = {
         "stabilised": STABILISED if config.model.pair.camera_compensation else None,
         "known_motion": KNOWN_MOTION if config.labels.feature else None,

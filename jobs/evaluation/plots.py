@@ -43,10 +43,10 @@ def error_figure(result: OpenLoopResult) -> Figure:
         value, low, high = float(found.value), float(found.low), float(found.high)
         overall.barh(row, value, color=_COLOURS.get(method, "#444444"))
         overall.plot([low, high], [row, row], color="black", linewidth=1.5)
-        overall.text(max(high, value), row, f"  {value:.3g}", va="center")
+        overall.text(np.fmax(high, value), row, f"  {value:.3g}", va="center")
     overall.set_yticks(range(len(result.methods)), [_title(method) for method in result.methods])
     overall.invert_yaxis()
-    overall.set_xlim(0, 1.15 * max(float(found.high) for found in result.overall.values()))
+    overall.set_xlim(0, 1.15 * max(float(np.fmax(found.high, found.value)) for found in result.overall.values()))
     told = episodes_told(result.episodes, result.standing)
     overall.set_title(f"squared error / variance, {result.samples} chunks of {told}")
     for method, curve in result.per_step.items():

@@ -88,10 +88,13 @@ def bootstrap_ratio(top: NDArray[np.float64], bottom: NDArray[np.float64], weigh
     """Ratio of sums over groups, top [G, ...] to bottom [G, ...], with the 95% percentile interval from resampling groups
     (Efron 1979) by the `weights` [draws, G] of `resamples`: the steps of one episode are not independent, episodes are.
 
-    The same seed and number of groups draw the same resamples, so that two methods are compared on the same ones.
+    Of one group there is no interval: NaN. The same seed and number of groups draw the same resamples, so that two methods
+    are compared on the same ones.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = np.tensordot(weights, top, 1) / np.tensordot(weights, bottom, 1)
         value = top.sum(0) / bottom.sum(0)
+    if len(top) < 2:  # drawn again and again it is always itself, as if it were known exactly
+        return Interval(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
     low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0)
     return Interval(value, low, high)

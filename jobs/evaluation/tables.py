@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -28,15 +29,15 @@ def open_loop_table(found: Mapping[str, Any]) -> Table:
     table.add_column("", no_wrap=True)
     for column in ("error", "95%", "policy /", "95%"):
         table.add_column(column, justify="right", no_wrap=True)
-    several = found["episodes"] > 1  # intervals come from resampling episodes
+    several = found["episodes"] > 1  # of one, earlier versions stored an interval
     for method, error in found["normalised_squared_error"].items():
         ratio = found["policy_over_baseline"].get(method)
         table.add_row(
             BASELINES.get(method, method),
             f"{error['value']:.4g}",
-            _span(error["bootstrap95"]) if several else "",
+            span_told(error["bootstrap95"]) if several else "",
             "" if ratio is None else f"{ratio['value']:.3f}",
-            _span(ratio["bootstrap95"]) if several and ratio is not None else "",
+            span_told(ratio["bootstrap95"]) if several and ratio is not None else "",
         )
     return table
 
@@ -59,8 +60,10 @@ def closed_loop_tables(found: Mapping[str, Any]) -> list[Table]:
     return [success, language]
 
 
-def _span(bounds: list[float]) -> str:
-    return f"{bounds[0]:.3g} to {bounds[1]:.3g}"
+def span_told(bounds: Sequence[float | None]) -> str:
+    """ "0.1 to 0.3"; empty where it is not known."""
+    low, high = bounds
+    return "" if low is None or high is None or math.isnan(low + high) else f"{low:.3g} to {high:.3g}"
 
 
 def _share(share: Mapping[str, Any]) -> tuple[str, str]:

@@ -161,7 +161,7 @@ def choose_holdout(
 ) -> Holdout:
     """Whole groups to test on: those that `patterns` (globs) name, else those held out of training, else each in turn.
 
-    Raises ValueError where a pattern names no group or all, or where there is one group only.
+    Raises ValueError where a pattern names no group, one or all, or where there is one group only.
     """
     names = sorted(np.unique(groups).tolist())
     warnings: list[str] = []
@@ -175,6 +175,10 @@ def choose_holdout(
             )
         if len(test) == len(names):
             raise ValueError(f"test groups {', '.join(patterns)} match every group: none is left to fit the probe on")
+        if len(test) < 2:
+            raise ValueError(
+                f"test groups {', '.join(patterns)} match one group, {min(test)}: no interval comes from one; name more"
+            )
         seen = sorted(test & trained)
         if seen:
             warnings.append(

@@ -12,6 +12,7 @@ from corpora.clips.corpus import Clip, Corpus
 from corpora.ingestion.pipeline import IngestRun, make_corpus
 from corpora.ingestion.settings import IngestSettings
 from corpora.sources.source import SourceDefaults
+from jobs import cli
 from tests.builders.datasets import lerobot_v2
 from tests.builders.videos import number_of, numbered_video
 
@@ -43,6 +44,14 @@ def test_slow_motion_counts_as_it_was_recorded_and_most_frames_are_left_out(tmp_
     (clip,) = ingested(tmp_path / "c", path, fps=120.0)
     np.testing.assert_allclose(clip.t_s, np.arange(0, 240, 6) / 120, atol=1e-6)  # max_fps 20
     assert clip.row.end_s == pytest.approx(2.0)
+
+
+def test_a_flag_of_the_command_says_it(tmp_path):
+    path = numbered_video(tmp_path / "v.mp4", 24, fps=30)
+    flags = ["--fps", "3", "--size", "64", "--workers", "1", "--out", str(tmp_path / "c")]
+    assert cli.main(["ingest", str(path), *flags]) == 0
+    (row,) = Corpus(tmp_path / "c").rows()
+    assert (row.kept, row.end_s) == (True, pytest.approx(8.0))
 
 
 def test_lists_say_it_a_line_and_their_spans_count_alike(tmp_path):

@@ -20,7 +20,8 @@ from jobs.ablation.cells import FAILURE, RESULT, CellJob, Plan, plans, run_arm
 from jobs.ablation.settings import Budget, TierData
 from jobs.ablation.tiers import Tiers, TrueActions
 from tests.builders.ablations import extra_file
-from vla.recipes import DEBUG
+from vla.models.config import PolicyConfig
+from vla.recipes import DEBUG, RECIPES
 
 
 def tiers_at(out: Path, extra: Path | None = None) -> Tiers:
@@ -39,6 +40,13 @@ def test_cells_come_seed_by_seed_so_that_a_part_has_whole_seeds() -> None:
     found = cells(arms, (1, 3), (0, 7))
     assert [cell.seed for cell in found] == [0] * 4 + [7] * 4
     assert len({cell.folder for cell in found}) == 8
+
+
+@pytest.mark.parametrize("policy", [ablate.POLICY, *(recipe.policy for recipe in RECIPES.values())])
+def test_what_is_aligned_with_the_future_has_seen_state_and_actions(policy: PolicyConfig) -> None:
+    """V12: read behind the first layer, which is of cross-attention, future tokens know nothing of what is done."""
+    if policy.future_tokens:
+        assert policy.dit.future_layer == -1 or policy.dit.future_layer >= 2
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ import torch
 from corpora.clips.corpus import Corpus
 from jobs.commands import train_lam
 from jobs.training.budget import with_budget
-from lapa.model.checkpoint import load_lam
+from lapa.model.checkpoint import load_lam, save_lam
 from lapa.model.config import LamConfig
+from lapa.model.lam import LatentActionModel
 from lapa.pairs.config import LabelSpec
 from lapa.pairs.known_motion import SeenLabels
 from lapa.pairs.pair import STABILISED
@@ -188,6 +190,18 @@ def test_a_run_folder_belongs_to_one_run(tiny_corpus: Path, tiny_lam: Path) -> N
     assert (tiny_lam / "model.safetensors").stat().st_mtime_ns == weights
     with pytest.raises(ValueError, match="holds a run with other settings \\(seed 0 there and 1 here\\)"):
         train_lam.run(lam_settings(tiny_corpus, tiny_lam, seed=1), quiet=True)
+
+
+def test_a_run_belongs_to_the_weights_that_it_began_with(tiny_corpus: Path, tiny_lam: Path, tmp_path: Path) -> None:
+    """V9's kind: the folder of --init-from may move, but not hold another model."""
+    first = shutil.copytree(tiny_lam, tmp_path / "first")
+    settings = lam_settings(tiny_corpus, tmp_path / "run", steps=1, init_from=first)
+    train_lam.run(settings, quiet=True)
+    moved = dataclasses.replace(settings, init_from=first.rename(tmp_path / "moved"))
+    assert train_lam.run(moved, quiet=True)["already_finished"]
+    save_lam(LatentActionModel(TINY), tmp_path / "moved")
+    with pytest.raises(ValueError, match=r"other settings \(init_from_hash"):
+        train_lam.run(moved, quiet=True)
 
 
 def test_an_interrupted_run_of_other_stabilised_pictures_is_not_resumed(tiny_corpus: Path, tmp_path: Path) -> None:

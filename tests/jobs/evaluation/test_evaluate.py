@@ -119,6 +119,35 @@ def test_meta_world_is_seen_and_done_in_the_order_of_the_policys_names() -> None
         metaworld_act(policy, "metaworld", camera="corner")
 
 
+def test_noise_in_meta_world_is_of_task_start_instruction_and_chunk() -> None:
+    """M13: it was of the place in the batch."""
+    policy = build_policy(RECIPES["debug"].policy)
+    policy.add_embodiment("metaworld")
+    space = ActionSpace.fit(np.eye(11), np.ones((11, 8, 4)), state_names=STATE_NAMES, action_names=ACTION_NAMES)
+    policy.embodiments["metaworld"] = Embodiment("metaworld", space, 1 / 80, ("head",))
+    drawn: list[Any] = []
+
+    def answer(images: Any, mask: Any, instruction: Any, state: Any, embodiment: str, *, noise: Any) -> Any:
+        drawn.extend(noise)
+        return np.zeros((len(noise), 8, 4), np.float32)
+
+    policy.act_batch = answer  # type: ignore[method-assign]
+    act = metaworld_act(policy, "metaworld", seed=4)
+    rows = [("reach", 0, "reach it", 0), ("push", 0, "reach it", 0), ("reach", 1, "reach it", 0), ("reach", 0, "", 0)]
+    rows = [*rows, ("reach", 0, "reach it", 1)]
+
+    def asked(some: list[tuple[str, int, str, int]]) -> list[Any]:
+        task, start, text, chunk = (list(column) for column in zip(*some, strict=True))
+        image, there = np.zeros((len(some), 1, 1, 3, 32, 32), np.uint8), np.ones((len(some), 1, 1), np.bool_)
+        drawn.clear()
+        act(Observations(image, there, text, np.zeros((len(some), 11), np.float32), task, start, chunk))
+        return list(drawn)
+
+    together = asked(rows)
+    assert len(set(together)) == len(rows)
+    assert asked(rows[::-1]) == together[::-1] and [asked([row])[0] for row in rows] == together
+
+
 def test_latent_actions_are_no_robot_that_could_be_meant() -> None:
     policy = made_policy()
     policy.embodiments["latent"] = policy.embodiments["two_link"]

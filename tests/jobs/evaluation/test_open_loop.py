@@ -13,10 +13,11 @@ import pytest
 from corpora.episodes.episode import EpisodeSelection
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec, EpisodesAt
+from corpora.store.files import plain
 from jobs.evaluation.open_loop import Baselines, Chunks, OpenLoopResult, compare
 from jobs.evaluation.plots import error_figure, plot_trajectories
 from jobs.evaluation.recorded_chunks import RecordedEpisodes
-from jobs.evaluation.tables import open_loop_table
+from jobs.evaluation.tables import open_loop_table, span_told
 from tests.builders.datasets import CAMERAS, FPS, LENGTHS, lerobot_v2, lerobot_v3, truth_of
 from tests.builders.policies import tiny_policy
 from tests.builders.robots import know_made_robots, made_robot
@@ -128,6 +129,20 @@ def test_intervals_come_from_episodes_and_not_from_samples() -> None:
 
 
 INTERVAL = {"value": 0.9, "bootstrap95": [0.9, 0.9]}
+
+
+def test_no_interval_of_one_episode_is_stored_or_drawn() -> None:
+    """R6: resampled, one episode is always itself, and "0.909 to 0.909" looks as if the error were known exactly."""
+    truth = made_chunks(6, episodes=1)
+    found = compare({"policy": truth.action + 1, "zero": 0 * truth.action}, truth, np.ones(3), ("x", "y", "z"))
+    (low, high), value = (
+        found.to_json()["normalised_squared_error"]["policy"][key] for key in ("bootstrap95", "value")
+    )
+    assert value == pytest.approx(1) and np.isnan([low, high]).all()
+    assert plain(found.to_json())["policy_over_baseline"]["zero"]["bootstrap95"] == [None, None]
+    assert (span_told([low, high]), span_told([None, None]), span_told([0.1, 0.25])) == ("", "", "0.1 to 0.25")
+    (axes, *_) = error_figure(found).axes
+    assert np.isfinite(axes.get_xlim()).all() and {text.get_text().strip() for text in axes.texts} > {"1"}
 
 
 def test_one_episode_has_no_interval() -> None:

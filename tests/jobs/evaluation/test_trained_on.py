@@ -95,6 +95,16 @@ def test_data_that_changed_or_are_not_the_policys_need_named_episodes(
     assert measured(grounded, "5")["standing"] == "not known" and "'pick' has changed since" in caplog.text
 
 
+def test_an_evaluation_of_data_that_changed_since_is_made_again(grounded: Path) -> None:
+    """V9's kind: the same command gave back what had been measured on the data of before."""
+    before = measured(grounded, "5:7")
+    assert measured(grounded, "5:7") == before and before["standing"] == "held out"
+    facts = json.loads((grounded / "pick" / MARK).read_text())
+    facts["tasks"][0] = "another"
+    (grounded / "pick" / MARK).write_text(json.dumps(facts))
+    assert measured(grounded, "5:7")["standing"] == "not known"
+
+
 def test_damaged_records_are_refused_and_those_of_an_older_giza_are_none(grounded: Path) -> None:
     path = grounded / "run" / DATA
     path.write_text("{")

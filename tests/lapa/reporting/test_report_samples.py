@@ -41,6 +41,8 @@ def test_named_test_groups_and_a_warning_where_they_were_trained_on() -> None:
     assert folded.kind == "k-fold" and len(folded.splits) == 5 and "held out of training" in folded.warnings[0]
     with pytest.raises(ValueError, match="match none of 6 groups"):
         choose_holdout(groups, trained=names, held_out=set(), patterns=("other",), **common)
+    with pytest.raises(ValueError, match="match one group, set/episode_3: no interval comes from one"):
+        choose_holdout(groups, trained=names, held_out=set(), patterns=("*_3",), **common)
     with pytest.raises(ValueError, match="match every group"):
         choose_holdout(groups, trained=names, held_out=set(), patterns=("*",), **common)
 
