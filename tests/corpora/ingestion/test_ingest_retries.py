@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from corpora.clips.corpus import Corpus
+from corpora.ingestion import stage
 from corpora.ingestion.pipeline import IngestRun, make_corpus
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.stage import stage_source
 from corpora.ingestion.staged import clear_unfinished
-from corpora.ingestion.worker import IsolatedWorker, WorkerNotStarted
+from corpora.ingestion.worker import Heartbeat, IsolatedWorker, WorkerNotStarted
 from corpora.sources.source import File, Source, SourceDefaults
+from corpora.video.probe import Unusable, VideoFacts
 from jobs import cli
 from tests.builders.videos import numbered_video
 
@@ -104,6 +106,29 @@ def test_what_the_machine_does_to_a_file_is_no_verdict(videos, tmp_path, change,
     task = {"source": source, "settings": dataclasses.asdict(SMALL), "staging": str(tmp_path), "seed": 0}
     assert stage_source(task, lambda: None)["retry"] == reason
     assert not list(tmp_path.rglob("*.tar"))
+
+
+def test_damage_is_final_only_where_all_of_the_file_can_be_read(videos, tmp_path, monkeypatch):
+    """FFmpeg takes a disk that fails for the damage of a file."""
+    reads, hashed = [], stage._hash
+
+    def failing(path: Path, heartbeat: Heartbeat) -> str:
+        reads.append(path)
+        if len(reads) > 1:
+            raise OSError(errno.EIO, "Input/output error")
+        return hashed(path, heartbeat)
+
+    def damaged(path: str, heartbeat: Heartbeat) -> VideoFacts:
+        raise Unusable("unreadable", "moov atom not found")
+
+    monkeypatch.setattr(stage, "probe", damaged)
+    source = Source("a.mp4", "a.mp4", File.at(shutil.copy(videos / "a.mp4", tmp_path / "a.mp4")))
+    task = {"source": source.to_json(), "settings": dataclasses.asdict(SMALL), "staging": str(tmp_path), "seed": 0}
+    clear_unfinished(tmp_path)
+    assert "retry" not in stage_source(task, lambda: None)
+    monkeypatch.setattr(stage, "_hash", failing)
+    stage._content_hash.cache_clear()
+    assert stage_source(task, lambda: None)["retry"] == "unreachable"
 
 
 def test_a_list_whose_files_come_back(videos, tmp_path):
