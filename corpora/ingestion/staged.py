@@ -126,11 +126,15 @@ class StagedWriter:
         descriptor, name = tempfile.mkstemp(dir=self.staging / TEMPORARY, suffix=".tar")
         os.close(descriptor)
         self._temporary = Path(name)
-        self.start_again()
+        self._begin()
         return self
 
     def start_again(self) -> None:
         """Forgets what was added."""
+        self._tar.close()
+        self._begin()
+
+    def _begin(self) -> None:
         self._tar = open_for_writing(self._temporary)
         self._lines: list[str] = []
 
