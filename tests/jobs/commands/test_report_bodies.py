@@ -32,7 +32,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_lam.run(lam_settings((home / "people", home / "robot"), home / "lam", steps=2), quiet=True)
     for name in ("people", "robot"):
         extract.run(
-            extract.ExtractConfig(home / "lam", home / name, home / f"{name}_latents", measure_s=0.0, device="cpu")
+            extract.ExtractConfig(
+                lam=home / "lam", corpus=home / name, out=home / f"{name}_latents", measure_s=0.0, device="cpu"
+            )
         )
     return home
 
@@ -85,6 +87,10 @@ def test_corpora_and_latents_that_do_not_go_together_are_refused(home: Path, tmp
     with pytest.raises(ValueError, match="--latents names 1 folders and --corpus 2"):
         report(home, tmp_path, latents=home / "robot_latents")
     other = tmp_path / "other"
-    extract.run(extract.ExtractConfig(home / "lam", home / "robot", other, gap_s=0.3, measure_s=0.0, device="cpu"))
+    extract.run(
+        extract.ExtractConfig(
+            lam=home / "lam", corpus=home / "robot", out=other, gap_s=0.3, measure_s=0.0, device="cpu"
+        )
+    )
     with pytest.raises(ValueError, match="not of one model, gap and stride.*extract each corpus alike"):
         report(home, tmp_path / "out", latents=(home / "people_latents", other))
