@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 from tyro.conf import OmitArgPrefixes
 
 from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection
@@ -369,36 +368,11 @@ def _label(config: LabelConfig, corpus: Corpus, labeller: Labeller, out: Path, q
     }
 
 
-def table(summary: dict[str, Any]) -> Table:
-    """What was trained, its held-out error beside what needs no image, and what was labelled."""
-    from corpora.mixture.pseudo_actions import BY_TRACKS
-    from jobs.evaluation.tables import span_told
-    from jobs.labelling.tracks import add_track_rows
-
-    result = Table(title="giza label", title_justify="left", show_header=False)
-    training = summary["training"]
-    if summary["by"] == BY_TRACKS:
-        add_track_rows(result, summary)
-        return result
-    result.add_row("robot's pairs of images", str(training["pairs"]))
-    result.add_row("steps, epochs", f"{training['steps']}, {training['epochs']:.1f}", end_section=True)
-    held = summary["held_out"]
-    if held:
-        result.add_row("held out: squared error / variance", f"{held['episodes']} episodes, {held['pairs']} pairs")
-        for name, found in held["normalised_squared_error"].items():
-            told = span_told(found["bootstrap95"])
-            result.add_row(f"  {held['titles'][name]}", f"{found['value']:.3f}{told and f' [{told}]'}")
-    else:
-        result.add_row("held out", "nothing")
-    result.add_section()
-    result.add_row("frames labelled", str(summary["rows"]))
-    result.add_row("clips", str(summary["clips"]))
-    return result
-
-
 def main(argv: Sequence[str]) -> None:
     """The job's command line."""
+    from jobs.labelling.table import label_table
+
     config = parse(LabelConfig, argv, job="label")
     summary = run(config)
     totals = f"{summary['rows']} chunks of {summary['horizon']} steps, model {summary['model_hash']}"
-    print_ending(table(summary), summary, config.out, totals)
+    print_ending(label_table(summary), summary, config.out, totals)

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from corpora.agent.motion import SHARES, ActionsOfMotion, courses
 from corpora.agent.track import Untracked
@@ -196,23 +195,6 @@ class TrackLabeller:
                 name: r2(guess[..., self.told].mean(1), true[..., self.told].mean(1)) for name, guess in guesses.items()
             },
         }
-
-
-def add_track_rows(table: Table, summary: dict[str, Any]) -> None:
-    """What was fitted, how good the labels are where that is known, and which frames have none."""
-    table.add_row("robot's motions", str(summary["training"]["pairs"]))
-    table.add_row("not told, masked", ", ".join(summary["unknown"]) or "nothing", end_section=True)
-    for title, found in (("the robot held out", summary["held_out"]), ("the clips, simulated", summary["truth"])):
-        table.add_row(f"R2 to {title}", f"{found['chunks']} chunks" if found else "not known")
-        for name in found.get("r2", ()):
-            values = (found[key][name] for key in ("r2", "r2_of_chunk_mean"))
-            step, mean = ("-" if value is None else f"{value:.3f}" for value in values)
-            table.add_row(f"  {name.replace('_', ' ')}: step by step, chunk's mean", f"{step}, {mean}")
-    table.add_section()
-    table.add_row("frames labelled", str(summary["rows"]))
-    for reason, count in summary["frames_without"].items():
-        table.add_row(f"  without: {reason}", str(count))
-    table.add_row("clips", str(summary["clips"]))
 
 
 def r2(found: NDArray[np.floating], true: NDArray[np.floating]) -> float | None:

@@ -1,0 +1,50 @@
+"""What `giza label` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from corpora.mixture.pseudo_actions import BY_TRACKS
+from jobs.evaluation.tables import span_told
+
+
+def label_table(summary: dict[str, Any]) -> Table:
+    """What was trained, its held-out error beside what needs no image, and what was labelled."""
+    result = Table(title="giza label", title_justify="left", show_header=False)
+    training = summary["training"]
+    if summary["by"] == BY_TRACKS:
+        _add_track_rows(result, summary)
+        return result
+    result.add_row("robot's pairs of images", str(training["pairs"]))
+    result.add_row("steps, epochs", f"{training['steps']}, {training['epochs']:.1f}", end_section=True)
+    held = summary["held_out"]
+    if held:
+        result.add_row("held out: squared error / variance", f"{held['episodes']} episodes, {held['pairs']} pairs")
+        for name, found in held["normalised_squared_error"].items():
+            told = span_told(found["bootstrap95"])
+            result.add_row(f"  {held['titles'][name]}", f"{found['value']:.3f}{told and f' [{told}]'}")
+    else:
+        result.add_row("held out", "nothing")
+    result.add_section()
+    result.add_row("frames labelled", str(summary["rows"]))
+    result.add_row("clips", str(summary["clips"]))
+    return result
+
+
+def _add_track_rows(table: Table, summary: dict[str, Any]) -> None:
+    """What was fitted, how good the labels are where that is known, and which frames have none."""
+    table.add_row("robot's motions", str(summary["training"]["pairs"]))
+    table.add_row("not told, masked", ", ".join(summary["unknown"]) or "nothing", end_section=True)
+    for title, found in (("the robot held out", summary["held_out"]), ("the clips, simulated", summary["truth"])):
+        table.add_row(f"R2 to {title}", f"{found['chunks']} chunks" if found else "not known")
+        for name in found.get("r2", ()):
+            values = (found[key][name] for key in ("r2", "r2_of_chunk_mean"))
+            step, mean = ("-" if value is None else f"{value:.3f}" for value in values)
+            table.add_row(f"  {name.replace('_', ' ')}: step by step, chunk's mean", f"{step}, {mean}")
+    table.add_section()
+    table.add_row("frames labelled", str(summary["rows"]))
+    for reason, count in summary["frames_without"].items():
+        table.add_row(f"  without: {reason}", str(count))
+    table.add_row("clips", str(summary["clips"]))
