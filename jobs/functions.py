@@ -249,13 +249,13 @@ def _value_at(given: Mapping[str, Any], flag: str) -> Any:
 
 
 def _changed(config: Any, changes: Mapping[str, Any]) -> Any:
-    names = [field.name for field in dataclasses.fields(config)]
+    kinds = {field.name: str(field.type) for field in dataclasses.fields(config)}
     values = {}
     for name, value in changes.items():
-        if name not in names:
-            raise ValueError(f"{type(config).__name__} has no field '{name}'. {closest(name, names)}")
+        if name not in kinds:
+            raise ValueError(f"{type(config).__name__} has no field '{name}'. {closest(name, list(kinds))}")
         nested = isinstance(value, Mapping) and dataclasses.is_dataclass(getattr(config, name))
-        values[name] = _changed(getattr(config, name), value) if nested else _plain(value, "")
+        values[name] = _changed(getattr(config, name), value) if nested else _plain(value, kinds[name])
     return dataclasses.replace(config, **values)
 
 

@@ -1,4 +1,4 @@
-"""What a dataset of episodes holds beside its metadata, as a digest: rows or videos that were changed in place are seen."""
+"""All that a dataset of episodes holds, as a digest: metadata, rows or videos that were changed in place are seen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from corpora.episodes.opening import format_of
+from corpora.episodes.opening import dataset_fingerprint, format_of
 from corpora.episodes.tf_records import checksums
 
 WHOLE = 1 << 28
@@ -17,12 +17,12 @@ _ENDS = 1 << 12
 
 
 def contents_fingerprint(folder: str | Path) -> str:
-    """Of the data files of a dataset, wherever it lies: tables whole, videos by size and ends, records by their checksums.
+    """Of a dataset's metadata and data files, wherever it lies: tables whole, videos by size and ends, records by their checksums.
     Raises ValueError where there is no dataset."""
     root = Path(folder).expanduser()
     patterns = format_of(root).contents
     found = {name for pattern in patterns for name in glob.iglob(pattern, root_dir=root, recursive=True)}
-    digest = hashlib.blake2b(digest_size=8)
+    digest = hashlib.blake2b(dataset_fingerprint(root).encode(), digest_size=8)
     for name in sorted(found):
         digest.update(os.fsencode(name) + b"\0")
         digest.update(_of_file(root / name))

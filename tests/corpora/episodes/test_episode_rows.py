@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from corpora.agent.paint_dataset import paint_dataset
-from corpora.agent.painting import Painter, PaintSettings, open_agent
+from corpora.agent.painting import Painter, PaintSettings, open_agent, view_of
 from corpora.clips.corpus import Corpus
 from corpora.episodes.episode import Episode
 from corpora.episodes.lerobot import LeRobotDataset
@@ -182,7 +182,9 @@ def test_a_place_that_the_metadata_does_not_tell_costs_its_camera_alone(tmp_path
     settings = PaintSettings(agent="dot")
     painter = Painter(open_agent(settings, 0), settings)
     dataset = LeRobotDataset.open(root)
-    done = paint_dataset(dataset, CAMERAS[1], tmp_path, painter, tmp_path / "painted", lambda *_: None)
+    done = paint_dataset(
+        dataset, CAMERAS[1], tmp_path, painter, view_of(painter.agent, settings), tmp_path / "painted", lambda *_: None
+    )
     assert [(each["episode"], each["reason"]) for each in done["skipped"]] == [(0, "no_place"), (1, "no_file")]
 
 

@@ -196,7 +196,7 @@ def test_a_folder_of_other_settings_is_refused(folders, labelled: Path, tmp_path
     info = folders[0] / "meta" / "info.json"
     kept = info.read_text()
     info.write_text(kept + " ")
-    with pytest.raises(ValueError, match=r"other settings \(data_fingerprint"):
+    with pytest.raises(ValueError, match=r"other settings \(robot_contents"):
         label.run(config_of(folders, labelled), quiet=True)
     info.write_text(kept)
     with pytest.raises(ValueError, match=r"shorter --horizon"):
