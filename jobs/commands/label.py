@@ -370,9 +370,9 @@ def _label(config: LabelConfig, corpus: Corpus, labeller: Labeller, out: Path, q
 
 def main(argv: Sequence[str]) -> None:
     """The job's command line."""
-    from jobs.labelling.table import label_table
-
     config = parse(LabelConfig, argv, job="label")
     summary = run(config)
+    from jobs.labelling.table import label_table  # after the flags: it brings scipy
+
     totals = f"{summary['rows']} chunks of {summary['horizon']} steps, model {summary['model_hash']}"
     print_ending(label_table(summary), summary, config.out, totals)

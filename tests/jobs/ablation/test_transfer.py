@@ -16,6 +16,7 @@ from jobs.ablation.cells import CellJob, Plan, plans
 from jobs.ablation.settings import Budget, TierData
 from jobs.ablation.tiers import TrueActions
 from jobs.ablation.transfer import TransferTiers
+from tests.builders.rollouts import rollouts_in_threads
 from vla.recipes import DEBUG
 
 
@@ -114,9 +115,11 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, wrong: dict[str, Any], s
         ablate.AblateConfig(out=tmp_path, **given)
 
 
+@pytest.mark.slow  # a minute: it simulates three tiers
 @pytest.mark.gl
-def test_a_small_transfer_from_end_to_end(tmp_path: Path) -> None:
+def test_a_small_transfer_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulated, painted, labelled, trained and tried; a second call makes nothing anew."""
+    rollouts_in_threads(monkeypatch)
     config = ablate.AblateConfig(
         out=tmp_path / "out",
         design="transfer",
