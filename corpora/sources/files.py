@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -30,14 +31,25 @@ class VideoFiles(SourceKind):
         yield Source(name=name, group=name, media=File.at(path))
 
 
+def _is_text(data: bytes) -> bool:
+    """Whether the first bytes of a file may be those of a text, the last character of which may be cut."""
+    if b"\0" in data:
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def is_video(name: str, head: Callable[[], bytes]) -> bool:
     """By its suffix or its first bytes, `HEAD` of them, which are read where they are asked for."""
     if name.startswith("._"):  # what macOS leaves beside files on foreign disks
         return False
     suffix = os.path.splitext(name)[1].lower()
     if suffix in VIDEO_SUFFIXES:
-        # ".ts" is TypeScript far more often than a transport stream.
-        return suffix != ".ts" or head()[:1] == b"G"
+        # ".ts" is TypeScript far more often than a transport stream; a stream that lost its beginning is no text
+        return suffix != ".ts" or head()[:1] == b"G" or not _is_text(head())
     data = head()
     return (
         data[4:8] in (b"ftyp", b"moov", b"mdat")

@@ -305,3 +305,13 @@ def test_of_a_hub_cache_the_current_snapshot_alone_is_read(tmp_path):
     assert all(source.text and source.truth for source in made)
     (hub / "refs" / "main").unlink()
     assert len(found(tmp_path / "hub")) == 2 * len(made)
+
+
+def test_a_transport_stream_that_lost_its_beginning_is_a_source_and_typescript_is_none(tmp_path):
+    """Odd videos, seed 5: neither used nor a row."""
+    (tmp_path / "cut.ts").write_bytes(bytes.fromhex("6000bcaaf7dcd3d362fca0c5b08c39d8") * 20)
+    (tmp_path / "code.ts").write_bytes(("// žluť\n" * 100).encode()[:399])  # the last character is cut
+    (tmp_path / "latin.ts").write_text("let x = 1")
+    skipped: Counter[str] = Counter()
+    assert [source.name for source in found(tmp_path, skipped=skipped)] == ["cut.ts"]
+    assert skipped == {".ts": 2}
