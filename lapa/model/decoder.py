@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +29,7 @@ class Prediction:
     """Per cent of the image, [B, 2, S/4, S/4], or None."""
 
 
-class FrameDecoder(nn.Module):
+class FrameDecoder(nn.Module, ABC):
     """A subclass defines how the latent enters, by `make_entry` and `enter_latent`."""
 
     def make_entry(self, config: LamConfig) -> None:
@@ -39,10 +40,10 @@ class FrameDecoder(nn.Module):
         """Whether the transformer has cross-attention."""
         return False
 
+    @abstractmethod
     def enter_latent(self, x: Tensor, latent: Tensor, text: list[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Tokens [B, M, D] whose last N are the patches, and the context [B, C, D] that they attend to, if any; of patches `x`
         [B, N, D], latents [B, tokens, latent_dim] and text [B, L, D] (none or one)."""
-        raise NotImplementedError
 
     def __init__(self, config: LamConfig) -> None:
         super().__init__()

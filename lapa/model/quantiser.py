@@ -3,6 +3,7 @@ asks of which kind it is."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -24,7 +25,7 @@ class Quantised:
     """Scalar to be added to the training loss."""
 
 
-class Quantiser(nn.Module):
+class Quantiser(nn.Module, ABC):
     """From latents to what the decoder sees, and what others must know of it. A subclass defines `forward`, and of the rest
     what differs; `lapa.model.quantisers.register` makes it known by name."""
 
@@ -39,9 +40,9 @@ class Quantiser(nn.Module):
         self.config = config
         self.tokens = tokens
 
+    @abstractmethod
     def forward(self, z: Tensor) -> Quantised:
         """`z` [B, tokens, dim]."""
-        raise NotImplementedError
 
     @property
     def codebook(self) -> Tensor | None:

@@ -7,6 +7,7 @@ and over all ranks alike.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -120,9 +121,9 @@ class _LearnedCodebooks(Quantiser):
         }
 
     @property
+    @abstractmethod
     def _codebooks(self) -> list[Any]:
         """The library's."""
-        raise NotImplementedError
 
     @property
     def settled(self) -> bool:
