@@ -122,99 +122,94 @@ ARMS: dict[str, Arm] = {
 }
 """Of design joint."""
 
+
+def _trunk(name: str, description: str, people: Callable[[Any, int], MixtureSpec] | None = None, **how: Any) -> Arm:
+    """An arm of design transfer, whose policy has the same outputs in all of them, used or not: the robot's data, and `people`
+    beside them."""
+    mixture = _robot if people is None else lambda tiers, demos: tiers.robot(demos) + people(tiers, demos)
+    return Arm(name, description, mixture, **{"recipe": "trunk", **how})
+
+
+_PAINTED = "+ people with the robot painted over them, by "
+_PERMUTED = "control: the same with labels permuted over clips"
 TRANSFER: dict[str, Arm] = {
     arm.name: arm
     for arm in (
-        Arm("robot-only", "demonstrations of known and novel tasks alone", _robot, recipe="trunk", role="baseline"),
-        Arm(
+        _trunk("robot-only", "demonstrations of known and novel tasks alone", role="baseline"),
+        _trunk(
             "robot-half",
             "the same, with as many robot samples as arms with people's video see",
-            _robot,
-            recipe="trunk",
             role="baseline",
             batch_share=0.5,
         ),
-        Arm(
-            "robot-flare",
-            "the same, with FLARE on the robot's own future",
-            _robot,
-            recipe="trunk_flare",
-            role="baseline",
-        ),
-        Arm("robot-small", "demonstrations alone, the dual system", _robot, role="baseline"),
-        Arm("bc", "plain behaviour cloning on the demonstrations", _robot, recipe="bc", role="baseline"),
-        Arm(
+        _trunk("robot-flare", "the same, with FLARE on the robot's own future", role="baseline", recipe="trunk_flare"),
+        _trunk("robot-small", "demonstrations alone, the dual system", role="baseline", recipe="small"),
+        _trunk("bc", "plain behaviour cloning on the demonstrations", role="baseline", recipe="bc"),
+        _trunk(
             "human-track",
-            "+ people with the robot painted over them, by hand tracks",
-            lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos),
-            recipe="trunk",
+            f"{_PAINTED}hand tracks",
+            lambda tiers, demos: tiers.tracked(demos),
             controls=("shuffled", "shuffled-within"),
         ),
-        Arm(
-            "shuffled",
-            "control: the same with labels permuted over clips",
-            lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos).shuffled(),
-            recipe="trunk",
-            role="control",
-        ),
-        Arm(
+        _trunk("shuffled", _PERMUTED, lambda tiers, demos: tiers.tracked(demos).shuffled(), role="control"),
+        _trunk(
             "shuffled-within",
-            "control: the same with labels permuted over clips of the same task",
-            lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos).shuffled(within_text=True),
-            recipe="trunk",
+            f"{_PERMUTED} of the same task",
+            lambda tiers, demos: tiers.tracked(demos).shuffled(within_text=True),
             role="control",
         ),
-        Arm(
+        _trunk(
             "human-as-is",
             "+ people as they are, by hand tracks",
-            lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos, "as-is"),
-            recipe="trunk",
+            lambda tiers, demos: tiers.tracked(demos, "as-is"),
+            controls=("as-is-shuffled",),
         ),
-        Arm(
+        _trunk(
+            "as-is-shuffled", _PERMUTED, lambda tiers, demos: tiers.tracked(demos, "as-is").shuffled(), role="control"
+        ),
+        _trunk(
             "same-body",
             "positive control: the robot in people's rooms, its actions read off its motion",
-            lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos, "body"),
-            recipe="trunk",
+            lambda tiers, demos: tiers.tracked(demos, "body"),
             role="positive",
         ),
-        Arm(
+        _trunk(
             "true",
             "positive control: painted people by their true actions, which simulation alone knows",
-            lambda tiers, demos: tiers.robot(demos) + tiers.true_actions(demos),
-            recipe="trunk",
+            lambda tiers, demos: tiers.true_actions(demos),
             role="positive",
         ),
-        Arm(
+        _trunk(
             "human-latent",
-            "+ people with the robot painted over them, by latent actions",
-            lambda tiers, demos: tiers.robot(demos) + tiers.latent(demos),
-            recipe="trunk",
+            f"{_PAINTED}latent actions",
+            lambda tiers, demos: tiers.latent(demos),
             controls=("latent-shuffled", "robot-half"),
         ),
-        Arm(
-            "latent-shuffled",
-            "control: the same with latents permuted over clips",
-            lambda tiers, demos: tiers.robot(demos) + tiers.latent(demos).shuffled(),
-            recipe="trunk",
-            role="control",
-        ),
-        Arm(
+        _trunk("latent-shuffled", _PERMUTED, lambda tiers, demos: tiers.latent(demos).shuffled(), role="control"),
+        _trunk(
             "human-flare",
-            "+ people with the robot painted over them, by FLARE",
-            lambda tiers, demos: tiers.robot(demos) + tiers.unlabelled(demos),
+            f"{_PAINTED}FLARE",
+            lambda tiers, demos: tiers.unlabelled(demos),
             recipe="trunk_flare",
             controls=("robot-flare",),
         ),
-        Arm(
+        _trunk(
             "human-both",
-            "+ people with the robot painted over them, by latent actions and FLARE",
-            lambda tiers, demos: tiers.robot(demos) + tiers.latent(demos),
+            f"{_PAINTED}latent actions and FLARE",
+            lambda tiers, demos: tiers.latent(demos),
             recipe="trunk_flare",
-            controls=("robot-flare",),
+            controls=("both-shuffled", "robot-flare"),
+        ),
+        _trunk(
+            "both-shuffled",
+            _PERMUTED,
+            lambda tiers, demos: tiers.latent(demos).shuffled(),
+            recipe="trunk_flare",
+            role="control",
         ),
     )
 }
-"""Of design transfer. The policy has the same outputs in every arm, used or not."""
+"""Of design transfer."""
 
 DESIGNS: dict[str, dict[str, Arm]] = {"transfer": TRANSFER, "joint": ARMS}
 """transfer: known tasks with many demonstrations, novel ones with few; joint: few demonstrations of all tasks."""

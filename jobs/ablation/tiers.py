@@ -141,7 +141,7 @@ class Tiers:
             moving = dataclasses.replace(episode, seed=self.data.seed + 1, camera_motion=4.0)
             self._simulate("synthetic", self.data.synthetic_episodes, moving)
         if "human" in self.wanted:
-            self._make_clips(episode)
+            self._make_clips("human", episode, self.data.human_clips, appearance="hand")
         if "latents" in self.wanted:
             self._make_latents(self.out / "human" / "corpus", self.out / "human")
 
@@ -151,10 +151,8 @@ class Tiers:
         given: dict[str, Any] = {"tasks": self.tasks, "size": self.data.size, **how}
         simulate.run(simulate.SimulateConfig(out=self.out / name, episodes=episodes, episode=episode, **given))
 
-    def _make_clips(self, episode: EpisodeSettings) -> None:
-        from jobs.commands import ingest
-
-        human = self.out / "human"
+    def _make_clips(self, name: str, episode: EpisodeSettings, clips: int, **how: Any) -> None:
+        """Video without actions of `clips` episodes a task, each by another person, and the corpus of it, in folder `name`."""
         seen = dataclasses.replace(
             episode,
             seed=self.data.seed + 2,
@@ -162,16 +160,15 @@ class Tiers:
             people=self.data.people,
             frame_every=self.data.human_frame_every,
         )
-        self._simulate(
-            "human/video",
-            self.data.human_clips,
-            seen,
-            appearance="hand",
-            action_free=True,
-            truth=human / "truth.parquet",
-        )
+        folder = self.out / name
+        self._simulate(f"{name}/video", clips, seen, action_free=True, truth=folder / "truth.parquet", **how)
+        self._ingest(f"{name}/corpus", folder / "video")
+
+    def _ingest(self, name: str, *inputs: Path) -> None:
+        from jobs.commands import ingest
+
         settings = IngestSettings(size=self.data.size)
-        ingest.run(ingest.IngestConfig(inputs=(str(human / "video"),), out=human / "corpus", settings=settings))
+        ingest.run(ingest.IngestConfig(inputs=tuple(map(str, inputs)), out=self.out / name, settings=settings))
 
     def _make_latents(self, corpus: Path, folder: Path) -> None:
         """Trains a latent action model on `corpus` and extracts its latents, in `folder`."""

@@ -20,7 +20,6 @@ from typing import Any, ClassVar, Literal
 from corpora.agent.painting import PaintSettings
 from corpora.agent.source import TrackSettings
 from corpora.episodes.episode import EpisodeSelection
-from corpora.ingestion.settings import IngestSettings
 from corpora.mixture.label_kinds import LATENT, Label, Latents, TrackActions, Unlabelled
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
@@ -105,42 +104,21 @@ class TransferTiers(Tiers):
         self._simulate("novel", novel, episode, tracks=robot_tracks)
         kinds = {clips for _, clips, _ in self.needed}
         if kinds & {"painted", "as-is"}:
-            self._make_video("human", episode, "hand", self.data.human_clips)
+            self._make_tracked("human", episode, self.data.human_clips, "hand")
             self._ingest("robot", self.out / "known", self.out / "novel")
         if "body" in kinds:
-            self._make_video("body", episode, "robot_elsewhere", (self.data.human_clips + 1) // 2)
+            self._make_tracked("body", episode, (self.data.human_clips + 1) // 2, "robot_elsewhere")
         for demos in sorted({demos for demos, _, _ in self.needed}):
             if kinds & {"painted", "as-is"}:
                 self._paint(demos)
             for clips, word in sorted({(clips, word) for count, clips, word in self.needed if count == demos}):
                 self._label(demos, clips, word)
 
-    def _make_video(self, name: str, episode: EpisodeSettings, appearance: str, clips: int) -> None:
-        seen = dataclasses.replace(
-            episode,
-            seed=self.data.seed + 2,
-            noise=self.data.human_noise,
-            people=self.data.people,
-            frame_every=self.data.human_frame_every,
-        )
+    def _make_tracked(self, name: str, episode: EpisodeSettings, clips: int, appearance: str) -> None:
+        """As `_make_clips`, with the tracks of the corpus."""
         folder = self.out / name
-        self._simulate(
-            f"{name}/video",
-            clips,
-            seen,
-            appearance=appearance,
-            action_free=True,
-            truth=folder / "truth.parquet",
-            tracks=folder / "tracks-of-video",
-        )
-        self._ingest(f"{name}/corpus", folder / "video")
+        self._make_clips(name, episode, clips, appearance=appearance, tracks=folder / "tracks-of-video")
         self._track(folder / "corpus", folder / "tracks-of-video", folder / "tracks")
-
-    def _ingest(self, name: str, *inputs: Path) -> None:
-        from jobs.commands import ingest
-
-        settings = IngestSettings(size=self.data.size)
-        ingest.run(ingest.IngestConfig(inputs=tuple(map(str, inputs)), out=self.out / name, settings=settings))
 
     def _track(self, corpus: Path, files: Path, out: Path) -> None:
         from jobs.commands import track

@@ -44,12 +44,14 @@ def test_every_arm_trains_on_the_robots_data_in_one_ratio_and_on_what_it_says(tm
         "shuffled": [("painted", "track", True)],
         "shuffled-within": [("painted", "track", True)],
         "human-as-is": [("human", "track", False)],
+        "as-is-shuffled": [("human", "track", True)],
         "same-body": [("body", "track", False)],
         "true": [("painted", "inverse-dynamics", False)],
         "human-latent": [("painted", "latent", False)],
         "latent-shuffled": [("painted", "latent", True)],
         "human-flare": [("painted", "none", False)],
         "human-both": [("painted", "latent", False)],
+        "both-shuffled": [("painted", "latent", True)],
     }
     (spec,) = plans(TRANSFER["true"], tiers_at(tmp_path), (1,))[0].base.datasets
     assert isinstance(spec.label, TrueActions)
@@ -58,6 +60,8 @@ def test_every_arm_trains_on_the_robots_data_in_one_ratio_and_on_what_it_says(tm
 
 
 def test_each_arm_is_compared_with_baselines_and_controls_that_there_are() -> None:
+    people = [arm for arm in TRANSFER.values() if arm.role == "arm"]
+    assert people and all(arm.controls for arm in people)  # nothing passes for a lift by its pictures or heads alone
     for arm in TRANSFER.values():
         assert not {name for name in arm.controls if name not in TRANSFER}
         assert all(TRANSFER[name].recipe == arm.recipe for name in arm.controls)  # the same outputs, used or not
