@@ -18,6 +18,7 @@ from jobs.evaluation.closed_loop import ClosedLoopSettings, _common, _observatio
 from jobs.evaluation.rollouts import RolloutRequest, _Playing
 from tests.builders.agents import FRAMES, SIZE, acted
 from tests.builders.policies import teach, tiny_policy
+from tests.builders.worlds import PictureWorld
 from vla.actions.space import ActionSpace
 
 CLIP = acted("0" * 16, 3)
@@ -25,37 +26,17 @@ EVERY = 4
 """Control steps a row."""
 
 
-class _World:
-    """An environment that shows the clip, a frame every `EVERY` control steps."""
-
-    instruction, success = "pick", False
+class _World(PictureWorld):
+    """One that shows the clip, and knows where the agent is in it."""
 
     def __init__(self) -> None:
-        self.steps = 0
-
-    def reset(self, seed: int) -> NDArray[np.float32]:
-        return np.zeros(11, np.float32)
-
-    def step(self, action: Any) -> NDArray[np.float32]:
-        self.steps += 1
-        return np.zeros(11, np.float32)
-
-    def faucet_turned(self) -> None:
-        return None
-
-    @property
-    def _row(self) -> int:
-        assert self.steps % EVERY == 0
-        return self.steps // EVERY
-
-    def render(self) -> NDArray[np.uint8]:
-        return CLIP.frames[self._row]
+        super().__init__(EVERY, lambda row: CLIP.frames[row])
 
     def agent_mask(self) -> NDArray[np.bool_]:
-        return CLIP.mask[self._row]
+        return CLIP.mask[self.row]
 
     def tool(self) -> tuple[NDArray[np.float32], float, NDArray[np.float32]]:
-        return CLIP.point[self._row].astype(np.float32), 0.5, np.zeros(3, np.float32)
+        return CLIP.point[self.row].astype(np.float32), 0.5, np.zeros(3, np.float32)
 
 
 @pytest.mark.parametrize(("agent", "background"), [("dot", "before"), ("none", "before"), ("dot", "inpaint")])

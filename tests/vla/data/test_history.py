@@ -23,6 +23,7 @@ from jobs.evaluation.recorded_chunks import RecordedEpisodes
 from jobs.evaluation.rollouts import RolloutRequest, _Playing
 from tests.builders.policies import SIZE, tiny_policy
 from tests.builders.robots import know_made_robots, made_robot
+from tests.builders.worlds import PictureWorld
 from vla.data.loader import collate
 from vla.data.open import open_mixture
 from vla.observation import Observation
@@ -126,7 +127,7 @@ def test_every_room_gives_the_chunk_of_training_at_every_row(
 
 def test_closed_loop_shows_what_training_shows(episode: _Episode) -> None:
     common = _common(ClosedLoopSettings(execute=1), 1 / FPS, HISTORY_S, expert=False)
-    env = _World()
+    env = PictureWorld(CONTROL_HZ // FPS, picture)
     playing = _Playing(env, RolloutRequest("reach", 0, "pick"), common)  # type: ignore[arg-type]
     for row in range(ROWS):
         seen = _observations([playing.observation()])
@@ -142,29 +143,6 @@ def test_closed_loop_shows_what_training_shows(episode: _Episode) -> None:
         )
         np.testing.assert_allclose(acted[0], chunk, atol=1e-5)
         playing.play(np.zeros((1, 4)))
-
-
-class _World:
-    """An environment whose picture is that of the row."""
-
-    instruction, success = "pick", False
-
-    def __init__(self) -> None:
-        self.steps = 0
-
-    def reset(self, seed: int) -> NDArray[np.float32]:
-        return np.zeros(11, np.float32)
-
-    def step(self, action: Any) -> NDArray[np.float32]:
-        self.steps += 1
-        return np.zeros(11, np.float32)
-
-    def render(self) -> NDArray[np.uint8]:
-        assert self.steps % (CONTROL_HZ // FPS) == 0
-        return picture(self.steps // (CONTROL_HZ // FPS))
-
-    def faucet_turned(self) -> None:
-        return None
 
 
 def test_a_client_may_say_when_its_episode_began(episode: _Episode) -> None:
