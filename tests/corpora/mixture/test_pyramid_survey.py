@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -179,6 +180,25 @@ def test_nothing_is_decoded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None
     def decoded(*args: object, **how: object) -> None:
         raise AssertionError("an image was decoded")
 
+    class Headers:
+        """A container whose header may be read, and no frame."""
+
+        decode = decoded
+
+        def __init__(self, *args: Any, **how: Any) -> None:
+            self._container = opened(*args, **how)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._container, name)
+
+        def __enter__(self) -> Headers:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self._container.close()
+
+    opened = av.open
+    monkeypatch.setattr("av.open", Headers)
     for where in ("corpora.clips.corpus.decode_clip", "corpora.video.decode.decoded_frames"):
         monkeypatch.setattr(where, decoded)
     assert survey(data, *ALL).contents.samples > 0

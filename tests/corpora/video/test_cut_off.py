@@ -153,10 +153,13 @@ def test_behind_a_cut_no_frame_is_shown_too_early_or_half(tmp_path, suffix, code
     facts, report = probe(path), DecodingReport()
     frames = read_frames(path, facts, side=144, sampler=FrameSampler(facts, 1000.0), report=report)
     images = scene(np.random.default_rng(0))
+    shown = 0
     for t_s, rgb in frames:
         assert number_of(rgb) == pytest.approx(t_s * RATE, abs=0.05)
         assert difference(rgb, images(number_of(rgb))) < 6
+        shown += 1
     assert report.first_error
+    assert shown or share < 0.5
 
 
 @pytest.mark.parametrize("suffix", ["asf", "flv", "nut", "avi", "mkv", "h264", "ts"])
@@ -207,6 +210,5 @@ def test_only_a_picture_that_is_cut_is_another_when_bytes_follow_it(tmp_path, su
             key = bytes([packet for packet in packets[: last + 1] if packet.is_keyframe][-1])
             first, data = bytes(packets[0]), bytes(packets[last])
             assert not unfinished(stream, first, key, data)
-            assert (
-                unfinished(stream, first, key, data[: len(data) // 2]) or codec == "libx264"
-            )  # its decoder may say so
+            if codec != "libx264":  # of that one the decoder itself may say so
+                assert unfinished(stream, first, key, data[: len(data) // 2])

@@ -116,7 +116,8 @@ def test_the_page_is_well_formed_and_says_what_was_found(tmp_path: Path) -> None
     assert "It beats its control shuffled by" in plain
     for cell in statistics.success:
         figure, _, interval = percent(cell.overall).partition(" ")
-        assert f">{figure}</span>" in plain and f">{interval}</span>" in plain
+        row = rf"<b>{cell.arm}</b>(?:(?!<tr>).)*>{re.escape(figure)}</span>\s*<[^>]*>{re.escape(interval)}<"
+        assert re.search(row, plain, re.S)
         assert f"what {cell.arm} is" in text
     for task in TASKS:
         assert text.count(f"<th>{task}</th>") == 2  # at either number of demonstrations

@@ -224,6 +224,9 @@ def test_holms_correction_counts_all_comparisons_of_a_question() -> None:
     rng = np.random.default_rng(9)
     grids = {f"arm{k}": played(rng, 0.36 + 0.02 * k, (3, 4, 20)) for k in range(8)}
     grids = {"robot-only": played(rng, 0.3, (3, 4, 20)), **grids}
+    statistics = summarise(ablation({**grids, "shuffled": grids["arm0"]}, demos=(1, 3)))
+    both = [*statistics.asked("lift", 1), *statistics.asked("lift", 3)]
+    assert {c.compared for c in both} == {16} == {len(both)}  # of one question, at all numbers of demonstrations
     statistics = summarise(ablation(grids))
     asked = statistics.asked("lift", 1)
     assert {c.compared for c in asked} == {8} == {len(asked)}

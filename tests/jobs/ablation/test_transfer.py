@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -34,24 +35,23 @@ def test_every_arm_trains_on_the_robots_data_in_one_ratio_and_on_what_it_says(tm
         (zero,) = plans(arm, tiers, (0,))
         assert [spec.name for spec in zero.robot.datasets] == ["known"]
         told[name] = [
-            (Path(spec.data.corpus).parent.name, spec.label.words[0], spec.label.shuffle_seed is not None)
-            if hasattr(spec.label, "shuffle_seed")
-            else (Path(spec.data.corpus).parent.name, spec.label.words[0], False)
+            (Path(spec.data.corpus).parent.name, spec.label.words[0], spec.label.description.partition("shuffled")[1:])
             for spec in plan.base.datasets
         ]
+    kept, over, within = ("", ""), ("shuffled", ""), ("shuffled", " within each text")
     assert {name: found for name, found in told.items() if found} == {
-        "human-track": [("painted", "track", False)],
-        "shuffled": [("painted", "track", True)],
-        "shuffled-within": [("painted", "track", True)],
-        "human-as-is": [("human", "track", False)],
-        "as-is-shuffled": [("human", "track", True)],
-        "same-body": [("body", "track", False)],
-        "true": [("painted", "inverse-dynamics", False)],
-        "human-latent": [("painted", "latent", False)],
-        "latent-shuffled": [("painted", "latent", True)],
-        "human-flare": [("painted", "none", False)],
-        "human-both": [("painted", "latent", False)],
-        "both-shuffled": [("painted", "latent", True)],
+        "human-track": [("painted", "track", kept)],
+        "shuffled": [("painted", "track", over)],
+        "shuffled-within": [("painted", "track", within)],
+        "human-as-is": [("human", "track", kept)],
+        "as-is-shuffled": [("human", "track", over)],
+        "same-body": [("body", "track", kept)],
+        "true": [("painted", "inverse-dynamics", kept)],
+        "human-latent": [("painted", "latent", kept)],
+        "latent-shuffled": [("painted", "latent", over)],
+        "human-flare": [("painted", "none", kept)],
+        "human-both": [("painted", "latent", kept)],
+        "both-shuffled": [("painted", "latent", over)],
     }
     (spec,) = plans(TRANSFER["true"], tiers_at(tmp_path), (1,))[0].base.datasets
     assert isinstance(spec.label, TrueActions)
@@ -117,6 +117,42 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, wrong: dict[str, Any], s
     given: dict[str, Any] = {"design": "transfer", "tasks": ("coffee-button",), "known_tasks": ("door-lock",), **wrong}
     with pytest.raises(ValueError, match=said):
         ablate.AblateConfig(out=tmp_path, **given)
+
+
+def test_what_is_made_for_an_arm_is_made_of_its_own_demonstrations_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which jobs `make` runs, and with what; the episodes are named, not simulated."""
+    ran: list[tuple[str, Any]] = []
+    for name in ("simulate", "ingest", "track", "crosspaint", "label", "train_lam", "extract"):
+        job = importlib.import_module(f"jobs.commands.{name}")
+        monkeypatch.setattr(job, "run", lambda config, name=name, **_: ran.append((name, config)))
+    monkeypatch.setattr(TransferTiers, "_demonstrations", lambda self, demos: [4][:demos])
+    tiers = tiers_at(tmp_path)
+    for folder, count in (("known", 2), ("novel", 6)):
+        for number in range(count):
+            path = tiers.out / "robot-tracks" / folder / f"episode_{number:06d}.npz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    tiers.robot(1), tiers.tracked(0), tiers.tracked(1), tiers.latent(1)
+    tiers.make()
+    assert [name for name, _ in ran] == [
+        *("simulate", "simulate", "simulate", "ingest", "track", "ingest"),  # known, novel, people; the robot's clips
+        *("track", "crosspaint", "label"),  # without demonstrations of the novel task
+        *("track", "crosspaint", "train_lam", "extract", "label"),
+    ]
+    simulated = [config for name, config in ran if name == "simulate"]
+    assert [(config.tasks, config.appearance, config.episode.seed) for config in simulated] == [
+        (("door-lock",), "robot", 1100),
+        (("coffee-button",), "robot", 1100),
+        (("coffee-button",), "hand", 1102),
+    ]
+    cut = [sorted(path.name for path in (tiers.out / f"demos{n}" / "robot-files" / "novel").glob("*")) for n in (0, 1)]
+    assert cut == [[], ["episode_000004.npz"]]
+    labels = [config for name, config in ran if name == "label"]
+    assert [config.corpus for config in labels] == [tiers.out / f"demos{n}" / "painted" / "corpus" for n in (0, 1)]
+    assert all(config.robot == tiers.out / "known" for config in labels)
+    assert [config.tracks for config in labels] == [config.corpus / "tracks" for config in labels]
 
 
 @pytest.mark.slow  # a minute: it simulates three tiers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from corpora.ingestion.pipeline import IngestRun, make_corpus
@@ -15,7 +16,7 @@ from jobs.commands.extract import ExtractConfig, run
 from lapa.recipes import RECIPES
 from tests.builders.corpora import corpus_files
 from tests.builders.latents import assert_same_rows, parts, rows
-from tests.builders.videos import numbered_video
+from tests.builders.videos import numbered_video, turn_clockwise
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning:ray")
 
@@ -37,6 +38,8 @@ def test_ray_ingests_the_same_bytes(tmp_path: Path) -> None:
         how = {"codec": "libvpx-vp9"} if name.endswith("webm") else {}
         numbered_video(videos / name, 30, seed=seed % 3, **how)  # the last is a copy of the first
     (videos / "e.mp4").write_bytes(b"no video")
+    turn_clockwise(numbered_video(videos / "f.mp4", 20, seed=4, audio=True), 1)
+    numbered_video(videos / "g.mkv", 20, seed=5, times=np.cumsum([0.04, 0.08] * 10))
     settings = IngestSettings(size=64, clip_s=1.0, camera_gap_s=0.2)
     for out, engine in ((tmp_path / "alone", "local"), (tmp_path / "ray", "ray")):
         make_corpus([str(videos)], settings, SourceDefaults(), IngestRun(out, engine, 2))

@@ -95,8 +95,7 @@ def test_latents_that_hold_the_motion_are_found_out(motion_card: Card) -> None:
     assert motion_card.verdict.level == "trust with care"  # the latents are not this model's
 
 
-# that `debug` learns is judged by tests/jobs/commands/test_train_lam.py, in the default run
-@pytest.mark.parametrize("name", ["small", pytest.param("debug", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["small", "debug"])
 def test_an_honest_model_has_learned_and_passes(name: str, report_corpus: Path, tmp_path: Path) -> None:
     lam, latents = tmp_path / "lam", tmp_path / "latents"
     recipe = tiny_recipe(name, tmp_path)

@@ -4,6 +4,7 @@ synchronisation of gradients both tests would notice."""
 from __future__ import annotations
 
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import vla.models.dual_system as dual
 from jobs.commands import ground
@@ -78,7 +80,7 @@ def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch
         patch.setattr(
             PolicyTraining, "on_train_end", lambda self: found.update(copy.deepcopy(self.policy.state_dict()))
         )
-        ground.main(words(data, "--out", tmp_path_factory.mktemp("one") / "run"))
+        ground.main(words(data, "--out", data.parent / "one"))
     return found
 
 
@@ -92,6 +94,7 @@ def two(data: Path, one: dict[str, torch.Tensor], tmp_path_factory: pytest.TempP
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(list(map(str, command)), env=env, capture_output=True, timeout=250)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
+    (folder / "printed").write_bytes(done.stdout)
     return folder
 
 
@@ -109,6 +112,16 @@ def test_two_processes_have_equal_weights_and_those_of_one(one: dict[str, torch.
     first, second = ranks(two, "synchronised")
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert apart(one, first) < 1e-4
+
+
+def test_of_two_processes_one_counts_prints_and_saves(data: Path, two: Path) -> None:
+    """Each takes its half of every batch."""
+    alone, both = (json.loads((run / "run.json").read_text()) for run in (data.parent / "one", two / "synchronised"))
+    assert both["steps"] == STEPS and both["samples_seen"] == alone["samples_seen"]
+    assert (two / "printed").read_text().count("trained_parameters") == 2  # once a training
+    saved = load_file(two / "synchronised" / "model.safetensors")
+    first, _ = ranks(two, "synchronised")
+    assert all(torch.equal(value, first[name]) for name, value in saved.items())
 
 
 def test_without_synchronised_gradients_neither_holds(one: dict[str, torch.Tensor], two: Path) -> None:
