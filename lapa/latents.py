@@ -8,7 +8,6 @@ sample = latents.sample(10_000, seed=0)        # the same at every call, whole c
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from corpora.clips.parts import (
     Part,
@@ -32,6 +32,7 @@ from corpora.clips.parts import (
     write_part,
 )
 from corpora.episodes.columns import column_array
+from corpora.store.files import read_json
 from lapa.pairs.batch import PairBatch
 
 SUMMARY = "extract.json"
@@ -141,33 +142,60 @@ class Latents:
     def __init__(self, folders: str | Path | Sequence[str | Path]) -> None:
         """Raises ValueError where a folder holds none, and where those of several do not go together."""
         several = [folders] if isinstance(folders, str | Path) else list(folders)
-        self.folder = Path(several[0]).expanduser()
-        """The first."""
+        if not several:
+            raise ValueError("no folder of latents is named: give at least one")
+        self.keys: dict[Path, LatentKey] = {}
+        """Folder -> what decided its rows."""
         self.parts: list[Path] = []
-        made: dict[tuple[str, float, float], str] = {}
-        for folder in several:
+        for folder in (Path(each).expanduser() for each in several):
             parts = part_paths(folder)
             if not parts:
                 raise ValueError(f"'{folder}' holds no latents: make them with giza extract --out {folder}")
+            key = read_footer(parts[0]).key(LatentKey, "latents")
+            same = next((other for other, its in self.keys.items() if its.corpus == key.corpus), None)
+            if same is not None:
+                raise ValueError(f"'{same}' and '{folder}' are latents of the same corpus: give one of them")
             self.parts += parts
-            key = LatentKey(**read_footer(parts[0]).record["key"])
-            made[key.model_hash, key.gap_s, key.stride_s] = str(folder)
-        if len(made) > 1:
-            told = ", ".join(f"'{folder}' {model} {gap:g} {stride:g}" for (model, gap, stride), folder in made.items())
+            self.keys[folder] = key
+        if len({(key.model_hash, key.gap_s, key.stride_s) for key in self.keys.values()}) > 1:
+            told = ", ".join(
+                f"'{folder}' {key.model_hash} {key.gap_s:g} {key.stride_s:g}" for folder, key in self.keys.items()
+            )
             raise ValueError(
                 f"these latents are not of one model, gap and stride ({told}): extract each corpus alike, by one model"
             )
 
     @property
+    def folder(self) -> Path:
+        """Raises ValueError where these are several."""
+        if len(self.keys) > 1:
+            raise ValueError(f"latents {self} lie in several folders: open one of them, or see Latents.keys")
+        return next(iter(self.keys))
+
+    @property
     def key(self) -> LatentKey:
-        """What decided the rows."""
-        return LatentKey(**read_footer(self.parts[0]).record["key"])
+        """What decided the rows. Raises ValueError where these are several."""
+        return self.keys[self.folder]
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The record extract.json; {} where the extraction has not finished."""
-        path = self.folder / SUMMARY
-        return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+        """The record extract.json; {} where the extraction has not finished. Raises ValueError where these are several."""
+        return read_json(self.folder / SUMMARY) or {}
+
+    def __str__(self) -> str:
+        return ", ".join(f"'{folder}'" for folder in self.keys)
+
+    def check_of(self, corpus: Corpus) -> None:
+        """Raises ValueError unless each is of one of the corpora that were opened as `corpus`, and each of these has its own."""
+        given = {part.identity: part.folder for part in corpus.parts}
+        for folder, key in self.keys.items():
+            if key.corpus not in given:
+                raise ValueError(
+                    f"latents '{folder}' are of another corpus than {corpus}: give the corpus that they were extracted from"
+                )
+        for identity, folder in given.items():
+            if identity not in {key.corpus for key in self.keys.values()}:
+                raise ValueError(f"corpus '{folder}' has none of the latents {self}: give one folder for each corpus")
 
     def __len__(self) -> int:
         """Pairs."""
@@ -184,7 +212,7 @@ class Latents:
         names = [name for batch in self._columns(["clip_id"]) for name in batch.column("clip_id").to_pylist()]
         chosen = np.array([name in wanted for name in names], bool)
         if not chosen.any():
-            raise ValueError(f"'{self.folder}' holds no latents of the {len(wanted)} clips asked for")
+            raise ValueError(f"{self} holds no latents of the {len(wanted)} clips asked for")
         return self._rows(chosen)
 
     def sample(
@@ -219,8 +247,8 @@ class Latents:
         if not usable.any():
             wanted = "" if gap_s is None else f" with a gap near {gap_s:g} s"
             raise ValueError(
-                f"'{self.folder}' holds {len(clip_of)} pairs, none{wanted} of a clip of this corpus: give the corpus that "
-                "these latents were extracted from"
+                f"{self} holds {len(clip_of)} pairs, none{wanted} of a clip of this corpus: give the corpus that these latents were "
+                "extracted from"
             )
         in_front = np.array([name in truth for name in names], bool)[clip_of]
         return self._rows(choose_rows(clip_of, names, usable, in_front, max_pairs, seed))

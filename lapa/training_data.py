@@ -54,7 +54,7 @@ class TrainingData:
         """
         self.corpus, self.train_rows, self.training, self.seed = corpus, train_rows, training, seed
         self.reader = PairReader(model.pair, model.pair.gap_s, training=True, featurise=featurise, labels=labels)
-        cache = Path(os.environ.get("GIZA_CACHE", corpus.folder / "cache"))
+        cache = Path(os.environ.get("GIZA_CACHE", corpus.root / "cache"))
         needed = table_bytes(train_rows, self.reader, 0 if model.pixels else model.feature_patches * model.feature_dim)
         self.streamed = needed > training.cache_gb * 1e9
         if self.streamed and not model.pixels:
@@ -96,7 +96,7 @@ class TrainingData:
             if row.clip_id in self.reader.labels.clips:
                 by_shard.setdefault(row.shard, []).append(row)
         parts = [Part(number, shard, tuple(rows)) for number, (shard, rows) in enumerate(by_shard.items())]
-        tables = [decoded(item) for _, _, item in self.reader.read_tables(self.corpus.folder, parts)]
+        tables = [decoded(item) for _, _, item in self.reader.read_tables(self.corpus.root, parts)]
         nothing = np.zeros((0, self.reader.labels.width), np.float32)
         return np.concatenate([nothing, *(table.label for table in tables if table is not None)])
 

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from corpora.agent.track import Track
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from corpora.clips.parts import part_paths, read_footer
+from corpora.clips.parts import PartKey, part_paths, read_footer
+from corpora.store.decode import decode
 from corpora.store.files import digest_of, read_json, written_whole
 
 SUMMARY = "track.json"
@@ -124,9 +125,9 @@ class Tracks:
             raise ValueError(
                 f"'{folder}' holds no finished tracks: make them with giza track --corpus {corpus.folder} --out {folder}"
             )
-        self.clips = {
-            record["clip_id"]: ClipTrack(**record) for record in pq.read_table(self.folder / CLIPS).to_pylist()
-        }
+        records = pq.read_table(self.folder / CLIPS).to_pylist()
+        clips = [decode(ClipTrack, record, what=f"{self.folder / CLIPS}") for record in records]
+        self.clips = {clip.clip_id: clip for clip in clips}
         """By clip id, all that were looked at."""
         frames = {name: clip.frames for name, clip in self.clips.items()}
         other = [row.clip_id for row in corpus.clips if frames.get(row.clip_id) != row.frames]
@@ -143,8 +144,8 @@ class Tracks:
     @cached_property
     def identity(self) -> str:
         """Of what was found in which clips, and how."""
-        keys = [read_footer(path).record["key"] for path in part_paths(self.folder)[:1]]
-        made = [[key["model_hash"], key["corpus"], key["format"]] for key in keys]
+        keys = [read_footer(path).key(PartKey, "tracks") for path in part_paths(self.folder)[:1]]
+        made = [[key.model_hash, key.corpus, key.format] for key in keys]
         return digest_of(json.dumps(made), (self.folder / CLIPS).read_bytes())
 
     @cached_property

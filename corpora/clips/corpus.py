@@ -8,7 +8,7 @@ import json
 import tarfile
 import zipfile
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from corpora.clips.manifest import ClipRow, read_manifest
 from corpora.clips.shards import forget_members
 from corpora.clips.survey import CorpusSurvey
-from corpora.store.files import digest_of
+from corpora.store.files import digest_of, read_json
 from corpora.store.told import listed
 from corpora.video.image import SquaredBy
 from corpora.video.view import View
@@ -95,17 +95,35 @@ class Corpus:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).expanduser()
-        if not (self.folder / SUMMARY).is_file() or not (self.folder / MANIFEST).is_file():
-            state = "its ingest has not finished" if (self.folder / "staging").is_dir() else "it has no ingest.json"
+        self.root = Path(folder).expanduser()
+        """Shards' names are relative to it."""
+        if not (self.root / SUMMARY).is_file() or not (self.root / MANIFEST).is_file():
+            state = "its ingest has not finished" if (self.root / "staging").is_dir() else "it has no ingest.json"
             raise ValueError(f"'{folder}' is not a corpus: {state}. Make one with: giza ingest VIDEOS --out {folder}")
-        self.summary: dict[str, Any] = json.loads((self.folder / SUMMARY).read_text("utf-8"))
-        self.clips: list[ClipRow] = list(read_manifest(self.folder / MANIFEST, kept_only=True))
+        self.clips: list[ClipRow] = list(read_manifest(self.root / MANIFEST, kept_only=True))
         """Kept rows, in the order of the manifest."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies. Raises ValueError where these are several."""
+        return self.root
+
+    @property
+    def parts(self) -> Sequence[Corpus]:
+        """Those that were opened as this one; itself alone, where it is one."""
+        return (self,)
+
+    def __str__(self) -> str:
+        return ", ".join(f"'{part.folder}'" for part in self.parts)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The record ingest.json. Raises ValueError where these are several."""
+        return read_json(self.folder / SUMMARY) or {}
 
     def rows(self) -> Iterator[ClipRow]:
         """All rows of the manifest, the dropped ones too."""
-        return read_manifest(self.folder / MANIFEST)
+        return read_manifest(self.root / MANIFEST)
 
     def survey(self) -> CorpusSurvey:
         """Clips and hours, and why the rest of the videos is not among them; no clip is read."""
@@ -165,9 +183,7 @@ class Corpus:
         rows = [row for row in self.clips if row.clip_id in wanted]
         if len(rows) < len(wanted):
             lacking = sorted(wanted - {row.clip_id for row in rows})
-            raise ValueError(
-                f"clips {listed(lacking, 4)}: corpus '{self.folder}' has none of these ids; see Corpus.clips"
-            )
+            raise ValueError(f"clips {listed(lacking, 4)}: corpus {self} has none of these ids; see Corpus.clips")
         return rows
 
     def stored(self, ids: Iterable[str] | None = None) -> Iterator[StoredClip]:
@@ -194,7 +210,7 @@ class Corpus:
             by_shard[row.shard][row.clip_id] = row
         for shard in sorted(by_shard):
             left = by_shard[shard]
-            for clip_id, members in iterate_shard(self.folder / SHARDS / shard, set(left), wanted):
+            for clip_id, members in iterate_shard(self.root / SHARDS / shard, set(left), wanted):
                 yield left.pop(clip_id), members
             if left:
                 raise ValueError(

@@ -111,7 +111,7 @@ def _fill(
 
     with ThreadPoolExecutor(workers) as pool:
         for shard in sorted(by_shard):
-            for clip_id, members in iterate_shard(corpus.folder / SHARDS / shard, by_shard[shard], {"mp4"}):
+            for clip_id, members in iterate_shard(corpus.root / SHARDS / shard, by_shard[shard], {"mp4"}):
                 running.append((place[clip_id], pool.submit(decode, place[clip_id], members)))
                 if len(running) > 2 * workers:  # a few clips in memory, not a shard
                     collect()

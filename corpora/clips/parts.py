@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from corpora.clips.manifest import ClipRow
 from corpora.store.decode import decode
-from corpora.store.files import written_whole
+from corpora.store.files import machine_trouble, written_whole
 
 _METADATA = b"giza"
 
@@ -37,6 +37,9 @@ class PartKey:
     part_frames: int
     format: int
     """Raised by a job when the same key would give other rows."""
+
+
+Key = TypeVar("Key", bound=PartKey)
 
 
 @dataclass(frozen=True)
@@ -153,13 +156,27 @@ class Footer:
         except ValueError as error:
             raise ValueError(f"{self.path} was not written by giza; remove it, or choose another --out") from error
 
+    def key(self, kind: type[Key], what: str) -> Key:
+        """What decided its rows; of a `PartKey` alone the fields that all jobs have. Raises ValueError for a part that is not
+        `what` ("latents")."""
+        record = self.record.get("key")
+        if not isinstance(record, dict):
+            raise ValueError(f"{self.path} holds no {what}: another job of giza wrote it; give a folder of {what}")
+        if kind is PartKey:
+            names = {field.name for field in dataclasses.fields(PartKey)}
+            record = {name: value for name, value in record.items() if name in names}
+        return decode(kind, record, what=f"{self.path} holds no {what}")
+
 
 def read_footer(path: Path) -> Footer:
-    """Of one part. Raises ValueError where it cannot be read."""
+    """Of one part. Raises ValueError for damaged bytes, and OSError where the machine cannot read them now, or no longer has
+    the file that it listed."""
     try:
         with pq.ParquetFile(path) as file:
             return Footer(path, file.metadata.num_rows, (file.schema_arrow.metadata or {}).get(_METADATA, b""))
     except (OSError, pa.ArrowException) as error:
+        if machine_trouble(error) or isinstance(error, FileNotFoundError):
+            raise
         raise ValueError(f"{path} is not a whole Parquet file ({error}); remove it and run the same again") from error
 
 
@@ -178,8 +195,9 @@ def finished_parts(out: Path, plan: Sequence[Part], key: PartKey) -> dict[int, P
     done: dict[int, PartSummary] = {}
     for footer in read_footers(out):
         path, record = footer.path, footer.record
-        there = record["key"]
-        here = dataclasses.asdict(key)
+        if not record.keys() >= {"key", "digest", "summary"}:
+            raise ValueError(f"{path} was written by another job of giza; choose another --out")
+        there, here = record["key"], dataclasses.asdict(key)
         differing = [name for name in here if there.get(name) != here[name]]
         if differing:
             values = ", ".join(f"{name} {there.get(name)!r} there, {here[name]!r} asked for" for name in differing)

@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from corpora.clips.corpus import SHARDS, Corpus
 from corpora.clips.manifest import ClipRow
+from corpora.clips.survey import CorpusSurvey, widths_of_all
 from corpora.store.files import digest_of
 from corpora.store.told import listed
+from corpora.video.view import View, view_told
 
 
 def open_corpora(folders: str | Path | Sequence[str | Path]) -> Corpus:
@@ -31,8 +34,8 @@ class SeveralCorpora(Corpus):
         if not folders:
             raise ValueError("no corpus is named: give the folder of at least one")
         self._parts = [Corpus(folder) for folder in folders]
-        self.folder = self._parts[0].folder
-        """Of the first; a clip's shard is named by its whole path."""
+        self.root = self._parts[0].root
+        """Of the first, whose caches are everybody's; a clip's shard is named by its whole path."""
         self.clips = [
             dataclasses.replace(row, shard=str((part.folder / SHARDS / row.shard).absolute()))
             for part in self._parts
@@ -52,15 +55,44 @@ class SeveralCorpora(Corpus):
                 f"{len(twice)} clips are in more than one of the corpora, {twice[0]} in {holders}: a painted corpus has the "
                 "clips of the one that it was painted from; give one of them"
             )
-        self.summary = self._parts[0].summary
+
+    @property
+    def parts(self) -> Sequence[Corpus]:
+        return self._parts
+
+    @property
+    def folder(self) -> Path:
+        raise ValueError(
+            f"{self} are several corpora, which lie in no one folder: give one after the other, or, where several are taken, "
+            "the list of their folders"
+        )
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        raise ValueError(f"{self} are several corpora, each with its own ingest.json: see the parts' summary")
 
     def rows(self) -> Iterator[ClipRow]:
         return itertools.chain.from_iterable(part.rows() for part in self._parts)
+
+    def survey(self) -> CorpusSurvey:
+        return CorpusSurvey.together([part.survey() for part in self._parts])
 
     @cached_property
     def identity(self) -> str:
         return digest_of(*sorted(part.identity for part in self._parts))
 
+    @property
+    def fit(self) -> str:
+        return self._parts[0].fit
+
+    @property
+    def view(self) -> View | None:
+        """Of all. Raises ValueError where they differ."""
+        if len({part.view for part in self._parts}) > 1:
+            told = "; ".join(f"'{part.folder}': {view_told(part.view)}" for part in self._parts)
+            raise ValueError(f"the pictures of these corpora are not alike ({told}): paint them alike")
+        return self._parts[0].view
+
     @cached_property
     def truth_features(self) -> dict[str, int]:
-        return {name: width for part in self._parts for name, width in part.truth_features.items()}
+        return widths_of_all(part.truth_features for part in self._parts)

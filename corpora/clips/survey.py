@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ class Count:
 
     count: int
     hours: float
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.count + other.count, self.hours + other.hours)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,23 @@ class CorpusSurvey:
             dict(summary.get("truth_features", {})),
         )
 
+    @staticmethod
+    def together(surveys: Sequence[CorpusSurvey]) -> CorpusSurvey:
+        """Of several corpora."""
+
+        def merged(tables: Iterable[Mapping[str, Count]]) -> dict[str, Count]:
+            found: dict[str, Count] = {}
+            for name, count in itertools.chain.from_iterable(table.items() for table in tables):
+                found[name] = found.get(name, Count(0, 0.0)) + count
+            return _commonest_first(found)
+
+        return CorpusSurvey(
+            sum(each.sources for each in surveys),
+            sum((each.kept for each in surveys), Count(0, 0.0)),
+            *(merged(getattr(each, name) for each in surveys) for name in ("dropped", "tiers", "embodiments")),
+            widths_of_all(each.truth_features for each in surveys),
+        )
+
     def __str__(self) -> str:
         lines = [f"{self.sources} sources, {self.kept.count} clips, {self.kept.hours:.3f} h"]
         for title, counts in (("dropped", self.dropped), ("tier", self.tiers), ("embodiment", self.embodiments)):
@@ -69,8 +90,19 @@ class CorpusSurvey:
 
 
 def _counts(table: Mapping[str, Mapping[str, float]]) -> dict[str, Count]:
-    found = {name: Count(int(cell["count"]), float(cell["hours"])) for name, cell in table.items()}
+    return _commonest_first({name: Count(int(cell["count"]), float(cell["hours"])) for name, cell in table.items()})
+
+
+def _commonest_first(found: Mapping[str, Count]) -> dict[str, Count]:
     return dict(sorted(found.items(), key=lambda item: (-item[1].count, item[0])))
+
+
+def widths_of_all(tables: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Feature -> the dimensions that all have who know it."""
+    found: dict[str, int] = {}
+    for name, width in itertools.chain.from_iterable(table.items() for table in tables):
+        found[name] = min(width, found.get(name, width))
+    return found
 
 
 def listed(counts: Mapping[str, int]) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 from corpora.clips.corpus import Corpus
-from corpora.clips.parts import read_footers
+from corpora.clips.parts import PartKey, read_footers
 from corpora.episodes.parts import TABLE, ActionPart
 from corpora.mixture.labels import EmbodimentFacts, Labels, list_width, tokens_of_latents
 from corpora.mixture.pseudo_actions import BY_IMAGES, BY_TRACKS, PseudoActionFacts, read_facts
@@ -251,7 +251,7 @@ class Latents(_Written):
     def count(self, corpus: Corpus, found: Count, embodiment: str, limits: PolicyLimits) -> None:
         parts = read_footers(self.folder)
         for part in parts:
-            if part.record["key"]["corpus"] != corpus.identity:
+            if part.key(PartKey, "latents").corpus != corpus.identity:
                 found.faults.append(
                     f"latents '{self.folder}' are of another corpus than '{corpus.folder}' ({part.path.name}); extract them of "
                     "this one"
@@ -277,8 +277,10 @@ class Latents(_Written):
             )
 
     def _read(self, clips: ClipFrames, embodiment: str, horizon: int) -> Labels:
-        keys = [part.record["key"] for part in read_footers(self.folder)]
-        made_by = {f"model {key.get('model_hash', '')}, gap {key.get('gap_s', '')} s" for key in keys}
+        made_by = {
+            f"model {part.key(PartKey, 'latents').model_hash}, gap {part.record['key'].get('gap_s', '')} s"
+            for part in read_footers(self.folder)
+        }
         facts = EmbodimentFacts(clips.table.cameras, made_by="; ".join(sorted(made_by)))
         tokens = tokens_of_latents(self.folder)
         return Labels.read(self.folder, clips, column="latent", steps=tokens, job="extract", facts=facts)

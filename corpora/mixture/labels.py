@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from corpora.clips.frames import ClipFrames
 from corpora.clips.parts import part_paths
 from corpora.episodes.columns import column_array
+from corpora.store.files import machine_trouble, read_json
 from corpora.video.image import SquaredBy
 from corpora.video.nearest import nearest_rows
 from corpora.video.probe import describe
@@ -89,6 +90,8 @@ class Labels:
                     t_s = column_array(kept.column("t_s"), np.float64)[:, 0]
                     found.append((_join(clips, runs, t_s, folder, job), runs, _values(kept, column, steps)))
             except (OSError, KeyError, pa.ArrowException) as error:
+                if machine_trouble(error):
+                    raise
                 raise ValueError(
                     f"{path} cannot be read ({describe(error)}); write it again with giza {job}"
                 ) from error
@@ -186,9 +189,9 @@ def tokens_of_latents(folder: Path) -> int:
     """Tokens of one latent, as extract.json or the configuration of its model says. Raises ValueError where the folder holds
     no finished extraction, or neither says it."""
     path = folder / "extract.json"
-    if not path.is_file():
+    summary = read_json(path)
+    if summary is None:
         raise ValueError(f"'{folder}' holds no finished extraction; make one with: giza extract --out {folder}")
-    summary: dict[str, object] = json.loads(path.read_text("utf-8"))
     config = Path(str(summary.get("lam", ""))).expanduser() / "config.json"
     try:
         return int(str(summary["tokens"] if "tokens" in summary else json.loads(config.read_text("utf-8"))["tokens"]))

@@ -58,7 +58,7 @@ class LeRobot(SourceKind):
         fps = _fps(dataset)
         try:
             for camera in chosen:
-                if dataset.is_depth(camera) and not defaults.cameras:
+                if not defaults.cameras and dataset.is_depth(camera):
                     yield fault(camera, "depth_map", f"its videos are {IS_DEPTH}")
                 elif (view := dataset.view(camera)) is not None:
                     yield fault(

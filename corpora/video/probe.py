@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import av
 import av.error
@@ -18,6 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from corpora.store.files import read_through
 from corpora.video.clock import NO_TIMESTAMPS, PacketClock
 from corpora.video.file_end import End, missing_s, why_early
 from corpora.video.shown import Showing, showing_of
@@ -157,11 +159,13 @@ def open_container(path: str | os.PathLike[str], options: dict[str, str] | None 
 
 
 def pixel_format(path: str | os.PathLike[str]) -> str:
-    """How FFmpeg calls the pixels of the stream that it would show, e.g. "yuv420p"; "" where that cannot be read."""
+    """How FFmpeg calls the pixels of the stream that it would show, e.g. "yuv420p"; "" of a file that is no whole
+    video. Raises OSError where the machine cannot read it now."""
     try:
         with open_container(path) as container:
             return str(_streams(container)[0].codec_context.pix_fmt or "")
     except (Unusable, av.error.FFmpegError, OSError):
+        read_through(Path(path))
         return ""
 
 

@@ -65,10 +65,6 @@ def run(config: ReportConfig) -> Card:
     read_lam_config(config.lam)  # says what is wrong with a folder that is no run
     made_of = {"model_hash": model_hash(config.lam), "corpus_identity": open_corpora(config.corpus).identity}
     how = [read_json(folder.expanduser() / SETTINGS) for folder in folders(config.latents)]
-    if len(how) != len(folders(config.corpus)):
-        raise ValueError(
-            f"--latents names {len(how)} folders and --corpus {len(folders(config.corpus))}: give one of latents for each corpus"
-        )
     run = Run(
         config.out,
         dataclasses.asdict(settings) | made_of | {"latents": how[0] if len(how) == 1 else how},

@@ -211,13 +211,21 @@ def _with_labels(config: TrainLamConfig, corpus: Corpus) -> LamConfig:
     labels = config.labels
     if not labels.feature:
         return config.model
-    if labels.feature not in corpus.truth_features:
+    bodies = [part for part in corpus.parts if labels.embodiment in ("", *(row.embodiment for row in part.clips))]
+    known = {part: width for part in bodies or corpus.parts if (width := part.truth_features.get(labels.feature))}
+    if not known:
         raise ValueError(
             f"--labels.feature '{labels.feature}': {closest(labels.feature, sorted(corpus.truth_features))}"
         )
-    width = corpus.truth_features[labels.feature]
+    width = min(known.values())
     if labels.dims and max(labels.dims) >= width:
         raise ValueError(f"--labels.dims {labels.dims}: '{labels.feature}' has dimensions 0 to {width - 1}")
+    if not labels.dims and width < max(known.values()):
+        told = ", ".join(f"{each} in {part}" for part, each in known.items())
+        raise ValueError(
+            f"--labels.feature '{labels.feature}' has not as many dimensions in every corpus ({told}): name those that all have "
+            "with --labels.dims, or one body with --labels.embodiment"
+        )
     return dataclasses.replace(config.model, label_dim=len(labels.dims) or width)
 
 

@@ -141,7 +141,7 @@ class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
                     yield Part(0, shard, tuple(self.rows[n] for n in places))
 
         place = {self.rows[n].clip_id: n for n in mine}
-        for number, (_, row, item) in enumerate(self.reader.read_tables(self.corpus.folder, parts()), entry):
+        for number, (_, row, item) in enumerate(self.reader.read_tables(self.corpus.root, parts()), entry):
             yield number, _placed(decoded(item), place[row.clip_id])
 
     def _resumed(self, mine: list[int], stream: int, entries: list[int]) -> dict[int, PairTable | None]:
@@ -150,7 +150,7 @@ class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
         for entry in entries:
             n = self._order(mine, stream, entry // len(mine))[entry % len(mine)]
             part = Part(0, self.rows[n].shard, (self.rows[n],))
-            ((_, _, item),) = self.reader.read_tables(self.corpus.folder, [part])
+            ((_, _, item),) = self.reader.read_tables(self.corpus.root, [part])
             tables[entry] = _placed(decoded(item), n)
         return tables
 

@@ -100,7 +100,7 @@ def _build(
     files: dict[str, BinaryIO] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     try:
-        for done, (_, row, item) in enumerate(reader.read_tables(corpus.folder, parts), 1):
+        for done, (_, row, item) in enumerate(reader.read_tables(corpus.root, parts), 1):
             table = decoded(item)
             if progress is not None:
                 progress(done, len(rows))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from corpora.clips.several import open_corpora
+from corpora.store.files import read_json
 from lapa.codes import CodeCounter, Codes, latent_health
 from lapa.latents import Latents, LatentSample
 from lapa.model.checkpoint import load_lam, model_hash
@@ -65,8 +64,7 @@ class RunFacts:
     @staticmethod
     def of(folder: str | Path) -> RunFacts:
         """Of a run folder of giza train-lam; the model's hash alone where it holds no run.json."""
-        record = Path(folder).expanduser() / "run.json"
-        facts: Mapping[str, Any] = json.loads(record.read_text("utf-8")) if record.is_file() else {}
+        facts = read_json(Path(folder).expanduser() / "run.json") or {}
         return RunFacts(
             tuple(facts.get("train_groups", ())),
             tuple(facts.get("held_out_groups", ())),
@@ -115,6 +113,7 @@ def make_card(
     Raises ValueError where latents, corpus and model do not belong together, or a setting names what is not there.
     """
     progress = progress or (lambda what, done, total: None)
+    latents.check_of(corpus)
     clock = _Clock()
     clips = _some_clips(corpus.clips, settings)
     truth: Truth = corpus.truth(row.clip_id for row in clips) if corpus.truth_features else {}

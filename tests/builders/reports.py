@@ -126,7 +126,7 @@ def make_latents(root: Path, corpus: Path, lam: Path, kind: str) -> Path:
     opened = Corpus(corpus)
     rng = np.random.default_rng(0)
     mix, looks = rng.normal(size=(2, CONFIG.latent_size)), appearance_axes(opened)
-    key = LatentKey(model_hash=model_hash(lam), gap_s=0.5, stride_s=0.0, corpus="made", part_frames=10**6)
+    key = LatentKey(model_hash=model_hash(lam), gap_s=0.5, stride_s=0.0, corpus=opened.identity, part_frames=10**6)
     root.mkdir(parents=True)
     first = np.arange(FRAMES - GAP)
     for part in plan_parts(opened.clips, 200):

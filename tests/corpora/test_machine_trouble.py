@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import tarfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,20 @@ import pytest
 from corpora.agent.track import Untracked
 from corpora.agent.track_file import TrackFile
 from corpora.clips.corpus import SHARDS, Corpus
-from corpora.clips.parts import plan_parts
+from corpora.clips.frames import open_clip_frames
+from corpora.clips.parts import part_paths, plan_parts, read_footer
 from corpora.episodes.frames import open_episode_frames
+from corpora.episodes.lerobot import LeRobotDataset
 from corpora.ingestion.pipeline import IngestRun, make_corpus
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.stage import stage_source
 from corpora.ingestion.staged import clear_unfinished, read_staged, staged_path
+from corpora.mixture.label_kinds import Latents
 from corpora.sources.discover import find_sources
 from corpora.sources.source import Source, SourceDefaults
 from corpora.store.files import machine_trouble
 from lapa.pairs.reader import _stored_clips
-from tests.builders.datasets import lerobot_v2, lerobot_v3, opened, webdataset
+from tests.builders.datasets import CAMERAS, lerobot_v2, lerobot_v3, opened, webdataset
 from tests.builders.videos import numbered_video
 
 SMALL = IngestSettings(size=32, clip_s=1.0, min_clip_s=0.4, camera_gap_s=0.2)
@@ -39,6 +43,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     ending: list[str] = []
     table, tar, load, opener = pq.ParquetFile, tarfile.TarFile.next, np.load, Path.open
 
+    rows = pq.read_table
+
     def check(name: Any) -> None:
         if ending[-1] and str(name).endswith(ending[-1]):
             raise OSError(errno.EIO, "Input/output error", str(name))
@@ -46,6 +52,10 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def read_table(name: Any, *args: Any, **kwargs: Any) -> Any:
         check(name)
         return table(name, *args, **kwargs)
+
+    def read_rows(name: Any, *args: Any, **kwargs: Any) -> Any:
+        check(name)
+        return rows(name, *args, **kwargs)
 
     def next_member(self: tarfile.TarFile) -> Any:
         check(self.name)
@@ -64,6 +74,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     set_ending("")
     monkeypatch.setattr(pq, "ParquetFile", read_table)
+    monkeypatch.setattr(pq, "read_table", read_rows)
     monkeypatch.setattr(tarfile.TarFile, "next", next_member)
     monkeypatch.setattr(np, "load", read_arrays)
     monkeypatch.setattr(Path, "open", open_file)
@@ -77,8 +88,6 @@ def staged(source: Source, folder: Path) -> dict[str, Any]:
 
 
 def sources(root: Path) -> list[Source]:
-    from collections import Counter
-
     return list(find_sources([str(root)], SourceDefaults(), skipped=Counter()))
 
 
@@ -193,3 +202,40 @@ def test_shards_and_track_files_are_read_next_time(
     failing("a.npz")
     with pytest.raises(OSError, match="Input/output error"):
         TrackFile.read(tmp_path / "a.npz")
+
+
+def test_parts_are_not_called_damaged_by_a_disk_or_a_mount_that_went_away(
+    tmp_path: Path, failing: Callable[[str], None], tiny_latents: Path, tiny_corpus: Path
+) -> None:
+    """Who is told to remove them would lose the work of hours."""
+    clips, labels = open_clip_frames(Corpus(tiny_corpus), 8, cache=tmp_path), Latents(tiny_latents)
+    part = part_paths(tiny_latents)[0]
+    failing(part.name)
+    for read in (lambda: read_footer(part), lambda: labels.read(clips, "latent", 4)):
+        with pytest.raises(OSError, match="Input/output error"):
+            read()
+    with pytest.raises(FileNotFoundError):
+        read_footer(tmp_path / "gone.parquet")
+    failing("")
+    assert len(labels.read(clips, "latent", 4).rows) > 0
+    (tmp_path / part.name).write_bytes(part.read_bytes()[:-20])
+    with pytest.raises(ValueError, match="not a whole Parquet file"):
+        read_footer(tmp_path / part.name)
+
+
+def test_a_camera_is_not_taken_for_one_of_colours_because_its_video_cannot_be_read_now(
+    tmp_path: Path, failing: Callable[[str], None]
+) -> None:
+    """Depth maps would be ingested as pictures; a camera that is asked for is not looked at."""
+    root = lerobot_v2(tmp_path / "pick")
+    for path in root.rglob("*.mp4"):
+        path.write_bytes(b"what a failing disk gives")
+    dataset = LeRobotDataset.open(root)
+    failing(".mp4")
+    with pytest.raises(OSError, match="Input/output error"):
+        dataset.is_depth(CAMERAS[0])
+    assert [source.fault for source in sources(root)] == ["unreachable"]
+    named = find_sources([str(root)], SourceDefaults(cameras=CAMERAS), skipped=Counter())
+    assert [source.fault for source in named] == [""] * 4
+    failing("")
+    assert not dataset.is_depth(CAMERAS[0])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import jobs
+import lapa
 from corpora.clips.several import open_corpora
 from jobs.commands import extract, train_lam
 from jobs.commands.report import ReportConfig, run
@@ -84,8 +87,17 @@ def test_latents_that_mean_the_same_are_told_from_those_that_do_not(home: Path) 
 
 
 def test_corpora_and_latents_that_do_not_go_together_are_refused(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--latents names 1 folders and --corpus 2"):
-        report(home, tmp_path, latents=home / "robot_latents")
+    people, robot = home / "people_latents", home / "robot_latents"
+    with pytest.raises(ValueError, match="people' has none of the latents '.*robot_latents': give one folder for each"):
+        report(home, tmp_path, latents=robot)
+    with pytest.raises(ValueError, match="people_latents' are of another corpus than '.*robot'"):
+        report(home, tmp_path, corpus=home / "robot", latents=(robot, people))
+    with pytest.raises(ValueError, match="people_latents' are of another corpus"):
+        report(home, tmp_path, corpus=home / "robot", latents=people)
+    shutil.copytree(robot, tmp_path / "again")
+    with pytest.raises(ValueError, match="robot_latents' and '.*again' are latents of the same corpus"):
+        report(home, tmp_path, latents=(robot, tmp_path / "again"))
+    assert not (tmp_path / "report.json").exists()
     other = tmp_path / "other"
     extract.run(
         extract.ExtractConfig(
@@ -93,4 +105,20 @@ def test_corpora_and_latents_that_do_not_go_together_are_refused(home: Path, tmp
         )
     )
     with pytest.raises(ValueError, match="not of one model, gap and stride.*extract each corpus alike"):
-        report(home, tmp_path / "out", latents=(home / "people_latents", other))
+        report(home, tmp_path / "out", latents=(people, other))
+
+
+def test_what_was_opened_of_several_is_not_taken_for_the_first(home: Path, tmp_path: Path) -> None:
+    both = open_corpora([home / "people", home / "robot"])
+    for job in (lapa.extract, jobs.extract, jobs.train_lam):
+        given = {"corpus": both, "out": tmp_path} | ({} if job is jobs.train_lam else {"lam": home / "lam"})
+        with pytest.raises(
+            ValueError, match="are several corpora.*give one after the other, or, where several are taken"
+        ):
+            job(**given)
+    latents = Latents([home / "people_latents", home / "robot_latents"])
+    for what in ("folder", "key", "summary"):
+        with pytest.raises(ValueError, match="people_latents', '.*robot_latents' lie in several folders"):
+            getattr(latents, what)
+    with pytest.raises(ValueError, match="no folder of latents is named"):
+        Latents([])

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from corpora.clips.corpus import Corpus
+from corpora.clips.several import open_corpora
 from jobs.commands import train_lam
 from jobs.training.budget import with_budget
 from lapa.model.checkpoint import load_lam, save_lam
@@ -140,6 +141,29 @@ def test_several_corpora_are_trained_on_as_one_and_labels_are_of_the_body_that_i
     wrong = dataclasses.replace(labels, embodiment="leg")
     with pytest.raises(ValueError, match="--labels.embodiment 'leg': none of 'arm', 'hand'"):
         train_lam.run(lam_settings((tiny_corpus, robot), tmp_path / "wrong", labels=wrong), quiet=True)
+
+
+def test_labels_of_several_corpora_are_as_wide_as_those_of_the_body_that_is_named(
+    tiny_corpus: Path, tmp_path: Path
+) -> None:
+    robot = write_corpus(tmp_path / "robot", range(20, 26), truth=True, embodiment="arm")
+    for folder, width in ((tiny_corpus, 3), (robot, 7)):
+        summary = json.loads((folder / "ingest.json").read_text())
+        copy = shutil.copytree(folder, tmp_path / f"of_{width}")
+        (copy / "ingest.json").write_text(json.dumps(summary | {"truth_features": {"observation.state": width}}))
+    corpus = open_corpora([tmp_path / "of_3", tmp_path / "of_7"])
+
+    def label_dim(**labels: object) -> int:
+        config = lam_settings(tmp_path, tmp_path, labels=LabelSpec("observation.state", **labels))  # type: ignore[arg-type]
+        return train_lam._with_labels(config, corpus).label_dim
+
+    assert label_dim(embodiment="arm") == 7 and label_dim(embodiment="hand") == 3 == label_dim(dims=(0, 1, 2))
+    with pytest.raises(
+        ValueError, match="not as many dimensions in every corpus .3 in '.*of_3', 7 in '.*--labels.dims"
+    ):
+        label_dim()
+    with pytest.raises(ValueError, match="has dimensions 0 to 2"):
+        label_dim(dims=(5,))
 
 
 def test_no_label_of_a_held_out_video_is_seen(
