@@ -228,7 +228,9 @@ def _frames(
 
 
 def _copy_the_rest(root: Path, out: Path, painted: set[Path]) -> None:
-    """All files but the painted videos, those whose names begin with a dot, and `OWN`."""
+    """All files but the painted videos, those whose names begin with a dot, and `OWN`; and info.json, which `tell_painted` writes
+    last: before it is there the folder is no dataset, and nobody takes it for one of pictures as the camera took them."""
+    painted = {*painted, root / "meta" / "info.json"}
     for path in sorted(root.rglob("*")):
         target = out / path.relative_to(root)
         if path.relative_to(root).parts[0] in OWN:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import jobs
+from corpora.agent import paint_dataset, painted_meta
 from corpora.agent.painting import Dot, Painter, PaintSettings, open_agent
 from corpora.agent.track_file import TrackFile
 from corpora.episodes.episode import EpisodeSelection
@@ -106,6 +107,28 @@ def test_a_killed_job_goes_on_and_gives_the_same_bytes(robot: Path, tmp_path: Pa
     for name in names:
         if name.name != "crosspaint.json":  # it tells the time
             assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("killed", ["written_whole", "write_json"])
+def test_a_dataset_that_is_not_whole_is_none(
+    robot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: str
+) -> None:
+    """Its videos were painted, and its metadata said for a while that they are as the camera took them."""
+
+    def kill(path: Path, *_: object) -> None:
+        if "meta" in path.parts and path.suffix == (".jsonl" if killed == "written_whole" else ".json"):
+            raise KeyboardInterrupt
+        return whole(path, *_)
+
+    module = paint_dataset if killed == "written_whole" else painted_meta
+    whole = getattr(module, killed)
+    monkeypatch.setattr(module, killed, kill)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.crosspaint(robot, tmp_path / "tracks", tmp_path / "out", agent="dot")
+    assert list((tmp_path / "out").rglob("*.mp4")) and not LeRobotDataset.exists(tmp_path / "out")
+    monkeypatch.undo()
+    jobs.crosspaint(robot, tmp_path / "tracks", tmp_path / "out", agent="dot")
+    assert LeRobotDataset.open(tmp_path / "out").view(CAMERA) == View("dot", "before", 0.02, 0.035)
 
 
 def test_what_cannot_be_painted_is_refused(robot: Path, tmp_path: Path) -> None:
