@@ -25,6 +25,7 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.frames import open_clip_frames
 from corpora.clips.manifest import ClipRow
 from corpora.store.files import digest_of
+from corpora.video.view import ROBOT
 
 NEAREST = 200
 """Cut-outs that are weighed for each frame."""
@@ -170,7 +171,7 @@ def progress_of(row: ClipRow, t_s: NDArray[np.float64], ends: dict[str, tuple[fl
 class Robot(Agent):
     """See the module."""
 
-    name = "robot"
+    name = ROBOT
 
     def __init__(self, settings: PaintSettings, size: int, bank: Bank | None = None) -> None:
         if bank is None:

@@ -14,6 +14,7 @@ The same at training and at acting: a frame is painted from itself and those bef
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -27,14 +28,14 @@ from numpy.typing import NDArray
 
 from corpora.agent.background import Background
 from corpora.agent.track import Track
-from corpora.video.view import View
+from corpora.video.view import AS_CUT, DOT, DOT_RADIUS, NOBODY, ROBOT, View
 
 
 @dataclass(frozen=True)
 class PaintSettings:
     """What decides how a frame is painted."""
 
-    agent: str = "robot"
+    agent: str = ROBOT
     """robot: cut-outs of the robot's own demonstrations (--robot, --robot-tracks); none: nobody; dot: a dot at the hand's
     point. With none and dot the robot's data are painted alike."""
     robot: Path | None = None
@@ -45,10 +46,10 @@ class PaintSettings:
     """before: what was seen there before in the clip, the rest inpainted; inpaint: all inpainted."""
     margin: float = 0.02
     """By how much the mask is grown before it is filled, of the image's side: codecs blur edges, and masks are tight."""
-    scale: Literal["as_cut", "hand"] = "as_cut"
+    scale: Literal["as_cut", "hand"] = AS_CUT
     """How large cut-outs are drawn. as_cut: as the robot's own camera shows them, for a camera that sees people as the robot's
     sees it; hand: so that the tool is as thick as the hand, one ratio a clip."""
-    dot_radius: float = 0.035
+    dot_radius: float = DOT_RADIUS
     """Of the image's (shorter) side, as the margin is."""
 
     def __post_init__(self) -> None:
@@ -126,7 +127,7 @@ def register(agent: _Agent) -> _Agent:
 class NoAgent(Agent):
     """Nobody: the background alone."""
 
-    name = "none"
+    name = NOBODY
 
     def __init__(self, settings: PaintSettings, size: int) -> None:
         """Needs nothing."""
@@ -139,7 +140,7 @@ class NoAgent(Agent):
 class Dot(Agent):
     """A mark where the point is, the same on every body (EgoMimic, 2410.24221, draws a line)."""
 
-    name = "dot"
+    name = DOT
     COLOUR = (255, 0, 0)
 
     def __init__(self, settings: PaintSettings, size: int) -> None:
@@ -222,18 +223,23 @@ class Painter:
         return Painted(np.stack(painted), np.stack(hidden), np.stack(before), stamps)
 
 
-def view_of(agent: Agent, settings: PaintSettings) -> View:
-    """What a picture that this agent and these settings paint is called, wherever it is kept."""
-    radius = settings.dot_radius if agent.name == Dot.name else 0.0
-    return View(agent.name, settings.background, settings.margin, radius, agent.identity)
+def view_of(agent: Agent, settings: PaintSettings) -> View | None:
+    """What a picture that this agent and these settings paint is called, wherever it is kept; see `View.painted`."""
+    return View.painted({**dataclasses.asdict(settings), "agent": agent.name, "agent_identity": agent.identity})
 
 
 def painter_of(view: View, size: int = 0) -> Painter:
     """Paints what `view` says, as the pictures were that a policy learned from. Raises ValueError for an agent that is not
     known, or is not what it was."""
     background: Any = view.background
-    radius = view.dot_radius or PaintSettings.dot_radius
-    settings = PaintSettings(agent=view.agent, background=background, margin=view.margin, dot_radius=radius)
+    scale: Any = view.scale or AS_CUT
+    settings = PaintSettings(
+        agent=view.agent,
+        background=background,
+        margin=view.margin,
+        scale=scale,
+        dot_radius=view.dot_radius or DOT_RADIUS,
+    )
     agent = open_agent(settings, size)
     if agent.identity != view.identity:
         raise ValueError(

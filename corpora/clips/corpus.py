@@ -159,11 +159,7 @@ class Corpus:
     def view(self) -> View | None:
         """How `giza crosspaint` painted its pictures; None where it did not, or put in the robot as its own camera sees it."""
         made = self.summary.get("config", {}).get("settings", {}).get("crosspaint")
-        if not made or made["agent"] == "robot":
-            return None
-        radius = float(made["dot_radius"]) if made["agent"] == "dot" else 0.0
-        painted = str(made["background"]), float(made["margin"]), radius, str(made["agent_identity"])
-        return View(str(made["agent"]), *painted)
+        return View.painted(made) if made else None
 
     @cached_property
     def squared_by(self) -> SquaredBy:

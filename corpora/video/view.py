@@ -8,9 +8,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from corpora.store.decode import decode
+
+ROBOT, NOBODY, DOT = "robot", "none", "dot"
+"""Agents of giza's own."""
+DOT_RADIUS: Final = 0.035
+AS_CUT: Final = "as_cut"
+"""Where nothing else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +33,35 @@ class View:
     """Of the picture's side; 0 where there is no dot."""
     identity: str = ""
     """Of what an agent of one's own is made of."""
+    scale: str = ""
+    """How large an agent of one's own is drawn; "": as it was cut."""
 
     def __str__(self) -> str:
         dot = f", radius {self.dot_radius:g}" if self.dot_radius else ""
         own = f", {self.identity[:8]}" if self.identity else ""
+        own += f", scale {self.scale}" if self.scale else ""
         return f"painted (agent {self.agent}{dot}{own}, background {self.background}, margin {self.margin:g})"
+
+    @classmethod
+    def painted(cls, how: Mapping[str, Any]) -> View | None:
+        """Of pictures that were painted with these settings (those of `PaintSettings`, and agent_identity); None where a robot
+        was put in as its own camera sees it, at whatever scale, for the robot is not painted where it acts.
+
+        Nobody and a dot are the same at every scale, and nobody with every dot. What an agent of one's own makes of either
+        is not known, so they count.
+        """
+        agent, radius, scale = str(how["agent"]), float(how["dot_radius"]), str(how.get("scale", AS_CUT))
+        if agent == ROBOT:
+            return None
+        own = agent not in (NOBODY, DOT)
+        return cls(
+            agent,
+            str(how["background"]),
+            float(how["margin"]),
+            radius if agent == DOT or (own and radius != DOT_RADIUS) else 0.0,
+            str(how["agent_identity"]),
+            scale if own and scale != AS_CUT else "",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """`from_json` restores it."""

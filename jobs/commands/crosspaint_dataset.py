@@ -49,10 +49,11 @@ def run_dataset(
     from corpora.episodes.lerobot import LeRobotDataset
     from corpora.episodes.opening import dataset_fingerprint
     from corpora.store.run import Run
+    from corpora.video.view import ROBOT
     from jobs.console import bar
     from lapa.reporting.page import write_page
 
-    if paint.agent == "robot" and agent is None:
+    if (paint.agent if agent is None else agent.name) == ROBOT:
         raise ValueError(
             f"--agent robot: '{root}' is a robot's dataset and shows it already; paint --agent dot or none, or name a corpus of "
             "people's video"
@@ -70,6 +71,7 @@ def run_dataset(
         return done
     with run.claim(), bar("painting", unit="files", quiet=quiet, keep=True) as show:
         view = view_of(opened, paint)
+        assert view is not None  # but of a robot every agent has one
         found = paint_dataset(dataset, painted, tracks, Painter(opened, paint), view, run.folder, show)
         made_of = {"dataset": dataset.name, "fingerprint": settings["dataset"]}
         summary = {"settings": settings, "agent": opened.name, "view": view.to_json(), "made_of": made_of, **found}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corpora.agent.painting import Painter, PaintSettings, open_agent, painter_of, view_of
+from corpora.agent.painting import AGENTS, Dot, Painter, PaintSettings, open_agent, painter_of, view_of
 from corpora.agent.track import known_track
 from corpora.video.view import View
 from tests.builders.agents import SIZE, acted
@@ -73,6 +73,37 @@ def test_a_view_is_kept_and_gives_the_same_painter() -> None:
         painter_of(View("ghost", "before", 0.02))
     with pytest.raises(ValueError, match="is not what it was"):
         painter_of(View("dot", "before", 0.02, 0.1, "other"))
+
+
+def test_what_an_agent_of_ones_own_is_drawn_by_is_of_its_view_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At acting it was drawn at the default size, whatever it was in training."""
+
+    class Mine(Dot):
+        name = "mine"
+
+        def __init__(self, settings: PaintSettings, size: int) -> None:
+            self._radius = settings.dot_radius * (3 if settings.scale == "hand" else 1)
+
+    monkeypatch.setitem(AGENTS, Mine.name, Mine)
+    track = known_track(CLIP.mask, CLIP.point)
+    seen, views = [], []
+    for how in ({}, {"scale": "hand"}, {"dot_radius": 0.1}):
+        settings = PaintSettings(agent="mine", **how)
+        trained = Painter(open_agent(settings, SIZE), settings)
+        views.append(view_of(trained.agent, settings))
+        seen.append(trained.paint(CLIP.frames, track).frames)
+        np.testing.assert_array_equal(painter_of(views[-1]).paint(CLIP.frames, track).frames, seen[-1])
+    assert len(set(views)) == 3 and "scale hand" in str(views[1])
+    assert views[0] == View("mine", "before", 0.02)  # as earlier versions kept it
+
+
+def test_nobody_and_a_dot_are_the_same_at_every_scale_and_a_robot_is_not_painted_where_it_acts() -> None:
+    for agent in ("none", "dot"):
+        settings = PaintSettings(agent=agent)
+        opened = open_agent(settings, SIZE)
+        assert view_of(opened, settings) == view_of(opened, dataclasses.replace(settings, scale="hand"))
+    made = dataclasses.asdict(PaintSettings(scale="hand")) | {"agent_identity": "bank"}
+    assert made["agent"] == "robot" and View.painted(made) is None
 
 
 def test_what_was_seen_before_is_each_clients_own_until_it_resets() -> None:
