@@ -28,7 +28,7 @@ from corpora.store.provenance import provenance
 from jobs.benchmarks.command import BenchExtractConfig
 from jobs.commands import ingest
 from jobs.commands.demo import SAMPLE
-from lapa.extraction.engine import choose_device, latent_key, open_pipeline, peak_memory_mb
+from lapa.extraction.engine import latent_key, open_pipeline, peak_memory_mb
 from lapa.extraction.settings import ExtractionSettings
 from lapa.extraction.throughput import end_to_end, feed_alone, model_alone, prepared_sample
 from lapa.model.checkpoint import read_lam_config, save_lam
@@ -66,7 +66,6 @@ def run(config: BenchExtractConfig) -> dict[str, Any]:
     if config.lam is None:
         random_model(RECIPES["small"].model, lam, config.seed)
     corpus = Corpus(config.corpus or _ingested(config, out))
-    device = choose_device(config.device)
     gap_s = config.gap_s
     if gap_s is None:
         gap_s = read_lam_config(lam).pair.extract_gap_s
@@ -77,7 +76,7 @@ def run(config: BenchExtractConfig) -> dict[str, Any]:
         config.stride_s,
         batch_size=config.batch_size,
         workers=config.workers,
-        device=device,
+        device=config.device,
         seed=config.seed,
     )
     pipeline = open_pipeline(settings)
@@ -113,7 +112,7 @@ def run(config: BenchExtractConfig) -> dict[str, Any]:
         "model_threads": pipeline.torch_threads,
         "others_share": round(medians["others_share"], 3),
         "quiet_rounds": len(quiet),
-        "device": device,
+        "device": pipeline.device,
         "peak_memory_mb": round(peak_memory_mb(), 1),
         "clips": len(corpus.clips),
         "source_size": sorted({f"{row.width}x{row.height}" for row in corpus.clips}),

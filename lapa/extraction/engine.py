@@ -51,6 +51,8 @@ class ExtractionPipeline:
     model: LatentActionModel
     reader: PairReader
     batch_size: int
+    device: Literal["cpu", "cuda"]
+    """The model's."""
     workers: int
     """Threads that decode and prepare."""
     torch_threads: int
@@ -106,7 +108,7 @@ def open_pipeline(settings: ExtractionSettings, cores: int | None = None) -> Ext
     reader = PairReader(
         model.config.pair, (settings.gap_s,), settings.stride_s, featurise=featurise_for(model.config, device)
     )
-    return ExtractionPipeline(model, reader, settings.batch_size, workers, torch_threads)
+    return ExtractionPipeline(model, reader, settings.batch_size, device, workers, torch_threads)
 
 
 def choose_device(device: Device) -> Literal["cpu", "cuda"]:

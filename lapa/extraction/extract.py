@@ -13,7 +13,7 @@ from typing import Any
 from corpora.clips.corpus import Corpus
 from corpora.clips.parts import Part, PartSummary, finished_parts, plan_parts
 from corpora.store.run import Run
-from lapa.extraction.engine import choose_device, latent_key, open_pipeline, peak_memory_mb
+from lapa.extraction.engine import latent_key, open_pipeline, peak_memory_mb
 from lapa.extraction.settings import ExtractionSettings
 from lapa.extraction.throughput import StageSpeeds, measure_stages
 from lapa.latents import SUMMARY, LatentKey, Latents
@@ -25,15 +25,19 @@ Progress = Callable[[int, int, int], None]
 
 
 def extract(
-    lam: LatentActionModel | str | Path, corpus: Corpus | str | Path, out: str | Path, **options: Any
+    lam: LatentActionModel | str | Path,
+    corpus: Corpus | str | Path,
+    out: str | Path,
+    *,
+    progress: Progress | None = None,
+    **options: Any,
 ) -> Latents:
     """Latent actions of every pair of frames of `corpus` that lie `gap_s` seconds apart (default: what the model was made for),
     one row a pair, written to the folder `out`; pairs of a clip begin at least `stride_s` seconds apart.
 
-    `lam`: a model, or its run folder. `options`: gap_s, stride_s and the other fields of `ExtractionSettings`, and `progress`.
+    `lam`: a model, or its run folder. `options`: gap_s, stride_s and the other fields of `ExtractionSettings`.
     Raises ValueError as `write_latents`.
     """
-    progress = options.pop("progress", None)
     folder = corpus.folder if isinstance(corpus, Corpus) else Path(corpus)
     with tempfile.TemporaryDirectory() as passing:
         named = None
@@ -71,7 +75,6 @@ def write_latents(
             from lapa.extraction.ray_engine import extract_on_ray
 
             write = extract_on_ray
-        settings = dataclasses.replace(settings, device=choose_device(settings.device))
         written, facts = write(settings, key, todo, out, _counter(plan, done, progress))
         same = ("gap_s", "stride_s", "batch_size", "engine", "seed", "part_frames")
         return run.finish(
@@ -125,7 +128,7 @@ def _extract_locally(
     parts = todo or plan_parts(Corpus(settings.corpus).clips, settings.part_frames)
     speeds = measure_stages(pipeline, settings.corpus, parts, settings.measure_s) if settings.measure_s else None
     return written, {
-        "device": settings.device,
+        "device": pipeline.device,
         "workers": pipeline.workers,
         "torch_threads": pipeline.torch_threads,
         "seconds": seconds,

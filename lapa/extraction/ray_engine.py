@@ -16,7 +16,7 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.parts import Part, PartSummary, plan_parts
 from corpora.store.decode import decode
 from lapa.extraction.engine import open_pipeline, peak_memory_mb
-from lapa.extraction.settings import ExtractionSettings
+from lapa.extraction.settings import Device, ExtractionSettings
 from lapa.extraction.throughput import StageSpeeds, measure_stages
 from lapa.latents import LatentKey
 
@@ -39,7 +39,8 @@ class _Extractor:
             return {"reply": json.dumps({"speeds": None if speeds is None else dataclasses.asdict(speeds)})}
         events = self._pipeline.write(self._settings.corpus, parts, self._key, self._out)
         (summary,) = [event for event in events if isinstance(event, PartSummary)]
-        reply = {"part": dataclasses.asdict(summary), "peak_memory_mb": peak_memory_mb()}
+        made = {"peak_memory_mb": peak_memory_mb(), "device": self._pipeline.device}
+        reply = {"part": dataclasses.asdict(summary), **made}
         return {"reply": json.dumps(reply)}
 
 
@@ -63,10 +64,13 @@ def extract_on_ray(
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0)) if settings.device != "cpu" else 0
+    if settings.device == "cuda" and not gpus:
+        raise ValueError("device 'cuda': no machine of the cluster has a GPU; use --device cpu or auto")
     cores = max(1, int(resources.get("CPU", 1)))
     threads = (settings.workers or max(1, cores // gpus - 1)) if gpus else 1
     actors = max(1, min(gpus or cores, len(todo)))
-    arguments = (dataclasses.replace(settings, workers=threads), key, out, threads + 1)
+    device: Device = settings.device if gpus else "cpu"  # each actor sees what it has, and not what this machine has
+    arguments = (dataclasses.replace(settings, workers=threads, device=device), key, out, threads + 1)
 
     extractor: Any = _Extractor  # Ray's types know of functions only
 
@@ -98,10 +102,11 @@ def extract_on_ray(
                 continue
             summary = decode(PartSummary, reply["part"], what="reply of an actor")
             written.append(summary)
+            device = reply["device"]
             peak, seconds = max(peak, reply["peak_memory_mb"]), time.perf_counter() - began
             count(summary.clips + len(summary.skipped), summary.pairs)
     return written, {
-        "device": settings.device,
+        "device": device,
         "workers": threads,
         "actors": actors,
         "seconds": seconds,

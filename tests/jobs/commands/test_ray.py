@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from corpora.ingestion.pipeline import IngestRun, make_corpus
 from corpora.ingestion.settings import IngestSettings
@@ -60,3 +62,17 @@ def test_ray_extracts_the_same_rows(tiny_corpus: Path, tmp_path: Path) -> None:
     assert_same_rows(rows(tmp_path / "ray"), rows(tmp_path / "alone"))
     assert sorted(parts(tmp_path / "ray")) == sorted(parts(tmp_path / "alone")) and len(parts(tmp_path / "ray")) > 2
     assert summary["skipped_reasons"] == {"shorter_than_gap": 1} and summary["decode_pairs_per_s"] > 0
+
+
+@pytest.mark.usefixtures("cluster")
+def test_where_the_model_runs_is_what_the_cluster_has_and_not_this_machine(
+    tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random_model(RECIPES["debug"].model, tmp_path / "lam", 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    config = ExtractConfig(
+        lam=tmp_path / "lam", corpus=tiny_corpus, out=tmp_path / "out", engine="ray", measure_s=0.0, part_frames=1000
+    )
+    assert run(config)["device"] == "cpu"
+    with pytest.raises(ValueError, match="device 'cuda': no machine of the cluster has a GPU"):
+        run(dataclasses.replace(config, device="cuda", out=tmp_path / "other"))
