@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 import string
@@ -10,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from corpora.store.told import listed
+from corpora.store.told import listed, nearest
 from corpora.video.probe import describe
 
 
@@ -47,8 +46,12 @@ def why_missing(root: Path, path: Path) -> str:
     for name in inside.parts[:-1]:
         if not os.path.isdir(at / name):
             folders = sorted(entry.name for entry in os.scandir(at) if entry.is_dir())
-            near = [(at / found).relative_to(root) for found in difflib.get_close_matches(name, folders, 1)]
-            there = f"the nearest is '{near[0]}'" if near else f"'{at.relative_to(root)}' holds {listed(folders)}"
+            near = nearest(name, folders)
+            there = (
+                f"the nearest is '{(at / near).relative_to(root)}'"
+                if near
+                else f"'{at.relative_to(root)}' holds {listed(folders)}"
+            )
             return (
                 f"{inside}: there is no folder '{(at / name).relative_to(root)}', {there}; rename it, or correct "
                 "meta/info.json"

@@ -32,7 +32,8 @@ NEW_EMBODIMENT = "new_embodiment"
 LATENT = "latent"
 """Embodiment of latent actions."""
 WITHIN_TEXT = "within_text"
-SHUFFLINGS = ("over_clips", WITHIN_TEXT)
+OVER_CLIPS = "over_clips"
+SHUFFLINGS = (OVER_CLIPS, WITHIN_TEXT)
 """Ways to permute labels, as a control."""
 
 
@@ -190,11 +191,13 @@ class _Written(Label):
     shuffle_seed: int | None = None
     """The control: they are permuted over clips."""
     shuffling: str | None = None
-    """Over which clips: over_clips (all, as where it is not said) or within_text (those of the same text)."""
+    """Over which clips: within_text (those of the same text), or None, which is all; over_clips is another word for it."""
 
     def __post_init__(self) -> None:
         if self.shuffling and self.shuffle_seed is None:
             object.__setattr__(self, "shuffle_seed", 0)
+        if self.shuffling == OVER_CLIPS:
+            object.__setattr__(self, "shuffling", None)
 
     @classmethod
     def toml_keys(cls) -> dict[str, tuple[str, str]]:

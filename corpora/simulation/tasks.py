@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
+
+from corpora.store.told import closest
 
 DEFAULT_TASKS = (
     "drawer-open",
@@ -72,9 +73,7 @@ def task_name(name: str) -> str:
     """The task's name without the version ("drawer-open-v3" -> "drawer-open"); ValueError for an unknown one."""
     short = name.removesuffix("-v3")
     if short not in INSTRUCTIONS:
-        near = difflib.get_close_matches(short, INSTRUCTIONS, n=1, cutoff=0.5)
-        hint = f"Did you mean '{near[0]}'? " if near else ""
-        raise ValueError(f"no Meta-World task '{name}'. {hint}Known: {', '.join(sorted(INSTRUCTIONS))}.")
+        raise ValueError(f"no Meta-World task '{name}'. {closest(short, sorted(INSTRUCTIONS))}")
     return short
 
 

@@ -47,10 +47,11 @@ def is_video(name: str, head: Callable[[], bytes]) -> bool:
     if name.startswith("._"):  # what macOS leaves beside files on foreign disks
         return False
     suffix = os.path.splitext(name)[1].lower()
-    if suffix in VIDEO_SUFFIXES:
-        # ".ts" is TypeScript far more often than a transport stream; a stream that lost its beginning is no text
-        return suffix != ".ts" or head()[:1] == b"G" or not _is_text(head())
+    if suffix in VIDEO_SUFFIXES and suffix != ".ts":
+        return True
     data = head()
+    if suffix == ".ts":  # TypeScript far more often than a transport stream; one that lost its beginning is no text
+        return data[:1] == b"G" or not _is_text(data)
     return (
         data[4:8] in (b"ftyp", b"moov", b"mdat")
         or data.startswith(_BEGINNINGS)

@@ -12,7 +12,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from corpora.video.tails import cut_in, early_end, repeats
+from corpora.video.tails import end_told, repeats
 from corpora.video.unfinished import cannot_tell, unfinished
 
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -93,8 +93,8 @@ def why_early(container: InputContainer, stream: VideoStream, end: End) -> tuple
         return None, ""
     place = (last.pos, last.size)
     with open(container.name, "rb") as file:
-        cut = last.is_corrupt or cut_in(file, name, *place)
-        early = early_end(file, name, *place)
+        cut, early = end_told(file, name, *place)
+    cut = cut or last.is_corrupt
     if not cut and end.first is not None and end.key is not None and cannot_tell(stream, name):
         cut = unfinished(stream, bytes(end.first), bytes(end.key), bytes(last))
     return (place if cut else None), early

@@ -21,8 +21,8 @@ _NO_SIZE = {0xC4, 0xC8, 0xCC}
 
 
 def fit_square(rgb: NDArray[np.uint8], size: int, fit: Fit) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3] -> [size, size, 3], first by area along the sides that shrink. What a policy sees while it acts must be resized by
-    this, too: another method differs by a grey level or more."""
+    """uint8 [H, W, 3] -> [size, size, 3], first by area along the sides that shrink. What a policy sees while it acts must be
+    resized by this, too: another method differs by a grey level or more."""
     if fit == "crop":
         height, width = rgb.shape[:2]
         side = min(height, width)

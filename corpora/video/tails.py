@@ -18,18 +18,11 @@ _PAGE = 1 << 17
 """Bytes that hold a whole page of Ogg, wherever they begin."""
 
 
-def cut_in(file: BinaryIO, container: str, place: int, size: int) -> bool:
-    """Whether the frame of these bytes, the last, is not whole; FFmpeg itself says so in other formats."""
-    if container == "dv":  # it fills up from the frame before
-        return _size(file) < place + size
-    return container == "gif" and _gif_block(file, place)[0]
-
-
-def early_end(file: BinaryIO, container: str, place: int, size: int) -> str:
-    """Why the file must have been longer, or is followed by what is no video; empty where nothing says so. `place` and
-    `size` are those of the last frame."""
+def end_told(file: BinaryIO, container: str, place: int, size: int) -> tuple[bool, str]:
+    """(whether the last frame, `size` bytes at `place`, is not whole, of which FFmpeg itself tells in other formats; why the
+    file must have been longer, or is followed by what is no video, empty where nothing says so)."""
     reader = _READERS.get(container)
-    return reader(file, place, size) if reader else ""
+    return reader(file, place, size) if reader else (False, "")
 
 
 def repeats(file: BinaryIO, place: int) -> int:
@@ -44,12 +37,12 @@ def repeats(file: BinaryIO, place: int) -> int:
     return found
 
 
-def _gif(file: BinaryIO, place: int, size: int) -> str:
-    return "" if _gif_block(file, place)[1] else _NO_MARK
+def _dv(file: BinaryIO, place: int, size: int) -> tuple[bool, str]:
+    """FFmpeg fills up from the frame before."""
+    return _size(file) < place + size, ""
 
 
-def _gif_block(file: BinaryIO, place: int) -> tuple[bool, bool]:
-    """(whether the file ends in the middle of an image, whether it has its end mark), read on from `place`."""
+def _gif(file: BinaryIO, place: int, size: int) -> tuple[bool, str]:
     file.seek(place)
     data = file.read()
     at = 0
@@ -62,10 +55,10 @@ def _gif_block(file: BinaryIO, place: int) -> tuple[bool, bool]:
         elif mark == 0x2C:  # an image
             at = _blocks_end(data, at + 11 + _colours(data[at + 9])) if at + 9 < len(data) else len(data) + 1
             if at > len(data):
-                return True, False
+                return True, _NO_MARK
         else:
-            return False, True  # the end mark, or what nobody knows
-    return False, False
+            return False, ""  # the end mark, or what nobody knows
+    return False, _NO_MARK
 
 
 def _colours(flags: int) -> int:
@@ -80,39 +73,41 @@ def _blocks_end(data: bytes, at: int) -> int:
     return at + 1
 
 
-def _y4m(file: BinaryIO, place: int, size: int) -> str:
-    return "" if place + size == _size(file) else _NO_FRAME
+def _y4m(file: BinaryIO, place: int, size: int) -> tuple[bool, str]:
+    return False, "" if place + size == _size(file) else _NO_FRAME
 
 
-def _ogg(file: BinaryIO, place: int, size: int) -> str:
+def _ogg(file: BinaryIO, place: int, size: int) -> tuple[bool, str]:
     """The last page of a stream is marked."""
     end = _size(file)
     file.seek(max(0, end - _PAGE))
     tail = file.read()
     at = tail.rfind(b"OggS")
     if at < 0 or len(tail) < at + 27:
-        return _NO_MARK
+        return False, _NO_MARK
     sizes = tail[at + 27 : at + 27 + tail[at + 26]]
     whole = at + 27 + tail[at + 26] + sum(sizes) <= len(tail)
-    return "" if whole and tail[at + 5] & 4 else _NO_MARK
+    return False, "" if whole and tail[at + 5] & 4 else _NO_MARK
 
 
-def _transport(file: BinaryIO, place: int, size: int) -> str:
+def _transport(file: BinaryIO, place: int, size: int) -> tuple[bool, str]:
     file.seek(max(0, _size(file) - (_SYNCS + 1) * 204))
     tail = file.read()
     for step, last in _PACKETS:
         for first in range(step):
             syncs = tail[first::step]
             if len(syncs) >= _SYNCS and set(syncs) == {_SYNC}:
-                return "" if len(tail) - first - step * (len(syncs) - 1) == last else _NO_FRAME
-    return ""
+                whole = len(tail) - first - step * (len(syncs) - 1) == last
+                return False, "" if whole else _NO_FRAME
+    return False, ""
 
 
 def _size(file: BinaryIO) -> int:
     return file.seek(0, os.SEEK_END)
 
 
-_READERS: dict[str, Callable[[BinaryIO, int, int], str]] = {
+_READERS: dict[str, Callable[[BinaryIO, int, int], tuple[bool, str]]] = {
+    "dv": _dv,
     "gif": _gif,
     "mpegts": _transport,
     "ogg": _ogg,

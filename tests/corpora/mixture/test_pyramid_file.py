@@ -127,7 +127,7 @@ def test_a_file_says_over_which_clips_labels_are_shuffled(folder: Path) -> None:
     for keys, label in (
         ('shuffled = "within_text"', Latents(folder / "latents", 0, "within_text")),
         ('shuffled = "within_text"\nshuffle_seed = 3', Latents(folder / "latents", 3, "within_text")),
-        ('shuffled = "over_clips"', Latents(folder / "latents", 0, "over_clips")),
+        ('shuffled = "over_clips"', Latents(folder / "latents", 0)),
     ):
         (folder / "one.toml").write_text(text + keys)
         (spec,) = read_mixture(folder / "one.toml").datasets
@@ -135,6 +135,7 @@ def test_a_file_says_over_which_clips_labels_are_shuffled(folder: Path) -> None:
     (folder / "one.toml").write_text(text)
     within = read_mixture(folder / "one.toml").shuffled(2, within_text=True).datasets[0].label
     assert within == Latents(folder / "latents", 2, "within_text")
+    assert Latents(folder, 3, "over_clips") == Latents(folder, 3) == Latents(folder).shuffled(3)
     assert within.description == "latents shuffled within each text"
     (folder / "one.toml").write_text(text + 'shuffled = "within_task"')
     with pytest.raises(ValueError, match="shuffled 'within_task' is none of over_clips, within_text"):
