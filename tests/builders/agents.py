@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from corpora.agent.track_file import TrackFile
-from corpora.clips.corpus import MANIFEST, SHARDS, SUMMARY
-from corpora.clips.manifest import ClipRow, ManifestWriter
-from corpora.clips.shards import ShardWriter
-from corpora.video.encode import encode_clip, pack_arrays
+from corpora.clips.manifest import ClipRow
+from tests.builders.corpora import clip_members, sliding_camera, store_clips
 from tests.builders.videos import textured
 
 SIZE, FRAMES, FPS = 48, 24, 10.0
@@ -68,34 +65,26 @@ def acted(clip_id: str, seed: int, *, robot: bool = False, slides: float = 0.0, 
 
 def write_acted(root: Path, clips: Sequence[Acted], *, text: str = "", slides: float = 0.0) -> Path:
     """A corpus of these clips, one a video; the camera's motion is the true one."""
-    root.mkdir(parents=True)
-    shards = ShardWriter(root / SHARDS, 100)
-    with ManifestWriter(root / MANIFEST) as manifest:
-        for clip in clips:
-            t_s = np.arange(FRAMES) / FPS
-            row = ClipRow(
-                clip.clip_id, f"videos/{clip.clip_id}.mp4", f"videos/{clip.clip_id}.mp4", end_s=FRAMES / FPS,
-                fps=FPS, frames=FRAMES, width=SIZE, height=SIZE, size=SIZE, text=text, kept=True,
-            )  # fmt: skip
-            first = np.arange(FRAMES - 5)
-            h = np.tile(np.eye(3, dtype=np.float32), (len(first), 1, 1))
-            h[:, 0, 2] = -2 * 5 * slides / SIZE
-            camera = {"first": first, "second": first + 5, "h": h, "inlier_ratio": np.ones(len(first), np.float32)}
-            members = {
-                "mp4": encode_clip(list(clip.frames), t_s, crf=4, gop=8),
-                "json": json.dumps({"t_s": t_s.tolist()}).encode(),
-                "camera.npz": pack_arrays({**camera, "tracks": np.full(len(first), 50)}),
-            }
-            shard, index = shards.place(members)
-            shards.write(row.clip_id, members)
-            manifest.append(replace(row, shard=shard, index_in_shard=index))
-        manifest.append(ClipRow("f" * 16, "videos/short.mp4", "videos/short.mp4", reason="too_short"))
-        shards.close()
+    t_s, camera = np.arange(FRAMES) / FPS, sliding_camera(FRAMES - 5, 5, 2 * 5 * slides / SIZE)
+    rows = [
+        ClipRow(
+            clip.clip_id, f"videos/{clip.clip_id}.mp4", f"videos/{clip.clip_id}.mp4", end_s=FRAMES / FPS, fps=FPS,
+            frames=FRAMES, width=SIZE, height=SIZE, size=SIZE, text=text, kept=True,
+        )
+        for clip in clips
+    ]  # fmt: skip
+    members = (clip_members(clip.frames, t_s, camera, crf=4) for clip in clips)
     settings = {"size": SIZE, "fit": "stretch", "crf": 4, "gop": 8}
     cells = {"reasons": {"kept": {"count": len(clips), "hours": 0.1}}, "tiers": {}, "embodiments": {}}
-    summary = {"config": {"format": 2, "settings": settings, "seed": 0}, "sources": len(clips) + 1, **cells}
-    (root / SUMMARY).write_text(json.dumps(summary), "utf-8")
-    return root
+    return store_clips(
+        root,
+        zip(rows, members, strict=True),
+        shard_mb=100,
+        dropped=[ClipRow("f" * 16, "videos/short.mp4", "videos/short.mp4", reason="too_short")],
+        config={"format": 2, "settings": settings, "seed": 0},
+        sources=len(clips) + 1,
+        **cells,
+    )
 
 
 def write_files(folder: Path, clips: Sequence[Acted]) -> Path:

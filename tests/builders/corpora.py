@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +42,59 @@ def clip_frames(seed: int, count: int, *, moving: bool) -> np.ndarray:
     return np.stack(frames)
 
 
+def clip_members(
+    frames: np.ndarray,
+    t_s: np.ndarray,
+    camera: dict[str, np.ndarray],
+    *,
+    crf: int,
+    truth: dict[str, np.ndarray] | None = None,
+) -> dict[str, bytes]:
+    """What a shard holds of a clip, by suffix; `truth`: of every frame."""
+    members = {
+        "mp4": encode_clip(list(frames), t_s - t_s[0], crf=crf, gop=8),
+        "json": json.dumps({"t_s": t_s.tolist()}).encode(),
+        "camera.npz": pack_arrays(camera),
+    }
+    if truth is not None:
+        known = {name: values.astype(np.float32) for name, values in truth.items()}
+        members["truth.npz"] = pack_arrays({"t_s": t_s, **known})
+    return members
+
+
+def sliding_camera(pairs: int, gap: int = 0, slide: float = 0.0, inlier_ratio: float = 1.0) -> dict[str, np.ndarray]:
+    """The known motion of a camera, between the frames i and i + `gap` of the first `pairs`: it slides by `slide` of half its
+    image's width."""
+    first = np.arange(pairs, dtype=np.int32)
+    h = np.tile(np.eye(3, dtype=np.float32), (pairs, 1, 1))
+    h[:, 0, 2] = -slide
+    ratio, tracks = np.full(pairs, inlier_ratio, np.float32), np.full(pairs, 50, np.int32)
+    return {"first": first, "second": first + np.int32(gap), "h": h, "inlier_ratio": ratio, "tracks": tracks}
+
+
+def store_clips(
+    root: Path,
+    clips: Iterable[tuple[ClipRow, dict[str, bytes]]],
+    *,
+    shard_mb: float = 1.0,
+    dropped: Sequence[ClipRow] = (),
+    **summary: object,
+) -> Path:
+    """A corpus of these clips, and of rows that were `dropped`; `summary`: what its ingest.json says."""
+    root.mkdir(parents=True)
+    shards = ShardWriter(root / SHARDS, shard_mb)
+    with ManifestWriter(root / MANIFEST) as manifest:
+        for row, members in clips:
+            shard, index = shards.place(members)
+            shards.write(row.clip_id, members)
+            manifest.append(replace(row, shard=shard, index_in_shard=index))
+        for row in dropped:
+            manifest.append(row)
+        shards.close()
+    (root / SUMMARY).write_text(json.dumps(summary), "utf-8")
+    return root
+
+
 @functools.cache
 def _clip(seed: int, truth: bool, black: bool) -> tuple[ClipRow, dict[str, bytes]]:
     """What `write_corpus` writes of one clip: most corpora have the same ones, which are encoded and measured once."""
@@ -66,15 +119,8 @@ def _clip(seed: int, truth: bool, black: bool) -> tuple[ClipRow, dict[str, bytes
         "inlier_ratio": np.array([motion.inlier_ratio for motion in motions], np.float32),
         "tracks": np.array([motion.tracks for motion in motions], np.int32),
     }
-    members = {
-        "mp4": encode_clip(list(frames), t_s - t_s[0], crf=12, gop=8),
-        "json": json.dumps({"t_s": t_s.tolist()}).encode(),
-        "camera.npz": pack_arrays(camera),
-    }
-    if truth:
-        state = np.pad(block_positions(seed, count), ((0, 0), (0, 1))).astype(np.float32)
-        members["truth.npz"] = pack_arrays({"t_s": t_s, "observation.state": state})
-    return row, members
+    state = np.pad(block_positions(seed, count), ((0, 0), (0, 1)))
+    return row, clip_members(frames, t_s, camera, crf=12, truth={"observation.state": state} if truth else None)
 
 
 def write_corpus(
@@ -89,18 +135,9 @@ def write_corpus(
     """A corpus of one clip for each seed, in that order. Seed 3 is shorter than 0.5 s, seeds divisible by 4 have uneven
     times, odd ones a moving camera. `truth`: observation.state [T, 3] holds where the block is, and 0; `black`: seeds whose
     clips show nothing at all."""
-    root.mkdir(parents=True)
-    shards = ShardWriter(root / SHARDS, shard_mb)
-    with ManifestWriter(root / MANIFEST) as manifest:
-        for seed in seeds:
-            row, members = _clip(seed, truth, seed in black)
-            shard, index = shards.place(members)
-            shards.write(row.clip_id, members)
-            manifest.append(replace(row, embodiment=embodiment, shard=shard, index_in_shard=index))
-        shards.close()
-    summary = {"fingerprint": "made", "clips": len(seeds), "truth_features": {"observation.state": 3} if truth else {}}
-    (root / SUMMARY).write_text(json.dumps(summary), "utf-8")
-    return root
+    made = (_clip(seed, truth, seed in black) for seed in seeds)
+    clips = ((replace(row, embodiment=embodiment), members) for row, members in made)
+    return store_clips(root, clips, shard_mb=shard_mb, truth_features={"observation.state": 3} if truth else {})
 
 
 def corpus_files(root: Path) -> dict[str, bytes]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from corpora.clips.corpus import MANIFEST, SHARDS, SUMMARY, Corpus
-from corpora.clips.manifest import ClipRow, ManifestWriter
+from corpora.clips.corpus import Corpus
+from corpora.clips.manifest import ClipRow
 from corpora.clips.parts import plan_parts
-from corpora.clips.shards import ShardWriter
-from corpora.video.encode import encode_clip, pack_arrays
 from lapa.latents import LatentKey
 from lapa.model.checkpoint import model_hash, save_lam
 from lapa.model.config import LamConfig, QuantiserConfig
@@ -22,6 +19,7 @@ from lapa.pairs.config import PairConfig
 from lapa.pairs.pair import resize_frames
 from lapa.reporting.probes.baselines import fit_components
 from lapa.reporting.settings import ReportSettings
+from tests.builders.corpora import clip_members, sliding_camera, store_clips
 from tests.builders.latents import pairs_at, write_made_part
 from tests.builders.videos import textured
 
@@ -61,47 +59,23 @@ def episode(seed: int, camera: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def make_corpus(root: Path, *, truth: bool) -> Path:
     """Robot episodes (their positions known where `truth`), and hand videos of two shots each."""
-    root.mkdir(parents=True)
-    shards = ShardWriter(root / SHARDS, 1.0)
     sources = [(f"robot/episode_{k:06d}", 0, "two_link", "robot") for k in range(EPISODES)]
     sources += [(f"hands/{k // 2}.mp4", k % 2, "", "human") for k in range(20)]
-    identity = np.tile(np.eye(3, dtype=np.float32), (FRAMES - GAP, 1, 1))
-    with ManifestWriter(root / MANIFEST) as manifest:
-        for number, (group, shot, body, tier) in enumerate(sources):
-            frames, position = episode(number, camera=tier == "human")
-            start = shot * FRAMES / FPS
-            t_s = start + np.arange(FRAMES) / FPS
-            first = np.arange(FRAMES - GAP, dtype=np.int32)
-            h = identity.copy()
-            if tier == "human":
-                h[:, 0, 2] = -2 * GAP / SIZE
-            members = {
-                "mp4": encode_clip(list(frames), t_s - start, crf=12, gop=8),
-                "json": json.dumps({"t_s": t_s.tolist()}).encode(),
-                "camera.npz": pack_arrays(
-                    {
-                        "first": first,
-                        "second": first + GAP,
-                        "h": h,
-                        "inlier_ratio": np.full(len(first), 0.9, np.float32),
-                        "tracks": np.full(len(first), 50, np.int32),
-                    }
-                ),
-            }
-            if truth and tier == "robot":
-                state = np.column_stack([position, np.full(FRAMES, 7.0)]).astype(np.float32)
-                members["truth.npz"] = pack_arrays({"t_s": t_s, "observation.state": state})
-            row = ClipRow(
-                f"{number:016x}", group, group, start_s=start, end_s=start + FRAMES / FPS, frames=FRAMES, width=SIZE,
-                height=SIZE, size=SIZE, embodiment=body, tier=tier, shot=shot, kept=True,
-            )  # fmt: skip
-            shard, index = shards.place(members)
-            shards.write(row.clip_id, members)
-            manifest.append(replace(row, shard=shard, index_in_shard=index))
-        shards.close()
-    features = {"observation.state": 3} if truth else {}
-    (root / SUMMARY).write_text(json.dumps({"fingerprint": "made", "truth_features": features}), "utf-8")
-    return root
+
+    def clip(number: int, group: str, shot: int, body: str, tier: str) -> tuple[ClipRow, dict[str, bytes]]:
+        frames, position = episode(number, camera=tier == "human")
+        start = shot * FRAMES / FPS
+        row = ClipRow(
+            f"{number:016x}", group, group, start_s=start, end_s=start + FRAMES / FPS, frames=FRAMES, width=SIZE,
+            height=SIZE, size=SIZE, embodiment=body, tier=tier, shot=shot, kept=True,
+        )  # fmt: skip
+        camera = sliding_camera(FRAMES - GAP, GAP, 2 * GAP / SIZE if tier == "human" else 0.0, 0.9)
+        state = {"observation.state": np.column_stack([position, np.full(FRAMES, 7.0)])}
+        known = state if truth and tier == "robot" else None
+        return row, clip_members(frames, start + np.arange(FRAMES) / FPS, camera, crf=12, truth=known)
+
+    clips = (clip(number, *source) for number, source in enumerate(sources))
+    return store_clips(root, clips, truth_features={"observation.state": 3} if truth else {})
 
 
 def make_run(root: Path, held_out: tuple[int, ...] = (5, 6, 7), config: LamConfig = CONFIG) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpora.agent.track_file import TrackFile
-from corpora.clips.corpus import MANIFEST, SHARDS, SUMMARY
-from corpora.clips.manifest import ClipRow, ManifestWriter
-from corpora.clips.shards import ShardWriter
-from corpora.video.encode import encode_clip, pack_arrays
+from corpora.clips.manifest import ClipRow
+from tests.builders.corpora import clip_members, sliding_camera, store_clips
 from tests.builders.videos import textured, write_video
 
 SIZE = 48
@@ -90,39 +87,18 @@ def toy_robot(root: Path, seeds: Sequence[int], count: int = 90, gripper: bool =
 def toy_corpus(root: Path, seeds: Sequence[int], count: int = 40, truth: bool = False) -> Path:
     """An ingested corpus of the same world at the same rate, a clip for each seed, one shard for each two clips or so; with
     `truth` it knows the actions of a robot with a gripper."""
-    root.mkdir(parents=True)
-    shards = ShardWriter(root / SHARDS, 0.05)
-    with ManifestWriter(root / MANIFEST) as manifest:
-        for seed in seeds:
-            frames, _, action = world(seed, count)
-            t_s = 3.0 + np.arange(count) / FPS
-            row = ClipRow(
-                f"{seed:016x}", f"clip{seed}.mp4", f"clip{seed}", start_s=3.0, end_s=3.0 + count / FPS, fps=FPS,
-                frames=count, width=SIZE, height=SIZE, size=SIZE, embodiment="hand", kept=True,
-            )  # fmt: skip
-            camera = {
-                "first": np.zeros(0, np.int32),
-                "second": np.zeros(0, np.int32),
-                "h": np.zeros((0, 3, 3), np.float32),
-                "inlier_ratio": np.zeros(0, np.float32),
-                "tracks": np.zeros(0, np.int32),
-            }
-            members = {
-                "mp4": encode_clip(list(frames), t_s - t_s[0], crf=8, gop=8),
-                "json": json.dumps({"t_s": t_s.tolist()}).encode(),
-                "camera.npz": pack_arrays(camera),
-            }
-            if truth:
-                done = np.column_stack([action, np.zeros(count)]).astype(np.float32)
-                members["truth.npz"] = pack_arrays({"t_s": t_s, "action": done})
-            shard, index = shards.place(members)
-            shards.write(row.clip_id, members)
-            manifest.append(replace(row, shard=shard, index_in_shard=index))
-        shards.close()
-    summary = {"fingerprint": f"toy-{list(seeds)}-{count}", "clips": len(seeds)}
-    summary |= {"truth_features": {"action": 3}} if truth else {}
-    (root / SUMMARY).write_text(json.dumps(summary), "utf-8")
-    return root
+
+    def clip(seed: int) -> tuple[ClipRow, dict[str, bytes]]:
+        frames, _, action = world(seed, count)
+        row = ClipRow(
+            f"{seed:016x}", f"clip{seed}.mp4", f"clip{seed}", start_s=3.0, end_s=3.0 + count / FPS, fps=FPS,
+            frames=count, width=SIZE, height=SIZE, size=SIZE, embodiment="hand", kept=True,
+        )  # fmt: skip
+        done = {"action": np.column_stack([action, np.zeros(count)])} if truth else None
+        return row, clip_members(frames, 3.0 + np.arange(count) / FPS, sliding_camera(0), crf=8, truth=done)
+
+    known = {"truth_features": {"action": 3}} if truth else {}
+    return store_clips(root, map(clip, seeds), shard_mb=0.05, **known)
 
 
 def toy_tracks(path: Path, seed: int, count: int, first_s: float = 0.0, unseen: Sequence[int] = ()) -> None:
