@@ -33,7 +33,6 @@ def test_of_the_key_of_a_job_what_all_jobs_have_is_read(tmp_path: Path) -> None:
     assert footer.key(PartKey, "tracks") == KEY and finished_parts(tmp_path, [part], KEY)[0].clips == 1
     with pytest.raises(ValueError, match="holds no latents: lacking @ gap_s; lacking @ stride_s"):
         footer.key(LatentKey, "latents")
-    write_part(
-        tmp_path, part, LatentKey("model", "corpus", 99, gap_s=0.5, stride_s=0.1), ROWS, PartSummary(0, 1, 1, ())
-    )
+    key = LatentKey("model", "corpus", 99, format=1, gap_s=0.5, stride_s=0.1)
+    write_part(tmp_path, part, key, ROWS, PartSummary(0, 1, 1, ()))
     assert read_footer(tmp_path / part.name).key(PartKey, "tracks") == KEY
