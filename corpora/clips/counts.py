@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from corpora.clips.manifest import ClipRow
+from corpora.clips.survey import widths_of_all
 
 
 class Counts:
@@ -30,7 +31,7 @@ class Counts:
 
     def add_truth(self, row: ClipRow, features: Mapping[str, int], note: str) -> None:
         """Of a clip that is kept. `note`: what is odd about its ground truth."""
-        self.truth_features.update(features)
+        self.truth_features = widths_of_all((self.truth_features, features))
         if note:
             self.noted += 1
             self.note = self.note or f"{row.source}: {note}"

@@ -90,23 +90,37 @@ def lerobot_v2(
     actions: bool = True,
     truth: Callable[[int], dict[str, np.ndarray]] = truth_of,
 ) -> Path:
+    tables = [_table([episode], truth) for episode in range(len(LENGTHS))]
+    episodes = [
+        (
+            TASKS[episode],
+            table if actions else table.drop_columns(["action"]),
+            {camera: frames_of(episode, number) for number, camera in enumerate(CAMERAS)},
+        )
+        for episode, table in enumerate(tables)
+    ]
+    return store_v2(root, _info(version, actions), episodes, fps=FPS)
+
+
+def store_v2(
+    root: Path, info: dict, episodes: Iterable[tuple[str, pa.Table, dict[str, list[np.ndarray]]]], **video: Any
+) -> Path:
+    """LeRobot v2.1 of these episodes: the task, the rows, and what each camera saw. `video`: of `write_video`."""
     (root / "meta").mkdir(parents=True)
-    info = _info(version, actions)
     info["data_path"] = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
     info["video_path"] = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
     (root / "meta" / "info.json").write_text(json.dumps(info))
-    with (root / "meta" / "episodes.jsonl").open("w") as lines:
-        for episode, length in enumerate(LENGTHS):
-            lines.write(json.dumps({"episode_index": episode, "tasks": [TASKS[episode]], "length": length}) + "\n")
-    for episode in range(len(LENGTHS)):
+    lines = []
+    for episode, (task, table, seen) in enumerate(episodes):
+        lines.append(json.dumps({"episode_index": episode, "tasks": [task], "length": table.num_rows}) + "\n")
         data = root / info["data_path"].format(episode_chunk=0, episode_index=episode)
         data.parent.mkdir(parents=True, exist_ok=True)
-        table = _table([episode], truth)
-        pq.write_table(table if actions else table.drop_columns(["action"]), data)
-        for number, camera in enumerate(CAMERAS):
+        pq.write_table(table, data)
+        for camera, frames in seen.items():
             path = root / info["video_path"].format(episode_chunk=0, video_key=camera, episode_index=episode)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_video(path, frames_of(episode, number), fps=FPS)
+            write_video(path, frames, **video)
+    (root / "meta" / "episodes.jsonl").write_text("".join(lines))
     return root
 
 

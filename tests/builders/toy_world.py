@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from corpora.agent.track_file import TrackFile
 from corpora.clips.manifest import ClipRow
 from tests.builders.corpora import clip_members, sliding_camera, store_clips
-from tests.builders.videos import textured, write_video
+from tests.builders.datasets import store_v2
+from tests.builders.videos import textured
 
 SIZE = 48
 SIDE = 12
@@ -44,31 +44,22 @@ def world(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def toy_robot(root: Path, seeds: Sequence[int], count: int = 90, gripper: bool = False) -> Path:
     """LeRobot v2.1 with an episode for each seed; a `gripper` opens and closes whatever the block does."""
-    (root / "meta").mkdir(parents=True)
     info = {
         "codebase_version": "v2.1",
         "fps": FPS,
         "robot_type": "block",
         "chunks_size": 1000,
-        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
         "features": {
             CAMERA: {"dtype": "video", "shape": [SIZE, SIZE, 3]},
             "observation.state": {"dtype": "float32", "shape": [2], "names": ["y", "x"]},
             "action": {"dtype": "float32", "shape": [2 + gripper], "names": ["dy", "dx", "gripper"][: 2 + gripper]},
         },
     }
-    (root / "meta" / "info.json").write_text(json.dumps(info))
-    lines = []
+    episodes = []
     for episode, seed in enumerate(seeds):
         frames, state, action = world(seed, count)
         if gripper:
             action = np.column_stack([action, np.sign(np.cos(np.arange(count)))]).astype(np.float32)
-        place = {"episode_chunk": 0, "episode_index": episode}
-        data = root / str(info["data_path"]).format(**place)
-        video = root / str(info["video_path"]).format(video_key=CAMERA, **place)
-        data.parent.mkdir(parents=True, exist_ok=True)
-        video.parent.mkdir(parents=True, exist_ok=True)
         columns = {
             "timestamp": pa.array(np.arange(count) / FPS, pa.float32()),
             "episode_index": [episode] * count,
@@ -76,10 +67,8 @@ def toy_robot(root: Path, seeds: Sequence[int], count: int = 90, gripper: bool =
             "observation.state": state.tolist(),
             "action": action.tolist(),
         }
-        pq.write_table(pa.table(columns), data)
-        write_video(video, list(frames), fps=FPS, options={"crf": "8"})
-        lines.append(json.dumps({"episode_index": episode, "tasks": ["push"], "length": count}))
-    (root / "meta" / "episodes.jsonl").write_text("\n".join(lines) + "\n")
+        episodes.append(("push", pa.table(columns), {CAMERA: list(frames)}))
+    store_v2(root, info, episodes, fps=FPS, options={"crf": "8"})
     (root / "meta" / "tasks.jsonl").write_text(json.dumps({"task_index": 0, "task": "push"}) + "\n")
     return root
 

@@ -91,8 +91,10 @@ def test_of_a_feature_the_dimensions_that_all_have_count(home: Path, tmp_path: P
     """Not those of whichever corpus is named last."""
     for name, width in zip(("people", "robot"), widths, strict=True):
         told(shutil.copytree(home / name, tmp_path / name), truth_features={"observation.state": width})
-    both = open_corpora([tmp_path / "people", tmp_path / "robot"])
-    assert both.truth_features == {"observation.state": 3}
+    both, counts = open_corpora([tmp_path / "people", tmp_path / "robot"]), Counts()
+    for row, width in zip(both.clips, widths, strict=False):  # within one corpus, too
+        counts.add_truth(row, {"observation.state": width}, "")
+    assert both.truth_features == counts.truth_features == {"observation.state": 3}
 
 
 def test_what_does_not_go_together_is_named(home: Path, tmp_path: Path) -> None:
