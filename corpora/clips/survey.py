@@ -78,7 +78,9 @@ class CorpusSurvey:
         return CorpusSurvey(
             sum(each.sources for each in surveys),
             sum((each.kept for each in surveys), Count(0, 0.0)),
-            *(merged(getattr(each, name) for each in surveys) for name in ("dropped", "tiers", "embodiments")),
+            merged(each.dropped for each in surveys),
+            merged(each.tiers for each in surveys),
+            merged(each.embodiments for each in surveys),
             widths_of_all(each.truth_features for each in surveys),
         )
 
