@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from corpora.episodes.idle import with_idle
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec, EpisodesAt
 from jobs.commands.evaluate import EvaluateConfig
+from jobs.commands.ground import GroundConfig, run
 from jobs.commands.label import LabelConfig
 from tests.builders.datasets import LENGTHS, lerobot_v2, opened
 from vla.checkpoint import build_policy
 from vla.data.open import open_mixture
-from vla.recipes import DEBUG
+from vla.recipes import DEBUG, recipe_named
 
 IDLE = (7, 4)
 RNG = np.random.default_rng(0)
@@ -95,6 +97,20 @@ def test_a_policy_does_not_train_on_them_unless_told(dataset: Path, tmp_path: Pa
     sample = found.data[0]
     assert sample.action is not None
     assert sample.action[:2, 0].tolist() == ([3, 3] if keep else [4, 5])
+
+
+def test_a_training_tells_how_many_were_left_out(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    config = GroundConfig(
+        data=dataset, out=tmp_path / "run", recipe="debug", cache=tmp_path, steps=1, embodiment="two_link",
+        selection=EpisodeSelection(cameras=("head",)), model=DEBUG, training=recipe_named("debug").training,
+    )  # fmt: skip
+    (member,) = run(config)["members"]
+    assert member["idle_rows"] == sum(IDLE)
+    assert member["samples"] + member["held_out_samples"] == sum(LENGTHS) - sum(IDLE)
+    assert re.search(rf"demonstrations.* {sum(IDLE)} │\n", capsys.readouterr().out)
 
 
 def test_jobs_that_look_at_every_row_refuse_the_flag(tmp_path: Path) -> None:
