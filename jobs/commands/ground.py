@@ -38,8 +38,8 @@ class GroundConfig(TrainPolicy):
     start_from: str | None = None
     """Begin the embodiment's weights with those of this trained one."""
     representation: str = ""
-    """absolute, delta or relative (to the state at the chunk's beginning); default: the embodiment's where the policy knows it,
-    else absolute."""
+    """absolute, delta or relative (to the state at the chunk's beginning), of the whole action with its gripper (see
+    --action-parts); default: the embodiment's where the policy knows it, else absolute."""
     normalisation: str = ""
     """min_max, mean_std or q01_q99; default: the embodiment's where the policy knows it, else q01_q99."""
     action_parts: Path | None = None

@@ -33,6 +33,9 @@ def with_pair(**changes: object) -> LamConfig:
     return dataclasses.replace(TINY, pair=dataclasses.replace(TINY.pair, **changes))  # type: ignore[arg-type]
 
 
+ON_A_CPU = {"small", "debug"}
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_each_recipe_is_trained_in_the_precision_of_its_latents_and_its_loss_falls(
     name: str, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -60,7 +63,7 @@ def test_each_recipe_is_trained_in_the_precision_of_its_latents_and_its_loss_fal
     with torch.no_grad():
         extracted = model.encode(batch).latent
     error = (latent - extracted).pow(2).mean().sqrt() / (extracted - extracted.mean(0)).pow(2).mean().sqrt()
-    assert error < (1e-5 if training.precision == "32-true" else 0.03)
+    assert error < (1e-5 if name in ON_A_CPU else 0.03)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -55,18 +55,22 @@ def grounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     know_made_robots(monkeypatch)
     rng = np.random.default_rng(0)
     made_robot(tmp_path / "pick", rng.normal(size=(8, 12, 2)), rng.normal(size=(8, 12, 2)))
-    recipe = recipe_named("debug")
-    config = ground.GroundConfig(
-        data=tmp_path / "pick", out=tmp_path / "run", cache=tmp_path / "cache", embodiment="arm", held_episodes="5:7",
-        steps=1, model=recipe.policy, training=dataclasses.replace(recipe.training, batch_size=4),
-    )  # fmt: skip
-    ground.run(config, quiet=True)
+    train(tmp_path, "run", "5:7")
     return tmp_path
 
 
-def measured(root: Path, episodes: str = "", data: str = "pick") -> dict[str, Any]:
+def train(root: Path, out: str, held_episodes: str, policy: str = "") -> None:
+    recipe = recipe_named("debug")
+    config = ground.GroundConfig(
+        data=root / "pick", out=root / out, cache=root / "cache", embodiment="arm", held_episodes=held_episodes,
+        policy=policy, steps=1, model=recipe.policy, training=dataclasses.replace(recipe.training, batch_size=4),
+    )  # fmt: skip
+    ground.run(config, quiet=True)
+
+
+def measured(root: Path, episodes: str = "", data: str = "pick", policy: str = "run") -> dict[str, Any]:
     config = evaluate.EvaluateConfig(
-        policy=str(root / "run"), out=root / f"out{episodes.replace(':', '_')}{data}", data=root / data, plots=0, every=6,
+        policy=str(root / policy), out=root / f"{policy}{episodes.replace(':', '_')}{data}", data=root / data, plots=0, every=6,
         selection=EpisodeSelection(episodes, failures=True), cache=root / "cache",
     )  # fmt: skip
     return evaluate.run(config, quiet=True)["open_loop"]
@@ -82,6 +86,13 @@ def test_an_evaluation_looks_at_what_was_held_out_and_names_what_was_not(
     assert "trained on" not in caplog.text
     assert measured(grounded, "0:2")["standing"] == "trained on" and "all 2 episodes were trained on" in caplog.text
     assert measured(grounded, "4:7")["standing"] == "partly trained on" and "were trained on: 4;" in caplog.text
+
+
+def test_a_policy_that_is_trained_again_remembers_what_it_was_trained_on_before(grounded: Path) -> None:
+    train(grounded, "again", "0:6", policy=str(grounded / "run"))
+    assert [stored.trained for stored in load_policy(grounded / "again").trained_on] == [("0:5", "7"), ("6:8",)]
+    assert measured(grounded, "0:2", policy="again")["standing"] == "trained on"
+    assert measured(grounded, policy="again")["settings"]["episodes"] == "5"
 
 
 def test_data_that_changed_or_are_not_the_policys_need_named_episodes(

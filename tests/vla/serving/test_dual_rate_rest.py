@@ -54,6 +54,13 @@ def test_who_hangs_ends_the_run_with_the_robot_at_rest(hangs: str, displacements
     assert sent[-2][1][0] > 0
 
 
+def test_who_hangs_is_stopped_although_nobody_asked_for_it() -> None:
+    runner, policy = simulated(**QUICK)
+    policy.hangs["chunk"] = 20
+    with pytest.raises(TimeoutError, match="the limit is 2 s"):
+        runner.run(lambda action, now: None, seconds=60)
+
+
 def real() -> tuple[DualRateRunner, TimedPolicy]:
     """A quick runner of displacements in real time."""
     clock = SimpleNamespace(now=time.monotonic, sleep_until=lambda *_: None)
