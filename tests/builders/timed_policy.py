@@ -64,6 +64,7 @@ class TimedPolicy:
         self.thoughts: list[float] = []
         self.chunks: list[float] = []
         self.noise: list[float] = []
+        self.heard: list[str] = []
         self.hangs: dict[str, int] = {}
         parts = (ActionPart("both", (0, 1), displacement=False),)
         self.space = ActionSpace.fit(None, np.zeros((2, 1, 2)), parts=parts)
@@ -73,6 +74,7 @@ class TimedPolicy:
 
     def tell_cut(self, instruction: Any) -> None:
         """It cuts nothing."""
+        self.heard.extend(instruction)
 
     def encode(self, images: Any, image_mask: Any, instruction: Any) -> Any:
         assert images.shape == (1, 2, 1, 3, 4, 4) and image_mask.shape == (1, 2, 1) and instruction == ["go"]

@@ -123,6 +123,14 @@ def test_texts_are_embedded_with_their_padding_at_zero(tmp_path: Path) -> None:
     assert rows[1, 1:].abs().max() == 0
 
 
+def test_what_is_read_of_a_text_is_one_form_of_it_and_known(tmp_path: Path) -> None:
+    """M12: two words are read, whatever letters they are in."""
+    reader = FrozenText(save_t5(tmp_path), length=2)
+    wide = "\uff4f\uff50\uff45\uff4e the drawer"
+    assert reader.read_text(wide) == reader.read_text("open the drawer") == ((2, 3), 1)
+    assert torch.equal(*reader.of_texts(["open the", wide]))
+
+
 def test_siglip2_patches_are_cut_as_its_processor_cuts_them(tmp_path: Path) -> None:
     from transformers.models.siglip2.image_processing_siglip2 import convert_image_to_patches
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from corpora.episodes.episode import EpisodeSelection
 from jobs.commands import evaluate, ground
@@ -93,6 +94,11 @@ def test_a_policy_that_is_trained_again_remembers_what_it_was_trained_on_before(
     assert [stored.trained for stored in load_policy(grounded / "again").trained_on] == [("0:5", "7"), ("6:8",)]
     assert measured(grounded, "0:2", policy="again")["standing"] == "trained on"
     assert measured(grounded, policy="again")["settings"]["episodes"] == "5"
+    other = load_policy(grounded / "run")
+    torch.nn.init.zeros_(next(other.parameters()))
+    other.save_pretrained(grounded / "run")
+    with pytest.raises(ValueError, match=r"other settings \(policy_fingerprint \w+ there and \w+ here\)"):  # V9
+        train(grounded, "again", "0:6", policy=str(grounded / "run"))
 
 
 def test_data_that_changed_or_are_not_the_policys_need_named_episodes(

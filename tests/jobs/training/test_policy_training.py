@@ -7,6 +7,7 @@ import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,16 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corpora.mixture.mixture import read_mixture
+from corpora.store.run import Run
 from flare.config import FlareConfig
+from flare.vision import FrozenText
 from jobs.commands import ground, pretrain
+from jobs.training import policy_run
 from jobs.training.policy_run import flare_target
 from tests.builders.corpora import write_corpus
 from tests.builders.datasets import change_column, lerobot_v3
 from tests.builders.policies import batch_of, tiny_policy
+from tests.flare.test_vision import save_t5
 from vla.checkpoint import build_policy
 from vla.data.loader import collate
 from vla.data.open import open_mixture
@@ -160,6 +165,23 @@ def test_parts_of_an_action_reach_the_policy_from_the_pyramid_file(tmp_path: Pat
     open_mixture(mixture, policy, cache=tmp_path / "cache")
     assert policy.embodiments["franka"].action_space.parts == mixture.datasets[0].label.parts
     assert [part.representation for part in mixture.datasets[0].label.parts] == ["relative", "absolute"]
+
+
+def test_what_flares_target_does_not_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """M12: it reads fewer words than the policy."""
+    dataset = SimpleNamespace(name="pick", data=SimpleNamespace(texts=["open the drawer", "open the door"]))
+    target: Any = torch.nn.ModuleList([FrozenText(save_t5(tmp_path), length=2)])
+
+    def begun(*given: Any, **named: Any) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(policy_run, "PolicyTraining", begun)
+    with pytest.raises(InterruptedError):
+        policy_run.train_policy(tiny_policy(), [dataset], DEBUG.training, Run(tmp_path, {}), seed=0, target=target)  # type: ignore[list-item]
+    assert "FLARE's target cuts 2 of 2 instructions, by up to 1 tokens" in caplog.text
+    assert "FLARE's target reads 2 of 2 instructions as the same" in caplog.text
 
 
 def test_a_run_goes_on_with_the_data_that_it_was_begun_with(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec, EpisodesAt
 from corpora.text import unread, words_of
+from tests.builders.policies import SIZE, teach
 from tests.builders.robots import know_made_robots, made_robot
 from tests.builders.vlms import some_images, tiny_config, tiny_processor
 from vla.checkpoint import build_policy
@@ -100,10 +101,12 @@ def test_training_warns_of_them(
 
 
 def test_acting_tells_once_what_is_cut(caplog: pytest.LogCaptureFixture) -> None:
-    policy = build_policy(DEBUG)
+    policy = build_policy(DEBUG).eval()
+    teach(policy, "arm", 2, 2)
+    images, there = torch.zeros(2, 1, 1, 3, SIZE, SIZE, dtype=torch.uint8), torch.ones(2, 1, 1, dtype=torch.bool)
     long = " ".join(["very"] * 30)
     for _ in range(2):
-        policy.tell_cut(["open", long])
+        policy.act_batch(images, there, ["open", long], np.zeros((2, 2)), "arm")
     assert [record.getMessage() for record in caplog.records] == [
         f"the policy reads 24 tokens of '{long}' and cuts the last 6"
     ]

@@ -35,6 +35,7 @@ def test_a_fast_policy_keeps_all_rates() -> None:
     assert report.feature_age.max_s == pytest.approx(0.22, abs=0.0101)
     assert np.diff(policy.thoughts) == pytest.approx(0.1)
     assert np.diff(policy.chunks) == pytest.approx(0.05)
+    assert policy.heard == ["go"] * len(policy.thoughts)  # what is cut of an instruction is told
 
 
 def test_every_action_is_what_its_moment_was_planned_for() -> None:
