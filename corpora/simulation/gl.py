@@ -17,11 +17,11 @@ _LIBRARIES = {
 """MUJOCO_GL -> the library's short name, its usual file names, and the command that installs it."""
 
 
-def require_offscreen_gl() -> None:
+def require_offscreen_gl(packages: tuple[str, ...] = ("mujoco", "metaworld")) -> None:
     """Makes `import mujoco` render off screen. Call it before anything imports mujoco.
 
     Sets MUJOCO_GL=osmesa on Linux unless the user has chosen. Raises ValueError that names the missing GL library, or
-    the missing packages, and the command that installs them.
+    those of `packages` that are missing, and the command that installs them.
     """
     if sys.platform.startswith("linux"):
         choice = os.environ.setdefault("MUJOCO_GL", "osmesa").strip().lower()
@@ -35,7 +35,7 @@ def require_offscreen_gl() -> None:
                     f"MUJOCO_GL={choice}: the GL library lib{name} is not on this machine, and MuJoCo cannot draw "
                     f"without it. Install it with: {command}"
                 )
-    missing = [package for package in ("mujoco", "metaworld") if importlib.util.find_spec(package) is None]
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise ValueError(
             f"the simulator ({', '.join(missing)}) is not installed. Install it with: pip install 'giza[sim]'"

@@ -11,17 +11,19 @@ import cattrs
 T = TypeVar("T")
 
 
-def decode(kind: type[T], record: Mapping[str, Any], *, what: str) -> T:
+def decode(
+    kind: type[T], record: Mapping[str, Any], *, what: str, remedy: str = "was it written by another version of giza?"
+) -> T:
     """The `kind` that `record` holds; fields that it lacks take their defaults.
 
-    Raises ValueError, which names `what` and the path, for a field that this version does not know, one that is lacking
+    Raises ValueError, which names `what`, the path and the remedy, for a field that this version does not know, one that is lacking
     and has no default, and a value of another type or without sense.
     """
     try:
         return _CONVERTER.structure(record, kind)
     except cattrs.BaseValidationError as error:
         faults = "; ".join(cattrs.transform_error(error, path="", format_exception=_reason)).replace("@ .", "@ ")
-        raise ValueError(f"{what}: {faults}; was it written by another version of giza?") from error
+        raise ValueError(f"{what}: {faults}; {remedy}") from error
 
 
 def _reason(error: BaseException, kind: type | None) -> str:

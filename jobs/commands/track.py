@@ -24,10 +24,14 @@ class TrackConfig:
     """Find the agent (a person's hand, a robot's gripper) in every frame of a corpus: mask, point, confidence."""
 
     corpus: Path
-    """Folder of giza ingest: people's video, or a robot dataset that was ingested."""
+    """Folder of giza ingest: people's video, or a robot dataset that was ingested. With --robot the dataset itself."""
     out: Path
     """Folder of the tracks; the same command again resumes."""
     settings: Annotated[TrackSettings, tyro.conf.arg(name="")] = field(default_factory=TrackSettings)
+    robot: Path | None = None
+    """TOML file of a robot's model, joints and calibrated camera: instead of --source, the robot is posed as the state of the
+    dataset --corpus says and drawn by MuJoCo (extra `sim`); a file an episode, as giza simulate --tracks writes them.
+    corpora/simulation/robot_file.py shows one."""
     part_frames: int = 4096
     """Frames of a Parquet part, which is what a kill can cost."""
 
@@ -38,6 +42,8 @@ def run(config: TrackConfig, *, source: TrackSource | None = None, quiet: bool =
     A clip of which nothing is found stays in the corpus, and is named in clips.parquet with its reason. Raises ValueError
     for an unknown source, one that lacks what it needs, and an `out` that holds something else.
     """
+    if config.robot is not None:
+        return _of_robot(config, config.robot, quiet)
     from corpora.agent.tracking import open_source, track_corpus
     from corpora.agent.tracks import FORMAT, SUMMARY
     from corpora.clips.corpus import Corpus
@@ -67,6 +73,28 @@ def run(config: TrackConfig, *, source: TrackSource | None = None, quiet: bool =
         )
 
 
+def _of_robot(config: TrackConfig, robot: Path, quiet: bool) -> dict[str, Any]:
+    """Tracks of a robot's dataset by its kinematics."""
+    from corpora.agent.tracks import SUMMARY
+    from corpora.episodes.opening import dataset_fingerprint, open_episodes
+    from corpora.simulation.kinematics import FORMAT, PosedRobot, selection_of, write_tracks
+    from corpora.simulation.robot_file import RobotFile
+    from corpora.store.run import Run
+    from jobs.console import bar
+
+    file = RobotFile.read(robot)
+    episodes = open_episodes(config.corpus, selection_of(file))
+    with PosedRobot(file) as posed:
+        posed.check(episodes)
+        settings = {**dataclasses.asdict(file), "model": posed.identity, "dataset": dataset_fingerprint(config.corpus)}
+        run = Run(config.out, settings, summary=SUMMARY, formats={"format": FORMAT})
+        if (done := run.finished) is not None:
+            return done
+        with run.claim(), bar("tracking", unit="episodes", quiet=quiet, keep=True) as show:
+            found = write_tracks(episodes, posed, run.folder, show)
+            return run.finish({"source": "kinematics", "dataset": str(config.corpus), **found})
+
+
 def table(summary: dict[str, Any]) -> Table:
     """What share is seen, by the sources' folders, and why clips have no track."""
     result = Table(title="giza track", title_justify="left")
@@ -80,10 +108,25 @@ def table(summary: dict[str, Any]) -> Table:
     return result
 
 
+def robot_table(summary: dict[str, Any]) -> Table:
+    """How much of a robot's dataset shows it, and which episodes are left out."""
+    result = Table("episodes", "frames", "seen", title="giza track", title_justify="left")
+    result.add_row(str(summary["episodes"]), str(summary["frames"]), f"{summary['seen_share']:.1%}")
+    for index, reason in summary["left_out"].items():
+        result.add_row(f"left out: {index}", "", reason)
+    return result
+
+
 def main(argv: Sequence[str]) -> None:
     """The job's command line."""
     config = parse(TrackConfig, argv, job="track")
     summary = run(config)
+    if config.robot is not None:
+        totals = (
+            f"{summary['episodes']} episodes, the robot in {summary['seen_share']:.1%} of {summary['frames']} frames"
+        )
+        print_ending(robot_table(summary), summary, config.out, totals)
+        return
     totals = (
         f"{summary['tracked_clips']} of {summary['clips']} clips, {summary['seen_share']:.1%} of {summary['frames']} frames "
         f"seen, confidence {summary['confidence']:.2f}"
