@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 
@@ -14,18 +15,16 @@ class SlowCopy(AveragedModel):
 
     warm_up: the k-th update (from 1) uses min(decay, k / (k + 9)), so that the first hundreds of updates do not hang on to
     the random start. Off where the start is a trained model. Raises ValueError for a decay outside [0, 1].
+
+    What `module` does not train is copied once: a frozen vision-language model is most of a policy's weights.
     """
 
     def __init__(self, module: nn.Module, decay: float, *, warm_up: bool = False) -> None:
         if not 0 <= decay <= 1:
             raise ValueError(f"decay {decay}: in [0, 1]; 0.995 is FLARE's, 1 freezes the copy")
 
-        def step(mine: Tensor, theirs: Tensor, update: Tensor | int) -> Tensor:
-            kept = min(decay, int(update) / (int(update) + 9)) if warm_up else decay
-            return mine.lerp(theirs.to(mine), 1 - kept)
-
-        super().__init__(module, avg_fn=step)  # type: ignore[arg-type]
-        self.decay = decay
+        super().__init__(module)
+        self.decay, self._warm_up = decay, warm_up
         self.float().eval().requires_grad_(False)
         self.n_averaged += 1  # torch's first update would take the module as it is; what was copied is the first
 
@@ -33,7 +32,16 @@ class SlowCopy(AveragedModel):
         super().train(False)
         return self
 
+    @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """One step towards `model`, after the optimiser's."""
-        if self.decay < 1:
-            super().update_parameters(model)
+        if self.decay == 1:
+            return
+        update = int(self.n_averaged)
+        kept = min(self.decay, update / (update + 9)) if self._warm_up else self.decay
+        for mine, theirs in zip(self.module.parameters(), model.parameters(), strict=True):
+            if theirs.requires_grad:
+                mine.lerp_(theirs.to(mine), 1 - kept)
+        for mine, theirs in zip(self.module.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)
+        self.n_averaged += 1

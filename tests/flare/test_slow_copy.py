@@ -108,3 +108,16 @@ def test_a_slow_copy_goes_through_safetensors_and_goes_on_the_same(tmp_path: Pat
 def test_a_decay_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match=r"decay 1.01: in \[0, 1\]"):
         SlowCopy(nn.Linear(1, 1), 1.01)
+
+
+def test_what_is_frozen_is_left_as_it_was_copied() -> None:
+    """Also where a frozen model is brought to another type meanwhile: nothing is rounded, and nothing of it is read."""
+    module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    module[0].requires_grad_(False)
+    copy, before = SlowCopy(module, 0.5), module[0].weight.clone()
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.add_(1.0)
+    copy.update_parameters(module)
+    torch.testing.assert_close(copy.module[0].weight, before, rtol=0, atol=0)
+    torch.testing.assert_close(copy.module[1].weight, module[1].weight - 0.5)
