@@ -5,7 +5,7 @@
     [[dataset]]
     name = "hands"
     tier = "human"              # human, synthetic, neural or robot
-    label = "latents"           # actions, latents, pseudo-actions, track or unlabelled
+    label = "latent"            # action, latent, inverse-dynamics, track or none
     corpus = "hands/corpus"     # folder of giza ingest
     latents = "hands/latents"   # folder of giza extract
     # shuffled = "within_text"  # a control: over clips of the same text; "over_clips": of all. shuffle_seed: default 0
@@ -16,8 +16,8 @@
     [[dataset]]
     name = "demonstrations"
     tier = "robot"
-    label = "actions"
-    folder = "demonstrations"   # LeRobot or RLDS dataset
+    label = "action"
+    dataset = "demonstrations"  # LeRobot or RLDS dataset
     demos = 3                   # of each instruction
     embodiment = "franka"
 
@@ -30,8 +30,8 @@
     name = "gripper"
     dims = [7]
 
-Paths are relative to the file. A dataset with `hours` and without a path is one that is only drawn. Files of earlier
-versions, with [[member]], labels action, latent, inverse-dynamics and none, and `dataset` for `folder`, read the same.
+Paths are relative to the file. A dataset with `hours` and without a path is one that is only drawn. [[member]] reads the same,
+so do the labels actions, latents, pseudo-actions and unlabelled, and `folder` for `dataset`.
 """
 
 from __future__ import annotations

@@ -89,16 +89,18 @@ class DatasetSpec:
         return isinstance(self.data, Planned)
 
     def faults(self, embodiments: tuple[str, ...] = ()) -> list[str]:
-        """What is wrong with it, all at once. `embodiments`: those that are known; empty: any."""
+        """What is wrong with it, all at once. `embodiments`: those that are known, of which another may be a misspelling; empty:
+        any name is right."""
         found = []
         if self.tier not in TIERS:
             found.append(f"tier '{self.tier}' is none of {', '.join(TIERS)}{near(self.tier, TIERS)}")
         for key, value in (("weight", self.weight), ("align", self.align)):
             if not (math.isfinite(value) and value >= 0):
                 found.append(f"{key} {value} must be 0 or more")
-        if embodiments and self.embodiment not in embodiments:
-            known = ", ".join(embodiments)
-            found.append(f"unknown embodiment '{self.embodiment}'{near(self.embodiment, embodiments)}; known: {known}")
+        if self.embodiment not in embodiments and (meant := near(self.embodiment, embodiments)):
+            found.append(f"unknown embodiment '{self.embodiment}'{meant} Otherwise give --any-embodiment")
+        if not self.align and not self.label.acts:
+            found.append(f"label '{self.label.words[0]}' with align 0 trains nothing: leave it out, or give align")
         if isinstance(self.data, Planned):
             return found
         if self.data.key not in self.label.of:

@@ -1,16 +1,4 @@
-"""One video to be cut into clips, wherever it lies, and the kinds of inputs that videos come from.
-
-A kind is a class that knows its inputs and yields their sources. It lies in a file of this folder, or in a notebook:
-
-    @corpora.sources.register
-    class Zipped(SourceKind):
-        def recognises(self, path):
-            return path.suffix == ".zip"
-
-        def sources(self, path, name, defaults):
-            for video in unpacked(path):
-                yield Source(name=f"{name}/{video.name}", group=name, media=File.at(video))
-"""
+"""One video to be cut into clips, wherever it lies, and the kinds of inputs that videos come from."""
 
 from __future__ import annotations
 
@@ -98,7 +86,8 @@ class Source:
     """Unit of hold-out."""
     media: File | TarMember
     selector: str = ""
-    """Camera and episode: tells apart what shares a file."""
+    """Of an episode of a robot dataset alone, camera and number: tells apart what shares a file. Its clock is that of the rows,
+    and it is not searched for cuts; a video that is no such episode leaves this empty."""
     span_s: tuple[float, float | None] = (0.0, None)
     """The stretch of the file to use, seconds; None: to its end."""
     origin_s: float = 0.0
@@ -197,7 +186,17 @@ def check_tier(tier: str, where: str) -> None:
 
 
 class SourceKind(ABC):
-    """A kind of input: a file or a folder that holds videos."""
+    """A kind of input: a file or a folder that holds videos. One of your own lies in a notebook, or in a file of this folder:
+
+    @corpora.sources.register
+    class Zipped(SourceKind):
+        def recognises(self, path):
+            return path.suffix == ".zip"
+
+        def sources(self, path, name, defaults):
+            for video in unpacked(path):
+                yield Source(name=f"{name}/{video.name}", group=name, media=File.at(video))
+    """
 
     rank = 0
     """Kinds of a lower rank are asked first: giza's own have 50, and video files 100."""

@@ -29,13 +29,13 @@ class PyramidConfig:
     batch_size: int = 0
     """Planned samples a step; 0: the recipe's."""
     recipe: str = "small"
-    """The policy that datasets have to fit: small, debug, n1, n1_5 or n1_6."""
+    """The policy that datasets have to fit, as giza pretrain names it."""
     future_s: float = 0.8
     """Clips without labels: seconds to the frame that they are aligned with."""
     any_embodiment: bool = False
-    """Accept embodiments that the policy does not have yet; training adds them."""
+    """Accept an embodiment whose name is almost that of one that every policy has; others are new, and training adds them."""
     light: bool = False
-    """A image that stays light on a dark system."""
+    """An image that stays light on a dark system."""
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch_size < 0:

@@ -19,9 +19,6 @@ from lapa.reporting.settings import ReportSettings
 if TYPE_CHECKING:
     from lapa.reporting.card import Card
 
-FORMAT = 4
-"""Raised when the same latents would give another card."""
-
 
 @dataclass(frozen=True)
 class ReportConfig:
@@ -56,6 +53,7 @@ def run(config: ReportConfig) -> Card:
     from lapa.model.checkpoint import model_hash, read_lam_config
     from lapa.reporting.card import Card
     from lapa.reporting.measure import report
+    from lapa.reporting.verdict import FORMAT
 
     start = time.monotonic()
     settings = dataclasses.replace(config.settings, seed=config.seed)

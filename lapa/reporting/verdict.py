@@ -25,6 +25,8 @@ from typing import Literal
 from lapa.reporting.card import Card, Level, Probe, Reason, Verdict
 from lapa.reporting.page import figure, span
 
+FORMAT = 5
+"""Of the card: raised when the same latents would be measured or judged otherwise, in words or numbers."""
 LEAST_R2 = 0.05
 GOOD_R2 = 0.5
 CAMERA_R2 = 0.5
