@@ -27,8 +27,9 @@ from vla.embodiment import Embodiment
 log = logging.getLogger(__name__)
 
 FILE = "actions_of_motion.json"
-FORMAT = 2
-"""Raised when the same tracks would give other labels; 1 knew the whole motion of a chunk alone, not its course."""
+FORMAT = 3
+"""Raised when the same tracks would give other labels; 1 knew the whole motion of a chunk alone, not its course, and 2 labelled
+motions that are too small to tell."""
 DONE = "action"
 """Feature of a simulated corpus: what was truly done."""
 
@@ -106,9 +107,11 @@ class TrackLabeller:
         train, held = train[known[train]], held[known[held]]
         if not len(train):
             raise ValueError(f"--robot-tracks '{robot_tracks}': knows no position in the episodes to fit on")
-        model = ActionsOfMotion.fit(motion[train], samples.numbers(train.tolist()).chunks, gap_s=gap_s)
+        chunks = samples.numbers(train.tolist()).chunks
+        model = ActionsOfMotion.fit(motion[train], chunks, gap_s=gap_s, told=told)
         labeller = cls(facts, model, told, tracks, corpus.times())
-        measured: dict[str, Any] = {"training": {"pairs": len(train)}, "held_out": {}, "truth": labeller.r2(corpus)}
+        fitted = {"pairs": len(train), "least_motion_m": model.least_m}
+        measured: dict[str, Any] = {"training": fitted, "held_out": {}, "truth": labeller.r2(corpus)}
         measured["frames_without"] = labeller.without()
         if len(held):
             groups = {samples.groups[index] for index in held.tolist()}
@@ -138,9 +141,9 @@ class TrackLabeller:
         return found
 
     def chunks(self, clip_id: str) -> ClipLabels | None:
-        """Of the frames in which the tool is seen, and seen again a gap later; None where there is none."""
+        """Of the frames in which the tool is seen, seen again a gap later, and moved enough; None where there is none."""
         motion = self._motion(clip_id)
-        frames = np.flatnonzero(np.isfinite(motion).all(1))
+        frames = np.flatnonzero(self.model.tells(motion))
         return ClipLabels(clip_id, self.times[clip_id][frames], self.predict(motion[frames])) if len(frames) else None
 
     def without(self) -> dict[str, int]:
@@ -152,7 +155,10 @@ class TrackLabeller:
                 continue
             there = np.isfinite(self._positions(clip_id)).all(1)
             counts["no position"] += int((~there).sum())
-            counts["none a gap later"] += int((there & ~np.isfinite(self._motion(clip_id)).all(1)).sum())
+            motion = self._motion(clip_id)
+            known = np.isfinite(motion).all(1)
+            counts["none a gap later"] += int((there & ~known).sum())
+            counts["moves too little to tell"] += int((known & ~self.model.tells(motion)).sum())
         return {reason: count for reason, count in counts.items() if count}
 
     def _positions(self, clip_id: str) -> NDArray[np.float32]:

@@ -217,6 +217,20 @@ def test_a_course_tells_the_steps_of_a_chunk_of_a_tool_that_follows_late() -> No
         assert r2(courses, seen) > r2(motions, seen) + gain
 
 
+@pytest.mark.parametrize("presses", [True, False])
+def test_what_presses_and_hardly_moves_has_no_label(presses: bool) -> None:
+    """A third of the rows push with all their might against a wall; without the wall each motion tells."""
+    rng = np.random.default_rng(0)
+    action = rng.normal(size=(900, 1, 4))
+    motion = 0.1 * action[:, 0, :3]
+    if presses:
+        motion[:300] = rng.normal(scale=1e-3, size=(300, 3))
+    fitted = ActionsOfMotion.fit(motion, action, gap_s=0.2, told=np.array([True, True, True, False]))
+    told = fitted.tells(motion)
+    assert told[300:].mean() > 0.93 and told[:300].mean() == pytest.approx(0.0 if presses else 1.0, abs=0.03)
+    assert not fitted.tells(np.full((1, 3), np.nan)).any()
+
+
 def test_the_map_is_kept_to_the_bit_and_needs_a_motion() -> None:
     rng = np.random.default_rng(0)
     motion, chunks = rng.normal(size=(30, 3)), rng.normal(size=(30, 4, 2))
