@@ -57,6 +57,16 @@ def warm_workers() -> Iterator[None]:
     end_idle_workers()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def warm_rollouts() -> Iterator[None]:
+    """The simulator's processes are forked from one that has imported it (tests/builders/processes.py)."""
+    from tests.builders.processes import fork_rollouts
+
+    with pytest.MonkeyPatch.context() as patch:
+        fork_rollouts(patch)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve clips of a second or two, one for each source video, whose block's place is known (tests/builders/corpora.py)."""

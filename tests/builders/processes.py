@@ -7,11 +7,23 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
+
+from jobs.evaluation import rollouts
 
 _SERVER = multiprocessing.get_context("forkserver")
 # the first brings an LLVM, MuJoCo's GL another: imported after that one it crashes
-_SERVER.set_forkserver_preload(["torch._dynamo", "vla.training", "jobs.training.trainer", "lapa.extraction.engine"])
+_SERVER.set_forkserver_preload(
+    ["torch._dynamo", "vla.training", "jobs.training.trainer", "lapa.extraction.engine", "tests.builders.simulator"]
+)
+
+
+def fork_rollouts(patch: pytest.MonkeyPatch) -> None:
+    """From now on, until `patch` is undone: what is spawned elsewhere, and imports Meta-World anew, is forked here."""
+    patch.setattr(rollouts, "multiprocessing", SimpleNamespace(get_context=lambda kind: _SERVER))
 
 
 def run_apart(target: Callable[..., Any], *args: Any, log: Path, timeout_s: float = 200) -> int:

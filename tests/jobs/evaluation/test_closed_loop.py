@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from corpora.simulation.metaworld import Look, MetaWorldEnv, episode_generator
 from corpora.simulation.tasks import INSTRUCTIONS
+from jobs.evaluation import rollouts
 from jobs.evaluation.closed_loop import ClosedLoopSettings, Observations, checked_chunks, play
 from jobs.evaluation.rollout_log import (
     ROLLOUT_FORMAT,
@@ -230,6 +232,9 @@ def test_a_policy_sees_what_the_environment_shows_and_its_chunk_is_executed_as_i
 
 @pytest.mark.gl
 def test_a_failing_environment_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        rollouts, "multiprocessing", multiprocessing
+    )  # its own way to start them, with this environment
     monkeypatch.setenv("MUJOCO_GL", "wgl")  # not on Linux: the workers fail when they draw
     with pytest.raises(WorkerError, match="Traceback"):
         play(_nothing, ClosedLoopSettings(("reach",), 1, look=LOOK, workers=1))
