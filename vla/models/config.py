@@ -85,6 +85,8 @@ class VisionConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.noise <= 2:
             raise ValueError(f"vision.noise {self.noise}: within 0 and 2")
+        if self.components < 0:
+            raise ValueError(f"vision.components {self.components}: at least 1, or 0 for all features")
 
 
 @dataclass(frozen=True)

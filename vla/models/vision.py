@@ -29,15 +29,29 @@ class VisionBackbone(Backbone):
         self.vision = FrozenVision(config.name) if settings is None else FrozenVision.from_settings(settings)
         if config.bfloat16:
             self.vision.net.bfloat16()
+        if config.components > self.vision.dim:
+            raise ValueError(
+                f"vision.components {config.components}: '{self.vision.name}' has {self.vision.dim} features; choose at most so "
+                "many, or 0 for all"
+            )
         self.dim = config.components or self.vision.dim
+        self._fitted = False
         self.reduced = bool(config.components)
         if self.reduced:
             self.register_buffer("mean", torch.zeros(self.vision.dim))
             self.register_buffer("axes", torch.zeros(self.vision.dim, self.dim))
 
+    @property
+    def fitted(self) -> bool:
+        """Whether its components are, here or in the weights that were loaded; always where it has none."""
+        self._fitted = (
+            self._fitted or not self.reduced or bool(self.axes.any())
+        )  # once: a look at a device waits for it
+        return self._fitted
+
     def fit(self, images: Callable[[], Sequence[Tensor]]) -> None:
         """Principal components of the tokens of some images; once."""
-        if not self.reduced or bool(self.axes.any()):
+        if self.fitted:
             return
         with torch.no_grad():
             tokens = torch.cat([self.vision(each.flatten(0, 1).to(self.mean.device)) for each in images()]).flatten(
@@ -53,7 +67,11 @@ class VisionBackbone(Backbone):
     def forward(self, images: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
         tokens = self.vision(images.flatten(0, 2)).unflatten(0, (len(images), -1)).flatten(1, 2)
         if self.reduced:
-            assert bool(self.axes.any()), "its components are fitted before it is asked"
+            if not self.fitted:
+                raise ValueError(
+                    f"the {self.dim} components of '{self.vision.name}' are not fitted yet: giza pretrain or giza ground does it "
+                    "when a training begins"
+                )
             tokens = (tokens - self.mean) @ self.axes
         there = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         return ContextTokens(tokens, there, there)

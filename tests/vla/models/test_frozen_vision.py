@@ -161,6 +161,26 @@ def test_principal_components_keep_what_varies_and_are_saved(tmp_path: Path) -> 
     assert torch.equal(again.system2(images, mask, ["", "", ""]).features.flatten(0, 1), reduced)
 
 
+def test_components_are_as_many_as_there_are_and_fitted_before_they_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="vision.components -1: at least 1, or 0 for all"):
+        VisionConfig(components=-1)
+    given = config(tmp_path / "dino", "regression")
+    many, some = (dataclasses.replace(given, vision=dataclasses.replace(given.vision, components=n)) for n in (17, 4))
+    with pytest.raises(ValueError, match="vision.components 17: '.*' has 16 features; choose at most so many"):
+        build_policy(many)
+    policy = build_policy(some).eval()
+    batch = seen(policy)
+    with pytest.raises(ValueError, match="the 4 components of '.*' are not fitted yet: giza pretrain or giza ground"):
+        policy.loss(batch)
+    assert policy.system2 is not None
+    policy.system2.fit(lambda: list(batch["images"]))
+    policy.loss(batch)
+    monkeypatch.setattr(torch.Tensor, "any", lambda *_: pytest.fail("looked at again"))
+    policy.system2(batch["images"], batch["image_mask"], batch["instruction"])
+
+
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     policy = made(tmp_path / "dino", "flow")
     with pytest.raises(ValueError, match="a frozen vision model is not trained: set tuning.no-vision"):
