@@ -45,8 +45,8 @@ class ServeConfig:
     """A modality.json with the names of cameras and parts; default: the policy's own."""
     protocol: Literal["n1.5", "n1.6", "n1.7"] = "n1.6"
     """Generation of clients that get_modality_config is written for; all of them are understood."""
-    fit: Literal["stretch", "crop"] = "stretch"
-    """How images of another size become square; as in training."""
+    fit: Literal["stretch", "crop"] | None = None
+    """How images of another size become square; default: as in training, and stretch where the policy does not know it."""
     device: str = ""
     """cpu, cuda, cuda:1, ...; empty: cuda where there is one."""
     seed: int = 0

@@ -71,17 +71,18 @@ class ServedPolicy:
         embodiment: str,
         layout: ModalityLayout | None = None,
         *,
-        fit: Fit = "stretch",
+        fit: Fit | None = None,
         dialect: Dialect = "n1.6",
         seed: int = 0,
     ) -> None:
-        """`layout`: names of cameras and parts; default: the policy's. `fit`: how images of another size are made square, as
-        the training data were. `dialect`: which generation of clients get_modality_config is written for. Raises ValueError
-        for a robot that the policy does not know, and for another fit than its."""
+        """`layout`: names of cameras and parts; default: the policy's. `fit`: how images of another size are made square;
+        default: as in training, and stretch where that is not known. `dialect`: which generation of clients
+        get_modality_config is written for. Raises ValueError for a robot that the policy does not know, and for another fit
+        than its."""
         known = policy.embodiment(embodiment)
-        if (was := known.squared_by) and fit != was:
-            raise ValueError(f"fit '{fit}': in training the fit of pictures of '{known.name}' was '{was}'; give this")
-        self.policy, self.embodiment, self.fit = policy, known.name, fit
+        if (was := known.squared_by) and fit not in (None, was):
+            raise ValueError(f"fit '{fit}': pictures of '{known.name}' were '{was}' in training; leave it out")
+        self.policy, self.embodiment, self.fit = policy, known.name, fit or was or "stretch"
         self.layout = layout_of(known) if layout is None else layout
         self.dialect: Dialect = dialect
         self.seed = seed
@@ -279,14 +280,14 @@ def server_of(
     config: ServerConfig | None = None,
     *,
     modality: Mapping[str, Any] | None = None,
-    fit: Fit = "stretch",
+    fit: Fit | None = None,
     dialect: Dialect = "n1.6",
     seed: int = 0,
 ) -> PolicyServer:
     """A server of `policy` for one robot (default: the only one), which listens already; `serve` answers.
 
-    `modality`: names of cameras and parts, as meta/modality.json has them. `fit`: how images of another size are made square, as
-    the training data were. Raises ValueError for a robot that the policy does not know, and where it cannot listen.
+    `modality`: names of cameras and parts, as meta/modality.json has them. `fit`: how images of another size are made square;
+    default: as in training. Raises ValueError for a robot that the policy does not know, and where it cannot listen.
     """
     layout = layout_of(policy.embodiment(embodiment), modality)
     return PolicyServer(ServedPolicy(policy, embodiment, layout, fit=fit, dialect=dialect, seed=seed), config)

@@ -294,6 +294,15 @@ def test_images_of_another_size_are_made_square_as_in_training(fit: Any) -> None
     np.testing.assert_allclose(given["arm"], by_hand(asked)[..., :3])
 
 
+def test_images_are_made_square_as_the_policy_knows_them_to_be() -> None:
+    policy = FakePolicy()
+    assert served(policy).fit == "stretch"
+    policy.facts.squared_by = "crop"
+    assert served(policy).fit == served(policy, fit="crop").fit == "crop"
+    with pytest.raises(ValueError, match="fit 'stretch': pictures of 'gr1' were 'crop' in training; leave it out"):
+        served(policy, fit="stretch")
+
+
 def test_a_layout_survives_json() -> None:
     layout = layout_of(FakePolicy().embodiment("gr1"))  # type: ignore[arg-type]
     assert ModalityLayout.from_json(json.loads(json.dumps(layout.to_json()))) == layout
