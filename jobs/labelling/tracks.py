@@ -121,12 +121,15 @@ class TrackLabeller:
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        values = {"robot": self.facts.to_json(), "model": self.model.to_json(), "told": self.told.tolist()}
-        write_json(folder / FILE, {"format": FORMAT, **values})
+        write_json(folder / FILE, {"format": FORMAT, **self._values})
+
+    @property
+    def _values(self) -> dict[str, Any]:
+        return {"robot": self.facts.to_json(), "model": self.model.to_json(), "told": self.told.tolist()}
 
     @property
     def identity(self) -> str:
-        return digest_of(json.dumps(self.model.to_json()), self.tracks.identity)[:16]
+        return digest_of(json.dumps(self._values), self.tracks.identity)[:16]
 
     @property
     def unknown(self) -> list[str]:

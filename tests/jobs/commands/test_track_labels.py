@@ -165,6 +165,18 @@ def test_what_does_not_fit_is_named_before_anything_is_written(home: Path, tmp_p
     assert dims_told(("x", "y"), ()).all()
 
 
+def test_labels_are_known_by_all_that_they_are_made_of(home: Path) -> None:
+    known = {}
+    for name, changes in {
+        "gripper": {},
+        "nothing": {"unknown": ()},
+        "codec": {"normalisation": "mean_std"},
+    }.items():
+        known[name] = labelled(home, home / f"by-{name}", **changes).summary["model_hash"]
+    assert len(set(known.values())) == 3
+    assert labelled(home, home / "by-again").summary["model_hash"] == known["gripper"]
+
+
 def test_an_episode_without_a_track_is_named_and_the_rest_is_fitted(home: Path, tmp_path: Path, caplog) -> None:
     for episode, seed in enumerate(ROBOTS[:-1]):
         toy_tracks(tmp_path / "files" / "block" / f"episode_{episode:06d}.npz", seed, ROWS)
