@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from jobs.ablation.arms import Role
-from jobs.ablation.intervals import Design, Estimate, Over
-from jobs.ablation.power import CONFIDENCE, detectable, replicates_needed
+from jobs.ablation.intervals import Design, Estimate, Measured, Over
+from jobs.ablation.power import CONFIDENCE, replicates_needed
 from jobs.ablation.roles import ArmRole
-from jobs.ablation.words import at, listed, points, seeds_in_words, size, span
+from jobs.ablation.words import at, joined, points, seeds_in_words, size, span
 
 LIFT = 0.15
 """The lift looked for, where an ablation does not say."""
@@ -54,7 +53,7 @@ class Success:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Measured):
     """`arm` minus `reference` at one number of demonstrations, on the seeds that both have in full."""
 
     arm: str
@@ -66,16 +65,6 @@ class Comparison:
     """Planned seeds that one of the two lacks."""
     lift: float
     """The one looked for."""
-    over: Over
-    overall: Estimate | None
-    """None without a seed that both have."""
-    wide: Estimate | None
-    """Over replicates and tasks, where a replicate varies everything."""
-    tasks: dict[str, Estimate | None]
-    p: float | None
-    """Two-sided, by the interval's method."""
-    detectable: float | None
-    """The lift that would be shown in 80% of such runs."""
     p_holm: float | None = None
     """Corrected for all comparisons of the same question (Holm 1979)."""
     compared: int = 1
@@ -100,10 +89,7 @@ class Comparison:
     def needed(self) -> int | None:
         """Replicates by which the lift looked for would be detectable, if they spread as these; None where it is not
         known."""
-        if self.over != "replicates" or self.detectable is None:
-            return None
-        error = self.detectable / detectable(1.0, len(self.seeds) - 1)
-        return replicates_needed(error * math.sqrt(len(self.seeds)), self.lift)
+        return None if self.spread is None else replicates_needed(self.spread, self.lift)
 
     def to_json(self) -> dict[str, Any]:
         told = {"shown": self.shown, "needed": self.needed, "verdict": verdict(self)}
@@ -236,7 +222,7 @@ def headline(statistics: Statistics) -> str:
     blind = [demos for demos in counts if statistics.shows_positives(demos) is False]
     seen = [c for c in known if c.demos not in blind]
     if not seen:
-        positives = listed(statistics.names("positive"))
+        positives = joined(statistics.names("positive"))
         return (
             f"This run shows nothing: a lift of {positives} over {_over(statistics, blind)} is not shown {at(*blind)}"
         )
@@ -280,4 +266,4 @@ def _cells(comparisons: Sequence[Comparison]) -> str:
     together: dict[tuple[int, ...], list[str]] = {}
     for arm, found in counts.items():
         together.setdefault(tuple(found), []).append(arm)
-    return ", and ".join(f"{listed(names)} {at(*found)}" for found, names in together.items())
+    return ", and ".join(f"{joined(names)} {at(*found)}" for found, names in together.items())

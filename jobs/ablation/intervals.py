@@ -60,6 +60,8 @@ class Measured:
     """Two-sided, of the mean being 0, by the same method as the interval."""
     detectable: float | None
     """The lift that such a run would show in 80% of cases."""
+    spread: float | None
+    """Standard deviation of replicates by which it is; None where it is over none, or they tell no spread."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Method:
     def measure(self, grids: Sequence[Grid], *, least: float) -> Measured:
         """Of one grid a seed, whose values lie between `least` and 1."""
         if not grids:
-            return Measured("nothing", None, None, dict.fromkeys(self.tasks), None, None)
+            return Measured("nothing", None, None, dict.fromkeys(self.tasks), None, None, None)
         values = np.stack(grids)
         if self.design == "transfer" and len(values) > 1:
             return self._nested(values, least)
@@ -84,14 +86,15 @@ class Method:
         by_task: dict[str, Estimate | None] = {
             task: _crossed(values[:, [k]], means[:, k], least)[0] for k, task in enumerate(self.tasks)
         }
-        return Measured("seeds and starts" if len(values) > 1 else "starts", overall, None, by_task, p, reach)
+        return Measured("seeds and starts" if len(values) > 1 else "starts", overall, None, by_task, p, reach, None)
 
     def _nested(self, values: Grid, least: float) -> Measured:
         overall, p, reach = student(values, least)
         by_task: dict[str, Estimate | None] = {
             task: student(values[:, [k]], least)[0] for k, task in enumerate(self.tasks)
         }
-        return Measured("replicates", overall, self._wide(values), by_task, p, reach)
+        spread = None if _silent(values) else math.sqrt(len(values)) * reach / detectable(1.0, len(values) - 1)
+        return Measured("replicates", overall, self._wide(values), by_task, p, reach, spread)
 
     def _wide(self, values: Grid) -> Estimate | None:
         replicates, tasks, _ = values.shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.ablation.findings import Statistics, seeds_told, verdict
-from jobs.ablation.words import at, listed, points, size, span
+from jobs.ablation.words import at, joined, points, size, span
 
 
 def arm_words(statistics: Statistics, arm: str, demos: int, *, brief: bool = False) -> str:
@@ -26,9 +26,9 @@ def control_words(statistics: Statistics, arm: str, demos: int) -> list[str]:
             groups.setdefault("It is beaten by", []).append(f"{c.reference} by {size(c.overall)}{alone}")
         else:
             groups.setdefault("It is not told from", []).append(f"{c.reference} ({span(c.overall)}, {c.shown}{alone})")
-    said = [f"{lead} its control{'s' if len(names) > 1 else ''} {listed(names)}" for lead, names in groups.items()]
+    said = [f"{lead} its control{'s' if len(names) > 1 else ''} {joined(names)}" for lead, names in groups.items()]
     if lacking := statistics.lacking(arm):
-        said.append(f"Its control{'s' if len(lacking) > 1 else ''} {listed(lacking)} had no run")
+        said.append(f"Its control{'s' if len(lacking) > 1 else ''} {joined(lacking)} had no run")
     return said
 
 
@@ -63,7 +63,8 @@ def power_words(statistics: Statistics) -> list[str]:
     """For each number of demonstrations: which lift of an arm over the best baseline this run could have detected."""
     said = []
     for demos, reference in statistics.references.items():
-        asked = [c for c in statistics.asked("lift", demos) if c.detectable is not None]
+        lifts = statistics.asked("lift", demos)
+        asked = [c for c in lifts if c.detectable is not None]
         if not asked:
             continue
         reaches = [points(reach) for reach in sorted(c.detectable or 0.0 for c in asked)]
@@ -77,11 +78,16 @@ def power_words(statistics: Statistics) -> list[str]:
         )
         blunt = [c for c in asked if (c.detectable or 0.0) > statistics.lift]
         if blunt:
-            text += f"; too blunt for the {lift} points looked for: {listed([c.arm for c in blunt])}"
-            needed = [c.needed for c in blunt if c.needed is not None]
+            text += f"; too blunt for the {lift} points looked for: {joined([c.arm for c in blunt])}"
+            needed = {c.arm: c.needed for c in blunt if c.needed is not None}
             if needed:
-                text += f" (about {max(needed)} replicates would do)"
+                rest = (
+                    "" if len(needed) == len(blunt) else f" for {joined(list(needed))}, of the others it is not known"
+                )
+                text += f" (about {max(needed.values())} replicates would do{rest})"
         else:
             text += f"; the {lift} points looked for are within reach of every arm"
+        if lost := [c.arm for c in lifts if c not in asked]:
+            text += f"{' but' if not blunt else '; nothing is known of'} {joined(lost)}, without a full run in common"
         said.append(text + ".")
     return said

@@ -70,7 +70,8 @@ def summarise(result: Mapping[str, Any], *, draws: int = 10_000, seed: int = 0) 
             both = tuple(k for k in seeds if k in ours and k in theirs)
             lacking = tuple(k for k in seeds if k not in both)
             measured = method.measure([ours[k] - theirs[k] for k in both], least=-1.0)
-            comparisons.append(Comparison(name, other, demos, question, both, lacking, lift, **vars(measured)))
+            asked = {"arm": name, "reference": other, "demos": demos, "question": question}
+            comparisons.append(Comparison(**vars(measured), **asked, seeds=both, without=lacking, lift=lift))
     return Statistics(arms, references, success, _corrected(comparisons), design, lift, draws)
 
 

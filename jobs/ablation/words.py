@@ -28,7 +28,7 @@ def in_points(estimate: Estimate | None) -> str:
     return f"{points(estimate.value, '+')} [{points(estimate.low)}, {points(estimate.high)}]"
 
 
-def listed(names: Sequence[str | int]) -> str:
+def joined(names: Sequence[str | int]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     *most, last = map(str, names)
     return f"{', '.join(most)} and {last}" if most else last
@@ -36,7 +36,7 @@ def listed(names: Sequence[str | int]) -> str:
 
 def at(*demos: int) -> str:
     """`at 1 demonstration`, `at 0, 1 and 3 demonstrations`."""
-    return f"at {listed(demos)} demonstration{'' if demos == (1,) else 's'}"
+    return f"at {joined(demos)} demonstration{'' if demos == (1,) else 's'}"
 
 
 def seeds_in_words(seeds: Sequence[int]) -> str:

@@ -308,6 +308,27 @@ def test_power_says_what_could_have_been_detected_and_how_many_replicates_would_
     )
 
 
+def test_replicates_that_tell_no_spread_do_not_tell_how_many_are_needed() -> None:
+    won = {"robot-only": (0, 0, 0), "human-track": (0, 0, 0), "human-flare": (1, 20, 30)}
+    found = summarise(study(won, lift=0.01))
+    silent, flare = (found.comparison(arm, None, 1) for arm in ("human-track", "human-flare"))
+    assert (
+        silent.detectable is not None and silent.detectable > 0.01 and silent.needed is None
+    )  # Wilson's, not Student's
+    assert flare.needed is None  # more than are counted
+    found = summarise(study(won, lift=0.02))
+    (said,) = power_words(found)
+    needed = found.comparison("human-flare", None, 1).needed
+    assert f"about {needed} replicates would do for human-flare, of the others it is not known)" in said
+
+
+def test_power_says_of_which_arm_nothing_is_known() -> None:
+    result = study({**PROTOTYPE, "human-flare": PROTOTYPE["human-track"]})
+    lost = [run for run in result["runs"] if run["arm"] != "human-flare"]
+    (said,) = power_words(summarise({**result, "runs": lost}))
+    assert said.endswith("within reach of every arm but human-flare, without a full run in common.")
+
+
 def test_files_of_old_keep_their_design_and_get_roles_by_name() -> None:
     names = ("robot-only", "bc", "human-latent", "shuffled", "human-true", "mine")
     result = study(dict.fromkeys(names, (20, 30, 40)))
