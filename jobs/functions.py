@@ -168,7 +168,7 @@ def ablate(
     """`giza ablate`: which tier buys what. `arms` by name or your own; `tiers` as `jobs.ablation.prepare` made them, which are
     of design joint. `recipe`: default demo, and joint_demo for such tiers.
 
-    Raises ValueError where `tiers` lie in another folder than `out`.
+    Raises ValueError where `tiers` lie in another folder than `out`, and beside a recipe of another design.
     """
     from jobs.ablation.command import RECIPES, AblateConfig, run
     from jobs.ablation.study import Study
@@ -182,6 +182,11 @@ def ablate(
         given["arms"] = [arm if isinstance(arm, str) else arm.name for arm in arms]
     recipe = recipe or ("demo" if tiers is None else "joint_demo")
     config = configured(AblateConfig, given, recipe=recipe, recipes=RECIPES)
+    if tiers is not None and config.design != tiers.design:
+        raise ValueError(
+            f"recipe '{recipe}' is of design {config.design}, which makes data of its own, and tiers are of design "
+            f"{tiers.design}: choose recipe 'joint_demo' or 'joint', or leave tiers out"
+        )
     return Study(run(config, [arm for arm in arms if not isinstance(arm, str)]))
 
 

@@ -1,19 +1,24 @@
 """The arms of an ablation: a function of the tiers says which datasets each trains on, at matched steps, batch and robot data.
 
-mine = Arm("human-idm-2", "+ human video by my labels",
-           mixture=lambda tiers, demos: tiers.robot(demos) + tiers.human.labelled("labels"))
+Of design transfer, and of design joint:
+
+    mine = Arm("track-flare", "+ painted people by hand tracks, and FLARE", recipe="trunk_flare", controls=("robot-flare",),
+               mixture=lambda tiers, demos: tiers.robot(demos) + tiers.tracked(demos))
+    mine = Arm("human-idm-2", "+ human video by my labels",
+               mixture=lambda tiers, demos: tiers.robot(demos) + tiers.human.labelled("labels"))
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from corpora.clips.manifest import TIERS
 from corpora.mixture.label_kinds import Latents, Unlabelled
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec
+from corpora.store.told import closest
 
 Recipe = Literal["small", "small_flare", "bc", "trunk", "trunk_flare"]
 """small: the dual system; bc: behaviour cloning; trunk: behaviour cloning with latents and the future as outputs that feed the
@@ -39,8 +44,13 @@ class Arm:
     """What it is for."""
     controls: tuple[str, ...] = ()
     """Names of the arms that it must beat, or it is not told from them."""
-    batch_share: float = 1.0
-    """Of the budget's batch: a baseline of half sees as many robot samples as arms with as much people's video do."""
+    thinned: bool = False
+    """A baseline that sees as few robot samples as arms with people's video, in smaller batches."""
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("recipe", self.recipe, get_args(Recipe)), ("role", self.role, get_args(Role))):
+            if value not in known:
+                raise ValueError(f"arm '{self.name}': {name} '{value}'. {closest(value, known)}")
 
     @property
     def is_control(self) -> bool:
@@ -64,151 +74,113 @@ class Arm:
         return f"human ({spec.label.description}{aligned})"
 
 
-def _robot(tiers: Any, demos: int) -> MixtureSpec:
-    found: MixtureSpec = tiers.robot(demos)
+def loss_of(recipe: str) -> str:
+    """Of the actions of a recipe's policy; two of a kind are a measure against each other."""
+    return "flow matching" if recipe.startswith("small") else "regression"
+
+
+People = Callable[[Any, int], MixtureSpec]
+"""(tiers of the design, demonstrations of each task) -> what an arm has beside the robot's data."""
+
+
+def _arm(name: str, description: str, people: People | None = None, **how: Any) -> Arm:
+    """An arm of the robot's data, and `people` beside them."""
+
+    def mixture(tiers: Any, demos: int) -> MixtureSpec:
+        robot: MixtureSpec = tiers.robot(demos)
+        return robot if people is None else robot + people(tiers, demos)
+
+    return Arm(name, description, mixture, **how)
+
+
+def _latents(tiers: Any, demos: int) -> MixtureSpec:
+    found: MixtureSpec = tiers.latents + tiers.extra(Latents)
     return found
 
 
-ARMS: dict[str, Arm] = {
-    arm.name: arm
-    for arm in (
-        Arm("robot-only", "demonstrations alone, trained as long", _robot, role="baseline"),
-        Arm("bc", "plain convolutional behaviour cloning on the demonstrations", _robot, recipe="bc", role="baseline"),
-        Arm(
-            "synthetic", "+ synthetic episodes with actions", lambda tiers, demos: tiers.robot(demos) + tiers.synthetic
-        ),
-        Arm(
-            "human-latent",
-            "+ human video by latent actions",
-            lambda tiers, demos: tiers.robot(demos) + tiers.latents + tiers.extra(Latents),
-            controls=("shuffled",),
-        ),
-        Arm(
-            "human-flare",
-            "+ human video by FLARE",
-            lambda tiers, demos: tiers.robot(demos) + tiers.human + tiers.extra(Unlabelled),
-            recipe="small_flare",
-        ),
-        Arm(
-            "human-both",
-            "+ human video by latent actions and FLARE",
-            lambda tiers, demos: tiers.robot(demos) + tiers.latents + tiers.extra(Latents),
-            recipe="small_flare",
-        ),
-        Arm(
-            "human-idm",
-            "+ human video by inverse-dynamics labels",
-            lambda tiers, demos: tiers.robot(demos) + tiers.pseudo_actions(demos),
-        ),
-        Arm(
-            "human-true",
-            "ceiling: human video with its true actions, which simulation alone knows",
-            lambda tiers, demos: tiers.robot(demos) + tiers.true_actions(demos),
-            role="ceiling",
-        ),
-        Arm(
-            "everything",
-            "+ human video by latents and FLARE, + synthetic",
-            lambda tiers, demos: tiers.robot(demos) + tiers.latents + tiers.synthetic + tiers.extra(Latents),
-            recipe="small_flare",
-        ),
-        Arm(
-            "shuffled",
-            "control: human video with latents permuted over clips",
-            lambda tiers, demos: tiers.robot(demos) + (tiers.latents + tiers.extra(Latents)).shuffled(),
-            role="control",
-        ),
-    )
-}
+_JOINT = (
+    _arm("robot-only", "demonstrations alone, trained as long", role="baseline"),
+    _arm("bc", "plain convolutional behaviour cloning on the demonstrations", recipe="bc", role="baseline"),
+    _arm("synthetic", "+ synthetic episodes with actions", lambda tiers, demos: tiers.synthetic),
+    _arm("human-latent", "+ human video by latent actions", _latents, controls=("shuffled",)),
+    _arm(
+        "human-flare",
+        "+ human video by FLARE",
+        lambda tiers, demos: tiers.human + tiers.extra(Unlabelled),
+        recipe="small_flare",
+    ),
+    _arm("human-both", "+ human video by latent actions and FLARE", _latents, recipe="small_flare"),
+    _arm("human-idm", "+ human video by inverse-dynamics labels", lambda tiers, demos: tiers.pseudo_actions(demos)),
+    _arm(
+        "human-true",
+        "ceiling: human video with its true actions, which simulation alone knows",
+        lambda tiers, demos: tiers.true_actions(demos),
+        role="ceiling",
+    ),
+    _arm(
+        "everything",
+        "+ human video by latents and FLARE, + synthetic",
+        lambda tiers, demos: tiers.latents + tiers.synthetic + tiers.extra(Latents),
+        recipe="small_flare",
+    ),
+    _arm(
+        "shuffled",
+        "control: human video with latents permuted over clips",
+        lambda tiers, demos: _latents(tiers, demos).shuffled(),
+        role="control",
+    ),
+)
+ARMS: dict[str, Arm] = {arm.name: arm for arm in _JOINT}
 """Of design joint."""
 
 
-def _trunk(name: str, description: str, people: Callable[[Any, int], MixtureSpec] | None = None, **how: Any) -> Arm:
-    """An arm of design transfer, whose policy has the same outputs in all of them, used or not: the robot's data, and `people`
-    beside them."""
-    mixture = _robot if people is None else lambda tiers, demos: tiers.robot(demos) + people(tiers, demos)
-    return Arm(name, description, mixture, **{"recipe": "trunk", **how})
+def _clips(kind: str, clips: str = "painted") -> People:
+    """Of design transfer, by what its tiers call their labels."""
+    return lambda tiers, demos: getattr(tiers, kind)(demos, clips)
 
 
+def _permuted(people: People, *, within_text: bool = False) -> People:
+    return lambda tiers, demos: people(tiers, demos).shuffled(within_text=within_text)
+
+
+_ALONE: dict[str, Any] = {"recipe": "trunk", "role": "baseline"}
+_ARM: dict[str, Any] = {"recipe": "trunk"}
+"""The policy has the same outputs in all of them, used or not."""
+_FLARE: dict[str, Any] = {"recipe": "trunk_flare"}
+_CHECK: dict[str, Any] = {"recipe": "trunk", "role": "positive"}
+_CONTROL: dict[str, Any] = {"recipe": "trunk", "role": "control"}
+_TRACKED, _AS_IS, _LATENT = _clips("tracked"), _clips("tracked", "as-is"), _clips("latent")
 _PAINTED = "+ people with the robot painted over them, by "
-_PERMUTED = "control: the same with labels permuted over clips"
-TRANSFER: dict[str, Arm] = {
-    arm.name: arm
-    for arm in (
-        _trunk("robot-only", "demonstrations of known and novel tasks alone", role="baseline"),
-        _trunk(
-            "robot-half",
-            "the same, with as many robot samples as arms with people's video see",
-            role="baseline",
-            batch_share=0.5,
-        ),
-        _trunk("robot-flare", "the same, with FLARE on the robot's own future", role="baseline", recipe="trunk_flare"),
-        _trunk("robot-small", "demonstrations alone, the dual system", role="baseline", recipe="small"),
-        _trunk("bc", "plain behaviour cloning on the demonstrations", role="baseline", recipe="bc"),
-        _trunk(
-            "human-track",
-            f"{_PAINTED}hand tracks",
-            lambda tiers, demos: tiers.tracked(demos),
-            controls=("shuffled", "shuffled-within"),
-        ),
-        _trunk("shuffled", _PERMUTED, lambda tiers, demos: tiers.tracked(demos).shuffled(), role="control"),
-        _trunk(
-            "shuffled-within",
-            f"{_PERMUTED} of the same task",
-            lambda tiers, demos: tiers.tracked(demos).shuffled(within_text=True),
-            role="control",
-        ),
-        _trunk(
-            "human-as-is",
-            "+ people as they are, by hand tracks",
-            lambda tiers, demos: tiers.tracked(demos, "as-is"),
-            controls=("as-is-shuffled",),
-        ),
-        _trunk(
-            "as-is-shuffled", _PERMUTED, lambda tiers, demos: tiers.tracked(demos, "as-is").shuffled(), role="control"
-        ),
-        _trunk(
-            "same-body",
-            "positive control: the robot in people's rooms, its actions read off its motion",
-            lambda tiers, demos: tiers.tracked(demos, "body"),
-            role="positive",
-        ),
-        _trunk(
-            "true",
-            "positive control: painted people by their true actions, which simulation alone knows",
-            lambda tiers, demos: tiers.true_actions(demos),
-            role="positive",
-        ),
-        _trunk(
-            "human-latent",
-            f"{_PAINTED}latent actions",
-            lambda tiers, demos: tiers.latent(demos),
-            controls=("latent-shuffled", "robot-half"),
-        ),
-        _trunk("latent-shuffled", _PERMUTED, lambda tiers, demos: tiers.latent(demos).shuffled(), role="control"),
-        _trunk(
-            "human-flare",
-            f"{_PAINTED}FLARE",
-            lambda tiers, demos: tiers.unlabelled(demos),
-            recipe="trunk_flare",
-            controls=("robot-flare",),
-        ),
-        _trunk(
-            "human-both",
-            f"{_PAINTED}latent actions and FLARE",
-            lambda tiers, demos: tiers.latent(demos),
-            recipe="trunk_flare",
-            controls=("both-shuffled", "robot-flare"),
-        ),
-        _trunk(
-            "both-shuffled",
-            _PERMUTED,
-            lambda tiers, demos: tiers.latent(demos).shuffled(),
-            recipe="trunk_flare",
-            role="control",
-        ),
-    )
-}
+_SAME = "control: the same with labels permuted over clips"
+_TRUE = "positive control: painted people by their true actions, which simulation alone knows"
+_BODY = "positive control: the robot in people's rooms, its actions read off its motion"
+_HALF = "the same, with as many robot samples as arms with people's video see"
+_TRANSFER = (
+    _arm("robot-only", "demonstrations of known and novel tasks alone", **_ALONE),
+    _arm("robot-half", _HALF, thinned=True, **_ALONE),
+    _arm("robot-flare", "the same, with FLARE on the robot's own future", role="baseline", **_FLARE),
+    _arm("robot-small", "demonstrations alone, the dual system", role="baseline", recipe="small"),
+    _arm("bc", "plain behaviour cloning on the demonstrations", role="baseline", recipe="bc"),
+    _arm("human-track", f"{_PAINTED}hand tracks", _TRACKED, controls=("shuffled", "shuffled-within"), **_ARM),
+    _arm("shuffled", _SAME, _permuted(_TRACKED), **_CONTROL),
+    _arm("shuffled-within", f"{_SAME} of the same task", _permuted(_TRACKED, within_text=True), **_CONTROL),
+    _arm("human-as-is", "+ people as they are, by hand tracks", _AS_IS, controls=("as-is-shuffled",), **_ARM),
+    _arm("as-is-shuffled", _SAME, _permuted(_AS_IS), **_CONTROL),
+    _arm("same-body", _BODY, _clips("tracked", "body"), **_CHECK),
+    _arm("true", _TRUE, _clips("true_actions"), **_CHECK),
+    _arm("human-latent", f"{_PAINTED}latent actions", _LATENT, controls=("latent-shuffled", "robot-half"), **_ARM),
+    _arm("latent-shuffled", _SAME, _permuted(_LATENT), **_CONTROL),
+    _arm("human-flare", f"{_PAINTED}FLARE", _clips("unlabelled"), controls=("robot-flare",), **_FLARE),
+    _arm(
+        "human-both",
+        f"{_PAINTED}latent actions and FLARE",
+        _LATENT,
+        controls=("both-shuffled", "robot-flare"),
+        **_FLARE,
+    ),
+    _arm("both-shuffled", _SAME, _permuted(_LATENT), role="control", **_FLARE),
+)
+TRANSFER: dict[str, Arm] = {arm.name: arm for arm in _TRANSFER}
 """Of design transfer."""
 
 DESIGNS: dict[str, dict[str, Arm]] = {"transfer": TRANSFER, "joint": ARMS}
@@ -216,13 +188,16 @@ DESIGNS: dict[str, dict[str, Arm]] = {"transfer": TRANSFER, "joint": ARMS}
 
 
 def arms_named(design: str, names: Sequence[str], own: Mapping[str, Arm] | None = None) -> list[Arm]:
-    """The arms of these names, `own` ones among them. Raises ValueError for a name that the design does not know, and where no
-    baseline is among them."""
+    """The arms of these names, `own` ones among them. Raises ValueError for an arm, or a control of one, that the design does
+    not know, and where no baseline is among them."""
     known = {**DESIGNS[design], **(own or {})}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"--arms '{unknown[0]}': of design {design} there are {', '.join(known)}")
     arms = [known[name] for name in dict.fromkeys(names)]
+    for arm in arms:
+        if lost := [name for name in arm.controls if name not in known]:
+            raise ValueError(f"arm '{arm.name}': control '{lost[0]}': of design {design} there are {', '.join(known)}")
     if not any(arm.role == "baseline" for arm in arms):
         baselines = " or ".join(arm.name for arm in known.values() if arm.role == "baseline")
         raise ValueError(f"--arms {' '.join(names)}: must hold {baselines}, which the others are compared with")

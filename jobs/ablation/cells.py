@@ -13,13 +13,13 @@ from typing import Any
 
 from filelock import FileLock
 
-from corpora.episodes.episode import EpisodeSelection
 from corpora.mixture.mixture import MixtureSpec
 from corpora.store.files import write_json
 from corpora.store.run import TRAINING, Run
-from jobs.ablation.arms import Arm, Cell
+from jobs.ablation.arms import Arm, Cell, loss_of
+from jobs.ablation.maker import EMBODIMENT, Maker, Order
+from jobs.ablation.processes import side_by_side, torch_threads
 from jobs.ablation.settings import Budget, TierData
-from jobs.ablation.tiers import EMBODIMENT, LabelOrder, Tiers
 from vla.models.config import PolicyConfig
 from vla.training_config import PolicyTrainingConfig
 
@@ -33,8 +33,10 @@ class Plan:
 
     demos: int
     mixture: MixtureSpec
-    orders: tuple[LabelOrder, ...]
-    """Labels that it makes first."""
+    orders: tuple[Order, ...]
+    """Labels that it has made first."""
+    fault: str = ""
+    """Why its data could not be made; "": they are there."""
 
     @property
     def robot(self) -> MixtureSpec:
@@ -47,12 +49,20 @@ class Plan:
         return self.mixture.of_tier("human", "synthetic", "neural")
 
 
-def plans(arm: Arm, tiers: Tiers, demos: Sequence[int]) -> tuple[Plan, ...]:
-    """One for each number of demonstrations."""
+def plans(arm: Arm, tiers: Maker, demos: Sequence[int]) -> tuple[Plan, ...]:
+    """One for each number of demonstrations. Raises ValueError where the arm asks for what the design has not."""
     found = []
     for count in demos:
         tiers.orders.clear()
-        mixture = arm.mixture(tiers, count)
+        try:
+            mixture = arm.mixture(tiers, count)
+        except AttributeError as error:
+            if error.obj is not tiers:
+                raise
+            raise ValueError(
+                f"arm '{arm.name}' asks for '{error.name}', which design {tiers.design} has not: it has "
+                f"{', '.join(tiers.mixtures)}; write the arm for these, or choose --recipe and --design of the other design"
+            ) from None
         found.append(Plan(count, mixture, tuple(tiers.orders)))
     return tuple(found)
 
@@ -73,6 +83,7 @@ class CellJob:
     policy: PolicyConfig
     threads: int
     batch_share: float = 1.0
+    """Of the budget's batch."""
     start_seed: int = 0
     """Of the starts; in design transfer every seed has its own."""
 
@@ -82,16 +93,10 @@ def run_arm(job: CellJob) -> list[dict[str, Any]]:
     import logging
     import warnings
 
-    import torch
-
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(job.threads)
-    try:
+    with torch_threads(job.threads):
         return [_cell(job, plan) for plan in job.plans]
-    finally:
-        torch.set_num_threads(threads)  # the process may be the caller's own
 
 
 def _cell(job: CellJob, plan: Plan) -> dict[str, Any]:
@@ -103,6 +108,10 @@ def _cell(job: CellJob, plan: Plan) -> dict[str, Any]:
         finished: dict[str, Any] = json.loads(done.read_text("utf-8"))
         return finished
     folder.mkdir(parents=True, exist_ok=True)
+    if plan.fault:
+        result = _record(cell, "failed", error=plan.fault)
+        write_json(folder / FAILURE, result)
+        return result
     try:
         result = _run_cell(job, plan, cell, folder)
         (folder / FAILURE).unlink(missing_ok=True)
@@ -150,36 +159,25 @@ def _run_cell(job: CellJob, plan: Plan, cell: Cell, folder: Path) -> dict[str, A
         minutes=round(pretraining["minutes"] + grounding["minutes"], 3),
         samples_seen=pretraining["samples_seen"] + grounding["samples_seen"],
         robot_samples_seen=round(seen),
-        curve=_curve(folder),
+        curve=_curve(folder, robot.datasets[-1].name),
         rollouts=rollouts,
         held_out=grounding["held_out"],
         pretraining=pretraining.get("held_out", {}),
     )
 
 
-def _label(job: CellJob, order: LabelOrder) -> None:
-    """Actions for people's clips: by an inverse dynamics model of the demonstrations, or the true ones."""
-    from jobs.ablation.ceiling import write_true_actions
-    from jobs.commands import label
+def _label(job: CellJob, order: Order) -> None:
+    """Has labels made as long as the policy's chunks, and of images that are decoded for it anyway."""
+    from jobs.commands.label import LabelConfig
 
-    out = Path(job.out)
-    config = label.LabelConfig(
-        robot=out / "robot",
-        embodiment=EMBODIMENT,
-        corpus=out / "human" / "corpus",
-        out=order.folder,
-        steps=job.budget.pretrain_steps or job.budget.ground_steps,
-        selection=EpisodeSelection(demos=order.demos, failures=True),
-        horizon=job.policy.horizon,
-        image_size=job.policy.image_size,
-        cache=out / "cache",
+    nowhere, policy, cache = Path(), job.policy, Path(job.out) / "cache"
+    how = LabelConfig(
+        nowhere, EMBODIMENT, nowhere, nowhere, horizon=policy.horizon, image_size=policy.image_size, cache=cache
     )
+    how = dataclasses.replace(how, steps=job.budget.pretrain_steps or job.budget.ground_steps)
     order.folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(order.folder.with_suffix(".lock")):  # seeds side by side share the labels; the second finds them done
-        if order.true:
-            write_true_actions(config, out / "human" / "truth.parquet")
-        else:
-            label.run(config, quiet=True)
+    with FileLock(order.folder.with_suffix(".lock")):  # cells side by side share the labels; the second finds them done
+        order.make(how)
 
 
 def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: Path | None) -> dict[str, Any]:
@@ -195,7 +193,7 @@ def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: 
         return done
     lightning.seed_everything(job.seed, workers=True, verbose=False)
     config = job.policy
-    if not job.recipe.startswith("small"):
+    if loss_of(job.recipe) == "regression":
         config = dataclasses.replace(config, head="regression", feeding=job.recipe != "bc")
     policy = load_policy(start) if start is not None else build_policy(config)
     backbone = job.policy.vision.name
@@ -259,13 +257,13 @@ def _rollouts(job: CellJob, policy: Any, folder: Path) -> list[dict[str, Any]]:
     return [{"task": r.task, "start": r.start, "success": r.success, "steps": r.steps} for r in ordered]
 
 
-def _curve(folder: Path) -> list[list[float]]:
-    """[step, held-out action loss on demonstrations] as TensorBoard has it."""
+def _curve(folder: Path, dataset: str) -> list[list[float]]:
+    """[step, held-out action loss on a dataset] as TensorBoard has it."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
-    name = "val/action/demonstrations"
+    name = f"val/action/{dataset}"
     if name not in events.Tags()["scalars"]:
         return []
     return [[float(event.step), round(float(event.value), 5)] for event in events.Scalars(name)]
@@ -284,14 +282,5 @@ def each(jobs: list[CellJob], parallel: int, engine: str, done: Callable[[list[d
             ready, waiting = ray.wait(waiting, num_returns=1)
             done(ray.get(ready[0]))
         return
-    if parallel == 1:
-        for job in jobs:
-            done(run_arm(job))
-        return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(parallel, mp_context=context, max_tasks_per_child=1) as pool:
-        for future in as_completed([pool.submit(run_arm, job) for job in jobs]):
-            done(future.result())
+    for _, results in side_by_side(run_arm, jobs, parallel):
+        done(results)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -72,16 +73,8 @@ def forest(comparisons: Sequence[Comparison], statistics: Statistics) -> Figure:
     reach = 100 * statistics.lift
     for row, (name, comparison) in enumerate(rows):
         if comparison is None:
-            axes.text(
-                0,
-                row,
-                _plain(name),
-                transform=axes.get_yaxis_transform(),
-                color=INK,
-                size=12,
-                weight="bold",
-                va="center",
-            )
+            across = axes.get_yaxis_transform()
+            axes.text(0, row, _plain(name), transform=across, color=INK, size=12, weight="bold", va="center")
             continue
         found, wide = comparison.overall, comparison.wide
         if found is None:
@@ -96,15 +89,14 @@ def forest(comparisons: Sequence[Comparison], statistics: Statistics) -> Figure:
         if under:
             axes.get_yticklabels()[row].set(color=SOFT, size=11)
         role = roles[comparison.arm]
-        axes.plot(
-            [100 * found.value],
-            [row],
-            MARKERS[role],
-            color=colour,
-            markersize=5 if under else 8,
-            markerfacecolor=CARD if role == "control" else colour,
-            gid=f"{TIP}{comparison}",
-        )
+        face, size = CARD if role == "control" else colour, 5 if under else 8
+        how: dict[str, Any] = {
+            "color": colour,
+            "markersize": size,
+            "markerfacecolor": face,
+            "gid": f"{TIP}{comparison}",
+        }
+        axes.plot([100 * found.value], [row], MARKERS[role], **how)
         beside(axes, row, in_points(found), INK if comparison.shown in ("lifts", "lowers") else SOFT)
         reach = max(reach, -100 * found.low, 100 * found.high)
     axes.axvline(0, color=INK, linewidth=1.2, zorder=0.9)

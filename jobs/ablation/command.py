@@ -16,9 +16,11 @@ from corpora.mixture.mixture import MixtureSpec, read_mixture
 from corpora.simulation.tasks import task_names
 from jobs.ablation.arms import Arm, arms_named, cells
 from jobs.ablation.cells import FAILURE, RESULT, CellJob, Plan, each, plans
+from jobs.ablation.maker import Maker, make_all
+from jobs.ablation.processes import share_of_cores
 from jobs.ablation.settings import Budget, TierData
-from jobs.ablation.tiers import Tiers, make_all
-from jobs.ablation.transfer import TransferTiers
+from jobs.ablation.tiers import Tiers
+from jobs.ablation.transfer import FORMAT, TransferTiers
 from jobs.cli import parse
 from vla.models.config import PolicyConfig
 from vla.recipes import SMALL_FLARE
@@ -90,10 +92,13 @@ class AblateConfig:
 
     @property
     def seen_by(self) -> PolicyConfig:
-        """The policy of all arms, with the frozen vision model where one is named."""
+        """The policy of all arms, with the frozen vision model where one is named. Raises ValueError where it does not load."""
         if not self.backbone:
             return self.policy
-        vision = dataclasses.replace(self.policy.vision, name=self.backbone, components=128, bfloat16=True)
+        from flare.vision import frozen_vision
+
+        components = min(128, frozen_vision(self.backbone).dim)
+        vision = dataclasses.replace(self.policy.vision, name=self.backbone, components=components, bfloat16=True)
         return dataclasses.replace(self.policy, image_size=112, vision=vision)
 
     def __post_init__(self) -> None:
@@ -110,7 +115,7 @@ class AblateConfig:
             raise ValueError(f"--extra {self.extra}: joins the arms of design joint only; leave it out")
         if not 0 < self.lift < 1:
             raise ValueError(f"--lift {self.lift}: a share of the starts within 0 and 1, e.g. 0.15")
-        if self.design == "joint" and 2 * max(self.demos) + 4 > self.data.robot_episodes:
+        if 2 * max(self.demos) + 4 > self.data.robot_episodes:
             raise ValueError(
                 f"--demos {max(self.demos)}: needs {2 * max(self.demos) + 4} episodes of each task, since some fail and some "
                 f"are held out, and there are {self.data.robot_episodes}; give --data.robot-episodes"
@@ -185,8 +190,12 @@ def run(config: AblateConfig, own: Sequence[Arm] = ()) -> dict[str, Any]:
         settings,
         summary="ablation.json",
         record=TRAINING,
-        budget=("arms", "seeds", "demos", "seed"),
-        formats={"rollout_format": ROLLOUT_FORMAT, "held_out": HELD_OUT},
+        budget=("arms", "seeds", "demos", "seed", "lift"),
+        formats={
+            "rollout_format": ROLLOUT_FORMAT,
+            "held_out": HELD_OUT,
+            "transfer": FORMAT if config.design == "transfer" else None,
+        },
     )
     with run.claim():
         result, found = _measure(config, arms)
@@ -207,7 +216,8 @@ def _measure(config: AblateConfig, arms: Sequence[Arm]) -> tuple[dict[str, Any],
     parallel = config.parallel or min(8, os.cpu_count() or 1)
     tiers = open_tiers(config)
     plan = {seed: {arm.name: plans(arm, own, config.demos) for arm in arms} for seed, own in tiers.items()}
-    copied = make_all(list({id(own): own for own in tiers.values()}.values()), config.budget, parallel)
+    makers = list(dict.fromkeys(tiers.values()))
+    made = dict(zip(makers, make_all(makers, config.budget, parallel), strict=True))
     jobs = [
         CellJob(
             out=str(config.out.resolve()),
@@ -215,13 +225,15 @@ def _measure(config: AblateConfig, arms: Sequence[Arm]) -> tuple[dict[str, Any],
             recipe=arm.recipe,
             flare=arm.flare,
             seed=seed,
-            plans=plan[seed][arm.name],
+            plans=tuple(
+                dataclasses.replace(each, fault=made[tiers[seed]].lacks(each.demos)) for each in plan[seed][arm.name]
+            ),
             tasks=task_names(config.tasks),
             budget=config.budget,
             data=config.data,
             policy=policy,
-            threads=max(1, (os.cpu_count() or 1) // parallel),
-            batch_share=arm.batch_share,
+            threads=share_of_cores(parallel),
+            batch_share=config.budget.robot_share if arm.thinned else 1.0,
             start_seed=tiers[seed].start_seed,
         )
         for seed in config.seeds
@@ -239,29 +251,30 @@ def _measure(config: AblateConfig, arms: Sequence[Arm]) -> tuple[dict[str, Any],
 
         each(jobs, parallel, config.engine, done)
     first = config.seeds[0]
-    counts = [found for found in copied if found]
+    floors = [each.copies for each in made.values()]
     result = gather(config, arms, plan[first])
     result["pyramid"] = {
         "tiers": [{"tier": tier, "hours": value} for tier, value in tiers[first].hours().items()],
         "svg": _drawing(arms, plan[first]),
     }
     result["copy"] = {
-        task: {name: sum(found[task][name] for found in counts) for name in ("success", "of")}
-        for task in (task_names(config.tasks) if counts else ())
+        task: {name: sum(floor[task][name] for floor in floors if task in floor) for name in ("success", "of")}
+        for task in task_names(config.tasks)
+        if any(task in floor for floor in floors)
     }
     found = summarise(result, seed=config.seed)
     result["statistics"] = found.to_json()
     return result, found
 
 
-def open_tiers(config: AblateConfig) -> dict[int, Tiers]:
+def open_tiers(config: AblateConfig) -> dict[int, Maker]:
     """Seed -> its data: in design joint the same for all."""
     tasks = task_names(config.tasks)
     if config.design == "joint":
         extra = read_mixture(config.extra.resolve()) if config.extra is not None else None
         return dict.fromkeys(config.seeds, Tiers(config.out, tasks, config.data, extra))
-    known, most = task_names(config.known_tasks), max(config.demos)
-    return {seed: TransferTiers(config.out, known, tasks, config.data, seed, most) for seed in config.seeds}
+    known = task_names(config.known_tasks)
+    return {seed: TransferTiers(config.out, known, tasks, config.data, seed) for seed in config.seeds}
 
 
 def _drawing(arms: Sequence[Arm], plan: Mapping[str, Sequence[Plan]]) -> str | None:
@@ -316,6 +329,7 @@ def gather(config: AblateConfig, arms: Sequence[Arm], plan: Mapping[str, Sequenc
                 "says": arm.description,
                 "members": arm.data(max(plan[arm.name], key=lambda found: found.demos).mixture),
                 "role": arm.role,
+                "recipe": arm.recipe,
                 "controls": list(arm.controls),
             }
             for arm in arms

@@ -48,11 +48,13 @@ def copy_act(demonstrations: Mapping[str, NDArray[np.float32]], execute: int) ->
 
 
 def copies(out: Path, dataset: Path, tasks: tuple[str, ...], budget: Budget, size: int, seed: int) -> dict[str, Any]:
-    """Task -> {"success": n, "of": m} from the starts of `seed`; kept in `out`."""
+    """Task -> {"success": n, "of": m} from the starts of `seed`, for those with a demonstration; kept in `out`."""
     done = out / RESULT
     if done.is_file():
         finished: dict[str, Any] = json.loads(done.read_text("utf-8"))
         return finished
+    demonstrations = copied(dataset)
+    tasks = tuple(task for task in tasks if task in demonstrations)
     how = ClosedLoopSettings(
         tasks,
         budget.starts,
@@ -64,7 +66,7 @@ def copies(out: Path, dataset: Path, tasks: tuple[str, ...], budget: Budget, siz
         slots=12,
         seed=seed,
     )
-    rollouts = play(copy_act(copied(dataset), budget.execute), how)
+    rollouts = play(copy_act(demonstrations, budget.execute), how)
     found = {
         task: {"success": sum(r.success for r in rollouts if r.task == task), "of": budget.starts} for task in tasks
     }

@@ -58,7 +58,7 @@ def render(result: Mapping[str, Any], statistics: Statistics) -> str:
         hour_bars=hour_bars,
         forest=lambda: forest(statistics.comparisons, statistics),
         colours=colours,
-        curves=_curves(result, colours),
+        curves=_curves(result, statistics, colours),
         percent=lambda estimate: _split(percent(estimate)),
         in_points=lambda estimate: _split(in_points(estimate)),
         gains=lambda demos: _gains(statistics, demos),
@@ -114,16 +114,17 @@ def _split(text: str) -> tuple[str, str]:
     return figure, interval
 
 
-def _curves(result: Mapping[str, Any], colours: Mapping[str, str]) -> list[tuple[str, Any]]:
-    """(title, chart) of each number of demonstrations; bc, whose loss is another, apart."""
+def _curves(result: Mapping[str, Any], statistics: Statistics, colours: Mapping[str, str]) -> list[tuple[str, Any]]:
+    """(title, chart) of each loss and number of demonstrations."""
     panels = []
-    for names, before in (([name for name in colours if name != "bc"], ""), (["bc"], "bc, ")):
+    for loss in dict.fromkeys(arm.loss for arm in statistics.arms):
+        names = [arm.name for arm in statistics.arms if arm.loss == loss]
         for demos in result["settings"]["demos"]:
             runs = [run for run in result["runs"] if run["demos"] == demos and run.get("curve")]
             curves = {name: [run["curve"] for run in runs if run["arm"] == name] for name in names}
             drawn = learning_curves({name: found for name, found in curves.items() if found}, colours)
             if drawn:
-                panels.append((before + at(demos).removeprefix("at "), drawn))
+                panels.append((f"{loss}, {at(demos).removeprefix('at ')}", drawn))
     return panels
 
 

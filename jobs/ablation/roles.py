@@ -6,17 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from jobs.ablation.arms import Role
-
-OLD_ROLES: dict[str, Role] = {
-    "robot-only": "baseline",
-    "bc": "baseline",
-    "shuffled": "control",
-    "human-true": "ceiling",
-}
-"""Of ablations that were written before arms had roles; the others are arms."""
-OLD_CONTROLS = {"human-latent": ("shuffled",)}
-"""Likewise, where the control is among the arms."""
+from jobs.ablation.arms import ARMS, DESIGNS, Role, loss_of
 
 
 @dataclass(frozen=True)
@@ -27,17 +17,23 @@ class ArmRole:
     role: Role
     controls: tuple[str, ...] = ()
     """Arms that it must beat too, or its lift is not told from what they have without its labels."""
+    loss: str = ""
+    """Which of its actions its policy learns by."""
 
 
 def arm_roles(result: Mapping[str, Any]) -> tuple[ArmRole, ...]:
-    """Of an ablation's result, in its order. Raises ValueError for a role that giza does not know."""
+    """Of an ablation's result, in its order; what files of old do not say is as of giza's own arms: of design joint where they
+    say no role. Raises ValueError for a role that giza does not know."""
     names = {arm["name"] for arm in result["arms"]}
+    known = DESIGNS.get(result["settings"].get("design", "joint"), {})
     found = []
     for arm in result["arms"]:
         name = arm["name"]
-        role = arm.get("role", OLD_ROLES.get(name, "arm"))
+        joint, same = ARMS.get(name), known.get(name)
+        role = arm.get("role", joint.role if joint else "arm")
         if role not in get_args(Role):
             raise ValueError(f"arm '{name}': role '{role}' must be among {', '.join(get_args(Role))}")
-        old = tuple(control for control in OLD_CONTROLS.get(name, ()) if control in names)
-        found.append(ArmRole(name, role, tuple(arm.get("controls", old))))
+        old = [control for control in (joint.controls if joint else ()) if control in names]
+        recipe = arm.get("recipe", same.recipe if same else "small")
+        found.append(ArmRole(name, role, tuple(arm.get("controls", old)), loss_of(recipe)))
     return tuple(found)

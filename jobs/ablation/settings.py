@@ -27,6 +27,11 @@ class Budget:
     max_steps: int = 250
     """Control steps of a rollout."""
 
+    @property
+    def robot_share(self) -> float:
+        """Of all samples that an arm without a base sees: what an arm with one sees of the robot's."""
+        return (1 - self.co_train_share) * self.ground_steps / (self.pretrain_steps + self.ground_steps)
+
     def __post_init__(self) -> None:
         if self.pretrain_steps < 0 or self.ground_steps < 1:
             raise ValueError(
@@ -49,7 +54,7 @@ class TierData:
     synthetic_episodes: int = 10
     """Episodes with actions of each task, seen by a moving camera."""
     robot_episodes: int = 10
-    """Of each task: the demonstrations, failed ones that are left out, and some that are held out."""
+    """Of each of the ablation's tasks: the demonstrations, failed ones that are left out, and some that are held out."""
     known_episodes: int = 25
     """Design transfer: demonstrations of each known task."""
     robot_noise: tuple[float, ...] = (0.0, 0.1, 0.2)

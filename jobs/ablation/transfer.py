@@ -6,16 +6,20 @@ Each replicate is simulated anew: other demonstrations, people, rooms, clips and
     OUT/known, novel       LeRobot datasets, with robot-tracks/{known,novel}/episode_000000.npz
         robot              corpus of both, from which the robot is cut out
         human/corpus       people's clips of the novel tasks
-        body/corpus        the robot itself in people's rooms, without actions: a positive control
-        demosN/            what N demonstrations of each novel task make of it: cut-outs, painted clips, labels, latents
+        body/corpus        the robot itself in people's rooms, without actions: a positive control; with its labels
+        demosN/            what N demonstrations of each novel task make of people's: cut-outs, painted clips, labels, latents
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from filelock import FileLock
 
 from corpora.agent.painting import PaintSettings
 from corpora.agent.source import TrackSettings
@@ -24,31 +28,136 @@ from corpora.mixture.label_kinds import LATENT, Label, Latents, TrackActions, Un
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
 from corpora.simulation.episode import EpisodeSettings
+from jobs.ablation.maker import EMBODIMENT, Maker, Order, TrueActions, make_latents
 from jobs.ablation.settings import Budget, TierData
-from jobs.ablation.tiers import EMBODIMENT, Tiers, TrueActions
 
+if TYPE_CHECKING:
+    from jobs.commands.label import LabelConfig
+
+log = logging.getLogger(__name__)
+
+FORMAT = 2
+"""Raised when the same flags give other data; 1 labelled with fixed horizons, and simulated as few novel episodes as it could."""
 Clips = Literal["painted", "as-is", "body"]
 """People's with the robot over them, people's as they are, or the robot's own."""
+Word = Literal["track", "true", "latents", "none"]
+"""Actions by tracks, true ones, latents, or no label."""
 KNOWN, NOVEL = 22.0, 10.0
 """Weights of the demonstrations of known and of novel tasks, together half of a batch beside people's video."""
 
 
-class TransferTiers(Tiers):
-    """The tiers of one replicate. Asking for a mixture notes what it needs; `make` then makes it."""
+@dataclass(frozen=True)
+class TransferOrder(Order):
+    """Clips that are painted, and labels of clips."""
+
+    out: Path
+    """Of the replicate."""
+    data: TierData
+    demos: int
+    """Whose cut-outs and tracks they take; 0 where these say nothing."""
+    clips: Clips
+    word: Word
+
+    @property
+    def folder(self) -> Path:
+        return (self._demos / self.clips if self.paints else self._videos) / self.word
+
+    @property
+    def paints(self) -> bool:
+        """Whether they take painted clips, or the tracks of these, which are in the robot's space."""
+        return self.clips == "painted" or (self.clips, self.word) == ("as-is", "track")
+
+    @property
+    def corpus(self) -> Path:
+        """Of the clips."""
+        return self._painted if self.clips == "painted" else self._videos / "corpus"
+
+    @property
+    def _demos(self) -> Path:
+        return self.out / f"demos{self.demos}"
+
+    @property
+    def _painted(self) -> Path:
+        return self._demos / "painted" / "corpus"
+
+    @property
+    def _videos(self) -> Path:
+        return self.out / ("body" if self.clips == "body" else "human")
+
+    def make(self, how: LabelConfig) -> None:
+        if self.paints:
+            self._demos.mkdir(exist_ok=True)
+            with FileLock(self._demos / "paint.lock"):  # labels of several kinds take them
+                self._paint()
+        if self.word == "latents":
+            make_latents(self.corpus, self.folder.parent, self.data)
+        if self.word not in ("track", "true"):
+            return
+        from jobs.ablation.ceiling import write_true_actions
+        from jobs.commands import label
+
+        config = dataclasses.replace(how, robot=self.out / "known", corpus=self.corpus, out=self.folder, steps=None)
+        if self.word == "true":
+            write_true_actions(config, self._videos / "truth.parquet")
+            return
+        tracks = (self._painted if self.paints else self._videos) / "tracks"
+        label.run(dataclasses.replace(config, tracks=tracks, robot_tracks=self.out / "robot-tracks"), quiet=True)
+
+    def _paint(self) -> None:
+        """The robot over the people: cut out of the demonstrations that this cell has, and of no others."""
+        from jobs.commands import crosspaint
+
+        _track(self.out / "robot", self._robot_files(), self._demos / "robot-tracks")
+        crosspaint.run(
+            crosspaint.CrosspaintConfig(
+                corpus=self.out / "human" / "corpus",
+                tracks=self.out / "human" / "tracks",
+                out=self._painted,
+                paint=PaintSettings(robot=self.out / "robot", robot_tracks=self._demos / "robot-tracks"),
+            ),
+            quiet=True,
+        )
+
+    def _robot_files(self) -> Path:
+        """The track files of the demonstrations of all known and `demos` of the novel tasks, in a folder of their own."""
+        folder, files = self._demos / "robot-files", self.out / "robot-tracks"
+        chosen = [*sorted((files / "known").glob("*.npz"))]
+        if self.demos:
+            chosen += [files / "novel" / f"episode_{index:06d}.npz" for index in self._demonstrations()]
+        for path in chosen:
+            place = folder / path.relative_to(files)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if not place.exists():
+                place.hardlink_to(path)
+        return folder
+
+    def _demonstrations(self) -> Sequence[int]:
+        """Numbers of the episodes of novel tasks that a cell is shown."""
+        from corpora.episodes.opening import open_episodes
+
+        episodes = open_episodes(self.out / "novel", EpisodeSelection(demos=self.demos))
+        return [episode.index for episode in episodes.episodes]
+
+
+class TransferTiers(Maker):
+    """The tiers of one replicate."""
+
+    design: ClassVar = "transfer"
+    mixtures: ClassVar = (
+        "robot(demos)",
+        *(f"{name}(demos, clips)" for name in ("tracked", "true_actions", "latent", "unlabelled")),
+    )
+    places: ClassVar = {"robot": ("known", "novel"), "human": ("human/video",)}
 
     def __init__(
-        self, out: Path, known: tuple[str, ...], novel: tuple[str, ...], data: TierData, replicate: int, most_demos: int
+        self, out: Path, known: tuple[str, ...], novel: tuple[str, ...], data: TierData, replicate: int
     ) -> None:
         seeded = dataclasses.replace(data, seed=data.seed + 1000 * (replicate + 1))
         super().__init__(out / "replicates" / f"seed{replicate}", novel, seeded)
-        self.known, self._most_demos = known, most_demos
-        self.start_seed = self.data.seed
-        self.needed: set[tuple[int, Clips, str]] = set()
-        """(demonstrations, clips, label: track, true, latent or none)."""
+        self.known, self.start_seed = known, seeded.seed
 
     def robot(self, demos: int) -> MixtureSpec:
         """All demonstrations of the known tasks, and `demos` of each novel one."""
-        self.wanted.add("robot")
         known = DatasetSpec("known", "robot", EpisodesAt(self.out / "known"), weight=KNOWN, embodiment=EMBODIMENT)
         if not demos:
             return MixtureSpec((known,))
@@ -58,130 +167,65 @@ class TransferTiers(Tiers):
 
     def tracked(self, demos: int, clips: Clips = "painted") -> MixtureSpec:
         """Clips with the robot's actions for how the hand moves."""
-        return self._labelled(demos, clips, "track", TrackActions(self._folder(demos, clips) / "track"), EMBODIMENT)
+        return self._ordered(demos, clips, "track")
 
     def true_actions(self, demos: int, clips: Clips = "painted") -> MixtureSpec:
         """Clips with the actions that were truly done, which simulation alone knows."""
-        return self._labelled(demos, clips, "true", TrueActions(self._folder(demos, clips) / "true"), EMBODIMENT)
+        return self._ordered(demos, clips, "true")
 
     def latent(self, demos: int, clips: Clips = "painted") -> MixtureSpec:
         """Clips with the latents of a latent action model that is trained on them."""
-        return self._labelled(demos, clips, "latent", Latents(self._folder(demos, clips) / "latents"), LATENT)
+        return self._ordered(demos, clips, "latents")
 
     def unlabelled(self, demos: int, clips: Clips = "painted") -> MixtureSpec:
         """Clips for FLARE."""
-        return self._labelled(demos, clips, "none", Unlabelled(), LATENT)
+        return self._ordered(demos, clips, "none")
 
-    def _labelled(self, demos: int, clips: Clips, word: str, label: Label, embodiment: str) -> MixtureSpec:
-        self.needed.add((demos, clips, word))
-        at = ClipsAt(self._corpus(demos, clips))
+    def _ordered(self, demos: int, clips: Clips, word: Word) -> MixtureSpec:
+        order = TransferOrder(self.out, self.data, demos, clips, word)
+        order = order if order.paints else dataclasses.replace(order, demos=0)
+        self.orders.append(order)
+        self.wanted |= {"body" if clips == "body" else "human"}
+        labels: dict[Word, tuple[Label, str]] = {
+            "track": (TrackActions(order.folder), EMBODIMENT),
+            "true": (TrueActions(order.folder), EMBODIMENT),
+            "latents": (Latents(order.folder), LATENT),
+            "none": (Unlabelled(), LATENT),
+        }
+        label, embodiment = labels[word]
+        at = ClipsAt(order.corpus)
         return MixtureSpec((DatasetSpec(f"{clips}-{word}", "human", at, label, embodiment=embodiment),))
-
-    def _folder(self, demos: int, clips: Clips) -> Path:
-        return self.out / f"demos{demos}" / clips
-
-    def _corpus(self, demos: int, clips: Clips) -> Path:
-        return self._folder(demos, clips) / "corpus" if clips == "painted" else self._videos(clips) / "corpus"
-
-    def _videos(self, clips: Clips) -> Path:
-        return self.out / ("body" if clips == "body" else "human")
-
-    PLACES: ClassVar = {"robot": ("known", "novel"), "human": ("human/video",)}
 
     def copies(self, budget: Budget) -> dict[str, Any]:
         from jobs.ablation.copying import copies
 
         return copies(self.out, self.out / "novel", self.tasks, budget, self.data.size, self.start_seed)
 
-    def make(self) -> None:
-        """Simulates, paints, labels, trains the latent action model: what is needed and not done yet."""
-        import torch._dynamo  # noqa: F401 - as `Tiers.make`
-
+    def make_wanted(self) -> None:
+        """With the tracks of the robot's episodes and of all clips."""
         episode = EpisodeSettings(seed=self.data.seed, noise=self.data.robot_noise)
         robot_tracks = self.out / "robot-tracks"
         self._simulate("known", self.data.known_episodes, episode, tasks=self.known, tracks=robot_tracks)
-        novel = 2 * self._most_demos + 4  # some fail, and some are held out
-        self._simulate("novel", novel, episode, tracks=robot_tracks)
-        kinds = {clips for _, clips, _ in self.needed}
-        if kinds & {"painted", "as-is"}:
+        self._simulate("novel", self.data.robot_episodes, episode, tracks=robot_tracks)
+        if none := [task for task, count in self.succeeded("known", self.known).items() if not count]:
+            log.warning(
+                "%s: no episode of the known %s succeeded: nothing is learned of it", self.out.name, ", ".join(none)
+            )
+        if "human" in self.wanted:
             self._make_tracked("human", episode, self.data.human_clips, "hand")
             self._ingest("robot", self.out / "known", self.out / "novel")
-        if "body" in kinds:
+        if "body" in self.wanted:
             self._make_tracked("body", episode, (self.data.human_clips + 1) // 2, "robot_elsewhere")
-        for demos in sorted({demos for demos, _, _ in self.needed}):
-            if kinds & {"painted", "as-is"}:
-                self._paint(demos)
-            for clips, word in sorted({(clips, word) for count, clips, word in self.needed if count == demos}):
-                self._label(demos, clips, word)
 
     def _make_tracked(self, name: str, episode: EpisodeSettings, clips: int, appearance: str) -> None:
         """As `_make_clips`, with the tracks of the corpus."""
         folder = self.out / name
         self._make_clips(name, episode, clips, appearance=appearance, tracks=folder / "tracks-of-video")
-        self._track(folder / "corpus", folder / "tracks-of-video", folder / "tracks")
+        _track(folder / "corpus", folder / "tracks-of-video", folder / "tracks")
 
-    def _track(self, corpus: Path, files: Path, out: Path) -> None:
-        from jobs.commands import track
 
-        settings = TrackSettings(source="files", files=files)
-        track.run(track.TrackConfig(corpus=corpus, out=out, settings=settings), quiet=True)
+def _track(corpus: Path, files: Path, out: Path) -> None:
+    from jobs.commands import track
 
-    def _paint(self, demos: int) -> None:
-        """The robot over the people: cut out of the demonstrations that this cell has, and of no others."""
-        from jobs.commands import crosspaint
-
-        folder = self.out / f"demos{demos}"
-        self._track(self.out / "robot", self._tracks_of(demos), folder / "robot-tracks")
-        crosspaint.run(
-            crosspaint.CrosspaintConfig(
-                corpus=self.out / "human" / "corpus",
-                tracks=self.out / "human" / "tracks",
-                out=self._corpus(demos, "painted"),
-                paint=PaintSettings(robot=self.out / "robot", robot_tracks=folder / "robot-tracks"),
-            ),
-            quiet=True,
-        )
-
-    def _tracks_of(self, demos: int) -> Path:
-        """The track files of the demonstrations of all known and `demos` of the novel tasks, in a folder of their own."""
-        folder, files = self.out / f"demos{demos}" / "robot-files", self.out / "robot-tracks"
-        chosen = [*sorted((files / "known").glob("*.npz"))]
-        if demos:
-            chosen += [files / "novel" / f"episode_{index:06d}.npz" for index in self._demonstrations(demos)]
-        for path in chosen:
-            place = folder / path.relative_to(files)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            if not place.exists():
-                place.hardlink_to(path)
-        return folder
-
-    def _demonstrations(self, demos: int) -> Sequence[int]:
-        """Numbers of the episodes of novel tasks that a cell is shown."""
-        from corpora.episodes.opening import open_episodes
-
-        episodes = open_episodes(self.out / "novel", EpisodeSelection(demos=demos))
-        return [episode.index for episode in episodes.episodes]
-
-    def _label(self, demos: int, clips: Clips, word: str) -> None:
-        folder, corpus = self._folder(demos, clips), self._corpus(demos, clips)
-        if word == "latent":
-            self._make_latents(corpus, folder)
-        if word not in ("track", "true"):
-            return
-        from jobs.ablation.ceiling import write_true_actions
-        from jobs.commands import label
-
-        body = self.out / "body" / "tracks"
-        config = label.LabelConfig(
-            robot=self.out / "known",
-            embodiment=EMBODIMENT,
-            corpus=corpus,
-            out=folder / word,
-            image_size=self.data.size,
-            cache=self.out / "cache",
-        )
-        if word == "true":
-            write_true_actions(config, self._videos(clips) / "truth.parquet")
-            return
-        tracks = body if clips == "body" else self._corpus(demos, "painted") / "tracks"
-        label.run(dataclasses.replace(config, tracks=tracks, robot_tracks=self.out / "robot-tracks"), quiet=True)
+    settings = TrackSettings(source="files", files=files)
+    track.run(track.TrackConfig(corpus=corpus, out=out, settings=settings), quiet=True)

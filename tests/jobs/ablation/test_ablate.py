@@ -14,12 +14,15 @@ import torch
 import jobs
 from corpora.mixture.label_kinds import Latents
 from corpora.mixture.mixture import read_mixture
+from jobs.ablation import arms as arms_module
 from jobs.ablation import cells as ablation_cells
 from jobs.ablation import command as ablate
 from jobs.ablation.arms import ARMS, Arm, Cell, arms_named, cells
 from jobs.ablation.cells import FAILURE, RESULT, CellJob, Plan, plans, run_arm
+from jobs.ablation.maker import TrueActions
 from jobs.ablation.settings import Budget, TierData
-from jobs.ablation.tiers import Tiers, TrueActions
+from jobs.ablation.tiers import LabelOrder, Tiers
+from jobs.ablation.transfer import TransferTiers
 from tests.builders.ablations import extra_file
 from tests.builders.policies import batch_of, tiny_policy
 from vla.recipes import DEBUG, RECIPES
@@ -77,6 +80,40 @@ def test_arms_that_make_no_sense_are_refused(names: tuple[str, ...], said: str) 
         arms_named("joint", names)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"recipe": "trunc"}, "arm 'mine': recipe 'trunc'. Did you mean 'trunk'?"),
+        ({"role": "hero"}, "arm 'mine': role 'hero'. Known: baseline, arm"),
+    ],
+)
+def test_an_arm_of_a_recipe_or_role_that_there_is_not_is_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Arm("mine", "", lambda tiers, demos: tiers.robot(demos), **wrong)
+
+
+def test_a_control_that_there_is_not_is_refused() -> None:
+    mine = Arm("mine", "", lambda tiers, demos: tiers.robot(demos), controls=("shufled",))
+    with pytest.raises(ValueError, match="arm 'mine': control 'shufled': of design joint there are robot-only"):
+        arms_named("joint", ("robot-only", "mine"), {"mine": mine})
+    assert arms_named("joint", ("robot-only", "human-latent"))[1].controls == ("shuffled",)  # one that is not run
+
+
+def test_the_arms_of_the_modules_help_are_arms_of_the_design_that_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "extract.json").write_text("{}")
+    _, *examples = str(arms_module.__doc__).split("mine = ")
+    transfer = TransferTiers(tmp_path, ("door-lock",), ("coffee-button",), TierData(), 0)
+    assert ablate.RECIPES["demo"]["design"] == transfer.design  # whose example comes first
+    for example, tiers in zip(examples, (transfer, tiers_at(tmp_path)), strict=True):
+        mine = eval(example.strip(), {"Arm": Arm})
+        assert plans(mine, tiers, (1,))[0].base.datasets
+        arms_named(tiers.design, ("robot-only", mine.name), {mine.name: mine})
+
+
 def base(arm: Arm, tiers: Tiers) -> list[Any]:
     return list(plans(arm, tiers, (3,))[0].base.datasets)
 
@@ -124,7 +161,8 @@ def test_only_what_the_arms_ask_for_is_made(tmp_path: Path) -> None:
     for name in ("bc", "synthetic", "human-flare", "human-latent", "human-idm", "human-true"):
         tiers = tiers_at(tmp_path)
         (plan,) = plans(ARMS[name], tiers, (3,))
-        wanted[name] = (tiers.wanted - {"robot"}, [(order.folder.name, order.true) for order in plan.orders])
+        assert all(isinstance(order, LabelOrder) for order in plan.orders)
+        wanted[name] = (tiers.wanted - {"robot"}, [(order.folder.name, vars(order)["true"]) for order in plan.orders])
     assert wanted == {
         "bc": (set(), []),
         "synthetic": ({"synthetic"}, []),
@@ -159,9 +197,14 @@ def test_a_users_own_arm_is_a_function_of_the_tiers(tmp_path: Path, monkeypatch:
         "says": "+ human video by tracked hands",
         "members": ["robot", "human (latents)"],
         "role": "arm",
+        "recipe": "small",
         "controls": [],
     }
     assert "cannot tell" in str(study.comparison("human-track"))  # no cell was run
+    with pytest.raises(
+        ValueError, match="recipe 'demo' is of design transfer, .* choose recipe 'joint_demo' or 'joint'"
+    ):
+        jobs.ablate(tiers.out, arms=["robot-only"], tiers=tiers, recipe="demo")
 
 
 def test_extra_clips_join_the_arms_that_use_video_with_their_label(tmp_path: Path) -> None:
@@ -239,7 +282,7 @@ def test_steps_and_shares_are_those_of_the_budget_in_every_arm(
 
     monkeypatch.setattr(ablation_cells, "_train", train)
     monkeypatch.setattr(ablation_cells, "_rollouts", lambda job, policy, folder: [])
-    monkeypatch.setattr(ablation_cells, "_curve", lambda folder: [])
+    monkeypatch.setattr(ablation_cells, "_curve", lambda folder, dataset: [])
     monkeypatch.setattr("vla.checkpoint.load_policy", lambda folder: None)
     (result,) = run_arm(job(tmp_path, arm, (1,), budget=budget))
     assert (result["status"], result["steps"], result["samples_seen"]) == ("done", 12, 384)

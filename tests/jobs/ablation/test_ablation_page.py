@@ -273,6 +273,21 @@ def test_curves_that_diverged_or_are_empty_do_no_harm() -> None:
     assert "inf" not in text and "nan" not in text
 
 
+def test_curves_of_one_loss_share_a_chart_and_of_another_have_their_own() -> None:
+    result = made({"robot-only": 0.3, "bc": 0.3, "robot-small": 0.3})
+    titles = re.compile(r"<h3>((?:regression|flow matching), [^<]*)</h3>")
+    assert titles.findall(page(result)) == [
+        *("flow matching, 1 demonstration", "flow matching, 3 demonstrations"),  # of old, bc alone had another
+        *("regression, 1 demonstration", "regression, 3 demonstrations"),
+    ]
+    for arm, recipe in zip(result["arms"], ("trunk", "bc", "small"), strict=True):
+        arm["recipe"] = recipe
+    found = titles.findall(text := page(result))
+    assert [title.partition(",")[0] for title in found] == ["regression"] * 2 + ["flow matching"] * 2
+    (regression, _) = text.split("<h3>regression, 1 demonstration</h3>")[1].split("</svg>", 1)
+    assert ">robot-only<" in regression and ">bc<" in regression and ">robot-small<" not in regression
+
+
 def test_costs_are_means_of_finished_runs_and_unmatched_ones_are_said() -> None:
     result = made()
     assert matched_words(costs(result)).endswith(

@@ -1,0 +1,45 @@
+"""Work of an ablation side by side: processes of this machine, each with its share of the cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+def share_of_cores(parallel: int) -> int:
+    """Of this machine, for each of so many processes."""
+    return max(1, (os.cpu_count() or 1) // parallel)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """At most so many threads of torch; as before afterwards, since the process may be the caller's own."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def side_by_side(
+    function: Callable[[Item], Found], items: Sequence[Item], parallel: int
+) -> Iterator[tuple[int, Found]]:
+    """The number of each item and what `function` makes of it, as they end; in this process where `parallel` is 1."""
+    if parallel == 1:
+        yield from ((number, function(item)) for number, item in enumerate(items))
+        return
+    context = multiprocessing.get_context("spawn")  # the simulator's GL does not survive a fork
+    with ProcessPoolExecutor(parallel, mp_context=context, max_tasks_per_child=1) as pool:
+        numbers = {pool.submit(function, item): number for number, item in enumerate(items)}
+        for future in as_completed(numbers):
+            yield numbers[future], future.result()
