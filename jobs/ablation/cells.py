@@ -170,11 +170,13 @@ def _label(job: CellJob, order: Order) -> None:
     """Has labels made as long as the policy's chunks, and of images that are decoded for it anyway."""
     from jobs.commands.label import LabelConfig
 
-    nowhere, policy, cache = Path(), job.policy, Path(job.out) / "cache"
     how = LabelConfig(
-        nowhere, EMBODIMENT, nowhere, nowhere, horizon=policy.horizon, image_size=policy.image_size, cache=cache
+        *(Path(), EMBODIMENT, Path(), Path()),  # the order says of what, and where to
+        steps=job.budget.pretrain_steps or job.budget.ground_steps,
+        horizon=job.policy.horizon,
+        image_size=job.policy.image_size,
+        cache=Path(job.out) / "cache",
     )
-    how = dataclasses.replace(how, steps=job.budget.pretrain_steps or job.budget.ground_steps)
     order.folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(order.folder.with_suffix(".lock")):  # cells side by side share the labels; the second finds them done
         order.make(how)
