@@ -86,7 +86,8 @@ class AblateConfig:
     policy: PolicyConfig = POLICY
     """Of all arms; bc has its own head."""
     backbone: str = ""
-    """A frozen vision model, by hub name or folder, in the place of convolutions from scratch."""
+    """A frozen vision model, by hub name or folder, in the place of convolutions from scratch: the leading 128 components of its
+    features, or all of fewer."""
     seed: int = 0
     """Of the bootstrap."""
 

@@ -43,7 +43,7 @@ Clips = Literal["painted", "as-is", "body"]
 Word = Literal["track", "true", "latents", "none"]
 """Actions by tracks, true ones, latents, or no label."""
 KNOWN, NOVEL = 22.0, 10.0
-"""Weights of the demonstrations of known and of novel tasks, together half of a batch beside people's video."""
+"""Weights of the demonstrations of known and of novel tasks in the robot's share of a batch."""
 
 
 @dataclass(frozen=True)
