@@ -74,14 +74,8 @@ class Maker(ABC):
         """The demonstrations that every arm has, `demos` of each task."""
 
     @abstractmethod
-    def make_wanted(self) -> None:
-        """Simulates and ingests what is wanted and not done yet."""
-
     def make(self) -> None:
-        """As `make_wanted`."""
-        import torch._dynamo  # noqa: F401 - it brings an LLVM, the simulator's GL another: loaded after that one it crashes
-
-        self.make_wanted()
+        """Simulates and ingests what is wanted and not done yet."""
 
     def copies(self, budget: Budget) -> dict[str, Any]:
         """Success of one demonstration of each task that is replayed without looking, where design and data have it."""
@@ -108,6 +102,8 @@ class Maker(ABC):
         return record
 
     def _simulate(self, name: str, episodes: int, episode: EpisodeSettings, **how: Any) -> None:
+        import torch._dynamo  # noqa: F401 - it brings an LLVM, the simulator's GL another: loaded after that one it crashes
+
         from jobs.commands import simulate
 
         given: dict[str, Any] = {"tasks": self.tasks, "size": self.data.size, **how}

@@ -116,7 +116,7 @@ class Tiers(Maker):
         self.orders.append(order)
         return order
 
-    def make_wanted(self) -> None:
+    def make(self) -> None:
         """Also trains the latent action model, and extracts."""
         episode = EpisodeSettings(seed=self.data.seed)
         if "robot" in self.wanted:

@@ -201,7 +201,7 @@ class TransferTiers(Maker):
 
         return copies(self.out, self.out / "novel", self.tasks, budget, self.data.size, self.start_seed)
 
-    def make_wanted(self) -> None:
+    def make(self) -> None:
         """With the tracks of the robot's episodes and of all clips."""
         episode = EpisodeSettings(seed=self.data.seed, noise=self.data.robot_noise)
         robot_tracks = self.out / "robot-tracks"
