@@ -251,7 +251,7 @@ def _measure(config: AblateConfig, arms: Sequence[Arm]) -> tuple[dict[str, Any],
                 bar.console.print("; ".join(_said(result) for result in results))
 
         each(jobs, parallel, config.engine, done)
-    first = config.seeds[0]
+    first = next(seed for seed in config.seeds if not made[tiers[seed]].fault)
     floors = [each.copies for each in made.values()]
     result = gather(config, arms, plan[first])
     result["pyramid"] = {
