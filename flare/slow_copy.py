@@ -42,6 +42,6 @@ class SlowCopy(AveragedModel):
         for mine, theirs in zip(self.module.parameters(), model.parameters(), strict=True):
             if theirs.requires_grad:
                 mine.lerp_(theirs.to(mine), 1 - kept)
-        for mine, theirs in zip(self.module.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+        for kept_buffer, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
+            kept_buffer.copy_(buffer)
         self.n_averaged += 1

@@ -99,8 +99,10 @@ class ActionsOfMotion:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ActionsOfMotion:
         """Inverse of `to_json`. Raises KeyError or ValueError for what is missing or does not fit."""
-        arrays = (np.asarray(values[name], np.float64) for name in ("mean_m", "weights", "mean_chunk"))
-        return cls(float(values["gap_s"]), *arrays, float(values["least_m"]))
+        mean_m, weights, mean_chunk = (
+            np.asarray(values[name], np.float64) for name in ("mean_m", "weights", "mean_chunk")
+        )
+        return cls(float(values["gap_s"]), mean_m, weights, mean_chunk, float(values["least_m"]))
 
 
 def _least(size_m: NDArray[np.float64], wrong: NDArray[np.float64], true: NDArray[np.float64]) -> float:
