@@ -129,6 +129,11 @@ class Corpus:
         """Clips and hours, and why the rest of the videos is not among them; no clip is read."""
         return CorpusSurvey.of(self.summary)
 
+    def expect_clips(self) -> None:
+        """Raises ValueError, with the reasons and what to do, where no clip was kept."""
+        if not self.clips:
+            raise ValueError(f"corpus '{self.folder}': {self.survey().nothing_kept}")
+
     def read(self, ids: Iterable[str] | None = None, limit: int | None = None) -> Iterator[Clip]:
         """Clips decoded one at a time, in the order of the shards: those of these ids (None: all), at most `limit`. Raises
         ValueError for an id that there is not, and for a damaged shard."""

@@ -49,9 +49,8 @@ def open_clip_frames(
     A clip that does not decode is named in the table's `faults`, its rows are not valid. Raises ValueError for a corpus
     without clips, and as `make_frame_table`.
     """
+    corpus.expect_clips()
     clips = tuple(corpus.clips)
-    if not clips:
-        raise ValueError(f"corpus '{corpus.folder}' has no clip; its manifest gives the reasons")
     times = corpus.times()
     clip_times = [times[row.clip_id] for row in clips]
     starts = np.concatenate([[0], np.cumsum([len(part) for part in clip_times])]).astype(np.int64)

@@ -196,7 +196,7 @@ def _count(spec: DatasetSpec, limits: PolicyLimits) -> Count:
     if corpus.clips:
         spec.label.count(corpus, found, spec.embodiment, limits)
     else:
-        found.faults.append(f"corpus '{folder}' holds no clip; its manifest gives the reasons")
+        found.faults.append(f"corpus '{folder}': {corpus.survey().nothing_kept}")
     return found
 
 

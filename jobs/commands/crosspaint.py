@@ -68,8 +68,7 @@ def run(config: CrosspaintConfig, *, agent: Agent | None = None, quiet: bool = F
     if LeRobotDataset.exists(config.corpus.expanduser()):
         return run_dataset(config.corpus, config.tracks, config.out, config.paint, config.camera, agent, quiet)
     corpus = Corpus(config.corpus)
-    if not corpus.clips:
-        raise ValueError(f"corpus '{config.corpus}' has no clip; its manifest gives the reasons")
+    corpus.expect_clips()
     tracks = Tracks(config.tracks, corpus)
     opened = agent or open_agent(config.paint, corpus.clips[0].size)
     made = corpus.summary.get("config", {})

@@ -117,6 +117,7 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
     from jobs.labelling.tracks import FORMAT as TRACK_LABELS
 
     corpus = Corpus(config.corpus)
+    corpus.expect_clips()
     out = config.out.expanduser().absolute()
     settings = dataclasses.asdict(config)
     for moved in ("out", "cache", *(() if config.tracks else TRACK_FIELDS)):

@@ -51,8 +51,7 @@ def run(config: TrackConfig, *, source: TrackSource | None = None, quiet: bool =
     from jobs.console import bar
 
     corpus = Corpus(config.corpus)
-    if not corpus.clips:
-        raise ValueError(f"corpus '{config.corpus}' has no clip; its manifest gives the reasons")
+    corpus.expect_clips()
     opened = source or open_source(config.settings, corpus)
     settings = {**dataclasses.asdict(config.settings), "part_frames": config.part_frames}
     settings |= {"corpus_identity": corpus.identity, "source_identity": opened.identity}

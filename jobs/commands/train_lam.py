@@ -86,8 +86,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     training = with_budget(config.training, config.steps, config.minutes)
     corpus = open_corpora(config.corpus)
     named = [str(each) for each in (config.corpus if isinstance(config.corpus, tuple) else (config.corpus,))]
-    if not corpus.clips:
-        raise ValueError(f"corpus '{', '.join(named)}': {corpus.survey().nothing_kept}")
+    corpus.expect_clips()
     size, stored = config.model.pair.image_size, min(row.size for row in corpus.clips)
     if config.model.pixels and size > stored:
         raise ValueError(

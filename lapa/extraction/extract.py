@@ -57,13 +57,12 @@ def write_latents(
     one, or `out` holds other latents or is being written to.
     """
     corpus, out = Corpus(settings.corpus), Path(out).expanduser().absolute()
+    corpus.expect_clips()
     lam = settings.lam.expanduser().absolute()
     config = read_lam_config(lam)
     gap_s = config.pair.extract_gap_s if settings.gap_s is None else settings.gap_s
     settings = dataclasses.replace(settings, lam=lam, corpus=corpus.folder.absolute(), gap_s=gap_s)
     key, plan = latent_key(settings, corpus), plan_parts(corpus.clips, settings.part_frames)
-    if not plan:
-        raise ValueError(f"corpus {corpus.folder} holds no clip; its manifest gives the reasons")
     run = Run(out, dataclasses.asdict(key), summary=SUMMARY, formats={"format": key.format})
     if (before := run.finished) is not None:
         return before

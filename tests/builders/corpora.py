@@ -137,7 +137,11 @@ def write_corpus(
     clips show nothing at all."""
     made = (_clip(seed, truth, seed in black) for seed in seeds)
     clips = ((replace(row, embodiment=embodiment), members) for row, members in made)
-    return store_clips(root, clips, shard_mb=shard_mb, truth_features={"observation.state": 3} if truth else {})
+    summary: dict[str, object] = {"truth_features": {"observation.state": 3} if truth else {}}
+    if not seeds:
+        reasons = {"static": {"count": 6, "hours": 0.1}}
+        summary |= {"sources": 6, "clips": 0, "reasons": reasons, "tiers": {}, "embodiments": {}}
+    return store_clips(root, clips, shard_mb=shard_mb, **summary)
 
 
 def corpus_files(root: Path) -> dict[str, bytes]:

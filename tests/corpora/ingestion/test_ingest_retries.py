@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from corpora.clips.corpus import Corpus
+from corpora.clips.frames import open_clip_frames
 from corpora.ingestion import stage
 from corpora.ingestion.pipeline import IngestRun, make_corpus
 from corpora.ingestion.settings import IngestSettings
@@ -21,6 +22,7 @@ from corpora.ingestion.worker import Heartbeat, IsolatedWorker, WorkerNotStarted
 from corpora.sources.source import File, Source, SourceDefaults
 from corpora.video.probe import Unusable, VideoFacts
 from jobs import cli
+from tests.builders.corpora import write_corpus
 from tests.builders.videos import numbered_video
 
 SMALL = IngestSettings(size=32, clip_s=2.0, camera_gap_s=0.2)
@@ -189,3 +191,27 @@ def test_where_nothing_is_kept_it_is_said_with_the_remedy(videos, tmp_path, capl
     assert "no clips were kept: 3 too_short; lower --min-clip-s" in caplog.text
     assert cli.main(["train-lam", "--corpus", out, "--recipe", "debug", "--out", str(tmp_path / "lam")]) == 2
     assert "no clips were kept: 3 too_short; lower --min-clip-s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["train-lam", "--recipe", "debug"],
+        ["extract", "--lam", "lam"],
+        ["track"],
+        ["crosspaint", "--tracks", "tracks"],
+        ["label", "--robot", "robot", "--embodiment", "arm"],
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_who_reads_a_corpus_of_nothing_says_why_it_is_one(tmp_path, capsys, flags):
+    """M16: most sent to the manifest, and `label` trained first and asked for a shorter horizon."""
+    empty = write_corpus(tmp_path / "empty", ())
+    assert cli.main([*flags, "--corpus", str(empty), "--out", str(tmp_path / "out")]) == 2
+    assert "no clips were kept: 6 static; lower --quality.min-change" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_policy_cannot_learn_from_a_corpus_of_nothing(tmp_path):
+    with pytest.raises(ValueError, match="no clips were kept: 6 static; lower --quality.min-change"):
+        open_clip_frames(Corpus(write_corpus(tmp_path / "empty", ())), 32, cache=tmp_path)

@@ -156,7 +156,7 @@ def test_all_faults_are_told_at_once(data: Path) -> None:
         "'foreign': latents",
         "are of another corpus",
         "'wide': latents of 40 dimensions, the policy takes at most 32",
-        f"'empty': corpus '{data}/empty' holds no clip",
+        f"'empty': corpus '{data}/empty': no clips were kept: 6 static;",
         "'empty': no sample to train on",
         "tier 'synthetic' has no sample",
         "'stranger': pseudo-actions of 'franka', but the embodiment is 'gr1'",
