@@ -16,6 +16,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from corpora.episodes.episode import EpisodeSelection
 from corpora.mixture.mixture import read_mixture
 from corpora.store.run import Run
 from flare.config import FlareConfig
@@ -165,6 +166,30 @@ def test_parts_of_an_action_reach_the_policy_from_the_pyramid_file(tmp_path: Pat
     open_mixture(mixture, policy, cache=tmp_path / "cache")
     assert policy.embodiments["franka"].action_space.parts == mixture.datasets[0].label.parts
     assert [part.representation for part in mixture.datasets[0].label.parts] == ["relative", "absolute"]
+
+
+def test_what_is_said_of_the_data_reaches_their_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """M1: the flag that makes new statistics; M7, M9: what is held out and left out."""
+    tiny_policy().save_pretrained(tmp_path / "policy")
+    selection = EpisodeSelection("0:2", keep_idle=True)
+    config = ground.GroundConfig(
+        data=lerobot_v3(tmp_path / "pick"), out=tmp_path / "run", policy=str(tmp_path / "policy"), embodiment="new",
+        selection=selection, refit=True, start_from="gr1", held_episodes="1", seed=3, steps=1, model=DEBUG.policy,
+        training=DEBUG.training,
+    )  # fmt: skip
+    opened: list[tuple[Any, dict[str, Any]]] = []
+
+    def begun(mixture: Any, policy: Any, **said: Any) -> None:
+        opened.append((mixture, said))
+        raise InterruptedError
+
+    monkeypatch.setattr(policy_run, "open_mixture", begun)
+    with pytest.raises(InterruptedError):
+        ground.run(config, quiet=True)
+    ((mixture, said),) = opened
+    assert mixture.datasets[0].data.selection == selection
+    assert (said["refit"], said["start_from"], said["seed"]) == (True, {"new": "gr1"}, 3)
+    assert said["held_out_episodes"] == {"demonstrations": "1"}
 
 
 def test_what_flares_target_does_not_read_is_told(
