@@ -140,7 +140,7 @@ def write_corpus(
     summary: dict[str, object] = {"truth_features": {"observation.state": 3} if truth else {}}
     if not seeds:
         reasons = {"static": {"count": 6, "hours": 0.1}}
-        summary |= {"sources": 6, "clips": 0, "reasons": reasons, "tiers": {}, "embodiments": {}}
+        summary |= {"sources": 6, "reasons": reasons, "tiers": {}, "embodiments": {}}
     return store_clips(root, clips, shard_mb=shard_mb, **summary)
 
 
