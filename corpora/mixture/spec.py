@@ -99,8 +99,6 @@ class DatasetSpec:
                 found.append(f"{key} {value} must be 0 or more")
         if self.embodiment not in embodiments and (meant := near(self.embodiment, embodiments)):
             found.append(f"unknown embodiment '{self.embodiment}'{meant} Otherwise give --any-embodiment")
-        if not self.align and not self.label.acts:
-            found.append(f"label '{self.label.words[0]}' with align 0 trains nothing: leave it out, or give align")
         if isinstance(self.data, Planned):
             return found
         if self.data.key not in self.label.of:

@@ -91,7 +91,7 @@ def test_a_moment_is_the_same_to_the_model_in_training_and_in_acting(
     seen = model_inputs(policy, monkeypatch)
     indices = [index for index, group in enumerate(dataset.data.groups) if group.endswith(f"{EPISODE:06d}")]
     policy.trained_on = (record_of(dataset),)
-    with pytest.raises(ValueError, match="the fit of pictures of 'gr1' was 'stretch'"):
+    with pytest.raises(ValueError, match="fit 'crop': pictures of 'gr1' were 'stretch' in training"):
         ServedPolicy(policy, "gr1", fit="crop")
     for row in ROWS:
         # as training collates it, beside a camera that the robot does not have
