@@ -35,6 +35,8 @@ class ClipFrames:
     t_s: NDArray[np.float64]
     """[F], time in the source, seconds; ascending within a clip."""
     table: FrameTable
+    identity: str = ""
+    """Of their corpus."""
     squared_by: SquaredBy = ""
     """See `Corpus`."""
     view: View | None = None
@@ -66,7 +68,7 @@ def open_clip_frames(
         cameras=(CAMERA,),
         cache=cache,
     )
-    return ClipFrames(clips, starts, np.concatenate(clip_times), table, corpus.squared_by, corpus.view)
+    return ClipFrames(clips, starts, np.concatenate(clip_times), table, corpus.identity, corpus.squared_by, corpus.view)
 
 
 def _fill(

@@ -86,6 +86,8 @@ class Label(ABC):  # noqa: B024 - what is abstract depends on what it is a label
     """What the file calls the folder that holds the labels; "": there is none."""
     marker: ClassVar[str] = ""
     """The file of that folder that is written last."""
+    job: ClassVar[str] = ""
+    """Which writes it."""
 
     @classmethod
     def toml_keys(cls) -> dict[str, tuple[str, str]]:
@@ -222,6 +224,8 @@ class _Written(Label):
         return f"{self.title} shuffled" + (" within each text" if self.shuffling == WITHIN_TEXT else "")
 
     def read(self, clips: ClipFrames, embodiment: str, horizon: int) -> Labels:
+        if fault := self._of_another(clips.identity):
+            raise ValueError(fault)
         labels = self._read(clips, embodiment, horizon)
         if self.shuffle_seed is None:
             return labels
@@ -232,6 +236,20 @@ class _Written(Label):
     @abstractmethod
     def _read(self, clips: ClipFrames, embodiment: str, horizon: int) -> Labels:
         """In their own order."""
+
+    @abstractmethod
+    def _made_of(self) -> set[str]:
+        """Identities of the corpora whose clips they are of."""
+
+    def _of_another(self, corpus: str) -> str:
+        """What is wrong where they are not of the corpus of this identity: clips that were painted, or ingested at another
+        size, have the same names and show something else."""
+        if self._made_of() <= {corpus}:
+            return ""
+        return (
+            f"{self.folder_key} '{self.folder}' are of another corpus than the clips beside them: make them of that one with "
+            f"giza {self.job}"
+        )
 
     def shuffled(self, seed: int, *, within_text: bool = False) -> Self:
         return replace(self, shuffle_seed=seed, shuffling=WITHIN_TEXT if within_text else None)
@@ -246,21 +264,18 @@ class Latents(_Written):
     embodiment: ClassVar = LATENT
     folder_key: ClassVar = "latents"
     marker: ClassVar = "extract.json"
+    job: ClassVar = "extract"
 
     @property
     def fitted_as(self) -> Actions:
         return Actions(normalisation="mean_std")
 
     def count(self, corpus: Corpus, found: Count, embodiment: str, limits: PolicyLimits) -> None:
+        if fault := self._of_another(corpus.identity):
+            found.faults.append(fault)
+            return
         parts = read_footers(self.folder)
-        for part in parts:
-            if part.key(PartKey, "latents").corpus != corpus.identity:
-                found.faults.append(
-                    f"latents '{self.folder}' are of another corpus than '{corpus.folder}' ({part.path.name}); extract them of "
-                    "this one"
-                )
-                return
-            found.samples += part.rows
+        found.samples = sum(part.rows for part in parts)
         width = list_width([part.path for part in parts if part.rows], "latent")
         try:
             tokens = tokens_of_latents(self.folder)
@@ -278,6 +293,9 @@ class Latents(_Written):
                 f"latents of {found.action_dim} dimensions, the policy takes at most {limits.max_action_dim}; train a "
                 "latent action model of fewer, or choose a wider recipe"
             )
+
+    def _made_of(self) -> set[str]:
+        return {part.key(PartKey, "latents").corpus for part in read_footers(self.folder)}
 
     def _read(self, clips: ClipFrames, embodiment: str, horizon: int) -> Labels:
         made_by = {
@@ -297,6 +315,7 @@ class PseudoActions(_Written):
     title: ClassVar = "inverse-dynamics"
     folder_key: ClassVar = "pseudo_actions"
     marker: ClassVar = "label.json"
+    job: ClassVar = "label"
 
     @property
     def facts(self) -> PseudoActionFacts:
@@ -312,12 +331,10 @@ class PseudoActions(_Written):
         return self.facts.embodiment
 
     def count(self, corpus: Corpus, found: Count, embodiment: str, limits: PolicyLimits) -> None:
-        facts = self.facts
-        if facts.corpus != corpus.identity:
-            found.faults.append(
-                f"pseudo-actions '{self.folder}' are of another corpus than '{corpus.folder}'; label this one"
-            )
+        if fault := self._of_another(corpus.identity):
+            found.faults.append(fault)
             return
+        facts = self.facts
         found.samples = sum(part.rows for part in read_footers(self.folder))
         found.action_dim = len(facts.robot.action_names)
         found.dims = f"{facts.horizon} steps of {found.action_dim}"
@@ -331,6 +348,9 @@ class PseudoActions(_Written):
             found.faults.append(
                 f"pseudo-actions of '{facts.embodiment}', but the embodiment is '{embodiment}'; give the same to both"
             )
+
+    def _made_of(self) -> set[str]:
+        return {self.facts.corpus}
 
     def _read(self, clips: ClipFrames, embodiment: str, horizon: int) -> Labels:
         facts = self.facts

@@ -58,10 +58,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[ClipFrames, Path]:
     return clips, folder / "latents"
 
 
-def write_latents(folder: Path, clips: ClipFrames, *, shift_s: float = 0.0, lam_tokens: int | None = TOKENS) -> None:
+def write_latents(
+    folder: Path, clips: ClipFrames, *, shift_s: float = 0.0, lam_tokens: int | None = TOKENS, corpus: str = ""
+) -> None:
     """With extract's own writer, in two parts, clips in another order; frame k of clip c has 100 c + k + n / 100."""
     folder.mkdir()
-    key = LatentKey(model_hash="model", gap_s=0.5, stride_s=0.1, corpus="made", part_frames=99)
+    key = LatentKey(model_hash="model", gap_s=0.5, stride_s=0.1, corpus=corpus or clips.identity, part_frames=99)
     order = list(range(len(clips.rows)))[::-1]
     for number, runs in enumerate((order[:2], order[2:])):
         pairs, latents = [], [np.zeros((0, TOKENS * DIM), np.float32)]
@@ -382,6 +384,9 @@ def test_latents_that_do_not_fit_are_refused(corpus, tmp_path: Path) -> None:
     write_latents(tmp_path / "shifted", clips, shift_s=0.02)
     with pytest.raises(ValueError, match="has no frame at"):
         latents_of(clips, tmp_path / "shifted")
+    write_latents(tmp_path / "painted", clips, corpus="the same clips, painted")
+    with pytest.raises(ValueError, match="are of another corpus than the clips beside them: .* with giza extract"):
+        latents_of(clips, tmp_path / "painted")
     write_latents(tmp_path / "named", clips, lam_tokens=2)
     assert values(latents_of(clips, tmp_path / "named")).shape[1:] == (2, TOKENS * DIM // 2)
 
