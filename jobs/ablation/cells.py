@@ -49,6 +49,12 @@ class Plan:
         return self.mixture.of_tier("human", "synthetic", "neural")
 
 
+def grounded_on(robot: MixtureSpec, base: MixtureSpec, budget: Budget) -> MixtureSpec:
+    """What a policy is trained on in the end: the robot's data, and of the base, where there is one, the budget's share."""
+    alone, share = robot.weighing(1.0), budget.co_train_share / (1 - budget.co_train_share)
+    return alone + base.weighing(share) if base.datasets and share else alone
+
+
 def plans(arm: Arm, tiers: Maker, demos: Sequence[int]) -> tuple[Plan, ...]:
     """One for each number of demonstrations. Raises ValueError where the arm asks for what the design has not."""
     found = []
@@ -131,7 +137,7 @@ def _record(cell: Cell, status: str, *, error: str | None = None, **facts: Any) 
 def _run_cell(job: CellJob, plan: Plan, cell: Cell, folder: Path) -> dict[str, Any]:
     from vla.checkpoint import load_policy
 
-    budget, robot = job.budget, plan.robot.weighing(1.0)
+    budget = job.budget
     for order in plan.orders:
         _label(job, order)
     pretraining: dict[str, Any] = {"steps": 0, "minutes": 0.0, "samples_seen": 0}
@@ -141,16 +147,13 @@ def _run_cell(job: CellJob, plan: Plan, cell: Cell, folder: Path) -> dict[str, A
         if budget.pretrain_steps:
             start = Path(job.out) / "runs" / cell.arm / f"pretrain{own}-seed{cell.seed}"
             pretraining = _train(job, plan.base, start, budget.pretrain_steps, None)
-        share = budget.co_train_share / (1 - budget.co_train_share)
-        mixture = robot + plan.base.weighing(share) if share else robot
         steps = budget.ground_steps
     else:
-        mixture = robot
         steps = budget.pretrain_steps + budget.ground_steps  # trained as long
-    grounding = _train(job, mixture, folder, steps, start)
+    grounding = _train(job, grounded_on(plan.robot, plan.base, budget), folder, steps, start)
     policy = load_policy(folder)
     rollouts = _rollouts(job, policy, folder)
-    names = {spec.name for spec in robot.datasets}
+    names = {spec.name for spec in plan.robot.datasets}
     seen = sum(m["epochs"] * m["samples"] for m in grounding["members"] if m["name"] in names)
     return _record(
         cell,
@@ -159,7 +162,7 @@ def _run_cell(job: CellJob, plan: Plan, cell: Cell, folder: Path) -> dict[str, A
         minutes=round(pretraining["minutes"] + grounding["minutes"], 3),
         samples_seen=pretraining["samples_seen"] + grounding["samples_seen"],
         robot_samples_seen=round(seen),
-        curve=_curve(folder, robot.datasets[-1].name),
+        curve=_curve(folder, plan.robot.datasets[-1].name),
         rollouts=rollouts,
         held_out=grounding["held_out"],
         pretraining=pretraining.get("held_out", {}),

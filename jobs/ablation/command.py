@@ -15,7 +15,7 @@ from corpora.held_out import HELD_OUT
 from corpora.mixture.mixture import MixtureSpec, read_mixture
 from corpora.simulation.tasks import task_names
 from jobs.ablation.arms import Arm, arms_named, cells
-from jobs.ablation.cells import FAILURE, RESULT, CellJob, Plan, each, plans
+from jobs.ablation.cells import FAILURE, RESULT, CellJob, Plan, each, grounded_on, plans
 from jobs.ablation.maker import Maker, make_all
 from jobs.ablation.processes import share_of_cores
 from jobs.ablation.settings import Budget, TierData
@@ -256,7 +256,7 @@ def _measure(config: AblateConfig, arms: Sequence[Arm]) -> tuple[dict[str, Any],
     result = gather(config, arms, plan[first])
     result["pyramid"] = {
         "tiers": [{"tier": tier, "hours": value} for tier, value in tiers[first].hours().items()],
-        "svg": _drawing(arms, plan[first]),
+        "svg": _drawing(arms, plan[first], config.budget),
     }
     result["copy"] = {
         task: {name: sum(floor[task][name] for floor in floors if task in floor) for name in ("success", "of")}
@@ -278,13 +278,14 @@ def open_tiers(config: AblateConfig) -> dict[int, Maker]:
     return {seed: TransferTiers(config.out, known, tasks, config.data, seed) for seed in config.seeds}
 
 
-def _drawing(arms: Sequence[Arm], plan: Mapping[str, Sequence[Plan]]) -> str | None:
-    """The pyramid of all that any arm but a control trains on, at the largest number of demonstrations."""
+def _drawing(arms: Sequence[Arm], plan: Mapping[str, Sequence[Plan]], budget: Budget) -> str | None:
+    """The pyramid of all that any arm but a control trains on, at the largest number of demonstrations, in its shares of a
+    batch."""
     most = [max(plan[arm.name], key=lambda found: found.demos) for arm in arms if not arm.is_control]
-    below = {spec.name: spec for found in most for spec in found.base.datasets}
+    base = {spec.name: spec for found in most for spec in found.base.datasets}
     robot = {spec.name: spec for found in most for spec in found.robot.datasets}
     try:
-        return MixtureSpec((*below.values(), *robot.values())).svg()
+        return grounded_on(MixtureSpec(tuple(robot.values())), MixtureSpec(tuple(base.values())), budget).svg()
     except ValueError:  # a dataset that failed to be made is told by its arm; the page then draws the hours
         return None
 

@@ -18,7 +18,7 @@ from jobs.ablation import cells as ablation_cells
 from jobs.ablation import command as ablate
 from jobs.ablation import copying, maker, processes
 from jobs.ablation.arms import TRANSFER, Arm, arms_named
-from jobs.ablation.cells import CellJob, Plan, plans
+from jobs.ablation.cells import CellJob, Plan, grounded_on, plans
 from jobs.ablation.maker import TrueActions
 from jobs.ablation.settings import Budget, TierData
 from jobs.ablation.tiers import Tiers
@@ -64,6 +64,18 @@ def test_every_arm_trains_on_the_robots_data_in_one_ratio_and_on_what_it_says(tm
     assert isinstance(spec.label, TrueActions)
     (spec,) = plans(TRANSFER["human-as-is"], tiers_at(tmp_path), (1,))[0].base.datasets
     assert isinstance(spec.label, TrackActions) and spec.embodiment == "metaworld"
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25, 0.0])
+def test_of_a_batch_the_base_has_the_budgets_share(tmp_path: Path, share: float) -> None:
+    """What is trained on, and what the page draws."""
+    tiers = tiers_at(tmp_path)
+    robot, people = tiers.robot(1), tiers.tracked(1) + tiers.latent(1)
+    mixture = grounded_on(robot, people, Budget(co_train_share=share))
+    weight = {tier: sum(spec.weight for spec in mixture.of_tier(tier).datasets) for tier in ("robot", "human")}
+    assert weight["human"] / (weight["robot"] + weight["human"]) == pytest.approx(share)
+    known, novel = mixture.of_tier("robot").datasets
+    assert known.weight / novel.weight == pytest.approx(robot.datasets[0].weight / robot.datasets[1].weight)
 
 
 def test_each_arm_is_compared_with_baselines_and_controls_that_there_are() -> None:
