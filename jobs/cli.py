@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from corpora.store.own_modules import load_own_modules
 from corpora.store.told import closest
 
 JOBS = {
@@ -150,6 +151,7 @@ def _call(name: str, argv: list[str]) -> int:
     # OpenMP threads that spin while they wait starve the loaders beside them; read when torch is first imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        load_own_modules()
         return importlib.import_module(JOBS[name][0]).main(argv) or 0
     except BrokenPipeError:
         raise

@@ -9,6 +9,7 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
+from corpora.store.own_modules import VARIABLE, load_own_modules
 from corpora.store.told import nearest
 
 
@@ -34,9 +35,12 @@ class Registry:
     def check(self, name: str) -> None:
         """Raises ValueError for an unknown name."""
         if name not in self.names:
+            load_own_modules()  # of a process that the user did not start
+        if name not in self.names:
             near = nearest(name, self.names)
             hint = f" Did you mean '{near}'?" if near else ""
-            raise ValueError(f"{self.field} '{name}': choose one of {', '.join(self.names)}, or register it.{hint}")
+            known = f"choose one of {', '.join(self.names)}, or register it in a module that {VARIABLE} names."
+            raise ValueError(f"{self.field} '{name}': {known}{hint}")
 
     def __getitem__(self, name: str) -> Any:
         """The class. Raises ValueError for an unknown name."""
