@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -34,7 +35,8 @@ def torch_threads(count: int) -> Iterator[None]:
 def side_by_side(
     function: Callable[[Item], Found], items: Sequence[Item], parallel: int
 ) -> Iterator[tuple[int, Found]]:
-    """The number of each item and what `function` makes of it, as they end; in this process where `parallel` is 1."""
+    """The number of each item and what `function` makes of it, as they end; in this process where `parallel` is 1. Raises
+    OSError where a process is killed."""
     if parallel == 1:
         yield from ((number, function(item)) for number, item in enumerate(items))
         return
@@ -42,4 +44,11 @@ def side_by_side(
     with ProcessPoolExecutor(parallel, mp_context=context, max_tasks_per_child=1) as pool:
         numbers = {pool.submit(function, item): number for number, item in enumerate(items)}
         for future in as_completed(numbers):
-            yield numbers[future], future.result()
+            try:
+                found = future.result()
+            except BrokenProcessPool as error:
+                raise OSError(
+                    "a process was killed from outside, for want of memory as a rule; what is finished is kept, and fewer side "
+                    "by side (--parallel) want less"
+                ) from error
+            yield numbers[future], found

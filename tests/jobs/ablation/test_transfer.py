@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -293,6 +294,11 @@ def test_replicates_that_are_made_side_by_side_share_the_cores(tmp_path: Path, m
     assert [tiers.cores for tiers in both] == [4, 4] and found == [4, 6] * 2
     maker.make_all(both[:1], Budget(), 4)
     assert both[0].cores == 8 and found[4:] == [6, 6]  # alone it has them all, and no more threads than were asked for
+
+
+def test_a_process_that_is_killed_is_told_with_the_remedy() -> None:
+    with pytest.raises(OSError, match="killed from outside.*--parallel"):
+        list(processes.side_by_side(os._exit, [9, 9], 2))
 
 
 def test_what_is_resumed_may_look_for_another_lift_and_is_not_of_another_version(
