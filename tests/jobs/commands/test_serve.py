@@ -100,6 +100,12 @@ def test_the_dual_rate_runner_measures_a_real_policy(saved: Path, capsys: pytest
     assert report["chunk_duration"]["mean_s"] > 0 and report["think_duration"]["mean_s"] > 0
 
 
+def test_the_limit_of_staleness_reaches_the_runner(saved: Path) -> None:
+    flags = ["--policy", str(saved), "--embodiment", "new_embodiment", "--dual-rate-seconds", "0.5", "--device", "cpu"]
+    with pytest.raises(ValueError, match=r"stale_s 0.01: at .* all would be stale"):
+        main([*flags, "--stale-s", "0.01"])
+
+
 def test_the_token_is_taken_from_the_environment_and_not_shown(
     saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
