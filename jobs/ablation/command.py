@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 KNOWN = ("door-lock", "window-open", "button-press-topdown", "plate-slide", "handle-press-side", "peg-unplug-side")
 NOVEL = ("door-unlock", "coffee-pull", "window-close", "button-press", "coffee-button", "lever-pull")
-"""Of design transfer; copying one demonstration without looking solves few starts of the novel ones."""
+"""Of design transfer. One demonstration of a novel task that is replayed blindly solves 10 to 85% of its starts (EXPERIMENTS, E24)."""
 SIX = ("drawer-open", "button-press-topdown", "window-open", "door-open", "faucet-open", "faucet-close")
 EIGHT = (*SIX, "push", "pick-place")
 MANY_PEOPLE = 1_000_000
