@@ -6,6 +6,8 @@ Seconds are those that a player shows: from the beginning of the picture, or of 
 from __future__ import annotations
 
 import heapq
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 from av.container import InputContainer
 from av.packet import Packet
@@ -56,6 +58,31 @@ class PacketClock:
 
     def _restarts(self, ahead_s: float) -> bool:
         return ahead_s < -JITTER_S or (self._leaps and ahead_s > LEAP_S)
+
+
+Stamped = tuple[float | None, VideoFrame]
+"""A frame and its time, where it has one."""
+_AHEAD = 8
+"""Frames that are looked at for the times of the next two."""
+
+
+def of_their_own(frames: Iterable[Stamped]) -> Iterator[Stamped]:
+    """The same, but a time that lies behind those of the next two frames that have one is taken away: where a container gives
+    only some frames a time (program streams), the decoder now and then hands one on that is a later frame's."""
+    waiting: deque[Stamped] = deque()
+    for each in frames:
+        waiting.append(each)
+        if len(waiting) > _AHEAD:
+            yield _own(waiting)
+    while waiting:
+        yield _own(waiting)
+
+
+def _own(waiting: deque[Stamped]) -> Stamped:
+    stamp, frame = waiting.popleft()
+    later = [other for other, _ in waiting if other is not None][:2]
+    false = stamp is not None and len(later) == 2 and max(later) < stamp
+    return None if false else stamp, frame
 
 
 class DisplayOrder:

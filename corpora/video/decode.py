@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from corpora.video.clock import DisplayOrder, PacketClock
+from corpora.video.clock import DisplayOrder, PacketClock, of_their_own
 from corpora.video.probe import Unusable, VideoFacts, describe, open_container, opened_stream
 from corpora.video.shown import Converter, deinterlaced
 
@@ -114,7 +114,8 @@ def decoded_frames(
         first_s = float(facts.times[0])
         last, shown, lost_before = -math.inf, 0, report.lost
         before_s = facts.interval_s if facts.showing.interlaced else 0.0  # fields are filled in from both neighbours
-        for stamp, frame in deinterlaced(_from(container, stream, facts, start_s - before_s, report)):
+        stamped = _from(container, stream, facts, start_s - before_s, report)
+        for stamp, frame in deinterlaced(stamped if facts.times_exact else of_their_own(stamped)):
             next_s = first_s if last < first_s else last + (facts.interval_s or 1 / 25)
             t_s = next_s if stamp is None else stamp - facts.zero_s
             if t_s < first_s - 1e-4:

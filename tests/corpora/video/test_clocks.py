@@ -13,6 +13,7 @@ from corpora.clips.corpus import Corpus
 from corpora.ingestion.pipeline import IngestRun, make_corpus
 from corpora.ingestion.settings import IngestSettings
 from corpora.sources.source import SourceDefaults
+from corpora.video.clock import of_their_own
 from corpora.video.decode import DecodingReport, FrameSampler, read_frames
 from corpora.video.probe import VideoFacts, probe
 from corpora.video.seek import unsuited
@@ -116,3 +117,24 @@ def test_zero_is_where_a_player_begins(tmp_path, suffix):
     (row,) = Corpus(tmp_path / "c").rows()
     assert (row.kept, row.frames) == (True, 45)
     assert (row.start_s, row.end_s) == (pytest.approx(6.0, abs=0.002), pytest.approx(9.0, abs=0.002))
+
+
+@pytest.mark.parametrize(
+    ("stamps", "wanted"),
+    [
+        (
+            [0.58, None, 0.66, 0.70, 1.06, None, 0.82, 0.86, 0.90],
+            [0.58, None, 0.66, 0.70, None, None, 0.82, 0.86, 0.90],
+        ),
+        ([0.0, 0.04, 0.08, 0.12], [0.0, 0.04, 0.08, 0.12]),
+        ([0.0, 0.5, 0.04, 0.54, 0.58], [0.0, 0.5, 0.04, 0.54, 0.58]),  # one that goes back may itself be the false one
+        ([0.0, 0.04, 1.0], [0.0, 0.04, 1.0]),
+        ([None, None], [None, None]),
+        ([0.1, 2.0, *[None] * 9, 0.2, 0.3], [0.1, 2.0, *[None] * 9, 0.2, 0.3]),  # too far ahead to be looked at
+    ],
+)
+def test_a_time_behind_those_of_the_next_two_is_none(stamps: list[float | None], wanted: list[float | None]) -> None:
+    frames = [(stamp, object()) for stamp in stamps]
+    found = list(of_their_own(frames))  # type: ignore[arg-type]
+    assert [stamp for stamp, _ in found] == wanted
+    assert [frame for _, frame in found] == [frame for _, frame in frames]
