@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from av.container import InputContainer
 from av.packet import Packet
@@ -63,26 +64,35 @@ class PacketClock:
 Stamped = tuple[float | None, VideoFrame]
 """A frame and its time, where it has one."""
 _AHEAD = 8
-"""Frames that are looked at for the times of the next two."""
+"""Frames that are looked at for later times."""
 
 
-def of_their_own(frames: Iterable[Stamped]) -> Iterator[Stamped]:
-    """The same, but a time that lies behind those of the next two frames that have one is taken away: where a container gives
-    only some frames a time (program streams), the decoder now and then hands one on that is a later frame's."""
+def of_their_own(frames: Iterable[Stamped], interval_s: float) -> Iterator[Stamped]:
+    """The same frames, without times that are another's: where a container gives only some frames a time (program streams), the
+    decoder hands some on to a frame that is shown earlier or later. `interval_s`: from one frame to the next."""
     waiting: deque[Stamped] = deque()
-    for each in frames:
-        waiting.append(each)
-        if len(waiting) > _AHEAD:
-            yield _own(waiting)
-    while waiting:
-        yield _own(waiting)
+    last: float | None = None
+    for each in chain(frames, [None] * _AHEAD):
+        if each is not None:
+            waiting.append(each)
+        if waiting and (each is None or len(waiting) > _AHEAD):
+            stamp, frame = waiting.popleft()
+            if stamp is not None and _is_anothers(stamp, [other for other, _ in waiting], last, interval_s):
+                stamp = None
+            last = stamp if stamp is not None else None if last is None else last + interval_s
+            yield stamp, frame
 
 
-def _own(waiting: deque[Stamped]) -> Stamped:
-    stamp, frame = waiting.popleft()
-    later = [other for other, _ in waiting if other is not None][:2]
-    false = stamp is not None and len(later) == 2 and max(later) < stamp
-    return None if false else stamp, frame
+def _is_anothers(stamp: float, later: list[float | None], last: float | None, interval_s: float) -> bool:
+    """Whether a frame's time is that of one of the `later` frames or of one before it, `last` being when the last was shown."""
+    if last is not None and stamp <= last:  # an earlier one's, if the frames up to the next that is later find room
+        ahead = next(((n, s) for n, s in enumerate(later, 2) if s is not None and s > last), None)
+        room = ahead is None or ahead[1] - last > 0.75 * ahead[0] * interval_s
+        return room and last - stamp < _AHEAD * interval_s
+    known = [other for other in later if other is not None]
+    if len(known) > 1 and max(known[:2]) < stamp:
+        return True
+    return stamp in known and last is not None and abs(stamp - last - interval_s) > interval_s / 2
 
 
 class DisplayOrder:

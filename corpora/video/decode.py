@@ -115,8 +115,9 @@ def decoded_frames(
         last, shown, lost_before = -math.inf, 0, report.lost
         before_s = facts.interval_s if facts.showing.interlaced else 0.0  # fields are filled in from both neighbours
         stamped = _from(container, stream, facts, start_s - before_s, report)
-        for stamp, frame in deinterlaced(stamped if facts.times_exact else of_their_own(stamped)):
-            next_s = first_s if last < first_s else last + (facts.interval_s or 1 / 25)
+        step_s = facts.interval_s or 1 / 25
+        for stamp, frame in deinterlaced(stamped if facts.times_exact else of_their_own(stamped, step_s)):
+            next_s = first_s if last < first_s else last + step_s
             t_s = next_s if stamp is None else stamp - facts.zero_s
             if t_s < first_s - 1e-4:
                 continue  # before the first frame to be shown

@@ -128,13 +128,16 @@ def test_zero_is_where_a_player_begins(tmp_path, suffix):
         ),
         ([0.0, 0.04, 0.08, 0.12], [0.0, 0.04, 0.08, 0.12]),
         ([0.0, 0.5, 0.04, 0.54, 0.58], [0.0, 0.5, 0.04, 0.54, 0.58]),  # one that goes back may itself be the false one
+        ([0.0, 0.12, None, 0.12, 0.16], [0.0, None, None, 0.12, 0.16]),  # the third's
+        ([0.0, 0.04, 0.04, None, 0.16], [0.0, 0.04, None, None, 0.16]),  # the second's
+        ([0.0, 0.04, 0.04, 0.08, 0.12], [0.0, 0.04, 0.04, 0.08, 0.12]),  # twice, and no room for another time
         ([0.0, 0.04, 1.0], [0.0, 0.04, 1.0]),
         ([None, None], [None, None]),
         ([0.1, 2.0, *[None] * 9, 0.2, 0.3], [0.1, 2.0, *[None] * 9, 0.2, 0.3]),  # too far ahead to be looked at
     ],
 )
-def test_a_time_behind_those_of_the_next_two_is_none(stamps: list[float | None], wanted: list[float | None]) -> None:
+def test_a_time_that_is_a_later_frames_is_none(stamps: list[float | None], wanted: list[float | None]) -> None:
     frames = [(stamp, object()) for stamp in stamps]
-    found = list(of_their_own(frames))  # type: ignore[arg-type]
+    found = list(of_their_own(frames, 0.04))  # type: ignore[arg-type]
     assert [stamp for stamp, _ in found] == wanted
     assert [frame for _, frame in found] == [frame for _, frame in frames]
