@@ -20,9 +20,31 @@ from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec
 from corpora.store.told import closest
 
-Recipe = Literal["small", "small_flare", "bc", "trunk", "trunk_flare"]
-"""small: the dual system; bc: behaviour cloning; trunk: behaviour cloning with latents and the future as outputs that feed the
-action, used or not; _flare: with FLARE (of trunk on the change)."""
+
+@dataclass(frozen=True)
+class PolicyKind:
+    """What kind of policy an arm has, as an arm's `recipe` names it."""
+
+    loss: str = "regression"
+    """Of the actions; two of a kind are a measure against each other."""
+    head: str = "regression"
+    """ "": that of the ablation's own policy."""
+    feeding: bool = False
+    """Latents and the future are outputs that feed the action, used or not."""
+    flare: bool = False
+    """The future is aligned with."""
+    change: bool = False
+    """What is aligned with is how it differs from now."""
+
+
+POLICIES = {
+    "small": PolicyKind("flow matching", ""),  # the dual system
+    "small_flare": PolicyKind("flow matching", "", flare=True),
+    "bc": PolicyKind(),
+    "trunk": PolicyKind(feeding=True),
+    "trunk_flare": PolicyKind(feeding=True, flare=True, change=True),
+}
+"""Recipe of an arm -> its policy."""
 Role = Literal["baseline", "arm", "control", "positive", "ceiling"]
 """baseline: robot data alone; control: what an arm must beat to be told from it; positive: labels that must help, or the
 ablation can show nothing; ceiling: no label made of video can be better."""
@@ -38,8 +60,8 @@ class Arm:
     """What it is, in words."""
     mixture: Callable[[Any, int], MixtureSpec]
     """(tiers of the design, demonstrations of each task) -> what it trains on: `tiers.robot(demos)`, and the base beside it."""
-    recipe: Recipe = "small"
-    """Its policy, and whether the future is aligned with."""
+    recipe: str = "small"
+    """Its policy, of `POLICIES`."""
     role: Role = "arm"
     """What it is for."""
     controls: tuple[str, ...] = ()
@@ -48,7 +70,7 @@ class Arm:
     """A baseline that sees as few robot samples as arms with people's video, in smaller batches."""
 
     def __post_init__(self) -> None:
-        for name, value, known in (("recipe", self.recipe, get_args(Recipe)), ("role", self.role, get_args(Role))):
+        for name, value, known in (("recipe", self.recipe, POLICIES), ("role", self.role, get_args(Role))):
             if value not in known:
                 raise ValueError(f"arm '{self.name}': {name} '{value}'. {closest(value, known)}")
 
@@ -60,7 +82,7 @@ class Arm:
     @property
     def flare(self) -> bool:
         """Whether the future is aligned with."""
-        return self.recipe.endswith("_flare")
+        return POLICIES[self.recipe].flare
 
     def data(self, mixture: MixtureSpec) -> list[str]:
         """What it trains on, as a table says it: tiers from the top, of people's video also how it is used."""
@@ -72,11 +94,6 @@ class Arm:
             return spec.tier
         aligned = ", FLARE" if self.flare and spec.label.acts else ""
         return f"human ({spec.label.description}{aligned})"
-
-
-def loss_of(recipe: str) -> str:
-    """Of the actions of a recipe's policy; two of a kind are a measure against each other."""
-    return "flow matching" if recipe.startswith("small") else "regression"
 
 
 People = Callable[[Any, int], MixtureSpec]

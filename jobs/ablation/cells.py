@@ -16,7 +16,7 @@ from filelock import FileLock
 from corpora.mixture.mixture import MixtureSpec
 from corpora.store.files import write_json
 from corpora.store.run import TRAINING, Run
-from jobs.ablation.arms import Arm, Cell, loss_of
+from jobs.ablation.arms import POLICIES, Arm, Cell
 from jobs.ablation.maker import EMBODIMENT, Maker, Order
 from jobs.ablation.processes import side_by_side, torch_threads
 from jobs.ablation.settings import Budget, TierData
@@ -197,9 +197,9 @@ def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: 
     if (done := run.finished) is not None:
         return done
     lightning.seed_everything(job.seed, workers=True, verbose=False)
-    config = job.policy
-    if loss_of(job.recipe) == "regression":
-        config = dataclasses.replace(config, head="regression", feeding=job.recipe != "bc")
+    kind, config = POLICIES[job.recipe], job.policy
+    if kind.head:
+        config = dataclasses.replace(config, head=kind.head, feeding=kind.feeding)
     policy = load_policy(start) if start is not None else build_policy(config)
     backbone = job.policy.vision.name
     alignment = dataclasses.replace(
@@ -208,7 +208,7 @@ def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: 
         ema=1.0,  # the random start, kept: an average of a network that learns from nothing but it falls to a point
         target="frozen" if backbone else "ema",
         target_name=backbone,
-        change=job.recipe == "trunk_flare",
+        change=kind.change,
     )
     training = PolicyTrainingConfig(
         steps=steps,

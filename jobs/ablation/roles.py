@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from jobs.ablation.arms import ARMS, DESIGNS, Role, loss_of
+from jobs.ablation.arms import ARMS, DESIGNS, POLICIES, Role
 
 
 @dataclass(frozen=True)
@@ -35,5 +35,5 @@ def arm_roles(result: Mapping[str, Any]) -> tuple[ArmRole, ...]:
             raise ValueError(f"arm '{name}': role '{role}' must be among {', '.join(get_args(Role))}")
         old = [control for control in (joint.controls if joint else ()) if control in names]
         recipe = arm.get("recipe", same.recipe if same else "small")
-        found.append(ArmRole(name, role, tuple(arm.get("controls", old)), loss_of(recipe)))
+        found.append(ArmRole(name, role, tuple(arm.get("controls", old)), POLICIES[recipe].loss))
     return tuple(found)
