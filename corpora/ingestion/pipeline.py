@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 SETTINGS = IngestSettings()
 DEFAULTS = SourceDefaults()
-FORMAT = 6
+FORMAT = 7
 """Raised when the same settings would give other bytes."""
 STAGING = "staging"
 TIMING = "timing.json"
