@@ -18,11 +18,14 @@ from corpora.agent.tracks import FORMAT, SCHEMA, clip_tracks, track_table, write
 from corpora.clips.corpus import DAMAGE, Corpus
 from corpora.clips.parts import Part, PartKey, PartSummary, SkippedClip, finished_parts, plan_parts, write_part
 from corpora.store.files import machine_trouble
+from corpora.store.told import faults_told
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, str], None]
 """Called with (clips done, clips in all, what to say)."""
+_ABSENT = ("no_hand", "no_agent")
+"""Reasons that say what a clip shows, and nothing of how it was tracked."""
 BUILT_IN = (files.TrackFiles, hands.HandTracks)
 """Importing them makes them known."""
 
@@ -54,6 +57,12 @@ def track_corpus(
             clips, len(corpus.clips), f"tracking: {sum(found.clips for found in done.values())} clips with an agent"
         )
     skipped = {each["clip_id"]: (each["reason"], each["detail"]) for found in done.values() for each in found.skipped}
+    lacking = [row for row in corpus.clips if row.clip_id in skipped and skipped[row.clip_id][0] not in _ABSENT]
+    if lacking:
+        told = faults_told(
+            (f"clip {row.clip_id} of '{row.source}'", ": ".join(skipped[row.clip_id])) for row in lacking
+        )
+        log.warning("clips without a track: %s", told)
     table = clip_tracks(out, corpus.clips, skipped)
     write_clips(out, table)
     frames, seen = sum(clip.frames for clip in table), sum(clip.seen for clip in table)
@@ -85,11 +94,6 @@ def _track_part(corpus: Corpus, source: TrackSource, out: Path, part: Part, key:
             if machine_trouble(error) and not isinstance(error, FFmpegError):
                 raise
             skipped.append(SkippedClip(row, "decode_error", f"{type(error).__name__}: {error}"))
-    for each in skipped:
-        if each.reason not in ("no_hand", "no_agent"):
-            log.warning(
-                "clip %s of '%s' has no track: %s: %s", each.row.clip_id, each.row.source, each.reason, each.detail
-            )
     table = track_table(found) if found else SCHEMA.empty_table()
     summary = PartSummary(part.index, len(found), table.num_rows, tuple(each.to_json() for each in skipped))
     write_part(out, part, key, table, summary)

@@ -104,6 +104,13 @@ def test_files_of_any_size_are_read_by_clip_video_or_group(corpus: Path, clips, 
     np.testing.assert_allclose(half.point_px, (clips[0].point + 0.5) / 2 - 0.5, atol=1e-4)
 
 
+def test_clips_without_a_file_are_told_in_one_line(corpus: Path, clips, tmp_path: Path, caplog) -> None:
+    folder = write_files(tmp_path / "files", clips[:1])
+    jobs.track(corpus, tmp_path / "out", source="files", files=str(folder))
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line.startswith(f"clips without a track: 2 such as clip {clips[1].clip_id} of ") and "no_file" in line
+
+
 def test_what_does_not_fit_is_named_and_the_rest_is_tracked(corpus: Path, clips, tmp_path: Path) -> None:
     folder = write_files(tmp_path / "files", clips[2:])
     file = clips[0].file
