@@ -67,15 +67,17 @@ def power_words(statistics: Statistics) -> list[str]:
         asked = [c for c in lifts if c.detectable is not None]
         if not asked:
             continue
-        reaches = [points(reach) for reach in sorted(c.detectable or 0.0 for c in asked)]
+        reaches = sorted(c.detectable or 0.0 for c in asked)
         many = max(len(c.seeds) for c in asked)
         lift = points(statistics.lift)
-        wide = reaches[0] if reaches[0] == reaches[-1] else f"{reaches[0]} to {reaches[-1]}"
-        counted = f"{many} {'replicate' if statistics.design == 'transfer' else 'seed'}{'s' if many > 1 else ''}"
-        text = (
-            f"{at(demos).capitalize()}, {counted}: a true lift of {wide} points over {reference} could have been "
-            "detected (80% power, two-sided 5%)"
+        least, most = points(reaches[0]), points(reaches[-1]) if reaches[-1] <= 1 else "more than all"
+        wide = (
+            "no true lift"
+            if reaches[0] > 1
+            else f"a true lift of {least if least == most else f'{least} to {most}'} points"
         )
+        counted = f"{many} {'replicate' if statistics.design == 'transfer' else 'seed'}{'s' if many > 1 else ''}"
+        text = f"{at(demos).capitalize()}, {counted}: {wide} over {reference} could have been detected (80% power, two-sided 5%)"
         blunt = [c for c in asked if (c.detectable or 0.0) > statistics.lift]
         if blunt:
             text += f"; too blunt for the {lift} points looked for: {joined([c.arm for c in blunt])}"

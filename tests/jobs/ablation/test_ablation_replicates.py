@@ -308,6 +308,14 @@ def test_power_says_what_could_have_been_detected_and_how_many_replicates_would_
     )
 
 
+def test_a_run_that_could_have_detected_nothing_says_so() -> None:
+    found = summarise(study({"robot-only": (10, 80), "human-track": (80, 10)}))
+    (said,) = power_words(found)
+    assert said.startswith(
+        "At 1 demonstration, 2 replicates: no true lift over robot-only could have been detected (80%"
+    )
+
+
 def test_replicates_that_tell_no_spread_do_not_tell_how_many_are_needed() -> None:
     won = {"robot-only": (0, 0, 0), "human-track": (0, 0, 0), "human-flare": (1, 20, 30)}
     found = summarise(study(won, lift=0.01))
