@@ -64,19 +64,14 @@ def test_decoding_and_model_overlap(lam, corpus, tmp_path, monkeypatch):
     pairs_per_clip = sum(len(clip) for clip in sample) / len(sample)
     monkeypatch.setattr(PairReader, "prepare", slow_prepare)
     monkeypatch.setattr(pipeline.model, "encode", slow_encode)
-    for attempt in range(
-        4
-    ):  # what works one after the other never does; a busy machine now and then hides that it does not
-        decode, model = feed_alone(pipeline, corpus, parts, 0.6), model_alone(pipeline, sample, 0.6)
-        (out := tmp_path / f"{attempt}").mkdir()
-        pairs = int(1.2 * min(decode, model))
-        whole = end_to_end(pipeline, corpus, parts, latent_key(settings, Corpus(corpus)), out, pairs)
-        serial = 1 / (1 / decode + 1 / model)
-        if 1.35 * serial < whole < 1.1 * min(decode, model):
-            return
-    pytest.fail(
-        f"{whole:.0f} pairs/s where one after the other gives {serial:.0f}, and the slower alone {min(decode, model):.0f}"
+    # seconds of each: a machine that is busy for a moment must not decide
+    decode, model = feed_alone(pipeline, corpus, parts, 2.0), model_alone(pipeline, sample, 2.0)
+    whole = end_to_end(
+        pipeline, corpus, parts, latent_key(settings, Corpus(corpus)), tmp_path, int(4 * min(decode, model))
     )
+    serial = 1 / (1 / decode + 1 / model)
+    assert whole > 1.35 * serial
+    assert whole < 1.1 * min(decode, model)
 
 
 def test_what_cannot_be_measured_is_refused(lam, corpus, tmp_path, capsys):

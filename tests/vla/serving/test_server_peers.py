@@ -201,8 +201,10 @@ def test_frames_without_end_are_cut_off_before_they_fill_the_memory() -> None:
     endless_frames = 400 * (b"\x03" + struct.pack(">Q", 500_000) + bytes(500_000))  # more are to follow
     with serving(api_token="abc") as server, client_of(server, api_token="abc") as client:
         before = resident_mb()
-        with zmtp(server) as endless, pytest.raises(OSError, match="reset|Broken pipe|timed out"):
-            endless.sendall(endless_frames)
+        with zmtp(server) as endless:
+            endless.settimeout(60)  # of a busy machine
+            with pytest.raises(OSError, match="reset|Broken pipe"):
+                endless.sendall(endless_frames)
         assert resident_mb() - before < 100
         assert client.ping()  # over the connection that it had
 
