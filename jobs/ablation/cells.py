@@ -80,7 +80,6 @@ class CellJob:
     out: str
     arm: str
     recipe: str
-    flare: bool
     seed: int
     plans: tuple[Plan, ...]
     tasks: tuple[str, ...]
@@ -216,7 +215,7 @@ def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: 
         lr=job.budget.lr,
         workers=0,
         ema=0.99,
-        flare=job.flare,
+        flare=kind.flare,
         alignment=alignment,
         val_every_steps=max(1, min(50, steps // 2), steps // 5),  # checkpoints twice as often, of a small budget too
         val_samples=128,
@@ -225,7 +224,7 @@ def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: 
         mixture,
         policy,
         seed=0,  # the same episodes are held out in every arm and seed
-        future_s=alignment.future_s if job.flare else None,
+        future_s=alignment.future_s if kind.flare else None,
         cache=Path(job.out) / "cache",
     )
     return train_policy(policy, datasets, training, run, seed=job.seed, cache=Path(job.out) / "cache", quiet=True)

@@ -224,7 +224,6 @@ def _measure(config: AblateConfig, arms: Sequence[Arm]) -> tuple[dict[str, Any],
             out=str(config.out.resolve()),
             arm=arm.name,
             recipe=arm.recipe,
-            flare=arm.flare,
             seed=seed,
             plans=tuple(
                 dataclasses.replace(each, fault=made[tiers[seed]].lacks(each.demos)) for each in plan[seed][arm.name]

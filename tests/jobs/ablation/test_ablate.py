@@ -35,7 +35,7 @@ def tiers_at(out: Path, extra: Path | None = None) -> Tiers:
 def job(out: Path, name: str = "bc", demos: tuple[int, ...] = (1, 3), **changes: Any) -> CellJob:
     arm = ARMS[name]
     made = plans(arm, tiers_at(out), demos)
-    base = CellJob(str(out), name, arm.recipe, arm.flare, 0, made, ("drawer-open",), Budget(), TierData(), DEBUG, 1)
+    base = CellJob(str(out), name, arm.recipe, 0, made, ("drawer-open",), Budget(), TierData(), DEBUG, 1)
     return dataclasses.replace(base, **changes)
 
 

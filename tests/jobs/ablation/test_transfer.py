@@ -169,7 +169,7 @@ def test_what_is_made_for_an_arm_is_made_of_its_own_demonstrations_alone(
     ran.clear()
     orders = tuple(tiers.orders)
     policy = dataclasses.replace(DEBUG, horizon=32, image_size=48)
-    job = CellJob(str(tmp_path), "", "trunk", False, 0, (), (), Budget(), TierData(), policy, 1)
+    job = CellJob(str(tmp_path), "", "trunk", 0, (), (), Budget(), TierData(), policy, 1)
     for order in orders:
         ablation_cells._label(job, order)
     assert [name for name, _ in ran] == [
@@ -322,7 +322,7 @@ def test_the_curve_is_of_the_demonstrations_or_of_the_known_tasks_where_there_ar
     monkeypatch.setattr(ablation_cells, "_curve", lambda folder, dataset: asked.append(dataset))
     monkeypatch.setattr("vla.checkpoint.load_policy", lambda folder: None)
     made = plans(TRANSFER["robot-only"], tiers_at(tmp_path), (0, 1))
-    job = CellJob(str(tmp_path), "robot-only", "trunk", False, 0, made, (), Budget(), TierData(), DEBUG, 1)
+    job = CellJob(str(tmp_path), "robot-only", "trunk", 0, made, (), Budget(), TierData(), DEBUG, 1)
     ablation_cells.run_arm(job)
     assert asked == ["known", "demonstrations"]
 
