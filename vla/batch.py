@@ -33,6 +33,8 @@ class PolicyBatch(TypedDict, total=False):
     """uint8 [B, V, 3, S, S], the observation a horizon later."""
     has_future: Tensor
     """bool [B]."""
+    before: Tensor
+    """Optional: uint8 [B, V, 3, S, S], what the change to `future` is counted from; the newest images where it is absent."""
     align: Tensor
     """Optional: float32 [B], how much the alignment of the sample's dataset counts; 1 where it is absent."""
     features: Tensor

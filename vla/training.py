@@ -96,10 +96,10 @@ class PolicyTraining(lightning.LightningModule):
         return predicted, repeated[0], repeated[1], repeated[2]
 
     def _present(self, batch: PolicyBatch) -> Tensor:
-        """[B, M, D]: the target's embedding of what is seen now."""
+        """[B, M, D]: the target's embedding of what is seen now, or of what the future follows."""
         assert self.target is not None
         present, _ = self.target.of_batch(
-            batch["images"][:, :, -1],
+            batch.get("before", batch["images"][:, :, -1]),
             batch["instruction"],
             batch["has_future"],
             image_mask=batch["image_mask"][:, :, -1],

@@ -47,6 +47,9 @@ class Sample:
     """[V, S, S, 3]; None where it is not asked for, or lies past the end."""
     action_known: NDArray[np.bool_] | None = None
     """[Da]: dimensions of the action that are known, the same in all samples of a dataset; None: all."""
+    before: NDArray[np.uint8] | None = None
+    """[V, S, S, 3]: what the change to `future` is counted from; None: the newest of `images`. As a control the future is that
+    of another clip, and this with it."""
 
 
 @dataclass(frozen=True)
@@ -259,10 +262,13 @@ class ClipSamples:
             raise ValueError(f"stride_s {stride_s}: must be 0 (every frame) or more seconds")
         self.spec, self.cameras, self.horizon = spec, clips.table.cameras, window.horizon
         self._clips, self._labels, self.idle_rows = clips, labels, 0
+        self._before: NDArray[np.int64] | None = None
         self.texts = frozenset(row.text for row in clips.rows)
         self._views = ImageViews(clips.table, clips.t_s, window)
         if labels is None:
             self._rows, self._runs, self._futures = self._seen(stride_s)
+            if (order := spec.label.order(self._runs, clips)) is not None:
+                self._futures, self._before = self._futures[order], self._rows[order]
             lacking = f"no clip shows anything {window.future_s} s after a frame"
         else:
             steps = labels.values.shape[1]
@@ -295,7 +301,8 @@ class ClipSamples:
             action = label[np.minimum(np.arange(self.horizon), len(label) - 1)]
             action_mask[: len(label)] = True
         future = self._views.shown(int(self._futures[index]))
-        return Sample(images, mask, self._clips.rows[run].text, None, action, action_mask, future, known)
+        before = None if self._before is None else self._views.shown(int(self._before[index]))
+        return Sample(images, mask, self._clips.rows[run].text, None, action, action_mask, future, known, before)
 
     def numbers(self, indices: Sequence[int]) -> Numbers:
         """The labels of these samples. Raises ValueError where there are none."""

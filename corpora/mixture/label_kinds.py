@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.parts import PartKey, read_footers
 from corpora.episodes.parts import TABLE, ActionPart
-from corpora.mixture.labels import EmbodimentFacts, Labels, list_width, tokens_of_latents
+from corpora.mixture.labels import EmbodimentFacts, Labels, exchanged, list_width, tokens_of_latents
 from corpora.mixture.pseudo_actions import BY_IMAGES, BY_TRACKS, PseudoActionFacts, read_facts
 from corpora.store.told import nearest
 
@@ -108,6 +109,11 @@ class Label(ABC):  # noqa: B024 - what is abstract depends on what it is a label
         where labels and clips do not fit each other."""
         raise AssertionError(f"{self.words[0]} is no label of clips")
 
+    def order(self, runs: NDArray[np.int64], clips: ClipFrames) -> NDArray[np.int64] | None:
+        """As a control: for each sample, of the clip `runs` [N], the number of another one, of another clip, whose label it has.
+        None: its own. Raises ValueError where there are not enough clips to exchange with."""
+        return None
+
     @property
     def description(self) -> str:
         """What a table of training data calls it."""
@@ -166,13 +172,56 @@ class Actions(Label):
         return self
 
 
+class _Permutable(Label):
+    """Labels that a control exchanges between clips: they then say nothing of their frames, and all else stays."""
+
+    shuffle_seed: int | None
+    shuffling: str | None
+
+    def __post_init__(self) -> None:
+        if self.shuffling and self.shuffle_seed is None:
+            object.__setattr__(self, "shuffle_seed", 0)
+        if self.shuffling == OVER_CLIPS:
+            object.__setattr__(self, "shuffling", None)
+
+    @classmethod
+    def toml_keys(cls) -> dict[str, tuple[str, str]]:
+        return {"shuffle_latents_seed": ("shuffle_seed", "int"), "shuffled": ("shuffling", "str")}
+
+    def faults(self) -> list[str]:
+        if not self.shuffling or self.shuffling in SHUFFLINGS:
+            return []
+        near_to = near(self.shuffling, SHUFFLINGS)
+        return [f"shuffled '{self.shuffling}' is none of {', '.join(SHUFFLINGS)}{near_to}"]
+
+    @property
+    def description(self) -> str:
+        if self.shuffle_seed is None:
+            return self.title
+        return f"{self.title} shuffled" + (" within each text" if self.shuffling == WITHIN_TEXT else "")
+
+    def shuffled(self, seed: int, *, within_text: bool = False) -> Self:
+        return replace(self, shuffle_seed=seed, shuffling=WITHIN_TEXT if within_text else None)
+
+    def order(self, runs: NDArray[np.int64], clips: ClipFrames) -> NDArray[np.int64] | None:
+        if self.shuffle_seed is None:
+            return None
+        texts = [row.text for row in clips.rows] if self.shuffling == WITHIN_TEXT else None
+        return exchanged(runs, self.shuffle_seed, texts)
+
+
 @dataclass(frozen=True)
-class Unlabelled(Label):
+class Unlabelled(_Permutable):
     """Frames that a policy only aligns its future tokens with."""
 
     words: ClassVar[tuple[str, ...]] = ("none", "unlabelled")
     title: ClassVar = "FLARE"
     acts: ClassVar = False
+
+    shuffle_seed: int | None = None
+    """The control: what follows is that of frames of other clips."""
+    shuffling: str | None = None
+    """Over which clips, as for written labels."""
 
     def count(self, corpus: Corpus, found: Count, embodiment: str, limits: PolicyLimits) -> None:
         shown = [row.frames * max(0.0, 1 - limits.future_s / row.seconds) for row in corpus.clips if row.seconds > 0]
@@ -183,7 +232,7 @@ class Unlabelled(Label):
 
 
 @dataclass(frozen=True)
-class _Written(Label):
+class _Written(_Permutable):
     """Labels that a job of giza wrote to a folder of its own, for the clips of one corpus."""
 
     of: ClassVar = ("corpus",)
@@ -195,43 +244,22 @@ class _Written(Label):
     shuffling: str | None = None
     """Over which clips: within_text (those of the same text), or None, which is all; over_clips is another word for it."""
 
-    def __post_init__(self) -> None:
-        if self.shuffling and self.shuffle_seed is None:
-            object.__setattr__(self, "shuffle_seed", 0)
-        if self.shuffling == OVER_CLIPS:
-            object.__setattr__(self, "shuffling", None)
-
     @classmethod
     def toml_keys(cls) -> dict[str, tuple[str, str]]:
-        return {
-            cls.folder_key: ("folder", "path"),
-            "shuffle_latents_seed": ("shuffle_seed", "int"),
-            "shuffled": ("shuffling", "str"),
-        }
+        return {cls.folder_key: ("folder", "path"), **super().toml_keys()}
 
     def faults(self) -> list[str]:
-        wrong = self.shuffling and self.shuffling not in SHUFFLINGS
-        near_to = near(self.shuffling or "", SHUFFLINGS)
-        found = [f"shuffled '{self.shuffling}' is none of {', '.join(SHUFFLINGS)}{near_to}"] if wrong else []
+        found = super().faults()
         if self.folder == Path():
             return [*found, f"label '{self.words[0]}' needs '{self.folder_key}'"]
         return found + folder_faults(self.folder_key, self.folder, (self.marker,))
-
-    @property
-    def description(self) -> str:
-        if self.shuffle_seed is None:
-            return self.title
-        return f"{self.title} shuffled" + (" within each text" if self.shuffling == WITHIN_TEXT else "")
 
     def read(self, clips: ClipFrames, embodiment: str, horizon: int) -> Labels:
         if fault := self._of_another(clips.identity):
             raise ValueError(fault)
         labels = self._read(clips, embodiment, horizon)
-        if self.shuffle_seed is None:
-            return labels
-        if self.shuffling == WITHIN_TEXT:
-            return labels.shuffled_within([row.text for row in clips.rows], self.shuffle_seed)
-        return labels.shuffled(self.shuffle_seed)
+        order = self.order(labels.runs, clips)
+        return labels if order is None else replace(labels, values=labels.values[order])
 
     @abstractmethod
     def _read(self, clips: ClipFrames, embodiment: str, horizon: int) -> Labels:
@@ -250,9 +278,6 @@ class _Written(Label):
             f"{self.folder_key} '{self.folder}' are of another corpus than the clips beside them: make them of that one with "
             f"giza {self.job}"
         )
-
-    def shuffled(self, seed: int, *, within_text: bool = False) -> Self:
-        return replace(self, shuffle_seed=seed, shuffling=WITHIN_TEXT if within_text else None)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -103,41 +103,40 @@ class Labels:
         order = order[clips.table.valid[rows[order]].any(1)]
         return cls(rows[order], runs[order], values[order], facts)
 
-    def shuffled(self, seed: int) -> Labels:
-        """The same labels, each at a frame of another clip, as a control: what they say of their frames is gone, their
-        distribution is not. Raises ValueError where one clip holds more than half of them."""
-        rng = np.random.default_rng(seed)
-        count, largest = len(self.rows), _largest_clip(self.runs)
+
+def exchanged(runs: NDArray[np.int64], seed: int, texts: Sequence[str] | None = None) -> NDArray[np.int64]:
+    """For each label the number [N] of another one, of another clip, as a control: what a label says of its frame is then gone,
+    the distribution is not. `runs`: clip of each label, [N].
+
+    `texts`, of the clips: the other one is of the same text: what labels say of their task is left, what they say of the
+    moment is gone. Where one clip holds more than half of its text's labels, some of the others are used twice. Raises ValueError
+    where one clip holds more than half of all, with `texts` for labels of clips without a text, and of the only clip of one.
+    """
+    rng = np.random.default_rng(seed)
+    if texts is None:
+        count, largest = len(runs), _largest_clip(runs)
         if 2 * largest > count:
             raise ValueError(
-                f"{largest} of {count} latents are of one clip: there are not enough others to exchange them with; add "
-                "clips"
+                f"{largest} of {count} labels are of one clip: there are not enough others to exchange them with; add clips"
             )
-        return replace(self, values=self.values[_of_other_clips(self.runs, rng)])
-
-    def shuffled_within(self, texts: Sequence[str], seed: int) -> Labels:
-        """As `shuffled`, each at a frame of another clip of the same text: what they say of their task is left, what they say
-        of the moment is gone. `texts`: of the clips, [runs]. Where one clip holds more than half of its text's labels,
-        some of the others are used twice. Raises ValueError for labels of clips without a text, and of the only clip of one.
-        """
-        rng = np.random.default_rng(seed)
-        text_of = np.asarray(texts, np.object_)[self.runs]
-        values = np.empty_like(self.values)
-        for text in sorted(set(text_of.tolist())):
-            of_text = np.flatnonzero(text_of == text)
-            clips = len(np.unique(self.runs[of_text]))
-            if not text.strip():
-                raise ValueError(
-                    f'{len(of_text)} labels are of clips without a text: shuffled = "within_text" needs one for each '
-                    'clip; say shuffled = "over_clips", or give the clips texts'
-                )
-            if clips < 2:
-                raise ValueError(
-                    f"the {len(of_text)} labels of '{text}' are of one clip: there is no other of this text to exchange "
-                    'them with; add clips of it, leave it out, or say shuffled = "over_clips"'
-                )
-            values[of_text] = self.values[of_text[_of_other_clips(self.runs[of_text], rng)]]
-        return replace(self, values=values)
+        return _of_other_clips(runs, rng)
+    text_of = np.asarray(texts, np.object_)[runs]
+    found = np.empty(len(runs), np.int64)
+    for text in sorted(set(text_of.tolist())):
+        of_text = np.flatnonzero(text_of == text)
+        clips = len(np.unique(runs[of_text]))
+        if not text.strip():
+            raise ValueError(
+                f'{len(of_text)} labels are of clips without a text: shuffled = "within_text" needs one for each '
+                'clip; say shuffled = "over_clips", or give the clips texts'
+            )
+        if clips < 2:
+            raise ValueError(
+                f"the {len(of_text)} labels of '{text}' are of one clip: there is no other of this text to exchange "
+                'them with; add clips of it, leave it out, or say shuffled = "over_clips"'
+            )
+        found[of_text] = of_text[_of_other_clips(runs[of_text], rng)]
+    return found
 
 
 def _largest_clip(runs: NDArray[np.int64]) -> int:

@@ -8,7 +8,8 @@
     label = "latent"            # action, latent, inverse-dynamics, track or none
     corpus = "hands/corpus"     # folder of giza ingest
     latents = "hands/latents"   # folder of giza extract
-    # shuffled = "within_text"  # a control: over clips of the same text; "over_clips": of all. shuffle_seed: default 0
+    # shuffled = "within_text"  # a control: over clips of the same text; "over_clips": of all (of label "none" it is what
+                                # follows that is exchanged). shuffle_seed: default 0
     weight = 1.0                # share in the mixture, of any sum
     align = 0.5                 # of FLARE's loss on these samples; default 1
     licence = "CC BY 4.0"

@@ -166,9 +166,11 @@ _ARM: dict[str, Any] = {"recipe": "trunk"}
 _FLARE: dict[str, Any] = {"recipe": "trunk_flare"}
 _CHECK: dict[str, Any] = {"recipe": "trunk", "role": "positive"}
 _CONTROL: dict[str, Any] = {"recipe": "trunk", "role": "control"}
-_TRACKED, _AS_IS, _LATENT = _clips("tracked"), _clips("tracked", "as-is"), _clips("latent")
+_TRACKED, _AS_IS = _clips("tracked"), _clips("tracked", "as-is")
+_LATENT, _ALIGNED = _clips("latent"), _clips("unlabelled")
 _PAINTED = "+ people with the robot painted over them, by "
 _SAME = "control: the same with labels permuted over clips"
+_OTHERS = "control: the same with what follows, and what it follows, of other clips"
 _TRUE = "positive control: painted people by their true actions, which simulation alone knows"
 _BODY = "positive control: the robot in people's rooms, its actions read off its motion"
 _HALF = "the same, with as many robot samples as arms with people's video see"
@@ -187,7 +189,8 @@ _TRANSFER = (
     _arm("true", _TRUE, _clips("true_actions"), **_CHECK),
     _arm("human-latent", f"{_PAINTED}latent actions", _LATENT, controls=("latent-shuffled", "robot-half"), **_ARM),
     _arm("latent-shuffled", _SAME, _permuted(_LATENT), **_CONTROL),
-    _arm("human-flare", f"{_PAINTED}FLARE", _clips("unlabelled"), controls=("robot-flare",), **_FLARE),
+    _arm("human-flare", f"{_PAINTED}FLARE", _ALIGNED, controls=("flare-shuffled", "robot-flare"), **_FLARE),
+    _arm("flare-shuffled", _OTHERS, _permuted(_ALIGNED), role="control", **_FLARE),
     _arm(
         "human-both",
         f"{_PAINTED}latent actions and FLARE",

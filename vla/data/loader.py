@@ -68,6 +68,7 @@ def collate(
     image_mask = np.zeros((count, cameras, history), np.bool_)
     future = np.zeros((count, cameras, size, size, 3), np.uint8)
     has_future = np.zeros(count, np.bool_)
+    before: dict[int, NDArray[np.uint8]] = {}
     state = torch.zeros(count, config.max_state_dim)
     state_mask = torch.zeros(count, config.max_state_dim, dtype=torch.bool)
     action = torch.zeros(count, config.horizon, config.max_action_dim)
@@ -83,6 +84,8 @@ def collate(
         if sample.future is not None:
             future[row, :views] = sample.future
             has_future[row] = True
+        if sample.before is not None:
+            before[row] = sample.before
         rows.setdefault(number, []).append(row)
     for number, mine in rows.items():
         space = datasets[number].action_space
@@ -120,6 +123,11 @@ def collate(
         align=torch.tensor([datasets[number].data.spec.align for number in numbers]),
         dataset=torch.tensor(numbers),
     )
+    if before:
+        shown = images[:, :, -1].copy()
+        for row, seen in before.items():
+            shown[row, : len(seen)] = seen
+        batch["before"] = torch.from_numpy(shown).permute(0, 1, 4, 2, 3).contiguous()
     if look_up is not None:
         tokens = look_up([sample_id(datasets[number], index) for number, index in chosen])
         batch["features"], batch["feature_mask"] = tokens.features, tokens.mask

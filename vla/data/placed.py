@@ -57,6 +57,7 @@ class PlacedSamples:
             state=self._state(sample.state),
             action=None if sample.action is None else sample.action[:, list(where.action)],
             future=None if sample.future is None else placed_views(sample.future, where),
+            before=None if sample.before is None else placed_views(sample.before, where),
         )
 
     def numbers(self, indices: Sequence[int]) -> Numbers:

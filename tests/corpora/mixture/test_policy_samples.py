@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -17,6 +16,7 @@ from corpora.episodes.episode import Episodes
 from corpora.episodes.frames import open_episode_frames
 from corpora.mixture.datasets import ClipSamples, EpisodeSamples, SampleDataset
 from corpora.mixture.label_kinds import Latents, Unlabelled
+from corpora.mixture.labels import exchanged
 from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
 from corpora.mixture.views import Window
 from corpora.store.frames import FrameTable
@@ -341,10 +341,24 @@ def test_shuffled_latents_are_all_of_other_clips(corpus) -> None:
     assert sorted(values(shuffled)[:, 0, 0].tolist()) == sorted(values(true)[:, 0, 0].tolist())
     np.testing.assert_array_equal(values(shuffled), values(again))
     assert (values(shuffled) != values(other)).any()
-    labels = Latents(folder).read(clips, "latent", 4)
-    alone = dataclasses.replace(labels, runs=np.zeros_like(labels.runs))
     with pytest.raises(ValueError, match="of one clip"):
-        alone.shuffled(1)
+        exchanged(np.zeros(4, np.int64), 1)
+
+
+def test_shuffled_futures_are_of_other_clips_with_what_they_follow(corpus) -> None:
+    """What stays is how much changes in 0.8 s, and how often; what goes is that it has to do with what is seen."""
+    clips, _ = corpus
+    true = watched(clips, future_s=0.8)
+    spec = DatasetSpec("watched", "human", ClipsAt(Path("corpus")), Unlabelled().shuffled(1))
+    found = ClipSamples(spec, clips, Window(4, future_s=0.8))
+    assert found.groups == true.groups and spec.label.description == "FLARE shuffled"
+    samples, kept = ([data[index] for index in range(len(true))] for data in (found, true))
+    assert all(np.array_equal(a.images, b.images) and b.before is None for a, b in zip(samples, kept, strict=True))
+    pairs = [(sample.before.tobytes(), sample.future.tobytes()) for sample in samples]
+    own = [(sample.images[:, 0].tobytes(), sample.future.tobytes()) for sample in kept]
+    assert sorted(pairs) == sorted(own)
+    of_clip = dict(zip(own, true.groups, strict=True))
+    assert all(of_clip[pair] != group for pair, group in zip(pairs, found.groups, strict=True))
 
 
 def test_latents_that_do_not_fit_are_refused(corpus, tmp_path: Path) -> None:

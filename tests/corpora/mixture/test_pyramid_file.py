@@ -140,6 +140,8 @@ def test_a_file_says_over_which_clips_labels_are_shuffled(folder: Path) -> None:
     (folder / "one.toml").write_text(text + 'shuffled = "within_task"')
     with pytest.raises(ValueError, match="shuffled 'within_task' is none of over_clips, within_text"):
         read_mixture(folder / "one.toml")
+    (folder / "one.toml").write_text(text.replace('label = "latents"\nlatents = "latents"', 'label = "none"') + keys)
+    assert read_mixture(folder / "one.toml").datasets[0].label == Unlabelled(0)
 
 
 def test_mixtures_are_joined_relabelled_shuffled_and_weighed(folder: Path) -> None:

@@ -58,6 +58,7 @@ def test_every_arm_trains_on_the_robots_data_in_one_ratio_and_on_what_it_says(tm
         "human-latent": [("painted", "latent", kept)],
         "latent-shuffled": [("painted", "latent", over)],
         "human-flare": [("painted", "none", kept)],
+        "flare-shuffled": [("painted", "none", over)],
         "human-both": [("painted", "latent", kept)],
         "both-shuffled": [("painted", "latent", over)],
     }

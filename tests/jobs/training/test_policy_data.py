@@ -122,6 +122,24 @@ def test_a_batch_is_that_of_a_slow_loop() -> None:
         assert batch["align"][row] == member.data.spec.align
 
 
+def test_what_a_future_follows_is_in_the_batch_where_it_is_not_what_is_seen() -> None:
+    mixture = members()
+    chosen = [(0, 1), (2, 3), (2, 5)]
+    assert "before" not in collate(mixture, chosen, CONFIG, cameras=2)
+    inner, other = mixture[2].data, np.full((1, 8, 8, 3), 7, np.uint8)
+
+    class OfOthers(MadeSamples):
+        def __getitem__(self, index: int) -> Sample:
+            sample = super().__getitem__(index)
+            return dataclasses.replace(sample, before=other) if index == 3 else sample
+
+    of_others = OfOthers("clips", views=1, state=0, action=0, future=True, weight=0.3, align=0.0, size=len(inner))
+    mixture[2] = dataclasses.replace(mixture[2], data=of_others)
+    batch = collate(mixture, chosen, CONFIG, cameras=2)
+    assert (batch["before"][1, 0] == 7).all() and not batch["before"][1, 1].any()
+    assert torch.equal(batch["before"][[0, 2]], batch["images"][[0, 2], :, -1])
+
+
 def test_numbers_of_members_without_states_or_actions() -> None:
     robot, latent, clips = (entry.data for entry in members())
     states, chunks, known = stack_numbers([robot[1], robot[4]])

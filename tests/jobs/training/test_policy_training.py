@@ -89,6 +89,8 @@ def test_aligned_with_the_change_what_stands_still_teaches_nothing() -> None:
     before = module.target.of_batch(batch["future"], batch["instruction"], batch["has_future"])[0]
     now = module.target.of_batch(batch["images"][:, :, -1], batch["instruction"], batch["has_future"])[0]
     torch.testing.assert_close(targets[1:3], (before - now)[1:])
+    batch["before"] = batch["images"][:, :, -1].flip(0)  # futures of other clips, with what they follow
+    torch.testing.assert_close(module._aligned(output, batch)[1][1], (before - now.flip(0))[1])
     parts["alignment"].backward()
     assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
 
