@@ -167,9 +167,10 @@ _FLARE: dict[str, Any] = {"recipe": "trunk_flare"}
 _CHECK: dict[str, Any] = {"recipe": "trunk", "role": "positive"}
 _CONTROL: dict[str, Any] = {"recipe": "trunk", "role": "control"}
 _TRACKED, _AS_IS = _clips("tracked"), _clips("tracked", "as-is")
-_LATENT, _ALIGNED = _clips("latent"), _clips("unlabelled")
+_LATENT, _LABELLED, _ALIGNED = _clips("latent"), _clips("labelled_latent"), _clips("unlabelled")
 _PAINTED = "+ people with the robot painted over them, by "
 _SAME = "control: the same with labels permuted over clips"
+_TOLD = "the same, of a latent action model that is also told how the robot's hand moves (LAOM)"
 _OTHERS = "control: the same with what follows, and what it follows, of other clips"
 _TRUE = "positive control: painted people by their true actions, which simulation alone knows"
 _BODY = "positive control: the robot in people's rooms, its actions read off its motion"
@@ -189,6 +190,8 @@ _TRANSFER = (
     _arm("true", _TRUE, _clips("true_actions"), **_CHECK),
     _arm("human-latent", f"{_PAINTED}latent actions", _LATENT, controls=("latent-shuffled", "robot-half"), **_ARM),
     _arm("latent-shuffled", _SAME, _permuted(_LATENT), **_CONTROL),
+    _arm("labelled-latent", _TOLD, _LABELLED, controls=("labelled-shuffled", "robot-half"), **_ARM),
+    _arm("labelled-shuffled", _SAME, _permuted(_LABELLED), **_CONTROL),
     _arm("human-flare", f"{_PAINTED}FLARE", _ALIGNED, controls=("flare-shuffled", "robot-flare"), **_FLARE),
     _arm("flare-shuffled", _OTHERS, _permuted(_ALIGNED), role="control", **_FLARE),
     _arm(

@@ -65,8 +65,9 @@ class AblateConfig:
     """Design transfer: those with many demonstrations."""
     arms: tuple[str, ...] = ("robot-only", "bc", "human-latent", "human-flare")
     """Of transfer: robot-only, robot-half, robot-flare, robot-small, bc, human-track, shuffled, shuffled-within, human-as-is,
-    as-is-shuffled, same-body, true, human-latent, latent-shuffled, human-flare, flare-shuffled, human-both, both-shuffled; of
-    joint: robot-only, bc, synthetic, human-latent, human-flare, human-both, human-idm, human-true, everything, shuffled."""
+    as-is-shuffled, same-body, true, human-latent, latent-shuffled, labelled-latent, labelled-shuffled, human-flare,
+    flare-shuffled, human-both, both-shuffled; of joint: robot-only, bc, synthetic, human-latent, human-flare, human-both,
+    human-idm, human-true, everything, shuffled."""
     demos: tuple[int, ...] = (1, 3)
     """Demonstrations of each of `tasks`; 0 only in design transfer."""
     seeds: tuple[int, ...] = (0, 1, 2)

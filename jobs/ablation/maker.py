@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EMBODIMENT = "metaworld"
+ROBOT = "sawyer"
+"""What a corpus of the simulated robot calls its body."""
 
 
 @dataclass(frozen=True)
@@ -129,18 +131,36 @@ class Maker(ABC):
         ingest.run(ingest.IngestConfig(inputs=tuple(map(str, inputs)), out=self.out / name, **given))
 
 
-def make_latents(corpus: Path, folder: Path, data: TierData) -> None:
-    """Trains a latent action model on `corpus` and extracts its latents, in `folder`."""
+def make_latents(
+    corpus: Path,
+    out: Path,
+    data: TierData,
+    robot: Path | None = None,
+    *,
+    holdout: tuple[str, ...] = (),
+    labels: bool = False,
+) -> None:
+    """Trains a latent action model on `corpus`, beside `robot` where that is given, and extracts the latents of the former to
+    `out`. `labels`: where the hand moves is in the loss, as far as the robot's own video says it (LAOM)."""
     from jobs.commands import extract, train_lam
+    from lapa.pairs.config import LabelSpec
     from lapa.recipes import RECIPES
 
-    recipe, lam = RECIPES["small"], folder / "lam"
+    recipe, lam = RECIPES["small"], out.with_name(out.name.replace("latents", "lam"))
+    corpora = corpus if robot is None else (corpus, robot)
+    known = LabelSpec("observation.state", (0, 1, 2), 1.0, ROBOT) if labels else LabelSpec()
     if not (lam / "run.json").is_file():
         config = train_lam.TrainLamConfig(
-            corpus, lam, steps=data.lam_steps, model=recipe.model, training=recipe.training
+            corpora,
+            lam,
+            steps=data.lam_steps,
+            holdout=holdout,
+            labels=known,
+            model=dataclasses.replace(recipe.model, label_dim=3 if labels else 0),
+            training=recipe.training,
         )
         train_lam.run(config, quiet=True)
-    extract.run(extract.ExtractConfig(lam=lam, corpus=corpus, out=folder / "latents", gap_s=data.gap_s, stride_s=0.0))
+    extract.run(extract.ExtractConfig(lam=lam, corpus=corpus, out=out, gap_s=data.gap_s, stride_s=0.0))
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ class Tiers(Maker):
         if "human" in self.wanted:
             self._make_clips("human", episode, self.data.human_clips, appearance="hand")
         if "latents" in self.wanted:
-            make_latents(self.out / "human" / "corpus", self.out / "human", self.data)
+            make_latents(self.out / "human" / "corpus", self.out / "human" / "latents", self.data)
 
 
 DATA = TierData()

@@ -36,12 +36,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
-"""Raised when the same flags give other data; 1 labelled with fixed horizons, and simulated as few novel episodes as it could."""
+FORMAT = 3
+"""Raised when the same flags give other data; 1 labelled with fixed horizons, and simulated as few novel episodes as it could;
+2 had latent action models of people's clips alone."""
 Clips = Literal["painted", "as-is", "body"]
 """People's with the robot over them, people's as they are, or the robot's own."""
-Word = Literal["track", "true", "latents", "none"]
-"""Actions by tracks, true ones, latents, or no label."""
+Word = Literal["track", "true", "latents", "labelled-latents", "none"]
+"""Actions by tracks, true ones, latents (of a model that the robot's known motion has a part in, or none), or no label."""
 KNOWN, NOVEL = 22.0, 10.0
 """Weights of the demonstrations of known and of novel tasks in the robot's share of a batch."""
 
@@ -89,8 +90,10 @@ class TransferOrder(Order):
             self._demos.mkdir(exist_ok=True)
             with FileLock(self._demos / "paint.lock"):  # labels of several kinds take them
                 self._paint()
-        if self.word == "latents":
-            make_latents(self.corpus, self.folder.parent, self.data)
+        if self.word in ("latents", "labelled-latents"):
+            # of the robot's video the known tasks alone: novel ones are held out, cells have their own demonstrations of them
+            robot, labels = self.out / "robot", self.word == "labelled-latents"
+            make_latents(self.corpus, self.folder, self.data, robot, holdout=("novel/*",), labels=labels)
         if self.word not in ("track", "true"):
             return
         from jobs.ablation.ceiling import write_true_actions
@@ -145,7 +148,7 @@ class TransferTiers(Maker):
     design: ClassVar = "transfer"
     mixtures: ClassVar = (
         "robot(demos)",
-        *(f"{name}(demos, clips)" for name in ("tracked", "true_actions", "latent", "unlabelled")),
+        *(f"{name}(demos, clips)" for name in ("tracked", "true_actions", "latent", "labelled_latent", "unlabelled")),
     )
     places: ClassVar = {"robot": ("known", "novel"), "human": ("human/video",)}
 
@@ -174,8 +177,12 @@ class TransferTiers(Maker):
         return self._ordered(demos, clips, "true")
 
     def latent(self, demos: int, clips: Clips = "painted") -> MixtureSpec:
-        """Clips with the latents of a latent action model that is trained on them."""
+        """Clips with the latents of a latent action model that is trained on them and on the robot's video of known tasks."""
         return self._ordered(demos, clips, "latents")
+
+    def labelled_latent(self, demos: int, clips: Clips = "painted") -> MixtureSpec:
+        """The same, of a model that is also told how the robot's hand moves."""
+        return self._ordered(demos, clips, "labelled-latents")
 
     def unlabelled(self, demos: int, clips: Clips = "painted") -> MixtureSpec:
         """Clips for FLARE."""
@@ -190,6 +197,7 @@ class TransferTiers(Maker):
             "track": (TrackActions(order.folder), EMBODIMENT),
             "true": (TrueActions(order.folder), EMBODIMENT),
             "latents": (Latents(order.folder), LATENT),
+            "labelled-latents": (Latents(order.folder), LATENT),
             "none": (Unlabelled(), LATENT),
         }
         label, embodiment = labels[word]

@@ -57,6 +57,8 @@ def test_every_arm_trains_on_the_robots_data_in_one_ratio_and_on_what_it_says(tm
         "true": [("painted", "inverse-dynamics", kept)],
         "human-latent": [("painted", "latent", kept)],
         "latent-shuffled": [("painted", "latent", over)],
+        "labelled-latent": [("painted", "latent", kept)],
+        "labelled-shuffled": [("painted", "latent", over)],
         "human-flare": [("painted", "none", kept)],
         "flare-shuffled": [("painted", "none", over)],
         "human-both": [("painted", "latent", kept)],
@@ -157,7 +159,7 @@ def test_what_is_made_for_an_arm_is_made_of_its_own_demonstrations_alone(
             path = tiers.out / "robot-tracks" / folder / f"episode_{number:06d}.npz"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-    tiers.robot(1), tiers.tracked(0), tiers.tracked(1), tiers.latent(1)
+    tiers.robot(1), tiers.tracked(0), tiers.tracked(1), tiers.latent(1), tiers.labelled_latent(1)
     tiers.make()
     # known, novel, people; the robot's clips
     assert [name for name, _ in ran] == ["simulate", "simulate", "simulate", "ingest", "track", "ingest"]
@@ -177,7 +179,14 @@ def test_what_is_made_for_an_arm_is_made_of_its_own_demonstrations_alone(
         *("track", "crosspaint", "label"),  # without demonstrations of the novel task
         *("track", "crosspaint", "label"),
         *("track", "crosspaint", "train_lam", "extract"),
+        *("track", "crosspaint", "train_lam", "extract"),
     ]
+    # both bodies, and of the robot's known motion nothing, or that of the known tasks: novel ones are held out of both
+    models = [config for name, config in ran if name == "train_lam"]
+    both = tiers.out / "demos1" / "painted" / "corpus", tiers.out / "robot"
+    assert [(config.corpus, config.holdout) for config in models] == 2 * [(both, ("novel/*",))]
+    assert [config.labels.feature for config in models] == ["", "observation.state"]
+    assert len({config.out for config in models}) == 2 == len({config.out for name, config in ran if name == "extract"})
     cut = [sorted(path.name for path in (tiers.out / f"demos{n}" / "robot-files" / "novel").glob("*")) for n in (0, 1)]
     assert cut == [[], ["episode_000004.npz"]]
     labels = [config for name, config in ran if name == "label"]
@@ -309,7 +318,7 @@ def test_what_is_resumed_may_look_for_another_lift_and_is_not_of_another_version
     assert run_with(tmp_path, monkeypatch, lambda self: None, lift=0.3, demos=(0, 1, 3))["settings"]["lift"] == 0.3
     claimed = tmp_path / "train.json"
     claimed.write_text(json.dumps({k: v for k, v in json.loads(claimed.read_text()).items() if k != "transfer"}))
-    with pytest.raises(ValueError, match="another version of giza .transfer absent there and 2 here.*another --out"):
+    with pytest.raises(ValueError, match="another version of giza .transfer absent there and 3 here.*another --out"):
         run_with(tmp_path, monkeypatch, lambda self: None)
 
 
