@@ -37,9 +37,8 @@ if TYPE_CHECKING:
     from corpora.episodes.opening import open_episodes
     from corpora.ingestion.pipeline import ingest
     from corpora.ingestion.settings import IngestSettings
-    from corpora.mixture.datasets import Sample
     from corpora.mixture.mixture import MixtureSpec, read_mixture
-    from corpora.mixture.spec import DatasetSpec
+    from corpora.mixture.spec import DatasetSpec, Sample
 
 __getattr__, __dir__, __all__ = door(
     __name__,
@@ -51,8 +50,7 @@ __getattr__, __dir__, __all__ = door(
         "corpora.episodes.opening": "open_episodes",
         "corpora.ingestion.pipeline": "ingest",
         "corpora.ingestion.settings": "IngestSettings",
-        "corpora.mixture.datasets": "Sample",
         "corpora.mixture.mixture": "MixtureSpec read_mixture",
-        "corpora.mixture.spec": "DatasetSpec",
+        "corpora.mixture.spec": "DatasetSpec Sample",
     },
 )

@@ -41,19 +41,8 @@ class TrainedOn:
     action: tuple[str, ...] = ()
 
 
-def spans(numbers: Iterable[int]) -> tuple[str, ...]:
-    """Of 0, 1, 2 and 7: "0:3" and "7"."""
-    found: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if found and found[-1][1] == number:
-            found[-1][1] += 1
-        else:
-            found.append([number, number + 1])
-    return tuple(f"{first}:{stop}" if stop > first + 1 else str(first) for first, stop in found)
-
-
 def numbers_of(parts: Sequence[str]) -> set[int]:
-    """The inverse."""
+    """Of `spans`."""
     return (named_episodes(",".join(parts)) or set()) if parts else set()
 
 

@@ -94,6 +94,17 @@ def named_episodes(text: str) -> set[int] | None:
     return wanted
 
 
+def spans(numbers: Iterable[int]) -> tuple[str, ...]:
+    """Of 0, 1, 2 and 7: "0:3" and "7", as `named_episodes` reads them."""
+    found: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if found and found[-1][1] == number:
+            found[-1][1] += 1
+        else:
+            found.append([number, number + 1])
+    return tuple(f"{first}:{stop}" if stop > first + 1 else str(first) for first, stop in found)
+
+
 ALL_DEMONSTRATIONS = EpisodeSelection()
 """Every episode that the dataset does not call failed."""
 ALL_EPISODES = EpisodeSelection(failures=True)

@@ -45,19 +45,13 @@ from typing import Any
 
 from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.parts import parts_of
+from corpora.mixture.clip_samples import ClipsAt
 from corpora.mixture.drawing import pyramid_svg, pyramid_text
-from corpora.mixture.label_kinds import (
-    LABELS,
-    Label,
-    Latents,
-    PolicyLimits,
-    PseudoActions,
-    TrackActions,
-    Unlabelled,
-    near,
-)
-from corpora.mixture.pseudo_actions import BY_TRACKS, read_facts
-from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt, Planned
+from corpora.mixture.episode_samples import EpisodesAt
+from corpora.mixture.label_kinds import LABELS, Latents, PseudoActions, TrackActions, Unlabelled
+from corpora.mixture.label_type import Label, PolicyLimits, near
+from corpora.mixture.pseudo_actions import read_facts
+from corpora.mixture.spec import Data, DatasetSpec, Planned
 from corpora.mixture.survey import MixtureSurvey, survey_datasets
 
 _WORDS = {word: kind for kind in LABELS for word in kind.words}
@@ -102,6 +96,22 @@ class MixtureSpec:
         """With weights of this sum, in the same ratio."""
         now = sum(spec.weight for spec in self.datasets)
         return self.mapped(lambda spec: replace(spec, weight=spec.weight * total / now))
+
+    def fingerprints(self) -> dict[str, str]:
+        """Name -> fingerprint of each dataset that is trained on, wherever it lies: the metadata of its episodes, or its corpus
+        and what made its labels. Raises ValueError for one that cannot be read, naming it."""
+        found = {}
+        for spec in self.datasets:
+            if spec.weight > 0 and not spec.planned:
+                with spec.errors_named():
+                    found[spec.name] = spec.data.fingerprint(spec.label)
+        return found
+
+    def contents_fingerprints(self) -> dict[str, str]:
+        """Name -> fingerprint of the rows and videos of each dataset of episodes that is trained on; a corpus' clips are named by
+        what they show."""
+        found = {spec.name: spec.data.contents_fingerprint() for spec in self.datasets if spec.weight > 0}
+        return {name: fingerprint for name, fingerprint in found.items() if fingerprint}
 
     def survey(self, *, steps: int = 0, batch_size: int = 0, limits: PolicyLimits | None = None) -> MixtureSurvey:
         """What it holds, dataset by dataset and tier by tier; see `survey_datasets`."""
@@ -241,7 +251,7 @@ def _spec(table: dict[str, Any], place: Path, embodiments: tuple[str, ...]) -> t
             selection |= one
         except ValueError as error:
             faults.append(str(error))
-    choices: list[EpisodesAt | ClipsAt] = []
+    choices: list[Data] = []
     if given.get("dataset"):
         choices.append(EpisodesAt(_path(place, given["dataset"]), EpisodeSelection(**selection)))
     elif selection:
@@ -280,7 +290,8 @@ def _label_at(folder: Path) -> Label:
     if (folder / Latents.marker).is_file():
         return Latents(folder)
     if (folder / PseudoActions.marker).is_file():
-        return TrackActions(folder) if read_facts(folder).by == BY_TRACKS else PseudoActions(folder)
+        by = {kind.words[0]: kind for kind in (PseudoActions, TrackActions)}
+        return by.get(read_facts(folder).by, PseudoActions)(folder)
     raise ValueError(
         f"'{folder}' holds no finished labels: neither {Latents.marker} of giza extract nor {PseudoActions.marker} of "
         "giza label"

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import TIERS
-from corpora.episodes.opening import open_episodes
-from corpora.mixture.label_kinds import Count, PolicyLimits
-from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt, Planned
+from corpora.mixture.label_type import Count, PolicyLimits
+from corpora.mixture.spec import DatasetSpec
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def survey_datasets(
     counts: list[Count] = []
     for spec in specs:
         try:
-            found = _count(spec, limits)
+            found = spec.data.count(spec.label, spec.embodiment, limits)
             faults += [f"dataset '{spec.name}': {fault}" for fault in found.faults]
         except ValueError as error:
             found = Count(broken=True)
@@ -177,45 +175,3 @@ def _embodiment_faults(specs: Sequence[DatasetSpec], counts: Sequence[Count]) ->
         for embodiment, found in widths.items()
         if len(found) > 1
     ]
-
-
-def _count(spec: DatasetSpec, limits: PolicyLimits) -> Count:
-    """Raises ValueError where the dataset cannot be read."""
-    match spec.data:
-        case Planned(hours):
-            return Count(hours=hours)
-        case EpisodesAt():
-            return _count_episodes(spec.data, spec.label.acts, limits)
-        case ClipsAt(folder):
-            corpus = Corpus(folder)
-    found = Count(
-        len(corpus.clips),
-        sum(row.frames for row in corpus.clips),
-        sum(row.seconds for row in corpus.clips) / 3600,
-    )
-    if corpus.clips:
-        spec.label.count(corpus, found, spec.embodiment, limits)
-    else:
-        found.faults.append(f"corpus '{folder}': {corpus.survey().nothing_kept}")
-    return found
-
-
-def _count_episodes(at: EpisodesAt, acts: bool, limits: PolicyLimits) -> Count:
-    data = open_episodes(at.folder, dataclasses.replace(at.selection, failures=True, previous_action=False))
-    rows = [len(episode.t_s) for episode in data.episodes]
-    state_dim = 0 if data.state is None else data.state.shape[1]
-    action_dim = 0 if data.action is None else data.action.shape[1]
-    idle = 0 if at.selection.keep_idle else sum(episode.idle for episode in data.episodes)
-    found = Count(len(rows), sum(rows), sum(rows) / data.fps / 3600, sum(rows) - idle, action_dim=action_dim)
-    found.dims = f"state {state_dim}, action {action_dim}"
-    if acts and not action_dim:
-        found.faults.append(f"label 'action', but {data.no_action}")
-    for what, width, most in (
-        ("state", state_dim, limits.max_state_dim),
-        ("action", action_dim, limits.max_action_dim),
-    ):
-        if width > most:
-            found.faults.append(
-                f"{what} of {width} dimensions, the policy takes at most {most}; choose parts of it, or a wider recipe"
-            )
-    return found

@@ -24,9 +24,12 @@ from filelock import FileLock
 from corpora.agent.painting import PaintSettings
 from corpora.agent.source import TrackSettings
 from corpora.episodes.episode import EpisodeSelection
-from corpora.mixture.label_kinds import LATENT, Label, Latents, TrackActions, Unlabelled
+from corpora.mixture.clip_samples import ClipsAt
+from corpora.mixture.episode_samples import EpisodesAt
+from corpora.mixture.label_kinds import Latents, TrackActions, Unlabelled
+from corpora.mixture.label_type import LATENT, Label
 from corpora.mixture.mixture import MixtureSpec
-from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
+from corpora.mixture.spec import DatasetSpec
 from corpora.simulation.episode import EpisodeSettings
 from jobs.ablation.maker import EMBODIMENT, Maker, Order, TrueActions, make_latents
 from jobs.ablation.settings import Budget, TierData

@@ -13,14 +13,14 @@ from typing import Any
 from tyro.conf import OmitArgPrefixes
 
 from corpora.episodes.contents import contents_fingerprint
-from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection
+from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection, spans
 from corpora.episodes.opening import dataset_fingerprint
 from corpora.store.files import plain, read_json
 from corpora.store.run import Run
 from corpora.store.told import listed
 from jobs.cli import parse
 from jobs.console import bar
-from vla.trained_on import Known, known_of, spans
+from vla.trained_on import Known, known_of
 
 log = logging.getLogger(__name__)
 

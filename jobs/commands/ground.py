@@ -91,9 +91,10 @@ def parts_of(config: GroundConfig) -> tuple[ActionPart, ...]:
 
 def mixture_of_demonstrations(config: GroundConfig, parts: Sequence[ActionPart] = ()) -> MixtureSpec:
     """The demonstrations, and what `co_train` adds to them."""
-    from corpora.mixture.label_kinds import Actions
+    from corpora.mixture.episode_samples import EpisodesAt
+    from corpora.mixture.label_type import Actions
     from corpora.mixture.mixture import MixtureSpec, read_mixture
-    from corpora.mixture.spec import DatasetSpec, EpisodesAt
+    from corpora.mixture.spec import DatasetSpec
 
     demonstrations = DatasetSpec(
         DEMONSTRATIONS,

@@ -26,7 +26,7 @@ from jobs.training.budget import check_budget, with_budget
 
 if TYPE_CHECKING:
     from corpora.clips.corpus import Corpus
-    from corpora.mixture.datasets import EpisodeSamples
+    from corpora.mixture.episode_samples import EpisodeSamples
     from jobs.labelling.labeller import Labeller, Maker
     from vla.embodiment import Embodiment
     from vla.models.inverse_dynamics import InverseDynamics
@@ -281,8 +281,8 @@ def _robot(config: LabelConfig, progress: Callable[[int, int], None]) -> Episode
     """Samples of the robot's episodes, the future a horizon later."""
     from corpora.episodes.frames import open_episode_frames
     from corpora.episodes.opening import open_episodes
-    from corpora.mixture.datasets import EpisodeSamples
-    from corpora.mixture.spec import DatasetSpec, EpisodesAt
+    from corpora.mixture.episode_samples import EpisodeSamples, EpisodesAt
+    from corpora.mixture.spec import DatasetSpec
     from corpora.mixture.views import Window
 
     action = config.selection.action or action_done(config)

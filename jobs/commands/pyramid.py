@@ -47,7 +47,7 @@ class PyramidConfig:
 def run(config: PyramidConfig) -> MixtureSurvey:
     """Surveys and writes pyramid.json and pyramid.svg. Raises ValueError that names all faults together."""
     from corpora.mixture.drawing import pyramid_svg
-    from corpora.mixture.label_kinds import PolicyLimits
+    from corpora.mixture.label_type import PolicyLimits
     from corpora.mixture.mixture import raise_faults, read_sound_datasets
     from corpora.store.files import write_json, write_text
     from corpora.store.provenance import provenance

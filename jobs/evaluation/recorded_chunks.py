@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from corpora.episodes.episode import PREVIOUS, Episodes, EpisodeSelection
 from corpora.episodes.frames import open_episode_frames
 from corpora.episodes.opening import open_episodes
-from corpora.mixture.datasets import EpisodeSamples, facts_of
-from corpora.mixture.spec import DatasetSpec, EpisodesAt
+from corpora.mixture.episode_samples import EpisodeSamples, EpisodesAt, facts_of
+from corpora.mixture.spec import DatasetSpec
 from corpora.mixture.views import Window
 from corpora.store.told import listed as listed_few
 from corpora.video.nearest import rows_within

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from corpora.clips.frames import ClipFrames
-from corpora.mixture.datasets import EpisodeSamples
+from corpora.mixture.episode_samples import EpisodeSamples
 from corpora.mixture.order import MixtureOrder
 from corpora.mixture.pseudo_actions import BY_IMAGES, ClipLabels
 from corpora.training_config import Training

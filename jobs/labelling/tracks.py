@@ -18,7 +18,7 @@ from corpora.agent.track import Untracked
 from corpora.agent.track_file import TrackFile
 from corpora.agent.tracks import Tracks
 from corpora.clips.corpus import Corpus
-from corpora.mixture.datasets import EpisodeSamples
+from corpora.mixture.episode_samples import EpisodeSamples
 from corpora.mixture.pseudo_actions import BY_TRACKS, ClipLabels, chunks_at
 from corpora.store.files import digest_of, write_json
 from corpora.store.told import listed

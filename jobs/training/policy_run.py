@@ -20,14 +20,12 @@ from flare.targets import TargetEncoder, TargetShape, build_target
 from flare.vision import FrozenText
 from jobs.console import bar, print_training
 from jobs.training.budget import with_budget
-from jobs.training.fingerprints import data_contents, data_fingerprints
 from jobs.training.settings import TrainPolicy, check_model
 from jobs.training.trainer import fit
 from lapa.pairs.batches import loader_workers
 from vla.checkpoint import build_policy, load_policy, policy_fingerprint
 from vla.data.loader import PolicyBatches, TrainingDataset, cacheable, cached_features, held_out_batches, some_images
 from vla.data.open import open_mixture
-from vla.data.record import record_of
 from vla.policy import Policy
 from vla.recipes import EVERYTHING
 from vla.training import PolicyTraining, halve_frozen
@@ -57,8 +55,8 @@ def train_on(
     for moved in ("out", "cache", "policy", *paths):
         del settings[moved]
     settings |= settings.pop("selection", {})
-    settings |= {**identity, "data_fingerprint": data_fingerprints(mixture)}
-    settings |= {"data_contents": data_contents(mixture)}
+    settings |= {**identity, "data_fingerprint": mixture.fingerprints()}
+    settings |= {"data_contents": mixture.contents_fingerprints()}
     settings |= {"policy_fingerprint": policy_fingerprint(config.policy) if config.policy else None}
     run = Run(
         config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",), formats={"held_out": HELD_OUT}
@@ -183,7 +181,7 @@ def train_policy(
         if process_rank() == 0:
             averaged = module.averaged()
             averaged.measured = {**policy.measured, "training": summary}
-            averaged.trained_on = (*policy.trained_on, *map(record_of, datasets))
+            averaged.trained_on = (*policy.trained_on, *(dataset.record() for dataset in datasets))
             merge_lora(averaged.float() if halved else averaged)
             averaged.save_pretrained(run.folder)
         return run.finish(summary)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.mixture.datasets import Frames, Numbers, SampleDataset
-from corpora.mixture.label_kinds import Actions
+from corpora.mixture.label_type import Actions
 from corpora.mixture.labels import EmbodimentFacts
+from corpora.mixture.spec import Frames, Numbers, SampleDataset
 from vla.actions.layout import one_part
 from vla.actions.rest import displacements
 from vla.actions.space import ActionSpace
@@ -89,7 +88,7 @@ def learn_embodiments(
 
 
 def _member(data: SampleDataset, train: NDArray[np.int64], facts: EmbodimentFacts, slot: Slot) -> _Member:
-    with _of_dataset(data):
+    with data.spec.errors_named():
         placement = place(facts, slot)
         return _Member(placed(data, placement, slot), train, facts, placement)
 
@@ -104,7 +103,7 @@ def _learned(
         assert known is not None
         space = known.action_space
     elif recorded:
-        with _of_dataset(recorded[0].data):
+        with recorded[0].data.spec.errors_named():
             space = _fitted(slot, recorded, None if known is None else known.action_space, policy, seed)
     else:  # the robot itself comes later, in grounding: its labeller knows it
         space = ActionSpace.from_json(dict(members[0].facts.codec or {}))
@@ -113,7 +112,7 @@ def _learned(
     squared_by = slot.squared_by or next((one.facts.squared_by for one in members if one.facts.squared_by), "")
     learned = Embodiment(slot.name, space, slot.step_s, slot.cameras, modality, squared_by, made_by, slot.views)
     for member in members:
-        with _of_dataset(member.data):
+        with member.data.spec.errors_named():
             check_said(member.said, member.placement, learned)
             if member.follows and space.needs_state:
                 raise ValueError(
@@ -130,15 +129,6 @@ def _learned(
         rest = displacements(space.parts, frames.states, frames.moved, frames.actions, names)
         learned = replace(learned, action_space=replace(space, displacements=rest))
     return learned
-
-
-@contextmanager
-def _of_dataset(data: SampleDataset) -> Iterator[None]:
-    """Errors name it."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"dataset '{data.spec.name}': {error}") from error
 
 
 def _fitted(slot: Slot, recorded: Sequence[_Member], old: ActionSpace | None, policy: Policy, seed: int) -> ActionSpace:

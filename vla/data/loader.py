@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
-from corpora.mixture.datasets import Sample, SampleDataset
 from corpora.mixture.order import MixtureOrder
+from corpora.mixture.spec import Sample, SampleDataset
 from vla.actions.space import ActionSpace
 from vla.batch import PolicyBatch, pad_last
 from vla.models.config import PolicyConfig
 from vla.models.feature_cache import FeatureCache, Prompt
 from vla.policy import ContextTokens, Policy
+from vla.trained_on import TrainedOn
 
 LookUp = Callable[[Sequence[str]], ContextTokens]
 """Ids of samples ("dataset/index") -> their features."""
@@ -45,6 +46,23 @@ class TrainingDataset:
     def weight(self) -> float:
         """Share in the mixture, of any sum."""
         return self.data.spec.weight
+
+    def record(self) -> TrainedOn:
+        """Which of its episodes or videos are trained on, and which are held out."""
+        spec, origin = self.data.spec, self.data.spec.data.origin()
+        trained, held_out = ({self.data.groups[k] for k in rows.tolist()} for rows in (self.train, self.held_out))
+        return TrainedOn(
+            spec.name,
+            origin.folder,
+            origin.fingerprint,
+            spec.embodiment,
+            origin.kind,
+            self.data.named(trained),
+            self.data.named(held_out),
+            origin.cameras,
+            origin.state,
+            origin.action,
+        )
 
 
 def sample_id(dataset: TrainingDataset, index: int) -> str:

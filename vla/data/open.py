@@ -5,19 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from corpora.clips.corpus import Corpus
-from corpora.clips.frames import ClipFrames, open_clip_frames
-from corpora.episodes.episode import EpisodeSelection
-from corpora.episodes.frames import open_episode_frames
-from corpora.episodes.opening import open_episodes
-from corpora.held_out import hold_out, hold_out_episodes
-from corpora.mixture.datasets import ClipSamples, EpisodeSamples, SampleDataset
 from corpora.mixture.mixture import MixtureSpec
-from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
+from corpora.mixture.spec import Opening, SampleDataset
 from corpora.mixture.views import Window
+from corpora.store.frames import Progress
 from corpora.text import unread
 from vla.data.embodiments import Opened, learn_embodiments
 from vla.data.loader import TrainingDataset, split_samples
@@ -25,8 +20,7 @@ from vla.policy import Policy
 
 log = logging.getLogger(__name__)
 
-Bar = Callable[[int, int], None]
-Progress = Callable[[str], AbstractContextManager[Bar | None]]
+Bars = Callable[[str], AbstractContextManager[Progress | None]]
 """Title -> a bar."""
 
 
@@ -42,7 +36,7 @@ def open_mixture(
     cache: Path | None = None,
     start_from: Mapping[str, str] = MappingProxyType({}),
     refit: bool = False,
-    progress: Progress | None = None,
+    progress: Bars | None = None,
 ) -> list[TrainingDataset]:
     """The datasets with a weight; the policy learns their embodiments and action spaces.
 
@@ -52,25 +46,14 @@ def open_mixture(
     knows keeps its weights, and its statistics unless `refit`. Raises ValueError for a dataset that does not fit the policy, naming it.
     """
     window = Window(policy.config.horizon, history_s=tuple(-age for age in policy.config.history_s), future_s=future_s)
+    opening = Opening(window, policy.config.image_size, seed, held_out, stride_s, cache)
     opened: list[Opened] = []
     for spec in mixture.datasets:
         if spec.weight <= 0:
             continue
-        with (progress or (lambda _: nullcontext()))(spec.name) as bar:
-            try:
-                match spec.data:
-                    case EpisodesAt():
-                        share, named = held_out, held_out_episodes.get(spec.name, "")
-                        data, groups = _episodes(spec, spec.data, window, policy, seed, share, named, cache, bar)
-                    case ClipsAt(corpus):
-                        frames = open_clip_frames(Corpus(corpus), policy.config.image_size, cache=cache, progress=bar)
-                        _warn(spec, frames.table.lacking)
-                        data = _clips(spec, frames, window, stride_s)
-                        groups = hold_out(data.groups, held_out, seed)
-                    case _:
-                        raise ValueError("it is only drawn: give it data, or weight = 0")
-            except ValueError as error:
-                raise ValueError(f"dataset '{spec.name}': {error}") from error
+        named = held_out_episodes.get(spec.name, "")
+        with (progress or (lambda _: nullcontext()))(spec.name) as bar, spec.errors_named():
+            data, groups = spec.data.open(spec, replace(opening, held_out_episodes=named, progress=bar))
         train, out = split_samples(data.groups, groups)
         if not len(train):
             raise ValueError(
@@ -112,61 +95,3 @@ def _check_views(datasets: Sequence[SampleDataset], policy: Policy) -> None:
             f"history_s {policy.config.history_s}: {asked} frames, and the policy has places for {frames}; give fewer "
             f"(--model.history-s), or {remedy.format('history', asked)}"
         )
-
-
-def _episodes(
-    spec: DatasetSpec,
-    at: EpisodesAt,
-    window: Window,
-    policy: Policy,
-    seed: int,
-    held_out: float,
-    held_out_episodes: str,
-    cache: Path | None,
-    bar: Bar | None,
-) -> tuple[SampleDataset, set[str]]:
-    """The samples, and the groups to hold out among them."""
-    selection = at.selection
-    episodes = open_episodes(at.folder, selection.columns)
-    _warn(spec, episodes.left_out)
-    usable = [episode for episode in episodes.episodes if selection.failures or episode.success is not False]
-    if len(usable) < len(episodes):
-        log.info("dataset '%s': %d failed episodes are left out", spec.name, len(episodes) - len(usable))
-    indices = [episode.index for episode in usable]
-    chosen = episodes.choose(selection)
-    group = {episode.index: episode.group for episode in episodes.episodes}
-    if held_out_episodes:
-        out = episodes.choose(EpisodeSelection(held_out_episodes, failures=selection.failures))
-        chosen = [index for index in chosen if index not in set(out)]
-    else:
-        in_any_case = [group[index] for index in chosen] if len(chosen) < len(indices) else []
-        title = f"dataset '{spec.name}'"
-        names = hold_out_episodes(usable, held_out, seed, trained=in_any_case, title=title)
-        out = [index for index in indices if group[index] in names]
-    tasks = [{episode.instruction for episode in usable if episode.index in set(some)} for some in (chosen, out)]
-    if unlearned := sorted(tasks[1] - tasks[0]):
-        log.warning(
-            "dataset '%s': %d of the %d held-out instructions (such as '%s') have no episode that is trained on",
-            spec.name,
-            len(unlearned),
-            len(tasks[1]),
-            unlearned[0],
-        )
-    frames = open_episode_frames(episodes, policy.config.image_size, cache=cache, progress=bar)
-    _warn(spec, frames.lacking)
-    samples = EpisodeSamples(spec, episodes, frames, window, sorted({*chosen, *out}), keep_idle=selection.keep_idle)
-    return samples, {group[index] for index in out}
-
-
-def _warn(spec: DatasetSpec, said: str) -> None:
-    if said:
-        log.warning("dataset '%s': %s", spec.name, said)
-
-
-def _clips(spec: DatasetSpec, frames: ClipFrames, window: Window, stride_s: float) -> SampleDataset:
-    if not spec.label.acts and window.future_s is None:
-        raise ValueError(
-            f"label '{spec.label.words[0]}' has nothing to learn without FLARE: give --training.flare, or another label"
-        )
-    labels = spec.label.read(frames, spec.embodiment, window.horizon)
-    return ClipSamples(spec, frames, window, labels, stride_s)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.mixture.datasets import Frames, Numbers, Sample, SampleDataset
 from corpora.mixture.labels import EmbodimentFacts
+from corpora.mixture.spec import Frames, Numbers, Sample, SampleDataset
 from vla.data.slots import Placement, Slot, same_step
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,10 @@ class PlacedSamples:
     def embodiment(self) -> EmbodimentFacts | None:
         """As the dataset says, in its own order."""
         return self.data.embodiment()
+
+    def named(self, groups: Iterable[str]) -> tuple[str, ...]:
+        """As the dataset's."""
+        return self.data.named(groups)
 
     def at_step(self, step_s: float) -> PlacedSamples:
         """As the dataset's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from corpora.mixture.datasets import Frames, Numbers
+from corpora.mixture.spec import Frames, Numbers
 from vla.actions.rest import displacements
 from vla.data.slots import same_step
 from vla.embodiment import Embodiment

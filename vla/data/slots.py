@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from corpora.episodes.parts import ActionPart
-from corpora.mixture.label_kinds import Actions
+from corpora.mixture.label_type import Actions
 from corpora.mixture.labels import EmbodimentFacts
 from corpora.video.image import SquaredBy
 from corpora.video.view import View, view_told

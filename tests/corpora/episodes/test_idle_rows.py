@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from corpora.episodes.episode import Episodes, EpisodeSelection
 from corpora.episodes.idle import with_idle
+from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.mixture import MixtureSpec
-from corpora.mixture.spec import DatasetSpec, EpisodesAt
+from corpora.mixture.spec import DatasetSpec
 from jobs.commands.evaluate import EvaluateConfig
 from jobs.commands.ground import GroundConfig, run
 from jobs.commands.label import LabelConfig

@@ -14,10 +14,11 @@ from corpora.clips.frames import ClipFrames, open_clip_frames
 from corpora.clips.parts import Part
 from corpora.episodes.episode import Episodes
 from corpora.episodes.frames import open_episode_frames
-from corpora.mixture.datasets import ClipSamples, EpisodeSamples, SampleDataset
+from corpora.mixture.clip_samples import ClipSamples, ClipsAt
+from corpora.mixture.episode_samples import EpisodeSamples, EpisodesAt
 from corpora.mixture.label_kinds import Latents, Unlabelled
 from corpora.mixture.labels import exchanged
-from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
+from corpora.mixture.spec import DatasetSpec, SampleDataset
 from corpora.mixture.views import Window
 from corpora.store.frames import FrameTable
 from lapa.latents import LatentKey

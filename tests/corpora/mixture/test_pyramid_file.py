@@ -9,9 +9,12 @@ import pytest
 
 from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.parts import ActionPart
-from corpora.mixture.label_kinds import Actions, Latents, PseudoActions, Unlabelled
+from corpora.mixture.clip_samples import ClipsAt
+from corpora.mixture.episode_samples import EpisodesAt
+from corpora.mixture.label_kinds import Latents, PseudoActions, Unlabelled
+from corpora.mixture.label_type import Actions
 from corpora.mixture.mixture import MixtureSpec, read_mixture
-from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt, Planned
+from corpora.mixture.spec import DatasetSpec, Planned
 
 
 @pytest.fixture

@@ -15,12 +15,14 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.frames import open_clip_frames
 from corpora.clips.parts import Part
 from corpora.episodes.episode import EpisodeSelection
-from corpora.mixture.datasets import ClipSamples
-from corpora.mixture.label_kinds import Latents, PolicyLimits, PseudoActions, Unlabelled
+from corpora.mixture.clip_samples import ClipSamples, ClipsAt
+from corpora.mixture.episode_samples import EpisodesAt
+from corpora.mixture.label_kinds import Latents, PseudoActions, Unlabelled
+from corpora.mixture.label_type import PolicyLimits
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.order import MixtureOrder
 from corpora.mixture.pseudo_actions import ClipLabels, write_labels
-from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt, Planned
+from corpora.mixture.spec import DatasetSpec, Planned
 from corpora.mixture.survey import MixtureSurvey
 from corpora.mixture.views import Window
 from jobs.commands import pyramid as job

@@ -17,10 +17,11 @@ from corpora.agent.track_file import TrackFile
 from corpora.clips.corpus import Corpus
 from corpora.clips.frames import open_clip_frames
 from corpora.episodes.parts import ActionPart
-from corpora.mixture.datasets import ClipSamples
+from corpora.mixture.clip_samples import ClipSamples, ClipsAt
+from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.label_kinds import PseudoActions, TrackActions, Unlabelled
 from corpora.mixture.mixture import MixtureSpec, read_mixture
-from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
+from corpora.mixture.spec import DatasetSpec
 from corpora.mixture.views import Window
 from jobs.labelling.tracks import dims_told
 from tests.builders.toy_world import toy_corpus, toy_robot, toy_tracks, world

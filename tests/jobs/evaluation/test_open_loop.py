@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from corpora.episodes.episode import EpisodeSelection
+from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.mixture import MixtureSpec
-from corpora.mixture.spec import DatasetSpec, EpisodesAt
+from corpora.mixture.spec import DatasetSpec
 from corpora.store.files import plain
 from jobs.evaluation.open_loop import Baselines, Chunks, OpenLoopResult, compare
 from jobs.evaluation.plots import error_figure, plot_trajectories

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from corpora.episodes.episode import EpisodeSelection
+from corpora.episodes.episode import EpisodeSelection, spans
 from jobs.commands import evaluate, ground
 from jobs.evaluation.open_loop import episodes_told
 from tests.builders.robots import MARK, know_made_robots, made_robot
 from vla.checkpoint import load_policy
 from vla.recipes import recipe_named
-from vla.trained_on import DATA, TrainedOn, known_of, numbers_of, spans
+from vla.trained_on import DATA, TrainedOn, known_of, numbers_of
 
 
 def test_numbers_are_kept_as_spans() -> None:

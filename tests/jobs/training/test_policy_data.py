@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from corpora.mixture.datasets import Sample
+from corpora.mixture.clip_samples import ClipsAt
 from corpora.mixture.label_kinds import Unlabelled
-from corpora.mixture.spec import ClipsAt, DatasetSpec
+from corpora.mixture.spec import DatasetSpec, Sample
 from tests.builders.policies import space_of
 from vla.batch import PolicyBatch, check_batch
 from vla.data.loader import (

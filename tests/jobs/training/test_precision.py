@@ -21,6 +21,7 @@ from tests.builders.policies import some_images, teach, tiny_bc, tiny_policy
 from tests.builders.vlms import tiny_config, tiny_processor
 from tests.jobs.training.test_policy_data import CONFIG, members
 from vla.checkpoint import WEIGHTS, load_policy
+from vla.data.loader import TrainingDataset
 from vla.models import dit
 from vla.models.config import VlmConfig
 from vla.models.dual_system import DualSystemPolicy
@@ -98,7 +99,7 @@ def test_bf16_true_halves_what_is_not_trained_and_nothing_else(
         return step(module, *given)
 
     monkeypatch.setattr(PolicyTraining, "training_step", spied_step)
-    monkeypatch.setattr("jobs.training.policy_run.record_of", lambda made: TrainedOn(made.name, "", "", "", "clips"))
+    monkeypatch.setattr(TrainingDataset, "record", lambda made: TrainedOn(made.name, "", "", "", "clips"))
     training = PolicyTrainingConfig(
         steps=STEPS, batch_size=8, precision="bf16-true", cache_features=cached, workers=0, ema=0.0, val_every_steps=3
     )

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from corpora.episodes.episode import EpisodeSelection
-from corpora.mixture.label_kinds import Actions
+from corpora.mixture.episode_samples import EpisodesAt
+from corpora.mixture.label_type import Actions
 from corpora.mixture.mixture import MixtureSpec
-from corpora.mixture.spec import DatasetSpec, EpisodesAt
+from corpora.mixture.spec import DatasetSpec
 from corpora.video.decode import DecodingReport, decoded_frames
 from corpora.video.nearest import rows_back
 from corpora.video.probe import probe
@@ -25,7 +26,6 @@ from tests.builders.policies import some_images, teach
 from tests.builders.recipes import small_of
 from vla.data.loader import collate
 from vla.data.open import open_mixture
-from vla.data.record import record_of
 from vla.models.behaviour_cloning import BehaviourCloning
 from vla.models.dual_system import DualSystemPolicy
 from vla.noise import NoiseKey
@@ -90,7 +90,7 @@ def test_a_moment_is_the_same_to_the_model_in_training_and_in_acting(
     served = ServedPolicy(policy, "gr1")
     seen = model_inputs(policy, monkeypatch)
     indices = [index for index, group in enumerate(dataset.data.groups) if group.endswith(f"{EPISODE:06d}")]
-    policy.trained_on = (record_of(dataset),)
+    policy.trained_on = (dataset.record(),)
     with pytest.raises(ValueError, match="fit 'crop': pictures of 'gr1' were 'stretch' in training"):
         ServedPolicy(policy, "gr1", fit="crop")
     for row in ROWS:

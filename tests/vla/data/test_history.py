@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from corpora.episodes.episode import EpisodeSelection
-from corpora.mixture.label_kinds import Actions
+from corpora.mixture.episode_samples import EpisodesAt
+from corpora.mixture.label_type import Actions
 from corpora.mixture.mixture import MixtureSpec
-from corpora.mixture.spec import DatasetSpec, EpisodesAt
+from corpora.mixture.spec import DatasetSpec
 from corpora.simulation.metaworld import CONTROL_HZ
 from corpora.video.nearest import after_beginning, rows_back, rows_within
 from jobs.evaluation.closed_loop import ClosedLoopSettings, _common, _observations

@@ -11,8 +11,9 @@ import pytest
 
 from corpora.episodes.episode import Episodes
 from corpora.episodes.opening import open_episodes
+from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.mixture import MixtureSpec
-from corpora.mixture.spec import DatasetSpec, EpisodesAt
+from corpora.mixture.spec import DatasetSpec
 from corpora.store.frames import FrameFault
 from tests.builders.robots import _Grey, know_made_robots, made_robot
 from vla.checkpoint import build_policy
@@ -65,7 +66,7 @@ def test_what_is_left_out_is_told_in_one_sentence_each(
         valid[:12:2] = False
         return [FrameFault(episode.group, "wrist", "truncated", 3) for episode in episodes.episodes[:2]]
 
-    monkeypatch.setattr("vla.data.open.open_episodes", damaged)
+    monkeypatch.setattr("corpora.mixture.episode_samples.open_episodes", damaged)
     monkeypatch.setattr(_Grey, "fill", blind)
     opened(tmp_path, ["open"] * 4)
     assert [record.getMessage() for record in caplog.records] == [

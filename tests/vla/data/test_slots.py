@@ -12,10 +12,11 @@ import pytest
 
 from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.parts import ActionPart
-from corpora.mixture.label_kinds import Actions
+from corpora.mixture.episode_samples import EpisodesAt
+from corpora.mixture.label_type import Actions
 from corpora.mixture.labels import EmbodimentFacts
 from corpora.mixture.mixture import MixtureSpec
-from corpora.mixture.spec import DatasetSpec, EpisodesAt
+from corpora.mixture.spec import DatasetSpec
 from corpora.video.image import fit_square
 from tests.builders.policies import teach, tiny_bc, tiny_policy
 from tests.builders.robots import know_made_robots, made_robot

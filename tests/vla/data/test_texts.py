@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.mixture import MixtureSpec
-from corpora.mixture.spec import DatasetSpec, EpisodesAt
+from corpora.mixture.spec import DatasetSpec
 from corpora.text import unread, words_of
 from tests.builders.policies import SIZE, teach
 from tests.builders.robots import know_made_robots, made_robot

@@ -13,10 +13,12 @@ import pytest
 import jobs
 from corpora.clips.corpus import Corpus
 from corpora.episodes.episode import EpisodeSelection
+from corpora.mixture.clip_samples import ClipsAt
+from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.label_kinds import Unlabelled
 from corpora.mixture.labels import EmbodimentFacts
 from corpora.mixture.mixture import MixtureSpec
-from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
+from corpora.mixture.spec import DatasetSpec
 from corpora.video.view import View
 from jobs.evaluation.recorded_chunks import RecordedEpisodes
 from tests.builders.policies import tiny_policy

@@ -19,10 +19,12 @@ from corpora.clips.frames import open_clip_frames
 from corpora.clips.manifest import ManifestWriter
 from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.parts import ActionPart
-from corpora.mixture.datasets import ClipSamples, EpisodeSamples
-from corpora.mixture.label_kinds import Actions, PseudoActions
+from corpora.mixture.clip_samples import ClipSamples, ClipsAt
+from corpora.mixture.episode_samples import EpisodeSamples, EpisodesAt
+from corpora.mixture.label_kinds import PseudoActions
+from corpora.mixture.label_type import Actions
 from corpora.mixture.mixture import MixtureSpec
-from corpora.mixture.spec import ClipsAt, DatasetSpec, EpisodesAt
+from corpora.mixture.spec import DatasetSpec
 from corpora.mixture.views import Window
 from jobs.commands import label
 from jobs.commands.label import LabelConfig
