@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from corpora.clips.corpus import Corpus
 from corpora.episodes.parts import TABLE, ActionPart
 from corpora.mixture.labels import Labels, exchanged
-from corpora.store.told import nearest
+from corpora.store.told import near
 
 if TYPE_CHECKING:
     from corpora.clips.frames import ClipFrames
@@ -203,12 +203,6 @@ class Permutable(Label):
             return None
         texts = [row.text for row in clips.rows] if self.shuffling == WITHIN_TEXT else None
         return exchanged(runs, self.shuffle_seed, texts)
-
-
-def near(word: str, known: tuple[str, ...]) -> str:
-    """(did you mean '...'?), where a known word is near."""
-    found = nearest(word, known)
-    return f" (did you mean '{found}'?)" if found else ""
 
 
 def folder_faults(key: str, folder: Path, markers: tuple[str, ...], otherwise: str = "") -> list[str]:

@@ -49,10 +49,11 @@ from corpora.mixture.clip_samples import ClipsAt
 from corpora.mixture.drawing import pyramid_svg, pyramid_text
 from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.label_kinds import LABELS, Latents, PseudoActions, TrackActions, Unlabelled
-from corpora.mixture.label_type import Label, PolicyLimits, near
+from corpora.mixture.label_type import Label, PolicyLimits
 from corpora.mixture.pseudo_actions import read_facts
 from corpora.mixture.spec import Data, DatasetSpec, Planned
 from corpora.mixture.survey import MixtureSurvey, survey_datasets
+from corpora.store.told import near
 
 _WORDS = {word: kind for kind in LABELS for word in kind.words}
 _TOLD = tuple(kind.words[0] for kind in LABELS)

@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.clips.manifest import TIERS
-from corpora.mixture.label_type import Actions, Count, Label, PolicyLimits, near
+from corpora.mixture.label_type import Actions, Count, Label, PolicyLimits
 from corpora.mixture.labels import EmbodimentFacts
 from corpora.mixture.views import Window
 from corpora.store.frames import Progress
+from corpora.store.told import near
 
 log = logging.getLogger(__name__)
 

@@ -33,10 +33,16 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return next(iter(difflib.get_close_matches(word, list(known), n=1)), "")
 
 
+def near(word: str, known: Iterable[str]) -> str:
+    """`" (did you mean 'x'?)"` for the nearest, or nothing."""
+    found = nearest(word, known)
+    return f" (did you mean '{found}'?)" if found else ""
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """`"Did you mean 'x'? "` for the nearest, or nothing; then the known names."""
-    near = nearest(name, known := list(known))
-    return (f"Did you mean '{near}'? " if near else "") + "Known: " + ", ".join(known) + "."
+    found = nearest(name, known := list(known))
+    return (f"Did you mean '{found}'? " if found else "") + "Known: " + ", ".join(known) + "."
 
 
 def listed(items: Sequence[Any], most: int = ITEMS) -> str:

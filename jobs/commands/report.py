@@ -104,7 +104,7 @@ def print_card(card: Card) -> None:
     from rich.table import Table
 
     from lapa.reporting.card import FEATURES
-    from lapa.reporting.page import figure, span
+    from lapa.reporting.scores import figure, span
 
     console = Console()
     table = Table(title="giza report", title_justify="left")

@@ -262,6 +262,7 @@ class Card:
     seconds: dict[str, float]
     """By stage."""
     warnings: list[str]
+    """Of all bodies; those of one are its probe's."""
     bodies: list[BodyToBody] = field(default_factory=list)
     """Every two bodies of which the same motion is known."""
     verdicts: dict[str, Verdict] = field(default_factory=dict)
@@ -295,6 +296,7 @@ class Card:
             record["transfer"] = {"reason": self.transfer_reason}
         probe = self.probe
         record["probe"] = None if probe is None else record["probes"][probe.embodiment]
+        record["warnings"] = [*self.warnings, *(probe.warnings if probe else ())]
         record["verdict"], record["verdict_detail"] = self.verdict.text, self.verdict.to_json()
         record["verdicts"] = {body: verdict.to_json() for body, verdict in self.verdicts.items()}
         return dict(plain(record))
@@ -308,7 +310,9 @@ class Card:
         if "verdicts" not in record:
             raise ValueError("this is no report card of today's format: it lacks verdicts; run giza report again")
         try:
-            return _CONVERTER.structure(parts, Card)
+            card = _CONVERTER.structure(parts, Card)
+            own = card.probe.warnings if card.probe else []
+            return dataclasses.replace(card, warnings=card.warnings[: len(card.warnings) - len(own)])
         except Exception as error:
             why = "; ".join(cattrs.transform_error(error, path="report"))
             raise ValueError(f"this is no report card of today's format: {why}; run giza report again") from error

@@ -154,8 +154,6 @@ def make_card(
     known, notes = find_known_motion(sample, truth, settings.target, settings.dims)
     probes = _probes(known, sample, seen, run, settings, progress)
     bodies = check_bodies(known, sample, seen.thumbs, settings)
-    if probes:
-        warnings.extend(next(iter(probes.values())).warnings)
     reason = "; ".join(notes) or "no clip of the corpus has ground truth"
     clock.lap("probe")
     progress("camera leakage", 0, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from corpora.store.files import write_text
 from lapa.reporting import figures
+from lapa.reporting.scores import figure, span
 
 HERE = Path(__file__).parent
 """Of base.html.j2, which pages of other rooms extend too."""
-
-
-def figure(value: float, sign: str = "") -> str:
-    """Two decimals, and no minus before a zero."""
-    return f"{round(value, 2) + 0.0:{sign}.2f}"
-
-
-def span(ci: Sequence[float], sign: str = "") -> str:
-    """An interval, as `figure`."""
-    return f"[{figure(ci[0], sign)}, {figure(ci[1], sign)}]"
 
 
 def render(template: str | Path, **context: Any) -> str:

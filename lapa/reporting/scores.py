@@ -1,11 +1,22 @@
-"""What a linear read-out found, as a report card has it."""
+"""What a linear read-out found, as a report card has it, and as people read it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 Interval = tuple[float, float]
 """The central 95%."""
+
+
+def figure(value: float, sign: str = "") -> str:
+    """Two decimals, and no minus before a zero."""
+    return f"{round(value, 2) + 0.0:{sign}.2f}"
+
+
+def span(ci: Sequence[float], sign: str = "") -> str:
+    """An interval, as `figure`."""
+    return f"[{figure(ci[0], sign)}, {figure(ci[1], sign)}]"
 
 
 @dataclass(frozen=True)

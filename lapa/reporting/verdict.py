@@ -23,7 +23,7 @@ from __future__ import annotations
 from typing import Literal
 
 from lapa.reporting.card import Card, Level, Probe, Reason, Verdict
-from lapa.reporting.page import figure, span
+from lapa.reporting.scores import figure, span
 
 FORMAT = 5
 """Of the card: raised when the same latents would be measured or judged otherwise, in words or numbers."""
@@ -133,10 +133,8 @@ def _decoder(card: Card) -> list[Reason]:
 
 
 def _concerns(card: Card, body: str) -> list[Reason]:
-    others = {text for name, probe in card.probes.items() if name != body for text in probe.warnings}
     own = card.probes[body].warnings if body in card.probes else []
-    common = [text for text in card.warnings if text not in others and text not in own]
-    reasons = [Reason("concern", text) for text in (*common, *own)]
+    reasons = [Reason("concern", text) for text in (*card.warnings, *own)]
     r2 = card.camera.r2_mean
     if r2 is not None:
         found = f"R2 {figure(r2)} from the latent to the measured motion of the camera"

@@ -87,7 +87,7 @@ def test_each_body_has_a_verdict_of_its_own() -> None:
     assert "(no clip of this body has ground truth)" in judge(card, "hand").text
     assert "(observation.state does not move)" in judge(card, "leg").text
     weak = changed(card.probes[BODY], {"readout": {"scores": {"latent": score(0.3, 0.2, 0.4)}}, "warnings": ["Seen."]})
-    card = changed(card, {"probes": {"hand": weak, BODY: {"warnings": ["Few."]}}, "warnings": ["All.", "Few."]})
+    card = changed(card, {"probes": {"hand": weak, BODY: {"warnings": ["Few."]}}, "warnings": ["All."]})
     assert "that is weak" in judge(card, "hand").text and "that is weak" not in judge(card, BODY).text
     texts_of = {body: [reason.text for reason in judge(card, body).reasons] for body in (BODY, "hand", "leg")}
     own = {body: [text for text in ("All.", "Few.", "Seen.") if text in texts] for body, texts in texts_of.items()}
@@ -101,7 +101,9 @@ def test_a_verdict_prints_as_a_title_and_a_marked_line_a_reason() -> None:
 
 def test_a_card_comes_back_from_its_json() -> None:
     card = good_card(camera=CameraProbe(None, None, "the camera stands still", truth=CameraProbe(0.1, (0.0, 0.2))))
+    card = changed(card, {"warnings": ["All."], "probes": {BODY: {"warnings": ["Few."]}}})
     card = dataclasses.replace(card, verdicts={BODY: judge(card, BODY)})
+    assert card.to_json()["warnings"] == ["All.", "Few."]
     assert Card.from_json(json.loads(json.dumps(card.to_json()))) == card
     with pytest.raises(ValueError, match="effective_dims.*run giza report again"):
         Card.from_json(changed(card.to_json(), {"latent": {"dim": 3, "effective_dims": "many"}}))
