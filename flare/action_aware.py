@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flare.vision import FrozenText
+
 
 class ActionAwareEncoder(nn.Module):
     """Observation -> M tokens of width D: self-attention over image and word tokens, then learned queries that read them.
@@ -29,7 +31,7 @@ class ActionAwareEncoder(nn.Module):
         vision: nn.Module,
         vision_dim: int,
         *,
-        text: nn.Module | None = None,
+        text: FrozenText | None = None,
         text_dim: int = 0,
         dim: int = 1024,
         tokens: int = 32,

@@ -20,6 +20,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from corpora.text import ReadText
 from flare.action_aware import ActionAwareEncoder, ActionAwareTraining, FlowHead, check_images
 from flare.config import FlareConfig
 from flare.slow_copy import SlowCopy
@@ -75,6 +76,10 @@ class TargetEncoder(nn.Module, ABC):
         """What must be trained beside the policy for this target: its forward is a loss. None: nothing."""
         return None
 
+    def read_text(self, instruction: str) -> ReadText | None:
+        """What it reads of an instruction; None: it reads none."""
+        return None
+
     def token_mask(self, image_mask: Tensor) -> Tensor:
         """bool [B, V] -> bool [B, M]: which tokens of the target show something; for `alignment_loss`."""
         return image_mask.any(1, keepdim=True).expand(-1, self.tokens)
@@ -89,9 +94,9 @@ class TargetEncoder(nn.Module, ABC):
 
 
 class PooledTarget(TargetEncoder):
-    """Patch tokens pooled to M / V on each camera's grid, camera after camera. The kinds "frozen" and "ema".
+    """Patch tokens pooled to M / V on each camera's grid, camera after camera. The kind "frozen".
 
-    vision: a module that does not change, uint8 [B, 3, S, S] -> [B, N, D], or a `SlowCopy` of one.
+    vision: a module that does not change, uint8 [B, 3, S, S] -> [B, N, D].
     image_size: S, by which N and D are found out.
     """
 
@@ -115,14 +120,21 @@ class PooledTarget(TargetEncoder):
         return each.unflatten(0, images.shape[:2]).flatten(1, 2)
 
     def update(self, vision: nn.Module | None = None) -> None:
-        if not isinstance(self.vision, SlowCopy):
-            return
-        if vision is None:
-            raise ValueError("a slow copy needs the module that it follows: update(vision)")
-        self.vision.update_parameters(vision)
+        pass
 
     def token_mask(self, image_mask: Tensor) -> Tensor:
         return image_mask.repeat_interleave(self.tokens // self.cameras, dim=1)
+
+
+class FollowingTarget(PooledTarget):
+    """The same of a slow copy of the policy's vision. The kind "ema"."""
+
+    vision: SlowCopy
+
+    def update(self, vision: nn.Module | None = None) -> None:
+        if vision is None:
+            raise ValueError("a slow copy needs the module that it follows: update(vision)")
+        self.vision.update_parameters(vision)
 
 
 class ActionAwareTarget(TargetEncoder):
@@ -139,6 +151,10 @@ class ActionAwareTarget(TargetEncoder):
 
     def update(self, vision: nn.Module | None = None) -> None:
         self.average.update_parameters(self.training_on_actions.encoder)
+
+    def read_text(self, instruction: str) -> ReadText | None:
+        text = self.training_on_actions.encoder.text
+        return None if text is None else text.read_text(instruction)
 
     def learner(self) -> ActionAwareTraining:
         return self.training_on_actions
@@ -185,6 +201,9 @@ class StandardisedTarget(TargetEncoder):
 
     def learner(self) -> ActionAwareTraining | None:
         return self.inner.learner()
+
+    def read_text(self, instruction: str) -> ReadText | None:
+        return self.inner.read_text(instruction)
 
     def update(self, vision: nn.Module | None = None) -> None:
         self.inner.update(vision)
@@ -239,7 +258,7 @@ def _slow_copy(config: FlareConfig, shape: TargetShape) -> TargetEncoder:
     if shape.vision is None:
         raise ValueError("target 'ema': this policy has no vision module from images to tokens; choose target 'frozen'")
     slow = SlowCopy(shape.vision, config.ema)
-    return PooledTarget(slow, tokens=shape.tokens, cameras=shape.cameras, image_size=shape.image_size)
+    return FollowingTarget(slow, tokens=shape.tokens, cameras=shape.cameras, image_size=shape.image_size)
 
 
 def _action_aware(config: FlareConfig, shape: TargetShape) -> TargetEncoder:

@@ -186,20 +186,11 @@ def _label(job: CellJob, order: Order) -> None:
 
 def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: Path | None) -> dict[str, Any]:
     """Trains in `folder`, or reads what a finished training left there."""
-    import lightning
+    from jobs.training.policy_run import train_in
 
-    from jobs.training.policy_run import train_policy
-    from vla.checkpoint import build_policy, load_policy
-    from vla.data.open import open_mixture
-
-    run = Run(folder, {}, record=TRAINING)  # the ablation's folder belongs to its settings
-    if (done := run.finished) is not None:
-        return done
-    lightning.seed_everything(job.seed, workers=True, verbose=False)
     kind, config = POLICIES[job.recipe], job.policy
     if kind.head:
         config = dataclasses.replace(config, head=kind.head, feeding=kind.feeding)
-    policy = load_policy(start) if start is not None else build_policy(config)
     backbone = job.policy.vision.name
     alignment = dataclasses.replace(
         PolicyTrainingConfig(steps=1).alignment,
@@ -220,14 +211,17 @@ def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: 
         val_every_steps=max(1, min(50, steps // 2), steps // 5),  # checkpoints twice as often, of a small budget too
         val_samples=128,
     )
-    datasets = open_mixture(
+    return train_in(
+        Run(folder, {}, record=TRAINING),  # the ablation's folder belongs to its settings
         mixture,
-        policy,
-        seed=0,  # the same episodes are held out in every arm and seed
-        future_s=alignment.future_s if kind.flare else None,
+        config,
+        training,
+        policy=start or "",
+        seed=job.seed,
+        data_seed=0,  # the same episodes are held out in every arm and seed
         cache=Path(job.out) / "cache",
+        quiet=True,
     )
-    return train_policy(policy, datasets, training, run, seed=job.seed, cache=Path(job.out) / "cache", quiet=True)
 
 
 def _rollouts(job: CellJob, policy: Any, folder: Path) -> list[dict[str, Any]]:

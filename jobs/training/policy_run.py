@@ -17,7 +17,6 @@ from corpora.store.files import default_cache
 from corpora.store.run import BUDGET, TRAINING, Run, process_rank
 from corpora.text import unread
 from flare.targets import TargetEncoder, TargetShape, build_target
-from flare.vision import FrozenText
 from jobs.console import bar, print_training
 from jobs.training.budget import with_budget
 from jobs.training.settings import TrainPolicy, check_model
@@ -26,10 +25,11 @@ from lapa.pairs.batches import loader_workers
 from vla.checkpoint import build_policy, load_policy, policy_fingerprint
 from vla.data.loader import PolicyBatches, TrainingDataset, cacheable, cached_features, held_out_batches, some_images
 from vla.data.open import open_mixture
+from vla.models.config import PolicyConfig
 from vla.policy import Policy
 from vla.recipes import EVERYTHING
 from vla.training import PolicyTraining, halve_frozen
-from vla.training_config import PolicyTrainingConfig
+from vla.training_config import PolicyTrainingConfig, TuningConfig
 from vla.tuning import apply_tuning, merge_lora
 
 log = logging.getLogger(__name__)
@@ -61,32 +61,62 @@ def train_on(
     run = Run(
         config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",), formats={"held_out": HELD_OUT}
     )
-    summary = run.finished
-    if summary is None:
-        lightning.seed_everything(config.seed, workers=True, verbose=False)
-        policy = load_policy(config.policy) if config.policy else build_policy(config.model)
-        check_model(config.model, policy.config, config.policy)
-        if config.tuning != EVERYTHING and not policy.tunable:
-            raise ValueError(
-                f"--tuning: a policy of head '{policy.config.head}' is trained whole; leave --tuning.* out"
-            )
-        training = with_budget(config.training, config.steps, config.minutes)
-        datasets = open_mixture(
-            mixture,
-            policy,
-            seed=config.seed,
-            future_s=training.alignment.future_s if training.flare else None,
-            cache=config.cache,
-            refit=config.refit,
-            progress=None if quiet else lambda name: bar(f"decoding {name}"),
-            **opening,
-        )
-        if policy.tunable:
-            apply_tuning(policy, config.tuning, log=(lambda text: None) if quiet else print)
-        summary = train_policy(policy, datasets, training, run, seed=config.seed, cache=config.cache, quiet=quiet)
+    summary = train_in(
+        run,
+        mixture,
+        config.model,
+        with_budget(config.training, config.steps, config.minutes),
+        policy=config.policy,
+        tuning=config.tuning,
+        seed=config.seed,
+        cache=config.cache,
+        quiet=quiet,
+        refit=config.refit,
+        **opening,
+    )
     if not quiet and process_rank() == 0:
         print_training(summary, f"giza {job}: {config.out}", config.out)
     return summary
+
+
+def train_in(
+    run: Run,
+    mixture: MixtureSpec,
+    model: PolicyConfig,
+    training: PolicyTrainingConfig,
+    *,
+    policy: str | Path = "",
+    tuning: TuningConfig = EVERYTHING,
+    seed: int,
+    data_seed: int | None = None,
+    cache: Path | None = None,
+    quiet: bool,
+    **opening: Any,
+) -> dict[str, Any]:
+    """Trains (or resumes) a policy on `mixture` in the folder of `run`, or returns what it came to.
+
+    model: of fresh weights; beside `policy`, which it goes on from, that policy's own. data_seed: of what is held out; by
+    default `seed`. `opening` goes to `open_mixture`. Raises ValueError for datasets that do not fit the policy.
+    """
+    if (done := run.finished) is not None:
+        return done
+    lightning.seed_everything(seed, workers=True, verbose=False)
+    trained = load_policy(policy) if policy else build_policy(model)
+    check_model(model, trained.config, policy)
+    if tuning != EVERYTHING and not trained.tunable:
+        raise ValueError(f"--tuning: a policy of head '{trained.config.head}' is trained whole; leave --tuning.* out")
+    datasets = open_mixture(
+        mixture,
+        trained,
+        seed=seed if data_seed is None else data_seed,
+        future_s=training.alignment.future_s if training.flare else None,
+        cache=cache,
+        progress=None if quiet else lambda name: bar(f"decoding {name}"),
+        **opening,
+    )
+    if trained.tunable:
+        apply_tuning(trained, tuning, log=(lambda text: None) if quiet else print)
+    return train_policy(trained, datasets, training, run, seed=seed, cache=cache, quiet=quiet)
 
 
 def train_policy(
@@ -96,7 +126,6 @@ def train_policy(
     run: Run,
     *,
     seed: int,
-    target: TargetEncoder | None = None,
     cache: Path | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -105,11 +134,10 @@ def train_policy(
 
     Raises ValueError for datasets that do not fit the policy, KeyboardInterrupt where it was stopped by hand.
     """
-    if training.flare and target is None:
-        target = flare_target(policy, training, cameras_of(datasets))
-    readers = [] if target is None else [part for part in target.modules() if isinstance(part, FrozenText)]
-    for reader in readers:
-        for said in unread({text for each in datasets for text in each.data.texts}, reader.read_text, "FLARE's target"):
+    target = flare_target(policy, training, cameras_of(datasets)) if training.flare else None
+    if target is not None:
+        texts = {text for each in datasets for text in each.data.texts}
+        for said in unread(texts, target.read_text, "FLARE's target"):
             log.warning("%s", said)
     lightning.seed_everything(seed, workers=True, verbose=False)
     names = [dataset.name for dataset in datasets]

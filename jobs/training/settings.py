@@ -92,7 +92,7 @@ SETS: dict[str, Callable[[str, Mapping[str, Any]], dict[str, Any]]] = {
 }
 
 
-def check_model(asked: PolicyConfig, has: PolicyConfig, policy: str) -> None:
+def check_model(asked: PolicyConfig, has: PolicyConfig, policy: str | Path) -> None:
     """Raises ValueError, naming each flag, where another model is asked for than `policy` has."""
     if differ := [f"--{flag} {one} (the policy has {other})" for flag, one, other in _differences("model", asked, has)]:
         raise ValueError(

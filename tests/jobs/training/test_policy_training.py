@@ -19,7 +19,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from corpora.episodes.episode import EpisodeSelection
 from corpora.mixture.mixture import read_mixture
 from corpora.store.run import Run
+from flare.action_aware import ActionAwareEncoder, ActionAwareTraining, FlowHead
 from flare.config import FlareConfig
+from flare.targets import ActionAwareTarget, StandardisedTarget, probe_tokens
 from flare.vision import FrozenText
 from jobs.commands import ground, pretrain
 from jobs.training import policy_run
@@ -199,16 +201,26 @@ def test_what_flares_target_does_not_read_is_told(
 ) -> None:
     """M12: it reads fewer words than the policy."""
     dataset = SimpleNamespace(name="pick", data=SimpleNamespace(texts=["open the drawer", "open the door"]))
-    target: Any = torch.nn.ModuleList([FrozenText(save_t5(tmp_path), length=2)])
+    reader = FrozenText(save_t5(tmp_path), length=2)
+    policy = tiny_policy()
+    vision, sizes = policy.frame_encoder, {"dim": 8, "heads": 2}
+    assert vision is not None
+    width = probe_tokens(vision, policy.config.image_size)[1]
+    encoder = ActionAwareEncoder(vision, width, text=reader, text_dim=reader.dim, tokens=2, layers=1, **sizes)
+    learner = ActionAwareTraining(encoder, FlowHead(2, 3, 8, depth=1, **sizes))
+    target = StandardisedTarget(ActionAwareTarget(learner))
 
     def begun(*given: Any, **named: Any) -> None:
         raise InterruptedError
 
     monkeypatch.setattr(policy_run, "PolicyTraining", begun)
+    monkeypatch.setattr(policy_run, "cameras_of", lambda datasets: 1)
+    monkeypatch.setattr(policy_run, "flare_target", lambda *given: target)
+    training = dataclasses.replace(DEBUG.training, flare=True)
     with pytest.raises(InterruptedError):
-        policy_run.train_policy(tiny_policy(), [dataset], DEBUG.training, Run(tmp_path, {}), seed=0, target=target)  # type: ignore[list-item]
-    assert "FLARE's target cuts 2 of 2 instructions, by up to 1 tokens" in caplog.text
-    assert "FLARE's target reads 2 of 2 instructions as the same" in caplog.text
+        policy_run.train_policy(policy, [dataset], training, Run(tmp_path, {}), seed=0)  # type: ignore[list-item]
+    assert caplog.text.count("FLARE's target cuts 2 of 2 instructions, by up to 1 tokens") == 1
+    assert caplog.text.count("FLARE's target reads 2 of 2 instructions as the same") == 1
 
 
 def test_a_run_goes_on_with_the_data_that_it_was_begun_with(tmp_path: Path) -> None:
