@@ -261,6 +261,11 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         return 0
 
     @property
+    def passes(self) -> int:
+        """Of System 1 for one chunk: the steps of its sampler, if it has one."""
+        return 1
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 

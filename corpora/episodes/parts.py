@@ -67,7 +67,12 @@ class ActionPart:
     @property
     def width(self) -> int:
         """Encoded numbers."""
-        return len(self.dims) if self.rotation == "none" else len(NAMES_6D)
+        return len(NAMES_6D) if self.turns else len(self.dims)
+
+    @property
+    def turns(self) -> bool:
+        """Whether its numbers are a rotation."""
+        return self.rotation != "none"
 
     @property
     def rotation_of_state(self) -> RotationKind:
@@ -96,11 +101,11 @@ class ActionPart:
                 f"{here} is {self.representation}, but the state does not hold it: give its state_dims, or make it absolute"
             )
         self._check_rotations(here)
-        if self.frame and (self.rotation != "none" or len(self.dims) != 3 or not self.needs_state):
+        if self.frame and (self.turns or len(self.dims) != 3 or not self.needs_state):
             raise ValueError(f"{here}: frame '{self.frame}' is for a position [x, y, z] that is delta or relative")
 
     def _check_rotations(self, here: str) -> None:
-        if self.rotation == "none":
+        if not self.turns:
             if self.state_rotation not in (None, "none"):
                 raise ValueError(f"{here}: state_rotation '{self.state_rotation}' beside rotation 'none': name both")
             if self.state_dims is not None and len(self.state_dims) != len(self.dims):

@@ -28,6 +28,7 @@ class ClipsAt(Data):
     """Clips: a corpus of `giza ingest`."""
 
     key: ClassVar[str] = "corpus"
+    of_clips: ClassVar[bool] = True
 
     corpus: Path
 

@@ -157,6 +157,8 @@ class Data(ABC):
     """What a pyramid file calls it."""
     planned: ClassVar[bool] = False
     """Only drawn: hours, no data."""
+    of_clips: ClassVar[bool] = False
+    """Video alone, without states and actions of its own."""
 
     def faults(self) -> list[str]:
         """What is wrong with it, all at once."""

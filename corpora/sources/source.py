@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from corpora.clips.manifest import TIERS
 from corpora.episodes.truth import TruthRef
@@ -36,6 +36,11 @@ class File:
     path: str
     stamp: tuple[int, int] = (0, 0)
     """Size and modification time (ns), so that a changed file is done again."""
+
+    offset: ClassVar[int] = -1
+    """It is no part of a file, unlike a `TarMember`."""
+    size: ClassVar[int] = 0
+    suffix: ClassVar[str] = ""
 
     @classmethod
     def at(cls, path: Path) -> File:
@@ -120,7 +125,6 @@ class Source:
 
     def to_json(self) -> dict[str, Any]:
         """Flat; corpora that are there name their sources by it."""
-        tar = self.media if isinstance(self.media, TarMember) else TarMember("", (0, 0), -1, 0, "")
         truth = self.truth or TruthRef("", -1, 0.0, 0)
         return {
             **{name: getattr(self, name) for name in _PLAIN},
@@ -128,9 +132,9 @@ class Source:
             "stamp": list(self.media.stamp),
             "start_s": self.span_s[0],
             "end_s": self.span_s[1],
-            "tar_offset": tar.offset,
-            "tar_bytes": tar.size,
-            "tar_suffix": tar.suffix,
+            "tar_offset": self.media.offset,
+            "tar_bytes": self.media.size,
+            "tar_suffix": self.media.suffix,
             **{f"truth_{name}": getattr(truth, name) for name in _TRUTH},
             **({"fps": self.fps} if self.fps else {}),
         }

@@ -102,10 +102,9 @@ class Tiers(Maker):
 
     def extra(self, kind: type[Label]) -> MixtureSpec:
         """Clips of the ablation's `--extra` file with a label of this kind."""
-        found = [
-            spec for spec in self._extra.datasets if isinstance(spec.data, ClipsAt) and isinstance(spec.label, kind)
-        ]
-        return MixtureSpec(tuple(found))
+        return MixtureSpec(
+            tuple(spec for spec in self._extra.datasets if spec.data.of_clips and isinstance(spec.label, kind))
+        )
 
     def _one(self, name: str, tier: str, data: EpisodesAt) -> MixtureSpec:
         return MixtureSpec((DatasetSpec(name, tier, data, embodiment=EMBODIMENT),))

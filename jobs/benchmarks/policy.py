@@ -45,7 +45,7 @@ def run(config: BenchPolicyConfig) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "dtype": config.dtype,
         "cameras": config.cameras,
-        "steps": policy.config.flow.steps if policy.config.head == "flow" else 1,
+        "steps": policy.passes,
         "horizon": policy.config.horizon,
         "eager": _measure(config, policy, device, lambda function: function),
         "published_ms": PUBLISHED_MS,
@@ -102,10 +102,9 @@ def _measure(
                 times["system1"].append(end - thought)
                 times["chunk"].append(end - start)
     medians = {name: round(1000 * statistics.median(values), 3) for name, values in times.items()}
-    steps = policy.config.flow.steps if policy.config.head == "flow" else 1
     return {
         **medians,
-        "system1_step": round(medians["system1"] / steps, 3),
+        "system1_step": round(medians["system1"] / policy.passes, 3),
         "chunks_per_s": round(1000 / medians["chunk"], 2),
     }
 

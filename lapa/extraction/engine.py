@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,22 +66,26 @@ class ExtractionPipeline:
     def encoder(self) -> BatchEncoder:
         return BatchEncoder(self.model, self.batch_size)
 
-    def write(self, root: Path, parts: Iterable[Part], key: LatentKey, out: Path) -> Iterator[PartSummary | int]:
-        """Writes the latents of `parts` to `out`, each part as soon as it is whole.
+    def write(
+        self, root: Path, parts: Iterable[Part], key: LatentKey, out: Path, on_clip: Callable[[int], None] | None = None
+    ) -> Iterator[PartSummary]:
+        """Writes the latents of `parts` to `out`, and yields the summary of each part as soon as it is whole.
 
-        Yields the number of pairs of each clip as it passes (0 where it was skipped), and the summary of each part written.
+        `on_clip`: called with the number of pairs of each clip as it passes; 0 where it was skipped.
         """
         encoder = self.encoder()
         clips: list[tuple[ClipRow, PairBatch]] = []
         skipped: list[SkippedClip] = []
         for part, row, item in self.read(root, parts):
-            if isinstance(item, PairBatch):
+            pairs = 0
+            if isinstance(item, SkippedClip):
+                skipped.append(item)
+            else:
                 encoder.add(item)
                 clips.append((row, item.without_images()))
-                yield len(item)
-            else:
-                skipped.append(item)
-                yield 0
+                pairs = len(item)
+            if on_clip is not None:
+                on_clip(pairs)
             if len(clips) + len(skipped) == len(part.rows):
                 yield write_latent_part(out, part, key, clips, encoder.finish(), skipped)
                 clips, skipped = [], []

@@ -115,13 +115,8 @@ def _extract_locally(
 
     `count`: called with the (clips, pairs) that were done since its last call."""
     pipeline = open_pipeline(settings)
-    written: list[PartSummary] = []
     began = time.perf_counter()
-    for event in pipeline.write(settings.corpus, todo, key, out):
-        if isinstance(event, PartSummary):
-            written.append(event)
-        else:
-            count(1, event)
+    written = list(pipeline.write(settings.corpus, todo, key, out, lambda pairs: count(1, pairs)))
     seconds = time.perf_counter() - began
     peak = peak_memory_mb()  # of the extraction, before anything is measured
     parts = todo or plan_parts(Corpus(settings.corpus).clips, settings.part_frames)

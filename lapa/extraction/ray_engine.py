@@ -37,8 +37,7 @@ class _Extractor:
         if row["measure"]:
             speeds = measure_stages(self._pipeline, self._settings.corpus, parts, self._settings.measure_s)
             return {"reply": json.dumps({"speeds": None if speeds is None else dataclasses.asdict(speeds)})}
-        events = self._pipeline.write(self._settings.corpus, parts, self._key, self._out)
-        (summary,) = [event for event in events if isinstance(event, PartSummary)]
+        (summary,) = self._pipeline.write(self._settings.corpus, parts, self._key, self._out)
         made = {"peak_memory_mb": peak_memory_mb(), "device": self._pipeline.device}
         reply = {"part": dataclasses.asdict(summary), **made}
         return {"reply": json.dumps(reply)}

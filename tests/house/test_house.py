@@ -1,9 +1,11 @@
-"""The house itself: one set of pins, a sample corpus that stays small."""
+"""The house itself: one set of pins, a sample corpus that stays small, variants that answer for themselves."""
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,3 +34,36 @@ def test_every_dependency_is_pinned() -> None:
 def test_the_sample_corpus_is_small() -> None:
     total = sum(path.stat().st_size for path in (ROOT / "corpora" / "sample").rglob("*") if path.is_file())
     assert 1e6 < total <= 4 * 2**20
+
+
+def kinds_asked(tree: ast.Module) -> Iterator[ast.expr]:
+    """What isinstance and match compare with."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.MatchClass):
+            yield node.cls
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+            yield node.args[1]
+
+
+def test_no_file_asks_of_which_variant_another_is() -> None:
+    """Where classes of giza share a base, what differs is asked of them. The Python face takes a thing or where it lies."""
+    rooms = ("corpora", "lapa", "flare", "vla", "jobs")
+    trees = {path: ast.parse(path.read_text()) for room in rooms for path in (ROOT / room).rglob("*.py")}
+    classes = [node for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    own = {each.name for each in classes}
+    related = {each.name: {base.id for base in each.bases if isinstance(base, ast.Name)} & own for each in classes}
+    variants = {name for name, bases in related.items() if bases} | set().union(*related.values())
+    assert {"ClipsAt", "Latents", "VectorQuantiser", "DualSystemPolicy"} <= variants
+    asked = {
+        (path.relative_to(ROOT).as_posix(), name.id)
+        for path, tree in trees.items()
+        for kinds in kinds_asked(tree)
+        for name in ast.walk(kinds)
+        if isinstance(name, ast.Name) and name.id in variants
+    }
+    assert asked == {
+        ("corpora/mixture/mixture.py", "Label"),
+        ("lapa/reporting/measure.py", "Corpus"),
+        ("lapa/extraction/extract.py", "Corpus"),
+        ("jobs/functions.py", "Result"),
+    }

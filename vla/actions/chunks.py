@@ -35,14 +35,14 @@ def represent(parts: Parts, part: ActionPart, state: NDArray[Any] | None, chunk:
     `state` may be None where the part is absolute. NaN, and quaternions of length zero, become NaN.
     """
     numbers = _of(chunk, part.dims)
-    if part.rotation != "none":
+    if part.turns:
         matrices = to_matrix(part.rotation, numbers)
-        if part.representation != "absolute":
+        if part.needs_state:
             matrices = relative_rotation(_rotation_bases(part, part, state, matrices), matrices)
         return matrix_to_rotation_6d(matrices)
-    if part.representation == "absolute":
+    if not part.needs_state:
         return numbers
-    motion = numbers - _bases(part, _start(part, part, state)[..., None, :], numbers, -2)
+    motion = numbers - MOTIONS[part.representation].bases(_start(part, part, state)[..., None, :], numbers, -2)
     if not part.frame:
         return motion
     frame = named(parts, part.frame)
@@ -55,36 +55,74 @@ def restore(parts: Parts, state: NDArray[Any] | None, represented: Mapping[str, 
 
     Rotations are written in the form that is nearest to the step before (the first to the state, where it is written alike).
     """
-    rotations = {
-        part.name: _restore_rotation(part, state, represented[part.name]) for part in parts if part.rotation != "none"
-    }
+    rotations = {part.name: _restore_rotation(part, state, represented[part.name]) for part in parts if part.turns}
     leading = next(iter(represented.values())).shape[:-1]
     chunk = np.empty((*leading, sum(len(part.dims) for part in parts)), np.float64)
     for part in parts:
-        if part.rotation != "none":
+        if part.turns:
             chunk[..., list(part.dims)] = _written(part, state, rotations[part.name])
             continue
         numbers = np.asarray(represented[part.name], np.float64)
-        if part.representation != "absolute":
-            if part.frame:
-                bases = _rotation_bases(part, named(parts, part.frame), state, rotations[part.frame])
-                numbers = _turn(bases, numbers)
-            if part.representation == "delta":
-                numbers = np.cumsum(numbers, axis=-2)
-            numbers = _start(part, part, state)[..., None, :] + numbers
+        if part.frame:
+            bases = _rotation_bases(part, named(parts, part.frame), state, rotations[part.frame])
+            numbers = _turn(bases, numbers)
+        if part.needs_state:
+            numbers = MOTIONS[part.representation].moved(_start(part, part, state), numbers)
         chunk[..., list(part.dims)] = numbers
     return chunk
 
 
 def represented_steps(part: ActionPart, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Steps [..., H] at which the representation is known, where `mask` [..., H] says which actions are.
+    """Steps [..., H] at which the representation is known, where `mask` [..., H] says which actions are."""
+    return MOTIONS[part.representation].known(mask) if part.needs_state else mask
 
-    A delta needs the step before it as well.
-    """
-    if part.representation != "delta":
+
+class Relative:
+    """Motion from the state at the chunk's beginning."""
+
+    def bases(self, start: Floats, steps: Floats, axis: int) -> Floats:
+        """b_1 .. b_H of steps x_1 .. x_H along `axis`, or what broadcasts to them; `start` has one step there."""
+        return start
+
+    def moved(self, start: Floats, motion: Floats) -> Floats:
+        """x_1 .. x_H [..., H, d] of motion d_1 .. d_H from `start` [..., d]."""
+        return start[..., None, :] + motion
+
+    def turned(self, start: Floats, turns: Floats) -> Floats:
+        """X_1 .. X_H [..., H, 3, 3] of turns D_1 .. D_H from `start` [..., 3, 3]."""
+        return start[..., None, :, :] @ turns
+
+    def known(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Steps [..., H] at which the motion is known, where `mask` says which actions are."""
         return mask
-    before = np.concatenate([np.ones_like(mask[..., :1]), mask[..., :-1]], axis=-1)
-    return mask & before
+
+
+class Delta(Relative):
+    """Motion from the step before."""
+
+    def bases(self, start: Floats, steps: Floats, axis: int) -> Floats:
+        shape = list(steps.shape)
+        shape[axis] = 1
+        earlier = np.delete(steps, -1, axis=axis)
+        return np.concatenate([np.broadcast_to(start, shape), earlier], axis=axis)
+
+    def moved(self, start: Floats, motion: Floats) -> Floats:
+        return super().moved(start, np.cumsum(motion, axis=-2))
+
+    def turned(self, start: Floats, turns: Floats) -> Floats:
+        steps = []
+        for h in range(turns.shape[-3]):
+            start = start @ turns[..., h, :, :]
+            steps.append(start)
+        return np.stack(steps, axis=-3)
+
+    def known(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        before = np.concatenate([np.ones_like(mask[..., :1]), mask[..., :-1]], axis=-1)
+        return mask & before
+
+
+MOTIONS: dict[str, Relative] = {"relative": Relative(), "delta": Delta()}
+"""By `ActionPart.representation`; absolute actions are no motion."""
 
 
 def _of(values: NDArray[Any], dims: Sequence[int]) -> Floats:
@@ -102,35 +140,19 @@ def _start(part: ActionPart, owner: ActionPart, state: NDArray[Any] | None) -> F
     return _of(state, owner.state_dims)
 
 
-def _bases(part: ActionPart, start: Floats, steps: Floats, axis: int) -> Floats:
-    """b_1 .. b_H of steps x_1 .. x_H along `axis`, or what broadcasts to them; `start` has one step there."""
-    if part.representation == "relative":
-        return start
-    shape = list(steps.shape)
-    shape[axis] = 1
-    earlier = np.delete(steps, -1, axis=axis)
-    return np.concatenate([np.broadcast_to(start, shape), earlier], axis=axis)
-
-
 def _rotation_bases(part: ActionPart, owner: ActionPart, state: NDArray[Any] | None, steps: Floats) -> Floats:
     """B_1 .. B_H of the rotations [..., H, 3, 3] of `owner`, as `part` counts them."""
     start = to_matrix(owner.rotation_of_state, _start(part, owner, state))
-    return _bases(part, start[..., None, :, :], steps, -3)
+    return MOTIONS[part.representation].bases(start[..., None, :, :], steps, -3)
 
 
 def _restore_rotation(part: ActionPart, state: NDArray[Any] | None, six: NDArray[Any]) -> Floats:
     """Matrices [..., H, 3, 3] of absolute, relative or delta 6D [..., H, 6]."""
     turns = rotation_6d_to_matrix(six)
-    if part.representation == "absolute":
+    if not part.needs_state:
         return turns
     start = to_matrix(part.rotation_of_state, _start(part, part, state))
-    if part.representation == "relative":
-        return start[..., None, :, :] @ turns
-    steps = []
-    for h in range(turns.shape[-3]):
-        start = start @ turns[..., h, :, :]
-        steps.append(start)
-    return np.stack(steps, axis=-3)
+    return MOTIONS[part.representation].turned(start, turns)
 
 
 def _written(part: ActionPart, state: NDArray[Any] | None, matrices: Floats) -> Floats:

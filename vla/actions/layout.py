@@ -63,7 +63,7 @@ def check_parts(parts: Parts, state_dim: int, action_dim: int) -> None:
         raise ValueError(
             f"action parts cover the dimensions {taken}: each of 0 to {action_dim - 1} belongs to exactly one part"
         )
-    frames = {part.name for part in parts if part.rotation != "none" and part.state_dims}
+    frames = {part.name for part in parts if part.turns and part.state_dims}
     for part in parts:
         dims = part.state_dims or ()
         if len(set(dims)) != len(dims) or any(not 0 <= dim < state_dim for dim in dims):
@@ -85,11 +85,7 @@ def check_parts(parts: Parts, state_dim: int, action_dim: int) -> None:
 
 def state_rotations(parts: Parts) -> list[tuple[tuple[int, ...], RotationKind]]:
     """The rotations in the state: where each lies and how it is written. Parts may share one."""
-    found = [
-        (tuple(part.state_dims), part.rotation_of_state)
-        for part in parts
-        if part.state_dims and part.rotation_of_state != "none"
-    ]
+    found = [(tuple(part.state_dims), part.rotation_of_state) for part in parts if part.state_dims and part.turns]
     return list(dict.fromkeys(found))
 
 

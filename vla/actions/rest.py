@@ -111,7 +111,7 @@ def displacements(
         whole = np.isfinite(action).all(1) & np.isfinite(state).all(1)
         candidates = matching_state_dims(*names, held_by(parts, names[0]))
         rules = still_rules(state[whole], moved[whole], action[whole], candidates)
-    told = {dim for part in silent if "quaternion" not in part.rotation for dim in part.dims if rules[dim] == "zero"}
+    told = {dim for part in silent if not _no_turn(part).any() for dim in part.dims if rules[dim] == "zero"}
     return tuple(sorted(told | {dim for part in parts if part.displacement for dim in part.dims}))
 
 
@@ -131,6 +131,11 @@ def resting(parts: Sequence[ActionPart], moving: Sequence[int], action: NDArray[
     rest = np.array(action, np.float32)
     rest[..., list(moving)] = 0
     for part in parts:
-        if part.rotation != "none" and set(part.dims) <= set(moving):  # no turn, however it is written
-            rest[..., list(part.dims)] = from_matrix(part.rotation, np.eye(3))
+        if set(part.dims) <= set(moving):
+            rest[..., list(part.dims)] = _no_turn(part)
     return rest
+
+
+def _no_turn(part: ActionPart) -> NDArray[np.float64]:
+    """What leaves a displacement at rest: zeros, and of a rotation no turn, however that is written."""
+    return from_matrix(part.rotation, np.eye(3)) if part.turns else np.zeros(len(part.dims))

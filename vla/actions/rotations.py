@@ -11,6 +11,8 @@ the 6D of the transposed matrix: numbers from such code are converted by transpo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -103,26 +105,60 @@ def relative_rotation(reference: NDArray[Any], rotation: NDArray[Any]) -> Floats
     return np.swapaxes(np.asarray(reference, np.float64), -1, -2) @ np.asarray(rotation, np.float64)
 
 
+def _nearest_quaternion(values: Floats, reference: Floats) -> Floats:
+    return np.where((values * reference).sum(-1, keepdims=True) < 0, -values, values)
+
+
+def _nearest_euler(values: Floats, reference: Floats) -> Floats:
+    twin = np.stack([values[..., 0] + np.pi, np.pi - values[..., 1], values[..., 2] + np.pi], axis=-1)
+    here, there = (form + 2 * np.pi * np.round((reference - form) / (2 * np.pi)) for form in (values, twin))
+    nearer = np.linalg.norm(there - reference, axis=-1) < np.linalg.norm(here - reference, axis=-1) - 1e-9
+    return np.where(nearer[..., None], there, here)
+
+
+def _nearest_axis_angle(values: Floats, reference: Floats) -> Floats:
+    length = np.linalg.norm(values, axis=-1, keepdims=True)
+    far = np.linalg.norm(reference, axis=-1, keepdims=True)
+    # the identity has no axis of its own: any will do, so the reference's
+    axis = np.where(length > _TINY, values / np.maximum(length, _TINY), reference / np.maximum(far, _TINY))
+    turns = np.round(((reference - values) * axis).sum(-1, keepdims=True) / (2 * np.pi))
+    return values + 2 * np.pi * turns * axis
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A way to write a rotation."""
+
+    to_matrix: Callable[[NDArray[Any]], Floats]
+    from_matrix: Callable[[NDArray[Any]], Floats]
+    nearest: Callable[[Floats, Floats], Floats]
+    """See `nearest_form`."""
+
+
+def _quaternion(order: QuaternionOrder) -> _Form:
+    to, back = partial(quaternion_to_matrix, order=order), partial(matrix_to_quaternion, order=order)
+    return _Form(to, back, _nearest_quaternion)
+
+
+_FORMS: dict[str, _Form] = {
+    "quaternion_xyzw": _quaternion("xyzw"),
+    "quaternion_wxyz": _quaternion("wxyz"),
+    "euler_xyz": _Form(euler_to_matrix, matrix_to_euler, _nearest_euler),
+    "axis_angle": _Form(axis_angle_to_matrix, matrix_to_axis_angle, _nearest_axis_angle),
+}
+
+
 def to_matrix(kind: RotationKind, values: NDArray[Any]) -> Floats:
     """[..., ROTATION_WIDTH[kind]] to [..., 3, 3]. Raises ValueError for a kind that is no rotation, or another width."""
-    width = _width(kind)
+    form, width = _form(kind), ROTATION_WIDTH[kind]
     if values.shape[-1:] != (width,):
         raise ValueError(f"rotation '{kind}' of shape {list(values.shape)}: its last axis must be {width}")
-    if kind == "euler_xyz":
-        return euler_to_matrix(values)
-    if kind == "axis_angle":
-        return axis_angle_to_matrix(values)
-    return quaternion_to_matrix(values, "wxyz" if kind == "quaternion_wxyz" else "xyzw")
+    return form.to_matrix(values)
 
 
 def from_matrix(kind: RotationKind, matrix: NDArray[Any]) -> Floats:
     """[..., 3, 3] to [..., ROTATION_WIDTH[kind]], in the form that each function above names."""
-    _width(kind)
-    if kind == "euler_xyz":
-        return matrix_to_euler(matrix)
-    if kind == "axis_angle":
-        return matrix_to_axis_angle(matrix)
-    return matrix_to_quaternion(matrix, "wxyz" if kind == "quaternion_wxyz" else "xyzw")
+    return _form(kind).from_matrix(matrix)
 
 
 def nearest_form(kind: RotationKind, values: NDArray[Any], reference: NDArray[Any]) -> Floats:
@@ -132,30 +168,15 @@ def nearest_form(kind: RotationKind, values: NDArray[Any], reference: NDArray[An
     next to a state of 3.1 rad reads 3.2 and not -3.08, and no controller that interpolates goes the long way round. Where the
     reference is NaN, `values` stay.
     """
-    _width(kind)
     v, ref = np.broadcast_arrays(np.asarray(values, np.float64), np.asarray(reference, np.float64))
-    if kind == "euler_xyz":
-        twin = np.stack([v[..., 0] + np.pi, np.pi - v[..., 1], v[..., 2] + np.pi], axis=-1)
-        here, there = (form + 2 * np.pi * np.round((ref - form) / (2 * np.pi)) for form in (v, twin))
-        nearer = np.linalg.norm(there - ref, axis=-1) < np.linalg.norm(here - ref, axis=-1) - 1e-9
-        form = np.where(nearer[..., None], there, here)
-    elif kind == "axis_angle":
-        length = np.linalg.norm(v, axis=-1, keepdims=True)
-        far = np.linalg.norm(ref, axis=-1, keepdims=True)
-        # the identity has no axis of its own: any will do, so the reference's
-        axis = np.where(length > _TINY, v / np.maximum(length, _TINY), ref / np.maximum(far, _TINY))
-        turns = np.round(((ref - v) * axis).sum(-1, keepdims=True) / (2 * np.pi))
-        form = v + 2 * np.pi * turns * axis
-    else:
-        form = np.where((v * ref).sum(-1, keepdims=True) < 0, -v, v)
-    return np.where(np.isfinite(ref).all(-1, keepdims=True), form, v)
+    return np.where(np.isfinite(ref).all(-1, keepdims=True), _form(kind).nearest(v, ref), v)
 
 
-def _width(kind: str) -> int:
+def _form(kind: str) -> _Form:
     check_rotation(kind)
-    if kind == "none":
-        raise ValueError(f"rotation 'none' has no matrix: choose one of {', '.join(ROTATION_WIDTH)}")
-    return ROTATION_WIDTH[kind]
+    if kind not in _FORMS:
+        raise ValueError(f"rotation '{kind}' has no matrix: choose one of {', '.join(_FORMS)}")
+    return _FORMS[kind]
 
 
 def _by_scipy(values: Floats, build: Callable[[Floats], ScipyRotation]) -> Floats:

@@ -125,7 +125,7 @@ class ActionSpace:
                     mask=there,
                     per_step=part.per_step,
                     clip=part.clip,
-                    resolution=0.0 if part.rotation == "none" else RESOLUTION_6D,
+                    resolution=RESOLUTION_6D if part.turns else 0.0,
                 )
             except ValueError as error:
                 raise ValueError(f"action part '{part.name}': {error}") from error
@@ -171,8 +171,7 @@ class ActionSpace:
         """Of each encoded action number."""
         raw, names = self.action_names, []
         for part in self.parts:
-            turned = part.rotation != "none"
-            names += [f"{part.name}.{entry}" for entry in NAMES_6D] if turned else [raw[dim] for dim in part.dims]
+            names += [f"{part.name}.{entry}" for entry in NAMES_6D] if part.turns else [raw[dim] for dim in part.dims]
         return tuple(names)
 
     @property
@@ -250,10 +249,7 @@ class ActionSpace:
         expect("known", given, (self.action_dim,))
         found = [given[list(part.dims)] for part in self.parts]
         return np.concatenate(
-            [
-                own if part.rotation == "none" else np.full(part.width, own.all())
-                for part, own in zip(self.parts, found, strict=True)
-            ]
+            [np.full(part.width, own.all()) if part.turns else own for part, own in zip(self.parts, found, strict=True)]
         )
 
     def decode_action(self, state: Array | None, encoded: Array) -> NDArray[np.float32]:

@@ -104,6 +104,10 @@ class DualSystemPolicy(Policy):
     def future_width(self) -> int:
         return self.config.dit.width
 
+    @property
+    def passes(self) -> int:
+        return self.config.flow.steps
+
     def _copy_embodiment(self, source: int, target: int) -> None:
         self.embodiment_layers.copy(source, target)
 
