@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 Update = Callable[..., None]
 """Called with (done, total), and with a description where that changes."""
@@ -47,9 +47,8 @@ def print_ending(table: Table, summary: Mapping[str, Any], out: Path, totals: st
 
 def print_training(summary: Mapping[str, Any], title: str, out: Path) -> None:
     """Datasets with their shares and epochs, then the run and its held-out losses."""
-    datasets = Table(title=title, title_justify="left")
-    for column in ("dataset", "tier", "embodiment", "share", "samples", "epochs", "held out", "idle, left out"):
-        datasets.add_column(column, justify="left" if column in ("dataset", "tier", "embodiment") else "right")
+    columns = ("share", "samples", "epochs", "held out", "idle, left out")
+    datasets = numbers_table(title, ("dataset", "tier", "embodiment"), columns)
     for found in summary["members"]:
         names = (found[name] for name in ("name", "tier", "embodiment"))
         counts = (
@@ -64,6 +63,11 @@ def print_training(summary: Mapping[str, Any], title: str, out: Path) -> None:
     shown = ("steps", "minutes", "samples_seen", "samples_per_s", "data_wait_share", "parameters", "trained_parameters")
     losses = {f"held out: {name.removeprefix('val/')}": f"{value:.4f}" for name, value in summary["held_out"].items()}
     print_ending(facts_table("", {name: summary[name] for name in shown} | losses), summary, out)
+
+
+def numbers_table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
+    """Without rows yet: columns of texts, then of numbers, which stand to the right."""
+    return Table(*texts, *(Column(name, justify="right") for name in numbers), title=title, title_justify="left")
 
 
 def facts_table(title: str, facts: Mapping[str, Any]) -> Table:

@@ -73,8 +73,10 @@ class PolicyTraining(lightning.LightningModule):
         if self.target is not None:
             predicted, target, has_future, mask = self._aligned(output, batch)
             loss = alignment_loss(predicted, target, has_future, token_mask=mask)
+            align = batch.get("align")
+            weight = None if align is None else align.repeat_interleave(len(loss) // len(align), 0)
             parts["alignment"] = self.training_config.alignment.coefficient * mean_alignment(
-                loss, has_future & mask.any(1), self._align(batch, len(loss))
+                loss, has_future & mask.any(1), weight
             )
             learner = self.target.learner()
             if learner is not None:
@@ -105,11 +107,6 @@ class PolicyTraining(lightning.LightningModule):
             image_mask=batch["image_mask"][:, :, -1],
         )
         return present
-
-    def _align(self, batch: PolicyBatch, count: int) -> Tensor | None:
-        """[B K]: each sample's weight of the alignment, as its dataset has it."""
-        align = batch.get("align")
-        return None if align is None else align.repeat_interleave(count // len(align), 0)
 
     def _learning(self, learner: ActionAwareTraining, batch: PolicyBatch) -> Tensor:
         """The loss by which the target learns what matters to actions, of the present."""

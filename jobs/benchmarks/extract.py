@@ -28,6 +28,7 @@ from corpora.store.provenance import provenance
 from jobs.benchmarks.command import BenchExtractConfig
 from jobs.commands import ingest
 from jobs.commands.demo import SAMPLE
+from jobs.console import numbers_table
 from lapa.extraction.engine import latent_key, open_pipeline, peak_memory_mb
 from lapa.extraction.settings import ExtractionSettings
 from lapa.extraction.throughput import end_to_end, feed_alone, model_alone, prepared_sample
@@ -159,10 +160,7 @@ def table(summary: dict[str, Any]) -> Table:
     """The speeds and their ratio."""
     sizes = ", ".join(summary["source_size"])
     title = f"giza bench extract: {summary['clips']} clips of {sizes} on {summary['cores']} cores"
-    result = Table(title=title, title_justify="left")
-    result.add_column("stage")
-    result.add_column("threads", justify="right")
-    result.add_column("pairs/s", justify="right")
+    result = numbers_table(title, ["stage"], ("threads", "pairs/s"))
     decode, model = str(summary["decode_threads"]), str(summary["model_threads"])
     model = model if summary["device"] == "cpu" else summary["device"]
     result.add_row("decode alone", decode, f"{summary['decode_pairs_per_s']:.0f}")

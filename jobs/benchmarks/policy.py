@@ -16,6 +16,7 @@ from corpora.store.files import write_json
 from corpora.store.provenance import provenance
 from corpora.video.image import fit_square
 from jobs.benchmarks.command import BenchPolicyConfig
+from jobs.console import numbers_table
 from vla.checkpoint import build_policy, load_policy
 from vla.policy import ContextTokens, Policy
 from vla.recipes import recipe_named
@@ -115,11 +116,8 @@ def table(summary: dict[str, Any]) -> Table:
         f"giza bench policy: {summary['policy']}, {summary['parameters'] / 1e6:.1f} M parameters, {summary['dtype']}, "
         f"{summary['device']} ({summary['threads']} threads), {summary['steps']} steps of {summary['horizon']} actions"
     )
-    result = Table(title=title, title_justify="left")
-    result.add_column("ms per chunk")
     columns = [name for name in ("eager", "compiled") if name in summary]
-    for name in columns:
-        result.add_column(name, justify="right")
+    result = numbers_table(title, ["ms per chunk"], columns)
     for part, title in (
         ("preprocess", "preprocess (resize)"),
         ("system2", "System 2"),

@@ -16,7 +16,7 @@ from corpora.agent.crosspaint import CrosspaintSettings
 from corpora.agent.painting import PaintSettings
 from jobs.cli import parse
 from jobs.commands.crosspaint_dataset import dataset_table, run_dataset
-from jobs.console import print_ending
+from jobs.console import numbers_table, print_ending
 
 if TYPE_CHECKING:
     from corpora.agent.painting import Agent
@@ -129,9 +129,7 @@ def remarks(found: dict[str, Any]) -> list[str]:
 def table(summary: dict[str, Any]) -> Table:
     """What was painted, with what behind it, and why the rest was not."""
     found = summary["painting"]
-    result = Table(title=f"giza crosspaint --agent {found['agent']}", title_justify="left")
-    result.add_column("")
-    result.add_column("", justify="right")
+    result = numbers_table(f"giza crosspaint --agent {found['agent']}", [""], [""])
     result.add_row("clips painted", f"{found['painted_clips']} of {found['clips']}")
     result.add_row("kept as they are", str(found["kept_as_they_are"]))
     result.add_row("left out", str(found["left_out"]))

@@ -16,7 +16,7 @@ from corpora.ingestion.pipeline import IngestRun, make_corpus
 from corpora.ingestion.settings import IngestSettings
 from corpora.sources.source import SourceDefaults
 from jobs.cli import parse
-from jobs.console import bar, print_ending
+from jobs.console import bar, numbers_table, print_ending
 
 UNDECIDED, NOTHING_KEPT = 3, 4
 """Statuses of the command: much could not be looked at; no clip was kept."""
@@ -67,11 +67,7 @@ def run(config: IngestConfig) -> dict[str, Any]:
 
 def table(summary: dict[str, Any]) -> Table:
     """Counts and hours per reason, tier and decoder."""
-    result = Table(title="giza ingest", title_justify="left")
-    result.add_column("")
-    result.add_column("name")
-    result.add_column("clips", justify="right")
-    result.add_column("hours", justify="right")
+    result = numbers_table("giza ingest", ("", "name"), ("clips", "hours"))
     for title in ("reasons", "tiers", "decoders"):
         cells = summary[title]
         names = sorted(cells, key=lambda name: (name != "kept", -cells[name]["count"], name))

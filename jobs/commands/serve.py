@@ -179,19 +179,16 @@ def _modality(path: Path | None) -> dict[str, Any] | None:
 
 def _print_report(report: DualRateReport, *, title: str) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from jobs.console import numbers_table
 
     console = Console()
-    rates = Table(title=title)
-    for column in ("rate", "wanted", "measured", "missed"):
-        rates.add_column(column, justify="left" if column == "rate" else "right")
+    rates = numbers_table(title, ["rate"], ("wanted", "measured", "missed"))
     names = {"think": "System 2 (Hz)", "chunk": "System 1 chunks (Hz)", "act": "actions (Hz)"}
     for key, name in names.items():
         rates.add_row(name, f"{report.wanted_hz[key]:g}", f"{report.measured_hz[key]:.1f}", str(report.missed[key]))
     console.print(rates)
-    spreads = Table(title="milliseconds")
-    for column in ("", "mean", "p95", "max"):
-        spreads.add_column(column, justify="right" if column else "left")
+    spreads = numbers_table("milliseconds", [""], ("mean", "p95", "max"))
     for name, spread in (
         ("age of the features behind an action", report.feature_age),
         ("age of the state behind an action", report.action_age),

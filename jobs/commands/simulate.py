@@ -24,7 +24,7 @@ from corpora.store.files import write_json
 from corpora.store.run import Run
 from corpora.video.encode import VideoEncoding
 from jobs.cli import parse
-from jobs.console import bar, print_ending
+from jobs.console import bar, numbers_table, print_ending
 
 SUMMARY = "simulate.json"
 MODALITY = "meta/modality.json"
@@ -215,14 +215,11 @@ def success_rates(facts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, flo
 
 def table(summary: Mapping[str, Any]) -> Table:
     """Success per task and noise level, or the totals alone where the actions are left out."""
-    result = Table(title="giza simulate", title_justify="left")
     rates = summary.get("success", {})
     levels = list(dict.fromkeys(level for rate in rates.values() for level in rate))
-    result.add_column("task")
-    for level in levels:
-        result.add_column("success" if level == "all" else f"noise {level}", justify="right")
+    columns = ["success" if level == "all" else f"noise {level}" for level in levels]
+    result = numbers_table("giza simulate", ["task"], columns if rates else ["episodes"])
     if not rates:
-        result.add_column("episodes", justify="right")
         for task in summary["settings"]["tasks"]:
             result.add_row(task, str(summary["settings"]["episodes"]))
     for task, rate in rates.items():

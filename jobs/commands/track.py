@@ -13,7 +13,7 @@ from rich.table import Table
 
 from corpora.agent.source import TrackSettings
 from jobs.cli import parse
-from jobs.console import print_ending
+from jobs.console import numbers_table, print_ending
 
 if TYPE_CHECKING:
     from corpora.agent.source import TrackSource
@@ -96,9 +96,7 @@ def _of_robot(config: TrackConfig, robot: Path, quiet: bool) -> dict[str, Any]:
 
 def table(summary: dict[str, Any]) -> Table:
     """What share is seen, by the sources' folders, and why clips have no track."""
-    result = Table(title="giza track", title_justify="left")
-    for column in ("", "clips", "frames", "seen"):
-        result.add_column(column, justify="right" if column else "left")
+    result = numbers_table("giza track", [""], ("clips", "frames", "seen"))
     for name, found in summary["folders"].items():
         result.add_row(name or "(top)", str(found["clips"]), str(found["frames"]), f"{found['seen_share']:.1%}")
     result.add_section()

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from jobs.console import numbers_table
 from jobs.evaluation.open_loop import BASELINES, describe_still, episodes_told
 
 _LANGUAGE = {
@@ -44,17 +45,14 @@ def open_loop_table(found: Mapping[str, Any]) -> Table:
 
 def closed_loop_tables(found: Mapping[str, Any]) -> list[Table]:
     """Success by task and, where it was checked, how the faucet answers to words."""
-    success = Table(title="Closed loop in Meta-World, unseen starts", title_justify="left")
-    for column, justify in (("task", "left"), ("success", "right"), ("95% (Wilson)", "right"), ("seconds", "right")):
-        success.add_column(column, justify=justify)  # type: ignore[arg-type]
+    columns = ("success", "95% (Wilson)", "seconds")
+    success = numbers_table("Closed loop in Meta-World, unseen starts", ["task"], columns)
     for task, share in found["success"].items():
         seconds = found["mean_seconds"].get(task)
         success.add_row(task, *_share(share), "" if seconds is None else f"{seconds:.2f}")
     if "language" not in found:
         return [success]
-    language = Table(title="Which way the faucet was turned", title_justify="left")
-    for column, justify in (("", "left"), ("share", "right"), ("95% (Wilson)", "right")):
-        language.add_column(column, justify=justify)  # type: ignore[arg-type]
+    language = numbers_table("Which way the faucet was turned", [""], ("share", "95% (Wilson)"))
     for name, share in found["language"].items():
         language.add_row(_LANGUAGE[name], *_share(share))
     return [success, language]

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.store.files import written_whole
 from corpora.video.encode import EpisodeVideo, VideoEncoding
 from jobs.evaluation.rollout_log import VIDEO_HZ, Rollout
 
@@ -34,13 +35,11 @@ def write_video(folder: Path, rollout: Rollout) -> Path:
     assert rollout.frames is not None
     folder.mkdir(parents=True, exist_ok=True)
     path = video_path(folder, rollout)
-    partial = path.with_name(path.name + ".part")
-    caption = _caption(rollout)
-    with EpisodeVideo(partial, VIDEO_HZ, VideoEncoding(crf=20, keyframe_frames=VIDEO_HZ)) as video:
+    caption, encoding = _caption(rollout), VideoEncoding(crf=20, keyframe_frames=VIDEO_HZ)
+    with written_whole(path) as partial, EpisodeVideo(partial, VIDEO_HZ, encoding) as video:
         for frame in [*rollout.frames, *[rollout.frames[-1]] * (VIDEO_HZ // 2)]:
             image = cv2.resize(frame, (_WIDTH, _WIDTH), interpolation=cv2.INTER_CUBIC)
             video.add(np.concatenate([caption, np.asarray(image, np.uint8)]))
-    partial.replace(path)
     return path
 
 

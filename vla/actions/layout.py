@@ -25,7 +25,6 @@ def one_part(
     representation: Representation = "absolute",
     normalisation: Normalisation = "q01_q99",
     *,
-    per_step: bool = False,
     names: tuple[Sequence[str], Sequence[str]] | None = None,
 ) -> tuple[ActionPart]:
     """One part, 'action', without rotations. It lies in the state where the `names` of state and action say so; without
@@ -45,7 +44,7 @@ def one_part(
                     f"{', '.join(names[0]) or 'numbers: it has none'}; say with action_parts (--action-parts FILE) which numbers "
                     "of the state each part of the action is counted from, or take absolute"
                 )
-    return (ActionPart("action", dims, alike, representation, normalisation=normalisation, per_step=per_step),)
+    return (ActionPart("action", dims, alike, representation, normalisation=normalisation),)
 
 
 def named(parts: Parts, name: str) -> ActionPart:

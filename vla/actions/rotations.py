@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation as ScipyRotation
 
-from corpora.episodes.parts import ROTATION_WIDTH, RotationKind, check_rotation
+from corpora.episodes.parts import ROTATION_WIDTH, RotationKind
 
 QuaternionOrder = Literal["xyzw", "wxyz"]
 Floats = NDArray[np.float64]
@@ -173,7 +173,6 @@ def nearest_form(kind: RotationKind, values: NDArray[Any], reference: NDArray[An
 
 
 def _form(kind: str) -> _Form:
-    check_rotation(kind)
     if kind not in _FORMS:
         raise ValueError(f"rotation '{kind}' has no matrix: choose one of {', '.join(_FORMS)}")
     return _FORMS[kind]

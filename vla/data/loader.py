@@ -109,20 +109,20 @@ def collate(
         space = datasets[number].action_space
         if space is None:
             continue
-        states, chunks, known = stack_numbers([samples[row] for row in mine])
-        place = torch.tensor(mine)
+        place, those = torch.tensor(mine), [samples[row] for row in mine]
+        states = None if those[0].state is None else np.stack([each.state for each in those])  # type: ignore[misc]
         if states is not None:
             state[place], state_mask[place] = pad_last(
                 torch.from_numpy(space.encode_state(states)), config.max_state_dim
             )
-        if chunks is not None:
-            assert known is not None
+        if those[0].action is not None:
+            chunks = np.stack([each.action for each in those])  # type: ignore[misc]
             encoded = torch.from_numpy(space.encode_action(states, chunks))
             padded, there = pad_last(encoded, config.max_action_dim)
-            if (told := samples[mine[0]].action_known) is not None:
+            if (told := those[0].action_known) is not None:
                 there[..., : encoded.shape[-1]] &= torch.from_numpy(space.known_numbers(told))
                 padded = padded.masked_fill(~there, 0.0)
-            steps = torch.from_numpy(space.known_steps(known))
+            steps = torch.from_numpy(space.known_steps(np.stack([each.action_mask for each in those])))
             horizon = padded.shape[1]
             action[place, :horizon] = padded
             action_mask[place, :horizon] = there & steps[..., None]
@@ -151,18 +151,6 @@ def collate(
         batch["features"], batch["feature_mask"] = tokens.features, tokens.mask
         batch["feature_is_image"] = tokens.is_image
     return batch
-
-
-def stack_numbers(
-    samples: Sequence[Sample],
-) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None, NDArray[np.bool_] | None]:
-    """States [M, Ds], chunks [M, H, Da] and their masks [M, H] of samples of one dataset; None where it has none."""
-    first = samples[0]
-    states = None if first.state is None else np.stack([sample.state for sample in samples])  # type: ignore[misc]
-    if first.action is None:
-        return states, None, None
-    chunks = np.stack([sample.action for sample in samples])  # type: ignore[misc]
-    return states, chunks, np.stack([sample.action_mask for sample in samples])
 
 
 class PolicyBatches(IterableDataset):  # type: ignore[type-arg]

@@ -14,22 +14,21 @@ images as they were: a cache and random crops exclude each other.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from corpora.store.files import UNFINISHED, written_whole
 from vla.policy import Backbone, ContextTokens
 
 OPEN_SHARDS = 64
@@ -97,7 +96,9 @@ class FeatureCache:
         wait for it.
         """
         computed = known = 0
-        with self._lock():
+        with FileLock(self.folder / ".lock"):
+            for path in self.folder.glob(f"*{UNFINISHED}"):  # of a job that was killed
+                path.unlink()
             self.refresh()
             for part in _chunks(prompts, self.shard_prompts):
                 fresh: dict[str, Prompt] = {}
@@ -187,9 +188,8 @@ class FeatureCache:
         # numbered, so that the entry that was written last wins when a cache is read
         number = 1 + max((int(Path(name).stem) for name in self._read_shards), default=-1)
         final = self.folder / f"{number:06d}.safetensors"
-        temporary = final.with_name(final.name + ".part")
-        save_file(tensors, temporary, metadata=metadata)
-        os.replace(temporary, final)
+        with written_whole(final) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
         self._index(final.name, metadata)
 
     def _compute(self, part: list[Prompt]) -> ContextTokens:
@@ -205,15 +205,6 @@ class FeatureCache:
                 )
         finally:
             self.backbone.train(training)
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Exclusive among processes; the system releases it when one is killed."""
-        with open(self.folder / ".lock", "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            for path in self.folder.glob("*.part"):
-                path.unlink()
-            yield
 
 
 def fingerprint(backbone: Backbone) -> str:

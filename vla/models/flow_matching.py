@@ -20,9 +20,9 @@ TIME_SCALE = 0.999
 """s of both published forms; it keeps t off its far end."""
 
 
-def sample_time(count: int, config: FlowConfig, generator: torch.Generator | None = None) -> Tensor:
+def sample_time(count: int, config: FlowConfig) -> Tensor:
     """float32 [count], each in [0, 1)."""
-    beta = _sample_beta(count, config.alpha, config.beta, generator)
+    beta = _sample_beta(count, config.alpha, config.beta)
     time = (TIME_SCALE - beta) / TIME_SCALE if config.time == "n1" else (1 - beta) * TIME_SCALE
     return time.clamp(0.0, TIME_SCALE)  # the N1 form falls to -0.001 where b is nearly 1
 
@@ -42,14 +42,12 @@ def sample_start(shape: torch.Size, config: FlowConfig) -> tuple[Tensor, Tensor]
     return noise, time
 
 
-def _sample_beta(count: int, alpha: float, beta: float, generator: torch.Generator | None) -> Tensor:
-    """Beta(alpha, beta) from a generator of our own, which torch.distributions does not take."""
+def _sample_beta(count: int, alpha: float, beta: float) -> Tensor:
     if beta == 1.0:  # the distribution function is b^alpha
-        return torch.rand(count, generator=generator).pow(1 / alpha)
+        return torch.rand(count).pow(1 / alpha)
     if alpha == 1.0:
-        return 1 - torch.rand(count, generator=generator).pow(1 / beta)
-    concentration = torch.tensor([alpha, beta], dtype=torch.float32).expand(count, 2).contiguous()
-    return torch._sample_dirichlet(concentration, generator=generator)[:, 0]
+        return 1 - torch.rand(count).pow(1 / beta)
+    return torch.distributions.Beta(alpha, beta).sample((count,))
 
 
 def bucket(time: Tensor, config: FlowConfig) -> Tensor:
@@ -63,23 +61,10 @@ def noised(action: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, Tensor]
     return (1 - t) * noise + t * action, action - noise
 
 
-def masked_mean(error: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `error` where `mask` is True; exactly 0 with zero (finite) gradients where it is True nowhere.
-
-    What stands under the mask does not matter, NaN and infinity included.
-    """
-    # masked_fill and not a product: what is not known may be infinite, and 0 x inf is not 0
-    return error.masked_fill(~mask, 0).sum() / mask.sum().clamp_min(1)
-
-
-def flow_loss(predicted: Tensor, velocity: Tensor, mask: Tensor) -> Tensor:
-    """Mean square error of the velocity over the known entries, a scalar; see `masked_mean`."""
-    # masked before the square: the square of infinity has no gradient that could be masked afterwards
-    return masked_mean((predicted - velocity).masked_fill(~mask, 0).pow(2), mask)
-
-
 def flow_loss_per_sample(predicted: Tensor, velocity: Tensor, mask: Tensor) -> Tensor:
-    """float [B]: as `flow_loss`, for each sample; 0 for a sample without actions."""
+    """float [B]: mean square error of the velocity over the known entries of each sample; exactly 0, with zero (finite)
+    gradients, where none is known. What stands under the mask does not matter, NaN and infinity included."""
+    # masked before the square: the square of infinity has no gradient that could be masked afterwards
     error = (predicted - velocity).masked_fill(~mask, 0).pow(2)
     return error.flatten(1).sum(1) / mask.flatten(1).sum(1).clamp_min(1)
 

@@ -23,7 +23,6 @@ from vla.data.loader import (
     collate,
     held_out_batches,
     split_samples,
-    stack_numbers,
 )
 from vla.recipes import DEBUG
 
@@ -138,14 +137,6 @@ def test_what_a_future_follows_is_in_the_batch_where_it_is_not_what_is_seen() ->
     batch = collate(mixture, chosen, CONFIG, cameras=2)
     assert (batch["before"][1, 0] == 7).all() and not batch["before"][1, 1].any()
     assert torch.equal(batch["before"][[0, 2]], batch["images"][[0, 2], :, -1])
-
-
-def test_numbers_of_members_without_states_or_actions() -> None:
-    robot, latent, clips = (entry.data for entry in members())
-    states, chunks, known = stack_numbers([robot[1], robot[4]])
-    assert states.shape == (2, 5) and chunks.shape == (2, 8, 5) and known.sum(1).tolist() == [4, 7]
-    assert stack_numbers([latent[1]])[0] is None
-    assert stack_numbers([clips[1]]) == (None, None, None)
 
 
 def batches(**changes) -> PolicyBatches:

@@ -252,7 +252,7 @@ def test_data_that_do_not_fit_are_refused() -> None:
         fitted((states, actions, (start, chunk, mask[:, :3])), parts)
     with pytest.raises(ValueError, match=r"states of chunks of shape \[9, 2\]"):
         fitted((states, actions, (start[:9], chunk, mask)), parts)
-    per_step = one_part(2, 3, per_step=True)
+    per_step = (dataclasses.replace(parts[0], per_step=True),)
     short = mask.copy()
     short[:, 5:] = False
     with pytest.raises(

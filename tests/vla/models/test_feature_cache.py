@@ -130,13 +130,13 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path: Path) -> None:
         FeatureCache(tmp_path, backbone, shard_prompts=4).fill(some, batch=2)
     folder = FeatureCache(tmp_path, Counting()).folder
     assert sorted(path.name for path in folder.glob("*.safetensors")) == ["000000.safetensors", "000001.safetensors"]
-    (folder / "000009.safetensors.part").write_bytes(b"half a shard")
+    (folder / "000009.safetensors.tmp").write_bytes(b"half a shard")
     second = Counting()
     cache = FeatureCache(tmp_path, second, shard_prompts=4)
     assert len(cache) == 8
     assert cache.fill(some, batch=2) == 12
     assert second.asked == [p.instruction for p in some[8:]]
-    assert not list(folder.glob("*.part"))
+    assert not list(folder.glob("*.tmp"))
     check(cache.tokens([p.id for p in some]), together(Counting(), some))
 
 

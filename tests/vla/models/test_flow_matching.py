@@ -13,15 +13,18 @@ from vla.models.config import FlowConfig
 from vla.models.flow_matching import (
     bucket,
     euler,
-    flow_loss,
     flow_loss_per_sample,
-    masked_mean,
     noised,
     sample_start,
     sample_time,
 )
 
 B, H, D = 4, 5, 3
+
+
+def times(count: int, config: FlowConfig, *, seed: int) -> torch.Tensor:
+    torch.manual_seed(seed)
+    return sample_time(count, config)
 
 
 def some(*shape: int, seed: int) -> torch.Tensor:
@@ -63,17 +66,15 @@ def test_the_loss_is_that_of_slow_loops() -> None:
             for d in range(D):
                 if mask[b, h, d]:
                     squares[b].append((predicted[b, h, d].item() - velocity[b, h, d].item()) ** 2)
-    together = [value for sample in squares for value in sample]
-    assert flow_loss(predicted, velocity, mask).item() == pytest.approx(sum(together) / len(together), rel=1e-5)
     each = [sum(sample) / len(sample) if sample else 0.0 for sample in squares]
     assert flow_loss_per_sample(predicted, velocity, mask).tolist() == pytest.approx(each, rel=1e-5)
     assert each[1] == 0
 
 
-@pytest.mark.parametrize("loss", [flow_loss, lambda p, v, m: flow_loss_per_sample(p, v, m).sum()])
-def test_nothing_known_is_exactly_zero_with_zero_gradients(loss) -> None:
+def test_nothing_known_is_exactly_zero_with_zero_gradients() -> None:
     predicted = some(B, H, D, seed=2).requires_grad_()
-    value = loss(predicted, some(B, H, D, seed=3), torch.zeros(B, H, D, dtype=torch.bool))
+    nothing = torch.zeros(B, H, D, dtype=torch.bool)
+    value = flow_loss_per_sample(predicted, some(B, H, D, seed=3), nothing).sum()
     value.backward()
     assert value.item() == 0
     assert predicted.grad is not None and predicted.grad.abs().max() == 0
@@ -84,28 +85,16 @@ def test_nothing_known_is_exactly_zero_with_zero_gradients(loss) -> None:
 def test_what_stands_under_the_mask_does_not_matter(broken: float, where: str) -> None:
     mask = some_mask()
     predicted, velocity = some(B, H, D, seed=2), some(B, H, D, seed=3)
-    expected = flow_loss(predicted, velocity, mask), flow_loss_per_sample(predicted, velocity, mask)
+    expected = flow_loss_per_sample(predicted, velocity, mask)
     dirty = (predicted if where == "prediction" else velocity).masked_fill(~mask, broken)
     predicted = (dirty if where == "prediction" else predicted).clone().requires_grad_()
     velocity = dirty if where == "target" else velocity
-    found = flow_loss(predicted, velocity, mask), flow_loss_per_sample(predicted, velocity, mask)
-    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
-    (found[0] + found[1].sum()).backward()
+    found = flow_loss_per_sample(predicted, velocity, mask)
+    assert torch.equal(found, expected)
+    found.sum().backward()
     assert predicted.grad is not None and predicted.grad.isfinite().all()
     assert predicted.grad[~mask].abs().max() == 0
     assert predicted.grad[mask].abs().min() > 0
-
-
-def test_masked_mean() -> None:
-    error, mask = some(B, H, seed=4), some(B, H, seed=5) > 0
-    slow = [error[b, h].item() for b in range(B) for h in range(H) if mask[b, h]]
-    assert masked_mean(error, mask).item() == pytest.approx(sum(slow) / len(slow), rel=1e-5)
-    assert torch.equal(masked_mean(error.masked_fill(~mask, math.nan), mask), masked_mean(error, mask))
-    nothing = error.clone().requires_grad_()
-    value = masked_mean(nothing, torch.zeros_like(mask))
-    value.backward()
-    assert value.item() == 0
-    assert nothing.grad is not None and nothing.grad.abs().max() == 0
 
 
 DISTRIBUTIONS = [("n1", 1.5, 1.0), ("n1_6", 1.5, 1.0), ("n1", 1.0, 2.5), ("n1_6", 2.0, 3.0)]
@@ -115,7 +104,7 @@ DISTRIBUTIONS = [("n1", 1.5, 1.0), ("n1_6", 1.5, 1.0), ("n1", 1.0, 2.5), ("n1_6"
 def test_times_are_distributed_as_published(form, alpha: float, beta: float) -> None:
     count = 40_000
     config = FlowConfig(time=form, alpha=alpha, beta=beta)
-    time = sample_time(count, config, torch.Generator().manual_seed(0)).double().numpy()
+    time = times(count, config, seed=0).double().numpy()
     assert time.min() >= 0 and time.max() < 1
     b = stats.beta(alpha, beta)
     mean = (0.999 - b.mean()) / 0.999 if form == "n1" else (1 - b.mean()) * 0.999
@@ -128,8 +117,8 @@ def test_times_are_distributed_as_published(form, alpha: float, beta: float) -> 
 
 
 def test_more_than_half_of_the_times_are_noisy_and_the_forms_differ_as_published() -> None:
-    n1 = sample_time(1000, FlowConfig(time="n1"), torch.Generator().manual_seed(0))
-    n1_6 = sample_time(1000, FlowConfig(time="n1_6"), torch.Generator().manual_seed(0))
+    n1 = times(1000, FlowConfig(time="n1"), seed=0)
+    n1_6 = times(1000, FlowConfig(time="n1_6"), seed=0)
     assert (n1 < 0.5).float().mean() > 0.6
     # of the same b: 1 - b / s against s - b s
     b = (1 - n1) * 0.999
@@ -138,9 +127,9 @@ def test_more_than_half_of_the_times_are_noisy_and_the_forms_differ_as_published
     assert (n1 - n1_6).abs().max() > 5e-4
 
 
-def test_times_repeat_by_their_generator() -> None:
+def test_times_repeat_by_their_seed() -> None:
     for config in (FlowConfig(), FlowConfig(alpha=2.0, beta=3.0)):
-        first, again, other = (sample_time(50, config, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
+        first, again, other = (times(50, config, seed=seed) for seed in (3, 3, 4))
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
