@@ -38,7 +38,7 @@ MEASURED = "## Measured"
 
 Head = Callable[[PolicyConfig, Path | None], Policy]
 """A configuration, and the folder of a saved backbone's settings where there is one, to a policy with fresh weights."""
-HEADS: dict[str, Head] = {"flow": DualSystemPolicy.build, "regression": BehaviourCloning.build}
+HEADS: dict[str, Head] = {"flow": DualSystemPolicy.build, "regression": BehaviourCloning}
 """By the name that `PolicyConfig.head` gives."""
 
 

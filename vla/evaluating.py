@@ -9,11 +9,11 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(policy: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Acting draws no crops and drops nothing out, also where a training left the policy as it was."""
-    training = [module for module in policy.modules() if module.training] if policy.training else []
+    training = [module for module in model.modules() if module.training] if model.training else []
     if training:
-        policy.eval()
+        model.eval()
     try:
         yield
     finally:

@@ -288,7 +288,6 @@ def _quiet_lightning() -> Iterator[None]:
             ".*Checkpoint directory .* exists and is not empty.*",
             ".*GPU available but not used.*",
             ".*in eval mode at the start of training.*",
-            ".*have no `val_dataloader`.*",
             ".*Trying to infer the `batch_size`.*",
             ".*have no `val_dataloader`.*",  # nothing is held out, which opening the data tells
         ):

@@ -9,12 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.builders.vlms import SIDE, tiny_config, tiny_processor
+from tests.builders.vlms import SIDE, tiny_backbone
 from tests.flare.test_vision import save
 from vla.checkpoint import build_policy
 from vla.models.config import PolicyConfig, SmallBackboneConfig
 from vla.models.dual_system import DualSystemPolicy
-from vla.models.huggingface import HfBackbone
 from vla.policy import Policy
 from vla.recipes import RECIPES
 
@@ -45,5 +44,5 @@ def small_of(name: str, **changes: Any) -> Policy:
         config = dataclasses.replace(config, vision=dataclasses.replace(config.vision, name=tiny_dino()))
     if not config.vlm.name:
         return build_policy(config)
-    backbone = HfBackbone.from_config(tiny_config("smolvlm", depth=LAYERS + 1), tiny_processor("smolvlm"), layer=LAYERS)
+    backbone = tiny_backbone(layer=LAYERS, depth=LAYERS + 1)
     return DualSystemPolicy(config, backbone)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    AutoModelForImageTextToText,
     PreTrainedTokenizerFast,
     Qwen2VLImageProcessor,
     Qwen3VLConfig,
@@ -21,6 +22,8 @@ from transformers import (
     SmolVLMVideoProcessor,
 )
 from transformers.models.smolvlm import processing_smolvlm
+
+from vla.models.huggingface import HfBackbone
 
 Family = Literal["smolvlm", "qwen3vl"]
 FAMILIES: tuple[Family, ...] = ("smolvlm", "qwen3vl")
@@ -129,3 +132,9 @@ def some_images(batch: int, cameras: int = 2, history: int = 1, *, seed: int = 0
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, cameras, history, 3, side, side)
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+
+
+def tiny_backbone(family: Family = "smolvlm", *, layer: int, depth: int = DEPTH) -> HfBackbone:
+    """The first `layer` of `depth` language layers, with random weights."""
+    model = AutoModelForImageTextToText.from_config(tiny_config(family, depth=depth), dtype=torch.float32)
+    return HfBackbone(model, tiny_processor(family), layer=layer)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.builders.policies import some_images, teach, tiny_bc, tiny_policy
-from tests.builders.vlms import FAMILIES, Family, tiny_config, tiny_processor
+from tests.builders.vlms import FAMILIES, Family, tiny_backbone
 from vla.checkpoint import BACKBONE, CARD, CONFIG, WEIGHTS, policy_fingerprint, record_measured
 from vla.models.config import PolicyConfig, VlmConfig, from_dict, to_dict
 from vla.models.dual_system import DualSystemPolicy
@@ -191,11 +191,10 @@ def test_a_policy_without_sense_is_refused(options: dict, said: str) -> None:
 def test_a_policy_on_a_vision_language_model_comes_back_without_a_hub(
     family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vla.models.huggingface import HfBackbone
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     torch.manual_seed(0)
-    backbone = HfBackbone.from_config(tiny_config(family), tiny_processor(family), layer=2)
+    backbone = tiny_backbone(family, layer=2)
     # a name that nobody has: whoever asked a hub for it would fail
     vlm = VlmConfig(name="nobody/has-this", layer=2, self_attention_layers=1, project_to=64)
     policy = DualSystemPolicy(dataclasses.replace(DEBUG, vlm=vlm), backbone).eval()

@@ -121,7 +121,7 @@ def test_a_head_of_ones_own_is_saved_and_loaded_by_its_name(tmp_path: Path) -> N
         vla.save(build_policy(dataclasses.replace(BC, head="mine")), tmp_path)
         assert isinstance(vla.load(tmp_path), Mine)
         with pytest.raises(ValueError, match="there is one of this name"):
-            register("mine", BehaviourCloning.build)
+            register("mine", BehaviourCloning)
     finally:
         del HEADS["mine"]
     with pytest.raises(ValueError, match="head 'mine': there are flow, regression"):

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tests.builders.vlms import DIM, some_images, tiny_config, tiny_processor
+from tests.builders.vlms import DIM, some_images, tiny_backbone
 from vla.checkpoint import build_policy
 from vla.models.config import DitConfig, SmallBackboneConfig
 from vla.models.dit import Dit
@@ -31,7 +31,7 @@ class Fake(nn.Module):
     def __init__(self, backbone: nn.Module | None = None) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.backbone = backbone or HfBackbone.from_config(tiny_config("smolvlm"), tiny_processor("smolvlm"), layer=3)
+        self.backbone = backbone or tiny_backbone(layer=3)
         self.projector = nn.Linear(self.backbone.dim, DIM)  # type: ignore[arg-type]
         self.embodiment_layers = nn.Linear(4, 32)
         self.dit = Dit(DitConfig(layers=2, heads=2, head_dim=16, output_dim=8, dropout=0.0), DIM)

@@ -59,6 +59,7 @@ class BehaviourCloning(Policy):
     config: PolicyConfig
 
     def __init__(self, config: PolicyConfig, settings: Path | None = None) -> None:
+        """With fresh weights; `settings`: folder of a saved frozen model's settings."""
         super().__init__(config)
         self.backbone: VisionBackbone | None = None
         if config.vision.name:
@@ -87,11 +88,6 @@ class BehaviourCloning(Policy):
             layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.ReLU()]
             side = (side + 1) // 2
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * side * side, IMAGE_WIDTH), nn.ReLU())
-
-    @classmethod
-    def build(cls, config: PolicyConfig, settings: Path | None) -> BehaviourCloning:
-        """With fresh weights; `settings`: folder of a saved frozen model's settings."""
-        return cls(config, settings)
 
     @property
     def system2(self) -> Backbone | None:

@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from corpora.store.files import UNFINISHED, written_whole
+from vla.evaluating import evaluating
 from vla.policy import Backbone, ContextTokens
 
 OPEN_SHARDS = 64
@@ -193,18 +194,13 @@ class FeatureCache:
         self._index(final.name, metadata)
 
     def _compute(self, part: list[Prompt]) -> ContextTokens:
-        training = self.backbone.training
-        self.backbone.eval()
-        try:
-            device = next((p.device for p in self.backbone.parameters()), torch.device("cpu"))
-            with torch.no_grad():
-                return self.backbone(
-                    torch.stack([prompt.images for prompt in part]).to(device),
-                    torch.stack([prompt.image_mask for prompt in part]).to(device),
-                    [prompt.instruction for prompt in part],
-                )
-        finally:
-            self.backbone.train(training)
+        device = next((p.device for p in self.backbone.parameters()), torch.device("cpu"))
+        with evaluating(self.backbone), torch.no_grad():
+            return self.backbone(
+                torch.stack([prompt.images for prompt in part]).to(device),
+                torch.stack([prompt.image_mask for prompt in part]).to(device),
+                [prompt.instruction for prompt in part],
+            )
 
 
 def fingerprint(backbone: Backbone) -> str:

@@ -109,14 +109,6 @@ class HfBackbone(Backbone):
             backbone.text_format = saved.get("text_format", 1)
         return backbone
 
-    @classmethod
-    def from_config(cls, config: Any, processor: Any, *, layer: int = DEFAULT_LAYER) -> HfBackbone:
-        """Random float32 weights of a transformers configuration. Needs no hub."""
-        from transformers import AutoModelForImageTextToText
-
-        model = AutoModelForImageTextToText.from_config(config, trust_remote_code=False, dtype=torch.float32)
-        return cls(model, processor, layer=layer)
-
     def save_pretrained(self, folder: str | Path, *, weights: bool = True) -> None:
         """Configuration, processor and (safetensors) weights of what is left of the model.
 

@@ -25,8 +25,9 @@ from corpora.store.decode import decode
 from corpora.store.files import write_json, written_whole
 from corpora.store.told import listed
 from vla.embodiment import Embodiment
+from vla.evaluating import evaluating
 from vla.models.config import InverseDynamicsConfig
-from vla.models.small import crop_images
+from vla.models.small import crop_images, scaled
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -72,7 +73,7 @@ class InverseDynamics(nn.Module):
             raise ValueError(
                 f"images {list(present.shape)} and {list(future.shape)}: both must be [B, 3, {size}, {size}]"
             )
-        pair = crop_images(torch.stack([present, future], 1), self.config.crop, self.training).float() / 127.5 - 1
+        pair = scaled(crop_images(torch.stack([present, future], 1), self.config.crop, self.training))
         if self.training and self.config.light:
             change = self.config.light * (2 * torch.rand(2, len(pair), 1, 1, 1, 1, device=pair.device) - 1)
             pair = pair * (1 + change[0]) + 2 * change[1]
@@ -89,12 +90,8 @@ class InverseDynamics(nn.Module):
     @torch.no_grad()
     def predict(self, present: Tensor, future: Tensor) -> NDArray[np.float32]:
         """Raw chunks [B, H, Da] for uint8 images [B, 3, S, S]; in evaluation mode, whatever the mode is."""
-        was_training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             encoded = self(present.to(self.device), future.to(self.device)).float().cpu().numpy()
-        finally:
-            self.train(was_training)
         return self.facts.action_space.decode_action(None, encoded)
 
     def save_pretrained(self, folder: str | Path) -> None:

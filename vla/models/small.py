@@ -1,4 +1,4 @@
-"""System 2: what turns images and an instruction into tokens. The contract, and the `small` one trained from scratch."""
+"""System 2 of `small`, trained from scratch: what turns images and an instruction into tokens."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.builders.vlms import tiny_config, tiny_processor
+from tests.builders.vlms import tiny_backbone
 from tests.jobs.training.test_policy_data import CONFIG, members
 from vla.checkpoint import build_policy
 from vla.data.loader import cacheable, cached_features, collate
@@ -20,7 +20,7 @@ from vla.models.huggingface import HfBackbone
 @pytest.fixture(scope="module")
 def policy():
     torch.manual_seed(0)
-    backbone = HfBackbone.from_config(tiny_config("smolvlm"), tiny_processor("smolvlm"), layer=2)
+    backbone = tiny_backbone(layer=2)
     vlm = VlmConfig(name="nobody/has-this", layer=2)
     return DualSystemPolicy(dataclasses.replace(CONFIG, vlm=vlm), backbone).eval()
 

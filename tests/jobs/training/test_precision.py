@@ -18,14 +18,13 @@ from jobs.commands import ground
 from jobs.training.policy_run import train_policy
 from tests.builders.datasets import CAMERAS, lerobot_v3
 from tests.builders.policies import some_images, teach, tiny_bc, tiny_policy
-from tests.builders.vlms import tiny_config, tiny_processor
+from tests.builders.vlms import tiny_backbone
 from tests.jobs.training.test_policy_data import CONFIG, members
 from vla.checkpoint import WEIGHTS, load_policy
 from vla.data.loader import TrainingDataset
 from vla.models import dit
 from vla.models.config import VlmConfig
 from vla.models.dual_system import DualSystemPolicy
-from vla.models.huggingface import HfBackbone
 from vla.recipes import recipe_named
 from vla.trained_on import TrainedOn
 from vla.training import PolicyTraining
@@ -81,7 +80,7 @@ def test_a_training_in_bfloat16_keeps_in_float32_what_matters(
 
 def frozen_policy() -> DualSystemPolicy:
     torch.manual_seed(0)
-    backbone = HfBackbone.from_config(tiny_config("smolvlm"), tiny_processor("smolvlm"), layer=2)
+    backbone = tiny_backbone(layer=2)
     return DualSystemPolicy(dataclasses.replace(CONFIG, vlm=VlmConfig(name="nobody/has-this", layer=2)), backbone)
 
 

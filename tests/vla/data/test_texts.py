@@ -17,11 +17,10 @@ from corpora.mixture.spec import DatasetSpec
 from corpora.text import unread, words_of
 from tests.builders.policies import SIZE, teach
 from tests.builders.robots import know_made_robots, made_robot
-from tests.builders.vlms import some_images, tiny_config, tiny_processor
+from tests.builders.vlms import some_images, tiny_backbone
 from vla.checkpoint import build_policy
 from vla.data.open import open_mixture
 from vla.models.config import SmallBackboneConfig, from_dict, to_dict
-from vla.models.huggingface import HfBackbone
 from vla.models.small import SmallBackbone
 from vla.policy import Policy
 from vla.recipes import DEBUG, recipe_named
@@ -70,7 +69,7 @@ def test_texts_that_look_alike_have_the_same_tokens(policy: str) -> None:
 
 
 def test_a_vision_language_model_reads_one_form() -> None:
-    backbone = HfBackbone.from_config(tiny_config("smolvlm"), tiny_processor("smolvlm"), layer=2)
+    backbone = tiny_backbone(layer=2)
     decomposed, composed = (unicodedata.normalize(form, ACCENTED) for form in ("NFD", "NFC"))
     assert backbone.read_text(decomposed) == backbone.read_text(composed) != backbone.read_text("open")
     images, there = some_images(2), torch.ones(2, 2, 1, dtype=torch.bool)

@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.builders.vlms import SIDE, some_images, tiny_config, tiny_processor
+from tests.builders.vlms import SIDE, some_images, tiny_backbone
 from vla.models.config import SmallBackboneConfig
 from vla.models.feature_cache import FeatureCache, Prompt, fingerprint
-from vla.models.huggingface import HfBackbone
 from vla.models.small import SmallBackbone
 from vla.policy import Backbone, ContextTokens
 
@@ -93,7 +92,7 @@ def test_the_cache_gives_what_the_backbone_gives(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["smolvlm", "qwen3vl"])
 def test_the_cache_of_a_vision_language_model(family: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    backbone = HfBackbone.from_config(tiny_config(family), tiny_processor(family), layer=2)
+    backbone = tiny_backbone(family, layer=2)
     images = some_images(3, side=SIDE)
     mask = torch.tensor([[[True], [True]], [[False], [False]], [[False], [True]]])
     some = [Prompt(str(k), images[k], mask[k], text) for k, text in enumerate(["open", "", "close the drawer"])]
@@ -164,7 +163,7 @@ def test_another_model_has_another_cache(tmp_path: Path) -> None:
     keys = set()
     for layer in (2, 3):
         torch.manual_seed(0)
-        keys.add(fingerprint(HfBackbone.from_config(tiny_config("smolvlm"), tiny_processor("smolvlm"), layer=layer)))
+        keys.add(fingerprint(tiny_backbone(layer=layer)))
     assert len(keys) == 2
 
 

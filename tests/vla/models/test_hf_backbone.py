@@ -17,6 +17,7 @@ from tests.builders.vlms import (
     TOKENS_PER_IMAGE,
     Family,
     some_images,
+    tiny_backbone,
     tiny_config,
     tiny_processor,
 )
@@ -27,7 +28,7 @@ TEXTS = ["open the drawer", "", "turn the faucet the other way round"]
 
 def tiny(family: Family, *, layer: int = 3) -> HfBackbone:
     torch.manual_seed(0)
-    return HfBackbone.from_config(tiny_config(family), tiny_processor(family), layer=layer)
+    return tiny_backbone(family, layer=layer)
 
 
 def everywhere(images: torch.Tensor) -> torch.Tensor:
