@@ -51,7 +51,6 @@ class ClipsAt(Data):
         return found
 
     def open(self, spec: DatasetSpec, opening: Opening) -> tuple[SampleDataset, set[str]]:
-        """The samples, and the groups to hold out among them."""
         frames = open_clip_frames(
             Corpus(self.corpus), opening.image_size, cache=opening.cache, progress=opening.progress
         )

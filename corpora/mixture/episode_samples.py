@@ -70,7 +70,6 @@ class EpisodesAt(Data):
         return found
 
     def open(self, spec: DatasetSpec, opening: Opening) -> tuple[SampleDataset, set[str]]:
-        """The samples, and the groups to hold out among them."""
         selection = self.selection
         episodes = open_episodes(self.folder, selection.columns)
         spec.warn(episodes.left_out)
@@ -101,11 +100,9 @@ class EpisodesAt(Data):
         return samples, {group[index] for index in out}
 
     def fingerprint(self, label: Label) -> str:
-        """Of its metadata."""
         return dataset_fingerprint(self.folder)
 
     def contents_fingerprint(self) -> str:
-        """Of its rows and videos."""
         return contents_fingerprint(self.folder)
 
     def origin(self) -> Origin:

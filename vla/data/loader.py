@@ -247,9 +247,9 @@ def cached_features(
     return cache
 
 
-def some_images(dataset: TrainingDataset, most: int = 256) -> list[torch.Tensor]:
-    """uint8 [V, T, 3, S, S] of samples that are trained on, evenly spread over them."""
-    rows = np.linspace(0, len(dataset.train) - 1, min(most, len(dataset.train))).round().astype(int)
+def some_images(dataset: TrainingDataset) -> list[torch.Tensor]:
+    """uint8 [V, T, 3, S, S] of at most 256 samples that are trained on, evenly spread over them."""
+    rows = np.linspace(0, len(dataset.train) - 1, min(256, len(dataset.train))).round().astype(int)
     samples = [dataset.data[int(dataset.train[row])] for row in rows]
     return [torch.from_numpy(sample.images).permute(0, 1, 4, 2, 3) for sample in samples]
 
