@@ -21,6 +21,7 @@ from jobs.ablation.maker import EMBODIMENT, Maker, Order
 from jobs.ablation.processes import side_by_side, torch_threads
 from jobs.ablation.settings import Budget, TierData
 from vla.models.config import PolicyConfig
+from vla.recipes import tuning_of_policy
 from vla.training_config import PolicyTrainingConfig
 
 RESULT = "result.json"
@@ -217,6 +218,7 @@ def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: 
         config,
         training,
         policy=start or "",
+        tuning=tuning_of_policy(config),
         seed=job.seed,
         data_seed=0,  # the same episodes are held out in every arm and seed
         cache=Path(job.out) / "cache",

@@ -13,7 +13,7 @@ import torch
 
 import jobs
 from corpora.mixture.label_kinds import Latents
-from corpora.mixture.mixture import read_mixture
+from corpora.mixture.mixture import MixtureSpec, read_mixture
 from jobs.ablation import arms as arms_module
 from jobs.ablation import cells as ablation_cells
 from jobs.ablation import command as ablate
@@ -25,7 +25,9 @@ from jobs.ablation.tiers import LabelOrder, Tiers
 from jobs.ablation.transfer import TransferTiers
 from tests.builders.ablations import extra_file
 from tests.builders.policies import batch_of, tiny_policy
-from vla.recipes import DEBUG, RECIPES
+from vla.models.config import VisionConfig
+from vla.recipes import DEBUG, EVERYTHING, FROZEN_VLM, RECIPES
+from vla.training_config import TuningConfig
 
 
 def tiers_at(out: Path, extra: Path | None = None) -> Tiers:
@@ -221,6 +223,18 @@ def test_extra_clips_join_the_arms_that_use_video_with_their_label(tmp_path: Pat
     kitchen = next(spec for spec in joined["human-latent"] if spec.name == "kitchen")
     assert kitchen.label == Latents(tmp_path / "latents") and kitchen.data.corpus == tmp_path / "kitchen"
     assert all(spec.label.shuffle_seed == 0 for spec in joined["shuffled"])
+
+
+@pytest.mark.parametrize(("arm", "tuning"), [("robot-only", FROZEN_VLM), ("bc", EVERYTHING)])
+def test_a_backbone_that_is_named_stays_frozen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arm: str, tuning: TuningConfig
+) -> None:
+    """The baseline is trained whole: its backbone is frozen by itself."""
+    given: list[TuningConfig] = []
+    monkeypatch.setattr("jobs.training.policy_run.train_in", lambda *_, **how: given.append(how["tuning"]))
+    named = dataclasses.replace(DEBUG, vision=VisionConfig(name="dino"))
+    ablation_cells._train(job(tmp_path, arm, policy=named), MixtureSpec(()), tmp_path, 1, None)
+    assert given == [tuning]
 
 
 def test_an_arm_that_fails_is_reported_and_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
