@@ -6,31 +6,32 @@ from typing import Any
 
 from rich.table import Table
 
-from corpora.mixture.pseudo_actions import BY_TRACKS
+from corpora.mixture.pseudo_actions import BY_IMAGES, BY_TRACKS
 from jobs.evaluation.tables import span_told
 
 
 def label_table(summary: dict[str, Any]) -> Table:
-    """What was trained, its held-out error beside what needs no image, and what was labelled."""
+    """What was trained or fitted, how far it is from the truth where that is known, and what was labelled."""
     result = Table(title="giza label", title_justify="left", show_header=False)
-    training = summary["training"]
-    if summary["by"] == BY_TRACKS:
-        _add_track_rows(result, summary)
-        return result
-    result.add_row("robot's pairs of images", str(training["pairs"]))
-    result.add_row("steps, epochs", f"{training['steps']}, {training['epochs']:.1f}", end_section=True)
-    held = summary["held_out"]
-    if held:
-        result.add_row("held out: squared error / variance", f"{held['episodes']} episodes, {held['pairs']} pairs")
-        for name, found in held["normalised_squared_error"].items():
-            told = span_told(found["bootstrap95"])
-            result.add_row(f"  {held['titles'][name]}", f"{found['value']:.3f}{told and f' [{told}]'}")
-    else:
-        result.add_row("held out", "nothing")
-    result.add_section()
-    result.add_row("frames labelled", str(summary["rows"]))
+    _ROWS[summary["by"]](result, summary)
     result.add_row("clips", str(summary["clips"]))
     return result
+
+
+def _add_image_rows(table: Table, summary: dict[str, Any]) -> None:
+    """What was trained, and its held-out error beside what needs no image."""
+    training, held = summary["training"], summary["held_out"]
+    table.add_row("robot's pairs of images", str(training["pairs"]))
+    table.add_row("steps, epochs", f"{training['steps']}, {training['epochs']:.1f}", end_section=True)
+    if held:
+        table.add_row("held out: squared error / variance", f"{held['episodes']} episodes, {held['pairs']} pairs")
+        for name, found in held["normalised_squared_error"].items():
+            told = span_told(found["bootstrap95"])
+            table.add_row(f"  {held['titles'][name]}", f"{found['value']:.3f}{told and f' [{told}]'}")
+    else:
+        table.add_row("held out", "nothing")
+    table.add_section()
+    table.add_row("frames labelled", str(summary["rows"]))
 
 
 def _add_track_rows(table: Table, summary: dict[str, Any]) -> None:
@@ -47,4 +48,7 @@ def _add_track_rows(table: Table, summary: dict[str, Any]) -> None:
     table.add_row("frames labelled", str(summary["rows"]))
     for reason, count in summary["frames_without"].items():
         table.add_row(f"  without: {reason}", str(count))
-    table.add_row("clips", str(summary["clips"]))
+
+
+_ROWS = {BY_IMAGES: _add_image_rows, BY_TRACKS: _add_track_rows}
+"""What made the labels -> what it adds."""
