@@ -84,10 +84,9 @@ class RecordedEpisodes:
         """Episodes, as the dataset numbers them."""
         self.state_names, self.action_names = spec.state_names, spec.action_names
         slot, has = Slot.of(facts), facts_of(listed)
-        try:
+        recorded = DatasetSpec(str(data), "robot", EpisodesAt(data), embodiment=embodiment)
+        with recorded.errors_named():
             placement = place(has, slot)
-        except ValueError as error:
-            raise ValueError(f"dataset '{data}': {error}") from error
         seen = [has.cameras[where] for where in placement.cameras if where is not None]
         listed = listed.seen_by(seen)
         self._state, self._action = list(placement.state), list(placement.action)
@@ -100,19 +99,14 @@ class RecordedEpisodes:
         for said in filter(None, (listed.left_out, frames.lacking)):
             log.warning("data '%s': %s", data, said)
         samples = EpisodeSamples(
-            DatasetSpec("held out", "robot", EpisodesAt(data), embodiment=embodiment),
-            chosen,
-            frames,
-            Window(config.horizon, history_s=tuple(-age for age in config.history_s)),
+            recorded, chosen, frames, Window(config.horizon, history_s=tuple(-age for age in config.history_s))
         )
-        try:
+        with recorded.errors_named():
             self._samples = placed(samples, replace(placement, cameras=places(slot.cameras, seen)), slot)
             rows, some = range(len(samples)), range(0, len(samples), -(-len(samples) // FIT_CHUNKS))
             seen_rows = self._samples.frames(rows)
             check_rest(facts, seen_rows, has.step_s)
             check_range(facts, self._samples.numbers(some), seen_rows, may_move=True)
-        except ValueError as error:
-            raise ValueError(f"dataset '{data}': {error}") from error
         begins = samples.rows
         looked = [begins[(begins >= episode.start) & (begins < episode.stop)] for episode in chosen.episodes]
         first = np.concatenate([np.arange(len(part)) % every == 0 for part in looked])
