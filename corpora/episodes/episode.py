@@ -212,8 +212,8 @@ class Episodes:
         if not self.episodes:
             raise ValueError(f"dataset '{self.root}' has no usable episode: {self._reasons() or 'it lists none'}")
         self.t_s = np.concatenate([episode.t_s for episode in self.episodes])
-        self.state = _joined([episode.state for episode in self.episodes])
-        self.action = _joined([episode.action for episode in self.episodes])
+        self.state = all_rows([episode.state for episode in self.episodes])
+        self.action = all_rows([episode.action for episode in self.episodes])
         numbers: dict[str, int] = {}
         of_row = [numbers.setdefault(text, len(numbers)) for episode in self.episodes for text in episode.instructions]
         self.instruction, self.instructions = np.asarray(of_row, np.int32), tuple(numbers)
@@ -322,6 +322,7 @@ def previous_action(
     )
 
 
-def _joined(parts: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
+def all_rows(parts: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
+    """One part after the other; None where none has rows of its kind."""
     present = [part for part in parts if part is not None]
     return np.concatenate(present) if present else None

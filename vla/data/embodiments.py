@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.episodes.episode import all_rows
 from corpora.mixture.label_type import Actions
 from corpora.mixture.labels import EmbodimentFacts
 from corpora.mixture.spec import Frames, Numbers, SampleDataset
@@ -183,15 +184,10 @@ def _numbers(recorded: Sequence[_Member], seed: int) -> tuple[Numbers, Frames]:
             f"{sorted(steps)} steps: give them embodiments of their own"
         )
     chunks, masks = (np.concatenate([getattr(part, name) for part in found]) for name in ("chunks", "mask"))
-    return Numbers(_joined([part.states for part in found]), chunks, masks), _frames(recorded)
+    return Numbers(all_rows([part.states for part in found]), chunks, masks), _frames(recorded)
 
 
 def _frames(recorded: Sequence[_Member]) -> Frames:
     rows = [member.data.frames(member.train.tolist()) for member in recorded]
-    states, moved = _joined([part.states for part in rows]), _joined([part.moved for part in rows])
+    states, moved = all_rows([part.states for part in rows]), all_rows([part.moved for part in rows])
     return Frames(states, np.concatenate([part.actions for part in rows]), moved)
-
-
-def _joined(parts: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
-    present = [part for part in parts if part is not None]
-    return np.concatenate(present) if present else None
