@@ -80,17 +80,6 @@ def table(rows: Mapping[str, NDArray[Any]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """{"stats/action": {"min": ...}} -> {"stats/action/min": ...}; other entries stay."""
-    columns: dict[str, Any] = {}
-    for key, value in record.items():
-        if isinstance(value, dict):
-            columns |= {f"{key}/{inner}": item for inner, item in value.items()}
-        else:
-            columns[key] = value
-    return columns
-
-
 def tasks_table(tasks: Mapping[str, int]) -> pa.Table:
     """Column task_index, and the task itself as what pandas takes for the index."""
     index = "__index_level_0__"

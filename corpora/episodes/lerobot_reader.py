@@ -5,7 +5,6 @@ episodes = read_lerobot(Path("recordings/pick"), EpisodeSelection(cameras=("head
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -31,6 +30,7 @@ from corpora.episodes.modality import (
 )
 from corpora.episodes.rows import CLOCK, NUMBER, EpisodeRows, rows_of
 from corpora.store.files import machine_trouble
+from corpora.store.told import warn_once
 from corpora.video.probe import describe
 
 log = logging.getLogger(__name__)
@@ -213,7 +213,8 @@ def _choose_cameras(dataset: LeRobotDataset, named: Mapping[str, str], wanted: S
     aliases = {name: key if key in videos else f"observation.images.{name}" for name, key in named.items()}
     if not wanted:
         depth = [key for key in videos if dataset.is_depth(key)]
-        _tell_of_depth(str(root), *depth)
+        if depth:
+            warn_once(log, f"dataset '{root}': cameras {depth} are {IS_DEPTH}")
         wanted = [key for key in aliases.values() if key in videos and key not in depth] or [
             key for key in videos if key not in depth and dataset.holds(key)
         ]
@@ -231,10 +232,3 @@ def _choose_cameras(dataset: LeRobotDataset, named: Mapping[str, str], wanted: S
             f"dataset '{root}' names the cameras {list(videos)} but holds no video in colour of any{''.join(lacks[:1])}"
         )
     return tuple(chosen)
-
-
-@functools.cache
-def _tell_of_depth(root: str, *cameras: str) -> None:
-    """Once, however often a dataset is opened."""
-    if cameras:
-        log.warning("dataset '%s': cameras %s are %s", root, list(cameras), IS_DEPTH)

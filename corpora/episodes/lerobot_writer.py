@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from corpora.episodes.columns import arrow_type, flat, table, tasks_table
+from corpora.episodes.columns import arrow_type, table, tasks_table
 from corpora.episodes.lerobot_stats import Stats, image_stats, merge_image_stats, vector_stats
 from corpora.store.files import written_whole
 from corpora.store.told import listed
@@ -252,12 +252,13 @@ class LeRobotWriter:
                         "episode_index": number,
                         "tasks": [episode.task],
                         "length": episode.length,
-                        **{f"data/{key}": value for key, value in place.items()},
+                        **_under("data", place),
                         "dataset_from_index": first,
                         "dataset_to_index": first + episode.length,
-                        **{f"stats/{name}": vector_stats(values) for name, values in rows.items()},
-                        f"stats/{self.format.camera}": episode.images,
                     }
+                    stats = {name: vector_stats(values) for name, values in rows.items()}
+                    for name, found in (stats | {self.format.camera: episode.images}).items():
+                        records[number] |= _under(f"stats/{name}", found)
                     for name, values in rows.items():
                         all_rows.setdefault(name, []).append(values)
                     first += episode.length
@@ -289,7 +290,7 @@ class LeRobotWriter:
             for number, count in zip(numbers, counts, strict=True):
                 assert count == staged[number].length, "an episode has as many frames as rows"
                 span = {"from_timestamp": start / fps, "to_timestamp": (start + count) / fps}
-                records[number] |= {f"videos/{camera}/{key}": value for key, value in {**place, **span}.items()}
+                records[number] |= _under(f"videos/{camera}", {**place, **span})
                 start += count
 
     def _write_meta(
@@ -308,8 +309,7 @@ class LeRobotWriter:
             pq.write_table(tasks_table(tasks), path)
         place = {"chunk_index": 0, "file_index": 0}
         with _replacing(self.root / EPISODES_PATH.format(**place)) as path:
-            records = [flat({**record, **{f"meta/episodes/{k}": v for k, v in place.items()}}) for record in records]
-            pq.write_table(pa.Table.from_pylist(records), path)
+            pq.write_table(pa.Table.from_pylist([record | _under("meta/episodes", place) for record in records]), path)
         with _replacing(self.root / "meta" / "info.json") as path:
             path.write_text(json.dumps(self._info(staged, kept, len(tasks)), indent=2))
 
@@ -357,6 +357,10 @@ def _replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as temporary:
         yield temporary
+
+
+def _under(folder: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{folder}/{name}": value for name, value in values.items()}
 
 
 def _files(sizes: Sequence[int], limit_mb: int) -> list[list[int]]:

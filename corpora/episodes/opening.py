@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib
 import logging
@@ -12,6 +11,7 @@ from pathlib import Path
 from corpora.episodes.episode import ALL_DEMONSTRATIONS, Episodes, EpisodeSelection, named_episodes
 from corpora.episodes.idle import with_idle
 from corpora.episodes.modality import none_known
+from corpora.store.told import warn_once
 
 log = logging.getLogger(__name__)
 
@@ -106,17 +106,10 @@ def _tell_of_columns(episodes: Episodes, selection: EpisodeSelection) -> None:
     ):
         columns = list(dict.fromkeys(part.column for part in parts))
         if len(columns) > 1 and not wanted:
-            _warn(
-                f"dataset '{episodes.name}': its {kind} is made of the columns {columns}; --{kind} chooses among them"
-            )
+            made = f"is made of the columns {columns}; --{kind} chooses among them"
+            warn_once(log, f"dataset '{episodes.name}': its {kind} {made}")
         if kind == "state" and not parts and spare:
-            _warn(f"{none_known(kind, episodes.name, spare)}; it is read without a state")
-
-
-@functools.cache
-def _warn(text: str) -> None:
-    """Once, however often a dataset is opened."""
-    log.warning("%s", text)
+            warn_once(log, f"{none_known(kind, episodes.name, spare)}; it is read without a state")
 
 
 def dataset_fingerprint(folder: str | Path) -> str:

@@ -91,9 +91,9 @@ class ActionPart:
         here = f"action part '{self.name}'"
         if self.representation not in get_args(Representation):
             raise ValueError(f"{here}: representation '{self.representation}' is none of {get_args(Representation)}")
-        check_rotation(self.rotation)
-        check_rotation(self.rotation_of_state)
-        check_normalisation(self.normalisation)
+        check_kind("rotation", self.rotation, RotationKind)
+        check_kind("rotation", self.rotation_of_state, RotationKind)
+        check_kind("normalisation", self.normalisation, Normalisation)
         if not self.name or not self.dims:
             raise ValueError(f"{here} with dims {self.dims}: a part has a name and at least one dimension")
         if self.needs_state and not self.state_dims:
@@ -151,16 +151,10 @@ def read_parts(path: Path) -> tuple[ActionPart, ...]:
         raise ValueError(f"action parts '{path}': {error}") from error
 
 
-def check_rotation(kind: str) -> None:
-    """Raises ValueError for a kind that is none of `RotationKind`."""
-    if kind not in get_args(RotationKind):
-        raise ValueError(f"rotation '{kind}': choose one of {', '.join(get_args(RotationKind))}")
-
-
-def check_normalisation(kind: str) -> None:
-    """Raises ValueError for a kind that is none of `Normalisation`."""
-    if kind not in get_args(Normalisation):
-        raise ValueError(f"normalisation '{kind}': choose one of {', '.join(get_args(Normalisation))}")
+def check_kind(what: str, kind: str, known: Any) -> None:
+    """Raises ValueError for a kind that is none of those `known`, a Literal."""
+    if kind not in get_args(known):
+        raise ValueError(f"{what} '{kind}': choose one of {', '.join(get_args(known))}")
 
 
 def _dims(field: str, value: Any) -> tuple[int, ...]:

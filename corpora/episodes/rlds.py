@@ -11,7 +11,6 @@ there are a second:
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import logging
@@ -42,6 +41,7 @@ from corpora.episodes.modality import (
 from corpora.episodes.tf_records import Values, example, records
 from corpora.store.files import machine_trouble, stamp_of
 from corpora.store.frames import FrameFault, Progress
+from corpora.store.told import warn_once
 from corpora.video.image import decode_image, fit_square
 
 log = logging.getLogger(__name__)
@@ -240,24 +240,16 @@ def _steps_per_s(root: Path, name: str) -> float:
     """Of giza.json, else as in BridgeData V2, with a warning. Raises ValueError for a rate that is none."""
     path = root / _RATE
     if not path.is_file():
-        _warn_of_rate(name, path)
+        warn_once(
+            log,
+            f"dataset '{name}': RLDS does not say how fast it was recorded; {1 / STEP_S:g} steps a second are assumed, as in "
+            f'BridgeData V2. If it was another rate, write it to {path}: {{"steps_per_s": 10}}',
+        )
         return 1 / STEP_S
     rate = _read_json(path).get("steps_per_s")
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
         raise ValueError(f"{path}: steps_per_s {rate!r} must be a number above 0, for example 5")
     return float(rate)
-
-
-@functools.cache
-def _warn_of_rate(name: str, path: Path) -> None:
-    """Once, however often a dataset is opened."""
-    log.warning(
-        "dataset '%s': RLDS does not say how fast it was recorded; %g steps a second are assumed, as in BridgeData V2. If it "
-        'was another rate, write it to %s: {"steps_per_s": 10}',
-        name,
-        1 / STEP_S,
-        path,
-    )
 
 
 def _key(feature: str) -> str:

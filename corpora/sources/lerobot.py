@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from corpora.episodes.modality import COLUMNS, default_parts, measured
 from corpora.episodes.truth import TruthRef
 from corpora.sources.source import UNREACHABLE, File, Source, SourceDefaults, SourceKind, register
 from corpora.store.files import machine_trouble
+from corpora.store.told import warn_once
 from corpora.video.probe import describe
 
 log = logging.getLogger(__name__)
@@ -50,8 +50,13 @@ class LeRobot(SourceKind):
             return
         # What the dataset suggests gives way to what was asked for, unlike the lines of a list.
         acts = default_parts(dataset.features, "action")
-        if not (acts or defaults.tier):
-            _tell_of_tier(dataset.name, *measured(dataset.features))
+        columns = measured(dataset.features)
+        if not (acts or defaults.tier) and set(columns) - set(COLUMNS["state"]):
+            warn_once(
+                log,
+                f"dataset '{dataset.name}': none of its columns is called {' or '.join(COLUMNS['action'])}, so its tier is human; "
+                f"it has {list(columns)}. Where it is a robot's, say so: --tier robot",
+            )
         tier = defaults.tier or ("robot" if acts else "human")
         embodiment = defaults.embodiment or dataset.robot_type
         present = []
@@ -85,20 +90,6 @@ class LeRobot(SourceKind):
         except DAMAGE as error:
             reason = UNREACHABLE if machine_trouble(error) else "unreadable"
             yield fault("", reason, f"meta: {type(error).__name__}: {error}")
-
-
-@functools.cache
-def _tell_of_tier(name: str, *columns: str) -> None:
-    """Once, however often a dataset is listed."""
-    if set(columns) - set(COLUMNS["state"]):
-        known = " or ".join(COLUMNS["action"])
-        log.warning(
-            "dataset '%s': none of its columns is called %s, so its tier is human; it has %s. Where it is a robot's, "
-            "say so: --tier robot",
-            name,
-            known,
-            list(columns),
-        )
 
 
 def _choose(dataset: LeRobotDataset, wanted: Sequence[str]) -> list[str]:

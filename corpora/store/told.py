@@ -4,6 +4,8 @@ word was meant to be."""
 from __future__ import annotations
 
 import difflib
+import functools
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -26,6 +28,12 @@ def faults_told(faults: Iterable[tuple[str, str]]) -> str:
     if len(order) > KINDS:
         said.append(f"{sum(len(found) for found in order[KINDS:])} more of {len(order) - KINDS} other kinds")
     return "; ".join(said)
+
+
+@functools.cache
+def warn_once(log: logging.Logger, text: str) -> None:
+    """However often a dataset is opened."""
+    log.warning("%s", text)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

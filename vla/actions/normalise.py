@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.episodes.parts import Normalisation, check_normalisation
+from corpora.episodes.parts import Normalisation, check_kind
 
 Floats = NDArray[np.float64]
 
@@ -123,7 +123,7 @@ class Normaliser:
     """Spreads up to this size, in the data's unit, count as constant; [D] or one for all."""
 
     def __post_init__(self) -> None:
-        check_normalisation(self.kind)
+        check_kind("normalisation", self.kind, Normalisation)
         if self.clip is not None and not self.clip >= 0:
             raise ValueError(
                 f"clip {self.clip}: a bound above 0, or 0 to cut nothing; without one, the range of the data"
