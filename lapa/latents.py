@@ -131,9 +131,7 @@ def write_latent_part(
         },
         schema=SCHEMA,
     )
-    summary = PartSummary(part.index, len(clips), count, tuple(clip.to_json() for clip in skipped))
-    write_part(out, part, key, table, summary)
-    return summary
+    return write_part(out, part, key, table, skipped)
 
 
 class Latents:

@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 from corpora.agent.cutouts import group_ends, progress_of
 from corpora.agent.painting import Painted, Painter, Shown
 from corpora.agent.track import Track, Untracked
-from corpora.agent.tracks import SCHEMA as TRACK_SCHEMA
 from corpora.agent.tracks import SUMMARY as TRACK_SUMMARY
-from corpora.agent.tracks import Tracks, clip_tracks, track_table, write_clips
+from corpora.agent.tracks import Tracks, seen_of, track_table, write_clips
 from corpora.clips.corpus import DAMAGE, MANIFEST, SHARDS, Corpus, StoredClip, identity_of
 from corpora.clips.counts import Counts
 from corpora.clips.manifest import ClipRow, ManifestWriter
@@ -39,6 +38,7 @@ from corpora.clips.parts import (
     finished_parts,
     part_paths,
     plan_parts,
+    required,
     write_part,
 )  # fmt: skip
 from corpora.clips.shards import add_member, open_for_writing
@@ -55,20 +55,14 @@ APART = 0.1
 FAR = 0.1
 """Of the image's side: cut-outs that are moved further are told, for the robot's demonstrations do not reach there."""
 DAMAGED = "decode_error"
-SCHEMA = pa.schema(
-    [
-        pa.field("clip_id", pa.string(), nullable=False),
-        pa.field("frame", pa.int32(), nullable=False),
-        pa.field("t_s", pa.float64(), nullable=False),
-        pa.field("hidden_px", pa.int32(), nullable=False),
-        pa.field("before_px", pa.int32(), nullable=False),
-        pa.field("drawn_px", pa.int32(), nullable=False),
-        pa.field("apart_px", pa.int32(), nullable=False),
-        pa.field("point", pa.bool_(), nullable=False),
-        pa.field("cutout", pa.string(), nullable=False),
-        pa.field("shift_px", pa.float32(), nullable=False),
-        pa.field("scale", pa.float32(), nullable=False),
-    ]
+SCHEMA = required(
+    clip_id=pa.string(),
+    frame=pa.int32(),
+    t_s=pa.float64(),
+    **dict.fromkeys(("hidden_px", "before_px", "drawn_px", "apart_px"), pa.int32()),
+    point=pa.bool_(),
+    cutout=pa.string(),
+    **dict.fromkeys(("shift_px", "scale"), pa.float32()),
 )
 """hidden: of the old agent; before: of it, filled with what was seen there before, the rest being inpainted; drawn: of the new
 agent, from `cutout` (clip and frame of the robot's corpus), moved by shift_px and `scale` times as large; apart: of the
@@ -139,7 +133,7 @@ class Crosspaint:
 
     def _paint_part(self, part: Part) -> PartSummary:
         """The shard first, and the rows of how it was painted last: where they are, all is."""
-        stored, painted, tracked = [], [], []
+        stored, painted = [], []
         skipped: list[SkippedClip] = []
         ends = group_ends(self.corpus.clips)
         for clip in self.corpus.stored([row.clip_id for row in part.rows]):
@@ -152,7 +146,6 @@ class Crosspaint:
                 continue
             stored.append((clip.row, members))
             painted.append((clip.row, clip.t_s, found, track))
-            tracked.append((clip.row, clip.t_s, track))
         for each in skipped:
             fate = "left out" if self.left_out(each.reason) else "kept as it is"
             log.warning(
@@ -160,13 +153,9 @@ class Crosspaint:
             )
         if stored:
             self._write_shard(part, stored)
-        summary = PartSummary(
-            part.index, len(painted), sum(row.frames for row, *_ in painted), tuple(each.to_json() for each in skipped)
-        )
-        tracks = track_table(tracked) if tracked else TRACK_SCHEMA.empty_table()
-        write_part(self.out / TRACKS, part, self.key, tracks, summary)
-        write_part(self.out / PAINTING, part, self.key, _table(painted), summary)
-        return summary
+        tracks = track_table([(row, t_s, track) for row, t_s, _, track in painted])
+        write_part(self.out / TRACKS, part, self.key, tracks, skipped)
+        return write_part(self.out / PAINTING, part, self.key, _table(painted), skipped)
 
     def _paint_clip(
         self, clip: StoredClip, ends: dict[str, tuple[float, float]]
@@ -246,22 +235,14 @@ class Crosspaint:
         }
 
     def _finish_tracks(self, kept: list[ClipRow], skipped: dict[str, dict[str, str]]) -> None:
-        table = clip_tracks(
-            self.out / TRACKS, kept, {name: (each["reason"], each["detail"]) for name, each in skipped.items()}
-        )
-        write_clips(self.out / TRACKS, table)
-        frames, seen = sum(clip.frames for clip in table), sum(clip.seen for clip in table)
+        lost = {name: (each["reason"], each["detail"]) for name, each in skipped.items()}
         summary = {
             "source": f"crosspaint: {self.painter.agent.name}",
             "corpus": str(self.out),
             "corpus_identity": identity_of(self.config, [row.clip_id for row in kept]),
             "size": self.corpus.clips[0].size,
             "fit": self.corpus.fit,
-            "clips": len(table),
-            "tracked_clips": sum(clip.seen > 0 for clip in table),
-            "frames": frames,
-            "seen_frames": seen,
-            "seen_share": seen / max(1, frames),
+            **seen_of(write_clips(self.out / TRACKS, kept, lost)),
         }
         write_json(self.out / TRACKS / TRACK_SUMMARY, summary)
 

@@ -43,7 +43,7 @@ class TrackFiles(TrackSource):
             raise Untracked("no_file", f"none of {', '.join(known)}")
         if self._held is None or self._held[0] != name:
             self._held = name, TrackFile.read(self._folder / name)
-        track = self._held[1].at(clip.t_s, row.size, self._crop, row.width / row.height)
+        track = self._held[1].at(clip.t_s, (row.size, row.size), row.width / row.height, crop=self._crop)
         if not track.mask.any():
             raise Untracked("no_agent", f"{name} has no mask within {clip.t_s[0]:.2f} to {clip.t_s[-1]:.2f} s")
         return track

@@ -150,9 +150,7 @@ def _paint_file(
     try:
         facts = probe(path)
     except Unusable as error:
-        raise ValueError(
-            f"{path}: {error.reason}: {error.detail}; restore the file, or leave its episodes out"
-        ) from error
+        raise ValueError(f"{path}: {error}; restore the file, or leave its episodes out") from error
     off = np.abs(facts.times - facts.times[0] - np.arange(len(facts.times)) / dataset.fps).max()
     if off > 0.5 / dataset.fps or not facts.times_exact:
         raise ValueError(
@@ -191,9 +189,8 @@ def _span(dataset: LeRobotDataset, camera: str, place: EpisodePlace, facts: Vide
     name = f"{dataset.group(place.index)}.npz"
     if not (tracks / name).is_file():
         raise Untracked("no_file", f"'{tracks}' has no {name}")
-    stored = facts.height, facts.width
-    shape = stored[::-1] if facts.showing.transposed else stored
-    track = TrackFile.read(tracks / name).of_video(facts.times[paired.shown] - paired.zero_s, (shape[0], shape[1]))
+    width, height = (facts.height, facts.width) if facts.showing.transposed else (facts.width, facts.height)
+    track = TrackFile.read(tracks / name).at(facts.times[paired.shown] - paired.zero_s, (width, height), width / height)
     if not track.mask.any():
         raise Untracked("no_agent", f"{name} has no mask")
     return _Span(place.index, paired.shown, track)

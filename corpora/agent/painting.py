@@ -176,11 +176,6 @@ class Painted:
     """[T]."""
 
     @property
-    def touched(self) -> NDArray[np.bool_]:
-        """[T, S, S]: outside of it a frame is as it was, to the bit."""
-        return self.hidden | self.mask
-
-    @property
     def mask(self) -> NDArray[np.bool_]:
         """[T, S, S]: the new agent's."""
         empty = np.zeros(self.hidden.shape[1:], bool)

@@ -24,7 +24,8 @@ from corpora.store.files import machine_trouble, written_whole
 from corpora.video.nearest import rows_within
 
 _NEEDED = ("t_s", "mask", "point_px")
-_OPTIONAL = ("confidence", "depth_m", "position_m")
+_SHAPES: dict[str, tuple[int, ...]] = {"t_s": (), "point_px": (2,), "confidence": (), "depth_m": (), "position_m": (3,)}
+"""Of a moment."""
 _ASPECT_OFF = 0.02
 """Of the ratio of width to height: sizes are whole pixels."""
 
@@ -50,22 +51,11 @@ class TrackFile:
             if machine_trouble(error):
                 raise
             raise Untracked("unreadable", f"{path.name}: {type(error).__name__}: {error}") from error
-        if lacking := [name for name in _NEEDED if name not in arrays]:
-            raise Untracked("unreadable", f"{path.name} lacks {', '.join(lacking)}")
-        shapes: dict[str, tuple[Any, ...]] = {"t_s": (), "point_px": (2,), "confidence": (), "depth_m": ()}
-        shapes["position_m"] = (3,)
-        count, mask = len(arrays["t_s"]), arrays["mask"]
-        for name, shape in shapes.items():
-            if name in arrays and arrays[name].shape != (count, *shape):
-                found = list(arrays[name].shape)
-                raise Untracked("unreadable", f"{path.name}: {name} is {found}, not {[count, *shape]}")
-        if mask.ndim != 3 or len(mask) != count or not count:
-            raise Untracked("unreadable", f"{path.name}: mask is {list(mask.shape)}, not [{count}, H, W]")
-        if (np.diff(arrays["t_s"]) <= 0).any():
-            raise Untracked("unreadable", f"{path.name}: t_s does not ascend")
-        known = {name: arrays[name].astype(np.float32) for name in _OPTIONAL if name in arrays}
-        t_s, point = arrays["t_s"].astype(np.float64), arrays["point_px"].astype(np.float32)
-        return TrackFile(t_s, mask.astype(bool), point, known)
+        if wrong := _wrong(arrays):
+            raise Untracked("unreadable", f"{path.name}{wrong}")
+        known = {name: arrays[name].astype(np.float32) for name in _SHAPES if name in arrays and name != "t_s"}
+        point, t_s = known.pop("point_px"), arrays["t_s"].astype(np.float64)
+        return TrackFile(t_s, arrays["mask"].astype(bool), point, known)
 
     def write(self, path: Path) -> None:
         """The file, whole, in a folder that is made where it is not there."""
@@ -73,18 +63,6 @@ class TrackFile:
         with written_whole(path) as temporary, temporary.open("wb") as file:
             arrays: dict[str, Any] = {"t_s": self.t_s, "mask": self.mask, "point_px": self.point_px, **self.known}
             np.savez_compressed(file, **arrays)
-
-    def at(self, t_s: NDArray[np.float64], size: int, crop: bool, aspect: float) -> Track:
-        """Of the frames shown at `t_s`, [T], `size` x `size` pixels of a video whose width is `aspect` times its height:
-        squeezed, or the middle square of it (`crop`). A frame that the file does not reach is not seen.
-
-        Raises Untracked where the mask is of another aspect.
-        """
-        return self._at(t_s, (size, size), crop, aspect)
-
-    def of_video(self, t_s: NDArray[np.float64], shape: tuple[int, int]) -> Track:
-        """As `at`, of whole frames, (height, width) pixels."""
-        return self._at(t_s, shape, False, shape[1] / shape[0])
 
     def positions(self, t_s: NDArray[np.float64]) -> NDArray[np.float32]:
         """[T, 3]: `position_m` at the moments `t_s` [T]; NaN where it is not known, or the file does not reach."""
@@ -96,7 +74,10 @@ class TrackFile:
     def _rows(self, t_s: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         return rows_within(self.t_s, t_s, float(np.median(np.diff(self.t_s))) if len(self.t_s) > 1 else 0.0)
 
-    def _at(self, t_s: NDArray[np.float64], shape: tuple[int, int], crop: bool, aspect: float) -> Track:
+    def at(self, t_s: NDArray[np.float64], size: tuple[int, int], aspect: float, *, crop: bool = False) -> Track:
+        """Of the frames shown at `t_s`, [T], of `size` (width, height), in pixels, of a video whose width is `aspect` times its
+        height: all of it, squeezed where that has another aspect, or its middle square (`crop`). A frame that the file does not
+        reach is not seen. Raises Untracked where the mask is of another aspect."""
         height, width = self.mask.shape[1:]
         if abs(width / height / aspect - 1) > _ASPECT_OFF + 1 / min(height, width):
             raise Untracked("mask_size", f"masks of {width} x {height} pixels, a video of {aspect:.3f} to 1")
@@ -106,9 +87,9 @@ class TrackFile:
             side = min(height, width)
             top, left = (height - side) // 2, (width - side) // 2
             mask, offset = mask[:, top : top + side, left : left + side], np.array([left, top], np.float32)
-        scale = np.array([shape[1] / mask.shape[2], shape[0] / mask.shape[1]], np.float32)
+        scale = np.array([size[0] / mask.shape[2], size[1] / mask.shape[1]], np.float32)
         point = (self.point_px[rows] - offset + 0.5) * scale - 0.5
-        masks = np.stack([resize_mask(mask[row], shape[1], shape[0]) for row in rows])
+        masks = np.stack([resize_mask(mask[row], *size) for row in rows])
         masks[~near], point[~near] = False, np.nan
         known = {name: values[rows] for name, values in self.known.items()}
         for values in known.values():
@@ -116,3 +97,16 @@ class TrackFile:
         if "confidence" in known:
             known["confidence"] = np.nan_to_num(known["confidence"])
         return known_track(masks, point, **known)
+
+
+def _wrong(arrays: dict[str, NDArray[Any]]) -> str:
+    """What is wrong with the arrays of a file; "" where nothing is."""
+    if lacking := [name for name in _NEEDED if name not in arrays]:
+        return f" lacks {', '.join(lacking)}"
+    count, mask = len(arrays["t_s"]), arrays["mask"]
+    for name, shape in _SHAPES.items():
+        if name in arrays and arrays[name].shape != (count, *shape):
+            return f": {name} is {list(arrays[name].shape)}, not {[count, *shape]}"
+    if mask.ndim != 3 or len(mask) != count or not count:
+        return f": mask is {list(mask.shape)}, not [{count}, H, W]"
+    return ": t_s does not ascend" if (np.diff(arrays["t_s"]) <= 0).any() else ""

@@ -14,7 +14,7 @@ from av.error import FFmpegError
 from corpora.agent import files, hands
 from corpora.agent.source import SOURCES, TrackSettings, TrackSource
 from corpora.agent.track import Untracked
-from corpora.agent.tracks import FORMAT, SCHEMA, clip_tracks, track_table, write_clips
+from corpora.agent.tracks import FORMAT, seen_of, track_table, write_clips
 from corpora.clips.corpus import DAMAGE, Corpus
 from corpora.clips.parts import Part, PartKey, PartSummary, SkippedClip, finished_parts, plan_parts, write_part
 from corpora.store.files import machine_trouble
@@ -63,16 +63,10 @@ def track_corpus(
             (f"clip {row.clip_id} of '{row.source}'", ": ".join(skipped[row.clip_id])) for row in lacking
         )
         log.warning("clips without a track: %s", told)
-    table = clip_tracks(out, corpus.clips, skipped)
-    write_clips(out, table)
-    frames, seen = sum(clip.frames for clip in table), sum(clip.seen for clip in table)
+    table = write_clips(out, corpus.clips, skipped)
     known = [clip for clip in table if clip.seen]
     return {
-        "clips": len(table),
-        "tracked_clips": len(known),
-        "frames": frames,
-        "seen_frames": seen,
-        "seen_share": seen / max(1, frames),
+        **seen_of(table),
         "confidence": float(np.average([clip.confidence for clip in known], weights=[c.seen for c in known]))
         if known
         else 0.0,
@@ -94,10 +88,7 @@ def _track_part(corpus: Corpus, source: TrackSource, out: Path, part: Part, key:
             if machine_trouble(error) and not isinstance(error, FFmpegError):
                 raise
             skipped.append(SkippedClip(row, "decode_error", f"{type(error).__name__}: {error}"))
-    table = track_table(found) if found else SCHEMA.empty_table()
-    summary = PartSummary(part.index, len(found), table.num_rows, tuple(each.to_json() for each in skipped))
-    write_part(out, part, key, table, summary)
-    return summary
+    return write_part(out, part, key, track_table(found), skipped)
 
 
 def _by_folder(clips: list[tuple[str, int, int]]) -> dict[str, dict[str, float]]:

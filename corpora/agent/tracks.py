@@ -22,26 +22,21 @@ from numpy.typing import NDArray
 from corpora.agent.track import Track
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from corpora.clips.parts import PartKey, part_paths, read_footer
+from corpora.clips.parts import PartKey, part_paths, read_footer, required, write_rows
 from corpora.store.decode import decode
-from corpora.store.files import digest_of, read_json, written_whole
+from corpora.store.files import digest_of, read_json
 
 SUMMARY = "track.json"
 CLIPS = "clips.parquet"
 FORMAT = 1
 """Raised when the same settings would give other rows."""
-SCHEMA = pa.schema(
-    [
-        pa.field("clip_id", pa.string(), nullable=False),
-        pa.field("frame", pa.int32(), nullable=False),
-        pa.field("t_s", pa.float64(), nullable=False),
-        pa.field("x_px", pa.float32(), nullable=False),
-        pa.field("y_px", pa.float32(), nullable=False),
-        pa.field("confidence", pa.float32(), nullable=False),
-        pa.field("depth_m", pa.float32(), nullable=False),
-        pa.field("position_m", pa.list_(pa.float32(), 3), nullable=False),
-        pa.field("mask", pa.binary(), nullable=False),
-    ]
+SCHEMA = required(
+    clip_id=pa.string(),
+    frame=pa.int32(),
+    t_s=pa.float64(),
+    **dict.fromkeys(("x_px", "y_px", "confidence", "depth_m"), pa.float32()),
+    position_m=pa.list_(pa.float32(), 3),
+    mask=pa.binary(),
 )
 """NaN is what is not known. mask: a bit for each pixel of the stored frame, row after row (numpy.packbits); empty where
 there is none. Pixels are those of the stored frame, see `Track`."""
@@ -84,15 +79,9 @@ def track_table(tracks: Sequence[tuple[ClipRow, NDArray[np.float64], Track]]) ->
     return pa.table(columns, schema=SCHEMA)
 
 
-def write_clips(folder: Path, clips: Sequence[ClipTrack]) -> None:
-    """clips.parquet, whole."""
-    table = pa.Table.from_pylist([vars(clip) for clip in clips])
-    with written_whole(folder / CLIPS) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-
-
-def clip_tracks(folder: Path, rows: Iterable[ClipRow], skipped: dict[str, tuple[str, str]]) -> list[ClipTrack]:
-    """Of the clips `rows`, from the parts in `folder`; `skipped`: clip id -> (reason, detail) of those without a track."""
+def write_clips(folder: Path, rows: Iterable[ClipRow], skipped: dict[str, tuple[str, str]]) -> list[ClipTrack]:
+    """clips.parquet of the clips `rows`, from the parts in `folder`, and what it says; `skipped`: clip id -> (reason, detail) of
+    those without a track."""
     found: dict[str, tuple[int, float]] = {}
     for path in part_paths(folder):
         table = pq.read_table(path, columns=["clip_id", "x_px", "y_px", "confidence", "mask"])
@@ -108,7 +97,20 @@ def clip_tracks(folder: Path, rows: Iterable[ClipRow], skipped: dict[str, tuple[
         seen, mean = found.get(row.clip_id, (0, 0.0))
         reason, detail = skipped.get(row.clip_id, ("", ""))
         clips.append(ClipTrack(row.clip_id, row.source, row.frames, seen, mean, reason, detail))
+    write_rows(folder / CLIPS, pa.Table.from_pylist([vars(clip) for clip in clips]))
     return clips
+
+
+def seen_of(clips: Sequence[ClipTrack]) -> dict[str, Any]:
+    """What a summary says of them."""
+    frames, seen = sum(clip.frames for clip in clips), sum(clip.seen for clip in clips)
+    return {
+        "clips": len(clips),
+        "tracked_clips": sum(clip.seen > 0 for clip in clips),
+        "frames": frames,
+        "seen_frames": seen,
+        "seen_share": seen / max(1, frames),
+    }
 
 
 class Tracks:

@@ -109,10 +109,15 @@ def plan_parts(clips: Sequence[ClipRow], part_frames: int) -> list[Part]:
     return parts
 
 
-def write_part(out: Path, part: Part, key: PartKey, table: pa.Table, summary: PartSummary) -> None:
-    """Writes the rows `table` of `part` under its name once they are complete."""
+def write_part(
+    out: Path, part: Part, key: PartKey, table: pa.Table, skipped: Sequence[SkippedClip] = ()
+) -> PartSummary:
+    """Writes the rows `table` of `part` under its name once they are complete; `skipped`: its clips that gave none."""
+    clips, told = len(part.rows) - len(skipped), tuple(each.to_json() for each in skipped)
+    summary = PartSummary(part.index, clips, table.num_rows, told)
     record = {"key": dataclasses.asdict(key), "digest": part.digest, "summary": dataclasses.asdict(summary)}
     write_rows(out / part.name, table, json.dumps(record, sort_keys=True))
+    return summary
 
 
 def write_rows(path: Path, table: pa.Table, made: str = "") -> None:

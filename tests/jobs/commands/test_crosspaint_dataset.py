@@ -75,7 +75,7 @@ def test_acting_sees_what_training_saw(robot: Path, tmp_path: Path) -> None:
     before, after = frames_of(robot, tmp_path / "cache"), frames_of(tmp_path / "out", tmp_path / "cache")
     settings = PaintSettings(agent="dot", dot_radius=0.1)
     painter = Painter(open_agent(settings, SIZE), settings)
-    track = track_file(1).of_video(np.arange(COUNT) / FPS, (SIZE, SIZE))
+    track = track_file(1).at(np.arange(COUNT) / FPS, (SIZE, SIZE), 1.0)
     for frame in range(COUNT):
         image = before[1, frame].astype(np.uint8)
         seen = painter.paint(image[None], track.frames(slice(frame, frame + 1))).frames[0]

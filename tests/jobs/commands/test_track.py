@@ -126,7 +126,7 @@ def test_frames_that_a_file_does_not_reach_are_not_seen() -> None:
     clip = acted("0" * 16, 0)
     t_s = np.arange(FRAMES) / 10
     shorter = TrackFile(t_s[:10], clip.mask[:10], clip.point[:10].astype(np.float32), {})
-    track = shorter.at(t_s, SIZE, False, 1.0)
+    track = shorter.at(t_s, (SIZE, SIZE), 1.0)
     assert track.seen.tolist() == [True] * 10 + [False] * 14
     assert track.confidence.tolist() == [1.0] * 10 + [0.0] * 14
 
