@@ -202,7 +202,7 @@ def _rows(
         row = _named(
             common, source, last_s, promised, "truncated", "; ".join(filter(None, (detail, report.first_error)))
         )
-        report.first_error = report.first_error or detail
+        report.tell(detail)
         writer.add(row)
         yield row
     for left in known.left_out:

@@ -46,6 +46,9 @@ with parameters to spare it follows noise, and goes astray where the image has n
 MAX_CORNER_SHIFT = 1.5
 """Corners that move further than this (normalised, so three quarters of the image) make a motion implausible."""
 
+Points = NDArray[np.float32]
+"""[N, 2], pixels of a frame."""
+
 _LK: dict[str, Any] = {
     "winSize": (11, 11),
     "maxLevel": 3,
@@ -118,15 +121,8 @@ def measure_tracked(first: TrackedFrame, second: TrackedFrame) -> CameraMotion:
     return replace(dense if dense.ok else tracked, tracks=tracked.tracks)
 
 
-def _explain(
-    start: NDArray[np.float32],
-    end: NDArray[np.float32],
-    tolerance: float,
-    frame: TrackedFrame,
-    *,
-    homography: bool,
-) -> CameraMotion:
-    """The motion that takes most points `start` to `end`, float32 [N, 2] pixels of `frame`; no motion where it does as well."""
+def _explain(start: Points, end: Points, tolerance: float, frame: TrackedFrame, *, homography: bool) -> CameraMotion:
+    """The motion that takes most points `start` of `frame` to `end`; no motion where it does as well."""
     tracks = len(start)
     unknown = CameraMotion(np.eye(3), 0.0, tracks, False)
     if tracks < MIN_TRACKS:
@@ -150,8 +146,7 @@ def meet_halfway(h: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[
     The middle sees the first image's corners half way between where the two cameras see them. First to middle is `h`
     followed by second to middle. Which frame comes first makes next to no difference.
     """
-    moved = np.column_stack([_CORNERS, np.ones(4)]) @ np.asarray(h, np.float64).T
-    there = (moved[:, :2] / moved[:, 2:]).astype(np.float32)
+    there = _moved(np.asarray(h, np.float64), _CORNERS).astype(np.float32)
     middle = (_CORNERS + there) / 2
     first, second = (np.asarray(cv2.getPerspectiveTransform(seen, middle), np.float64) for seen in (_CORNERS, there))
     return first, second
@@ -199,8 +194,8 @@ def median_motion(motions: Sequence[NDArray[np.floating]], aspect: float) -> tup
     return float(dx), float(dy), float(rotation), float(scale)
 
 
-def _follow(first: TrackedFrame, second: TrackedFrame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Corners of `first` and where they went, float32 [N, 2] each, kept only where the way back leads home."""
+def _follow(first: TrackedFrame, second: TrackedFrame) -> tuple[Points, Points]:
+    """Corners of `first` and where they went, kept only where the way back leads home."""
     corners = first.corners
     if len(corners) < MIN_TRACKS:
         return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
@@ -214,21 +209,22 @@ def _follow(first: TrackedFrame, second: TrackedFrame) -> tuple[NDArray[np.float
     return corners.reshape(-1, 2)[good], end[good]
 
 
+def _moved(h: NDArray[np.float64], points: Points) -> NDArray[np.float64]:
+    """[N, 2]: where `h` takes them."""
+    moved = np.column_stack([points, np.ones(len(points))]) @ h.T
+    return np.asarray(moved[:, :2] / moved[:, 2:])
+
+
 def _followers(
-    h: NDArray[np.float64],
-    start: NDArray[np.float32],
-    end: NDArray[np.float32],
-    tolerance: float,
-    frame: TrackedFrame,
+    h: NDArray[np.float64], start: Points, end: Points, tolerance: float, frame: TrackedFrame
 ) -> NDArray[np.bool_]:
-    """Which points of `frame` (pixels [N, 2]) follow `h` (normalised) to within `tolerance` pixels."""
+    """Which points of `frame` follow `h` (normalised) to within `tolerance` pixels."""
     to = _to_normalised(frame.width, frame.height)
-    moved = np.column_stack([start, np.ones(len(start))]) @ (np.linalg.inv(to) @ h @ to).T
-    return np.asarray(np.linalg.norm(moved[:, :2] / moved[:, 2:] - end, axis=1) < tolerance)
+    return np.asarray(np.linalg.norm(_moved(np.linalg.inv(to) @ h @ to, start) - end, axis=1) < tolerance)
 
 
-def _cells(points: NDArray[np.float32], frame: TrackedFrame) -> int:
-    """Cells of a 4 x 4 grid over `frame` that hold one of the points (pixels [N, 2])."""
+def _cells(points: Points, frame: TrackedFrame) -> int:
+    """Cells of a 4 x 4 grid over `frame` that hold one of the points."""
     return len(np.unique(np.floor(4 * points / np.array([frame.width, frame.height])).astype(int), axis=0))
 
 
@@ -237,8 +233,8 @@ _AROUND = (9, 9)
 """Pixels about a point that its texture is measured on."""
 
 
-def _flow(first: TrackedFrame, second: TrackedFrame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Points on a grid of `first` and where dense flow (DIS, arXiv 1603.03590) takes them, float32 [N, 2] each."""
+def _flow(first: TrackedFrame, second: TrackedFrame) -> tuple[Points, Points]:
+    """Points on a grid of `first` and where dense flow (DIS, arXiv 1603.03590) takes them."""
     if not hasattr(_LOCAL, "dis"):  # one per thread: it keeps buffers between calls
         _LOCAL.dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flow = _LOCAL.dis.calc(first.gray, second.gray, None)
@@ -255,9 +251,7 @@ def _flow(first: TrackedFrame, second: TrackedFrame) -> tuple[NDArray[np.float32
     return start, start + flow[rows, columns][seen]
 
 
-def _fit(
-    start: NDArray[np.float32], end: NDArray[np.float32], tolerance: float, *, homography: bool
-) -> tuple[NDArray[np.float64] | None, int]:
+def _fit(start: Points, end: Points, tolerance: float, *, homography: bool) -> tuple[NDArray[np.float64] | None, int]:
     """The simplest of similarity and (where asked for) homography that explains the tracks, and how many it explains."""
     similarity, _ = cv2.estimateAffinePartial2D(
         start, end, method=cv2.RANSAC, ransacReprojThreshold=tolerance, maxIters=500, confidence=0.995
@@ -273,15 +267,12 @@ def _fit(
     return simple, simple_inliers
 
 
-def _cost(
-    h: NDArray[np.floating] | None, start: NDArray[np.float32], end: NDArray[np.float32], tolerance: float
-) -> tuple[float, int]:
+def _cost(h: NDArray[np.float64] | None, start: Points, end: Points, tolerance: float) -> tuple[float, int]:
     """Sum of squared residuals, each at most tolerance squared (MSAC), and the number of tracks within tolerance."""
     if h is None or not np.isfinite(h).all():
         return float("inf"), 0
-    moved = np.column_stack([start, np.ones(len(start))]) @ np.asarray(h, np.float64).T
     with np.errstate(divide="ignore", invalid="ignore"):
-        squared = ((moved[:, :2] / moved[:, 2:] - end) ** 2).sum(1)
+        squared = ((_moved(h, start) - end) ** 2).sum(1)
     squared = np.where(np.isfinite(squared), squared, np.inf)
     return float(np.minimum(squared, tolerance**2).sum()), int((squared < tolerance**2).sum())
 

@@ -10,14 +10,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import av
 import av.error
 import numpy as np
+from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from corpora.video.clock import DisplayOrder, PacketClock, of_their_own
+from corpora.video.clock import DisplayOrder, PacketClock, Stamped, of_their_own
 from corpora.video.probe import Unusable, VideoFacts, describe, open_container, opened_stream
 from corpora.video.shown import Converter, deinterlaced
 
@@ -34,6 +34,11 @@ class DecodingReport:
     lost: int = 0
     """Packets that did not decode, and the frames that depended on them."""
     first_error: str = ""
+
+    def tell(self, error: str, *, lost: int = 0) -> None:
+        """Of what went wrong, the first is remembered; all that is `lost` by it is counted."""
+        self.first_error = self.first_error or error
+        self.lost += lost
 
 
 @dataclass
@@ -123,8 +128,7 @@ def decoded_frames(
                 continue  # before the first frame to be shown
             t_s = round(max(first_s, t_s), 7)  # equal times stay equal, however they were computed
             if t_s <= last:
-                report.lost += 1
-                report.first_error = report.first_error or f"a frame whose time does not ascend, at {t_s:.3f} s"
+                report.tell(f"a frame whose time does not ascend, at {t_s:.3f} s", lost=1)
                 continue
             if t_s >= end_s - 1e-6:
                 break
@@ -132,21 +136,16 @@ def decoded_frames(
             shown += t_s >= start_s - 1e-6
             yield t_s, frame
     if end_s >= facts.duration_s:
-        report.first_error = report.first_error or facts.early
+        report.tell(facts.early)
     wanted = (facts.times >= start_s - 1e-6) & (facts.times < end_s - 1e-6)
     silent = len(np.unique(facts.times[wanted])) - shown - (report.lost - lost_before)
     if silent > 0 and facts.times_exact:
-        report.lost += silent
-        report.first_error = report.first_error or f"{silent} packets give no frame"
+        report.tell(f"{silent} packets give no frame", lost=silent)
 
 
 def _from(
-    container: av.container.InputContainer,
-    stream: VideoStream,
-    facts: VideoFacts,
-    start_s: float,
-    report: DecodingReport,
-) -> Iterator[tuple[float | None, VideoFrame]]:
+    container: InputContainer, stream: VideoStream, facts: VideoFacts, start_s: float, report: DecodingReport
+) -> Iterator[Stamped]:
     """(container's time, frame) from the keyframe at or before `start_s` on.
 
     Containers seek by decoding time and may land on a later keyframe than asked; then an earlier one is tried.
@@ -170,8 +169,8 @@ def _from(
 
 
 def _tolerant(
-    container: av.container.InputContainer, stream: VideoStream, facts: VideoFacts, report: DecodingReport
-) -> Iterator[tuple[float | None, VideoFrame]]:
+    container: InputContainer, stream: VideoStream, facts: VideoFacts, report: DecodingReport
+) -> Iterator[Stamped]:
     """(container's time, frame); packets that fail are counted, and so are the frames up to the next keyframe."""
     base = float(stream.time_base) if stream.time_base else 1.0
     clock = None if facts.seekable else PacketClock(container, stream)
@@ -185,22 +184,19 @@ def _tolerant(
         except StopIteration:
             return
         except av.error.FFmpegError as error:
-            report.first_error = report.first_error or describe(error)
-            report.lost += 1
+            report.tell(describe(error), lost=1)
             return
         if clock is not None and packet.size:
             clock.set(packet)
             if order is not None:
                 order.feed(packet)
         if packet.size and (packet.pos, packet.size) == facts.cut_off:
-            report.first_error = report.first_error or "the file ends in the middle of a frame"
-            report.lost += 1
+            report.tell("the file ends in the middle of a frame", lost=1)
             continue  # some decoders would patch it up from the frame before
         try:
             frames = packet.decode()
         except av.error.FFmpegError as error:
-            report.first_error = report.first_error or describe(error)
-            report.lost += 1
+            report.tell(describe(error), lost=1)
             damaged = True
             failed.add(packet.pts)
             continue
@@ -214,11 +210,9 @@ def _tolerant(
             stamp = frame.pts if order is None else order.take(frame)
             damaged = (damaged and not frame.key_frame) or patched or unsure
             if frame.is_corrupt:
-                report.first_error = report.first_error or "a frame that the decoder marks as corrupt"
+                report.tell("a frame that the decoder marks as corrupt")
             if unsure:
-                report.first_error = (
-                    report.first_error or facts.early or "the end is missing, and with it what times frames have"
-                )
+                report.tell(facts.early or "the end is missing, and with it what times frames have")
             if damaged:
                 report.lost += 1
             else:

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import av
 import numpy as np
+from av.container import OutputContainer
 from numpy.typing import NDArray
 
 TICKS_PER_S = 90_000
@@ -25,28 +25,33 @@ def encode_clip(frames: Sequence[NDArray[np.uint8]], t_s: Sequence[float], *, cr
     One thread, no B-frames, a keyframe at least every `gop` frames.
     """
     assert len(frames) == len(t_s) > 0
-    height, width = frames[0].shape[:2]
     buffer = io.BytesIO()
     ticks = [round(t * TICKS_PER_S) for t in t_s]
     assert all(a < b for a, b in itertools.pairwise(ticks))
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(30))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         base = Fraction(1, TICKS_PER_S)
-        stream.time_base = base
-        stream.codec_context.time_base = base
-        stream.codec_context.thread_count = 1
-        stream.options = {
-            "crf": str(crf),
-            "preset": "veryfast",
-            "x264-params": f"keyint={gop}:min-keyint=1:bframes=0:threads=1:scenecut=0:mbtree=0",
-        }
+        params = f"keyint={gop}:min-keyint=1:bframes=0:threads=1:scenecut=0:mbtree=0"
+        options = {"crf": str(crf), "preset": "veryfast", "x264-params": params}
+        stream = _stream(container, frames[0], Fraction(30), base, options)
         for image, tick in zip(frames, ticks, strict=True):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame.pts, frame.time_base = tick, base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return buffer.getvalue()
+
+
+def _stream(
+    container: OutputContainer, like: NDArray[np.uint8], rate: Fraction, base: Fraction, options: Mapping[str, object]
+) -> av.VideoStream:
+    """Of images `like` this one: H.264 yuv420p by one thread. `base`: of its times, seconds."""
+    stream = container.add_stream("libx264", rate=rate)
+    stream.height, stream.width = like.shape[:2]
+    stream.pix_fmt = "yuv420p"
+    stream.time_base = stream.codec_context.time_base = base
+    stream.codec_context.thread_count = 1
+    stream.options = dict(options)
+    return stream
 
 
 def codec_facts(size: int, crf: int, gop: int) -> dict[str, Any]:
@@ -102,27 +107,18 @@ class EpisodeVideo:
 
     def add(self, image: NDArray[np.uint8]) -> None:
         if self._stream is None:
-            self._stream = self._open_stream(image.shape[1], image.shape[0])
+            self._stream = self._open_stream(image)
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         frame.pts = self.frames
         frame.time_base = Fraction(1, self._fps)
         self._container.mux(self._stream.encode(frame))
         self.frames += 1
 
-    def _open_stream(self, width: int, height: int) -> av.VideoStream:
-        stream = self._container.add_stream("libx264", rate=self._fps)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.time_base = Fraction(1, self._fps)
-        stream.codec_context.time_base = Fraction(1, self._fps)
-        stream.codec_context.thread_count = 1
-        stream.options = {
-            "crf": str(self._encoding.crf),
-            "preset": self._encoding.preset,
-            "g": str(self._encoding.keyframe_frames),
-            "bf": "0",
-            "x264-params": _X264,
-        }
-        return stream
+    def _open_stream(self, like: NDArray[np.uint8]) -> av.VideoStream:
+        how = self._encoding
+        options = {"crf": str(how.crf), "preset": how.preset, "g": str(how.keyframe_frames), "bf": "0"}
+        base = Fraction(1, self._fps)
+        return _stream(self._container, like, Fraction(self._fps), base, {**options, "x264-params": _X264})
 
     def close(self) -> None:
         if self._stream is not None:
@@ -132,9 +128,7 @@ class EpisodeVideo:
     def __enter__(self) -> EpisodeVideo:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

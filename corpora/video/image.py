@@ -36,6 +36,16 @@ def fit_square(rgb: NDArray[np.uint8], size: int, fit: Fit) -> NDArray[np.uint8]
     return rgb
 
 
+def shrunk(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """[H, W] or [H, W, 3] with a short side of `side`, by area; as it is where it is no larger."""
+    height, width = image.shape[:2]
+    scale = side / min(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def decode_image(encoded: bytes) -> NDArray[np.uint8]:
     """uint8 [H, W, 3], RGB. Raises ValueError for bytes that are no whole JPEG or PNG, and for sides above MAX_SIDE."""
     width, height = image_size(encoded)

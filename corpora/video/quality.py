@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.video.image import shrunk
+
 MEASURE_SIDE = 192
 """Short side of the images measured, so that thresholds mean the same for every source."""
 CELL = 6
@@ -77,7 +79,7 @@ class QualityMeter:
 
     def add(self, t_s: float, luma: NDArray[np.uint8]) -> None:
         """`luma`: uint8 [h, w]."""
-        luma = _at_measure_side(luma)
+        luma = shrunk(luma, MEASURE_SIDE)
         self._luma.append(float(luma.mean()))
         if t_s >= self._next_sharpness_s:
             self._sharpness.append(float(cv2.Laplacian(luma, cv2.CV_32F).var()))
@@ -111,12 +113,3 @@ class QualityMeter:
             moving_share=share,
             frozen_share=float((np.array(self._total_changes) < SAME).mean()) if len(changes) else 0.0,
         )
-
-
-def _at_measure_side(luma: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    short = min(luma.shape)
-    if short <= MEASURE_SIDE:
-        return luma
-    scale = MEASURE_SIDE / short
-    size = (round(luma.shape[1] * scale), round(luma.shape[0] * scale))
-    return np.asarray(cv2.resize(luma, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scenedetect import AdaptiveDetector, FrameTimecode
 
+from corpora.video.image import shrunk
+
 DETECTION_SIDE = 72
 """Short side of the images that are compared: a cut changes everything, and this is quick."""
 REPEAT = 0.5
@@ -56,7 +58,7 @@ def label_shots(
         passed = bisect_right(breaks, t_s + 1e-6)
         frame = _Waiting(number, passed > begun and number >= 0, False, t_s, rgb)
         begun = passed
-        small = _small(rgb)
+        small = np.asarray(cv2.cvtColor(shrunk(rgb, DETECTION_SIDE), cv2.COLOR_RGB2BGR), np.uint8)
         repeats = repeats + 1 if recent and cv2.absdiff(small, recent[-1]).mean() < REPEAT else 0
         if not 0 < repeats <= MAX_REPEATS:
             number += 1
@@ -131,9 +133,3 @@ def _correlation(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     if min(float(luma.std()) for luma in lumas) < 1:
         return 0.0
     return float(np.corrcoef(lumas[0].ravel(), lumas[1].ravel())[0, 1])
-
-
-def _small(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    scale = min(1.0, DETECTION_SIDE / min(rgb.shape[:2]))
-    size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
-    return np.asarray(cv2.cvtColor(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR), np.uint8)

@@ -16,6 +16,8 @@ from av.video.reformatter import ColorPrimaries, ColorTrc, Interpolation, VideoR
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from corpora.video.clock import Stamped
+
 _HDR = {int(ColorTrc.SMPTE2084): "PQ", int(ColorTrc.ARIB_STD_B67): "HLG"}
 _BT2020 = 9
 """Of primaries and of matrices alike; what HDR has unless it says one of these."""
@@ -119,16 +121,14 @@ class Converter:
         return self._showing.upright(np.asarray(image.to_ndarray(), np.uint8))
 
 
-def deinterlaced(
-    frames: Iterable[tuple[float | None, VideoFrame]],
-) -> Iterator[tuple[float | None, VideoFrame]]:
+def deinterlaced(frames: Iterable[Stamped]) -> Iterator[Stamped]:
     """(time, frame): frames of two moments keep the first and get its missing lines from their neighbours (bwdif); the
     others are left as they are. One frame late."""
     graph: av.filter.Graph | None = None
     layout: tuple[int, int, str] | None = None
     times: list[float | None] = []
 
-    def pull() -> Iterator[tuple[float | None, VideoFrame]]:
+    def pull() -> Iterator[Stamped]:
         while graph is not None:
             try:
                 frame = graph.vpull()
