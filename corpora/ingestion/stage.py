@@ -12,6 +12,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,66 +66,129 @@ def stage_source(task: dict[str, Any], heartbeat: Heartbeat) -> dict[str, Any]:
     cv2.setRNGSeed(int(task["seed"]))
     try:
         with StagedWriter(Path(task["staging"]), source) as writer:
-            rows = _judge(source, settings, writer, heartbeat)
+            _Stager(source, settings, writer, heartbeat).run()
     except NotNow as trouble:
         return {"retry": trouble.reason, "detail": trouble.detail}
-    return {"rows": len(rows), "seconds": sum(row.seconds for row in rows)}
+    return {"rows": len(writer.rows), "seconds": sum(row.seconds for row in writer.rows)}
 
 
-def _judge(source: Source, settings: IngestSettings, writer: StagedWriter, heartbeat: Heartbeat) -> list[ClipRow]:
-    """The rows of a source, written. Raises NotNow where the machine and not the file is at fault."""
-    report = DecodingReport()
-    try:
+@dataclass(frozen=True)
+class _Stager:
+    """Makes the rows of one source, and adds them to its writer."""
+
+    source: Source
+    settings: IngestSettings
+    writer: StagedWriter
+    heartbeat: Heartbeat
+    report: DecodingReport = field(default_factory=DecodingReport)
+
+    def run(self) -> None:
+        """Raises NotNow where the machine and not the file is at fault."""
         try:
-            rows = _stage(source, settings, writer, heartbeat, report)
-        except Unusable as fault:
-            writer.start_again()
-            rows = [fault_row(source, fault.reason, fault.detail)]
-            writer.add(rows[0])
-            report.first_error = fault.reason
-        if not source.fault:
-            _check_unchanged(source, writer.staging, heartbeat, read=bool(report.first_error))
-    except OSError as error:
-        if error.errno in NO_OUTPUT:
-            raise
-        raise NotNow(
-            "missing_file" if isinstance(error, FileNotFoundError) else UNREACHABLE, describe(error)
-        ) from error
-    return rows
-
-
-def _check_unchanged(source: Source, staging: Path, heartbeat: Heartbeat, *, read: bool) -> None:
-    """Raises NotNow where the file is not the one that was listed, and OSError where it cannot be looked at. `read`: all
-    of it, for FFmpeg takes a disk that fails for the end or the damage of a file."""
-    facts = os.stat(source.media.path)
-    if any(source.media.stamp) and source.media.stamp != (facts.st_size, facts.st_mtime_ns):
-        raise NotNow("changed", "the file has changed since it was listed")
-    if read:
-        with source.media.opened(staging / TEMPORARY) as path:
-            _hash(path, heartbeat)
-
-
-def _stage(
-    source: Source, settings: IngestSettings, writer: StagedWriter, heartbeat: Heartbeat, report: DecodingReport
-) -> list[ClipRow]:
-    if source.fault == UNREACHABLE:
-        raise NotNow(source.fault, source.fault_detail)
-    if source.fault:
-        raise Unusable(source.fault, source.fault_detail)
-    with source.media.opened(writer.staging / TEMPORARY) as path:
-        content_hash = _content_hash(str(path), stamp_of(path), heartbeat)
-        facts = _probed(str(path), stamp_of(path), heartbeat)
-        facts = facts.recorded_at(source.fps) if source.fps else facts
-        heartbeat()
-        known = known_of(source, facts)
-        note = unsuited(facts, settings.decoder, known.source.start_s, known.source.end_s)
-        if not note:
             try:
-                return list(_rows(known, settings, writer, heartbeat, path, facts, report, content_hash, "decord", ""))
-            except Disagreement as difference:
-                note = difference.note
-                writer.start_again()
-        return list(_rows(known, settings, writer, heartbeat, path, facts, report, content_hash, "pyav", note))
+                self._stage()
+            except Unusable as fault:
+                self.writer.start_again()
+                self.writer.add(fault_row(self.source, fault.reason, fault.detail))
+                self.report.first_error = fault.reason
+            if not self.source.fault:
+                self._check_unchanged()
+        except OSError as error:
+            if error.errno in NO_OUTPUT:
+                raise
+            reason = "missing_file" if isinstance(error, FileNotFoundError) else UNREACHABLE
+            raise NotNow(reason, describe(error)) from error
+
+    def _check_unchanged(self) -> None:
+        """Raises NotNow where the file is not the one that was listed, and OSError where it cannot be looked at. Where something
+        was wrong with it all of it is read, for FFmpeg takes a disk that fails for the end or the damage of a file."""
+        media = self.source.media
+        facts = os.stat(media.path)
+        if any(media.stamp) and media.stamp != (facts.st_size, facts.st_mtime_ns):
+            raise NotNow("changed", "the file has changed since it was listed")
+        if self.report.first_error:
+            with media.opened(self.writer.staging / TEMPORARY) as path:
+                _hash(path, self.heartbeat)
+
+    def _stage(self) -> None:
+        source, settings = self.source, self.settings
+        if source.fault == UNREACHABLE:
+            raise NotNow(source.fault, source.fault_detail)
+        if source.fault:
+            raise Unusable(source.fault, source.fault_detail)
+        with source.media.opened(self.writer.staging / TEMPORARY) as path:
+            content_hash = _content_hash(str(path), stamp_of(path), self.heartbeat)
+            facts = _probed(str(path), stamp_of(path), self.heartbeat)
+            facts = facts.recorded_at(source.fps) if source.fps else facts
+            self.heartbeat()
+            known = known_of(source, facts)
+            width, height = facts.shown_size
+            common = dataclasses.replace(
+                fault_row(known.source, "", ""),
+                content_hash=content_hash,
+                width=width,
+                height=height,
+                size=settings.size,
+                codec=facts.codec,
+            )
+            note = unsuited(facts, settings.decoder, known.source.start_s, known.source.end_s)
+            if not note:
+                try:
+                    self._add_rows(known, path, facts, dataclasses.replace(common, decoder="decord"))
+                    return
+                except Disagreement as difference:
+                    note = difference.note
+                    self.writer.start_again()
+            self._add_rows(known, path, facts, dataclasses.replace(common, decoder="pyav", decoder_note=note))
+
+    def _add_rows(self, known: Known, path: Path, facts: VideoFacts, common: ClipRow) -> None:
+        """`common`: what all rows have."""
+        source, settings, report = known.source, self.settings, self.report
+        available = min(source.end_s, facts.duration_s) - source.start_s
+        offset = source.start_s - source.origin_s
+        width, height = common.width, common.height
+        if min(width, height) < settings.quality.min_side:
+            end_s, detail = offset + max(0.0, available), f"{width} x {height} pixels"
+            self.writer.add(_named(common, source, offset, end_s, "too_small", detail))
+            return
+        if source.start_s > float(facts.times[-1]):
+            raise Unusable("no_frames", f"starts at {source.start_s:g} s, the video is {facts.duration_s:g} s long")
+
+        last_s = offset
+        for window in self._windows(source, path, facts, common.decoder):
+            row, members, extra = _finish(window, known, settings, common, report)
+            self.writer.add(row, members, extra)
+            last_s = row.end_s
+        if not self.writer.rows:
+            reason = "decode_error" if report.first_error else "no_frames"
+            raise Unusable(reason, report.first_error or "nothing decodes")
+        # What the header promised and the file did not give.
+        promised = min(source.end_s, facts.duration_s + facts.missing_s) - source.origin_s
+        if promised - last_s > max(TRUNCATED_S, 2 * facts.interval_s):
+            lacking = f"it ends at {last_s:.2f} s of {promised:.2f} s"
+            detail = "; ".join(filter(None, (lacking, report.first_error)))
+            report.tell(lacking)
+            self.writer.add(_named(common, source, last_s, promised, "truncated", detail))
+        for left in known.left_out:
+            self.writer.add(_named(common, source, left.start_s, left.end_s, "of_no_row", left.detail))
+
+    def _windows(self, source: Source, path: Path, facts: VideoFacts, decoder: str) -> Iterator[Window]:
+        settings = self.settings
+        side = max(settings.size, MEASURE_SIDE)
+        sampler = FrameSampler(facts, settings.max_fps)
+        if decoder == "decord":
+            frames = read_with_decord(path, facts, side=side, sampler=sampler)
+        else:
+            span = {"start_s": source.start_s, "end_s": source.end_s}
+            frames = read_frames(path, facts, side=side, sampler=sampler, report=self.report, **span)
+        timed = ((t_s - source.origin_s, rgb) for t_s, rgb in _beating(frames, self.heartbeat))
+        known_s = facts.duration_s if facts.times_exact else math.inf
+        end_s = min(source.end_s, known_s)
+        searched = settings.shots
+        if source.selector and not searched.episodes:  # an episode of a robot dataset
+            searched = dataclasses.replace(searched, change=math.inf)
+        shots = label_shots(timed, searched, [t_s - source.origin_s for t_s in facts.breaks])
+        return cut_windows(shots, settings, end_s - source.origin_s)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -147,94 +211,6 @@ def _hash(path: Path, heartbeat: Heartbeat) -> str:
             digest.update(block)
             heartbeat()
     return digest.hexdigest()
-
-
-def _rows(
-    known: Known,
-    settings: IngestSettings,
-    writer: StagedWriter,
-    heartbeat: Heartbeat,
-    path: Path,
-    facts: VideoFacts,
-    report: DecodingReport,
-    content_hash: str,
-    decoder: str,
-    note: str,
-) -> Iterator[ClipRow]:
-    """Yields each row after it was added to the writer."""
-    source = known.source
-    available = min(source.end_s, facts.duration_s) - source.start_s
-    width, height = facts.shown_size
-    common = dataclasses.replace(
-        fault_row(source, "", ""),
-        content_hash=content_hash,
-        width=width,
-        height=height,
-        size=settings.size,
-        codec=facts.codec,
-        decoder=decoder,
-        decoder_note=note,
-    )
-    offset = source.start_s - source.origin_s
-    if min(width, height) < settings.quality.min_side:
-        row = _named(common, source, offset, offset + max(0.0, available), "too_small", f"{width} x {height} pixels")
-        writer.add(row)
-        yield row
-        return
-    if source.start_s > float(facts.times[-1]):
-        raise Unusable("no_frames", f"starts at {source.start_s:g} s, the video is {facts.duration_s:g} s long")
-
-    last_s = offset
-    used = 0
-    for window in _windows(source, settings, path, facts, report, heartbeat, decoder):
-        row, members, extra = _finish(window, known, settings, common, report)
-        writer.add(row, members, extra)
-        yield row
-        used += 1
-        last_s = row.end_s
-    if not used:
-        reason = "decode_error" if report.first_error else "no_frames"
-        raise Unusable(reason, report.first_error or "nothing decodes")
-    # What the header promised and the file did not give.
-    promised = min(source.end_s, facts.duration_s + facts.missing_s) - source.origin_s
-    if promised - last_s > max(TRUNCATED_S, 2 * facts.interval_s):
-        detail = f"it ends at {last_s:.2f} s of {promised:.2f} s"
-        row = _named(
-            common, source, last_s, promised, "truncated", "; ".join(filter(None, (detail, report.first_error)))
-        )
-        report.tell(detail)
-        writer.add(row)
-        yield row
-    for left in known.left_out:
-        row = _named(common, source, left.start_s, left.end_s, "of_no_row", left.detail)
-        writer.add(row)
-        yield row
-
-
-def _windows(
-    source: Source,
-    settings: IngestSettings,
-    path: Path,
-    facts: VideoFacts,
-    report: DecodingReport,
-    heartbeat: Heartbeat,
-    decoder: str,
-) -> Iterator[Window]:
-    side = max(settings.size, MEASURE_SIDE)
-    sampler = FrameSampler(facts, settings.max_fps)
-    if decoder == "decord":
-        frames = read_with_decord(path, facts, side=side, sampler=sampler, report=report)
-    else:
-        span = {"start_s": source.start_s, "end_s": source.end_s}
-        frames = read_frames(path, facts, side=side, sampler=sampler, report=report, **span)
-    timed = ((t_s - source.origin_s, rgb) for t_s, rgb in _beating(frames, heartbeat))
-    known_s = facts.duration_s if facts.times_exact else math.inf
-    end_s = min(source.end_s, known_s)
-    searched = settings.shots
-    if source.selector and not searched.episodes:  # an episode of a robot dataset
-        searched = dataclasses.replace(searched, change=math.inf)
-    shots = label_shots(timed, searched, [t_s - source.origin_s for t_s in facts.breaks])
-    return cut_windows(shots, settings, end_s - source.origin_s)
 
 
 def _beating(

@@ -136,6 +136,8 @@ class StagedWriter:
 
     def _begin(self) -> None:
         self._tar = open_for_writing(self._temporary)
+        self.rows: list[ClipRow] = []
+        """What was added."""
         self._lines: list[str] = []
 
     def add(self, row: ClipRow, members: dict[str, bytes] | None = None, extra: dict[str, Any] | None = None) -> None:
@@ -144,6 +146,7 @@ class StagedWriter:
             add_member(self._tar, f"{row.clip_id}.{suffix}", data)
         record = {"row": dataclasses.asdict(row), "members": list(members), "extra": extra or {}}
         self._lines.append(json.dumps(record))
+        self.rows.append(row)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is None:

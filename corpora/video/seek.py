@@ -69,7 +69,7 @@ def unsuited(facts: VideoFacts, choice: str, start_s: float, end_s: float) -> st
 
 
 def read_with_decord(
-    path: str | os.PathLike[str], facts: VideoFacts, *, side: int, sampler: FrameSampler, report: DecodingReport
+    path: str | os.PathLike[str], facts: VideoFacts, *, side: int, sampler: FrameSampler
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """As `corpora.video.decode.read_frames` for a whole file. Raises Disagreement, possibly after some frames."""
     with _listening() as heard:

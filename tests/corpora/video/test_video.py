@@ -222,7 +222,7 @@ def test_decord_gives_the_same_frames_where_it_is_used(tmp_path):
     facts, reference, _ = read(path, max_fps=20.0)
     assert unsuited(facts, "auto", 0.0, float("inf")) == ""
     sampler = FrameSampler(facts, 20.0)
-    fast = list(read_with_decord(path, facts, side=HEIGHT, sampler=sampler, report=DecodingReport()))
+    fast = list(read_with_decord(path, facts, side=HEIGHT, sampler=sampler))
     assert [t_s for t_s, _ in fast] == [t_s for t_s, _ in reference]
     for (_, one), (_, other) in zip(fast, reference, strict=True):
         assert cv2.absdiff(one, other).mean() < 2.0
@@ -261,11 +261,11 @@ def test_a_decoder_that_shows_other_frames_is_found_out(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fast_decoder, "_open", lambda path: (OneFrameLate(), error))
     with pytest.raises(Disagreement, match="differs from PyAV"):
-        list(read_with_decord(path, facts, side=64, sampler=FrameSampler(facts, 20.0), report=DecodingReport()))
+        list(read_with_decord(path, facts, side=64, sampler=FrameSampler(facts, 20.0)))
 
 
 def test_a_decoder_that_counts_other_frames_is_found_out(tmp_path):
     facts = probe(numbered_video(tmp_path / "f.mp4", 40))
     other = numbered_video(tmp_path / "g.mp4", 41)
     with pytest.raises(Disagreement, match="counts 41 frames, PyAV 40"):
-        list(read_with_decord(other, facts, side=64, sampler=FrameSampler(facts, 20.0), report=DecodingReport()))
+        list(read_with_decord(other, facts, side=64, sampler=FrameSampler(facts, 20.0)))
