@@ -271,30 +271,20 @@ class Latents:
                 taken.append(batch.filter(pa.array(mask)))
         table = pa.Table.from_batches(taken).combine_chunks()
 
-        def text(name: str) -> NDArray[np.str_]:
+        def text(name: str) -> NDArray[Any]:
             return np.array(table.column(name).to_pylist(), np.str_)
-
-        def number(name: str) -> NDArray[Any]:
-            return table.column(name).to_numpy()
 
         def lists(name: str, dtype: Any) -> NDArray[Any]:
             return column_array(table.column(name), dtype)
 
         codes = lists("codes", np.int32)
-        camera = lists("camera", np.float64)
         return LatentSample(
-            clip_id=text("clip_id"),
-            group=text("group"),
-            tier=text("tier"),
+            **{name: text(name) for name in ("clip_id", "group", "tier")},
             embodiment=np.where(text("embodiment") == "", text("tier"), text("embodiment")),
-            t_s=number("t_s"),
-            gap_s=number("gap_s"),
             codes=codes if codes.shape[1] else None,
-            latent=lists("latent", np.float32),
-            quantized=lists("quantized", np.float32),
-            motion=number("motion"),
-            camera=camera.reshape(-1, 3, 3),
-            camera_inlier_ratio=number("camera_inlier_ratio"),
+            **{name: lists(name, np.float32) for name in ("latent", "quantized")},
+            camera=lists("camera", np.float64).reshape(-1, 3, 3),
+            **{name: table[name].to_numpy() for name in ("t_s", "gap_s", "motion", "camera_inlier_ratio")},
             pairs=len(chosen),
             model_hashes=tuple(sorted(set(table.column("model_hash").to_pylist()))),
         )

@@ -145,10 +145,8 @@ class LamTraining(lightning.LightningModule):
         if codes is not None:
             self._codes.append(codes)
         copy = target_loss(batch.first, batch.second, batch.valid if self.config.pixels else None, self.config)
-        self.log("val/target", parts["target"], batch_size=len(latent), sync_dist=True)
-        self.log("val/copy", copy, batch_size=len(latent), sync_dist=True)
-        if "flow" in parts:
-            self.log("val/flow", parts["flow"], batch_size=len(latent), sync_dist=True)
+        found = {"val/copy": copy} | {f"val/{name}": parts[name] for name in ("target", "flow") if name in parts}
+        self.log_dict(found, batch_size=len(latent), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         self.log("val/effective_rank", effective_rank(torch.cat(self._latents).float().cpu().numpy()), sync_dist=True)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from corpora.clips.parts import Part
+from corpora.clips.parts import plan_parts
 from corpora.store.run import process_rank
 from lapa.model.config import LamConfig
 from lapa.pairs.batches import StoredBatches, StreamedBatches, loader_workers
@@ -91,12 +91,8 @@ class TrainingData:
 
     def _streamed_labels(self) -> NDArray[np.float32]:
         """[P, A], of the clips whose labels are seen, which are decoded for it."""
-        by_shard: dict[str, list[ClipRow]] = {}
-        for row in self.train_rows:
-            if row.clip_id in self.reader.labels.clips:
-                by_shard.setdefault(row.shard, []).append(row)
-        parts = [Part(number, shard, tuple(rows)) for number, (shard, rows) in enumerate(by_shard.items())]
-        tables = [decoded(item) for _, _, item in self.reader.read_tables(self.corpus.root, parts)]
+        rows = [row for row in self.train_rows if row.clip_id in self.reader.labels.clips]
+        tables = [decoded(item) for _, _, item in self.reader.read_tables(self.corpus.root, plan_parts(rows))]
         nothing = np.zeros((0, self.reader.labels.width), np.float32)
         return np.concatenate([nothing, *(table.label for table in tables if table is not None)])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ class PartSummary:
     """`SkippedClip.to_json` of each clip that gave no row."""
 
 
-def plan_parts(clips: Sequence[ClipRow], part_frames: int) -> list[Part]:
+def plan_parts(clips: Sequence[ClipRow], part_frames: int = sys.maxsize) -> list[Part]:
     """Clips in the order of the shards, cut where a shard ends or a part would hold more than `part_frames` frames."""
     if part_frames < 1:
         raise ValueError(f"part_frames {part_frames}: must be at least 1; try 4096")

@@ -88,6 +88,23 @@ class FrameTable:
         return FrameTable, (self.folder,)
 
 
+def made_once(cache: Path, name: str, key: str, make: Callable[[Path], None]) -> Path:
+    """The folder CACHE/NAME-KEY; where it is not there, `make` fills it, under another name first. Of processes that want the same
+    one makes it, and the others wait."""
+    folder, partial = cache / f"{name}-{key}", cache / f".partial-{key}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f".lock-{key}"):
+        if not folder.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+            partial.mkdir()
+            try:
+                make(partial)
+                os.replace(partial, folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
 def make_frame_table(
     fill: Callable[[NDArray[np.uint8], NDArray[np.bool_]], list[FrameFault]],
     *,
@@ -108,37 +125,21 @@ def make_frame_table(
         raise ValueError("no row to decode an image for; choose episodes or clips that hold some")
     cache = default_cache() if cache is None else cache.expanduser()
     key = hashlib.sha256(repr((_FORMAT, identity, rows, size, cameras)).encode()).hexdigest()[:16]
-    folder, partial = cache / f"frames-{size}px-{key}", cache / f".partial-{key}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f".lock-{key}"):
-        if not (folder / _META).is_file():
-            shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-            _make(partial, fill, (rows, len(cameras), size, size, 3), cameras)
-            os.replace(partial, folder)
-    return FrameTable(folder)
+    shape = (rows, len(cameras), size, size, 3)
 
-
-def _make(
-    partial: Path,
-    fill: Callable[[NDArray[np.uint8], NDArray[np.bool_]], list[FrameFault]],
-    shape: tuple[int, ...],
-    cameras: tuple[str, ...],
-) -> None:
-    needed, free = math.prod(shape), shutil.disk_usage(partial.parent).free
-    if needed > free:
-        raise ValueError(
-            f"the images take {needed / 1e9:.1f} GB, '{partial.parent}' has {free / 1e9:.1f} GB left; choose smaller "
-            "images, fewer episodes, or another cache ($GIZA_CACHE)"
-        )
-    partial.mkdir()
-    try:
-        images = np.memmap(partial / _IMAGES, np.uint8, "w+", shape=shape)
+    def make(folder: Path) -> None:
+        needed, free = math.prod(shape), shutil.disk_usage(folder).free
+        if needed > free:
+            raise ValueError(
+                f"the images take {needed / 1e9:.1f} GB, '{cache}' has {free / 1e9:.1f} GB left; choose smaller images, fewer "
+                "episodes, or another cache ($GIZA_CACHE)"
+            )
+        images = np.memmap(folder / _IMAGES, np.uint8, "w+", shape=shape)
         valid = np.zeros(shape[:2], np.bool_)
         faults = fill(images.view(np.ndarray), valid)
         images.flush()
-        np.save(partial / _VALID, valid, allow_pickle=False)
+        np.save(folder / _VALID, valid, allow_pickle=False)
         meta = {"shape": shape, "cameras": cameras, "faults": [dataclasses.asdict(fault) for fault in faults]}
-        write_json(partial / _META, meta)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        write_json(folder / _META, meta)
+
+    return FrameTable(made_once(cache, f"frames-{size}px", key, make))

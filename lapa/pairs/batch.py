@@ -15,20 +15,14 @@ from torch import Tensor
 
 from lapa.pairs.config import FLOW_STRIDE
 
+SHIFT = 1 / 16
+"""Largest shift of an augmented batch, share of the image's side."""
+CONTRAST = 0.2
+"""Contrast is multiplied by 1 +- this."""
+BRIGHTNESS = 0.1
+"""Brightness is moved by +- this (images are in [0, 1])."""
 _ON_THE_HOST = ("t_s", "gap_s")
 """Float64, which not every device has."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """The same change to both frames of a pair, so that it carries nothing about what happened between them."""
-
-    shift: float = 1 / 16
-    """Largest shift, share of the image's side."""
-    contrast: float = 0.2
-    """Contrast is multiplied by 1 +- this."""
-    brightness: float = 0.1
-    """Brightness is moved by +- this (images are in [0, 1])."""
 
 
 @dataclass(frozen=True)
@@ -104,15 +98,16 @@ class PairBatch:
 
         return self._each(convert)
 
-    def augmented(self, rng: np.random.Generator, config: Augmentation = Augmentation()) -> PairBatch:
-        """A shift shared by the batch and a change of contrast and brightness per pair; images only, features stay."""
+    def augmented(self, rng: np.random.Generator) -> PairBatch:
+        """A shift shared by the batch and a change of contrast and brightness per pair; images only, features stay. Both frames of
+        a pair are changed alike, so that it carries nothing about what happened between them."""
         if self.first.ndim != 4:
             return self
         count, size = len(self), self.first.shape[-1]
-        margin = round(config.shift * size)
+        margin = round(SHIFT * size)
         dx, dy = (int(value) for value in rng.integers(-margin, margin + 1, 2))
-        contrast = 1 + config.contrast * torch.from_numpy(rng.uniform(-1, 1, (count, 1, 1, 1))).float()
-        brightness = config.brightness * torch.from_numpy(rng.uniform(-1, 1, (count, 1, 1, 1))).float()
+        contrast = 1 + CONTRAST * torch.from_numpy(rng.uniform(-1, 1, (count, 1, 1, 1))).float()
+        brightness = BRIGHTNESS * torch.from_numpy(rng.uniform(-1, 1, (count, 1, 1, 1))).float()
 
         # torchvision's adjust_contrast turns about each image's own grey and clamps, which would undo part of the change
         def change(image: Tensor) -> Tensor:

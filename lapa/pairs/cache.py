@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from corpora.clips.parts import Part, SkippedClip
+from corpora.clips.parts import SkippedClip, plan_parts
+from corpora.store.frames import made_once
 from lapa.pairs.config import FLOW_STRIDE
 from lapa.pairs.known_motion import KNOWN_MOTION
 from lapa.pairs.pair import STABILISED
@@ -59,19 +57,12 @@ def open_table(
     labels = reader.labels
     known = (labels.spec, sorted(labels.clips), labels.width, KNOWN_MOTION if labels.width else 0)
     identity = (same_pairs, reader.stride_s, stabilised, target, known, corpus.identity, [row.clip_id for row in rows])
-    name = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
-    folder, partial = cache / f"pairs-{reader.config.image_size}px-{name}", cache / f".partial-{name}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f".lock-{name}"):  # of processes that want the same pairs one makes them
-        if not folder.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-            partial.mkdir()
-            try:
-                _build(partial, corpus, rows, reader, progress)
-                os.replace(partial, folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-    return _open(folder, reader)
+    key = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
+
+    def make(folder: Path) -> None:
+        _build(folder, corpus, rows, reader, progress)
+
+    return _open(made_once(cache, f"pairs-{reader.config.image_size}px", key, make), reader)
 
 
 def decoded(item: PairTable | SkippedClip) -> PairTable | None:
@@ -91,16 +82,12 @@ def _build(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     place = {row.clip_id: number for number, row in enumerate(rows)}
-    by_shard: dict[str, list[ClipRow]] = {}
-    for row in rows:
-        by_shard.setdefault(row.shard, []).append(row)
-    parts = [Part(number, shard, tuple(by_shard[shard])) for number, shard in enumerate(sorted(by_shard))]
     columns: dict[str, list[NDArray[Any]]] = {}
     frames = 0
     files: dict[str, BinaryIO] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     try:
-        for done, (_, row, item) in enumerate(reader.read_tables(corpus.root, parts), 1):
+        for done, (_, row, item) in enumerate(reader.read_tables(corpus.root, plan_parts(rows)), 1):
             table = decoded(item)
             if progress is not None:
                 progress(done, len(rows))

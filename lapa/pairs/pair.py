@@ -34,15 +34,10 @@ def pair_indices(t_s: NDArray[np.float64], gap_s: float) -> tuple[NDArray[np.int
     t_s = np.asarray(t_s, np.float64)
     if len(t_s) < 2:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    wanted = t_s + gap_s
-    right = np.searchsorted(t_s, wanted).clip(1, len(t_s) - 1)
-    # the epsilon makes a tie (two frames equally near) fall on the later one whatever the rounding
-    second = np.where(t_s[right] - wanted <= wanted - t_s[right - 1] + 1e-6, right, right - 1)
-    half_interval = 0.5 * float(np.median(np.diff(t_s)))
-    allowed = max(0.1 * gap_s, half_interval) + 1e-6
+    wanted, half_interval = t_s + gap_s, 0.5 * float(np.median(np.diff(t_s)))
+    second, near = nearest_rows(t_s, wanted, max(0.1 * gap_s, half_interval))
     first = np.arange(len(t_s))
-    ended = wanted > t_s[-1] + half_interval + 1e-6
-    good = (np.abs(t_s[second] - wanted) <= allowed) & (second > first) & ~ended
+    good = near & (second > first) & (wanted <= t_s[-1] + half_interval + 1e-6)
     return first[good], second[good]
 
 

@@ -108,16 +108,12 @@ class PairTable:
         """
         chosen = np.arange(len(self)) if chosen is None else np.asarray(chosen, np.int64)
         i, j = self.first[chosen], self.second[chosen]
-        known = {
-            "clip": torch.from_numpy(self.clip[chosen]),
-            "t_s": torch.from_numpy(self.t_s[chosen]),
-            "gap_s": torch.from_numpy(self.gap_s[chosen]),
-            "camera": torch.from_numpy(self.camera[chosen]),
-            "camera_inlier_ratio": torch.from_numpy(self.camera_inlier_ratio[chosen]),
-            "motion": torch.from_numpy(self.motion[chosen]),
-            "label": torch.from_numpy(self.label[chosen]) if self.label.shape[1] else None,
-            "plain": torch.stack([channels_first(self.frames[k]) for k in (i, j)], 1) if plain else None,
-        }
+        names = ["clip", "t_s", "gap_s", "camera", "camera_inlier_ratio", "motion"]
+        if self.label.shape[1]:
+            names.append("label")
+        known = {name: torch.from_numpy(getattr(self, name)[chosen]) for name in names}
+        if plain:
+            known["plain"] = torch.stack([channels_first(self.frames[k]) for k in (i, j)], 1)
         if self.features is not None:
             return PairBatch(torch.from_numpy(self.features[i]), torch.from_numpy(self.features[j]), **known)
         compensate = self.config.camera_compensation

@@ -14,7 +14,7 @@ import torch
 
 from corpora.clips.corpus import Corpus
 from lapa.pairs import batches
-from lapa.pairs.batch import Augmentation, PairBatch
+from lapa.pairs.batch import PairBatch
 from lapa.pairs.batches import StoredBatches, StreamedBatches
 from lapa.pairs.cache import open_table
 from lapa.pairs.config import LabelSpec
@@ -90,11 +90,13 @@ def assert_same(a: PairBatch, b: PairBatch) -> None:
         assert one is None or torch.equal(one.nan_to_num(), other.nan_to_num()), field.name
 
 
-def test_augmentation_keeps_what_happened(store) -> None:  # type: ignore[no-untyped-def]
+def test_augmentation_keeps_what_happened(store, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """Both frames get one change, so the difference is the shifted difference times the contrast."""
     made, _ = store
     plain = made.batch(np.arange(8)).floats()
-    seen = plain.augmented(np.random.default_rng(0), Augmentation(contrast=0.0, brightness=0.3))
+    monkeypatch.setattr("lapa.pairs.batch.CONTRAST", 0.0)
+    monkeypatch.setattr("lapa.pairs.batch.BRIGHTNESS", 0.3)
+    seen = plain.augmented(np.random.default_rng(0))
     change = plain.second - plain.first
     moved = seen.second - seen.first
     same = [
