@@ -137,7 +137,7 @@ class Corpus:
     def read(self, ids: Iterable[str] | None = None, limit: int | None = None) -> Iterator[Clip]:
         """Clips decoded one at a time, in the order of the shards: those of these ids (None: all), at most `limit`. Raises
         ValueError for an id that there is not, and for a damaged shard."""
-        return itertools.islice(self._decoded(self._rows(ids)), limit)
+        return itertools.islice(_decoded(self.stored(ids)), limit)
 
     def truth(self, ids: Iterable[str] | None = None) -> dict[str, dict[str, NDArray[Any]]]:
         """Clip id -> ground truth (see `Clip.truth`) of the clips that have it; no video is decoded. `ids` as in `read`."""
@@ -189,21 +189,8 @@ class Corpus:
 
     def stored(self, ids: Iterable[str] | None = None) -> Iterator[StoredClip]:
         """As `read`, but as bytes, so that of a damaged clip whoever reads it decides what becomes of it."""
-        return self._stored(self._rows(ids))
-
-    def _stored(self, rows: Iterable[ClipRow]) -> Iterator[StoredClip]:
-        for row, members in self._members(rows, {"mp4", "json", "camera.npz", "truth.npz"}):
-            yield StoredClip(row, members)
-
-    def _decoded(self, rows: Iterable[ClipRow]) -> Iterator[Clip]:
-        for stored in self._stored(rows):
-            try:
-                clip = stored.decoded()
-            except ValueError as error:
-                raise ValueError(
-                    f"clip {stored.row.clip_id} of {stored.row.shard}: {error}: the shard is damaged; ingest it again"
-                ) from error
-            yield clip
+        found = self._members(self._rows(ids), {"mp4", "json", "camera.npz", "truth.npz"})
+        return itertools.starmap(StoredClip, found)
 
     def _members(self, rows: Iterable[ClipRow], wanted: set[str]) -> Iterator[tuple[ClipRow, dict[str, bytes]]]:
         by_shard: dict[str, dict[str, ClipRow]] = defaultdict(dict)
@@ -217,6 +204,16 @@ class Corpus:
                 raise ValueError(
                     f"{shard} lacks {len(left)} clips of the manifest, {next(iter(left))} for one: ingest it again"
                 )
+
+
+def _decoded(clips: Iterable[StoredClip]) -> Iterator[Clip]:
+    for stored in clips:
+        try:
+            yield stored.decoded()
+        except ValueError as error:
+            raise ValueError(
+                f"clip {stored.row.clip_id} of {stored.row.shard}: {error}: the shard is damaged; ingest it again"
+            ) from error
 
 
 def identity_of(made: Mapping[str, Any], clip_ids: Iterable[str]) -> str:

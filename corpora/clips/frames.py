@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,10 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
-from corpora.clips.corpus import SHARDS, Corpus, decode_clip, iterate_shard
+from corpora.clips.corpus import Corpus, StoredClip, decode_clip
 from corpora.clips.manifest import ClipRow
 from corpora.store.files import available_cores
-from corpora.store.frames import FrameFault, FrameTable, Progress, make_frame_table
+from corpora.store.frames import FrameFault, FrameTable, Images, Progress, Valid, make_frame_table
 from corpora.video.image import SquaredBy, fit_square
 from corpora.video.probe import describe
 from corpora.video.view import View
@@ -57,7 +57,7 @@ def open_clip_frames(
     clip_times = [times[row.clip_id] for row in clips]
     starts = np.concatenate([[0], np.cumsum([len(part) for part in clip_times])]).astype(np.int64)
 
-    def fill(images: NDArray[np.uint8], valid: NDArray[np.bool_]) -> list[FrameFault]:
+    def fill(images: Images, valid: Valid) -> list[FrameFault]:
         return _fill(corpus, starts, images, valid, progress)
 
     table = make_frame_table(
@@ -72,17 +72,10 @@ def open_clip_frames(
 
 
 def _fill(
-    corpus: Corpus,
-    starts: NDArray[np.int64],
-    images: NDArray[np.uint8],
-    valid: NDArray[np.bool_],
-    progress: Progress | None,
+    corpus: Corpus, starts: NDArray[np.int64], images: Images, valid: Valid, progress: Progress | None
 ) -> list[FrameFault]:
     rows, workers = corpus.clips, available_cores()
     place = {row.clip_id: index for index, row in enumerate(rows)}
-    by_shard: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        by_shard[row.shard].add(row.clip_id)
     faults: list[FrameFault] = []
     running: deque[tuple[int, Future[str]]] = deque()
     cv2.setNumThreads(1)  # each thread has a clip of its own
@@ -97,10 +90,10 @@ def _fill(
         if progress is not None:
             progress(done, len(rows))
 
-    def decode(index: int, data: dict[str, bytes]) -> str:
+    def decode(index: int, clip: StoredClip) -> str:
         begin, end = int(starts[index]), int(starts[index + 1])
         try:
-            frames = decode_clip(data["mp4"])
+            frames = decode_clip(clip.members["mp4"])
         except (FFmpegError, OSError, ValueError, KeyError, IndexError) as error:
             return f"decode_error: {describe(error)}"
         if len(frames) != end - begin:
@@ -111,11 +104,11 @@ def _fill(
         return ""
 
     with ThreadPoolExecutor(workers) as pool:
-        for shard in sorted(by_shard):
-            for clip_id, members in iterate_shard(corpus.root / SHARDS / shard, by_shard[shard], {"mp4"}):
-                running.append((place[clip_id], pool.submit(decode, place[clip_id], members)))
-                if len(running) > 2 * workers:  # a few clips in memory, not a shard
-                    collect()
+        for clip in corpus.stored():
+            index = place[clip.row.clip_id]
+            running.append((index, pool.submit(decode, index, clip)))
+            if len(running) > 2 * workers:  # a few clips in memory, not a shard
+                collect()
         while running:
             collect()
     return faults

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
@@ -113,26 +112,17 @@ class ManifestWriter:
     def __enter__(self) -> ManifestWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self._writer.close()
-            return
-        if self._rows:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None and self._rows:
             self._flush()
         self._writer.close()
-        put_in_place(self._temporary, self._path)
+        if kind is None:
+            put_in_place(self._temporary, self._path)
 
 
 def read_manifest(path: Path, *, kept_only: bool = False) -> Iterator[ClipRow]:
     """Rows in order, one row group in memory at a time."""
-    file = pq.ParquetFile(path)
-    try:
+    with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
-            for record in batch.to_pylist():
-                row = ClipRow.from_json(record)
-                if row.kept or not kept_only:
-                    yield row
-    finally:
-        file.close()
+            rows = map(ClipRow.from_json, batch.to_pylist())
+            yield from (row for row in rows if row.kept or not kept_only)

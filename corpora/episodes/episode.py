@@ -22,7 +22,7 @@ from corpora.store.told import faults_told, listed
 from corpora.video.view import View
 
 if TYPE_CHECKING:
-    from corpora.store.frames import FrameFault, Progress
+    from corpora.store.frames import FrameFault, Images, Progress, Valid
 
 PREVIOUS = "previous."
 """Begins the names of the last action in a state."""
@@ -162,13 +162,7 @@ class ImageReader(Protocol):
     def fingerprint(self, episodes: Episodes) -> str:
         """Changes with the images and with the rows' times, not with the folder in which the dataset lies."""
 
-    def fill(
-        self,
-        episodes: Episodes,
-        images: NDArray[np.uint8],
-        valid: NDArray[np.bool_],
-        progress: Progress | None,
-    ) -> list[FrameFault]:
+    def fill(self, episodes: Episodes, images: Images, valid: Valid, progress: Progress | None) -> list[FrameFault]:
         """Decodes all rows and cameras to `images` [R, V, S, S, 3], marks them in `valid` [R, V], and returns what went
         wrong."""
 

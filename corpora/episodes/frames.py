@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from corpora.episodes.episode import Episodes
 from corpora.episodes.pairing import pair
 from corpora.store.files import available_cores, read_through, stamp_of
-from corpora.store.frames import FrameFault, FrameTable, Progress, make_frame_table
+from corpora.store.frames import FrameFault, FrameTable, Images, Progress, Valid, make_frame_table
 from corpora.video.decode import DecodingReport, decoded_frames
 from corpora.video.image import fit_square
 from corpora.video.probe import Unusable, VideoFacts, describe, probe
@@ -58,7 +58,7 @@ def open_episode_frames(
     `make_frame_table`, and OSError where the machine cannot read a video now: a table is kept, and would lack it for good.
     """
 
-    def fill(images: NDArray[np.uint8], valid: NDArray[np.bool_]) -> list[FrameFault]:
+    def fill(images: Images, valid: Valid) -> list[FrameFault]:
         return episodes.reader.fill(episodes, images, valid, progress)
 
     return make_frame_table(
@@ -83,13 +83,7 @@ class VideoReader:
                 digest.update(repr(facts).encode())
         return digest.hexdigest()
 
-    def fill(
-        self,
-        episodes: Episodes,
-        images: NDArray[np.uint8],
-        valid: NDArray[np.bool_],
-        progress: Progress | None,
-    ) -> list[FrameFault]:
+    def fill(self, episodes: Episodes, images: Images, valid: Valid, progress: Progress | None) -> list[FrameFault]:
         cv2.setNumThreads(1)  # each thread has a video of its own
         with ThreadPoolExecutor(available_cores()) as pool:
             paths = sorted({span.path for episode in episodes.episodes for span in episode.videos.values()})
@@ -206,7 +200,7 @@ def _plan(episodes: Episodes, known: Mapping[Path, VideoFacts | str]) -> _Plan:
     return plan
 
 
-def _run(task: _Task, images: NDArray[np.uint8], valid: NDArray[np.bool_], fps: float) -> str:
+def _run(task: _Task, images: Images, valid: Valid, fps: float) -> str:
     """Fills the rows of a task; what went wrong, or an empty string."""
     report = DecodingReport()
     try:
@@ -221,7 +215,7 @@ def _run(task: _Task, images: NDArray[np.uint8], valid: NDArray[np.bool_], fps: 
     return f"decode_error: {report.first_error}" if report.first_error else ""
 
 
-def _faults(episodes: Episodes, valid: NDArray[np.bool_], plan: _Plan) -> list[FrameFault]:
+def _faults(episodes: Episodes, valid: Valid, plan: _Plan) -> list[FrameFault]:
     """One for each episode and camera with rows that lack an image, or with rows and frames that disagree."""
     faults = []
     for episode in episodes.episodes:

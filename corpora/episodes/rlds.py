@@ -40,7 +40,7 @@ from corpora.episodes.modality import (
 )
 from corpora.episodes.tf_records import Values, example, records
 from corpora.store.files import machine_trouble, stamp_of
-from corpora.store.frames import FrameFault, Progress
+from corpora.store.frames import FrameFault, Images, Progress, Valid
 from corpora.store.told import warn_once
 from corpora.video.image import decode_image, fit_square
 
@@ -150,13 +150,7 @@ class _Records:
         facts = [(path.name, stamp_of(path)) for path in self._files]
         return hashlib.blake2b(repr((_FORMAT, facts, episodes.indices)).encode(), digest_size=16).hexdigest()
 
-    def fill(
-        self,
-        episodes: Episodes,
-        images: NDArray[np.uint8],
-        valid: NDArray[np.bool_],
-        progress: Progress | None,
-    ) -> list[FrameFault]:
+    def fill(self, episodes: Episodes, images: Images, valid: Valid, progress: Progress | None) -> list[FrameFault]:
         faults = []
         of_index = {episode.index: episode for episode in episodes.episodes}
         for record in self:

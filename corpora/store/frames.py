@@ -27,6 +27,10 @@ from numpy.typing import NDArray
 from corpora.store.files import default_cache, write_json
 from corpora.store.told import faults_told
 
+Images = NDArray[np.uint8]
+"""[F, V, S, S, 3], RGB."""
+Valid = NDArray[np.bool_]
+"""[F, V]: whether there is an image."""
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 
@@ -59,10 +63,9 @@ class FrameTable:
         self.size = int(meta["shape"][2])
         self.faults = tuple(FrameFault(**fault) for fault in meta["faults"])
         mapped = np.memmap(self.folder / _IMAGES, np.uint8, "r", shape=tuple(meta["shape"]))
-        self.images: NDArray[np.uint8] = mapped.view(np.ndarray)
-        """[F, V, S, S, 3] RGB; zeros where there is no image. Not writable."""
-        self.valid: NDArray[np.bool_] = np.load(self.folder / _VALID, allow_pickle=False)
-        """[F, V]: whether there is an image."""
+        self.images: Images = mapped.view(np.ndarray)
+        """Zeros where there is no image. Not writable."""
+        self.valid: Valid = np.load(self.folder / _VALID, allow_pickle=False)
 
     def __len__(self) -> int:
         return len(self.valid)
@@ -106,7 +109,7 @@ def made_once(cache: Path, name: str, key: str, make: Callable[[Path], None]) ->
 
 
 def make_frame_table(
-    fill: Callable[[NDArray[np.uint8], NDArray[np.bool_]], list[FrameFault]],
+    fill: Callable[[Images, Valid], list[FrameFault]],
     *,
     identity: object,
     rows: int,
@@ -115,7 +118,7 @@ def make_frame_table(
     cache: Path | None = None,
 ) -> FrameTable:
     """The table of this identity (anything with a `repr` of its own for each table), from the cache or made by `fill`, which
-    gets images [F, V, S, S, 3] and valid [F, V], both zero, and returns what went wrong.
+    gets images and valid, both zero, and returns what went wrong.
 
     Raises ValueError for a size below 8 pixels, for no rows, and where the disk has no room.
     """
