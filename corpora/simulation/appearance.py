@@ -7,6 +7,7 @@ numbered: each has a skin, a sleeve, a side that the arm comes from, and a room 
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 import mujoco
@@ -17,6 +18,7 @@ from corpora.simulation.head_camera import CameraPose
 
 Colour = tuple[float, float, float]
 """Red, green and blue from 0 to 1."""
+Vector = NDArray[np.float64]
 Surface = tuple[Colour, Colour, int]
 """Two colours and how often they alternate."""
 
@@ -32,11 +34,15 @@ HAND = int(mujoco.mjtObj.mjOBJ_UNKNOWN)
 
 def robot_geoms(model: mujoco.MjModel) -> NDArray[np.bool_]:
     """bool [ngeom]: the robot's."""
-    base = model.body("base").id
-    robot = np.zeros(model.nbody, bool)
-    for body in range(model.nbody):  # parents come before their children
-        robot[body] = body == base or robot[model.body_parentid[body]]
-    return robot[model.geom_bodyid]
+    return geoms_of(model, {model.body("base").id})
+
+
+def geoms_of(model: mujoco.MjModel, bodies: Container[int]) -> NDArray[np.bool_]:
+    """bool [ngeom]: those of the bodies, and of all that hangs on them."""
+    mine = np.zeros(model.nbody, bool)
+    for body in range(1, model.nbody):  # parents come before their children
+        mine[body] = body in bodies or mine[model.body_parentid[body]]
+    return np.asarray(mine[model.geom_bodyid])
 
 
 def hide_robot(model: mujoco.MjModel) -> None:
@@ -187,9 +193,9 @@ def draw_hand(scene: mujoco.MjvScene, data: mujoco.MjData, view: CameraPose, som
         np.array(view.position) + camera[:, 0] * someone.shoulder_right_m - np.array([0, 0, _SHOULDER_BELOW_CAMERA_M])
     )
 
-    skin, skin_shade, sleeve = ((*colour, 1.0) for colour in (someone.skin, someone.skin_shade, someone.sleeve))
+    skin, skin_shade, sleeve = someone.skin, someone.skin_shade, someone.sleeve
     palm = root - 0.035 * down
-    _ellipsoid(scene, palm, np.stack([side, across, down], 1), (0.05, 0.032, 0.052), skin)
+    _ellipsoid(scene, palm, np.stack([side, across, down], 1), np.array((0.05, 0.032, 0.052)), skin)
     for number in range(4):
         spread = (number - 1.5) * 0.023
         length = (0.9, 1.1, 1.0, 0.75)[number]
@@ -211,14 +217,8 @@ def draw_hand(scene: mujoco.MjvScene, data: mujoco.MjData, view: CameraPose, som
     _capsule(scene, cuff, shoulder, 0.042, sleeve)
 
 
-def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+def _unit(vector: Vector) -> Vector:
     return vector / np.linalg.norm(vector)
-
-
-def _next_geom(scene: mujoco.MjvScene) -> mujoco.MjvGeom:
-    assert scene.ngeom < scene.maxgeom, "the renderer's scene has no room for the hand"
-    scene.ngeom += 1
-    return scene.geoms[scene.ngeom - 1]
 
 
 def mark_hand(scene: mujoco.MjvScene, first: int) -> None:
@@ -228,32 +228,23 @@ def mark_hand(scene: mujoco.MjvScene, first: int) -> None:
         geom.segid, geom.objid, geom.objtype = number, 0, HAND
 
 
-def _ellipsoid(
-    scene: mujoco.MjvScene,
-    centre: NDArray[np.float64],
-    axes: NDArray[np.float64],
-    radii: tuple[float, float, float],
-    rgba: tuple[float, float, float, float],
-) -> None:
+def _ellipsoid(scene: mujoco.MjvScene, centre: Vector, axes: Vector, radii: Vector, colour: Colour) -> None:
     mujoco.mjv_initGeom(
-        _next_geom(scene),
-        mujoco.mjtGeom.mjGEOM_ELLIPSOID,
-        np.array(radii),
-        centre,
-        axes.ravel(),
-        np.array(rgba, np.float32),
+        _next_geom(scene), mujoco.mjtGeom.mjGEOM_ELLIPSOID, radii, centre, axes.ravel(), _opaque(colour)
     )
 
 
-def _capsule(
-    scene: mujoco.MjvScene,
-    start: NDArray[np.float64],
-    end: NDArray[np.float64],
-    radius: float,
-    rgba: tuple[float, float, float, float],
-) -> None:
-    geom = _next_geom(scene)
-    mujoco.mjv_initGeom(
-        geom, mujoco.mjtGeom.mjGEOM_CAPSULE, np.zeros(3), np.zeros(3), np.eye(3).ravel(), np.array(rgba, np.float32)
-    )
-    mujoco.mjv_connector(geom, mujoco.mjtGeom.mjGEOM_CAPSULE, radius, start, end)
+def _capsule(scene: mujoco.MjvScene, start: Vector, end: Vector, radius: float, colour: Colour) -> None:
+    geom, kind, nowhere = _next_geom(scene), mujoco.mjtGeom.mjGEOM_CAPSULE, np.zeros(3)
+    mujoco.mjv_initGeom(geom, kind, nowhere, nowhere, np.eye(3).ravel(), _opaque(colour))
+    mujoco.mjv_connector(geom, kind, radius, start, end)
+
+
+def _next_geom(scene: mujoco.MjvScene) -> mujoco.MjvGeom:
+    assert scene.ngeom < scene.maxgeom, "the renderer's scene has no room for the hand"
+    scene.ngeom += 1
+    return scene.geoms[scene.ngeom - 1]
+
+
+def _opaque(colour: Colour) -> NDArray[np.float32]:
+    return np.array((*colour, 1.0), np.float32)

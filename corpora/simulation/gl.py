@@ -43,13 +43,8 @@ def require_offscreen_gl(packages: tuple[str, ...] = ("mujoco", "metaworld")) ->
 
 
 def _loads(name: str, files: tuple[str, ...]) -> bool:
-    found = ctypes.util.find_library(name)
-    for candidate in (found, *files):
-        if candidate is None:
-            continue
-        try:
+    for candidate in filter(None, (ctypes.util.find_library(name), *files)):
+        with contextlib.suppress(OSError):
             ctypes.CDLL(candidate)
-        except OSError:
-            continue
-        return True
+            return True
     return False

@@ -118,6 +118,8 @@ class PosedRobot:
 
     def _geoms(self) -> NDArray[np.bool_]:
         """[geoms]: those of the robot, with all that hangs on its bodies."""
+        from corpora.simulation.appearance import geoms_of
+
         model, bodies = self._model, self._bodies
         for name in self.file.bodies:
             if name not in bodies:
@@ -125,10 +127,7 @@ class PosedRobot:
         named = {bodies.index(name) for name in self.file.bodies} or {
             number for number in range(model.nbody) if model.body_jntnum[number]
         }
-        mine = np.zeros(model.nbody, bool)
-        for number in range(1, model.nbody):  # parents come first
-            mine[number] = number in named or mine[model.body_parentid[number]]
-        return np.asarray(mine[model.geom_bodyid])
+        return geoms_of(model, named)
 
     def _lacks(self, kind: str, name: str, known: list[str]) -> ValueError:
         return ValueError(f"model '{self.file.model}': has no {kind} '{name}'. {closest(name, filter(None, known))}")
