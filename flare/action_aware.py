@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flare.objective import check_mask
 from flare.vision import FrozenText
 
 
@@ -82,11 +83,7 @@ class ActionAwareEncoder(nn.Module):
 
         Raises ValueError where the mask is not bool [B, N].
         """
-        if mask.dtype != torch.bool or mask.shape != tokens.shape[:2]:
-            raise ValueError(
-                f"mask {mask.dtype} {list(mask.shape)} for tokens {list(tokens.shape)}: it is bool [B, N], True where a token "
-                "is real"
-            )
+        check_mask("mask", mask, "tokens", tokens, "[B, N]")
         size = len(tokens)
         tokens = tokens.masked_fill(~mask[..., None], 0.0)  # attention weights of 0 alone would still pass on a NaN
         tokens = torch.cat([self.nothing.to(tokens).expand(size, 1, -1), tokens], 1)
@@ -186,11 +183,7 @@ class ActionAwareTraining(nn.Module):
         which of it the loss is of; past an episode's end the last action is repeated.
         `generator` draws noise and time: with a seeded one, held-out losses can be compared.
         """
-        if action_mask.dtype != torch.bool or action_mask.shape != action.shape:
-            raise ValueError(
-                f"action_mask {action_mask.dtype} {list(action_mask.shape)} for action {list(action.shape)}: it is bool of the "
-                "same shape"
-            )
+        check_mask("action_mask", action_mask, "action", action, "[B, H, A]")
         # steps past the end are out of the loss alone: a head that saw them missing would read how long the episode goes on
         lacking = ~action_mask.any(1, keepdim=True)
         action = action.float().masked_fill(lacking, 0.0)
@@ -212,10 +205,8 @@ def check_images(images: Tensor, instruction: Sequence[str], image_mask: Tensor 
         raise ValueError(f"images {images.dtype} {list(images.shape)}: uint8 [B, V, 3, S, S] is wanted")
     if len(instruction) != len(images):
         raise ValueError(f"{len(instruction)} instructions for {len(images)} samples: one each, '' where there is none")
-    if image_mask is not None and (image_mask.dtype != torch.bool or image_mask.shape != images.shape[:2]):
-        raise ValueError(
-            f"image_mask {image_mask.dtype} {list(image_mask.shape)} for images {list(images.shape)}: it is bool [B, V]"
-        )
+    if image_mask is not None:
+        check_mask("image_mask", image_mask, "images", images, "[B, V]")
     return images.shape[0], images.shape[1]
 
 

@@ -90,12 +90,14 @@ def _check_shapes(predicted: Tensor, target: Tensor, has_future: Tensor, token_m
             f"predicted {list(predicted.shape)} against target {list(target.shape)}: both are [B, M, D]; set the number of future "
             "tokens and the head's width by the target encoder's `tokens` and `dim`"
         )
-    if has_future.dtype != torch.bool or has_future.shape != predicted.shape[:1]:
+    check_mask("has_future", has_future, "predicted", predicted, "[B]")
+    if token_mask is not None:
+        check_mask("token_mask", token_mask, "predicted", predicted, "[B, M]")
+
+
+def check_mask(name: str, mask: Tensor, of: str, values: Tensor, axes: str) -> None:
+    """Raises ValueError unless `mask` is bool, of the first axes of `values`, which are called `axes`."""
+    if mask.dtype != torch.bool or mask.shape != values.shape[: axes.count(",") + 1]:
         raise ValueError(
-            f"has_future {has_future.dtype} {list(has_future.shape)} for predicted {list(predicted.shape)}: it is bool [B], "
-            "True where a sample has a future"
-        )
-    if token_mask is not None and (token_mask.dtype != torch.bool or token_mask.shape != predicted.shape[:2]):
-        raise ValueError(
-            f"token_mask {token_mask.dtype} {list(token_mask.shape)} for predicted {list(predicted.shape)}: it is bool [B, M]"
+            f"{name} {mask.dtype} {list(mask.shape)} for {of} {list(values.shape)}: it is bool {axes}, True where there is one"
         )

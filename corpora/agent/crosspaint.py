@@ -28,7 +28,6 @@ from corpora.agent.track import Track, Untracked
 from corpora.agent.tracks import SUMMARY as TRACK_SUMMARY
 from corpora.agent.tracks import Tracks, seen_of, track_table, write_clips
 from corpora.clips.corpus import DAMAGE, MANIFEST, SHARDS, Corpus, StoredClip, identity_of
-from corpora.clips.counts import Counts
 from corpora.clips.manifest import ClipRow, ManifestWriter
 from corpora.clips.parts import (
     Part,
@@ -42,6 +41,7 @@ from corpora.clips.parts import (
     write_part,
 )  # fmt: skip
 from corpora.clips.shards import add_member, open_for_writing
+from corpora.clips.survey import Counts
 from corpora.store.files import digest_of, write_json, written_whole
 from corpora.video.encode import encode_clip
 

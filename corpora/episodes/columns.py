@@ -45,21 +45,12 @@ def _dense(values: pa.Array) -> NDArray[Any]:
     return whole
 
 
-def is_numeric(kind: pa.DataType) -> bool:
-    """Whether a column holds numbers, however deep in lists."""
-    kind = _innermost(kind)
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
-
-
-def holds_nothing(kind: pa.DataType) -> bool:
-    """Whether a column is null in every row, however deep in lists."""
-    return bool(pa.types.is_null(_innermost(kind)))
-
-
-def _innermost(kind: pa.DataType) -> pa.DataType:
+def may_hold_numbers(kind: pa.DataType) -> bool:
+    """Whether a column holds numbers, however deep in lists, or is null in every row."""
     while _is_list(kind):
         kind = kind.value_type
-    return kind
+    types = pa.types
+    return any(of(kind) for of in (types.is_floating, types.is_integer, types.is_boolean, types.is_null))
 
 
 def arrow_type(dtype: str, dimensions: int) -> pa.DataType:

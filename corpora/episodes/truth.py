@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from corpora.episodes.columns import holds_nothing, is_numeric
+from corpora.episodes.columns import may_hold_numbers
 from corpora.episodes.rows import CLOCK, NUMBER, EpisodeRows, rows_of
 
 _EPISODE = "episode_index"
@@ -40,7 +40,7 @@ class TruthRef:
             raise ValueError("meta/info.json gives no fps")
         with pq.ParquetFile(self.path) as file:
             kinds = {name: file.schema_arrow.field(name).type for name in file.schema_arrow.names}
-        names = [name for name, kind in kinds.items() if is_numeric(kind) or holds_nothing(kind)]
+        names = [name for name, kind in kinds.items() if may_hold_numbers(kind)]
         filters = [(_EPISODE, "=", self.episode)] if _EPISODE in names else None
         table = pq.read_table(self.path, columns=names, filters=filters)
         features = [name for name in names if name not in _BOOKKEEPING and not name.startswith("annotation.")]

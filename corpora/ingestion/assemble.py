@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from corpora.clips.corpus import MANIFEST, SHARDS
-from corpora.clips.counts import Counts
 from corpora.clips.manifest import ClipRow, ManifestWriter
 from corpora.clips.shards import ShardWriter
+from corpora.clips.survey import Counts
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.staged import RETRY, StagedClip, read_staged, staged_path
 from corpora.sources.source import Source

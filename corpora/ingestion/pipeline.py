@@ -16,14 +16,14 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from corpora.clips.corpus import SUMMARY, Corpus
+from corpora.clips.survey import CorpusSurvey, listed
 from corpora.ingestion.assemble import assemble
-from corpora.ingestion.endings import remarks
 from corpora.ingestion.pool import STAGE_FUNCTION, StagingJob, stage_locally
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.staged import clear_unfinished, is_staged, staged_path
@@ -108,9 +108,29 @@ def make_corpus(
     and OSError where no source can be staged (no worker starts, the disk is full).
     """
     summary = _make_corpus(inputs, settings, defaults, run, progress)
-    for remark in remarks(summary, run.out):
+    for remark in _remarks(summary, run.out):
         log.warning("%s", remark)
     return summary
+
+
+def _remarks(summary: Mapping[str, Any], out: Path) -> list[str]:
+    """Sentences for the terminal: what is to be tried again, whose ground truth is odd, and why nothing was kept."""
+    found = []
+    if summary["retry"]:
+        found.append(
+            f"{sum(summary['retry'].values())} of {summary['sources']} sources could not be looked at "
+            f"({listed(summary['retry'])}): the manifest says why, and the same command takes them up again. If they will "
+            f"never be there, remove {out / 'staging'}, which is kept for that"
+        )
+    noted = summary.get("truth_notes", {"clips": 0})
+    if noted["clips"]:
+        found.append(
+            f"{noted['clips']} of {summary['clips']} clips lack ground truth that their dataset promises, or its rows and frames "
+            f"disagree (the column `detail` of manifest.parquet tells of each), the first of them {noted['first']}"
+        )
+    if not summary["clips"]:
+        found.append(CorpusSurvey.of(summary).nothing_kept)
+    return found
 
 
 def _make_corpus(

@@ -33,7 +33,7 @@ from corpora.store.files import stamp_of
 from corpora.video.camera import median_motion
 from corpora.video.decode import DecodingReport, FrameSampler, read_frames
 from corpora.video.duplicates import embed_clip
-from corpora.video.encode import codec_facts, encode_clip, pack_arrays
+from corpora.video.encode import encode_clip, pack_arrays
 from corpora.video.probe import Unusable, VideoFacts, describe, probe
 from corpora.video.quality import MEASURE_SIDE
 from corpora.video.seek import Disagreement, read_with_decord, unsuited
@@ -278,9 +278,10 @@ def _finish(
         "camera.npz": pack_arrays(window.camera),
         "embedding": embed_clip(window.frames, window.t_s).tobytes(),
     }
+    codec = {"codec": "h264", "pixel_format": "yuv420p", "crf": settings.crf, "gop": settings.gop, "b_frames": 0}
     extra: dict[str, Any] = {
         "t_s": [float(t) for t in window.t_s],
-        "codec facts": codec_facts(settings.size, settings.crf, settings.gop),
+        "codec facts": {**codec, "size": settings.size},
         "truth_note": truth_note,
     }
     if known.truth is not None and not blank:

@@ -54,11 +54,6 @@ def _stream(
     return stream
 
 
-def codec_facts(size: int, crf: int, gop: int) -> dict[str, Any]:
-    """What a reader may want to know of a stored clip."""
-    return {"codec": "h264", "pixel_format": "yuv420p", "crf": crf, "gop": gop, "b_frames": 0, "size": size}
-
-
 def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """An npz; numpy writes a fixed date, so equal arrays are equal bytes."""
     assert all(array.dtype != object for array in arrays.values())

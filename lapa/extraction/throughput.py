@@ -96,7 +96,8 @@ def model_alone(pipeline: ExtractionPipeline, sample: Sequence[PairBatch], secon
     for clip in sample[:1]:  # the first batch also pays for what PyTorch sets up
         encoder.add(clip)
     encoder.finish()
-    _wait(pipeline)
+    if next(pipeline.model.parameters()).is_cuda:
+        torch.cuda.synchronize()
     pairs, start, now = 0, time.perf_counter(), 0.0
     for number, clip in enumerate(itertools.cycle(sample), 1):
         encoder.add(clip)
@@ -107,8 +108,3 @@ def model_alone(pipeline: ExtractionPipeline, sample: Sequence[PairBatch], secon
             if now >= seconds:
                 break
     return pairs / now
-
-
-def _wait(pipeline: ExtractionPipeline) -> None:
-    if next(pipeline.model.parameters()).is_cuda:
-        torch.cuda.synchronize()

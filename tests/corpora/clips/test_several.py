@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from corpora.clips.corpus import SUMMARY, Corpus
-from corpora.clips.counts import Counts
 from corpora.clips.manifest import ClipRow
 from corpora.clips.several import open_corpora
-from corpora.clips.survey import Count
+from corpora.clips.survey import Count, Counts
 from tests.builders.corpora import write_corpus
 
 
