@@ -44,7 +44,8 @@ class PacketClock:
             packet.dts = self._end
         restarted = False
         if packet.dts is not None:
-            restarted = self._last is not None and self._restarts((packet.dts - self._last) * self._base)
+            ahead_s = 0.0 if self._last is None else (packet.dts - self._last) * self._base
+            restarted = ahead_s < -JITTER_S or (self._leaps and ahead_s > LEAP_S)
             if restarted:
                 self._shift = self._end - (packet.dts if packet.pts is None else packet.pts)
                 self._leaps = True  # so that a single wild time does not move all that follows
@@ -56,9 +57,6 @@ class PacketClock:
         if shown is not None:
             self._end = max(self._end, shown + self._step)
         return restarted
-
-    def _restarts(self, ahead_s: float) -> bool:
-        return ahead_s < -JITTER_S or (self._leaps and ahead_s > LEAP_S)
 
 
 Stamped = tuple[float | None, VideoFrame]

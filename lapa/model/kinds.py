@@ -6,7 +6,6 @@ A class of giza's is named here by where it is and imported when it is first bui
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Mapping
 from typing import Any
 
 from corpora.store.own_modules import VARIABLE, load_own_modules
@@ -16,10 +15,10 @@ from corpora.store.told import nearest
 class Registry:
     """Classes of one kind of part by name; `register` adds one of your own."""
 
-    def __init__(self, field: str, built_in: Mapping[str, str]) -> None:
-        """`field`: the configuration's field that chooses; `built_in`: name -> "module:class"."""
-        self.field = field
-        self._built_in = dict(built_in)
+    def __init__(self, field: str, module: str, built_in: str) -> None:
+        """`field`: the configuration's field that chooses; `built_in`: giza's own, "name=Class" of `module` between spaces."""
+        self.field, self._module = field, module
+        self._built_in = dict(word.split("=") for word in built_in.split())
         self._registered: dict[str, type] = {}
 
     @property
@@ -45,49 +44,25 @@ class Registry:
     def __getitem__(self, name: str) -> Any:
         """The class. Raises ValueError for an unknown name."""
         self.check(name)
-        return self._registered.get(name) or pkgutil.resolve_name(self._built_in[name])
+        return self._registered.get(name) or pkgutil.resolve_name(f"{self._module}:{self._built_in[name]}")
 
 
 QUANTISERS = Registry(
     "quantiser.kind",
-    {
-        "nsvq": "lapa.model.quantisers:NoiseSubstitutionQuantiser",
-        "vq": "lapa.model.quantisers:VectorQuantiser",
-        "rvq": "lapa.model.quantisers:ResidualQuantiser",
-        "fsq": "lapa.model.quantisers:FiniteScalarQuantiser",
-        "kl": "lapa.model.quantisers:KlBottleneck",
-        "none": "lapa.model.quantisers:NoBottleneck",
-    },
+    "lapa.model.quantisers",
+    "nsvq=NoiseSubstitutionQuantiser vq=VectorQuantiser rvq=ResidualQuantiser fsq=FiniteScalarQuantiser kl=KlBottleneck "
+    "none=NoBottleneck",
 )
 """Subclasses of `lapa.model.quantiser.Quantiser`."""
 WAYS_IN = Registry(
     "input",
-    {
-        "both": "lapa.model.encoder:Both",
-        "difference": "lapa.model.encoder:Difference",
-        "como": "lapa.model.encoder:Como",
-        "change": "lapa.model.encoder:Change",
-        "additive": "lapa.model.encoder:Additive",
-        "motion": "lapa.model.encoder:Motion",
-    },
+    "lapa.model.encoder",
+    "both=Both difference=Difference como=Como change=Change additive=Additive motion=Motion",
 )
 """Subclasses of `lapa.model.encoder.WayIn`."""
 POOLS = Registry(
-    "pool",
-    {
-        "flatten": "lapa.model.pools:FlattenPool",
-        "conv": "lapa.model.pools:ConvPool",
-        "queries": "lapa.model.pools:QueryPool",
-        "keypoints": "lapa.model.pools:KeypointPool",
-    },
+    "pool", "lapa.model.pools", "flatten=FlattenPool conv=ConvPool queries=QueryPool keypoints=KeypointPool"
 )
 """Subclasses of `lapa.model.pools.Pool`."""
-CONDITIONS = Registry(
-    "condition",
-    {
-        "add": "lapa.model.decoder:AddedLatent",
-        "cross": "lapa.model.decoder:AttendedLatent",
-        "prepend": "lapa.model.decoder:PrependedLatent",
-    },
-)
+CONDITIONS = Registry("condition", "lapa.model.decoder", "add=AddedLatent cross=AttendedLatent prepend=PrependedLatent")
 """Subclasses of `lapa.model.decoder.FrameDecoder`."""

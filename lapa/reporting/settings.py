@@ -44,14 +44,8 @@ class ReportSettings:
     """Of all that is drawn at random; the job's own --seed sets it."""
 
     def __post_init__(self) -> None:
-        least = {
-            "max_pairs": 100,
-            "max_clips": 2,
-            "untrained_seeds": 1,
-            "reconstructions": 8,
-            "draws": 1,
-            "bootstrap": 1,
-        }
+        least = {"max_pairs": 100, "max_clips": 2, "reconstructions": 8}
+        least |= dict.fromkeys(("untrained_seeds", "draws", "bootstrap"), 1)
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"{name} {getattr(self, name)}: must be at least {value}")
