@@ -50,6 +50,8 @@ DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 
+_Rows = dict[str, NDArray[Any]]
+"""Columns [N, D]."""
 _STAGING = ".staging"
 _IMAGE_EVERY = 8
 """Every how many frames one is looked at for the image statistics."""
@@ -152,12 +154,10 @@ class _Staged:
     task: str
     length: int
     images: Stats
+    record: dict[str, Any] = field(default_factory=dict)
+    """Its row of meta/episodes, as it comes to be."""
 
-    @property
-    def video(self) -> Path:
-        return self.folder / "video.mp4"
-
-    def rows(self) -> dict[str, NDArray[Any]]:
+    def rows(self) -> _Rows:
         with np.load(self.folder / "rows.npz") as arrays:
             return {name: arrays[name] for name in arrays.files}
 
@@ -211,10 +211,9 @@ class LeRobotWriter:
         staged = [self._staged(number) for number in range(episodes)]
         kept = self.format.features if features is None else {name: self.format.features[name] for name in features}
         tasks = {task: number for number, task in enumerate(dict.fromkeys(episode.task for episode in staged))}
-        records: list[dict[str, Any]] = [{} for _ in staged]
-        every = self._write_data(staged, kept, tasks, records)
-        self._write_videos(staged, records)
-        self._write_meta(staged, kept, tasks, records, every)
+        every = self._write_data(staged, kept, tasks)
+        self._write_videos(staged)
+        self._write_meta(staged, kept, tasks, every)
 
     def clear_staging(self) -> None:
         """Removes the staged episodes; the dataset stays."""
@@ -228,37 +227,30 @@ class LeRobotWriter:
         facts = json.loads((folder / "facts.json").read_text())
         return _Staged(folder, episode, facts["task"], facts["length"], facts["pictures"])
 
-    def _write_data(
-        self,
-        staged: Sequence[_Staged],
-        kept: Mapping[str, Feature],
-        tasks: Mapping[str, int],
-        records: list[dict[str, Any]],
-    ) -> dict[str, NDArray[Any]]:
+    def _write_data(self, staged: Sequence[_Staged], kept: Mapping[str, Feature], tasks: Mapping[str, int]) -> _Rows:
         """Returns every row of the dataset, for its statistics."""
         schema = self._schema(kept, tuple(BOOKKEEPING))
         all_rows: dict[str, list[NDArray[Any]]] = {}
         first = 0
-        sizes = [(episode.folder / "rows.npz").stat().st_size for episode in staged]
-        for file, numbers in enumerate(_files(sizes, self.format.data_file_mb)):
-            place = {"chunk_index": file // FILES_IN_CHUNK, "file_index": file % FILES_IN_CHUNK}
+        for place, together in _files(staged, "rows.npz", self.format.data_file_mb):
             with _replacing(self.root / DATA_PATH.format(**place)) as path, pq.ParquetWriter(path, schema) as out:
-                for number in numbers:
-                    episode = staged[number]
+                for episode in together:
                     rows = {name: values for name, values in episode.rows().items() if name in kept}
                     rows |= self._bookkeeping(episode, tasks[episode.task], first)
                     out.write_table(table(rows, schema))
-                    records[number] = {
-                        "episode_index": number,
-                        "tasks": [episode.task],
-                        "length": episode.length,
-                        **_under("data", place),
-                        "dataset_from_index": first,
-                        "dataset_to_index": first + episode.length,
-                    }
                     stats = {name: vector_stats(values) for name, values in rows.items()}
-                    for name, found in (stats | {self.format.camera: episode.images}).items():
-                        records[number] |= _under(f"stats/{name}", found)
+                    stats[self.format.camera] = episode.images
+                    episode.record.update(
+                        {
+                            "episode_index": episode.index,
+                            "tasks": [episode.task],
+                            "length": episode.length,
+                            **_under("data", place),
+                            "dataset_from_index": first,
+                            "dataset_to_index": first + episode.length,
+                            **{f"stats/{name}/{kind}": n for name, found in stats.items() for kind, n in found.items()},
+                        }
+                    )
                     for name, values in rows.items():
                         all_rows.setdefault(name, []).append(values)
                     first += episode.length
@@ -268,7 +260,7 @@ class LeRobotWriter:
         fields = [(name, arrow_type(feature.dtype, len(feature.names))) for name, feature in features.items()]
         return pa.schema([*fields, *((name, arrow_type(BOOKKEEPING[name], 1)) for name in bookkeeping)])
 
-    def _bookkeeping(self, episode: _Staged, task_index: int, first: int) -> dict[str, NDArray[Any]]:
+    def _bookkeeping(self, episode: _Staged, task_index: int, first: int) -> _Rows:
         frame = np.arange(episode.length)
         values = {
             "timestamp": frame / self.format.fps,
@@ -279,27 +271,20 @@ class LeRobotWriter:
         }
         return {name: values[name].astype(dtype)[:, None] for name, dtype in BOOKKEEPING.items()}
 
-    def _write_videos(self, staged: Sequence[_Staged], records: list[dict[str, Any]]) -> None:
+    def _write_videos(self, staged: Sequence[_Staged]) -> None:
         camera, fps = self.format.camera, self.format.fps
-        sizes = [episode.video.stat().st_size for episode in staged]
-        for file, numbers in enumerate(_files(sizes, self.format.video_file_mb)):
-            place = {"chunk_index": file // FILES_IN_CHUNK, "file_index": file % FILES_IN_CHUNK}
+        for place, together in _files(staged, "video.mp4", self.format.video_file_mb):
             with _replacing(self.root / VIDEO_PATH.format(video_key=camera, **place)) as path:
-                counts = join_videos([staged[number].video for number in numbers], path, fps)
+                counts = join_videos([episode.folder / "video.mp4" for episode in together], path, fps)
             start = 0
-            for number, count in zip(numbers, counts, strict=True):
-                assert count == staged[number].length, "an episode has as many frames as rows"
+            for episode, count in zip(together, counts, strict=True):
+                assert count == episode.length, "an episode has as many frames as rows"
                 span = {"from_timestamp": start / fps, "to_timestamp": (start + count) / fps}
-                records[number] |= _under(f"videos/{camera}", {**place, **span})
+                episode.record.update(_under(f"videos/{camera}", {**place, **span}))
                 start += count
 
     def _write_meta(
-        self,
-        staged: Sequence[_Staged],
-        kept: Mapping[str, Feature],
-        tasks: Mapping[str, int],
-        records: list[dict[str, Any]],
-        every: Mapping[str, NDArray[Any]],
+        self, staged: Sequence[_Staged], kept: Mapping[str, Feature], tasks: Mapping[str, int], every: _Rows
     ) -> None:
         stats = {name: vector_stats(values) for name, values in every.items()}
         stats[self.format.camera] = merge_image_stats([episode.images for episode in staged])
@@ -309,7 +294,8 @@ class LeRobotWriter:
             pq.write_table(tasks_table(tasks), path)
         place = {"chunk_index": 0, "file_index": 0}
         with _replacing(self.root / EPISODES_PATH.format(**place)) as path:
-            pq.write_table(pa.Table.from_pylist([record | _under("meta/episodes", place) for record in records]), path)
+            records = [episode.record | _under("meta/episodes", place) for episode in staged]
+            pq.write_table(pa.Table.from_pylist(records), path)
         with _replacing(self.root / "meta" / "info.json") as path:
             path.write_text(json.dumps(self._info(staged, kept, len(tasks)), indent=2))
 
@@ -363,14 +349,17 @@ def _under(folder: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{folder}/{name}": value for name, value in values.items()}
 
 
-def _files(sizes: Sequence[int], limit_mb: int) -> list[list[int]]:
-    """Episode numbers of each file: a new one begins where the next episode would pass the limit."""
-    files: list[list[int]] = []
+def _files(staged: Sequence[_Staged], name: str, limit_mb: int) -> Iterator[tuple[dict[str, int], list[_Staged]]]:
+    """Place and episodes of each file, which their files of this name make: a new one begins where the next would pass the
+    limit."""
+    files: list[list[_Staged]] = []
     used = 0
-    for number, size in enumerate(sizes):
+    for episode in staged:
+        size = (episode.folder / name).stat().st_size
         if not files or used + size > limit_mb * 2**20:
             files.append([])
             used = 0
-        files[-1].append(number)
+        files[-1].append(episode)
         used += size
-    return files
+    for number, together in enumerate(files):
+        yield {"chunk_index": number // FILES_IN_CHUNK, "file_index": number % FILES_IN_CHUNK}, together
