@@ -8,6 +8,7 @@ difference between two of them has an interval of its own.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -166,34 +167,22 @@ def _fit_and_test(
     settings: ReportSettings,
 ) -> tuple[dict[int, Array], RidgeFit]:
     """Budget -> squared error [draws, variants, G, K], and the last fit with all labels."""
-    sums: dict[int, dict[tuple[int, int], Array]] = {budget: {} for budget in labelled}
+    sums: dict[int, Array] = {}
     fit: RidgeFit | None = None
     for number, split in enumerate(splits):
-        for variant, values in enumerate(feature(split)):
-            coordinates = coordinates_of(values[split.train])
-            for budget, draws in labelled.items():
-                for draw, chosen_by_split in enumerate(draws):
-                    chosen = chosen_by_split[number]
-                    found = fit_ridge(
-                        values[chosen],
-                        y[chosen],
-                        groups[chosen],
-                        seed=settings.seed,
-                        coordinates=coordinates,
-                    )
-                    error = np.zeros(y.shape)
-                    error[split.test] = found.predict(values[split.test]) - y[split.test]
-                    part = bank.squared_error(error, split.test)
-                    sums[budget][draw, variant] = sums[budget].get((draw, variant), 0.0) + part
-                    if budget == 0:
-                        fit = found
+        variants = [(values, coordinates_of(values[split.train])) for values in feature(split)]
+        for budget, draws in labelled.items():
+            table = np.zeros((len(draws), len(variants), len(bank.names), y.shape[1]))
+            for (draw, chosen), (variant, (x, ways)) in itertools.product(enumerate(draws), enumerate(variants)):
+                rows = chosen[number]
+                found = fit_ridge(x[rows], y[rows], groups[rows], seed=settings.seed, coordinates=ways)
+                error = np.zeros(y.shape)
+                error[split.test] = found.predict(x[split.test]) - y[split.test]
+                table[draw, variant] = bank.squared_error(error, split.test)
+                fit = found if budget == 0 else fit
+            sums[budget] = table + sums.get(budget, 0.0)
     assert fit is not None
-    stacked = {}
-    for budget, parts in sums.items():
-        variants = 1 + max(variant for _, variant in parts)
-        rows = [[parts[draw, variant] for variant in range(variants)] for draw in range(len(labelled[budget]))]
-        stacked[budget] = np.array(rows)
-    return stacked, fit
+    return sums, fit
 
 
 def _compare(
