@@ -115,13 +115,8 @@ def paint_dataset(
     _copy_the_rest(dataset.root, out, set(by_file))
     unpainted = {each["episode"]: f"{each['reason']}: {each['detail']}" for each in skipped}
     tell_painted(dataset.root, out, camera, view, unpainted, files, episodes)
-    for each in skipped[:20]:
-        log.warning(
-            "episode %d is kept as it is, and left out where the painted ones are read: %s: %s",
-            each["episode"],
-            each["reason"],
-            each["detail"],
-        )
+    for episode, why in [*unpainted.items()][:20]:
+        log.warning("episode %d is kept as it is, and left out where the painted ones are read: %s", episode, why)
     progress(len(by_file), len(by_file), f"painting: {counts['painted']} episodes")
     names = ("painted", "frames", "seen_frames", "hidden_px", "before_px")
     return {"camera": camera, "files": len(by_file), **{name: counts[name] for name in names}, "skipped": skipped}

@@ -67,22 +67,13 @@ def label_pairs(sample: LatentSample, seed: int) -> tuple[NDArray[np.int64], lis
     """(label of each pair [N], name of each label, what labels are)."""
     if sample.codes is None:
         clusters = min(MAX_CODES, len(sample))
-        kmeans = faiss.Kmeans(
-            sample.latent.shape[1],
-            clusters,
-            niter=20,
-            seed=seed,
-            min_points_per_centroid=1,
-            max_points_per_centroid=10**6,
-        )
+        all_points = {"min_points_per_centroid": 1, "max_points_per_centroid": 10**6}
+        kmeans = faiss.Kmeans(sample.latent.shape[1], clusters, niter=20, seed=seed, **all_points)
         latent = np.ascontiguousarray(sample.latent, np.float32)
         kmeans.train(latent)
         _, found = kmeans.index.search(latent, 1)
-        return (
-            found[:, 0].astype(np.int64),
-            [str(k) for k in range(clusters)],
-            "k-means clusters of the continuous latent",
-        )
+        names = [str(k) for k in range(clusters)]
+        return found[:, 0].astype(np.int64), names, "k-means clusters of the continuous latent"
     sequences, inverse = np.unique(sample.codes, axis=0, return_inverse=True)
     if sample.codes.shape[1] > 1 and len(sequences) * REPEATS <= len(sample):
         names = [" ".join(str(code) for code in row) for row in sequences]

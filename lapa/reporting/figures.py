@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from typing import Any
 from xml.etree import ElementTree
 
 import cv2
@@ -137,18 +138,8 @@ def label_curves(
 
 def beside(axes: Axes, y: float, text: str, colour: str = INK, weight: str = "normal") -> None:
     """Text at the right of the chart, at the height `y` of its data."""
-    axes.annotate(
-        text,
-        (1, y),
-        (8, 0),
-        ("axes fraction", "data"),
-        "offset points",
-        color=colour,
-        size=12,
-        va="center",
-        annotation_clip=False,
-        weight=weight,
-    )
+    font: dict[str, Any] = {"color": colour, "size": 12, "va": "center", "weight": weight}
+    axes.annotate(text, (1, y), (8, 0), ("axes fraction", "data"), "offset points", annotation_clip=False, **font)
 
 
 def strip(groups: Sequence[Sequence[NDArray[np.uint8]]], side: int, alt: str) -> Markup:

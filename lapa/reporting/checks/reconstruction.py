@@ -195,18 +195,12 @@ def _figures(errors: dict[str, NDArray[np.float64]], *, pixels: bool) -> dict[st
     def decibels(name: str) -> float | None:
         return psnr(max(mean[name], 1e-12)) if pixels and name in mean else None
 
+    codes = {"": "own", "continuous_": "continuous", "random_code_": "random", "shuffled_code_": "shuffled"}
+    copies = {"copy_": "copy", "plain_copy_": "plain_copy"}
     return {
         "pairs": len(errors["own"]),
-        "psnr_db": decibels("own"),
-        "continuous_psnr_db": decibels("continuous"),
-        "copy_psnr_db": decibels("copy"),
-        "plain_copy_psnr_db": decibels("plain_copy"),
-        "random_code_psnr_db": decibels("random"),
-        "shuffled_code_psnr_db": decibels("shuffled"),
-        "explained": 1 - mean["own"] / copy,
-        "continuous_explained": 1 - mean["continuous"] / copy,
-        "random_code_explained": 1 - mean["random"] / copy,
-        "shuffled_code_explained": 1 - mean["shuffled"] / copy,
+        **{f"{field}psnr_db": decibels(name) for field, name in (codes | copies).items()},
+        **{f"{field}explained": 1 - mean[name] / copy for field, name in codes.items()},
     }
 
 

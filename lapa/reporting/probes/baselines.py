@@ -101,11 +101,8 @@ class FeatureComponents:
     def __call__(self, split: Split) -> list[NDArray[np.floating]]:
         chosen = np.flatnonzero(split.train)[:: max(1, int(split.train.sum()) // PCA_PAIRS)]
         found = fit_components(self._change[chosen].astype(np.float32), self._dimension, self._seed)
-        return [
-            np.concatenate(
-                [found.project(part) for part in np.array_split(self._change, len(self._change) // 1024 + 1)]
-            )
-        ]
+        parts = np.array_split(self._change, len(self._change) // 1024 + 1)
+        return [np.concatenate([found.project(part) for part in parts])]
 
 
 def feature_change(vision: FrozenVision, images: Tensor) -> NDArray[np.float16]:

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from corpora.video.camera import motion_at_centre
 from lapa.latents import LatentSample
-from lapa.pairs.known_motion import relative_motion
 from lapa.reporting.card import CameraProbe
 from lapa.reporting.probes.baselines import fixed, shuffled
-from lapa.reporting.probes.motion import Truth
+from lapa.reporting.probes.motion import Truth, motion_of
 from lapa.reporting.probes.probe import k_fold_splits, run_probe
 from lapa.reporting.scores import MeanScore
 from lapa.reporting.settings import ReportSettings
@@ -59,17 +58,10 @@ def check_camera(sample: LatentSample, truth: Truth, pca: NDArray[np.float32], s
     known = None
     has = [row for row, clip in enumerate(sample.clip_id.tolist()) if KNOWN in truth.get(clip, {})]
     if has:
-        rows = np.array(has, np.int64)
-        values = np.concatenate(
-            [
-                relative_motion(truth[str(sample.clip_id[row])], KNOWN, sample.t_s[[row]], sample.gap_s[[row]])
-                for row in has
-            ]
-        )
-        fine = np.isfinite(values).all(1)
+        rows, values = motion_of(sample, truth, np.array(has, np.int64), KNOWN)
         names = list(POSE) if values.shape[1] == len(POSE) else [f"{KNOWN}[{k}]" for k in range(values.shape[1])]
         least = [1e-3] * values.shape[1]  # a millimetre, a milliradian
-        known = _probe_motion(sample, pca, rows[fine], values[fine], names, least, settings)
+        known = _probe_motion(sample, pca, rows, values, names, least, settings)
     return replace(result, source="measured by tracking", truth=known)
 
 

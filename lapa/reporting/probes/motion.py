@@ -108,7 +108,7 @@ def find_known_motion(
         features = {name for clip in np.unique(sample.clip_id[rows]) for name in truth[str(clip)] if name != "t_s"}
         try:
             feature = choose_feature(sorted(features), target)
-            rows, motion = _motion_of(sample, truth, rows, feature)
+            rows, motion = motion_of(sample, truth, rows, feature)
             chosen = choose_dims(motion, embodiment, feature, dims) if len(rows) else []
         except ValueError as error:
             errors.append(error)
@@ -131,9 +131,10 @@ def find_known_motion(
     return sorted(found, key=lambda known: -len(known.rows)), notes
 
 
-def _motion_of(
+def motion_of(
     sample: LatentSample, truth: Truth, rows: NDArray[np.int64], feature: str
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Those of `rows` whose motion is known, and it, [P, D]: of clips that are in `truth`."""
     kept, parts = [], []
     clips = sample.clip_id[rows]
     for clip in np.unique(clips).tolist():

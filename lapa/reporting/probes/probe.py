@@ -122,14 +122,10 @@ def run_probe(
     possible = min(int(split.train.sum()) for split in splits)
     budgets = [budget for budget in settings.budgets if budget < possible]
     labelled = {0: [[np.flatnonzero(split.train) for split in splits]]}
-    for budget in budgets:
-        labelled[budget] = [
-            [
-                labelled_pairs(split, groups, budget, np.random.default_rng([settings.seed, 2, budget, draw]))
-                for split in splits
-            ]
-            for draw in range(settings.draws)
-        ]
+    for budget, draw in itertools.product(budgets, range(settings.draws)):
+        seed = [settings.seed, 2, budget, draw]
+        chosen = [labelled_pairs(split, groups, budget, np.random.default_rng(seed)) for split in splits]
+        labelled.setdefault(budget, []).append(chosen)
     errors: dict[str, dict[int, Array]] = {}
     fits: dict[str, RidgeFit] = {}
     for name, feature in features.items():
@@ -203,20 +199,12 @@ def _compare(
             [np.mean([bank.r2(cell, weights) for cell in row], axis=0) for row in table]
         )  # [draws, B, K]
         sampled[name] = of_draw[draws, np.arange(len(weights))[:, None]].mean(1)  # [B, K]
-    scores = {
-        name: Score(
-            [float(value) for value in point[name]],
-            float(point[name].mean()),
-            interval(sampled[name].mean(1)),
-            [interval(column) for column in sampled[name].T],
-        )
-        for name in errors
-    }
-    difference = {
-        name: Difference(
-            float((point["latent"] - point[name]).mean()), interval((sampled["latent"] - sampled[name]).mean(1))
-        )
-        for name in errors
-        if name != "latent"
-    }
+    scores, difference = {}, {}
+    for name, own in point.items():
+        drawn = sampled[name]
+        of_each = [interval(column) for column in drawn.T]
+        scores[name] = Score(own.tolist(), float(own.mean()), interval(drawn.mean(1)), of_each)
+        if name != "latent":
+            apart = float((point["latent"] - own).mean())
+            difference[name] = Difference(apart, interval((sampled["latent"] - drawn).mean(1)))
     return scores, difference
