@@ -11,7 +11,7 @@ import dataclasses
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from corpora.agent.cutouts import group_ends, progress_of
 from corpora.agent.painting import Painted, Painter, Shown
-from corpora.agent.track import Track, Untracked
+from corpora.agent.track import Progress, Track, Untracked
 from corpora.agent.tracks import SUMMARY as TRACK_SUMMARY
 from corpora.agent.tracks import Tracks, seen_of, track_table, write_clips
 from corpora.clips.corpus import DAMAGE, MANIFEST, SHARDS, Corpus, StoredClip, identity_of
@@ -67,9 +67,6 @@ SCHEMA = required(
 """hidden: of the old agent; before: of it, filled with what was seen there before, the rest being inpainted; drawn: of the new
 agent, from `cutout` (clip and frame of the robot's corpus), moved by shift_px and `scale` times as large; apart: of the
 mask, in other parts than the one at the point."""
-
-Progress = Callable[[int, int, str], None]
-"""Called with (clips done, clips in all, what to say)."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from corpora.agent.painted_meta import ImageStats, tell_painted
 from corpora.agent.painting import Painted, Painter
-from corpora.agent.track import Track, Untracked
+from corpora.agent.track import Progress, Track, Untracked
 from corpora.agent.track_file import TrackFile
 from corpora.episodes.lerobot import EpisodePlace, LeRobotDataset
 from corpora.episodes.lerobot_stats import Stats
@@ -35,8 +35,6 @@ from corpora.video.view import View
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int, str], None]
-"""Called with (video files done, files in all, what to say)."""
 PAINTING = "painting"
 """Folder of how each file was painted, episode by episode."""
 FORMAT = 2

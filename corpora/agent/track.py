@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+Progress = Callable[[int, int, str], None]
+"""Called with (clips, episodes or files done, how many in all, what to say)."""
 
 
 class Untracked(Exception):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from av.error import FFmpegError
 
 from corpora.agent import files, hands
 from corpora.agent.source import SOURCES, TrackSettings, TrackSource
-from corpora.agent.track import Untracked
+from corpora.agent.track import Progress, Untracked
 from corpora.agent.tracks import FORMAT, seen_of, track_table, write_clips
 from corpora.clips.corpus import DAMAGE, Corpus
 from corpora.clips.parts import Part, PartKey, PartSummary, SkippedClip, finished_parts, plan_parts, write_part
@@ -22,8 +21,6 @@ from corpora.store.told import faults_told
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int, str], None]
-"""Called with (clips done, clips in all, what to say)."""
 _ABSENT = ("no_hand", "no_agent")
 """Reasons that say what a clip shows, and nothing of how it was tracked."""
 BUILT_IN = (files.TrackFiles, hands.HandTracks)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.agent.track import Progress
 from corpora.agent.track_file import TrackFile
 from corpora.episodes.episode import Episodes, EpisodeSelection
 from corpora.simulation.gl import require_offscreen_gl
@@ -27,8 +28,6 @@ from corpora.store.told import closest, listed
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int, str], None]
-"""Called with (episodes done, episodes in all, what to say)."""
 FORMAT = 1
 """Raised when the same settings would give other tracks."""
 DRAWN_PX = 240
