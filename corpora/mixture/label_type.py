@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -196,7 +196,8 @@ class Permutable(Label):
         return f"{self.title} shuffled" + (" within each text" if self.shuffling == WITHIN_TEXT else "")
 
     def shuffled(self, seed: int, *, within_text: bool = False) -> Self:
-        return replace(self, shuffle_seed=seed, shuffling=WITHIN_TEXT if within_text else None)
+        control: dict[str, Any] = {"shuffle_seed": seed, "shuffling": WITHIN_TEXT if within_text else None}
+        return replace(self, **control)
 
     def order(self, runs: NDArray[np.int64], clips: ClipFrames) -> NDArray[np.int64] | None:
         if self.shuffle_seed is None:
