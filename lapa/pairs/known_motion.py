@@ -61,6 +61,10 @@ def _summed(values: NDArray[Any]) -> NDArray[np.float64]:
     return np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=np.float64)])
 
 
+class LabelsDiffer(ValueError):
+    """A clip's labels have another width than the others': the flags are to blame, and the clip is whole."""
+
+
 @dataclass(frozen=True)
 class SeenLabels:
     """The known actions that a model may see."""
@@ -89,7 +93,7 @@ class SeenLabels:
         from_s: NDArray[np.float64],
         to_s: NDArray[np.float64],
     ) -> NDArray[np.float32]:
-        """[P, width]: `relative_motion` between the times [P] of a clip; NaN where it is unknown or withheld. Raises ValueError
+        """[P, width]: `relative_motion` between the times [P] of a clip; NaN where it is unknown or withheld. Raises LabelsDiffer
         where this clip's feature has other dimensions."""
         if truth is None or clip_id not in self.clips or self.spec.feature not in truth:
             return np.full((len(from_s), self.width), np.nan, np.float32)
@@ -97,9 +101,10 @@ class SeenLabels:
         if self.spec.dims and max(self.spec.dims) < motion.shape[1]:
             motion = motion[:, list(self.spec.dims)]
         if motion.shape[1] != self.width:
-            raise ValueError(
-                f"clip {clip_id}: '{self.spec.feature}' has {motion.shape[1]} dimensions, where the labels have "
-                f"{self.width}: bodies of different widths are in this corpus; name dimensions that all have with --labels.dims"
+            raise LabelsDiffer(
+                f"--labels.feature '{self.spec.feature}': has {motion.shape[1]} dimensions in clip {clip_id}, where the labels have "
+                f"{self.width}: bodies of different widths are in this corpus; name dimensions that all have with --labels.dims, "
+                "or one body with --labels.embodiment"
             )
         return motion.astype(np.float32)
 

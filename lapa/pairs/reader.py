@@ -25,7 +25,7 @@ from corpora.clips.parts import Part, SkippedClip
 from corpora.store.files import machine_trouble
 from lapa.pairs.batch import PairBatch
 from lapa.pairs.config import PairConfig
-from lapa.pairs.known_motion import SeenLabels
+from lapa.pairs.known_motion import LabelsDiffer, SeenLabels
 from lapa.pairs.pair import camera_of_pairs, every_stride, frames_at, pair_indices, resize_frames
 from lapa.pairs.table import Featurise, PairTable
 
@@ -93,9 +93,12 @@ class PairReader:
         return table if self.featurise is None else dataclasses.replace(table, features=self.featurise(table.frames))
 
     def table(self, clip: StoredClip) -> PairTable | SkippedClip:
-        """The pairs of a stored clip; only the frames that are part of one are kept."""
+        """The pairs of a stored clip; only the frames that are part of one are kept. Raises LabelsDiffer for labels of another
+        width than the rest: no damage, and not mended by another ingest."""
         try:
             return self._table(clip, clip.frames)
+        except LabelsDiffer:
+            raise
         except DAMAGE as error:
             return SkippedClip(clip.row, "clip_damaged", f"{type(error).__name__}: {error}")
 

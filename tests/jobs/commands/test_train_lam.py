@@ -169,6 +169,17 @@ def test_labels_of_several_corpora_are_as_wide_as_those_of_the_body_that_is_name
         label_dim(dims=(5,))
 
 
+def test_labels_of_another_width_are_named_with_their_remedy(tiny_corpus: Path, tmp_path: Path) -> None:
+    """Of two bodies in one corpus: the clip is whole, and another ingest would bring the same."""
+    corpus = shutil.copytree(tiny_corpus, tmp_path / "corpus")
+    summary = json.loads((corpus / "ingest.json").read_text())
+    (corpus / "ingest.json").write_text(json.dumps(summary | {"truth_features": {"observation.state": 5}}))
+    with pytest.raises(ValueError, match="^--labels.feature 'observation.state': has .* name dimensions") as told:
+        train_lam.run(lam_settings(corpus, tmp_path / "out", labels=LabelSpec("observation.state")), quiet=True)
+    assert "or one body with --labels.embodiment" in str(told.value)
+    assert "ingest" not in str(told.value) and "damaged" not in str(told.value)
+
+
 def test_no_label_of_a_held_out_video_is_seen(
     tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

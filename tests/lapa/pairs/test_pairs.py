@@ -130,7 +130,7 @@ def test_a_label_is_the_motion_that_the_probe_reads() -> None:
         )
     of_others = SeenLabels(LabelSpec("hand"), frozenset({"a"}), 2).of("a", truth, from_s, to_s)
     assert np.isnan(of_others).all(), "a body that has no such feature has no label"
-    with pytest.raises(ValueError, match="has 2 dimensions, where the labels have 3"):
+    with pytest.raises(ValueError, match="has 2 dimensions in clip a, where the labels have 3"):
         SeenLabels(LabelSpec("state", (0, 1, 2)), frozenset({"a"}), 3).of("a", truth, from_s, to_s)
 
 
