@@ -43,6 +43,7 @@ from corpora.clips.parts import (
 from corpora.clips.shards import add_member, open_for_writing
 from corpora.clips.survey import Counts
 from corpora.store.files import digest_of, write_json, written_whole
+from corpora.store.told import faults_told
 from corpora.video.encode import encode_clip
 
 log = logging.getLogger(__name__)
@@ -74,9 +75,9 @@ class CrosspaintSettings:
     """What becomes of clips that cannot be painted."""
 
     untracked: Literal["keep", "drop"] = "keep"
-    """Clips without a track: kept as they are, or left out as no_track."""
+    """What becomes of clips without a track: kept in the new corpus as they are, with the person in them, or dropped from it."""
     min_seen: float = 0.5
-    """Clips in which the agent is seen in a smaller share of the frames count as untracked."""
+    """Clips in which the agent is seen in a smaller share (0 to 1) of the frames count as untracked."""
 
     def __post_init__(self) -> None:
         if self.untracked not in ("keep", "drop"):
@@ -122,6 +123,14 @@ class Crosspaint:
             painted = sum(found.clips for found in done.values())
             progress(clips, len(self.corpus.clips), f"painting: {painted} clips painted")
         skipped = {each["clip_id"]: each for found in done.values() for each in found.skipped}
+        for fate in ("left out", "kept as they are"):
+            those = [each for each in skipped.values() if self.left_out(each["reason"]) == (fate == "left out")]
+            if those:
+                told = faults_told(
+                    (f"clip {each['clip_id']} of '{each['source']}'", f"{each['reason']}: {each['detail']}")
+                    for each in those
+                )
+                log.warning("clips that are not painted and %s: %s", fate, told)
         return self._finish(plan, skipped)
 
     def left_out(self, reason: str) -> bool:
@@ -143,11 +152,6 @@ class Crosspaint:
                 continue
             stored.append((clip.row, members))
             painted.append((clip.row, clip.t_s, found, track))
-        for each in skipped:
-            fate = "left out" if self.left_out(each.reason) else "kept as it is"
-            log.warning(
-                "clip %s of '%s' is %s: %s: %s", each.row.clip_id, each.row.source, fate, each.reason, each.detail
-            )
         if stored:
             self._write_shard(part, stored)
         tracks = track_table([(row, t_s, track) for row, t_s, _, track in painted])

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.agent.painting import Agent, PaintSettings, Shown, Stamp, register
+from corpora.agent.painting import BY_PAINTER, Agent, PaintSettings, Shown, Stamp, register
 from corpora.agent.track import Track, resize_mask
 from corpora.agent.tracks import Tracks
 from corpora.clips.corpus import Corpus
@@ -171,7 +171,7 @@ def progress_of(row: ClipRow, t_s: NDArray[np.float64], ends: dict[str, tuple[fl
 class Robot(Agent):
     """See the module."""
 
-    name = ROBOT
+    name, reads = ROBOT, BY_PAINTER | {"robot", "robot_tracks", "scale"}
 
     def __init__(self, settings: PaintSettings, size: int, bank: Bank | None = None) -> None:
         if bank is None:

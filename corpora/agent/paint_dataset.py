@@ -27,6 +27,7 @@ from corpora.episodes.lerobot import EpisodePlace, LeRobotDataset
 from corpora.episodes.lerobot_stats import Stats
 from corpora.episodes.pairing import pair
 from corpora.store.files import digest_of, read_json, write_json, written_whole
+from corpora.store.told import faults_told
 from corpora.video.decode import DecodingReport, decoded_frames
 from corpora.video.encode import EpisodeVideo, VideoEncoding
 from corpora.video.probe import Unusable, VideoFacts, probe
@@ -113,8 +114,9 @@ def paint_dataset(
     _copy_the_rest(dataset.root, out, set(by_file))
     unpainted = {each["episode"]: f"{each['reason']}: {each['detail']}" for each in skipped}
     tell_painted(dataset.root, out, camera, view, unpainted, files, episodes)
-    for episode, why in [*unpainted.items()][:20]:
-        log.warning("episode %d is kept as it is, and left out where the painted ones are read: %s", episode, why)
+    if skipped:
+        told = faults_told((f"episode {each['episode']}", f"{each['reason']}: {each['detail']}") for each in skipped)
+        log.warning("episodes that are kept as they are, and left out where the painted ones are read: %s", told)
     progress(len(by_file), len(by_file), f"painting: {counts['painted']} episodes")
     names = ("painted", "frames", "seen_frames", "hidden_px", "before_px")
     return {"camera": camera, "files": len(by_file), **{name: counts[name] for name in names}, "skipped": skipped}

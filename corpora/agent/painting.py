@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Final, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from corpora.agent.background import Background
 from corpora.agent.track import Track
+from corpora.store.unread import expect_read
 from corpora.video.view import AS_CUT, DOT, DOT_RADIUS, NOBODY, ROBOT, View
 
 
@@ -36,21 +37,23 @@ class PaintSettings:
     """What decides how a frame is painted."""
 
     agent: str = ROBOT
-    """robot: cut-outs of the robot's own demonstrations (--robot, --robot-tracks); none: nobody; dot: a dot at the hand's
-    point. With none and dot the robot's data are painted alike."""
+    """Who is put in the person's place. robot: cut-outs of the robot's own demonstrations (--robot, --robot-tracks); none: nobody;
+    dot: a dot at the hand's point. With none and dot the robot's dataset is painted alike: run crosspaint on it, too."""
     robot: Path | None = None
-    """Corpus of the robot's demonstrations, from which the robot is cut out."""
+    """Of --agent robot: corpus of its demonstrations (giza ingest of its dataset), from which it is cut out."""
     robot_tracks: Path | None = None
-    """Folder of giza track of that corpus."""
+    """Of --agent robot: folder of giza track of that corpus."""
     background: Literal["before", "inpaint"] = "before"
-    """before: what was seen there before in the clip, the rest inpainted; inpaint: all inpainted."""
+    """What is put behind. before: what was seen there before in the clip, the rest inpainted; inpaint: all inpainted."""
     margin: float = 0.02
     """By how much the mask is grown before it is filled, of the image's side: codecs blur edges, and masks are tight."""
     scale: Literal["as_cut", "hand"] = AS_CUT
-    """How large cut-outs are drawn. as_cut: as the robot's own camera shows them, for a camera that sees people as the robot's
-    sees it; hand: so that the tool is as thick as the hand, one ratio a clip."""
+    """Of --agent robot: how large cut-outs are drawn. as_cut: as the robot's own camera shows them, which is right where people
+    are filmed as the robot is (in simulation; by a head camera), and the only one whose depths giza label can trust; hand: so
+    that the tool is as thick as the hand, one ratio a clip, for people who are filmed from further away or nearer. It is not
+    chosen for you: look at crosspaint.html."""
     dot_radius: float = DOT_RADIUS
-    """Of the image's (shorter) side, as the margin is."""
+    """Of --agent dot: of the image's (shorter) side, as the margin is."""
 
     def __post_init__(self) -> None:
         if self.background not in ("before", "inpaint"):
@@ -98,6 +101,8 @@ class Agent(ABC):
     """Who is painted."""
 
     name: ClassVar[str]
+    reads: ClassVar[frozenset[str] | None] = None
+    """Names of the settings that say something of its pictures, `BY_PAINTER` among them; None: all."""
 
     @abstractmethod
     def __init__(self, settings: PaintSettings, size: int) -> None:
@@ -113,6 +118,8 @@ class Agent(ABC):
         """What is drawn into each frame of the track; None: nothing."""
 
 
+BY_PAINTER: Final = frozenset({"background", "margin"})
+"""Settings that are read whoever is painted."""
 _Agent = TypeVar("_Agent", bound=type[Agent])
 AGENTS: dict[str, type[Agent]] = {}
 
@@ -127,7 +134,7 @@ def register(agent: _Agent) -> _Agent:
 class NoAgent(Agent):
     """Nobody: the background alone."""
 
-    name = NOBODY
+    name, reads = NOBODY, BY_PAINTER
 
     def __init__(self, settings: PaintSettings, size: int) -> None:
         """Needs nothing."""
@@ -140,7 +147,7 @@ class NoAgent(Agent):
 class Dot(Agent):
     """A mark where the point is, the same on every body (EgoMimic, 2410.24221, draws a line)."""
 
-    name = DOT
+    name, reads = DOT, BY_PAINTER | {"dot_radius"}
     COLOUR = (255, 0, 0)
 
     def __init__(self, settings: PaintSettings, size: int) -> None:
@@ -156,9 +163,10 @@ class Dot(Agent):
 
 
 def open_agent(settings: PaintSettings, size: int) -> Agent:
-    """Raises ValueError for a name that no agent has, and as the agent's constructor."""
+    """Raises ValueError for a name that no agent has, for settings that this one does not read, and as its constructor."""
     if settings.agent not in AGENTS:
         raise ValueError(f"--agent '{settings.agent}': must be one of {', '.join(sorted(AGENTS))}")
+    expect_read(settings, "agent", AGENTS)
     return AGENTS[settings.agent](settings, size)
 
 

@@ -29,7 +29,7 @@ TEMPLATE = Path(__file__).with_name("crosspaint.html.j2")
 
 @dataclass(frozen=True)
 class CrosspaintConfig:
-    """Take the agent out of every frame of a corpus, and paint another in its place."""
+    """Take the agent (a person, or a robot) out of every frame where giza track found it, and paint another in its place."""
 
     corpus: Path
     """Folder of giza ingest; or a robot's LeRobot dataset, whose video is painted dot or none for policies that learn from
@@ -39,7 +39,7 @@ class CrosspaintConfig:
     out: Path
     """Folder of the new corpus or dataset; the same command again resumes."""
     camera: str = ""
-    """Of a LeRobot dataset with several: the one that the tracks are of. The others stay as they are."""
+    """Of a LeRobot dataset with several cameras: the one that the tracks are of. The others stay as they are."""
     paint: Annotated[PaintSettings, tyro.conf.arg(name="")] = field(default_factory=PaintSettings)
     settings: Annotated[CrosspaintSettings, tyro.conf.arg(name="")] = field(default_factory=CrosspaintSettings)
     part_frames: int = 8192
@@ -60,15 +60,26 @@ def run(config: CrosspaintConfig, *, agent: Agent | None = None, quiet: bool = F
     from corpora.clips.corpus import SUMMARY, Corpus
     from corpora.episodes.lerobot import LeRobotDataset
     from corpora.store.run import Run
+    from corpora.store.unread import flag, given
     from jobs.commands.crosspaint_page import write_page
     from jobs.console import bar
 
     if config.out.resolve() == config.corpus.resolve():
         raise ValueError(f"--out '{config.out}': must be another folder than --corpus, which is read")
     if LeRobotDataset.exists(config.corpus.expanduser()):
+        for name, value in {**given(config, ("part_frames", "shown")), **given(config.settings)}.items():
+            raise ValueError(
+                f"{flag(name)} {value}: is of a corpus of clips, and '{config.corpus}' is a robot's dataset, whose episodes stay "
+                "whole: leave it out"
+            )
         return run_dataset(config.corpus, config.tracks, config.out, config.paint, config.camera, agent, quiet)
     corpus = Corpus(config.corpus)
     corpus.expect_clips()
+    if config.camera:
+        raise ValueError(
+            f"--camera '{config.camera}': is of a robot's dataset, and '{config.corpus}' is a corpus, whose clips are of one camera "
+            "each: leave it out"
+        )
     tracks = Tracks(config.tracks, corpus)
     opened = agent or open_agent(config.paint, corpus.clips[0].size)
     made = corpus.summary.get("config", {})
@@ -95,13 +106,12 @@ def run(config: CrosspaintConfig, *, agent: Agent | None = None, quiet: bool = F
 def remarks(found: dict[str, Any]) -> list[str]:
     """What is to be said of a painting, in sentences."""
     said = []
-    clips, frames = found["clips"], max(1, found["frames_with_agent"])
-    if not found["painted_clips"]:
-        said.append(f"nothing was painted: of {clips} clips none has a track ({found['reasons']})")
-    elif rest := found["kept_as_they_are"] + found["left_out"]:
+    frames = max(1, found["frames_with_agent"])
+    if rest := found["clips"] - found["painted_clips"]:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in found["reasons"].items())
         said.append(
-            f"{rest} of {clips} clips are not painted ({found['reasons']}): {found['kept_as_they_are']} kept as they are, "
-            f"{found['left_out']} left out"
+            f"{rest} of {found['clips']} clips are not painted, {found['kept_as_they_are']} of them kept as they are and "
+            f"{found['left_out']} left out: {reasons}"
         )
     if found["frames_without_point"]:
         said.append(

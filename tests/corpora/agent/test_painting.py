@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -244,6 +246,18 @@ def test_what_cannot_be_painted_is_refused() -> None:
         open_agent(PaintSettings(agent="robots"), SIZE)
     with pytest.raises(ValueError, match=r"--robot CORPUS --robot-tracks TRACKS"):
         open_agent(PaintSettings(), SIZE)
+    for wrong, said in (
+        (
+            {"agent": "none", "scale": "hand"},
+            r"^--scale hand: --agent none does not read it.*leave it out, or choose --agent robot$",
+        ),
+        ({"agent": "dot", "scale": "hand"}, r"^--scale hand: --agent dot does not read it"),
+        ({"agent": "dot", "robot": Path("x")}, r"^--robot x: --agent dot does not read it"),
+        ({"agent": "none", "dot_radius": 0.1}, r"^--dot-radius 0.1: --agent none .* choose --agent dot$"),
+        ({"agent": "robot", "dot_radius": 0.1}, r"^--dot-radius 0.1: --agent robot .* choose --agent dot$"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            open_agent(PaintSettings(**wrong), SIZE)
     clip = acted("0" * 16, 1)
     with pytest.raises(ValueError, match=r"a track of 24 frames of 24 x 24 pixels for 24 frames of 48 x 48 pixels"):
         painted(clip, track=track_of(clip).resized(24))

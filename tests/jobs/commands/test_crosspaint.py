@@ -57,7 +57,7 @@ def close(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
 
 @pytest.mark.parametrize("agent", ["robot", "dot", "none"])
 def test_it_is_a_corpus_with_the_same_clips_and_tracks_of_its_own(home: Path, agent: str, tmp_path: Path) -> None:
-    corpus = paint(home, tmp_path / "out", agent=agent, dot_radius=0.1).corpus
+    corpus = paint(home, tmp_path / "out", agent=agent, **({"dot_radius": 0.1} if agent == "dot" else {})).corpus
     people = Corpus(home / "people")
     assert corpus.survey().kept.count == COUNT and corpus.survey().sources == people.survey().sources
     assert [row.clip_id for row in corpus.rows()] == [row.clip_id for row in people.rows()]
@@ -160,7 +160,9 @@ def test_no_agent_anywhere_is_said_and_nothing_is_lost(home: Path, tmp_path: Pat
     tracks = retracked(home, tmp_path, change)
     found = paint(home, tmp_path / "out", tracks=tracks)
     assert found.summary["painting"]["painted_clips"] == 0 and len(found.corpus.clips) == COUNT
-    assert "nothing was painted: of 3 clips none has a track" in caplog.text
+    assert "3 of 3 clips are not painted, 3 of them kept as they are and 0 left out: 3 no_track" in caplog.text
+    (line,) = [each for each in caplog.messages if each.startswith("clips that are not painted and kept as they are: ")]
+    assert f"3 such as clip {0:016x} of 'videos/{0:016x}.mp4': no_track: no_agent" in line
     assert "0 of 3 clips painted" in (tmp_path / "out" / "crosspaint.html").read_text("utf-8")
 
 
@@ -196,6 +198,10 @@ def test_a_robot_without_masks_is_refused_before_anything_is_written(home: Path,
         paint(home, tmp_path / "out", tracks=home / "robot_t")
     with pytest.raises(ValueError, match="must be another folder than --corpus"):
         paint(home, home / "people")
+    with pytest.raises(ValueError, match="^--scale hand: --agent dot does not read it"):
+        paint(home, tmp_path / "out", agent="dot", scale="hand")
+    with pytest.raises(ValueError, match="^--camera 'head': is of a robot's dataset"):
+        paint(home, tmp_path / "out", camera="head")
     assert not (tmp_path / "out").exists()
 
 

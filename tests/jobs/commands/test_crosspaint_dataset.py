@@ -136,6 +136,8 @@ def test_what_cannot_be_painted_is_refused(robot: Path, tmp_path: Path) -> None:
         ({"agent": "robot"}, "shows it already; paint --agent dot or none"),
         ({"agent": "dot", "camera": "wrist"}, rf"--camera 'wrist': names 0 of the cameras .*{CAMERA}"),
         ({"agent": "dot", "tracks": tmp_path}, "holds no robot/episode_000000.npz"),
+        ({"agent": "dot", "untracked": "drop"}, "^--untracked drop: is of a corpus of clips"),
+        ({"agent": "dot", "scale": "hand"}, "^--scale hand: --agent dot does not read it"),
     ):
         with pytest.raises(ValueError, match=said):
             jobs.crosspaint(robot, fields.pop("tracks", tmp_path / "tracks"), tmp_path / "out", **fields)

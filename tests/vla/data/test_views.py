@@ -140,7 +140,7 @@ def test_a_painted_corpus_has_its_view_unless_it_shows_the_robot(
     bank = {"robot": tmp_path / "robot", "robot_tracks": tmp_path / "robot_t"}
     for agent, fields, wanted in (
         ("dot", {"dot_radius": 0.05, "background": "inpaint"}, DOT),
-        ("none", {"dot_radius": 0.07}, View("none", "before", 0.02)),
+        ("none", {}, View("none", "before", 0.02)),
         ("robot", bank, None),
     ):
         out = tmp_path / agent
