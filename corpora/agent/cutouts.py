@@ -182,7 +182,8 @@ class Robot(Agent):
                 )
             corpus = Corpus(settings.robot)
             tracks = Tracks(settings.robot_tracks, corpus)
-            self._identity = digest_of(corpus.identity, tracks.identity)
+            drawn = ("2",) if settings.scale == "hand" else ()  # first, arms of smaller cut-outs went on as blocks
+            self._identity = digest_of(corpus.identity, tracks.identity, *drawn)
             bank = open_bank(corpus, tracks, size)
         else:
             self._identity = digest_of(*bank.names)
@@ -214,21 +215,50 @@ class Robot(Agent):
         bank = self._bank
         image, mask, tool = bank.cutout(number, scale)
         shift = np.rint(point - tool).astype(int)
-        # what reaches the image's edge goes on beyond it: an arm that is moved inwards must not end in the air
-        rows, columns = (np.clip(np.arange(bank.side) - by, 0, len(image) - 1) for by in (shift[1], shift[0]))
+        rows, columns, there = _placed(mask, tool, shift, bank.side)
         position = bank.position_m[number]
         if self._ray is not None and math.isfinite(depth):
             position = (_on_rays(point[None], np.array([depth])) @ self._ray)[0]
         x, y, z = (float(value) for value in position)
         return Stamp(
-            image[rows][:, columns],
-            mask[rows][:, columns],
+            image[rows, columns],
+            mask[rows, columns] & there,
             depth,
             (x, y, z),
             bank.names[number],
             float(np.linalg.norm(point - bank.point_px[number])),
             scale,
         )
+
+
+def _placed(
+    mask: NDArray[np.bool_], tool: NDArray[np.float64], shift: NDArray[np.int64], side: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Rows and columns [S, S] of the cut-out that are drawn in an image `side` wide where it is moved by `shift`, and where there
+    is something to draw. What reaches the cut-out's edge goes on beyond it, for an arm must not end in the air: a little way
+    as its edge is, and of a smaller cut-out in the arm's own direction and width."""
+    y, x = np.mgrid[:side, :side] - shift[::-1, None, None]
+    last = len(mask) - 1
+    there = np.ones((side, side), bool)
+    edge = np.argwhere(mask & _rim(mask.shape))[:, ::-1]
+    if last + 1 < side and len(edge):
+        way = edge.mean(0) - tool
+        back = np.zeros((side, side))
+        for place, along in ((x, way[0]), (y, way[1])):
+            over = np.where(place > last, place - last, np.minimum(place, 0))
+            there &= over * along >= 0
+            back = np.maximum(back, over / along if along else np.where(over, np.inf, 0))
+        there &= np.isfinite(back)
+        back = np.where(there, back, 0)
+        x, y = (np.rint(place - back * along).astype(np.int64) for place, along in ((x, way[0]), (y, way[1])))
+        there &= (x >= 0) & (x <= last) & (y >= 0) & (y <= last)
+    return np.clip(y, 0, last), np.clip(x, 0, last), there
+
+
+def _rim(shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    rim = np.ones(shape, bool)
+    rim[1:-1, 1:-1] = False
+    return rim
 
 
 def thickness(mask: NDArray[np.bool_], point_px: NDArray[np.floating]) -> float:

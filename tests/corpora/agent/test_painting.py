@@ -232,6 +232,28 @@ def test_a_hand_that_is_smaller_than_the_tool_gets_a_smaller_tool() -> None:
     assert scale == pytest.approx(0.5, abs=0.1)
 
 
+def test_the_arm_of_a_smaller_cut_out_goes_on_as_an_arm() -> None:
+    """Its edge pixels were drawn out to all of a corner: blocks of metal stood beside the G1's arm."""
+    made = bank((1.0,))
+    side = 2 * SIZE // 3
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    cv2.rectangle(mask, (16, 16), (24, 24), 1, -1)
+    cv2.line(mask, (20, 20), (SIZE, SIZE - 4), 1, 5)  # it reaches both edges of a corner
+    count = len(made.frame)
+    corner = dataclasses.replace(
+        made, packed=(np.packbits(mask).tobytes(),) * count, point_px=np.tile((20.0, 20.0), (count, 1))
+    )
+    clip = dataclasses.replace(acted("0" * 16, 4), mask=np.zeros((FRAMES, SIZE, SIZE), bool))
+    clip.point[:] = 8, 10
+    clip.mask[:, 9:12, 7:10] = True
+    stamp = painted(clip, PaintSettings(scale="hand"), bank=corner).stamps[0]
+    assert stamp is not None and stamp.scale < 0.6
+    grown = stamp.mask.copy()
+    grown[:side, :side] = False
+    assert grown[-1].any() or grown[:, -1].any(), "it reaches the image's edge"
+    assert grown.sum() < 4 * (SIZE - side) and grown.any(0).sum() > 0.9 * (SIZE - side)
+
+
 def test_where_the_point_is_not_known_nobody_is_put_in() -> None:
     clip = acted("0" * 16, 1)
     point = clip.point.copy()
