@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.agent.forearm import hand_mask
+from corpora.agent.forearm import hand_shape, with_forearm
 from corpora.agent.source import TrackSettings, TrackSource, register
 from corpora.agent.track import Track, Untracked, known_track, resize_mask
 from corpora.clips.corpus import Clip, Corpus
@@ -191,7 +191,7 @@ class HandTracks(TrackSource):
     @property
     def identity(self) -> str:
         some = self._settings
-        return digest_of("hands", some.hand, str(some.min_confidence), str(some.bridge_s), str(some.forearm))
+        return digest_of("hands 2", some.hand, str(some.min_confidence), str(some.bridge_s), str(some.forearm))
 
     def track(self, clip: Clip) -> Track:
         settings, size = self._settings, clip.row.size
@@ -211,7 +211,8 @@ class HandTracks(TrackSource):
         for run in runs:
             whole = bridged(run, clip.t_s, settings.bridge_s)
             for frame, hand in zip(whole.frames, whole.hands, strict=True):
-                mask = hand_mask(np.asarray(frames[frame], np.uint8), hand.landmarks_px, forearm=settings.forearm)
+                image, marks = np.asarray(frames[frame], np.uint8), hand.landmarks_px
+                mask = with_forearm(image, marks) if settings.forearm else hand_shape(marks, image.shape[:2])
                 masks[frame] |= resize_mask(mask, size, size)
                 if any(run is one for one in chosen):
                     point[frame] = (hand.point_px + 0.5) * scale - 0.5

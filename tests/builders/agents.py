@@ -92,3 +92,12 @@ def write_files(folder: Path, clips: Sequence[Acted]) -> Path:
     for clip in clips:
         clip.file.write(folder / "videos" / f"{clip.clip_id}.npz")
     return folder
+
+
+def hand_at(wrist: tuple[float, float], palm: float) -> np.ndarray:
+    """Landmarks float32 [21, 2], those of MediaPipe, of a hand of a palm `palm` pixels wide whose fingers point up."""
+    marks = np.zeros((21, 2))
+    for finger, x in enumerate((-0.8, -0.5, -0.15, 0.2, 0.5)):
+        for joint in range(4):
+            marks[1 + 4 * finger + joint] = x, -(0.35 if finger == 0 else 1.1) - 0.35 * joint
+    return (palm * marks + wrist).astype(np.float32)
