@@ -17,7 +17,7 @@ from corpora.store.files import digest_of
 class TrackFiles(TrackSource):
     """A file for a clip, or for the video or episode that it is cut from. A clip without a file has no track."""
 
-    name = "files"
+    name, reads = "files", frozenset({"files"})
 
     def __init__(self, settings: TrackSettings, corpus: Corpus) -> None:
         if settings.files is None:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.agent.forearm import hand_shape, with_forearm
+from corpora.agent.hand_masks import open_mask
 from corpora.agent.source import TrackSettings, TrackSource, register
 from corpora.agent.track import Track, Untracked, known_track, resize_mask
 from corpora.clips.corpus import Clip, Corpus
@@ -170,6 +170,7 @@ class HandTracks(TrackSource):
     """See the module."""
 
     name = "hands"
+    reads = frozenset({"hand", "min_confidence", "bridge_s", "mask", "mask_model"})
 
     def __init__(
         self,
@@ -186,12 +187,14 @@ class HandTracks(TrackSource):
                 corpus.clips[0].size,
                 SMALL_PX,
             )
+        self._mask = open_mask(settings)
         self._detect = detector(settings.min_confidence)
 
     @property
     def identity(self) -> str:
         some = self._settings
-        return digest_of("hands 2", some.hand, str(some.min_confidence), str(some.bridge_s), str(some.forearm))
+        how = self._mask.name, self._mask.identity
+        return digest_of("hands", some.hand, str(some.min_confidence), str(some.bridge_s), *how)
 
     def track(self, clip: Clip) -> Track:
         settings, size = self._settings, clip.row.size
@@ -204,17 +207,20 @@ class HandTracks(TrackSource):
         if not chosen:
             wanted = "" if settings.hand == "any" else f" {settings.hand}"
             raise Untracked("no_hand", f"no{wanted} hand in {len(frames)} frames")
-        masks = np.zeros((len(frames), size, size), bool)
+        hands: list[list[Hand]] = [[] for _ in frames]
         point = np.full((len(frames), 2), np.nan, np.float32)
         confidence = np.zeros(len(frames), np.float32)
         scale = np.array([size / width, 1], np.float32)
         for run in runs:
             whole = bridged(run, clip.t_s, settings.bridge_s)
             for frame, hand in zip(whole.frames, whole.hands, strict=True):
-                image, marks = np.asarray(frames[frame], np.uint8), hand.landmarks_px
-                mask = with_forearm(image, marks) if settings.forearm else hand_shape(marks, image.shape[:2])
-                masks[frame] |= resize_mask(mask, size, size)
+                hands[frame].append(hand)
                 if any(run is one for one in chosen):
                     point[frame] = (hand.point_px + 0.5) * scale - 0.5
                     confidence[frame] = hand.confidence
+        masks = np.zeros((len(frames), size, size), bool)
+        for frame, there in enumerate(hands):
+            if there:
+                mask = self._mask(np.asarray(frames[frame], np.uint8), [hand.landmarks_px for hand in there])
+                masks[frame] = resize_mask(mask, size, size)
         return known_track(masks, point, confidence)

@@ -24,18 +24,23 @@ class TrackSettings:
     """What decides the tracks of a corpus; of it each source takes what it needs."""
 
     source: str = "hands"
-    """hands: a person's hand by MediaPipe (extra `hands`); files: masks and points that lie in --files."""
+    """hands: people's hands by MediaPipe (extra `hands`), for which frames of 256 pixels or more are best (giza ingest --size 256);
+    files: masks and points that lie in --files, and no other flag."""
     files: Path | None = None
-    """Folder of npz files, one a clip, episode or video: CLIP_ID.npz, or as the manifest has `source` or `group`, with .npz for
-    the video's suffix. `giza simulate --tracks` writes such a folder; corpora/agent/track_file.py lists the arrays."""
+    """Of --source files: folder of npz files, one a clip, episode or video: CLIP_ID.npz, or as the manifest has `source` or
+    `group`, with .npz for the video's suffix. `giza simulate --tracks` writes such a folder; corpora/agent/track_file.py lists
+    the arrays."""
     hand: Literal["any", "left", "right"] = "any"
-    """Of a person: whose point counts; any: the hand that is seen the most in the clip. Masks are of all hands."""
+    """Whose point counts; any: the hand that is seen the most in the clip. Masks are of all hands that are found."""
     min_confidence: float = 0.5
     """Hands of which MediaPipe is less sure are none."""
     bridge_s: float = 0.35
     """A hand that is lost for no longer than this is taken to have moved evenly meanwhile, at half the confidence."""
-    forearm: bool = True
-    """Grow the mask of a hand to its forearm, by colour (GrabCut)."""
+    mask: str = "grabcut"
+    """How the mask of a hand is made. grabcut: with its forearm, by colour; sam2: with its forearm, by SAM2 (--mask-model), to
+    which the hand is pointed out; hand: the hand alone, as its landmarks lie."""
+    mask_model: str = ""
+    """Of --mask sam2: SAM2 by hub name (facebook/sam2.1-hiera-tiny) or folder, as transformers reads it."""
 
     def __post_init__(self) -> None:
         if not 0 < self.min_confidence <= 1:
@@ -48,6 +53,8 @@ class TrackSource(ABC):
     """A way to find the agent."""
 
     name: ClassVar[str]
+    reads: ClassVar[frozenset[str] | None] = None
+    """Names of the settings that it reads; None: all."""
 
     @abstractmethod
     def __init__(self, settings: TrackSettings, corpus: Corpus) -> None:

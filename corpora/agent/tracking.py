@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from av.error import FFmpegError
 
-from corpora.agent import files, hands
+from corpora.agent import files, hands, sam2
 from corpora.agent.source import SOURCES, TrackSettings, TrackSource
 from corpora.agent.track import Progress, Untracked
 from corpora.agent.tracks import FORMAT, seen_of, track_table, write_clips
@@ -18,19 +18,21 @@ from corpora.clips.corpus import DAMAGE, Corpus
 from corpora.clips.parts import Part, PartKey, PartSummary, SkippedClip, finished_parts, plan_parts, write_part
 from corpora.store.files import machine_trouble
 from corpora.store.told import faults_told
+from corpora.store.unread import expect_read
 
 log = logging.getLogger(__name__)
 
 _ABSENT = ("no_hand", "no_agent")
 """Reasons that say what a clip shows, and nothing of how it was tracked."""
-BUILT_IN = (files.TrackFiles, hands.HandTracks)
+BUILT_IN = (files.TrackFiles, hands.HandTracks, sam2.Sam2Mask)
 """Importing them makes them known."""
 
 
 def open_source(settings: TrackSettings, corpus: Corpus) -> TrackSource:
-    """Raises ValueError for a name that no source has, and as the source's constructor."""
+    """Raises ValueError for a name that no source has, for settings that this one does not read, and as its constructor."""
     if settings.source not in SOURCES:
         raise ValueError(f"--source '{settings.source}': must be one of {', '.join(sorted(SOURCES))}")
+    expect_read(settings, "source", SOURCES)
     return SOURCES[settings.source](settings, corpus)
 
 

@@ -79,8 +79,13 @@ def _of_robot(config: TrackConfig, robot: Path, quiet: bool) -> dict[str, Any]:
     from corpora.simulation.kinematics import FORMAT, PosedRobot, selection_of, write_tracks
     from corpora.simulation.robot_file import RobotFile
     from corpora.store.run import Run
+    from corpora.store.unread import flag, given
     from jobs.console import bar
 
+    for name, value in {**given(config, ("part_frames",)), **given(config.settings)}.items():
+        raise ValueError(
+            f"{flag(name)} {value}: is of clips, and with --robot the tracks are the robot's kinematics: leave it, or --robot, out"
+        )
     file = RobotFile.read(robot)
     episodes = open_episodes(config.corpus, selection_of(file))
     with PosedRobot(file) as posed:

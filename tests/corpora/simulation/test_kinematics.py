@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from corpora.agent.source import TrackSettings
 from corpora.agent.track_file import TrackFile
 from corpora.simulation.robot_file import RobotFile
 from jobs.commands.track import TrackConfig, run
@@ -126,6 +127,12 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, told: str) -
     with pytest.raises(ValueError, match=told):
         run(TrackConfig(data, tmp_path / "out", robot=file), quiet=True)
     assert not list((tmp_path / "out").rglob("*.npz"))
+
+
+def test_flags_of_clips_are_refused(tmp_path: Path) -> None:
+    data, file = robot(tmp_path)
+    with pytest.raises(ValueError, match="^--hand left: is of clips, and with --robot the tracks are the robot's"):
+        run(TrackConfig(data, tmp_path / "out", TrackSettings(hand="left"), robot=file), quiet=True)
 
 
 def test_degrees_are_not_taken_for_radians(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class Fake:
 
 
 def opened(corpus: Path, detector=Fake, **fields) -> HandTracks:
-    return HandTracks(TrackSettings(forearm=False, **fields), Corpus(corpus), detector)
+    return HandTracks(TrackSettings(mask="hand", **fields), Corpus(corpus), detector)
 
 
 def test_hands_are_where_they_are_and_short_losses_are_bridged(corpus: Path, clips, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_killed_job_goes_on_and_gives_the_same(corpus: Path, tmp_path: Path) -
             return super().track(clip)
 
     jobs.track(corpus, tmp_path / "whole", opened=opened(corpus), part_frames=FRAMES)
-    dying = Dying(TrackSettings(forearm=False), Corpus(corpus), Fake)
+    dying = Dying(TrackSettings(mask="hand"), Corpus(corpus), Fake)
     with pytest.raises(KeyboardInterrupt):
         jobs.track(corpus, tmp_path / "out", opened=dying, part_frames=FRAMES)
     done = (tmp_path / "out" / "part-000000.parquet").stat().st_mtime_ns
@@ -166,6 +166,10 @@ def test_wrong_asking_is_refused(corpus: Path, clips, tmp_path: Path) -> None:
         ({"source": "foots"}, "must be one of files, hands"),
         ({"source": "files"}, "--files FOLDER"),
         ({"source": "files", "files": tmp_path}, "holds no .npz file"),
+        ({"files": tmp_path}, "--source hands does not read it.*choose --source files"),
+        ({"source": "files", "files": tmp_path, "bridge_s": 1.0}, "^--bridge-s 1.0: --source files does not read it"),
+        ({"source": "files", "files": tmp_path, "mask": "sam2"}, "^--mask sam2: --source files does not read it"),
+        ({"mask": "sam3"}, "^--mask 'sam3': must be one of grabcut, hand, sam2"),
     ):
         with pytest.raises(ValueError, match=said):
             jobs.track(corpus, tmp_path / "out", **fields)
