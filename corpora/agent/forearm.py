@@ -14,7 +14,7 @@ _FINGERS = ((0, 1, 2, 3, 4), (0, 5, 6, 7, 8), (0, 9, 10, 11, 12), (0, 13, 14, 15
 _PALM = (0, 1, 2, 5, 9, 13, 17)
 _FINGER = 0.26
 """Of a finger's width to the palm's, a little more than it is. All lengths below are of the palm's width, too."""
-_WRIST, _OPENING, _REACH = 0.75, 1.0, 9.0
+_WRIST, _OPENING, _REACH = 0.75, 0.8, 9.0
 """The wedge that the forearm lies in: its half width at the wrist, how fast that grows (wrists bend), and how long an arm may be
 in the image."""
 _ROUNDS = 2
@@ -22,8 +22,9 @@ _BINS, _SMOOTH = (8, 32, 32), 0.7
 """Of the histograms of lightness and the two colours, and by how many bins they are smoothed."""
 _UNSEEN = 0.02
 """A colour that neither the hand nor what lies outside of the wedge has is a sleeve: as likely as this share of the hand's."""
-_ARM, _WIDER = 1.7, 0.15
-"""An arm is no wider than this, and how fast that grows away from the hand: towards a camera that is worn, and in sleeves."""
+_ARM, _WIDER = 2.3, 0.15
+"""An arm is no wider than this (a palm that is seen from its side looks narrow), and how fast that grows away from the hand:
+towards a camera that is worn, and in sleeves."""
 _BEND = 0.7
 """How many pixels aside it goes in one, at most."""
 _HIDDEN, _WIDE = 0.6, 0.8
