@@ -143,7 +143,7 @@ def _limb(found: NDArray[np.bool_], hand: _Hand) -> NDArray[np.bool_]:
                 doubted, aside = [], float(run.mean())
         if hidden > _HIDDEN * palm or len(doubted) > _WIDE * palm:
             break
-        trail.append(centre + way + np.clip(aside, -_BEND, _BEND) * across)
+        trail.append(centre + way + float(np.clip(aside, -_BEND, _BEND)) * across)
         way = trail[-1] - trail[-1 - behind]
         way /= np.linalg.norm(way)
     arm = np.zeros(found.shape, np.uint8)

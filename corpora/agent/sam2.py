@@ -68,7 +68,7 @@ def chosen(offered: NDArray[np.bool_], landmarks_px: NDArray[np.floating]) -> ND
         for mask in offered
         if (mask & hand).sum() >= COVERED * hand.sum() and (mask & where).sum() >= WITHIN * mask.sum()
     ]
-    return hand | max(fitting, key=np.sum) & where if fitting else hand
+    return hand | max(fitting, key=lambda mask: int(mask.sum())) & where if fitting else hand
 
 
 def _load(name: str) -> tuple[Any, Any, str]:

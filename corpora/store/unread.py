@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
-
-
-class Reader(Protocol):
-    """A variant, a class of a registry."""
-
-    reads: frozenset[str] | None
-    """Names of the settings that it reads, those that all variants share among them; None: all."""
+from typing import Any
 
 
 def given(settings: Any, names: Iterable[str] | None = None) -> dict[str, Any]:
@@ -27,8 +20,8 @@ def flag(name: str) -> str:
 
 
 def expect_read(settings: Any, choice: str, variants: Mapping[str, type[Any]]) -> None:
-    """`settings.<choice>` names one of `variants` (`Reader`). Raises ValueError for a setting that is given and that it does not
-    read, with the variants that do."""
+    """`settings.<choice>` names one of `variants`, classes of a registry whose `reads` names the settings that each reads (None:
+    all). Raises ValueError for a setting that is given and that it does not read, with the variants that do."""
     chosen = getattr(settings, choice)
     if variants[chosen].reads is None:
         return
