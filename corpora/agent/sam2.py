@@ -81,7 +81,8 @@ def _load(name: str) -> tuple[Any, Any, str]:
         if config.model_type not in KINDS:
             raise ValueError(f"it is {config.model_type}")
         parts = {part: getattr(config, part).to_dict() for part in PARTS}
-        model, told = Sam2Model.from_pretrained(name, config=Sam2Config(**parts), output_loading_info=True)
+        loaded: Any = Sam2Model.from_pretrained(name, config=Sam2Config(**parts), output_loading_info=True)
+        model, told = loaded
         processor = Sam2Processor.from_pretrained(name)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -98,8 +98,8 @@ def simple(
 ) -> ActionSpace:
     """The same with one part, which the state is normalised like; actions are not cut."""
     per_step = options.pop("per_step", False)
-    parts = one_part(data[0].shape[1], data[1].shape[1], representation, normalisation, per_step=per_step)
-    parts = (dataclasses.replace(parts[0], clip=0),)
+    parts = one_part(data[0].shape[1], data[1].shape[1], representation, normalisation)
+    parts = (dataclasses.replace(parts[0], clip=0, per_step=per_step),)
     return fitted(data, parts, state_normalisation=normalisation, **options)
 
 
