@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 
 from corpora.agent.background import Background
 from corpora.agent.track import Track
-from corpora.store.unread import expect_read
 from corpora.video.view import AS_CUT, DOT, DOT_RADIUS, NOBODY, ROBOT, View
 
 
@@ -163,10 +162,9 @@ class Dot(Agent):
 
 
 def open_agent(settings: PaintSettings, size: int) -> Agent:
-    """Raises ValueError for a name that no agent has, for settings that this one does not read, and as its constructor."""
+    """Raises ValueError for a name that no agent has, and as the agent's constructor."""
     if settings.agent not in AGENTS:
         raise ValueError(f"--agent '{settings.agent}': must be one of {', '.join(sorted(AGENTS))}")
-    expect_read(settings, "agent", AGENTS)
     return AGENTS[settings.agent](settings, size)
 
 

@@ -20,14 +20,18 @@ def flag(name: str) -> str:
 
 
 def expect_read(settings: Any, choice: str, variants: Mapping[str, type[Any]]) -> None:
-    """`settings.<choice>` names one of `variants`, classes of a registry whose `reads` names the settings that each reads (None:
-    all). Raises ValueError for a setting that is given and that it does not read, with the variants that do."""
+    """`settings.<choice>` names one of `variants`, classes of a registry, each of which names in its own `reads` the settings that
+    it reads (none, or None: all). Raises ValueError for a setting that is given and that it does not read, with the variants
+    that do."""
     chosen = getattr(settings, choice)
-    if variants[chosen].reads is None:
+    reads = {
+        each: vars(kind).get("reads") for each, kind in variants.items()
+    }  # what a base says is not a subclass' word
+    if (own := reads[chosen]) is None:
         return
     for name, value in given(settings).items():
-        if name != choice and name not in variants[chosen].reads:
-            who = sorted(each for each, kind in variants.items() if kind.reads is None or name in kind.reads)
+        if name != choice and name not in own:
+            who = sorted(each for each, of in reads.items() if of is None or name in of)
             others = f", or choose {flag(choice)} {' or '.join(who)}" if who else ""
             raise ValueError(
                 f"{flag(name)} {value}: {flag(choice)} {chosen} does not read it, so it would change nothing; leave it out{others}"

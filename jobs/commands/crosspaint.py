@@ -55,12 +55,12 @@ def run(config: CrosspaintConfig, *, agent: Agent | None = None, quiet: bool = F
     that lacks what it needs, tracks of other clips, and an `out` that holds something else.
     """
     from corpora.agent.crosspaint import FORMAT, Crosspaint
-    from corpora.agent.painting import Painter, open_agent
+    from corpora.agent.painting import AGENTS, Painter, open_agent
     from corpora.agent.tracks import Tracks
     from corpora.clips.corpus import SUMMARY, Corpus
     from corpora.episodes.lerobot import LeRobotDataset
     from corpora.store.run import Run
-    from corpora.store.unread import flag, given
+    from corpora.store.unread import expect_read, flag, given
     from jobs.commands.crosspaint_page import write_page
     from jobs.console import bar
 
@@ -82,6 +82,8 @@ def run(config: CrosspaintConfig, *, agent: Agent | None = None, quiet: bool = F
         )
     tracks = Tracks(config.tracks, corpus)
     opened = agent or open_agent(config.paint, corpus.clips[0].size)
+    if agent is None:
+        expect_read(config.paint, "agent", AGENTS)
     made = corpus.summary.get("config", {})
     how = {**dataclasses.asdict(config.paint), **dataclasses.asdict(config.settings)}
     how |= {"agent": opened.name, "agent_identity": opened.identity, "part_frames": config.part_frames}

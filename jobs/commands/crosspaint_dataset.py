@@ -44,11 +44,12 @@ def run_dataset(
     that holds something else.
     """
     from corpora.agent.paint_dataset import FORMAT, one_camera, paint_dataset, tracks_identity
-    from corpora.agent.painting import Painter, open_agent, view_of
+    from corpora.agent.painting import AGENTS, Painter, open_agent, view_of
     from corpora.episodes.contents import contents_fingerprint
     from corpora.episodes.lerobot import LeRobotDataset
     from corpora.episodes.opening import dataset_fingerprint
     from corpora.store.run import Run
+    from corpora.store.unread import expect_read
     from corpora.video.view import ROBOT
     from jobs.console import bar
     from lapa.reporting.page import write_page
@@ -62,6 +63,8 @@ def run_dataset(
     dataset = LeRobotDataset.open(root)
     painted = one_camera(dataset, camera)
     opened = agent or open_agent(paint, 0)
+    if agent is None:
+        expect_read(paint, "agent", AGENTS)
     settings = {**dataclasses.asdict(paint), "robot": None, "robot_tracks": None}
     settings |= {"agent": opened.name, "agent_identity": opened.identity, "camera": painted, "format": FORMAT}
     settings |= {"dataset": dataset_fingerprint(root), "dataset_contents": contents_fingerprint(root)}

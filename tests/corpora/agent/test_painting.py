@@ -13,9 +13,10 @@ import pytest
 
 from corpora.agent.background import Background
 from corpora.agent.cutouts import Bank, Robot, choose, evened, thickness
-from corpora.agent.painting import Painted, Painter, PaintSettings, Shown, open_agent
+from corpora.agent.painting import AGENTS, Painted, Painter, PaintSettings, Shown, open_agent
 from corpora.agent.track import Track, known_track
 from corpora.clips.corpus import decode_clip
+from corpora.store.unread import expect_read
 from corpora.video.encode import encode_clip
 from tests.builders.agents import FRAMES, SIZE, Acted, acted
 
@@ -279,7 +280,7 @@ def test_what_cannot_be_painted_is_refused() -> None:
         ({"agent": "robot", "dot_radius": 0.1}, r"^--dot-radius 0.1: --agent robot .* choose --agent dot$"),
     ):
         with pytest.raises(ValueError, match=said):
-            open_agent(PaintSettings(**wrong), SIZE)
+            expect_read(PaintSettings(**wrong), "agent", AGENTS)
     clip = acted("0" * 16, 1)
     with pytest.raises(ValueError, match=r"a track of 24 frames of 24 x 24 pixels for 24 frames of 48 x 48 pixels"):
         painted(clip, track=track_of(clip).resized(24))
