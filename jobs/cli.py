@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the `giza` command; returns the exit status (2: the user's error, in one line; 1: the machine's)."""
     words = list(sys.argv[1:] if argv is None else argv)
     if os.environ.get("NO_COLOR"):
-        os.environ["PYTHON_TYRO_ANSI_CODES"] = "0"  # read when tyro is imported; it does not know NO_COLOR
+        os.environ["PYTHON_TYRO_ANSI_CODES"] = "False"  # read when tyro is imported; it does not know NO_COLOR
     with _streams():
         if words[:1] == ["help"]:
             words = [*words[1:2], "--help"]

@@ -164,7 +164,7 @@ def test_no_color_is_heeded_by_help() -> None:
     coloured = "import sys; sys.stdout.isatty = lambda: True; from jobs import cli; cli.main(['evaluate', '--help'])"
     for value, found in (("", True), ("1", False)):
         done = python(f"import os; os.environ.update(TERM='xterm', NO_COLOR={value!r}); {coloured}")
-        assert ("\x1b[" in done.stdout) == found
+        assert ("\x1b[" in done.stdout) == found and "--starts" in done.stdout, done.stderr
 
 
 def test_a_quiet_job_leaves_the_log_as_it_was(tmp_path: Path) -> None:
