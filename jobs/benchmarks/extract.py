@@ -133,9 +133,8 @@ class CoreUsage:
 
     def others_share(self) -> float:
         """Share of the cores' time that programs other than this one used."""
-        idle, whole, own = (
-            now - then for now, then in zip(self._now(), (self._idle, self._all, self._own), strict=True)
-        )
+        began = self._idle, self._all, self._own
+        idle, whole, own = (now - before for now, before in zip(self._now(), began, strict=True))
         return max(0.0, (whole - idle - own) / whole) if whole > 0 else 0.0
 
     @staticmethod
