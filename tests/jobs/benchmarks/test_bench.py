@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import time
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow.parquet as pq
 import pytest
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.parts import plan_parts
 from jobs.benchmarks.command import BenchExtractConfig, main
 from jobs.benchmarks.extract import random_model, run, table
-from lapa.extraction.engine import latent_key, open_pipeline
+from lapa.extraction import throughput
+from lapa.extraction.engine import BatchEncoder, latent_key, open_pipeline
 from lapa.extraction.settings import ExtractionSettings
 from lapa.extraction.throughput import end_to_end, feed_alone, model_alone, prepared_sample
 from lapa.pairs.reader import PairReader
 from lapa.recipes import RECIPES
 from tests.builders.corpora import write_corpus
-
-STAGE_S = 0.03
-"""What each stage sleeps for a clip: long beside the work itself, and no processor is needed for it."""
 
 
 @pytest.fixture(scope="module")
@@ -46,32 +47,53 @@ def test_bench_writes_its_numbers(lam, corpus, tmp_path):
 
 
 def test_decoding_and_model_overlap(lam, corpus, tmp_path, monkeypatch):
-    """Two stages that take equally long end in little more than the time of one."""
+    """While the model has a batch, a clip is prepared that the model has not been given."""
     settings = ExtractionSettings(lam, corpus, 0.5, 0.1, batch_size=16, workers=1)
     pipeline = open_pipeline(settings)
-    work, encode = PairReader.prepare, pipeline.model.encode
+    prepare, add, encode = PairReader.prepare, BatchEncoder.add, pipeline.model.encode
+    parts = plan_parts(Corpus(corpus).clips, 4096)
+    clips, begun, given, waited = sum(len(part.rows) for part in parts), 0, 0, 0
+    changed = threading.Condition()
 
-    def slow_prepare(self, clip):
-        time.sleep(STAGE_S)
-        return work(self, clip)
+    def counted_prepare(self, clip):
+        nonlocal begun
+        with changed:
+            begun += 1
+            changed.notify()
+        return prepare(self, clip)
 
-    def slow_encode(pairs):
-        time.sleep(STAGE_S * len(pairs) / pairs_per_clip)
+    def counted_add(self, pairs):
+        nonlocal given
+        given += 1
+        return add(self, pairs)
+
+    def waiting_encode(pairs):
+        nonlocal waited
+        if given < clips:
+            waited += 1
+            with changed:
+                assert changed.wait_for(lambda: begun > given, timeout=60)
         return encode(pairs)
 
-    parts = plan_parts(Corpus(corpus).clips, 4096)
+    monkeypatch.setattr(PairReader, "prepare", counted_prepare)
+    monkeypatch.setattr(BatchEncoder, "add", counted_add)
+    monkeypatch.setattr(pipeline.model, "encode", waiting_encode)
+    list(pipeline.write(corpus, parts, latent_key(settings, Corpus(corpus)), tmp_path))
+    assert (begun, given) == (clips, clips) and waited
+
+
+def test_stages_are_pairs_over_seconds(lam, corpus, tmp_path, monkeypatch):
+    """By a clock that gains a second at each look."""
+    settings = ExtractionSettings(lam, corpus, 0.5, 0.1, batch_size=16, workers=1)
+    pipeline, parts = open_pipeline(settings), plan_parts(Corpus(corpus).clips, 4096)
     sample = prepared_sample(pipeline, corpus, parts)
-    pairs_per_clip = sum(len(clip) for clip in sample) / len(sample)
-    monkeypatch.setattr(PairReader, "prepare", slow_prepare)
-    monkeypatch.setattr(pipeline.model, "encode", slow_encode)
-    # seconds of each: a machine that is busy for a moment must not decide
-    decode, model = feed_alone(pipeline, corpus, parts, 2.0), model_alone(pipeline, sample, 2.0)
-    whole = end_to_end(
-        pipeline, corpus, parts, latent_key(settings, Corpus(corpus)), tmp_path, int(4 * min(decode, model))
-    )
-    serial = 1 / (1 / decode + 1 / model)
-    assert whole > 1.35 * serial
-    assert whole < 1.1 * min(decode, model)
+    sizes = [len(clip) for clip in sample]
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
+    assert feed_alone(pipeline, corpus, parts, 3) == sum(sizes[:3]) / 3
+    assert model_alone(pipeline, sample, 2) == 2 * sum(sizes) / 2
+    key = latent_key(settings, Corpus(corpus))
+    speed = end_to_end(pipeline, corpus, parts, key, tmp_path, 2 * sum(sizes))
+    assert speed == sum(pq.read_metadata(path).num_rows for path in tmp_path.iterdir()) >= 2 * sum(sizes)
 
 
 def test_what_cannot_be_measured_is_refused(lam, corpus, tmp_path, capsys):
