@@ -120,7 +120,7 @@ class BehaviourCloning(Policy):
         return self._context(self.convolutions(seen.to(self.instruction.weight.dtype)), instruction)
 
     def _read(self, tokens: ContextTokens, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
-        return self._context(self.reader(tokens, image_mask, instruction).direct, instruction)
+        return self._context(self.reader.read_directly(tokens, image_mask, instruction), instruction)
 
     def _context(self, seen: Tensor, instruction: Sequence[str]) -> ContextTokens:
         ids = torch.tensor([self.read_text(text)[0][0] for text in instruction], device=seen.device)

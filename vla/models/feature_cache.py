@@ -27,12 +27,13 @@ from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from corpora.store.files import UNFINISHED, written_whole
 from vla.evaluating import evaluating
 from vla.policy import Backbone, ContextTokens
 
-OPEN_SHARDS = 64
+OPEN_SHARDS = 256
 """Shards held open (memory-mapped) at a time."""
 
 
@@ -57,6 +58,15 @@ class Prompt:
         return summary.hexdigest()
 
 
+@dataclass(frozen=True)
+class _OpenShard:
+    features: Any
+    """Memory-mapped: what is sliced is read."""
+    scale: Tensor
+    is_image: Tensor
+    starts: list[int]
+
+
 class FeatureCache:
     """The features of `backbone` under `folder`; other weights or another processor have a folder of their own.
 
@@ -74,7 +84,7 @@ class FeatureCache:
         self._places: dict[str, tuple[str, int]] = {}
         self._digests: dict[str, str] = {}
         self._read_shards: set[str] = set()
-        self._open: OrderedDict[str, Any] = OrderedDict()
+        self._open: OrderedDict[str, _OpenShard] = OrderedDict()
         self.refresh()
 
     def __len__(self) -> int:
@@ -125,15 +135,13 @@ class FeatureCache:
         Raises ValueError for a sample that is not in the cache.
         """
         rows = [self._row(sample_id) for sample_id in sample_ids]
-        length = max((len(features) for features, _ in rows), default=0)
-        features = torch.zeros(len(rows), length, self.backbone.dim)
-        mask = torch.zeros(len(rows), length, dtype=torch.bool)
-        is_image = torch.zeros_like(mask)
-        for k, (values, image_flags) in enumerate(rows):
-            features[k, : len(values)] = values
-            mask[k, : len(values)] = True
-            is_image[k, : len(values)] = image_flags
-        return ContextTokens(features, mask, is_image)
+        if not rows:
+            empty = torch.zeros(0, 0, dtype=torch.bool)
+            return ContextTokens(torch.zeros(0, 0, self.backbone.dim), empty, empty)
+        features, scale, is_image = (pad_sequence(column, batch_first=True) for column in zip(*rows, strict=True))
+        lengths = torch.tensor([len(values) for values, _, _ in rows])
+        mask = torch.arange(features.shape[1]) < lengths[:, None]
+        return ContextTokens(features.float() * scale.unsqueeze(-1), mask, is_image)
 
     def refresh(self) -> None:
         """Reads the index of shards that another process has written since."""
@@ -148,18 +156,20 @@ class FeatureCache:
         self._digests.update(json.loads(metadata["entries"]))
         self._read_shards.add(shard)
 
-    def _row(self, sample_id: str) -> tuple[Tensor, Tensor]:
+    def _row(self, sample_id: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Features, scale and is_image of a sample's tokens, as they are kept."""
         if sample_id not in self._digests:
             raise ValueError(f"sample '{sample_id}': not in the feature cache {self.folder}; fill it first")
         name, row = self._places[self._digests[sample_id]]
         shard = self._shard(name)
-        start, end = shard.get_slice("starts")[row : row + 2].tolist()
-        features = shard.get_slice("features")[start:end].float() * shard.get_slice("scale")[start:end].unsqueeze(-1)
-        return features, shard.get_slice("is_image")[start:end].bool()
+        place = slice(shard.starts[row], shard.starts[row + 1])
+        return shard.features[place], shard.scale[place], shard.is_image[place]
 
-    def _shard(self, name: str) -> Any:
+    def _shard(self, name: str) -> _OpenShard:
         if name not in self._open:
-            self._open[name] = safe_open(self.folder / name, framework="pt")
+            with safe_open(self.folder / name, framework="pt") as file:
+                starts, scale, is_image = (file.get_tensor(key) for key in ("starts", "scale", "is_image"))
+                self._open[name] = _OpenShard(file.get_slice("features"), scale, is_image.bool(), starts.tolist())
             if len(self._open) > OPEN_SHARDS:
                 self._open.popitem(last=False)
         self._open.move_to_end(name)

@@ -15,6 +15,9 @@ from vla.models.config import PolicyConfig, SmallBackboneConfig, VisionConfig
 from vla.models.small import ImageReader
 from vla.policy import Backbone, ContextTokens
 
+FIT_BATCH = 32
+"""Images at a time that the components are fitted on."""
+
 
 class VisionBackbone(Backbone):
     """Patch tokens [B, V T N, D] of every image, whether it is there or not: the reader takes out what is not. The instruction
@@ -54,9 +57,8 @@ class VisionBackbone(Backbone):
         if self.fitted:
             return
         with torch.no_grad():
-            tokens = torch.cat([self.vision(each.flatten(0, 1).to(self.mean.device)) for each in images()]).flatten(
-                0, 1
-            )
+            shown = torch.cat([each.flatten(0, 1) for each in images()]).split(FIT_BATCH)
+            tokens = torch.cat([self.vision(part.to(self.mean.device)) for part in shown]).flatten(0, 1)
         mean = tokens.double().mean(0)
         away = tokens.double() - mean
         axes = torch.linalg.eigh(away.T @ away).eigenvectors.flip(1)[:, : self.dim]
@@ -111,13 +113,21 @@ class VisionReader(nn.Module):
 
     def forward(self, tokens: ContextTokens, image_mask: Tensor, instruction: Sequence[str]) -> ContextTokens:
         """`tokens`: of the images that `image_mask` bool [B, V, T] tells of."""
+        read: ContextTokens = self.reader(self._maps(tokens, image_mask), image_mask, instruction)
+        return read
+
+    def read_directly(self, tokens: ContextTokens, image_mask: Tensor, instruction: Sequence[str]) -> Tensor:
+        """[B, W]: `direct` alone."""
+        return self.reader.read_directly(self._maps(tokens, image_mask), image_mask, instruction)
+
+    def _maps(self, tokens: ContextTokens, image_mask: Tensor) -> Tensor:
+        """[B, V, T, C, h, w]."""
         x = self.norm(tokens.features)
         if self.training and self.noise:
             x = x + self.noise * torch.randn_like(x)
         grid = x.unflatten(1, (*image_mask.shape[1:], -1)).transpose(-1, -2)
         side = round(grid.shape[-1] ** 0.5)
-        read: ContextTokens = self.reader(grid.unflatten(-1, (side, -1)), image_mask, instruction)
-        return read
+        return grid.unflatten(-1, (side, -1))
 
 
 def vision_parts(config: PolicyConfig, settings: Path | None) -> tuple[VisionBackbone, VisionReader]:

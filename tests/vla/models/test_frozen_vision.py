@@ -208,3 +208,13 @@ def test_the_direct_path_reaches_every_step_of_the_chunk_and_leaves_out_what_is_
     ids = torch.zeros(3, dtype=torch.long)
     chunks = [policy.sample(one, batch["state"], batch["state_mask"], ids, 3) for one in (blind, other)]
     assert bool(((chunks[0] - chunks[1]).abs().amax((0, 2)) > 0).all())
+
+
+def test_what_the_action_reads_is_the_same_with_and_without_the_tokens_that_nobody_reads(tmp_path: Path) -> None:
+    policy = made(tmp_path / "dino", "regression")
+    batch = seen(policy)
+    batch["image_mask"][1, 1] = False
+    with torch.no_grad():
+        tokens = policy.backbone(batch["images"], batch["image_mask"], batch["instruction"])  # type: ignore[operator, union-attr]
+        reader, asked = policy.reader, (tokens, batch["image_mask"], batch["instruction"])  # type: ignore[union-attr]
+        assert torch.equal(reader.read_directly(*asked), reader(*asked).direct)  # type: ignore[operator, union-attr]
