@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-TargetKind = Literal["frozen", "action_aware", "ema"]
+TargetKind = Literal["frozen", "backbone", "action_aware", "ema"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,9 @@ class FlareConfig:
     future_s: float = 0.8
     """Seconds from the present to the observation that is aligned: 16 steps in the paper, which is 0.8 s at 20 Hz."""
     target: TargetKind = "ema"
-    """frozen: a Hugging Face vision model, pooled; ema: a slow copy of the policy's own vision, pooled; action_aware: a slow
-    copy of an encoder that is trained beside the policy to predict the actions."""
+    """frozen: a Hugging Face vision model, pooled; backbone: the policy's own frozen vision model, pooled, its features computed
+    once a frame and kept; ema: a slow copy of the policy's own vision, pooled; action_aware: a slow copy of an encoder that is
+    trained beside the policy to predict the actions."""
     target_name: str = ""
     """Hub name or folder of the vision model (frozen; action_aware: empty for a copy of the policy's own vision)."""
     ema: float = 0.995
@@ -64,7 +65,7 @@ class FlareConfig:
                 f"future_s {self.future_s}: the target is an observation later than the present, in seconds"
             )
         if self.target not in get_args(TargetKind):
-            raise ValueError(f"target '{self.target}': choose frozen, action_aware or ema")
+            raise ValueError(f"target '{self.target}': choose frozen, backbone, action_aware or ema")
         if self.target == "frozen" and not self.target_name:
             raise ValueError("target 'frozen' without target_name: give a vision model, e.g. facebook/dinov2-base")
         if not 0 <= self.ema <= 1:

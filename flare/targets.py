@@ -1,6 +1,7 @@
 """Target encoders: what FLARE's future tokens are aligned with. Future images and instruction -> M tokens of width D.
 
 frozen        patches of a Hugging Face vision model, pooled on their grid
+backbone      the same of the policy's own frozen vision model, of features that are kept
 ema           the same of a slow copy of the policy's own vision
 action_aware  a slow copy of an encoder that is trained beside the policy to predict the actions (flare/action_aware.py)
 All answer without gradients and stay in evaluation mode. A policy needs them in training only, never to act.
@@ -40,11 +41,17 @@ class TargetEncoder(nn.Module, ABC):
     """M."""
     dim: int
     """D."""
+    reads_features: bool = False
+    """In the images' place it takes their features, float32 [B, V, N, C]."""
+
+    def check(self, images: Tensor, instruction: Sequence[str], image_mask: Tensor | None) -> None:
+        """Raises ValueError where images, texts or mask do not fit each other."""
+        check_images(images, instruction, image_mask)
 
     @torch.no_grad()
     def forward(self, images: Tensor, instruction: Sequence[str], *, image_mask: Tensor | None = None) -> Tensor:
         """Raises ValueError on shapes that do not fit."""
-        check_images(images, instruction, image_mask)
+        self.check(images, instruction, image_mask)
         with torch.autocast(images.device.type, enabled=False):  # a target in bf16 has 3 digits
             return self.encode(images, instruction, image_mask).float()
 
@@ -53,7 +60,7 @@ class TargetEncoder(nn.Module, ABC):
     ) -> tuple[Tensor, Tensor]:
         """(targets [B, M, D], token_mask bool [B, M]) for `alignment_loss`: only samples with a future are encoded; the others
         have targets 0 and no token."""
-        check_images(future, instruction, image_mask)
+        self.check(future, instruction, image_mask)
         index = has_future.nonzero().flatten()
         targets = torch.zeros(len(future), self.tokens, self.dim, device=future.device)
         token_mask = torch.zeros(targets.shape[:2], dtype=torch.bool, device=future.device)
@@ -102,28 +109,50 @@ class PooledTarget(TargetEncoder):
 
     def __init__(self, vision: nn.Module, *, tokens: int, cameras: int = 1, image_size: int) -> None:
         super().__init__()
-        if tokens % cameras:
-            raise ValueError(
-                f"{tokens} tokens for {cameras} cameras: choose a multiple, each camera has the same number"
-            )
         self.vision = vision.eval().requires_grad_(False)
-        self.tokens, self.cameras = tokens, cameras
+        self.tokens, self.cameras, self.cells = tokens, cameras, cells_of(tokens, cameras)
         count, self.dim = probe_tokens(vision, image_size)
-        pool_grid(torch.zeros(1, count, 1), tokens // cameras)  # says now what would fail in the first batch
+        pool_grid(torch.zeros(1, count, 1), self.cells)  # says now what would fail in the first batch
 
     def encode(self, images: Tensor, instruction: Sequence[str], image_mask: Tensor | None) -> Tensor:
         if images.shape[1] != self.cameras:
             raise ValueError(
                 f"{images.shape[1]} cameras for a target of {self.cameras}: build it with the data's number"
             )
-        each = pool_grid(self.vision(images.flatten(0, 1)), self.tokens // self.cameras)
+        each = pool_grid(self.vision(images.flatten(0, 1)), self.cells)
         return each.unflatten(0, images.shape[:2]).flatten(1, 2)
 
     def update(self, vision: nn.Module | None = None) -> None:
         pass
 
     def token_mask(self, image_mask: Tensor) -> Tensor:
-        return image_mask.repeat_interleave(self.tokens // self.cameras, dim=1)
+        return image_mask.repeat_interleave(self.cells, dim=1)
+
+
+class KeptTarget(TargetEncoder):
+    """Kept features of a frozen vision model, pooled to M / V on each camera's grid, camera after camera. The kind "backbone"."""
+
+    reads_features = True
+
+    def __init__(self, patches: int, dim: int, *, tokens: int, cameras: int = 1) -> None:
+        """`patches`, `dim`: N and C of an image's features."""
+        super().__init__()
+        self.cells, self.tokens, self.dim = cells_of(tokens, cameras), tokens, dim
+        pool_grid(torch.zeros(1, patches, 1), self.cells)
+
+    def check(self, images: Tensor, instruction: Sequence[str], image_mask: Tensor | None) -> None:
+        if images.ndim != 4 or images.shape[-1] != self.dim or images.shape[1] * self.cells != self.tokens:
+            wanted = f"[B, {self.tokens // self.cells}, N, {self.dim}]"
+            raise ValueError(f"features {list(images.shape)}: {wanted} is wanted")
+
+    def encode(self, images: Tensor, instruction: Sequence[str], image_mask: Tensor | None) -> Tensor:
+        return pool_grid(images.flatten(0, 1), self.cells).unflatten(0, images.shape[:2]).flatten(1, 2)
+
+    def update(self, vision: nn.Module | None = None) -> None:
+        pass
+
+    def token_mask(self, image_mask: Tensor) -> Tensor:
+        return image_mask.repeat_interleave(self.cells, dim=1)
 
 
 class FollowingTarget(PooledTarget):
@@ -176,11 +205,14 @@ class StandardisedTarget(TargetEncoder):
     def __init__(self, inner: TargetEncoder) -> None:
         super().__init__()
         self.inner = inner
-        self.tokens, self.dim = inner.tokens, inner.dim
+        self.tokens, self.dim, self.reads_features = inner.tokens, inner.dim, inner.reads_features
         self.register_buffer("mean", torch.zeros(inner.tokens, inner.dim))
         self.register_buffer("variance", torch.ones(inner.tokens, inner.dim))
         self.register_buffer("started", torch.zeros(inner.tokens, dtype=torch.bool))
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def check(self, images: Tensor, instruction: Sequence[str], image_mask: Tensor | None) -> None:
+        self.inner.check(images, instruction, image_mask)
 
     def encode(self, images: Tensor, instruction: Sequence[str], image_mask: Tensor | None) -> Tensor:
         raw = self.inner(images, instruction, image_mask=image_mask)
@@ -234,6 +266,8 @@ class TargetShape:
     cameras: int = 1
     vision: nn.Module | None = None
     """The policy's own, uint8 [B, 3, S, S] -> [B, N, D]; None where it has none that can be copied."""
+    features: tuple[int, int] | None = None
+    """(N, C) of an image's features that are kept of the policy's frozen vision model; None where none are."""
     horizon: int = 0
     """H, for a target that learns from actions; so are those below."""
     action_dim: int = 0
@@ -252,6 +286,15 @@ def build_target(config: FlareConfig, shape: TargetShape) -> TargetEncoder:
 def _frozen(config: FlareConfig, shape: TargetShape) -> TargetEncoder:
     vision = FrozenVision(config.target_name)
     return PooledTarget(vision, tokens=shape.tokens, cameras=shape.cameras, image_size=shape.image_size)
+
+
+def _kept(config: FlareConfig, shape: TargetShape) -> TargetEncoder:
+    if shape.features is None:
+        raise ValueError(
+            "target 'backbone': no features of a frozen vision model are kept; name one with model.vision.name and keep them "
+            "(training.cache-features), or choose target 'frozen' or 'ema'"
+        )
+    return KeptTarget(*shape.features, tokens=shape.tokens, cameras=shape.cameras)
 
 
 def _slow_copy(config: FlareConfig, shape: TargetShape) -> TargetEncoder:
@@ -298,9 +341,17 @@ def _action_aware(config: FlareConfig, shape: TargetShape) -> TargetEncoder:
 
 TARGETS: dict[str, Callable[[FlareConfig, TargetShape], TargetEncoder]] = {
     "frozen": _frozen,
+    "backbone": _kept,
     "ema": _slow_copy,
     "action_aware": _action_aware,
 }
+
+
+def cells_of(tokens: int, cameras: int) -> int:
+    """Tokens of each camera. Raises ValueError where they have not all the same number."""
+    if tokens % cameras:
+        raise ValueError(f"{tokens} tokens for {cameras} cameras: choose a multiple, each camera has the same number")
+    return tokens // cameras
 
 
 def pool_grid(tokens: Tensor, count: int) -> Tensor:

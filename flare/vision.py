@@ -86,20 +86,24 @@ class FrozenVision(nn.Module):
 
         An image is resized to the multiple of the patch nearest to S, at most to the size that the model was trained with.
         """
-        side = max(1, round(min(images.shape[-1], self.size) / self.patch)) * self.patch
+        side = self.side(images.shape[-1]) * self.patch
         x = images.float() / 255
         if x.shape[-2:] != (side, side):
             x = transforms.resize(x, [side, side], antialias=True)
         x = transforms.normalize(x, self.mean, self.std).to(next(self.net.parameters()).dtype)
         with torch.no_grad():
             tokens = self.net(**self._inputs(x)).last_hidden_state
-        patches = (side // self.patch) ** 2
+        patches = self.side(images.shape[-1]) ** 2
         if tokens.ndim != 3 or tokens.shape[1] < patches:
             raise ValueError(
                 f"{type(self.net).__name__} gives {list(tokens.shape)} for {patches} patches of an image: give a model whose "
                 "output has one token a patch"
             )
         return tokens[:, tokens.shape[1] - patches :].float()  # class and register tokens lead
+
+    def side(self, image_size: int) -> int:
+        """Patches along a side of an image of so many pixels."""
+        return max(1, round(min(image_size, self.size) / self.patch))
 
     def of_frames(self, frames: NDArray[np.uint8], batch: int = 32) -> NDArray[np.float16]:
         """uint8 [T, S, S, 3] -> float16 [T, N, D] in batches: what a frame's features are kept as, once a frame."""

@@ -43,8 +43,18 @@ class PolicyBatch(TypedDict, total=False):
     """bool [B, N], with `features`."""
     feature_is_image: Tensor
     """bool [B, N], with `features`."""
+    future_features: Tensor
+    """Optional, with `features`: of `future`, float32 [B, V, N, D], 0 where there is none."""
+    before_features: Tensor
+    """The same of `before`, with it."""
     dataset: Tensor
     """int64 [B]: which dataset of the training the sample is of."""
+
+
+def newest_features(batch: PolicyBatch) -> Tensor:
+    """Kept features of the newest images, [B, V, N, D]."""
+    cameras, history = batch["image_mask"].shape[1:]
+    return batch["features"].unflatten(1, (cameras, history, -1))[:, :, -1]
 
 
 def check_batch(batch: PolicyBatch, *, horizon: int, state_dim: int, action_dim: int) -> None:

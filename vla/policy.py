@@ -100,6 +100,15 @@ class Backbone(nn.Module, ABC):
         """What it reads of an instruction; None where it does not say."""
         return None
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether what it says depends on the instruction."""
+        return True
+
+    def patches(self, image_size: int) -> int | None:
+        """Of an image of so many pixels, where its tokens are those of all images and nothing else; None: they are not."""
+        return None
+
     def describe(self) -> Any:
         """What, for JSON, beside the weights, decides what it says: a part of the key of kept tokens."""
         return repr(getattr(self, "config", ""))

@@ -17,7 +17,7 @@ from flare.collapse import CollapseAlarm, CollapseMonitor
 from flare.objective import AlignmentHead, alignment_loss, mean_alignment
 from flare.slow_copy import SlowCopy
 from flare.targets import TargetEncoder
-from vla.batch import PolicyBatch
+from vla.batch import PolicyBatch, newest_features
 from vla.policy import Policy, PolicyLoss
 from vla.training_config import PolicyTrainingConfig
 
@@ -87,9 +87,8 @@ class PolicyTraining(lightning.LightningModule):
         """Predictions and targets [B K, M, D], bool [B K], bool [B K, M]."""
         assert self.target is not None and self.head is not None and output.future_states is not None
         seen = batch["image_mask"][:, :, -1]
-        targets, mask = self.target.of_batch(
-            batch["future"], batch["instruction"], batch["has_future"], image_mask=seen
-        )
+        future = batch["future_features"] if self.target.reads_features else batch["future"]
+        targets, mask = self.target.of_batch(future, batch["instruction"], batch["has_future"], image_mask=seen)
         if self.training_config.alignment.change:
             targets = targets - self._present(batch)
         draws = output.future_states.shape[1]
@@ -100,13 +99,14 @@ class PolicyTraining(lightning.LightningModule):
     def _present(self, batch: PolicyBatch) -> Tensor:
         """[B, M, D]: the target's embedding of what is seen now, or of what the future follows."""
         assert self.target is not None
-        present, _ = self.target.of_batch(
-            batch.get("before", batch["images"][:, :, -1]),
-            batch["instruction"],
-            batch["has_future"],
-            image_mask=batch["image_mask"][:, :, -1],
-        )
-        return present
+        if not self.target.reads_features:
+            shown = batch.get("before", batch["images"][:, :, -1])
+        elif "before_features" in batch:
+            shown = batch["before_features"]
+        else:
+            shown = newest_features(batch)
+        seen = batch["image_mask"][:, :, -1]
+        return self.target.of_batch(shown, batch["instruction"], batch["has_future"], image_mask=seen)[0]
 
     def _learning(self, learner: ActionAwareTraining, batch: PolicyBatch) -> Tensor:
         """The loss by which the target learns what matters to actions, of the present."""

@@ -192,13 +192,11 @@ def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: 
     kind, config = POLICIES[job.recipe], job.policy
     if kind.head:
         config = dataclasses.replace(config, head=kind.head, feeding=kind.feeding)
-    backbone = job.policy.vision.name
     alignment = dataclasses.replace(
         PolicyTrainingConfig(steps=1).alignment,
         standardise=True,
         ema=1.0,  # the random start, kept: an average of a network that learns from nothing but it falls to a point
-        target="frozen" if backbone else "ema",
-        target_name=backbone,
+        target="backbone" if job.policy.vision.name else "ema",
         change=kind.change,
     )
     training = PolicyTrainingConfig(

@@ -134,7 +134,9 @@ def train_policy(
 
     Raises ValueError for datasets that do not fit the policy, KeyboardInterrupt where it was stopped by hand.
     """
-    target = flare_target(policy, training, cameras_of(datasets)) if training.flare else None
+    kept = training.cache_features and cacheable(policy)
+    target = flare_target(policy, training, cameras_of(datasets), kept=kept) if training.flare else None
+    kept_future = target is not None and target.reads_features
     if target is not None:
         texts = {text for each in datasets for text in each.data.texts}
         for said in unread(texts, target.read_text, "FLARE's target"):
@@ -149,10 +151,13 @@ def train_policy(
         policy.system2.fit(lambda: some_images(datasets[0]))
     module = PolicyTraining(policy, training, seed=seed, dataset_names=names, target=target)
     look_up = None
-    if training.cache_features and cacheable(policy):
+    if kept:
         with bar("features of the frozen model", quiet=quiet) as progress:
             folder = (cache or default_cache()) / "features"
-            look_up = cached_features(policy, datasets, folder, cameras=cameras_of(datasets), progress=progress).tokens
+            cameras = cameras_of(datasets)
+            look_up = cached_features(
+                policy, datasets, folder, cameras=cameras, kept_future=kept_future, progress=progress
+            ).tokens
     batches = PolicyBatches(
         datasets,
         policy.config,
@@ -162,6 +167,7 @@ def train_policy(
         rank=process_rank(),
         ranks=training.devices,
         look_up=look_up,
+        kept_future=kept_future,
     )
 
     def loader(start: int) -> DataLoader[Any]:
@@ -176,6 +182,7 @@ def train_policy(
         cameras=cameras_of(datasets),
         samples=training.val_samples,
         look_up=look_up,
+        kept_future=kept_future,
     )
     validation: DataLoader[Any] | None = DataLoader(held_out, batch_size=None) if held_out else None  # type: ignore[arg-type]
     module.train()  # Lightning keeps modes as they are, and a loaded policy is in evaluation mode
@@ -246,19 +253,22 @@ def cameras_of(datasets: Sequence[TrainingDataset]) -> int:
     return max(len(dataset.data.cameras) for dataset in datasets)
 
 
-def flare_target(policy: Policy, training: PolicyTrainingConfig, cameras: int) -> TargetEncoder:
-    """FLARE's target encoder for this policy. Raises ValueError where the policy has no future tokens."""
+def flare_target(policy: Policy, training: PolicyTrainingConfig, cameras: int, *, kept: bool = False) -> TargetEncoder:
+    """FLARE's target encoder for this policy; `kept`: features of its frozen vision model are kept. Raises ValueError where
+    the policy has no future tokens, and where the kind of target lacks what it is made of."""
     if not policy.future_tokens:
         raise ValueError(
             "--training.flare: the policy has no future tokens; one that is trained from scratch has them with "
             "--model.future-tokens, e.g. 9"
         )
-    config = policy.config
+    config, system2 = policy.config, policy.system2
+    patches = system2.patches(config.image_size) if system2 is not None and kept else None
     shape = TargetShape(
         policy.future_tokens,
         config.image_size,
         cameras,
         vision=policy.frame_encoder,
+        features=None if system2 is None or patches is None else (patches, system2.dim),
         horizon=config.horizon,
         action_dim=config.max_action_dim,
         state_dim=config.max_state_dim,

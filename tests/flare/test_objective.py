@@ -158,7 +158,7 @@ def test_the_head_learns_to_align() -> None:
         ({"coefficient": -1.0}, "coefficient -1.0"),
         ({"future_s": 0.0}, "future_s 0.0"),
         ({"target": "frozen"}, "without target_name"),
-        ({"target": "mean"}, "target 'mean': choose frozen, action_aware or ema"),
+        ({"target": "mean"}, "target 'mean': choose frozen, backbone, action_aware or ema"),
         ({"ema": 1.5}, "ema 1.5"),
         ({"target": "action_aware", "ema": 1.0}, "the target would stay random"),
     ],

@@ -322,3 +322,11 @@ def test_targets_are_made_in_evaluation_mode() -> None:
     assert isinstance(target, StandardisedTarget) and isinstance(target.inner, PooledTarget)
     assert isinstance(target.inner.vision, SlowCopy)
     assert not any(module.training for module in target.inner.modules())
+
+
+def test_a_target_of_kept_features_takes_those_of_its_model_alone() -> None:
+    target = build_target(FlareConfig(target="backbone"), TargetShape(2, 32, cameras=2, features=(16, 8)))
+    assert target.reads_features
+    for shape in ((3, 2, 16, 7), (3, 1, 16, 8), (3, 16, 8)):
+        with pytest.raises(ValueError, match=r"features .*: \[B, 2, N, 8\] is wanted"):
+            target(torch.zeros(shape), ["a"] * 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from corpora.mixture.order import MixtureOrder
 from corpora.mixture.spec import Sample, SampleDataset
 from vla.actions.space import ActionSpace
-from vla.batch import PolicyBatch, pad_last
+from vla.batch import PolicyBatch, newest_features, pad_last
 from vla.models.config import PolicyConfig
 from vla.models.feature_cache import FeatureCache, Prompt
 from vla.policy import ContextTokens, Policy
@@ -77,9 +77,10 @@ def collate(
     *,
     cameras: int,
     look_up: LookUp | None = None,
+    kept_future: bool = False,
 ) -> PolicyBatch:
     """The batch of the samples (dataset, sample of that dataset), padded to the policy's widths and to `cameras`; with
-    features where `look_up` knows them."""
+    features where `look_up` knows them, `kept_future`: of the future, too."""
     size = config.image_size
     count, history = len(chosen), len(config.history_s)
     images = np.zeros((count, cameras, history, size, size, 3), np.uint8)
@@ -150,7 +151,33 @@ def collate(
         tokens = look_up([sample_id(datasets[number], index) for number, index in chosen])
         batch["features"], batch["feature_mask"] = tokens.features, tokens.mask
         batch["feature_is_image"] = tokens.is_image
+        if kept_future:
+            newest = newest_features(batch)
+            followed = dict.fromkeys(has_future.nonzero()[0].tolist(), FUTURE)
+            batch["future_features"] = _kept(torch.zeros_like(newest), datasets, chosen, look_up, followed)
+            if before:
+                batch["before_features"] = _kept(
+                    newest.clone(), datasets, chosen, look_up, dict.fromkeys(before, BEFORE)
+                )
     return batch
+
+
+FUTURE, BEFORE = "@future", "@before"
+"""Behind a sample's id: features of these images of it."""
+
+
+def _kept(
+    features: torch.Tensor,
+    datasets: Sequence[TrainingDataset],
+    chosen: Sequence[tuple[int, int]],
+    look_up: LookUp,
+    shown: Mapping[int, str],
+) -> torch.Tensor:
+    """[B, V, N, D], those of `shown` (row -> which images of the sample) in the place of what `features` has there."""
+    if shown:
+        ids = [sample_id(datasets[chosen[row][0]], chosen[row][1]) + which for row, which in shown.items()]
+        features[list(shown)] = look_up(ids).features.unflatten(1, features.shape[1:3])
+    return features
 
 
 class PolicyBatches(IterableDataset):  # type: ignore[type-arg]
@@ -168,8 +195,10 @@ class PolicyBatches(IterableDataset):  # type: ignore[type-arg]
         ranks: int = 1,
         start: int = 0,
         look_up: LookUp | None = None,
+        kept_future: bool = False,
     ) -> None:
-        self.datasets, self.config, self.cameras, self.look_up = list(datasets), config, cameras, look_up
+        self.datasets, self.config, self.cameras = list(datasets), config, cameras
+        self.look_up, self.kept_future = look_up, kept_future
         self.order = MixtureOrder(
             [len(dataset.train) for dataset in datasets],
             [dataset.weight for dataset in datasets],
@@ -185,7 +214,14 @@ class PolicyBatches(IterableDataset):  # type: ignore[type-arg]
             (dataset, int(self.datasets[dataset].train[index]))
             for dataset, index in self.order.batch(number, rank=self.rank, ranks=self.ranks)
         ]
-        return collate(self.datasets, chosen, self.config, cameras=self.cameras, look_up=self.look_up)
+        return collate(
+            self.datasets,
+            chosen,
+            self.config,
+            cameras=self.cameras,
+            look_up=self.look_up,
+            kept_future=self.kept_future,
+        )
 
     def __iter__(self) -> Iterator[PolicyBatch]:
         worker = get_worker_info()
@@ -204,6 +240,7 @@ def held_out_batches(
     cameras: int,
     samples: int,
     look_up: LookUp | None = None,
+    kept_future: bool = False,
 ) -> list[PolicyBatch]:
     """Batches of at most `samples` held-out samples of each dataset, evenly spaced, the same at every call."""
     chosen = [
@@ -214,7 +251,14 @@ def held_out_batches(
         ]
     ]
     return [
-        collate(datasets, chosen[first : first + batch_size], config, cameras=cameras, look_up=look_up)
+        collate(
+            datasets,
+            chosen[first : first + batch_size],
+            config,
+            cameras=cameras,
+            look_up=look_up,
+            kept_future=kept_future,
+        )
         for first in range(0, len(chosen), batch_size)
     ]
 
@@ -236,6 +280,7 @@ def cached_features(
     folder: Path,
     *,
     cameras: int,
+    kept_future: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureCache:
     """The cache in `folder`, filled for all samples that are trained on or held out; goes on where a killed job was."""
@@ -243,7 +288,7 @@ def cached_features(
     cache = FeatureCache(folder, policy.system2)
     total = sum(len(dataset.train) + len(dataset.held_out) for dataset in datasets)
     show = None if progress is None else (lambda done: progress(done, total))
-    cache.fill(_prompts(datasets, cameras), progress=show)
+    cache.fill(_prompts(datasets, cameras, kept_future), progress=show)
     return cache
 
 
@@ -254,14 +299,23 @@ def some_images(dataset: TrainingDataset) -> list[torch.Tensor]:
     return [torch.from_numpy(sample.images).permute(0, 1, 4, 2, 3) for sample in samples]
 
 
-def _prompts(datasets: Sequence[TrainingDataset], cameras: int) -> Iterator[Prompt]:
+def _prompts(datasets: Sequence[TrainingDataset], cameras: int, kept_future: bool) -> Iterator[Prompt]:
     """As `collate` shows the samples: padded to `cameras`."""
     for dataset in datasets:
         for index in (*dataset.train.tolist(), *dataset.held_out.tolist()):
-            sample = dataset.data[index]
-            views, history, size = sample.images.shape[:3]
-            images = torch.zeros(cameras, history, 3, size, size, dtype=torch.uint8)
-            mask = torch.zeros(cameras, history, dtype=torch.bool)
-            images[:views] = torch.from_numpy(sample.images).permute(0, 1, 4, 2, 3)
-            mask[:views] = torch.from_numpy(sample.image_mask)
-            yield Prompt(sample_id(dataset, index), images, mask, sample.instruction)
+            sample, name = dataset.data[index], sample_id(dataset, index)
+            yield _prompt(name, sample.images, sample.image_mask, sample.instruction, cameras)
+            for which, images in ((FUTURE, sample.future), (BEFORE, sample.before)):
+                if kept_future and images is not None:
+                    shown = np.ones((len(images), 1), np.bool_)
+                    yield _prompt(name + which, images[:, None], shown, sample.instruction, cameras)
+
+
+def _prompt(name: str, images: NDArray[np.uint8], mask: NDArray[np.bool_], instruction: str, cameras: int) -> Prompt:
+    """`images` [V, T, S, S, 3], `mask` [V, T]."""
+    views, history, size = images.shape[:3]
+    padded = torch.zeros(cameras, history, 3, size, size, dtype=torch.uint8)
+    shown = torch.zeros(cameras, history, dtype=torch.bool)
+    padded[:views] = torch.from_numpy(images).permute(0, 1, 4, 2, 3)
+    shown[:views] = torch.from_numpy(mask)
+    return Prompt(name, padded, shown, instruction)

@@ -19,6 +19,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,12 @@ class Prompt:
     """bool [V, T]."""
     instruction: str
 
-    def digest(self) -> str:
-        """Digest of what is seen: images that are masked out leave no trace."""
+    def digest(self, instruction: bool = True) -> str:
+        """Digest of what is seen: images that are masked out leave no trace, nor does an `instruction` that is not read."""
         shown = self.images * self.image_mask[..., None, None, None]
         summary = hashlib.blake2b(digest_size=16)
-        summary.update(json.dumps([list(shown.shape), self.image_mask.tolist(), self.instruction]).encode())
+        text = self.instruction if instruction else ""
+        summary.update(json.dumps([list(shown.shape), self.image_mask.tolist(), text]).encode())
         summary.update(shown.cpu().contiguous().numpy().data)
         return summary.hexdigest()
 
@@ -115,7 +117,7 @@ class FeatureCache:
                 fresh: dict[str, Prompt] = {}
                 entries = []
                 for prompt in part:
-                    digest = prompt.digest()
+                    digest = prompt.digest(self.backbone.reads_text)
                     if digest in self._places or digest in fresh:
                         known += 1
                     else:
@@ -138,7 +140,7 @@ class FeatureCache:
         if not rows:
             empty = torch.zeros(0, 0, dtype=torch.bool)
             return ContextTokens(torch.zeros(0, 0, self.backbone.dim), empty, empty)
-        features, scale, is_image = (pad_sequence(column, batch_first=True) for column in zip(*rows, strict=True))
+        features, scale, is_image = (pad_sequence(list(column), batch_first=True) for column in zip(*rows, strict=True))
         lengths = torch.tensor([len(values) for values, _, _ in rows])
         mask = torch.arange(features.shape[1]) < lengths[:, None]
         return ContextTokens(features.float() * scale.unsqueeze(-1), mask, is_image)
@@ -178,7 +180,9 @@ class FeatureCache:
     def _write(self, fresh: dict[str, Prompt], entries: list[tuple[str, str]], batch: int) -> None:
         """One shard; with nothing fresh it only names features that lie in others."""
         features, is_image, lengths = [], [], []
-        for part in _chunks(fresh.values(), batch):
+        fresh = dict(sorted(fresh.items(), key=lambda item: item[1].images.shape))  # images of a kind go together
+        kinds = [list(same) for _, same in groupby(fresh.values(), key=lambda prompt: prompt.images.shape)]
+        for part in (part for same in kinds for part in _chunks(same, batch)):
             found = self._compute(part)
             for values, mask, image_flags in zip(found.features, found.mask, found.is_image, strict=True):
                 features.append(values[mask].float().cpu())

@@ -79,6 +79,13 @@ class VisionBackbone(Backbone):
         return ContextTokens(tokens, there, there)
 
     @property
+    def reads_text(self) -> bool:
+        return False
+
+    def patches(self, image_size: int) -> int:
+        return self.vision.side(image_size) ** 2
+
+    @property
     def is_constant(self) -> bool:
         return True
 
