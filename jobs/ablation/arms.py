@@ -241,6 +241,7 @@ class Cell:
         return f"{self.arm}/demos{self.demos}-seed{self.seed}"
 
 
-def cells(arms: Sequence[Arm], demos: Sequence[int], seeds: Sequence[int]) -> list[Cell]:
-    """Seed by seed, so that an interrupted ablation has whole seeds."""
-    return [Cell(arm.name, count, seed) for seed in seeds for count in demos for arm in arms]
+def cells(demos: Mapping[str, Sequence[int]], seeds: Sequence[int]) -> list[Cell]:
+    """Of each arm's numbers of demonstrations; seed by seed, so that an interrupted ablation has whole seeds."""
+    counts = dict.fromkeys(count for mine in demos.values() for count in mine)
+    return [Cell(arm, count, seed) for seed in seeds for count in counts for arm in demos if count in demos[arm]]

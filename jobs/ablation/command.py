@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from corpora.held_out import HELD_OUT
 from corpora.mixture.mixture import MixtureSpec, read_mixture
 from corpora.simulation.tasks import task_names
-from jobs.ablation.arms import Arm, arms_named, cells
+from jobs.ablation.arms import DESIGNS, Arm, arms_named, cells
 from jobs.ablation.cells import FAILURE, RESULT, CellJob, Plan, each, grounded_on, plans
 from jobs.ablation.maker import Maker, make_all
 from jobs.ablation.processes import share_of_cores
@@ -70,6 +70,8 @@ class AblateConfig:
     human-idm, human-true, everything, shuffled."""
     demos: tuple[int, ...] = (1, 3)
     """Demonstrations of each of `tasks`; 0 only in design transfer."""
+    zero_arms: tuple[str, ...] = ()
+    """Where `demos` holds 0 beside others, those of `arms` that are run without a demonstration, too; empty: all."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """transfer: of everything, a seed is a replicate; joint: of weights, order and noise, with the same data and starts."""
     lift: float = 0.15
@@ -103,8 +105,15 @@ class AblateConfig:
         vision = dataclasses.replace(self.policy.vision, name=self.backbone, components=components, bfloat16=True)
         return dataclasses.replace(self.policy, image_size=112, vision=vision)
 
+    def demos_of(self, arm: str) -> tuple[int, ...]:
+        """Numbers of demonstrations that it is run with."""
+        everywhere = not self.zero_arms or arm in self.zero_arms or not any(self.demos)
+        return tuple(count for count in self.demos if count or everywhere)
+
     def __post_init__(self) -> None:
         task_names(self.tasks)
+        if unknown := [arm for arm in self.zero_arms if arm not in (*DESIGNS[self.design], *self.arms)]:
+            raise ValueError(f"--zero-arms {unknown[0]}: of design {self.design} there are {', '.join(DESIGNS[self.design])}")
         if not self.demos or min(self.demos) < (0 if self.design == "transfer" else 1):
             raise ValueError(f"--demos {self.demos}: each at least 1, or 0 in design transfer")
         if (
@@ -148,9 +157,10 @@ RECIPES: dict[str, dict[str, Any]] = {
             *("human-flare", "flare-shuffled", "human-both", "both-shuffled"),
         ),
         "demos": (0, 1),
+        "zero_arms": ("robot-only", "human-track", "shuffled", "same-body", "true", "human-latent"),
         "seeds": (0, 1, 2, 3, 4),
-        "budget": Budget(pretrain_steps=0, ground_steps=1500, batch_size=64, starts=16),
-        "data": TierData(human_clips=50, people=MANY_PEOPLE, size=84),
+        "budget": Budget(pretrain_steps=0, ground_steps=600, batch_size=64, starts=16, max_steps=200),
+        "data": TierData(human_clips=40, known_episodes=15, people=MANY_PEOPLE, size=84, lam_steps=600),
         "policy": dataclasses.replace(POLICY, image_size=84),
     },
     "joint_demo": {
@@ -192,7 +202,7 @@ def run(config: AblateConfig, own: Sequence[Arm] = ()) -> dict[str, Any]:
         settings,
         summary="ablation.json",
         record=TRAINING,
-        budget=("arms", "seeds", "demos", "seed", "lift"),
+        budget=("arms", "seeds", "demos", "zero_arms", "seed", "lift"),
         formats={
             "rollout_format": ROLLOUT_FORMAT,
             "held_out": HELD_OUT,
@@ -217,7 +227,7 @@ def _measure(config: AblateConfig, arms: Sequence[Arm]) -> tuple[dict[str, Any],
     policy = config.seen_by
     parallel = config.parallel or min(8, os.cpu_count() or 1)
     tiers = open_tiers(config)
-    plan = {seed: {arm.name: plans(arm, own, config.demos) for arm in arms} for seed, own in tiers.items()}
+    plan = {seed: {arm.name: plans(arm, own, config.demos_of(arm.name)) for arm in arms} for seed, own in tiers.items()}
     makers = list(dict.fromkeys(tiers.values()))
     made = dict(zip(makers, make_all(makers, config.budget, parallel), strict=True))
     jobs = [
@@ -301,7 +311,7 @@ def _said(result: dict[str, Any]) -> str:
 def gather(config: AblateConfig, arms: Sequence[Arm], plan: Mapping[str, Sequence[Plan]]) -> dict[str, Any]:
     """What the runs left on disk, for statistics and page; a cell without a result is `missing`."""
     runs = []
-    for cell in cells(arms, config.demos, config.seeds):
+    for cell in cells({arm.name: config.demos_of(arm.name) for arm in arms}, config.seeds):
         folder = config.out / "runs" / cell.folder
         found = next((folder / name for name in (RESULT, FAILURE) if (folder / name).is_file()), None)
         if found is None:
@@ -333,6 +343,7 @@ def gather(config: AblateConfig, arms: Sequence[Arm], plan: Mapping[str, Sequenc
                 "role": arm.role,
                 "recipe": arm.recipe,
                 "controls": list(arm.controls),
+                "demos": list(config.demos_of(arm.name)),
             }
             for arm in arms
         ],

@@ -151,15 +151,21 @@ class Statistics:
                 return found
         raise KeyError(f"{arm} against {reference} at {demos} demonstrations")
 
-    def lacking(self, arm: str) -> list[str]:
-        """Controls of an arm that are not among the arms."""
-        names = [mine.name for mine in self.arms]
+    def planned(self, demos: int) -> list[str]:
+        """Arms that are run with so many demonstrations."""
+        return [cell.arm for cell in self.success if cell.demos == demos]
+
+    def lacking(self, arm: str, demos: int) -> list[str]:
+        """Controls of an arm that are not run with so many demonstrations."""
+        names = self.planned(demos)
         return [control for mine in self.arms if mine.name == arm for control in mine.controls if control not in names]
 
     def told_from_controls(self, comparison: Comparison) -> bool:
         """Whether the arm beats all controls that it has, at this number of demonstrations."""
         controls = self.asked("control", comparison.demos, comparison.arm)
-        return not self.lacking(comparison.arm) and all(control.shown == "lifts" for control in controls)
+        return not self.lacking(comparison.arm, comparison.demos) and all(
+            control.shown == "lifts" for control in controls
+        )
 
     def shows_positives(self, demos: int) -> bool | None:
         """Whether the lift of any positive control is shown; None where none was run to its end."""

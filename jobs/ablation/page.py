@@ -42,12 +42,14 @@ def render(result: Mapping[str, Any], statistics: Statistics) -> str:
         statistics=statistics,
         tone="v-lifts" if statistics.headline.startswith("Success is lifted") else "v-even",
         unit="replicate" if statistics.design == "transfer" else "seed",
-        arm_items=lambda demos: [_arm_item(statistics, arm, demos) for arm in statistics.names("arm")],
+        arm_items=lambda demos: [
+            _arm_item(statistics, arm, demos) for arm in statistics.names("arm") if arm in statistics.planned(demos)
+        ],
         beside_items=lambda demos: [
             _item(c, verdict(c, brief=True)) for kind in ("instrument", "beside") for c in statistics.asked(kind, demos)
         ],
         limits=_limits(statistics),
-        planned=len(result["arms"]) * len(settings["demos"]) * len(settings["seeds"]),
+        planned=len(statistics.success) * len(settings["seeds"]),
         left_out=[(cell, seed, why) for cell in statistics.success for seed, why in cell.without.items()],
         lifts=[c.survives for c in statistics.comparisons if c.question == "lift" and c.shown == "lifts"],
         demos_in_words=lambda *counts: at(*counts).removeprefix("at "),

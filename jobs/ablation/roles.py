@@ -19,6 +19,8 @@ class ArmRole:
     """Arms that it must beat too, or its lift is not told from what they have without its labels."""
     loss: str = ""
     """Which of its actions its policy learns by."""
+    demos: tuple[int, ...] | None = None
+    """Numbers of demonstrations that it is run with; None: all of the ablation's."""
 
 
 def arm_roles(result: Mapping[str, Any]) -> tuple[ArmRole, ...]:
@@ -35,5 +37,6 @@ def arm_roles(result: Mapping[str, Any]) -> tuple[ArmRole, ...]:
             raise ValueError(f"arm '{name}': role '{role}' must be among {', '.join(get_args(Role))}")
         old = [control for control in (joint.controls if joint else ()) if control in names]
         recipe = arm.get("recipe", same.recipe if same else "small")
-        found.append(ArmRole(name, role, tuple(arm.get("controls", old)), POLICIES[recipe].loss))
+        demos = tuple(arm["demos"]) if "demos" in arm else None
+        found.append(ArmRole(name, role, tuple(arm.get("controls", old)), POLICIES[recipe].loss, demos))
     return tuple(found)

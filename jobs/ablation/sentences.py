@@ -27,7 +27,7 @@ def control_words(statistics: Statistics, arm: str, demos: int) -> list[str]:
         else:
             groups.setdefault("It is not told from", []).append(f"{c.reference} ({span(c.overall)}, {c.shown}{alone})")
     said = [f"{lead} its control{'s' if len(names) > 1 else ''} {joined(names)}" for lead, names in groups.items()]
-    if lacking := statistics.lacking(arm):
+    if lacking := statistics.lacking(arm, demos):
         said.append(f"Its control{'s' if len(lacking) > 1 else ''} {joined(lacking)} had no run")
     return said
 
@@ -51,6 +51,9 @@ def instrument_words(statistics: Statistics) -> str:
     parts = []
     for demos, reference in statistics.references.items():
         asked = [c for c in statistics.asked("instrument", demos) if c.arm in positives]
+        if not asked:
+            parts.append(f"{at(demos)} no positive control was run")
+            continue
         shown = [c for c in asked if c.shown == "lifts"]
         words = [f"{c.arm} {span(c.overall) if c.overall else 'has no full seed in common'}" for c in asked]
         told = "are shown" if len(shown) == len(asked) else "are shown in part" if shown else "are not shown"

@@ -44,7 +44,8 @@ def summarise(result: Mapping[str, Any], *, draws: int = 10_000, seed: int = 0) 
     full: dict[tuple[str, int], dict[int, Grid]] = {}
     success, comparisons, references = [], [], {}
     for demos in settings["demos"]:
-        for arm in arms:
+        here = [arm for arm in arms if arm.demos is None or demos in arm.demos]
+        for arm in here:
             grids = {k: _grid(runs.get((arm.name, demos, k)), tasks, settings["starts"]) for k in seeds}
             mine = full[arm.name, demos] = {k: grid for k, grid in grids.items() if not isinstance(grid, str)}
             found = method.measure(list(mine.values()), least=0.0)
@@ -61,11 +62,11 @@ def summarise(result: Mapping[str, Any], *, draws: int = 10_000, seed: int = 0) 
                     tasks=found.tasks,
                 )
             )
-        reference = best_baseline([arm.name for arm in arms if arm.role == "baseline"], full, demos)
+        reference = best_baseline([arm.name for arm in here if arm.role == "baseline"], full, demos)
         if reference is None:
             continue
         references[demos] = reference
-        for name, other, question in _questions(arms, reference):
+        for name, other, question in _questions(here, reference):
             ours, theirs = full[name, demos], full[other, demos]
             both = tuple(k for k in seeds if k in ours and k in theirs)
             lacking = tuple(k for k in seeds if k not in both)

@@ -38,7 +38,12 @@ def print_tables(result: Mapping[str, Any], found: Statistics, *, console: Conso
 
 def sentences(found: Statistics) -> list[str]:
     """What is said of each arm, then of what limits it: the reference, the instrument and its power."""
-    said = [arm_words(found, arm, demos) for demos in found.references for arm in found.names("arm")]
+    said = [
+        arm_words(found, arm, demos)
+        for demos in found.references
+        for arm in found.names("arm")
+        if arm in found.planned(demos)
+    ]
     said += [verdict(c) for c in found.comparisons if c.arm in found.names("ceiling")]
     return [*said, reference_words(found), instrument_words(found), *power_words(found)] if said else []
 
@@ -57,6 +62,8 @@ def success_table(result: Mapping[str, Any], statistics: Statistics) -> Table:
 
 
 def _cell(statistics: Statistics, arm: str, demos: int) -> str:
+    if arm not in statistics.planned(demos):
+        return "-"
     cell = statistics.of(arm, demos)
     return percent(cell.overall) + (f" ({seeds_in_words(cell.seeds)})" if cell.without and cell.seeds else "")
 
@@ -75,7 +82,7 @@ def costs(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     them."""
     rows = []
     for arm in result["arms"]:
-        for demos in result["settings"]["demos"]:
+        for demos in arm.get("demos", result["settings"]["demos"]):
             cell = (arm["name"], demos, "done")
             runs = [run for run in result["runs"] if (run["arm"], run["demos"], run["status"]) == cell]
             means = {name: mean([run.get(name, 0) for run in runs]) if runs else None for name, _ in COST.values()}

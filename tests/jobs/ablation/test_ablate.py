@@ -42,10 +42,20 @@ def job(out: Path, name: str = "bc", demos: tuple[int, ...] = (1, 3), **changes:
 
 
 def test_cells_come_seed_by_seed_so_that_a_part_has_whole_seeds() -> None:
-    arms = arms_named("joint", ("robot-only", "bc"))
-    found = cells(arms, (1, 3), (0, 7))
+    found = cells({"robot-only": (1, 3), "bc": (1, 3)}, (0, 7))
     assert [cell.seed for cell in found] == [0] * 4 + [7] * 4
     assert len({cell.folder for cell in found}) == 8
+
+
+def test_some_arms_alone_are_run_without_a_demonstration() -> None:
+    config = ablate.AblateConfig(Path("x"), **{**ablate.RECIPES["standard"], "zero_arms": ("robot-only", "true")})
+    found = cells({arm: config.demos_of(arm) for arm in config.arms}, (0,))
+    assert {cell.arm for cell in found if cell.demos == 0} == {"robot-only", "true"}
+    assert [cell.arm for cell in found if cell.demos == 1] == list(config.arms)
+    alone = dataclasses.replace(config, demos=(0,))  # then nothing else is asked for
+    assert {alone.demos_of(arm) for arm in config.arms} == {(0,)}
+    with pytest.raises(ValueError, match="--zero-arms robot-onyl: of design transfer there are robot-only, "):
+        dataclasses.replace(config, zero_arms=("robot-onyl",))
 
 
 FUTURE = {name: recipe.policy for name, recipe in RECIPES.items() if recipe.policy.future_tokens}
@@ -201,6 +211,7 @@ def test_a_users_own_arm_is_a_function_of_the_tiers(tmp_path: Path, monkeypatch:
         "role": "arm",
         "recipe": "small",
         "controls": [],
+        "demos": [1],
     }
     assert "cannot tell" in str(study.comparison("human-track"))  # no cell was run
     with pytest.raises(

@@ -343,3 +343,24 @@ def test_a_study_says_shows_and_saves_what_was_found(tmp_path: Path) -> None:
         study.forest("nothing")
     with pytest.raises(ValueError, match="run giza ablate"):
         Study.read(tmp_path / "elsewhere")
+
+
+def test_arms_that_are_not_run_without_a_demonstration_are_not_missed() -> None:
+    result = made()
+    for arm in result["arms"]:
+        arm["controls"] = ["shuffled"] if arm["name"] == "human-latent" else []
+        arm["demos"] = [3] if arm["name"] in ("bc", "shuffled") else [1, 3]
+    result["runs"] = [run for run in result["runs"] if run["demos"] == 3 or run["arm"] not in ("bc", "shuffled")]
+    statistics = summarise(result)
+    assert statistics.planned(1) == ["robot-only", "human-latent"] and len(statistics.planned(3)) == 4
+    assert statistics.references == {1: "robot-only", 3: statistics.references[3]}
+    assert not any(cell.without for cell in statistics.success)
+    assert [row["demos"] for row in costs(result) if row["arm"] == "bc"] == [3]
+    at_one, at_three = (arm_words(statistics, "human-latent", demos) for demos in (1, 3))
+    assert at_one.endswith("Its control shuffled had no run") and "It beats its control shuffled" in at_three
+    assert not statistics.told_from_controls(statistics.comparison("human-latent", None, 1))
+    success = page(result).split("<h2>Success</h2>")[1].split("</section>")[0]
+    assert success.count("<b>bc</b>") == 1 and success.count("<b>robot-only</b>") == 2
+    out = StringIO()
+    print_tables(result, statistics, console=Console(file=out, width=200))
+    assert "left out" not in out.getvalue()
