@@ -113,7 +113,9 @@ class AblateConfig:
     def __post_init__(self) -> None:
         task_names(self.tasks)
         if unknown := [arm for arm in self.zero_arms if arm not in (*DESIGNS[self.design], *self.arms)]:
-            raise ValueError(f"--zero-arms {unknown[0]}: of design {self.design} there are {', '.join(DESIGNS[self.design])}")
+            raise ValueError(
+                f"--zero-arms {unknown[0]}: of design {self.design} there are {', '.join(DESIGNS[self.design])}"
+            )
         if not self.demos or min(self.demos) < (0 if self.design == "transfer" else 1):
             raise ValueError(f"--demos {self.demos}: each at least 1, or 0 in design transfer")
         if (

@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 """Raised when the same flags give other data; 1 labelled with fixed horizons, and simulated as few novel episodes as it could;
-2 had latent action models of people's clips alone."""
+2 had latent action models of people's clips alone, 3 no labels of motions that are too small to tell."""
 Clips = Literal["painted", "as-is", "body"]
 """People's with the robot over them, people's as they are, or the robot's own."""
 Word = Literal["track", "true", "latents", "labelled-latents", "none"]
@@ -107,7 +107,10 @@ class TransferOrder(Order):
             write_true_actions(config, self._videos / "truth.parquet")
             return
         tracks = (self._painted if self.paints else self._videos) / "tracks"
-        label.run(dataclasses.replace(config, tracks=tracks, robot_tracks=self.out / "robot-tracks"), quiet=True)
+        near = {"near": self.out / "novel", "near_demos": self.demos} if self.demos else {}
+        label.run(
+            dataclasses.replace(config, tracks=tracks, robot_tracks=self.out / "robot-tracks", **near), quiet=True
+        )
 
     def _paint(self) -> None:
         """The robot over the people: cut out of the demonstrations that this cell has, and of no others."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TRACK_FIELDS = ("tracks", "robot_tracks", "unknown")
+TRACK_FIELDS = ("tracks", "robot_tracks", "near", "near_demos", "unknown")
 """Fields that say nothing without --tracks."""
 MODEL = "model"
 MEASURED = "measured.json"
@@ -57,6 +57,11 @@ class LabelConfig:
     """Label by these tracks of the corpus (OUT/tracks of giza crosspaint) instead: their positions are in the robot's space."""
     robot_tracks: Path | None = None
     """With --tracks: folder of an npz file for each of the robot's episodes, as giza simulate --tracks writes it."""
+    near: Path | None = None
+    """With --tracks: a dataset of the same robot that shows the clips' own tasks, beside `robot`, its files among --robot-tracks. Where
+    a motion is too small to tell, the label is what the robot did in the same task where its tool was and moved likewise."""
+    near_demos: int = 0
+    """Of `near`, the first so many successful episodes of each task; 0: all."""
     unknown: tuple[str, ...] = ("gripper",)
     """With --tracks: words in the names of the action's dimensions that a motion does not tell; they are masked."""
     steps: int | None = None
@@ -99,6 +104,10 @@ class LabelConfig:
             raise ValueError(
                 "--tracks and --robot-tracks go together: the corpus' tracks, and those of the robot's episodes"
             )
+        if self.near is not None and self.tracks is None:
+            raise ValueError(f"--near {self.near}: is of labels by --tracks; give these too, or leave it out")
+        if self.near_demos and self.near is None:
+            raise ValueError(f"--near-demos {self.near_demos}: of --near, which is not given")
         if self.tracks is not None and (self.steps is not None or self.minutes is not None):
             raise ValueError("--steps, --minutes: with --tracks nothing is trained step by step; leave them out")
 
@@ -128,6 +137,7 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
     settings["robot_contents"] = contents_fingerprint(config.robot)
     if config.tracks:
         settings["tracks_identity"] = Tracks(config.tracks, corpus).identity
+        settings["near_contents"] = contents_fingerprint(config.near) if config.near else None
     formats = {"held_out": HELD_OUT, "track_labels": TRACK_LABELS if config.tracks else None}
     run = Run(out, settings, summary=SUMMARY, record=TRAINING, formats=formats)
     if (done := run.finished) is not None:
@@ -195,14 +205,20 @@ def _by_images(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) -
 def _by_tracks(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) -> Maker:
     """What writes the fitted map to `folder`. Raises ValueError as `TrackLabeller.fitted`, and for tracks of other clips."""
     from corpora.agent.tracks import Tracks
+    from jobs.console import bar
     from jobs.labelling.tracks import TrackLabeller
 
     assert config.tracks is not None and config.robot_tracks is not None
     tracks = Tracks(config.tracks, corpus)
     samples, train, held = _split(config, quiet)
     facts = _facts(config, samples, train)
+    near = None
+    if config.near is not None:
+        chosen = dataclasses.replace(config.selection, episodes="", demos=config.near_demos)
+        with bar("decoding the demonstrations", quiet=quiet) as tell:
+            near = _robot(dataclasses.replace(config, robot=config.near, selection=chosen), tell)
     labeller, measured = TrackLabeller.fitted(
-        facts, (samples, train, held), config.robot_tracks.expanduser(), config.unknown, corpus, tracks
+        facts, (samples, train, held), config.robot_tracks.expanduser(), config.unknown, corpus, tracks, near
     )
 
     def make() -> tuple[Labeller, dict[str, Any]]:

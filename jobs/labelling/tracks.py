@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.agent.demonstrated import Demonstrated, Moments
 from corpora.agent.motion import SHARES, ActionsOfMotion, courses
 from corpora.agent.track import Untracked
 from corpora.agent.track_file import TrackFile
@@ -22,14 +23,15 @@ from corpora.mixture.episode_samples import EpisodeSamples
 from corpora.mixture.pseudo_actions import BY_TRACKS, ClipLabels, chunks_at
 from corpora.store.files import digest_of, write_json
 from corpora.store.told import listed
+from corpora.text import one_form
 from vla.embodiment import Embodiment
 
 log = logging.getLogger(__name__)
 
 FILE = "actions_of_motion.json"
-FORMAT = 3
-"""Raised when the same tracks would give other labels; 1 knew the whole motion of a chunk alone, not its course, and 2 labelled
-motions that are too small to tell."""
+FORMAT = 4
+"""Raised when the same tracks would give other labels; 1 knew the whole motion of a chunk alone, not its course, 2 labelled motions
+that are too small to tell, and 3 had no label for them."""
 DONE = "action"
 """Feature of a simulated corpus: what was truly done."""
 
@@ -48,11 +50,14 @@ def dims_told(names: Sequence[str], words: Sequence[str]) -> NDArray[np.bool_]:
     return told
 
 
-def motions_of_robot(samples: EpisodeSamples, folder: Path, gap_s: float) -> NDArray[np.float64]:
-    """[N, C]: how the tool moves from each sample on (`courses`), by the track files of its episodes; NaN where it is not known. An
-    episode without a file is named. Raises ValueError where nothing is known."""
+def motions_of_robot(
+    samples: EpisodeSamples, folder: Path, gap_s: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[N, 3] and [N, C]: where the tool is at each sample and how it moves from there on (`courses`), by the track files of the
+    episodes; NaN where it is not known. An episode without a file is named. Raises ValueError where nothing is known."""
     episodes = samples.episodes
     found = np.full((len(episodes.t_s), 3 * len(SHARES)), np.nan)
+    places = np.full((len(episodes.t_s), 3), np.nan)
     lacking: list[str] = []
     for episode in episodes.episodes:
         try:
@@ -60,7 +65,8 @@ def motions_of_robot(samples: EpisodeSamples, folder: Path, gap_s: float) -> NDA
         except Untracked as fault:
             lacking.append(str(fault))
             continue
-        found[episode.start : episode.stop] = courses(episode.t_s, file.positions(episode.t_s), gap_s)
+        places[episode.start : episode.stop] = file.positions(episode.t_s)
+        found[episode.start : episode.stop] = courses(episode.t_s, places[episode.start : episode.stop], gap_s)
     known = np.asarray(found[samples.rows], np.float64)
     if not np.isfinite(known).all(1).any():
         raise ValueError(
@@ -70,7 +76,25 @@ def motions_of_robot(samples: EpisodeSamples, folder: Path, gap_s: float) -> NDA
         )
     if lacking:
         log.warning("robot '%s': %d episodes have no track: %s", episodes.root, len(lacking), listed(lacking, 3))
-    return known
+    return np.asarray(places[samples.rows], np.float64), known
+
+
+def moments_of(
+    samples: EpisodeSamples,
+    rows: NDArray[np.int64],
+    position_m: NDArray[np.float64],
+    course_m: NDArray[np.float64],
+) -> dict[str, Moments]:
+    """Text of a task -> what the robot did in it, of those samples whose tool is known; failed episodes show nothing."""
+    failed = {episode.group for episode in samples.episodes.episodes if episode.success is False}
+    shows = np.array([samples.groups[row] not in failed for row in rows.tolist()], np.bool_)
+    rows = rows[shows & np.isfinite(course_m[rows]).all(1)]
+    named = samples.episodes.instructions
+    texts = np.array([one_form(named[k]) for k in samples.episodes.instruction[samples.rows[rows]].tolist()])
+    groups = np.array([samples.groups[row] for row in rows.tolist()])
+    chunks = samples.numbers(rows.tolist()).chunks.astype(np.float32)
+    every = Moments(position_m[rows], course_m[rows], chunks, np.unique(groups, return_inverse=True)[1])
+    return {text: every.take(texts == text) for text in dict.fromkeys(texts.tolist())}
 
 
 @dataclass(frozen=True)
@@ -83,7 +107,11 @@ class TrackLabeller:
     model: ActionsOfMotion
     told: NDArray[np.bool_]
     """[Da]: dimensions that a motion tells; in the others stands the robot's mean."""
+    shown: Demonstrated
+    """What the robot did where a motion tells too little."""
     tracks: Tracks
+    texts: dict[str, str]
+    """Clip -> its task."""
     times: dict[str, NDArray[np.float64]]
 
     @classmethod
@@ -95,24 +123,34 @@ class TrackLabeller:
         unknown: Sequence[str],
         corpus: Corpus,
         tracks: Tracks,
+        near: EpisodeSamples | None = None,
     ) -> tuple[TrackLabeller, dict[str, Any]]:
         """Of the robot's samples, those to fit on and those held out; and what was measured of it. A motion lasts as long as
-        a chunk. Raises ValueError where the robot's tool is not known or does not move, and as `dims_told`."""
+        a chunk. `near`: further demonstrations, with track files beside the robot's. Raises ValueError where the robot's tool is
+        not known or does not move, and as `dims_told`."""
         samples, train, held = robot
         told = dims_told(facts.action_space.action_names, unknown)
         horizon = samples.numbers(train[:1].tolist()).chunks.shape[1]
         gap_s = horizon * facts.step_s
-        motion = motions_of_robot(samples, robot_tracks, gap_s)
+        places, motion = motions_of_robot(samples, robot_tracks, gap_s)
         known = np.asarray(np.isfinite(motion).all(1))
         train, held = train[known[train]], held[known[held]]
         if not len(train):
             raise ValueError(f"--robot-tracks '{robot_tracks}': knows no position in the episodes to fit on")
         chunks = samples.numbers(train.tolist()).chunks
         model = ActionsOfMotion.fit(motion[train], chunks, gap_s=gap_s, told=told)
-        labeller = cls(facts, model, told, tracks, corpus.times())
-        fitted = {"pairs": len(train), "least_motion_m": model.least_m}
+        more = (
+            {} if near is None else moments_of(near, np.arange(len(near)), *motions_of_robot(near, robot_tracks, gap_s))
+        )
+        shown = Demonstrated.fit(moments_of(samples, train, places, motion), more, model.least_m, told)
+        texts = {row.clip_id: one_form(row.text) for row in corpus.clips}
+        labeller = cls(facts, model, told, shown, tracks, texts, corpus.times())
+        fitted = {"pairs": len(train), "least_motion_m": model.least_m, "shown_within_m": shown.within_m}
         measured: dict[str, Any] = {"training": fitted, "held_out": {}, "truth": labeller.r2(corpus)}
         measured["frames_without"] = labeller.without()
+        measured["frames_shown"] = sum(
+            int(labeller._told(name, labeller._motion(name))[1].sum()) for name in labeller.times
+        )
         if len(held):
             groups = {samples.groups[index] for index in held.tolist()}
             true = samples.numbers(held.tolist()).chunks
@@ -125,7 +163,13 @@ class TrackLabeller:
 
     @property
     def _values(self) -> dict[str, Any]:
-        return {"robot": self.facts.to_json(), "model": self.model.to_json(), "told": self.told.tolist()}
+        shown = {"within_m": self.shown.within_m, "moments": {text: m.digest for text, m in self.shown.moments.items()}}
+        return {
+            "robot": self.facts.to_json(),
+            "model": self.model.to_json(),
+            "told": self.told.tolist(),
+            "shown": shown,
+        }
 
     @property
     def identity(self) -> str:
@@ -144,10 +188,28 @@ class TrackLabeller:
         return found
 
     def chunks(self, clip_id: str) -> ClipLabels | None:
-        """Of the frames in which the tool is seen, seen again a gap later, and moved enough; None where there is none."""
+        """Of the frames in which the tool is seen and seen again a gap later, where it moved enough, or where a demonstration shows
+        what is done there; None where there is none."""
         motion = self._motion(clip_id)
-        frames = np.flatnonzero(self.model.tells(motion))
-        return ClipLabels(clip_id, self.times[clip_id][frames], self.predict(motion[frames])) if len(frames) else None
+        tells, shown, chunks = self._told(clip_id, motion)
+        if not (tells | shown).any():
+            return None
+        found = np.zeros((len(motion), *self.model.mean_chunk.shape), np.float32)
+        found[tells] = self.predict(motion[tells])
+        if shown.any():
+            found[shown] = chunks
+        frames = np.flatnonzero(tells | shown)
+        return ClipLabels(clip_id, self.times[clip_id][frames], found[frames])
+
+    def _told(
+        self, clip_id: str, motion: NDArray[np.float64]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32]]:
+        """bool [T] where the motion tells the action, bool [T] where a demonstration does, and the latter's chunks."""
+        tells = self.model.tells(motion)
+        if clip_id not in self.tracks:
+            return tells, np.zeros_like(tells), np.zeros((0, 0, 0), np.float32)
+        slow = np.where(tells[:, None], np.nan, motion)
+        return tells, *self.shown.at(self.texts[clip_id], self._positions(clip_id), slow)
 
     def without(self) -> dict[str, int]:
         """Why frames have no label -> how many."""
@@ -161,7 +223,8 @@ class TrackLabeller:
             motion = self._motion(clip_id)
             known = np.isfinite(motion).all(1)
             counts["none a gap later"] += int((there & ~known).sum())
-            counts["moves too little to tell"] += int((known & ~self.model.tells(motion)).sum())
+            tells, shown, _ = self._told(clip_id, motion)
+            counts["moves too little to tell"] += int((known & ~tells & ~shown).sum())
         return {reason: count for reason, count in counts.items() if count}
 
     def _positions(self, clip_id: str) -> NDArray[np.float32]:
