@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from corpora.agent.motion import SHARES, TELLS
 from corpora.store.files import digest_of
 
+LEAST = 0.05
+"""Share of all slow moments."""
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -114,7 +117,9 @@ def _joined(parts: list[Moments]) -> Moments:
 
 
 def _within(distance_m: NDArray[np.float64], wrong: NDArray[np.float64], true: NDArray[np.float64]) -> float:
-    """The distance beyond which moments tell, taken together, less than `TELLS` of the actions' mean over a chunk."""
+    """The distance beyond which moments tell, taken together, less than `TELLS` of the actions' mean over a chunk; 0 where those
+    nearer are less than `LEAST` of all: they are so by chance."""
     ranked = np.argsort(distance_m, kind="stable")
     gain = ((1 - TELLS) * np.square(true[ranked]).sum(1) - np.square(wrong[ranked]).sum(1)).cumsum()
-    return float(distance_m[ranked[gain.argmax()]]) if gain.max() > 0 else 0.0
+    last = int(gain.argmax())
+    return float(distance_m[ranked[last]]) if gain[last] > 0 and last + 1 >= LEAST * len(ranked) else 0.0

@@ -107,9 +107,12 @@ class TransferOrder(Order):
             write_true_actions(config, self._videos / "truth.parquet")
             return
         tracks = (self._painted if self.paints else self._videos) / "tracks"
-        near = {"near": self.out / "novel", "near_demos": self.demos} if self.demos else {}
+        shown = self.out / "novel" if self.demos else None
         label.run(
-            dataclasses.replace(config, tracks=tracks, robot_tracks=self.out / "robot-tracks", **near), quiet=True
+            dataclasses.replace(
+                config, tracks=tracks, robot_tracks=self.out / "robot-tracks", near=shown, near_demos=self.demos
+            ),
+            quiet=True,
         )
 
     def _paint(self) -> None:

@@ -46,6 +46,7 @@ def _add_track_rows(table: Table, summary: dict[str, Any]) -> None:
             table.add_row(f"  {name.replace('_', ' ')}: step by step, chunk's mean", f"{step}, {mean}")
     table.add_section()
     table.add_row("frames labelled", str(summary["rows"]))
+    table.add_row("  of these by a demonstration", str(summary["frames_shown"]))
     for reason, count in summary["frames_without"].items():
         table.add_row(f"  without: {reason}", str(count))
 

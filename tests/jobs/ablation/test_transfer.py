@@ -23,7 +23,7 @@ from jobs.ablation.cells import CellJob, Plan, grounded_on, plans
 from jobs.ablation.maker import TrueActions
 from jobs.ablation.settings import Budget, TierData
 from jobs.ablation.tiers import Tiers
-from jobs.ablation.transfer import TransferOrder, TransferTiers
+from jobs.ablation.transfer import FORMAT, TransferOrder, TransferTiers
 from jobs.commands.label import LabelConfig
 from tests.builders.rollouts import rollouts_in_threads
 from vla.recipes import DEBUG
@@ -318,7 +318,7 @@ def test_what_is_resumed_may_look_for_another_lift_and_is_not_of_another_version
     assert run_with(tmp_path, monkeypatch, lambda self: None, lift=0.3, demos=(0, 1, 3))["settings"]["lift"] == 0.3
     claimed = tmp_path / "train.json"
     claimed.write_text(json.dumps({k: v for k, v in json.loads(claimed.read_text()).items() if k != "transfer"}))
-    with pytest.raises(ValueError, match="another version of giza .transfer absent there and 3 here.*another --out"):
+    with pytest.raises(ValueError, match=f"version of giza .transfer absent there and {FORMAT} here.*another --out"):
         run_with(tmp_path, monkeypatch, lambda self: None)
 
 

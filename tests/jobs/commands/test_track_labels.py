@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import jobs
+from corpora.agent.demonstrated import Demonstrated, Moments
 from corpora.agent.motion import ActionsOfMotion, courses, motions
 from corpora.agent.track_file import TrackFile
 from corpora.clips.corpus import Corpus
@@ -260,3 +261,41 @@ def test_what_is_known_of_an_action_is_known_of_its_encoded_numbers() -> None:
     space = ActionSpace.fit(None, rng.normal(size=(20, 2, 4)).astype(np.float32), parts=parts)
     assert space.known_numbers(np.array([True, True, False, True])).tolist() == [True] + [False] * 6
     assert space.known_numbers(np.array([True, True, True, False])).tolist() == [False] + [True] * 6
+
+
+def test_further_demonstrations_are_looked_up_by_their_task(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of the other dataset's, with its track beside the robot's; of the robot itself what is not held out."""
+    toy_robot(tmp_path / "other", (7, 8), ROWS, gripper=True)
+    files = tmp_path / "files"
+    (files / "other").mkdir(parents=True)
+    (files / "block").symlink_to(home / "files" / "block")
+    for episode, seed in enumerate((7, 8)):
+        toy_tracks(files / "other" / f"episode_{episode:06d}.npz", seed, ROWS)
+    asked: list[tuple[dict[str, Moments], dict[str, Moments]]] = []
+    fit = Demonstrated.fit
+
+    def fitted(learned: dict[str, Moments], more: dict[str, Moments], *rest: object) -> Demonstrated:
+        asked.append((learned, more))
+        return fit(learned, more, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Demonstrated, "fit", fitted)
+    labelled(home, tmp_path / "near", robot_tracks=files, near=tmp_path / "other", near_demos=1)
+    ((learned, more),) = asked
+    assert [len(np.unique(found.episode)) for found in more.values()] == [1]
+    assert sum(len(np.unique(found.episode)) for found in learned.values()) == len(ROBOTS) - 1
+    (first,) = more.values()
+    assert np.abs(first.chunks[:, 0, :2] - world(7, ROWS)[2][: len(first.chunks)]).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"near": Path("other"), "tracks": None, "robot_tracks": None}, "--near other: is of labels by --tracks"),
+        ({"near_demos": 2}, "--near-demos 2: of --near, which is not given"),
+    ],
+)
+def test_flags_that_nobody_reads_are_refused(home: Path, tmp_path: Path, fields: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        labelled(home, tmp_path / "x", **fields)
