@@ -68,9 +68,9 @@ def extract(lam: Place, corpus: Place | Corpus, out: str | Path, **fields: Any) 
     return Result(config.out, run(config))
 
 
-def report(lam: Place, corpus: Any, latents: Any, out: str | Path, **fields: Any) -> Card:
+def report(lam: Place | None, corpus: Any, latents: Any, out: str | Path, **fields: Any) -> Card:
     """`giza report`: the report card of a model and its latents, also as report.json and report.html. Several corpora, a list,
-    go with as many folders of latents."""
+    go with as many folders of latents. `lam` None: of latents whose model is not at hand, or that another trainer wrote."""
     from jobs.commands.report import ReportConfig, run
 
     return run(configured(ReportConfig, {"lam": lam, "corpus": corpus, "latents": latents, "out": out, **fields}))

@@ -72,7 +72,7 @@ def run(config: DemoConfig) -> dict[str, Any]:
             timed("train-lam", f"recipe small, {config.steps} steps", train_lam.run, to_train)
             to_extract = extract.ExtractConfig(lam, corpus, out=latents, seed=config.seed)
             timed("extract", "latent actions of every pair", extract.run, to_extract)
-            to_report = report.ReportConfig(lam, corpus, latents, card, seed=config.seed)
+            to_report = report.ReportConfig(corpus, latents, card, lam=lam, seed=config.seed)
             made = timed("report", "may I trust these latents?", report.run, to_report)
             verdicts = {body: verdict.text for body, verdict in made.verdicts.items()}
             summary = run.finish({"seconds": seconds, "verdicts": verdicts, "config": dataclasses.asdict(config)})

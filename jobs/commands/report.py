@@ -14,25 +14,31 @@ import tyro
 from corpora.store.files import read_json
 from corpora.store.run import SETTINGS, Run
 from jobs.cli import parse
+from lapa.foreign.settings import ForeignSettings
 from lapa.reporting.settings import ReportSettings
 
 if TYPE_CHECKING:
     from lapa.reporting.card import Card
 
+LATENTS = "latents"
+"""In --out: latents from elsewhere, as giza keeps its own."""
+
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """The report card of a latent action model and the latents it extracted."""
+    """The report card of latents: those that a latent action model extracted, or those of another trainer."""
 
-    lam: Path
-    """Run folder of giza train-lam."""
     corpus: Path | tuple[Path, ...]
     """Folder of giza ingest; or several, of which read-outs between bodies are told: how well one that was fitted on the robot
     alone reads people's latents."""
     latents: Path | tuple[Path, ...]
-    """Folder of giza extract, one for each corpus."""
+    """Folder of giza extract, one for each corpus; or what another trainer wrote of one corpus: Parquet, NPZ or JSONL with (video
+    or clip, t_s, gap_s, vector and / or codes), LAPA's JSONL, a LeRobot dataset whose action is a latent."""
     out: Path
-    """Folder for report.json and report.html."""
+    """Folder for report.json and report.html, and for latents from elsewhere as giza keeps its own."""
+    lam: Path | None = None
+    """Run folder of giza train-lam; without it, what needs the decoder is left out."""
+    foreign: ForeignSettings = field(default_factory=ForeignSettings)
     settings: Annotated[ReportSettings, tyro.conf.arg(name="")] = field(default_factory=ReportSettings)
     threads: int = 0
     """Cores of the model; 0: all."""
@@ -45,23 +51,36 @@ def run(config: ReportConfig) -> Card:
 
     Raises ValueError where run, corpus and latents do not belong together.
     """
+    from corpora.clips.several import open_corpora
+
+    start = time.monotonic()
+    corpus = open_corpora(config.corpus)
+    foreign = foreign_latents(config)
+
     import torch
     from rich.console import Console
 
-    from corpora.clips.several import open_corpora
     from jobs.console import bar
+    from lapa.foreign.bring import bring_in
+    from lapa.foreign.formats import fingerprint
+    from lapa.latents import Latents
     from lapa.model.checkpoint import model_hash, read_lam_config
     from lapa.reporting.card import Card
     from lapa.reporting.measure import report
     from lapa.reporting.verdict import FORMAT
 
-    start = time.monotonic()
     settings = dataclasses.replace(config.settings, seed=config.seed)
     if config.threads > 0:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    read_lam_config(config.lam)  # says what is wrong with a folder that is no run
-    made_of = {"model_hash": model_hash(config.lam), "corpus_identity": open_corpora(config.corpus).identity}
+    if config.lam is not None:
+        read_lam_config(config.lam)  # says what is wrong with a folder that is no run
+        made_by = model_hash(config.lam)
+    elif foreign is not None:
+        made_by = fingerprint(foreign, config.foreign)
+    else:
+        made_by = next(iter(Latents(config.latents).keys.values())).model_hash
+    made_of = {"model_hash": made_by, "corpus_identity": corpus.identity}
     how = [read_json(folder.expanduser() / SETTINGS) for folder in folders(config.latents)]
     run = Run(
         config.out,
@@ -72,16 +91,18 @@ def run(config: ReportConfig) -> Card:
     record = run.finished
     if record is None:
         with bar("", quiet=False) as progress:
-            card = report(
-                config.lam,
-                config.corpus,
-                config.latents,
-                settings,
-                progress=lambda what, done, total: progress(done, total, what),
-            )
+
+            def told(what: str, done: int, total: int) -> None:
+                progress(done, total, what)
+
+            latents = config.latents
+            if foreign is not None:
+                latents = config.out.expanduser() / LATENTS
+                bring_in(foreign, corpus, latents, config.foreign, progress=told)
+            card = report(config.lam, corpus, latents, settings, progress=told)
         places = {"corpus": folders(config.corpus), "latents": folders(config.latents)}
         named = {name: ", ".join(map(str, several)) for name, several in places.items()}
-        inputs = {**named, "lam": str(config.lam), "seed": config.seed}
+        inputs = {**named, "lam": str(config.lam or ""), "seed": config.seed}
         with run.claim():
             card.save_html(config.out / "report.html")
             record = run.finish(card.to_json() | {"config": inputs, "wall_s": round(time.monotonic() - start, 1)})
@@ -90,6 +111,28 @@ def run(config: ReportConfig) -> Card:
     print_card(card)
     Console().print(f"{record['wall_s']:.0f} s -> {config.out / 'report.html'}")
     return card
+
+
+def foreign_latents(config: ReportConfig) -> Path | None:
+    """The file or folder that another trainer wrote; None of giza's own. Raises ValueError for one that cannot be read, beside
+    others, and beside a model."""
+    from lapa.foreign.formats import choose_format
+    from lapa.foreign.own import is_own
+
+    named = [folder.expanduser() for folder in folders(config.latents)]
+    foreign = [path for path in named if not is_own(path)]
+    if not foreign or (config.lam is not None and all(path.is_dir() for path in foreign)):
+        return None
+    if len(named) > 1:
+        raise ValueError(
+            f"latents '{foreign[0]}' are not of giza extract, and are judged by themselves: give them alone"
+        )
+    choose_format(foreign[0], config.foreign)
+    if config.lam is not None:
+        raise ValueError(
+            f"latents '{foreign[0]}' are not of giza extract, so --lam '{config.lam}' has not made them: leave out --lam"
+        )
+    return foreign[0]
 
 
 def folders(named: Path | tuple[Path, ...]) -> tuple[Path, ...]:
@@ -125,7 +168,9 @@ def print_card(card: Card) -> None:
         "latent", "effective dimensions", f"{latent.effective_dims:.1f}", f"of {latent.dim}", end_section=True
     )
     found = card.reconstruction
-    if found.psnr_db is None:
+    if found is None:
+        row = ("", "-", f"{card.no_decoder.lower()}, so nothing that needs it was measured")
+    elif found.psnr_db is None:
         row = ("change explained", f"{100 * found.explained:.0f}%", f"of {found.unit}")
     else:
         beside = f"copy {found.copy_psnr_db:.1f}, random code {found.random_code_psnr_db:.1f}"
@@ -175,6 +220,8 @@ def print_card(card: Card) -> None:
     console.print(f"[bold]{escape(body)}{card.verdict.title}[/]")
     for reason in card.verdict.reasons:
         console.print(f" {marks[reason.kind]}", escape(reason.text), highlight=False)
+    for sentence in card.foreign.told if card.foreign else ():
+        console.print(escape(sentence), highlight=False)
     for body, verdict in card.verdicts.items():
         if card.probes and verdict is not card.verdict:
             console.print(f"[bold]{escape(body)}: {verdict.title}[/]")

@@ -115,6 +115,23 @@ class PairReader:
             span = f"{t_s[-1] - t_s[0]:.3f} s" if len(t_s) else "no frame"
             gaps = " or ".join(f"{gap:g}" for gap in self.gaps_s)
             return SkippedClip(clip.row, "shorter_than_gap", f"{span}, no two frames {gaps} s apart")
+        return self._of_frames(clip, first, second, decode)
+
+    def between(self, clip: StoredClip, first: NDArray[np.int64], second: NDArray[np.int64]) -> PairTable | SkippedClip:
+        """As `table`, of the pairs of frames (first, second), int64 [P] each."""
+        try:
+            return self._of_frames(clip, first, second, clip.frames)
+        except DAMAGE as error:
+            return SkippedClip(clip.row, "clip_damaged", f"{type(error).__name__}: {error}")
+
+    def _of_frames(
+        self,
+        clip: Clip | StoredClip,
+        first: NDArray[np.int64],
+        second: NDArray[np.int64],
+        decode: Callable[[set[int]], NDArray[np.uint8]],
+    ) -> PairTable:
+        t_s = clip.t_s
         used, where = np.unique(np.concatenate([first, second]), return_inverse=True)
         images = decode(set(used.tolist()))
         h, inlier_ratio = camera_of_pairs(clip.camera, dict(zip(used.tolist(), images, strict=True)), first, second)

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cattrs
-from cattrs.gen import make_dict_unstructure_fn
+from cattrs.gen import make_dict_unstructure_fn, override
 
 from corpora.store.files import plain
 from lapa.codes import Codes, LatentHealth
+from lapa.foreign.facts import ForeignFacts
 from lapa.reporting.images import Images
 from lapa.reporting.page import write_page
 from lapa.reporting.scores import BodyToBody, Difference, Interval, MeanScore, Readout, Score
@@ -39,6 +40,7 @@ FEATURES = {
     "untrained": "untrained network",
     "pca": "PCA of the difference",
     "vision": "frozen vision model",
+    "features": "frozen features, 512 numbers",
     "shuffled": "shuffled latents",
 }
 """What a probe reads: the latent, and what it must beat."""
@@ -141,6 +143,8 @@ class Probe:
     skipped_budgets: list[int]
     """For want of labelled pairs."""
     warnings: list[str] = field(default_factory=list)
+    pairs_hash: str = ""
+    """Of the pairs themselves, and of the motion that is read: equal where two probes were asked the same."""
 
     @property
     def scores(self) -> dict[str, Score]:
@@ -241,11 +245,12 @@ class Card:
     model_hash: str
     codes: Codes | None
     codes_reason: str
-    """Why there are none."""
+    """Why there are none; or what is not known of them."""
     latent: LatentHealth
-    reconstruction: Reconstruction
+    reconstruction: Reconstruction | None
+    """None for `no_decoder`."""
     cuts: Cuts | None
-    """None where no two clips differ enough to stand for a cut."""
+    """None where no two clips differ enough to stand for a cut, and for `no_decoder`."""
     appearance: Appearance | None
     """None with too few pairs, or pairs of one video alone."""
     probes: dict[str, Probe]
@@ -265,6 +270,12 @@ class Card:
     """Of all bodies; those of one are its probe's."""
     bodies: list[BodyToBody] = field(default_factory=list)
     """Every two bodies of which the same motion is known."""
+    corpus_hash: str = ""
+    """Identity of the corpus."""
+    no_decoder: str = ""
+    """Why what needs the model is left out; empty where it is not."""
+    foreign: ForeignFacts | None = None
+    """Of latents that another trainer wrote."""
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     """By body."""
     images: Images | None = field(default=None, repr=False, compare=False)
@@ -292,6 +303,9 @@ class Card:
         record: dict[str, Any] = _CONVERTER.unstructure(dataclasses.replace(self, verdicts={}, images=None))
         for name in ("images", "verdicts", "transfer_reason"):
             del record[name]
+        for name in ("no_decoder", "foreign"):  # only where there is something to say
+            if not record[name]:
+                del record[name]
         if self.transfer is None:
             record["transfer"] = {"reason": self.transfer_reason}
         probe = self.probe
@@ -349,6 +363,10 @@ for _kind in (Score, CameraProbe):  # what is not known is not written
     _CONVERTER.register_unstructure_hook(
         _kind, make_dict_unstructure_fn(_kind, _CONVERTER, _cattrs_omit_if_default=True)
     )
+_CONVERTER.register_unstructure_hook(
+    ReportSettings,
+    make_dict_unstructure_fn(ReportSettings, _CONVERTER, features=override(omit_if_default=True)),
+)
 _CONVERTER.register_unstructure_hook(Probe, _probe_json)
 _CONVERTER.register_structure_hook(Probe, _probe)
 _CONVERTER.register_structure_hook(float, lambda value, _: math.nan if value is None else float(value))

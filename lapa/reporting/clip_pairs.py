@@ -38,6 +38,11 @@ class ClipPairs:
     shows nothing. Of a model of features, which is not shown images, as they were."""
     ends: NDArray[np.uint8]
     """[2, S, S, 3]: the clip's first and its last frame."""
+    frames: NDArray[np.uint8]
+    """[T, H, W, 3]: all of the clip, as the corpus keeps it."""
+    first: NDArray[np.int64]
+    """[P]: which of `frames` each pair begins with."""
+    second: NDArray[np.int64]
 
 
 def read_pairs(
@@ -49,9 +54,9 @@ def read_pairs(
     for number, clip in enumerate(corpus.read(row.clip_id for row in clips)):
         rows = wanted[clip.row.clip_id]
         pairs = reader.at(clip, sample.t_s[rows], sample.gap_s[rows], sample.camera[rows])
-        yield ClipPairs(
-            clip.row, rows, pairs, _thumbs(pairs), resize_frames(clip.frames[[0, -1]], reader.config.image_size)
-        )
+        ends = resize_frames(clip.frames[[0, -1]], reader.config.image_size)
+        first, second = frames_at(clip, sample.t_s[rows], sample.gap_s[rows])
+        yield ClipPairs(clip.row, rows, pairs, _thumbs(pairs), ends, clip.frames, first, second)
         if progress is not None:
             progress("reading clips", number + 1, len(clips))
 

@@ -33,6 +33,7 @@ COLOURS = {
     "untrained": "#2f9180",
     "pca": "#c46a1c",
     "vision": "#b0487f",
+    "features": "#8a6d1f",
 }
 GROWS = 1.2
 """A chart on a wide page is at most so many times as large as it was made."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +16,20 @@ from corpora.clips.manifest import ClipRow
 from corpora.clips.several import open_corpora
 from corpora.store.files import read_json
 from lapa.codes import CodeCounter, Codes, latent_health
+from lapa.foreign.bring import foreign_facts
+from lapa.foreign.facts import ForeignFacts
 from lapa.latents import Latents, LatentSample
 from lapa.model.checkpoint import load_lam, model_hash
 from lapa.model.lam import LatentActionModel, featurise_for
 from lapa.pairs.table import Featurise
 from lapa.reporting.atlas import build_atlas
-from lapa.reporting.card import AtlasSize, Card, Probe, Transfer
+from lapa.reporting.card import AtlasSize, Card, Cuts, Probe, Reconstruction, Transfer
 from lapa.reporting.checks.appearance import check_appearance
 from lapa.reporting.checks.reconstruction import check_cuts, check_reconstruction
 from lapa.reporting.checks.transfer import check_transfer
 from lapa.reporting.clip_pairs import pair_images
-from lapa.reporting.images import Images, TransferStrip
-from lapa.reporting.probes.baselines import ImageComponents
+from lapa.reporting.images import Frame, Images, TransferStrip
+from lapa.reporting.probes.baselines import Components, ImageComponents
 from lapa.reporting.probes.bodies import check_bodies
 from lapa.reporting.probes.camera import check_camera
 from lapa.reporting.probes.motion import (
@@ -73,8 +75,11 @@ class RunFacts:
         )
 
 
+NO_MODEL = "Neither the model nor its decoder is at hand"
+
+
 def report(
-    lam: LatentActionModel | str | Path,
+    lam: LatentActionModel | str | Path | None,
     corpus: Corpus | str | Path | Sequence[Path],
     latents: Latents | str | Path | Sequence[Path],
     settings: ReportSettings | None = None,
@@ -86,8 +91,9 @@ def report(
     corpora, each with its latents, are measured together, and read-outs also between their bodies.
 
     `lam`: a model, or its run folder, which also tells which videos it was trained on; for a model alone give `run`, or
-    nothing is known to be held out, which the verdict counts as a concern. Raises ValueError where the three do not
-    belong together.
+    nothing is known to be held out, which the verdict counts as a concern. None: of latents whose model is not at hand, for
+    instance those of `lapa.foreign.bring.bring_in`; what needs the decoder is left out and said. Raises ValueError where the
+    three do not belong together.
     """
     if isinstance(lam, str | Path):
         run = RunFacts.of(lam) if run is None else run
@@ -96,12 +102,13 @@ def report(
         run = RunFacts() if run is None else RunFacts.of(run)
     corpus = corpus if isinstance(corpus, Corpus) else open_corpora(corpus)
     latents = latents if isinstance(latents, Latents) else Latents(latents)
-    return make_card(corpus, lam, run, latents, settings or ReportSettings(), featurise_for(lam.config), progress)
+    featurise = None if lam is None else featurise_for(lam.config)
+    return make_card(corpus, lam, run, latents, settings or ReportSettings(), featurise, progress)
 
 
 def make_card(
     corpus: Corpus,
-    model: LatentActionModel,
+    model: LatentActionModel | None,
     run: RunFacts,
     latents: Latents,
     settings: ReportSettings,
@@ -130,26 +137,15 @@ def make_card(
     components = principal.components(training_pairs(prefer))
     clock.lap("principal components")
     progress("codes", 0, 1)
-    codes, codes_reason = _codes(model, latents)
+    foreign = foreign_facts(latents)
+    codes, codes_reason = _codes(model, latents, foreign)
     latent = latent_health(sample.latent, sample.group)
-    progress("reconstruction", 0, 1)
-    on = "held-out videos" if prefer.any() else "videos it may have been trained on (none were held out)"
-    reconstruction, examples, ours = check_reconstruction(
-        model, sample, seen.to_decode, seen.thumbs, components, on, settings.seed
-    )
-    if not ours:
-        warnings.append("The stored latents are not what this model makes of these pairs: extract them again.")
-    cuts, cut_examples = check_cuts(
-        model,
-        seen.rows,
-        np.stack(seen.ends),
-        seen.thumbs,
-        reconstruction.explained,
-        components,
-        featurise,
-        settings.seed,
-        rng,
-    )
+    decoded = _Decoded()
+    if model is not None:
+        progress("reconstruction", 0, 1)
+        decoded = _decode(model, sample, seen, components, prefer, featurise, settings.seed, rng)
+        if not decoded.ours:
+            warnings.append("The stored latents are not what this model makes of these pairs: extract them again.")
     clock.lap("decoding")
     known, notes = find_known_motion(sample, truth, settings.target, settings.dims)
     probes = _probes(known, sample, seen, run, settings, progress)
@@ -173,8 +169,8 @@ def make_card(
         atlas,
         {row: list(frames) for row, frames in pair_images(corpus, sample, shown, IMAGE).items()},
         {int(row): f"{sample.group[row]} at {sample.t_s[row]:.1f} s" for row in shown},
-        examples,
-        cut_examples,
+        decoded.examples,
+        decoded.cut_examples,
         strips,
     )
     card = Card(
@@ -185,12 +181,12 @@ def make_card(
         groups=len(np.unique(sample.group)),
         embodiments=sorted(np.unique(sample.embodiment).tolist()),
         gap_s=float(np.median(sample.gap_s)),
-        model_hash=run.model_hash,
+        model_hash=", ".join(sample.model_hashes) if model is None else run.model_hash,
         codes=codes,
         codes_reason=codes_reason,
         latent=latent,
-        reconstruction=reconstruction,
-        cuts=cuts,
+        reconstruction=decoded.reconstruction,
+        cuts=decoded.cuts,
         appearance=appearance,
         probes=probes,
         probe_reason="" if probes else reason,
@@ -202,6 +198,9 @@ def make_card(
         seconds=clock.seconds,
         warnings=warnings,
         bodies=bodies,
+        corpus_hash=corpus.identity,
+        no_decoder="" if model is not None else NO_MODEL,
+        foreign=foreign,
         images=images,
     )
     return replace(card, verdicts={body: judge(card, body) for body in card.embodiments})
@@ -210,6 +209,35 @@ def make_card(
 def training_pairs(held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """What a baseline may learn from [N]: pairs that are not held out; all where none or all are."""
     return np.ones_like(held_out) if held_out.all() else ~held_out
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """What the decoder was asked; nothing without one."""
+
+    reconstruction: Reconstruction | None = None
+    examples: list[list[Frame]] = field(default_factory=list)
+    ours: bool = True
+    """Whether the stored latents are what the model makes of these pairs."""
+    cuts: Cuts | None = None
+    cut_examples: list[list[Frame]] = field(default_factory=list)
+
+
+def _decode(
+    model: LatentActionModel,
+    sample: LatentSample,
+    seen: Survey,
+    components: Components,
+    prefer: NDArray[np.bool_],
+    featurise: Featurise | None,
+    seed: int,
+    rng: np.random.Generator,
+) -> _Decoded:
+    on = "held-out videos" if prefer.any() else "videos it may have been trained on (none were held out)"
+    found = check_reconstruction(model, sample, seen.to_decode, seen.thumbs, components, on, seed)
+    explained, ends = found[0].explained, np.stack(seen.ends)
+    cuts = check_cuts(model, seen.rows, ends, seen.thumbs, explained, components, featurise, seed, rng)
+    return _Decoded(*found, *cuts)
 
 
 class _Clock:
@@ -234,8 +262,8 @@ def _some_clips(clips: Sequence[ClipRow], settings: ReportSettings) -> list[Clip
     return sorted(clips, key=key)[: settings.max_clips]
 
 
-def _warnings(sample: LatentSample, run: RunFacts, model: LatentActionModel) -> list[str]:
-    if sample.latent.shape[1] != model.config.latent_size:
+def _warnings(sample: LatentSample, run: RunFacts, model: LatentActionModel | None) -> list[str]:
+    if model is not None and sample.latent.shape[1] != model.config.latent_size:
         raise ValueError(
             f"the latents have {sample.latent.shape[1]} dimensions, the model {model.config.latent_size}: they are of "
             "another model; extract them again with giza extract"
@@ -254,8 +282,10 @@ def _warnings(sample: LatentSample, run: RunFacts, model: LatentActionModel) -> 
 
 
 def _transfer(
-    model: LatentActionModel, sample: LatentSample, seen: Survey, rng: np.random.Generator
+    model: LatentActionModel | None, sample: LatentSample, seen: Survey, rng: np.random.Generator
 ) -> tuple[Transfer | None, list[TransferStrip], str]:
+    if model is None:
+        return None, [], NO_MODEL[0].lower() + NO_MODEL[1:]
     if not model.config.pixels:
         return None, [], f"the target is features of {model.config.target}: there is no picture to show"
     rows, pairs = seen.gallery_pairs()
@@ -263,7 +293,9 @@ def _transfer(
     return *check_transfer(model, pairs, groups, bodies, motion, rng), ""
 
 
-def _codes(model: LatentActionModel, latents: Latents) -> tuple[Codes | None, str]:
+def _codes(model: LatentActionModel | None, latents: Latents, foreign: ForeignFacts | None) -> tuple[Codes | None, str]:
+    if model is None:
+        return _codes_alone(latents, foreign)
     quantiser = model.quantiser
     if quantiser.continuous:
         return None, f"quantiser '{quantiser.config.kind}' is continuous: there are no codes"
@@ -271,6 +303,21 @@ def _codes(model: LatentActionModel, latents: Latents) -> tuple[Codes | None, st
     for codes in latents.codes():
         counter.add(codes)
     return counter.summary(), ""
+
+
+def _codes_alone(latents: Latents, foreign: ForeignFacts | None) -> tuple[Codes | None, str]:
+    """Without a model that says how many codes there are."""
+    largest = np.max([codes.max(0) for codes in latents.codes() if codes.size] or [np.zeros(0, np.int32)], axis=0)
+    if not len(largest):
+        return None, "the latents are continuous: there are no codes"
+    told = foreign.codebook_size if foreign and foreign.codebook_told else 0
+    counter = CodeCounter((told or int(largest.max()) + 1,) * len(largest))
+    for codes in latents.codes():
+        counter.add(codes)
+    return (
+        counter.summary(),
+        "" if told else "the codebook's size is not known, and taken to be the largest code and one",
+    )
 
 
 def _probes(
@@ -296,6 +343,8 @@ def _probes(
         def on_feature(name: str, body: str = body) -> None:
             progress(f"probe {body}: {name}", 0, 1)
 
-        features = latent_features(sample, motion.rows, seen.thumbs, seen.untrained, seen.vision, settings.seed)
+        features = latent_features(
+            sample, motion.rows, seen.thumbs, seen.untrained, seen.vision, seen.features, settings.seed
+        )
         probes[body] = probe_known_motion(motion, sample, features, holdout, settings, on_feature)
     return probes

@@ -47,7 +47,8 @@ class Readout:
 
     labels: int
     scores: dict[str, Score]
-    """Keys as in FEATURES; "quantized" is lacking in a continuous model, "vision" where none was named."""
+    """Keys as in FEATURES; "quantized" is lacking in a continuous model, "untrained" where the model is not at hand,
+    "vision" and "features" where none was named."""
     difference: dict[str, Difference]
     draws: int = 1
     """Random choices of the labelled pairs that the scores are means of."""

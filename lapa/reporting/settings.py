@@ -26,6 +26,9 @@ class ReportSettings:
     """Globs over groups (source videos, episodes) to test on, instead of those held out of training."""
     vision: str = ""
     """A frozen vision model (hub name or folder) whose features' change stands among the baselines: DINOv2, SigLIP2 ..."""
+    features: str = ""
+    """A frozen vision model (hub name or folder) that stands among the baselines as it is: the difference of all its tokens of the
+    two frames, at 112 pixels, by 512 principal components, however few numbers the latent has."""
     gap_s: float | None = None
     """Only pairs with about this gap, where the latents hold several."""
     bootstrap: int = 1000

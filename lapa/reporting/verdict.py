@@ -8,14 +8,14 @@ The rules, in this order:
    known that say otherwise; a concern where they do.
 4. Actions known: the probe decides.
    - Its interval reaches down to 0.05 or less, or shuffled latents do as well: do not trust.
-   - The first frame, an untrained network, PCA or the frozen vision model that was named is better with all labels by an
+   - The first frame, an untrained network, PCA or a frozen vision model that was named is better with all labels by an
      interval, and the latent beats it at no label budget: do not trust; what is better for nothing should be used instead.
    - Above each of these, every interval above zero, with an R2 of at least 0.5 and without concerns: trust.
    - Otherwise: trust with care, and the concerns are named.
 5. Actions of this body unknown: cannot tell. What else was measured is said, and what would settle it.
-Concerns: test videos that the model was trained on; much of the camera's motion in the latent; a latent that rebuilds
-much of an image across a cut; codes that are mostly idle; a random code that explains nearly as much as a pair's own;
-latents of another model.
+Concerns: a model that is not at hand; test videos that the model was trained on; much of the camera's motion in the
+latent; a latent that rebuilds much of an image across a cut; codes that are mostly idle; a random code that explains
+nearly as much as a pair's own; latents of another model.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from __future__ import annotations
 from typing import Literal
 
 from lapa.reporting.card import Card, Level, Probe, Reason, Verdict
+from lapa.reporting.probes.baselines import FEATURE_NUMBERS
 from lapa.reporting.scores import figure, span
 
 FORMAT = 5
@@ -43,6 +44,7 @@ RIVALS = {
     "untrained": "the same network untrained",
     "pca": "PCA of the difference",
     "vision": "a frozen vision model's features",
+    "features": f"{FEATURE_NUMBERS} numbers of a frozen vision model",
 }
 
 
@@ -114,6 +116,9 @@ def _collapse(card: Card) -> list[Reason]:
 
 def _decoder(card: Card) -> list[Reason]:
     found = card.reconstruction
+    if found is None:
+        text = f"{card.no_decoder}: reconstruction, cuts, transfer and the untrained network were not measured."
+        return [Reason("concern", text)]
     own, random = found.explained, found.random_code_explained
     if found.psnr_db is not None:
         figures = (

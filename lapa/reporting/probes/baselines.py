@@ -20,6 +20,7 @@ from flare.targets import pool_grid
 from flare.vision import FrozenVision
 from lapa.model.lam import LatentActionModel
 from lapa.pairs.batch import PairBatch
+from lapa.pairs.pair import resize_frames
 from lapa.reporting.clip_pairs import BATCH
 from lapa.reporting.probes.probe import Feature, Split
 
@@ -29,6 +30,8 @@ PCA_PAIRS = 4000
 
 GRID = 4
 """Cells on a side that a frozen vision model's patches are pooled to."""
+FEATURE_SIZE, FEATURE_GRID, FEATURE_NUMBERS = 112, 8, 512
+"""Of `token_change`: pixels on a side, patches at most on a side, and the principal components that are read."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,17 @@ def feature_change(vision: FrozenVision, images: Tensor) -> NDArray[np.float16]:
         cells = pool_grid(tokens, min(GRID**2, tokens.shape[1])).unflatten(0, (len(part), 2))
         parts.append((cells[:, 1] - cells[:, 0]).flatten(1).half().numpy())
     return np.concatenate(parts)
+
+
+def token_change(
+    vision: FrozenVision, frames: NDArray[np.uint8], first: NDArray[np.integer], second: NDArray[np.integer]
+) -> NDArray[np.float16]:
+    """[P, tokens x D]: second minus first of all the features of a clip's frames [T, S, S, 3], as they are, whatever the model
+    is shown of them; each frame is looked at once."""
+    used, where = np.unique(np.concatenate([first, second]), return_inverse=True)
+    tokens = torch.from_numpy(vision.of_frames(resize_frames(frames[used], FEATURE_SIZE))).float()
+    cells = pool_grid(tokens, min(FEATURE_GRID**2, tokens.shape[1])).flatten(1).numpy()
+    return np.asarray(cells[where[len(first) :]] - cells[where[: len(first)]], np.float16)
 
 
 def fixed(*variants: NDArray[np.floating]) -> Feature:

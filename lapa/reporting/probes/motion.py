@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.episodes.modality import COLUMNS
+from corpora.store.files import digest_of
 from lapa.latents import LatentSample
 from lapa.pairs.known_motion import is_action, relative_motion
 from lapa.reporting.atlas import neighbour_agreement
 from lapa.reporting.card import HoldoutKind, Probe
-from lapa.reporting.probes.baselines import FeatureComponents, ImageComponents, fixed, shuffled
+from lapa.reporting.probes.baselines import FEATURE_NUMBERS, FeatureComponents, ImageComponents, fixed, shuffled
 from lapa.reporting.probes.probe import Feature, Split, held_out_split, k_fold_splits, run_probe
 from lapa.reporting.settings import ReportSettings
 
@@ -209,9 +210,11 @@ def latent_features(
     thumbs: NDArray[np.uint8],
     untrained: Sequence[NDArray[np.float32]],
     vision: NDArray[np.float16] | None,
+    tokens: NDArray[np.float16] | None,
     seed: int,
 ) -> dict[str, Feature]:
-    """The latent, its code and the baselines, all of one dimension, for `rows` of the sample."""
+    """The latent, its code and the baselines, all of one dimension but for the `tokens` of a frozen vision model, for `rows` of
+    the sample."""
     latent = sample.latent[rows]
     width = latent.shape[1]
     of_rows = thumbs[rows]
@@ -219,10 +222,13 @@ def latent_features(
     if sample.codes is not None:
         features["quantized"] = fixed(sample.quantized[rows])
     features["first_frame"] = ImageComponents(of_rows, "first", width, seed)
-    features["untrained"] = fixed(*(values[rows] for values in untrained))
+    if untrained:
+        features["untrained"] = fixed(*(values[rows] for values in untrained))
     features["pca"] = ImageComponents(of_rows, "change", width, seed)
     if vision is not None:
         features["vision"] = FeatureComponents(vision[rows], width, seed)
+    if tokens is not None:
+        features["features"] = FeatureComponents(tokens[rows], FEATURE_NUMBERS, seed)
     features["shuffled"] = shuffled(latent, seed)
     return features
 
@@ -260,4 +266,12 @@ def probe_known_motion(
         budgets=found.budgets,
         skipped_budgets=found.skipped_budgets,
         warnings=holdout.warnings,
+        pairs_hash=pairs_hash(sample, known),
     )
+
+
+def pairs_hash(sample: LatentSample, known: KnownMotion) -> str:
+    """Of which pairs are read (by clip and, to the tenth of a millisecond, time) and what is read of them, in any order."""
+    times = np.round(np.stack([sample.t_s, sample.gap_s], 1)[known.rows] * 1e4).astype(np.int64)
+    pairs = [f"{clip} {t} {gap}" for clip, (t, gap) in zip(sample.clip_id[known.rows], times.tolist(), strict=True)]
+    return digest_of(known.feature, str(known.dims), *sorted(pairs))[:16]

@@ -33,7 +33,7 @@ from tests.flare.test_vision import save
 def random_report(report_corpus: Path, report_lam: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Card, Path]:
     root = tmp_path_factory.mktemp("report")
     latents = make_latents(root / "latents", report_corpus, report_lam, "random")
-    return run(ReportConfig(report_lam, report_corpus, latents, root / "out", settings=QUICK, threads=1)), root / "out"
+    return run(ReportConfig(report_corpus, latents, root / "out", report_lam, settings=QUICK, threads=1)), root / "out"
 
 
 def test_the_report_holds_every_field_and_its_baselines(random_report: tuple[Card, Path]) -> None:
@@ -114,7 +114,7 @@ def test_an_honest_model_has_learned_and_passes(name: str, report_corpus: Path, 
 def test_without_known_actions_nobody_can_tell(report_lam: Path, tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path / "corpus", truth=False)
     latents = make_latents(tmp_path / "latents", corpus, report_lam, "random")
-    card = run(ReportConfig(report_lam, corpus, latents, tmp_path / "out", settings=QUICK, threads=1))
+    card = run(ReportConfig(corpus, latents, tmp_path / "out", report_lam, settings=QUICK, threads=1))
     assert card.probe is None and card.probes == {}
     assert card.probe_reason == "no clip of the corpus has ground truth"
     assert card.verdict.level in ("cannot tell", "do not trust")
@@ -128,7 +128,7 @@ def test_a_continuous_model_has_clusters_instead_of_codes(report_corpus: Path, t
 
     lam = make_run(tmp_path / "lam", config=replace(CONFIG, quantiser=QuantiserConfig(kind="none")))
     extract_job(ExtractConfig(lam=lam, corpus=report_corpus, out=tmp_path / "latents", workers=1, measure_s=0.0))
-    card = run(ReportConfig(lam, report_corpus, tmp_path / "latents", tmp_path / "out", settings=QUICK, threads=1))
+    card = run(ReportConfig(report_corpus, tmp_path / "latents", tmp_path / "out", lam, settings=QUICK, threads=1))
     assert card.codes is None and "continuous" in card.codes_reason
     assert "quantized" not in card.probes["two_link"].scores
     assert card.atlas.kind.startswith("k-means clusters")

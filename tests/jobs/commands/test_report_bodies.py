@@ -44,7 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def report(home: Path, out: Path, **changes: object) -> Card:
     both = {name: (home / f"people{name}", home / f"robot{name}") for name in ("", "_latents")}
-    config = ReportConfig(home / "lam", both[""], both["_latents"], out, QUICK)
+    config = ReportConfig(both[""], both["_latents"], out, home / "lam", settings=QUICK)
     return run(replace(config, **changes))  # type: ignore[arg-type]
 
 
