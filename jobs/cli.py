@@ -29,6 +29,7 @@ JOBS = {
     "train-lam": ("jobs.commands.train_lam", "train a latent action model on an ingested corpus"),
     "extract": ("jobs.commands.extract", "latent actions of a corpus, as Parquet"),
     "report": ("jobs.commands.report", "may I trust these latents? report.json and report.html"),
+    "compare": ("jobs.commands.compare", "several reports side by side, beside frozen features; compare.html"),
     "track": (
         "jobs.commands.track",
         "where the agent is in every frame: mask and point, by hand tracker or from files",

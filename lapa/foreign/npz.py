@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.store.files import machine_trouble
 from lapa.foreign.files import files_of, place
 from lapa.foreign.row import NAMES, Bad, Row, row_of
 from lapa.foreign.settings import ForeignSettings
@@ -41,9 +42,14 @@ def _arrays(file: Path) -> dict[str, NDArray[Any]]:
     """Those that are known, all as long as t_s."""
     known = {name for names in NAMES.values() for name in names}
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as opened:
+            stored = np.load(opened, allow_pickle=False)
+            if isinstance(stored, np.ndarray):
+                raise ValueError("one array without a name")
             arrays = {name: stored[name] for name in stored.files if name in known}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        if machine_trouble(error):
+            raise
         raise ValueError(
             f"latents '{file}' cannot be read ({error}): save it whole with np.savez, names as texts (dtype=str), not objects"
         ) from error

@@ -6,9 +6,9 @@ import base64
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import cv2
@@ -19,6 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from lapa.reporting.comparison import Row
 
 GAP = 4
 GROUP_GAP = 14
@@ -35,6 +38,9 @@ COLOURS = {
     "vision": "#b0487f",
     "features": "#8a6d1f",
 }
+MODELS = (ACCENT, "#c2410c", "#15803d", "#a21caf", "#0e7490", "#854d0e")
+"""Of latents that are set side by side."""
+Curve = Sequence[tuple[int, float, Sequence[float]]]
 GROWS = 1.2
 """A chart on a wide page is at most so many times as large as it was made."""
 TIP = "tip:"
@@ -108,7 +114,10 @@ def usage_bars(positions: Sequence[Sequence[int]]) -> Figure:
 
 
 def label_curves(
-    curves: Mapping[str, Sequence[tuple[int, float, Sequence[float]]]], titles: Mapping[str, str]
+    curves: Mapping[str, Curve],
+    titles: Mapping[str, str],
+    colours: Mapping[str, str] = COLOURS,
+    strong: Collection[str] = ("latent",),
 ) -> Figure:
     """R2 over the number of labelled pairs (logarithmic) for each feature; points are (labels, R2, interval)."""
     # A fit gone astray at few labels must not flatten all else.
@@ -117,7 +126,7 @@ def label_curves(
     figure, axes = chart(620, 260)
     placed = 2.0
     for name, curve in sorted(curves.items(), key=lambda item: -item[1][-1][1]):
-        colour, strong = COLOURS[name], name == "latent"
+        colour = colours[name]
         labels, values = [count for count, _, _ in curve], [max(value, low) for _, value, _ in curve]
         spans = [[max(edge, low) for edge in ci] for _, _, ci in curve]
         axes.plot(labels, values, color=colour, linewidth=2)
@@ -126,7 +135,7 @@ def label_curves(
             tip = f"{TIP}{titles[name]}: R2 {value:.2f} with {count} labelled pairs"
             axes.plot([count], [shown], "o", color=colour, markersize=6, gid=tip)
         placed = min(placed - 0.065 * (1 - low), values[-1])
-        beside(axes, placed, titles[name], colour, weight="bold" if strong else "normal")
+        beside(axes, placed, titles[name], colour, weight="bold" if name in strong else "normal")
     ticks = sorted({point[0] for curve in curves.values() for point in curve})
     axes.set(
         xscale="log", ylim=(low - 0.02, 1.02), xlabel="labelled pairs", yticks=np.arange(low, 1.01, 0.2).round(1) + 0.0
@@ -135,6 +144,15 @@ def label_curves(
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="y", color=LINE)
     return figure
+
+
+def comparison_curves(rows: Sequence[Row]) -> Figure:
+    """The curve of each row, those of models in colours of their own."""
+    curves = {row.title: [(n, score.r2_mean, score.ci95) for n, score in row.scores.items()] for row in rows}
+    models = [row.title for row in rows if row.kind == "latent"]
+    colours = {row.title: COLOURS[row.kind] for row in rows}
+    colours |= {title: MODELS[number % len(MODELS)] for number, title in enumerate(models)}
+    return label_curves(curves, {row.title: row.title for row in rows}, colours, models)
 
 
 def beside(axes: Axes, y: float, text: str, colour: str = INK, weight: str = "normal") -> None:
