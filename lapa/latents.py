@@ -221,10 +221,12 @@ class Latents:
         clips: Iterable[str] | None = None,
         first: Iterable[str] = (),
         gap_s: float | None = None,
+        same_as: Iterable[Latents] = (),
     ) -> LatentSample:
         """At most `max_pairs` pairs of `clips` (ids; default: all), those in `first` first in line.
 
-        `gap_s`: only pairs within a fifth of it. The same files and seed give the same sample. Raises ValueError where no
+        `gap_s`: only pairs within a fifth of it; `same_as`: only pairs that all of these hold as well.
+        The same files and seed give the same sample. Raises ValueError where no
         pair is left.
         """
         number_of: dict[str, int] = {}
@@ -242,14 +244,27 @@ class Latents:
         usable = np.array([known is None or name in known for name in names], bool)[clip_of]
         if gap_s is not None:
             usable &= np.abs(gaps - gap_s) <= 0.2 * gap_s
+        for others in same_as:
+            usable &= np.isin(self._pairs(), others._pairs())
         if not usable.any():
             wanted = "" if gap_s is None else f" with a gap near {gap_s:g} s"
+            wanted += "".join(f" that {others} hold as well" for others in same_as)
             raise ValueError(
                 f"{self} holds {len(clip_of)} pairs, none{wanted} of a clip of this corpus: give the corpus that these latents were "
                 "extracted from"
             )
         in_front = np.array([name in truth for name in names], bool)[clip_of]
         return self._rows(choose_rows(clip_of, names, usable, in_front, max_pairs, seed))
+
+    def _pairs(self) -> NDArray[np.uint64]:
+        """[N]: a hash of which pair each row is of: clip, time and gap to the tenth of a millisecond."""
+        found = []
+        for batch in self._columns(["clip_id", "t_s", "gap_s"]):
+            rows = zip(*(batch.column(name).to_pylist() for name in ("clip_id", "t_s", "gap_s")), strict=True)
+            keys = [f"{clip} {round(t_s * 1e4)} {round(gap_s * 1e4)}" for clip, t_s, gap_s in rows]
+            digests = b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
+            found.append(np.frombuffer(digests, np.uint64))
+        return np.concatenate([np.zeros(0, np.uint64), *found])
 
     def _columns(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """All rows, a batch at a time."""

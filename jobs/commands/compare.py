@@ -43,14 +43,12 @@ def run(config: CompareConfig) -> Comparison:
 
     from lapa.reporting.card import Card
     from lapa.reporting.comparison import compare
-    from lapa.reporting.figures import comparison_curves
     from lapa.reporting.page import write_page
 
     found = compare({name: Card.from_json(record) for name, record in records.items()})
     out = config.out.expanduser()
     out.mkdir(parents=True, exist_ok=True)
-    curves = {body.embodiment: comparison_curves(body.rows) for body in found.bodies}
-    write_page(out / "compare.html", "compare.html.j2", found=found, curves=curves)
+    write_page(out / "compare.html", "compare.html.j2", found=found)
     write_json(out / "compare.json", dataclasses.asdict(found))
     print_comparison(found)
     print(f"-> {out / 'compare.html'}")

@@ -39,6 +39,9 @@ class ReportConfig:
     lam: Path | None = None
     """Run folder of giza train-lam; without it, what needs the decoder is left out."""
     foreign: ForeignSettings = field(default_factory=ForeignSettings)
+    same_pairs: tuple[Path, ...] = ()
+    """Only pairs that these folders of latents hold as well (of giza extract, or `latents` in the --out of another report), so
+    that giza compare can set the reports side by side."""
     settings: Annotated[ReportSettings, tyro.conf.arg(name="")] = field(default_factory=ReportSettings)
     threads: int = 0
     """Cores of the model; 0: all."""
@@ -81,6 +84,9 @@ def run(config: ReportConfig) -> Card:
     else:
         made_by = next(iter(Latents(config.latents).keys.values())).model_hash
     made_of = {"model_hash": made_by, "corpus_identity": corpus.identity}
+    same_pairs = [Latents(folder) for folder in config.same_pairs]
+    if same_pairs:
+        made_of["same_pairs"] = ", ".join(each.key.model_hash for each in same_pairs)
     how = [read_json(folder.expanduser() / SETTINGS) for folder in folders(config.latents)]
     run = Run(
         config.out,
@@ -99,7 +105,7 @@ def run(config: ReportConfig) -> Card:
             if foreign is not None:
                 latents = config.out.expanduser() / LATENTS
                 bring_in(foreign, corpus, latents, config.foreign, progress=told)
-            card = report(config.lam, corpus, latents, settings, progress=told)
+            card = report(config.lam, corpus, latents, settings, same_pairs=same_pairs, progress=told)
         places = {"corpus": folders(config.corpus), "latents": folders(config.latents)}
         named = {name: ", ".join(map(str, several)) for name, several in places.items()}
         inputs = {**named, "lam": str(config.lam or ""), "seed": config.seed}

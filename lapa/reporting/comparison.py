@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from matplotlib.figure import Figure
+
 from corpora.store.told import listed
 from lapa.reporting.card import FEATURES, Card, Probe
+from lapa.reporting.figures import COLOURS, MODELS, label_curves
 from lapa.reporting.probes.baselines import FEATURE_NUMBERS
 from lapa.reporting.scores import Difference, MeanScore, Readout
 
@@ -80,6 +83,14 @@ class BodyComparison:
             return "above" if low > 0 else "below" if high < 0 else "not shown"
         own, other = row.scores[labels].ci95, frozen.scores[labels].ci95
         return "above" if own[0] > other[1] else "below" if own[1] < other[0] else "not shown"
+
+    def curves(self) -> Figure:
+        """R2 over labelled pairs, a line a row, those of models in colours of their own."""
+        curves = {row.title: [(n, score.r2_mean, score.ci95) for n, score in row.scores.items()] for row in self.rows}
+        models = [row.title for row in self.rows if row.kind == "latent"]
+        colours = {row.title: COLOURS[row.kind] for row in self.rows}
+        colours |= {title: MODELS[number % len(MODELS)] for number, title in enumerate(models)}
+        return label_curves(curves, {row.title: row.title for row in self.rows}, colours, models)
 
 
 @dataclass(frozen=True)
@@ -168,14 +179,14 @@ def _check_probe(name: str, card: Card, other_name: str, other: Card, body: str)
     if mine.pairs_hash != theirs.pairs_hash:
         raise ValueError(
             f"report '{name}' is of other pairs of {body} ({mine.pairs:,}, {mine.gap_s:.3f} s apart) than '{other_name}' "
-            f"({theirs.pairs:,}, {theirs.gap_s:.3f} s): make both with the same --gap-s and --stride-s of giza extract, and report "
-            f"with --same-pairs, which names the latents of the other"
+            f"({theirs.pairs:,}, {theirs.gap_s:.3f} s): extract both with the same --gap-s and --stride-s, and make each report "
+            "with --same-pairs and the folder of the other's latents"
         )
-    if mine.test_groups != theirs.test_groups or mine.holdout == "k-fold" != theirs.holdout:
+    if mine.test_groups != theirs.test_groups or (mine.holdout == "k-fold") != (theirs.holdout == "k-fold"):
         tested = theirs if theirs.holdout != "k-fold" else mine
         raise ValueError(
             f"report '{name}' tests {body} on other episodes ({mine.holdout}: {len(mine.test_groups)}) than '{other_name}' "
-            f"({theirs.holdout}: {len(theirs.test_groups)}): make both with --test-groups {listed(tested.test_groups, 12)}"
+            f"({theirs.holdout}: {len(theirs.test_groups)}): make both with --test-groups {' '.join(tested.test_groups)}"
         )
 
 

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 import cv2
@@ -19,9 +19,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from lapa.reporting.comparison import Row
 
 GAP = 4
 GROUP_GAP = 14
@@ -144,15 +141,6 @@ def label_curves(
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="y", color=LINE)
     return figure
-
-
-def comparison_curves(rows: Sequence[Row]) -> Figure:
-    """The curve of each row, those of models in colours of their own."""
-    curves = {row.title: [(n, score.r2_mean, score.ci95) for n, score in row.scores.items()] for row in rows}
-    models = [row.title for row in rows if row.kind == "latent"]
-    colours = {row.title: COLOURS[row.kind] for row in rows}
-    colours |= {title: MODELS[number % len(MODELS)] for number, title in enumerate(models)}
-    return label_curves(curves, {row.title: row.title for row in rows}, colours, models)
 
 
 def beside(axes: Axes, y: float, text: str, colour: str = INK, weight: str = "normal") -> None:

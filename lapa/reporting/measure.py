@@ -85,6 +85,7 @@ def report(
     settings: ReportSettings | None = None,
     *,
     run: RunFacts | str | Path | None = None,
+    same_pairs: Sequence[Latents] = (),
     progress: Progress | None = None,
 ) -> Card:
     """May these latents be trusted? Measures `latents`, which were extracted from `corpus` by `lam`; folders or opened. Several
@@ -92,7 +93,8 @@ def report(
 
     `lam`: a model, or its run folder, which also tells which videos it was trained on; for a model alone give `run`, or
     nothing is known to be held out, which the verdict counts as a concern. None: of latents whose model is not at hand, for
-    instance those of `lapa.foreign.bring.bring_in`; what needs the decoder is left out and said. Raises ValueError where the
+    instance those of `lapa.foreign.bring.bring_in`; what needs the decoder is left out and said. `same_pairs`: only pairs that
+    these latents hold as well are looked at, so that cards of both can be compared. Raises ValueError where the
     three do not belong together.
     """
     if isinstance(lam, str | Path):
@@ -103,7 +105,7 @@ def report(
     corpus = corpus if isinstance(corpus, Corpus) else open_corpora(corpus)
     latents = latents if isinstance(latents, Latents) else Latents(latents)
     featurise = None if lam is None else featurise_for(lam.config)
-    return make_card(corpus, lam, run, latents, settings or ReportSettings(), featurise, progress)
+    return make_card(corpus, lam, run, latents, settings or ReportSettings(), featurise, progress, same_pairs)
 
 
 def make_card(
@@ -114,6 +116,7 @@ def make_card(
     settings: ReportSettings,
     featurise: Featurise | None = None,
     progress: Progress | None = None,
+    same_pairs: Sequence[Latents] = (),
 ) -> Card:
     """The card, with its images and verdict. `featurise`: frames to what a model of features is fed.
 
@@ -125,7 +128,12 @@ def make_card(
     clips = _some_clips(corpus.clips, settings)
     truth: Truth = corpus.truth(row.clip_id for row in clips) if corpus.truth_features else {}
     sample = latents.sample(
-        settings.max_pairs, settings.seed, clips=[row.clip_id for row in clips], first=truth, gap_s=settings.gap_s
+        settings.max_pairs,
+        settings.seed,
+        clips=[row.clip_id for row in clips],
+        first=truth,
+        gap_s=settings.gap_s,
+        same_as=same_pairs,
     )
     warnings = _warnings(sample, run, model)
     prefer = run.unseen(sample.group)
