@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lapa.foreign.place import NO_CLIP, NO_VIDEO, SEVERAL
-from lapa.foreign.row import Bad
+from lapa.foreign.row import NO_GAP, Bad
 
 REMEDIES = {
     NO_VIDEO: "ingest those videos with the rest: giza ingest VIDEOS",
     NO_CLIP: "give the corpus that has these clip ids, or name videos instead",
+    NO_GAP: "say it of all rows with --foreign.gap-s",
     SEVERAL: "name them by more of their path, or --foreign.dataset and --foreign.camera",
 }
 """Fault -> what to do."""

@@ -42,7 +42,7 @@ def rows(path: Path, settings: ForeignSettings) -> Iterator[Row | Bad]:
         folder, _, name = str(record.get("image", "")).replace("\\", "/").rpartition("/")
         number = _NUMBER.search(name.rpartition(".")[0])
         if not folder or number is None:
-            yield Bad(where, "its image is no numbered frame in a folder", str(record.get("image"))[:80])
+            yield Bad(where, "has an image that is no numbered frame in a folder", str(record.get("image"))[:80])
             continue
         known = {"video": folder, "t_s": int(number[1]) / settings.fps, "codes": record.get("delta")}
         yield row_of(where, known, settings.gap_s)

@@ -47,7 +47,7 @@ def rows(path: Path, settings: ForeignSettings) -> Iterator[Row | Bad]:
         except DAMAGE as error:
             if machine_trouble(error):
                 raise
-            yield Bad(where, "its episode cannot be read", describe(error)[:80])
+            yield Bad(where, "is of an episode that cannot be read", describe(error)[:80])
             continue
         for number, (t_s, latent) in enumerate(zip(found.t_s.tolist(), latents, strict=True)):
             known = {"video": video, "t_s": t_s, "vector": latent}

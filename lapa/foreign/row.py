@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float32]
+NO_GAP = "has no gap_s"
 NAMES = {
     "video": ("video", "source"),
     "clip": ("clip", "clip_id"),
@@ -57,21 +58,23 @@ def row_of(where: str, record: Mapping[str, Any], gap_s: float) -> Row | Bad:
     found = {name: _first(record, known) for name, known in NAMES.items()}
     if not (found["video"] or found["clip"]):
         return Bad(where, "names neither a video nor a clip")
+    if found["gap_s"] is None and not gap_s:
+        return Bad(where, NO_GAP)
     times = {"t_s": found["t_s"], "gap_s": found["gap_s"] if found["gap_s"] is not None else gap_s}
     for name, value in times.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return Bad(where, f"{name} is no number", str(value)[:40])
+            return Bad(where, f"has a {name} that is no number", str(value)[:40])
     if times["gap_s"] <= 0:
-        return Bad(where, "gap_s is not above 0", f"{times['gap_s']:g}")
+        return Bad(where, "has a gap_s that is not above 0", f"{times['gap_s']:g}")
     try:
         vector, quantized = _floats(found["vector"]), _floats(found["quantized"])
         codes = _codes(found["codes"])
     except (TypeError, ValueError) as error:
-        return Bad(where, "its numbers cannot be read", str(error)[:80])
+        return Bad(where, "has numbers that cannot be read", str(error)[:80])
     if vector is None and codes is None:
         return Bad(where, "has neither a vector nor codes")
     if any(part is not None and not np.isfinite(part).all() for part in (vector, quantized)):
-        return Bad(where, "a vector is not finite")
+        return Bad(where, "has a vector that is not finite")
     clip, video = str(found["clip"] or ""), str(found["video"] or "")
     return Row(where, video, clip, float(times["t_s"]), float(times["gap_s"]), vector, codes, quantized)
 

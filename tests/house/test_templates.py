@@ -15,21 +15,26 @@ from jobs.ablation.page import TEMPLATE
 from lapa.codes import Codes
 from lapa.reporting.atlas import AtlasEntry
 from lapa.reporting.card import Card, Cuts, Probe, Verdict
+from lapa.reporting.comparison import BodyComparison, Compared, Row
+from lapa.reporting.comparison import Comparison as Reports
 from lapa.reporting.images import Images
 from lapa.reporting.page import HERE, render
-from lapa.reporting.scores import BodyToBody, Readout, Score
+from lapa.reporting.scores import BodyToBody, MeanScore, Readout, Score
 
 NAMES: dict[Path, dict[str, type]] = {
     HERE / "page.html.j2": {
         "card": Card, "codes": Codes, "cuts": Cuts, "probe": Probe, "step": Readout, "score": Score, "images": Images,
         "entry": AtlasEntry, "verdict": Verdict, "between": BodyToBody,
     },
+    HERE / "compare.html.j2": {
+        "found": Reports, "body": BodyComparison, "row": Row, "score": MeanScore, "model": Compared,
+    },
     TEMPLATE: {"c": Comparison, "cell": Success, "statistics": Statistics},
 }  # fmt: skip
 """What is called so in a template."""
 
 
-@pytest.mark.parametrize("template", NAMES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("template", NAMES, ids=lambda path: path.name)
 def test_what_a_template_reads_of_a_type_is_there(template: Path) -> None:
     read = set()
     for node in Environment().parse(template.read_text("utf-8")).find_all(nodes.Getattr):

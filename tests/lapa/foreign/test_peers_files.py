@@ -68,7 +68,7 @@ def test_lapas_lines_find_their_frames(tmp_path: Path) -> None:
     # LAPA puts the last frame where there is no second: those pairs are left out
     assert [(fault.reason, fault.rows) for fault in facts.faults] == [
         ("ends after its clip", 2 * GAP),
-        ("its image is no numbered frame in a folder", 1),
+        ("has an image that is no numbered frame in a folder", 1),
     ]
     found = [(row["source"], round(row["t_s"] * FPS), row["codes"]) for row in rows(tmp_path / "latents")]
     assert found == [(f"sthv2/{v}.webm", k, [k % 8, 0, v % 8, 3]) for v in (7, 12) for k in range(FRAMES - GAP)]
