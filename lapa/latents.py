@@ -221,7 +221,7 @@ class Latents:
         clips: Iterable[str] | None = None,
         first: Iterable[str] = (),
         gap_s: float | None = None,
-        same_as: Iterable[Latents] = (),
+        same_as: Sequence[Latents] = (),
     ) -> LatentSample:
         """At most `max_pairs` pairs of `clips` (ids; default: all), those in `first` first in line.
 

@@ -69,6 +69,7 @@ def named(config: CompareConfig) -> dict[str, Path]:
 def print_comparison(found: Comparison) -> None:
     """A table for each body on the terminal."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from lapa.reporting.scores import figure, span
@@ -76,7 +77,7 @@ def print_comparison(found: Comparison) -> None:
     console = Console()
     for body in found.bodies:
         title = f"{body.embodiment}: R2 of {body.target} over {body.gap_s:.2f} s, {len(body.test_groups)} test episodes"
-        table = Table(title=title, title_justify="left")
+        table = Table(title=escape(title), title_justify="left")
         table.add_column("")
         for labels in body.labels:
             table.add_column(f"{labels} labels", justify="right")
@@ -84,13 +85,13 @@ def print_comparison(found: Comparison) -> None:
         if body.frozen:
             table.add_column("beside frozen features")
         for row in body.rows:
-            cells = [f"{figure(row.scores[n].r2_mean)} {span(row.scores[n].ci95)}" for n in body.labels]
-            last = [body.standing(row, body.labels[-1])]
+            cells = [escape(f"{figure(row.scores[n].r2_mean)} {span(row.scores[n].ci95)}") for n in body.labels]
+            last: list[str] = [body.standing(row, body.labels[-1])]
             if body.frozen:
                 stands = [(n, body.beside_frozen(row, n)) for n in body.labels]
                 last.append(", ".join(f"{n}: {word}" for n, word in stands if word))
-            title = f"{row.title} ({row.numbers})"
-            table.add_row(title, *cells, *last, style="bold" if row.kind == "latent" else "")
+            title = f"{row.title} ({row.numbers})" if row.numbers else row.title
+            table.add_row(escape(title), *cells, *last, style="bold" if row.kind == "latent" else "")
         console.print(table)
         if body.frozen is None:
             console.print("No report has frozen features (giza report --features): whether they tell more stays open.")

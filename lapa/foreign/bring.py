@@ -12,6 +12,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,17 +146,18 @@ class _Columns:
             )
         size = (told or largest) if codes else 0
         one_hot = rows[0].vector is None
-        if one_hot and (width := size * len(codes[0])) > MAX_ONE_HOT:
+        if codes and rows[0].quantized is None and (width := size * len(codes[0])) > MAX_ONE_HOT:
             raise ValueError(
-                f"codes alone, {len(codes[0])} of {size}: as one-hot vectors they are {width:,} numbers, and at most {MAX_ONE_HOT:,} "
-                "are read; give the vectors of the codes as well (vector)"
+                f"{len(codes[0])} codes of {size}: as one-hot vectors they are {width:,} numbers, and at most {MAX_ONE_HOT:,} are "
+                "read; give the vectors of the codes as well (quantized), or leave the codes out"
             )
         return _Columns(size, bool(told), one_hot)
 
-    def latents(self, rows: Sequence[Row]) -> dict[str, NDArray[np.generic]]:
+    def latents(self, rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
         """codes, latent, quantized [len(rows), D] each."""
         codes = np.stack([np.zeros(0, np.int32) if row.codes is None else row.codes.astype(np.int32) for row in rows])
-        spelled = np.stack([self._vector(each) for each in codes])
+        given = rows[0].quantized is not None and rows[0].vector is not None
+        spelled = np.zeros((len(rows), 0), np.float32) if given else np.stack([self._vector(each) for each in codes])
 
         def column(vectors: Sequence[Vector | None], otherwise: NDArray[np.float32]) -> NDArray[np.float32]:
             there = [vector for vector in vectors if vector is not None]
@@ -214,6 +216,6 @@ def _nothing(path: Path, count: int, bad: Sequence[Bad], corpus: Corpus) -> str:
     holds = f"; it holds such as '{corpus.clips[0].source}'" if faults[0].reason == NO_VIDEO and corpus.clips else ""
     remedy = REMEDIES.get(faults[0].reason, "see that the times are seconds of the video that the corpus was made of")
     return (
-        f"latents '{path}': none of {count:,} rows is a pair of corpus {corpus}: {faults[0].rows:,} of them a row that "
-        f"{faults[0].reason} (such as {faults[0].example}){more}{holds}; {remedy}"
+        f"latents '{path}': none of {count:,} rows is a pair of corpus {corpus}: a row that {faults[0].reason} "
+        f"({faults[0].rows:,} rows, such as {faults[0].example}){more}{holds}; {remedy}"
     )

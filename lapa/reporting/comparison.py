@@ -35,8 +35,8 @@ class Row:
     title: str
     kind: str
     """Key of `FEATURES`."""
-    numbers: int
-    """That it is read from."""
+    numbers: int | None
+    """That it is read from; None of codes, whose reports do not say."""
     scores: dict[int, MeanScore]
     beside_frozen: dict[int, Difference]
     """The latent minus frozen features, where its own report has them."""
@@ -215,8 +215,8 @@ def _row(kind: str, probe: Probe, title: str) -> Row:
     return Row(title, kind, _numbers(kind, probe), scores, beside)
 
 
-def _numbers(kind: str, probe: Probe) -> int:
-    return FEATURE_NUMBERS if kind == "features" else probe.dimension
+def _numbers(kind: str, probe: Probe) -> int | None:
+    return {"features": FEATURE_NUMBERS, "quantized": None}.get(kind, probe.dimension)
 
 
 def _baseline(kind: str, cards: Mapping[str, Card], probes: Mapping[str, Probe]) -> list[Row]:

@@ -165,5 +165,5 @@ def test_codes_alone_are_read_as_one_hot_vectors(own: list[dict[str, Any]], corp
         assert np.argmax(row["latent"][:6]) == row["codes"][0] and row["latent"][6:] == [0, 0, 0, 1, 0, 0]
         assert row["quantized"] == row["latent"] and sum(row["latent"]) == 2
     huge = [record | {"codes": [k, 9999]} for k, record in enumerate(records)]
-    with pytest.raises(ValueError, match=r"20,000 numbers.*give the vectors of the codes"):
+    with pytest.raises(ValueError, match=r"20,000 numbers.*give the vectors of the codes as well"):
         bring_in(write_jsonl(tmp_path / "huge.jsonl", huge), corpus, tmp_path / "huge")
