@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jobs import ablation, evaluation
     from jobs.functions import (
         ablate,
+        compare,
         crosspaint,
         evaluate,
         extract,
@@ -42,6 +43,7 @@ __getattr__, __dir__, __all__ = door(
     {
         "jobs.ablation": "",
         "jobs.evaluation": "",
-        "jobs.functions": "ablate crosspaint evaluate extract ground ingest label pretrain report simulate track train_lam",
+        "jobs.functions": "ablate compare crosspaint evaluate extract ground ingest label pretrain report simulate track "
+        "train_lam",
     },
 )

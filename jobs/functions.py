@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jobs.ablation.study import Study
     from jobs.ablation.tiers import Tiers
     from lapa.reporting.card import Card
+    from lapa.reporting.comparison import Comparison
     from vla.policy import Policy
 
 Config = TypeVar("Config")
@@ -74,6 +75,13 @@ def report(lam: Place | None, corpus: Any, latents: Any, out: str | Path, **fiel
     from jobs.commands.report import ReportConfig, run
 
     return run(configured(ReportConfig, {"lam": lam, "corpus": corpus, "latents": latents, "out": out, **fields}))
+
+
+def compare(reports: Sequence[Place], out: str | Path, **fields: Any) -> Comparison:
+    """`giza compare`: reports that were asked the same, side by side; also as compare.json and compare.html."""
+    from jobs.commands.compare import CompareConfig, run
+
+    return run(configured(CompareConfig, {"reports": [folder_of(each) for each in reports], "out": out, **fields}))
 
 
 def track(corpus: Place | Corpus, out: str | Path, *, opened: TrackSource | None = None, **fields: Any) -> Result:

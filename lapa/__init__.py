@@ -16,7 +16,8 @@
     second = lam.decode(pairs.first, encoding.latent, pairs.valid)     # the predicted second frame
 
 A model is trained with `jobs.train_lam` or `giza train-lam`. The rooms, from the ground up: `pairs` (two frames a gap apart;
-knows no model), `model`, `latents` and `codes`, `training`, `extraction`, `reporting`, `recipes`. A quantiser of one's own is a
+knows no model), `model`, `latents` and `codes`, `foreign` (latents of other trainers), `training`, `extraction`, `reporting`,
+`recipes`. A quantiser of one's own is a
 class: see `lapa.model.quantisers.register`. Names are imported when they are first used, so that `import lapa` is cheap.
 """
 
@@ -29,6 +30,7 @@ from corpora.door import door
 
 if TYPE_CHECKING:
     from lapa.extraction.extract import extract
+    from lapa.foreign.bring import bring_in
     from lapa.latents import Latents
     from lapa.model.checkpoint import load_lam as load
     from lapa.model.config import LamConfig
@@ -44,6 +46,7 @@ __getattr__, __dir__, __all__ = door(
     __name__,
     {
         "lapa.extraction.extract": "extract",
+        "lapa.foreign.bring": "bring_in",
         "lapa.latents": "Latents",
         "lapa.model.checkpoint": "load=load_lam",
         "lapa.model.config": "LamConfig",
