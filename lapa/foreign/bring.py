@@ -212,10 +212,9 @@ def _nothing(path: Path, count: int, bad: Sequence[Bad], corpus: Corpus) -> str:
     if not count:
         return f"latents '{path}' hold no row: was their writer killed?"
     faults = faults_of(bad)
-    more = f", and {len(faults) - 1} other reasons" if len(faults) > 1 else ""
-    holds = f"; it holds such as '{corpus.clips[0].source}'" if faults[0].reason == NO_VIDEO and corpus.clips else ""
-    remedy = REMEDIES.get(faults[0].reason, "see that the times are seconds of the video that the corpus was made of")
-    return (
-        f"latents '{path}': none of {count:,} rows is a pair of corpus {corpus}: a row that {faults[0].reason} "
-        f"({faults[0].rows:,} rows, such as {faults[0].example}){more}{holds}; {remedy}"
-    )
+    why = "; ".join(map(str, faults[:3]))
+    if not any(fault.reason in REMEDIES for fault in faults[:3]):
+        why += "; see that the times are seconds of the video that the corpus was made of"
+    if corpus.clips and any(fault.reason == NO_VIDEO for fault in faults[:3]):
+        why += f"; the corpus holds such as '{corpus.clips[0].source}'"
+    return f"latents '{path}': none of {count:,} rows is a pair of corpus {corpus}: {why}"

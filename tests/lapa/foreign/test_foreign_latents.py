@@ -120,7 +120,7 @@ def test_none_at_all_is_one_line_with_the_remedy(own: list[dict[str, Any]], corp
     theirs = [record | {"video": "kitchen/7.mp4"} for record in by_video(own)]
     path = write_jsonl(tmp_path / "theirs.jsonl", theirs)
     with pytest.raises(
-        ValueError, match=r"none of \d+ rows is a pair of corpus .*kitchen/7.mp4.*such as 'video.*giza ingest"
+        ValueError, match=r"none of \d+ rows is a pair of corpus .*kitchen/7.mp4.*giza ingest VIDEOS.*such as 'video"
     ) as e:
         bring_in(path, corpus, tmp_path / "latents")
     assert "\n" not in str(e.value) and not list(tmp_path.glob("latents*"))
