@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from lapa.model.config import LamConfig, QuantiserConfig
+from lapa.model.published.lapa import lapa_config, lapa_pair
 from lapa.pairs.config import PairConfig
 from lapa.training_config import TrainingConfig
 
@@ -28,22 +29,17 @@ _published_pair = partial(PairConfig, camera_compensation=False, flow="none", ex
 """What the published models have in common: the decoder sees codes alone, which shape the encoder, and predicts the second
 frame itself; no optical flow, no compensation; latents a second apart."""
 
-LAPA = _published(
-    pair=_published_pair(image_size=256, gap_s=(0.6, 1.0, 2.4)),
+LAPA = lapa_config(
+    pair=lapa_pair(image_size=256),
     patch=32,
     dim=1024,
     heads=16,
-    stem="patch",
-    input="difference",
     spatial_depth=8,
     temporal_depth=8,
-    position="peg",
-    pool="conv",
     tokens=4,
     latent_dim=32,
     quantiser=QuantiserConfig(kind="nsvq", codebook_size=8),
     decoder_depth=8,
-    condition="cross",
 )
 
 UNIVLA = _published(

@@ -17,8 +17,9 @@ from lapa.extraction.engine import latent_key, open_pipeline, peak_memory_mb
 from lapa.extraction.settings import ExtractionSettings
 from lapa.extraction.throughput import StageSpeeds, measure_stages
 from lapa.latents import SUMMARY, LatentKey, Latents
-from lapa.model.checkpoint import read_lam_config, save_lam
+from lapa.model.checkpoint import made_by, read_lam_config, save_lam
 from lapa.model.lam import LatentActionModel
+from lapa.model.published.checkpoint_file import local
 
 Progress = Callable[[int, int, int], None]
 """Called with (clips done, of how many, pairs of them in this run)."""
@@ -35,7 +36,8 @@ def extract(
     """Latent actions of every pair of frames of `corpus` that lie `gap_s` seconds apart (default: what the model was made for),
     one row a pair, written to the folder `out`; pairs of a clip begin at least `stride_s` seconds apart.
 
-    `lam`: a model, or its run folder. `options`: gap_s, stride_s and the other fields of `ExtractionSettings`.
+    `lam`: a model, its run folder, or a published checkpoint (a file, or hf://owner/repository/file). `options`: gap_s, stride_s
+    and the other fields of `ExtractionSettings`.
     Raises ValueError as `write_latents`.
     """
     folder = corpus.folder if isinstance(corpus, Corpus) else Path(corpus)
@@ -58,7 +60,7 @@ def write_latents(
     """
     corpus, out = Corpus(settings.corpus), Path(out).expanduser().absolute()
     corpus.expect_clips()
-    lam = settings.lam.expanduser().absolute()
+    lam = local(settings.lam)
     config = read_lam_config(lam)
     gap_s = config.pair.extract_gap_s if settings.gap_s is None else settings.gap_s
     settings = dataclasses.replace(settings, lam=lam, corpus=corpus.folder.absolute(), gap_s=gap_s)
@@ -80,6 +82,9 @@ def write_latents(
             {
                 **_summary(plan, done, written, facts),
                 "model_hash": key.model_hash,
+                "made_by": made_by(lam),
+                "preprocessing": config.pair.preprocessing,
+                "stored_px": sorted({row.size for part in plan for row in part.rows}),
                 "tokens": config.tokens,
                 "lam": str(lam) if named is None else named,
                 "corpus": str(corpus.folder),

@@ -1,4 +1,4 @@
-"""Transformer blocks over space and over time, as in C-ViViT (Phenaki, arXiv 2210.02399) and LAPA (arXiv 2410.11758).
+"""Transformer blocks over space and over time, as in C-ViViT (Phenaki, arXiv 2210.02399).
 
 Shapes: B batch, T frames (2), N patches of a frame in row-major order (a square grid), D width.
 """
@@ -6,6 +6,7 @@ Shapes: B batch, T frames (2), N patches of a frame in row-major order (a square
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -95,8 +96,21 @@ class RelativePositionBias(nn.Module):
 class Transformer(nn.Module):
     """`depth` layers of [PEG], self-attention, [cross-attention], feed-forward, with a last norm.
 
-    `axis` "space" attends over the N patches of each frame, "time" over the T frames of each patch (causally).
+    `axis` "space" attends over the N patches of each frame, "time" over the T frames of each patch. A subclass says what its
+    layers are made of.
     """
+
+    attention: ClassVar[type[Attention]] = Attention
+    causal: ClassVar[bool] = True
+    """Whether a frame sees no later one."""
+
+    def generator(self, dim: int) -> PositionGenerator:
+        """What tells tokens where they are, with `peg`."""
+        return PositionGenerator(dim)
+
+    def last_norm(self, dim: int) -> nn.Module:
+        """After all layers."""
+        return nn.LayerNorm(dim)
 
     def __init__(
         self,
@@ -113,15 +127,15 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    **({"peg": PositionGenerator(dim)} if peg else {}),
-                    "self": Attention(dim, heads),
-                    **({"cross": Attention(dim, heads, context_dim=context_dim)} if context_dim is not None else {}),
+                    **({"peg": self.generator(dim)} if peg else {}),
+                    "self": self.attention(dim, heads),
+                    **({"cross": self.attention(dim, heads, context_dim=context_dim)} if context_dim else {}),
                     "ff": FeedForward(dim),
                 }
             )
             for _ in range(depth)
         )
-        self.norm = nn.LayerNorm(dim) if depth else nn.Identity()
+        self.norm = self.last_norm(dim) if depth else nn.Identity()
 
     def forward(self, x: Tensor, *, context: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         """`x` [B, T, N, D] -> the same shape; `context` [B, M, C] is shared by the T frames."""
@@ -131,7 +145,7 @@ class Transformer(nn.Module):
             if "peg" in layer:  # type: ignore[operator]
                 x = layer["peg"](x)  # type: ignore[index]
             if self.axis == "time":
-                x = x + layer["self"](x.transpose(1, 2), causal=True).transpose(1, 2)  # type: ignore[index]
+                x = x + layer["self"](x.transpose(1, 2), causal=self.causal).transpose(1, 2)  # type: ignore[index]
             else:
                 x = x + layer["self"](x, bias=bias)  # type: ignore[index]
             if context is not None and "cross" in layer:  # type: ignore[operator]

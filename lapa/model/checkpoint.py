@@ -1,4 +1,4 @@
-"""The latent action model on disk: a run folder's model.safetensors and config.json."""
+"""The latent action model on disk: a run folder's model.safetensors and config.json, or a checkpoint that others published."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from torch import Tensor
 from corpora.store.files import write_json, written_whole
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel
+from lapa.model.published.checkpoint_file import local, read_published
 from lapa.pairs.pair import STABILISED
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 _STABILISED = "stabilised"
 """Beside the fields of the configuration: which stabilised images a model with camera compensation was trained on."""
+
+_OF_TRAINING = ("latent_mean", "latent_std", "quantiser.usage")
+"""What a published checkpoint does not hold and extraction does not need."""
 
 
 def save_lam(model: LatentActionModel, folder: str | Path) -> None:
@@ -38,14 +42,21 @@ def save_lam(model: LatentActionModel, folder: str | Path) -> None:
 
 
 def read_lam_config(folder: str | Path) -> LamConfig:
-    """The configuration of a run folder's model.
+    """The configuration of a run folder's model, or of a published checkpoint (a file, or hf://owner/repository/file).
 
-    Raises ValueError where the folder holds no model, or one that was trained on images stabilised in another way: what
-    this version would show it is not what its latents were learned from.
+    Raises ValueError where there is no model, or one that was trained on images stabilised in another way: what this
+    version would show it is not what its latents were learned from.
     """
-    folder = Path(folder).expanduser()
+    folder = local(folder)
+    return read_published(folder).config if folder.is_file() else _config_of_run(folder)
+
+
+def _config_of_run(folder: Path) -> LamConfig:
     if not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
-        raise ValueError(f"'{folder}' holds no latent action model: train one with giza train-lam --out {folder}")
+        raise ValueError(
+            f"'{folder}' holds no latent action model: train one with giza train-lam --out {folder}, or give a published "
+            "checkpoint's file"
+        )
     values = json.loads((folder / CONFIG).read_text("utf-8"))
     stabilised = values.pop(_STABILISED, None)
     config = LamConfig.from_dict(values)
@@ -60,20 +71,49 @@ def read_lam_config(folder: str | Path) -> LamConfig:
 
 
 def load_lam(folder: str | Path, device: str | torch.device = "cpu") -> LatentActionModel:
-    """The model of a run folder, in evaluation mode. Raises ValueError as `read_lam_config` does."""
+    """The model of a run folder or of a published checkpoint, in evaluation mode. Raises ValueError as `read_lam_config` does."""
     from safetensors.torch import load_file
 
-    folder = Path(folder).expanduser()
-    model = LatentActionModel(read_lam_config(folder))
-    model.load_state_dict(load_file(folder / WEIGHTS))
+    folder = local(folder)
+    if folder.is_file():
+        published = read_published(folder)
+        model = LatentActionModel(published.config)
+        _fill(model, published.state(), f"'{folder}', read as a checkpoint of {published.adapter.name},")
+    else:
+        model = LatentActionModel(_config_of_run(folder))
+        model.load_state_dict(load_file(folder / WEIGHTS))
     return model.to(device).eval()
 
 
+def _fill(model: LatentActionModel, weights: dict[str, Tensor], what: str) -> None:
+    """Loads a published model's `weights`: all but the statistics that giza keeps of a training. Raises ValueError where names or
+    shapes differ."""
+    own = {name: value.shape for name, value in model.state_dict().items() if name not in _OF_TRAINING}
+    given = {name: value.shape for name, value in weights.items()}
+    wrong = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
+    if wrong:
+        shapes = [tuple(found[wrong[0]]) if wrong[0] in found else "nothing" for found in (given, own)]
+        raise ValueError(
+            f"{what} has {shapes[0]} for {wrong[0]}, where {shapes[1]} belongs ({len(wrong)} such): its sizes are not those of the "
+            "published network; fetch it again"
+        )
+    model.load_state_dict(weights, strict=False)
+
+
+def made_by(folder: str | Path) -> str:
+    """The published model's name, or giza."""
+    path = local(folder)
+    return read_published(path).adapter.name if path.is_file() else "giza"
+
+
 def model_hash(folder: str | Path) -> str:
-    """16 hex digits over the weights and the configuration of a run folder."""
+    """16 hex digits over the weights and the configuration of a run folder, or over a published checkpoint."""
+    folder = local(folder)
+    if folder.is_file():
+        return read_published(folder).hash()
     digest = hashlib.sha256()
     for name in (CONFIG, WEIGHTS):
-        digest.update((Path(folder).expanduser() / name).read_bytes())
+        digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:16]
 
 

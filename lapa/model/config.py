@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from corpora.store.decode import decode
-from lapa.model.kinds import CONDITIONS, POOLS, QUANTISERS, WAYS_IN
+from lapa.model.kinds import BLOCKS, CONDITIONS, POOLS, QUANTISERS, WAYS_IN
 from lapa.pairs.config import PairConfig
 
 
@@ -59,7 +59,8 @@ class LamConfig:
     stem: Literal["conv", "patch"] = "conv"
     """conv: overlapping strided convolutions; patch: LAPA's linear patches."""
     input: str = "additive"
-    """both: two frames, the second's tokens are read; difference: LAPA's e2 - e1; como: first frame and feature difference,
+    """both: two frames, the second's tokens are read; difference: e2 - e1, then pooled; lapa: each frame pooled, then subtracted
+    (LAPA); como: first frame and feature difference,
     the future frame itself removed; change: the difference of the images (with `pair.flow` input, optical flow beside it),
     nothing else; additive: g(second) - g(first), so that two steps add up to one; motion: half of the tokens by change, half
     by additive."""
@@ -67,11 +68,17 @@ class LamConfig:
     """Transformer layers over space in the encoder."""
     temporal_depth: int = 0
     """Transformer layers over time (causal) in the encoder."""
+    blocks: str = "plain"
+    """Transformer layers. plain: dot-product attention, causal over time; lapa: LAPA's, with queries and keys of unit length,
+    seen both ways in time."""
     position: Literal["learned", "peg"] = "learned"
-    """learned embeddings; peg: LAPA's depthwise convolutions and relative bias."""
+    """learned embeddings; peg: depthwise convolutions and relative bias (LAPA)."""
+    shared_stem: bool = False
+    """The decoder reads the first frame by the encoder's stem, which it does not move, and position bias (LAPA)."""
     pool: str = "keypoints"
-    """From patches to latent tokens. flatten: one linear map of all; conv: LAPA's strided convolutions; queries: learned
-    queries; keypoints: where each of many learned features is (spatial softmax), so that latents are linear in positions."""
+    """From patches to latent tokens. flatten: one linear map of all; conv: strided convolutions; lapa: LAPA's, the last of them
+    not strided; queries: learned queries; keypoints: where each of many learned features is (spatial softmax), so that
+    latents are linear in positions."""
     tokens: int = 4
     """Latent tokens of a pair; in stage 2 the first half holds stage 1's codes, the second the task-centric ones."""
     latent_dim: int = 32
@@ -89,8 +96,8 @@ class LamConfig:
     decoder_depth: int = 2
     """Transformer layers of the decoder."""
     condition: str = "add"
-    """How the decoder sees the latent. add: a map added to the first frame's patches; cross: cross-attention; prepend: tokens
-    in front of the patches."""
+    """How the decoder sees the latent. add: a map added to the first frame's patches; cross: cross-attention; lapa: the same
+    with the latent's numbers in LAPA's order; prepend: tokens in front of the patches."""
     residual: bool = True
     """The decoder predicts the change of the first frame instead of the second frame."""
     target: str = "pixels"
@@ -111,7 +118,12 @@ class LamConfig:
     """Patches of the frozen model per frame (feature targets); a square number."""
 
     def __post_init__(self) -> None:
-        for registry, name in ((WAYS_IN, self.input), (POOLS, self.pool), (CONDITIONS, self.condition)):
+        for registry, name in (
+            (WAYS_IN, self.input),
+            (BLOCKS, self.blocks),
+            (POOLS, self.pool),
+            (CONDITIONS, self.condition),
+        ):
             registry.check(name)
         size = self.pair.image_size
         if size % self.patch:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from lapa.model.attention import RelativePositionBias, Transformer
 from lapa.model.config import LamConfig
-from lapa.model.encoder import make_stem
+from lapa.model.encoder import WayIn, make_stem
+from lapa.model.kinds import BLOCKS
 from lapa.pairs.config import FLOW_STRIDE
 
 SPREAD_WIDTH = 32
@@ -54,7 +55,8 @@ class FrameDecoder(nn.Module, ABC):
         self.bias = RelativePositionBias(math.isqrt(config.patches), config.heads, dim) if peg else None
         self.make_entry(config)
         self.text = nn.Linear(config.text_dim, dim) if config.text_model else None
-        self.transformer = Transformer(
+        layers: type[Transformer] = BLOCKS[config.blocks]
+        self.transformer = layers(
             dim, config.decoder_depth, config.heads, peg=peg, context_dim=dim if self.crosses(config) else None
         )
         out = 3 * config.patch**2 if config.pixels else config.feature_dim
@@ -65,12 +67,18 @@ class FrameDecoder(nn.Module, ABC):
         self.flow_side = config.patch // FLOW_STRIDE
         self.flow = nn.Linear(dim, 2 * self.flow_side**2) if config.flow_weight else None
 
+    def share(self, way: WayIn) -> None:
+        """From now on the first frame is read by the stem of `way`."""
+        self.stem, self.bias = way.stem, way.bias
+
     def forward(self, first: Tensor, latent: Tensor, valid: Tensor | None, text: Tensor | None) -> Prediction:
         """`first` [B, 3, S, S] or features [B, N, F]; `latent` [B, tokens, latent_dim]; `text` [B, L, text_dim]."""
         config = self.config
         if valid is not None and config.pixels:
             first = first * valid
         x = self.stem(first)
+        if config.shared_stem:
+            x = x.detach()
         if self.position is not None:
             x = x + self.position
         extra = [] if self.text is None or text is None else [self.text(text)]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lapa.model.attention import ConvStem, PatchStem, RelativePositionBias, Transformer
 from lapa.model.config import LamConfig
-from lapa.model.kinds import POOLS, WAYS_IN
+from lapa.model.kinds import BLOCKS, POOLS, WAYS_IN
 
 CHANGE_SCALE = 3.0
 """Brings the difference of two images (deviation about 0.1) near unit size."""
@@ -66,9 +66,10 @@ class WayIn(nn.Module):
         self.stem = make_stem(config, 5 if config.sees_flow else 3)
         self.position = None if peg else nn.Parameter(0.02 * torch.randn(1, self.frames, config.patches, dim))
         self.bias = RelativePositionBias(math.isqrt(config.patches), config.heads, dim) if peg else None
-        self.spatial = Transformer(dim, config.spatial_depth, config.heads, axis="space", peg=peg)
+        layers: type[Transformer] = BLOCKS[config.blocks]
+        self.spatial = layers(dim, config.spatial_depth, config.heads, axis="space", peg=peg)
         depth = 0 if self.frames == 1 else config.temporal_depth
-        self.temporal = Transformer(dim, depth, config.heads, axis="time", peg=peg)
+        self.temporal = layers(dim, depth, config.heads, axis="time", peg=peg)
         self.pool: nn.Module = POOLS[config.pool](config)
 
     def read(self, x: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ class Both(WayIn):
 
 
 class Difference(WayIn):
-    """LAPA's: the second frame's tokens less the first's."""
+    """The second frame's tokens less the first's."""
 
     def forward(self, first: Tensor, second: Tensor, flow: Tensor | None) -> Tensor:
         x = self.blocks(torch.stack([self.stem(first), self.stem(second)], 1))

@@ -16,7 +16,8 @@ class Registry:
     """Classes of one kind of part by name; `register` adds one of your own."""
 
     def __init__(self, field: str, module: str, built_in: str) -> None:
-        """`field`: the configuration's field that chooses; `built_in`: giza's own, "name=Class" of `module` between spaces."""
+        """`field`: the configuration's field that chooses; `built_in`: giza's own, "name=Class" of `module`, or
+        "name=module:Class", between spaces."""
         self.field, self._module = field, module
         self._built_in = dict(word.split("=") for word in built_in.split())
         self._registered: dict[str, type] = {}
@@ -44,7 +45,10 @@ class Registry:
     def __getitem__(self, name: str) -> Any:
         """The class. Raises ValueError for an unknown name."""
         self.check(name)
-        return self._registered.get(name) or pkgutil.resolve_name(f"{self._module}:{self._built_in[name]}")
+        if name in self._registered:
+            return self._registered[name]
+        where = self._built_in[name]
+        return pkgutil.resolve_name(where if ":" in where else f"{self._module}:{where}")
 
 
 QUANTISERS = Registry(
@@ -57,12 +61,21 @@ QUANTISERS = Registry(
 WAYS_IN = Registry(
     "input",
     "lapa.model.encoder",
-    "both=Both difference=Difference como=Como change=Change additive=Additive motion=Motion",
+    "both=Both difference=Difference como=Como change=Change additive=Additive motion=Motion "
+    "lapa=lapa.model.lapa_parts:PooledDifference",
 )
 """Subclasses of `lapa.model.encoder.WayIn`."""
 POOLS = Registry(
-    "pool", "lapa.model.pools", "flatten=FlattenPool conv=ConvPool queries=QueryPool keypoints=KeypointPool"
+    "pool",
+    "lapa.model.pools",
+    "flatten=FlattenPool conv=ConvPool queries=QueryPool keypoints=KeypointPool lapa=lapa.model.lapa_parts:LapaPool",
 )
 """Subclasses of `lapa.model.pools.Pool`."""
-CONDITIONS = Registry("condition", "lapa.model.decoder", "add=AddedLatent cross=AttendedLatent prepend=PrependedLatent")
+BLOCKS = Registry("blocks", "lapa.model.attention", "plain=Transformer lapa=lapa.model.lapa_parts:LapaTransformer")
+"""Subclasses of `lapa.model.attention.Transformer`."""
+CONDITIONS = Registry(
+    "condition",
+    "lapa.model.decoder",
+    "add=AddedLatent cross=AttendedLatent prepend=PrependedLatent lapa=lapa.model.lapa_parts:TransposedLatent",
+)
 """Subclasses of `lapa.model.decoder.FrameDecoder`."""

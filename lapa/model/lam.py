@@ -60,6 +60,8 @@ class LatentActionModel(nn.Module):
         self.encoder = PairEncoder(config)
         self.quantiser = build_quantiser(config.quantiser, config.latent_dim, config.tokens, stage=config.stage)
         self.decoder: FrameDecoder = CONDITIONS[config.condition](config)
+        if config.shared_stem:
+            self.decoder.share(self.encoder.branches[0])  # type: ignore[arg-type]
         self.action_head = nn.Linear(config.latent_size, config.label_dim) if config.label_dim else None
         self.register_buffer("latent_mean", torch.zeros(config.tokens, config.latent_dim))
         self.register_buffer("latent_std", torch.ones(config.tokens, config.latent_dim))

@@ -63,7 +63,7 @@ class FlattenPool(Pool):
 
 
 class ConvPool(Pool):
-    """LAPA's: project to the latent's width, then halve the grid with convolutions until one cell is one token."""
+    """Project to the latent's width, then halve the grid with convolutions until one cell is one token."""
 
     def __init__(self, config: LamConfig) -> None:
         super().__init__(config)

@@ -15,6 +15,9 @@ class PairConfig:
 
     image_size: int = 64
     """Side of the square images the model sees."""
+    resize: Literal["area", "bilinear"] = "area"
+    """How images are brought to that size. area: OpenCV's; bilinear: as Pillow and torchvision resize images (published
+    models)."""
     gap_s: tuple[float, ...] = (0.3, 0.5, 0.75, 1.0)
     """Gaps that training samples from, seconds."""
     extract_gap_s: float = 0.5
@@ -33,6 +36,13 @@ class PairConfig:
             )
         if not self.gap_s or min(self.gap_s) <= 0 or self.extract_gap_s <= 0:
             raise ValueError(f"gap_s {self.gap_s}, extract_gap_s {self.extract_gap_s}: gaps are positive seconds")
+
+    @property
+    def preprocessing(self) -> str:
+        """What a model is shown, in words."""
+        size = self.image_size
+        camera = ", the camera's motion compensated" if self.camera_compensation else ""
+        return f"RGB in [0, 1], the stored square resized to {size} x {size} ({self.resize}){camera}"
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from corpora.clips.corpus import Clip
 from corpora.video.camera import TrackedFrame, measure_tracked, meet_halfway, warp_image
@@ -114,10 +115,13 @@ def is_still(camera: Mapping[str, NDArray[Any]]) -> bool:
     return bool(np.mean(shift < STILL_SHIFT) >= 0.95)
 
 
-def resize_frames(frames: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """[T, H, W, 3] -> [T, size, size, 3], by area."""
+def resize_frames(frames: NDArray[np.uint8], size: int, how: Literal["area", "bilinear"] = "area") -> NDArray[np.uint8]:
+    """[T, H, W, 3] -> [T, size, size, 3], see `PairConfig.resize`."""
     if frames.shape[1:3] == (size, size):
         return frames
+    if how == "bilinear":
+        resized = [Image.fromarray(frame).resize((size, size), Image.Resampling.BILINEAR) for frame in frames]
+        return np.stack([np.asarray(image) for image in resized])
     return np.stack([cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA) for frame in frames])
 
 

@@ -1,0 +1,1 @@
+"""Latent action models that others published: their checkpoints, read as models of giza. One file a model."""
