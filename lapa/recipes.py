@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from lapa.model.config import LamConfig, QuantiserConfig
+from lapa.model.published.dreamdojo import dreamdojo_config, dreamdojo_pair, dreamdojo_quantiser
 from lapa.model.published.lapa import lapa_config, lapa_pair
 from lapa.pairs.config import PairConfig
 from lapa.training_config import TrainingConfig
@@ -40,6 +41,17 @@ LAPA = lapa_config(
     latent_dim=32,
     quantiser=QuantiserConfig(kind="nsvq", codebook_size=8),
     decoder_depth=8,
+)
+
+DREAMDOJO = dreamdojo_config(
+    pair=dreamdojo_pair(image_size=240, image_width=320),
+    patch=16,
+    dim=1024,
+    heads=16,
+    spatial_depth=24,
+    latent_dim=32,
+    quantiser=dreamdojo_quantiser(),
+    decoder_depth=24,
 )
 
 UNIVLA = _published(
@@ -93,6 +105,18 @@ DEBUG = LamConfig(
 RECIPES: dict[str, Recipe] = {
     "small": Recipe(SMALL, TrainingConfig(steps=2600, batch_size=32, precision="32-true")),
     "lapa": Recipe(LAPA, TrainingConfig(steps=100_000, batch_size=64, lr=1e-4, val_every_steps=2000)),
+    "dreamdojo": Recipe(
+        DREAMDOJO,
+        TrainingConfig(
+            steps=400_000,
+            batch_size=20,
+            accumulate=8,
+            lr=2.5e-5,
+            weight_decay=1e-2,
+            val_every_steps=2000,
+            precision="32-true",  # its token hardly differs between pairs: rounding would be a part of it
+        ),
+    ),
     "univla": Recipe(UNIVLA, TrainingConfig(steps=100_000, batch_size=64, accumulate=8, lr=1e-4, val_every_steps=2000)),
     "groot": Recipe(GROOT, TrainingConfig(steps=100_000, batch_size=64, accumulate=16, lr=1e-4, val_every_steps=2000)),
     "debug": Recipe(

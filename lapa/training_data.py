@@ -54,6 +54,7 @@ class TrainingData:
         """
         self.corpus, self.train_rows, self.training, self.seed = corpus, train_rows, training, seed
         self.reader = PairReader(model.pair, model.pair.gap_s, training=True, featurise=featurise, labels=labels)
+        model.pair.expect(corpus.squared_by)
         cache = Path(os.environ.get("GIZA_CACHE", corpus.root / "cache"))
         needed = table_bytes(train_rows, self.reader, 0 if model.pixels else model.feature_patches * model.feature_dim)
         self.streamed = needed > training.cache_gb * 1e9

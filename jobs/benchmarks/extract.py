@@ -49,11 +49,7 @@ def random_model(config: LamConfig, folder: Path, seed: int) -> None:
     """Saves a model with random weights, its codebook settled on random images."""
     torch.manual_seed(seed)
     model = LatentActionModel(config).train()
-    shape = (
-        (16, 3, config.pair.image_size, config.pair.image_size)
-        if config.pixels
-        else (4, config.patches, config.feature_dim)
-    )
+    shape = (16, 3, *config.pair.shape) if config.pixels else (4, config.patches, config.feature_dim)
     with torch.no_grad():
         model.encode(PairBatch(torch.rand(shape), torch.rand(shape)))
     save_lam(model, folder)

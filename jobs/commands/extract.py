@@ -43,6 +43,8 @@ def table(summary: dict[str, Any]) -> Table:
     facts = {"pairs": summary["pairs"], "clips": summary["clips"]}
     facts |= {f"skipped: {reason}": count for reason, count in sorted(summary["skipped_reasons"].items())}
     facts["gap"] = f"{summary['gap_s']:g} s"
+    for label, name in (("model of", "made_by"), ("frames", "preprocessing")):
+        facts[label] = summary.get(name, "-")  # a summary of before has none
     for label, name in (
         ("pairs/s end to end", "pairs_per_s"),
         ("pairs/s decoding alone", "decode_pairs_per_s"),

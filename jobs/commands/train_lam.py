@@ -87,7 +87,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     corpus = open_corpora(config.corpus)
     named = [str(each) for each in (config.corpus if isinstance(config.corpus, tuple) else (config.corpus,))]
     corpus.expect_clips()
-    size, stored = config.model.pair.image_size, min(row.size for row in corpus.clips)
+    size, stored = max(config.model.pair.shape), min(row.size for row in corpus.clips)
     if config.model.pixels and size > stored:
         raise ValueError(
             f"model.pair.image_size {size} is larger than the corpus' {stored} px: ingest again with --size {size}, or "

@@ -64,6 +64,7 @@ def write_latents(
     config = read_lam_config(lam)
     gap_s = config.pair.extract_gap_s if settings.gap_s is None else settings.gap_s
     settings = dataclasses.replace(settings, lam=lam, corpus=corpus.folder.absolute(), gap_s=gap_s)
+    config.pair.expect(corpus.squared_by)
     key, plan = latent_key(settings, corpus), plan_parts(corpus.clips, settings.part_frames)
     run = Run(out, dataclasses.asdict(key), summary=SUMMARY, formats={"format": key.format})
     if (before := run.finished) is not None:

@@ -50,10 +50,15 @@ class Attention(nn.Module):
         source = x if context is None else (self.context_norm(context) if self.context_norm else context)
         q = self._split(self.to_q(x))
         k, v = (self._split(part) for part in self.to_kv(source).chunk(2, dim=-1))
+        q, k = self.turned(q), self.turned(k)
         if bias is not None:
             bias = bias.to(q.dtype)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal)
         return self.to_out(out.transpose(-3, -2).flatten(-2))
+
+    def turned(self, x: Tensor) -> Tensor:
+        """Queries or keys [..., heads, N, D / heads] as their positions have them."""
+        return x
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
@@ -154,6 +159,11 @@ class Transformer(nn.Module):
         return self.norm(x)
 
 
+def patch_numbers(x: Tensor, patch: int) -> Tensor:
+    """[B, C, H, W] -> [B, N, C * patch^2], the numbers of each patch, colours first."""
+    return F.pixel_unshuffle(x, patch).flatten(2).transpose(1, 2)
+
+
 class PatchStem(nn.Module):
     """Non-overlapping patches, normalised before and after a linear map (LAPA)."""
 
@@ -165,7 +175,7 @@ class PatchStem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, S, S] -> [B, N, D]."""
-        return self.net(F.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2))
+        return self.net(patch_numbers(x, self.patch))
 
 
 class ConvStem(nn.Module):

@@ -18,8 +18,9 @@ class QuantiserConfig:
     """How latents become codes. A registered quantiser with fields of its own subclasses this (see `Quantiser.Config`)."""
 
     kind: str = "vq"
-    """nsvq: noise substitution (Vali and Backstrom 2022, as LAPA uses it); vq, rvq, fsq: vector-quantize-pytorch; kl: a
-    variational bottleneck; none: no bottleneck but the dimension; or a name given to lapa.model.quantisers.register."""
+    """nsvq: noise substitution (Vali and Backstrom 2022, as LAPA uses it); vq, rvq, fsq: vector-quantize-pytorch; kl, gaussian: a
+    variational bottleneck, whose variance the mean or the encoder tells; none: no bottleneck but the dimension; or a name given
+    to lapa.model.quantisers.register."""
     codebook_size: int = 16
     """Codes per token; with fsq the nearest product of its levels."""
     levels: int = 2
@@ -27,7 +28,7 @@ class QuantiserConfig:
     commitment: float = 0.25
     """Weight of the pull of encodings to their codes (vq, rvq)."""
     kl_weight: float = 1e-4
-    """Weight of the Kullback-Leibler term (kl); AdaWorld uses 2e-4."""
+    """Weight of the Kullback-Leibler term (kl, gaussian); AdaWorld has 2e-4 where an image's error counts once, not 100 times."""
     compand: bool = False
     """Quantise centred latents whose length is compressed to log(1 + length): motion is heavy-tailed, and without it most
     codes go to the few largest motions."""
@@ -60,12 +61,12 @@ class LamConfig:
     """conv: overlapping strided convolutions; patch: LAPA's linear patches."""
     input: str = "additive"
     """both: two frames, the second's tokens are read; difference: e2 - e1, then pooled; lapa: each frame pooled, then subtracted
-    (LAPA); como: first frame and feature difference,
-    the future frame itself removed; change: the difference of the images (with `pair.flow` input, optical flow beside it),
-    nothing else; additive: g(second) - g(first), so that two steps add up to one; motion: half of the tokens by change, half
-    by additive."""
+    (LAPA); action_token: a learned token beside each frame's patches, the second frame's is read (DreamDojo); como: first
+    frame and feature difference, the future frame itself removed; change: the difference of the images (with `pair.flow`
+    input, optical flow beside it), nothing else; additive: g(second) - g(first), so that two steps add up to one; motion: half
+    of the tokens by change, half by additive."""
     spatial_depth: int = 1
-    """Transformer layers over space in the encoder."""
+    """Transformer layers over space in the encoder (action_token: over space and time)."""
     temporal_depth: int = 0
     """Transformer layers over time (causal) in the encoder."""
     blocks: str = "plain"
@@ -97,7 +98,8 @@ class LamConfig:
     """Transformer layers of the decoder."""
     condition: str = "add"
     """How the decoder sees the latent. add: a map added to the first frame's patches; cross: cross-attention; lapa: the same
-    with the latent's numbers in LAPA's order; prepend: tokens in front of the patches."""
+    with the latent's numbers in LAPA's order; prepend: tokens in front of the patches; broadcast: one
+    map added to each patch (DreamDojo)."""
     residual: bool = True
     """The decoder predicts the change of the first frame instead of the second frame."""
     target: str = "pixels"
@@ -125,9 +127,9 @@ class LamConfig:
             (CONDITIONS, self.condition),
         ):
             registry.check(name)
-        size = self.pair.image_size
-        if size % self.patch:
-            raise ValueError(f"image_size {size} is no multiple of patch {self.patch}: choose one that is")
+        for size in self.pair.shape:
+            if size % self.patch:
+                raise ValueError(f"image_size {size} is no multiple of patch {self.patch}: choose one that is")
         if self.tokens < 1 or self.latent_dim < 1:
             raise ValueError(f"tokens {self.tokens} x latent_dim {self.latent_dim}: both must be at least 1")
         if not 0 < self.quantised_share <= 1:
@@ -140,8 +142,8 @@ class LamConfig:
             )
         if not self.flow_weight and self.pair.flow == "target":
             raise ValueError("flow_weight 0 with pair.flow target: nothing reads the flow; set pair.flow none")
-        if math.isqrt(self.patches) ** 2 != self.patches:
-            raise ValueError(f"{self.patches} patches are no square grid: choose another model or image_size")
+        if not self.pixels and math.isqrt(self.feature_patches) ** 2 != self.feature_patches:
+            raise ValueError(f"{self.feature_patches} patches are no square grid: choose another model or image_size")
 
     @property
     def pixels(self) -> bool:
@@ -156,7 +158,15 @@ class LamConfig:
     @property
     def patches(self) -> int:
         """Patches of a frame."""
-        return (self.pair.image_size // self.patch) ** 2 if self.pixels else self.feature_patches
+        return math.prod(self.grid)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        if not self.pixels:
+            return math.isqrt(self.feature_patches), math.isqrt(self.feature_patches)
+        height, width = self.pair.shape
+        return height // self.patch, width // self.patch
 
     @property
     def latent_size(self) -> int:

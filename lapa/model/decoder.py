@@ -88,11 +88,12 @@ class FrameDecoder(nn.Module, ABC):
         return Prediction(self._target(x, first), self._flow(x))
 
     def _target(self, x: Tensor, first: Tensor) -> Tensor:
-        out = self.out(x)
-        if self.config.pixels:
-            side = math.isqrt(self.config.patches)
-            out = F.pixel_shuffle(out.transpose(1, 2).unflatten(2, (side, side)), self.config.patch)
+        out = self.image(self.out(x)) if self.config.pixels else self.out(x)
         return first + out if self.config.residual else out
+
+    def image(self, x: Tensor) -> Tensor:
+        """Numbers of patches [B, N, 3 * patch^2] -> [B, 3, S, S]."""
+        return F.pixel_shuffle(x.transpose(1, 2).unflatten(2, self.config.grid), self.config.patch)
 
     def _flow(self, x: Tensor) -> Tensor | None:
         if self.flow is None:

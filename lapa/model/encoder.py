@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lapa.model.attention import ConvStem, PatchStem, RelativePositionBias, Transformer
 from lapa.model.config import LamConfig
-from lapa.model.kinds import BLOCKS, POOLS, WAYS_IN
+from lapa.model.kinds import BLOCKS, POOLS, QUANTISERS, WAYS_IN
 
 CHANGE_SCALE = 3.0
 """Brings the difference of two images (deviation about 0.1) near unit size."""
@@ -62,6 +62,11 @@ class WayIn(nn.Module):
 
     def __init__(self, config: LamConfig) -> None:
         super().__init__()
+        if QUANTISERS[config.quantiser.kind].moments > 1 or config.grid[0] != config.grid[1]:
+            raise ValueError(
+                f"input '{config.input}' with quantiser.kind '{config.quantiser.kind}' and {config.grid[0]} x {config.grid[1]} patches: "
+                "it gives latents without their variance, of a square of patches; use input action_token"
+            )
         dim, peg = config.dim, config.position == "peg"
         self.stem = make_stem(config, 5 if config.sees_flow else 3)
         self.position = None if peg else nn.Parameter(0.02 * torch.randn(1, self.frames, config.patches, dim))

@@ -55,14 +55,14 @@ QUANTISERS = Registry(
     "quantiser.kind",
     "lapa.model.quantisers",
     "nsvq=NoiseSubstitutionQuantiser vq=VectorQuantiser rvq=ResidualQuantiser fsq=FiniteScalarQuantiser kl=KlBottleneck "
-    "none=NoBottleneck",
+    "gaussian=GaussianBottleneck none=NoBottleneck",
 )
 """Subclasses of `lapa.model.quantiser.Quantiser`."""
 WAYS_IN = Registry(
     "input",
     "lapa.model.encoder",
     "both=Both difference=Difference como=Como change=Change additive=Additive motion=Motion "
-    "lapa=lapa.model.lapa_parts:PooledDifference",
+    "lapa=lapa.model.lapa_parts:PooledDifference action_token=lapa.model.action_token:ActionToken",
 )
 """Subclasses of `lapa.model.encoder.WayIn`."""
 POOLS = Registry(
@@ -76,6 +76,7 @@ BLOCKS = Registry("blocks", "lapa.model.attention", "plain=Transformer lapa=lapa
 CONDITIONS = Registry(
     "condition",
     "lapa.model.decoder",
-    "add=AddedLatent cross=AttendedLatent prepend=PrependedLatent lapa=lapa.model.lapa_parts:TransposedLatent",
+    "add=AddedLatent cross=AttendedLatent prepend=PrependedLatent lapa=lapa.model.lapa_parts:TransposedLatent "
+    "broadcast=lapa.model.action_token:BroadcastLatent",
 )
 """Subclasses of `lapa.model.decoder.FrameDecoder`."""

@@ -78,7 +78,7 @@ class LatentActionModel(nn.Module):
         latent = self.encoder(pairs.first, pairs.second, pairs.valid, flow).float()
         live = self.config.code_gradient or self.quantiser.continuous  # without codes, nothing else reaches the encoder
         quantised = self.quantiser(latent if live else latent.detach())
-        return Encoding(latent, quantised.quantized, quantised.codes, quantised.loss)
+        return Encoding(latent[..., : self.config.latent_dim], quantised.quantized, quantised.codes, quantised.loss)
 
     def predict(
         self, first: Tensor, latent: Tensor, valid: Tensor | None = None, *, text: Tensor | None = None

@@ -34,6 +34,9 @@ class Quantiser(nn.Module, ABC):
     continuous: bool = False
     """Whether there are no codes: the encoder is then trained through what it returns."""
 
+    moments: ClassVar[int] = 1
+    """Numbers that it wants of the encoder for each number of the latent; the first `dim` of a token are the latent."""
+
     def __init__(self, config: QuantiserConfig, dim: int, tokens: int) -> None:
         """For latents of `tokens` tokens of `dim` dimensions."""
         super().__init__()

@@ -228,7 +228,7 @@ class NoBottleneck(Quantiser):
 
 
 class KlBottleneck(Quantiser):
-    """No codes: the latent is drawn from N(mean, sigma), which is pulled to N(0, I) (AdaWorld)."""
+    """No codes: the latent is drawn from N(mean, sigma), which is pulled to N(0, I); the mean alone tells sigma."""
 
     continuous = True
 
@@ -238,10 +238,26 @@ class KlBottleneck(Quantiser):
 
     def forward(self, z: Tensor) -> Quantised:
         z = z.float()
-        log_variance = self.to_log_variance(z).float().clamp(-20, 10)
-        divergence = 0.5 * (z.pow(2) + log_variance.exp() - log_variance - 1).sum(-1).mean()
-        drawn = z + torch.randn_like(z) * (0.5 * log_variance).exp() if self.training else z
-        return Quantised(drawn, None, self.config.kl_weight * divergence)
+        return self.drawn(z, self.to_log_variance(z).float().clamp(-20, 10))
+
+    def drawn(self, mean: Tensor, log_variance: Tensor) -> Quantised:
+        """In evaluation the mean itself."""
+        divergence = 0.5 * (mean.pow(2) + log_variance.exp() - log_variance - 1).sum(-1).mean()
+        z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp() if self.training else mean
+        return Quantised(z, None, self.config.kl_weight * divergence)
+
+
+class GaussianBottleneck(KlBottleneck):
+    """The same, where the encoder gives a log variance beside each mean (AdaWorld, DreamDojo)."""
+
+    moments = 2
+
+    def __init__(self, config: QuantiserConfig, dim: int, tokens: int) -> None:
+        Quantiser.__init__(self, config, dim, tokens)
+
+    def forward(self, z: Tensor) -> Quantised:
+        mean, log_variance = z.float().chunk(2, -1)
+        return self.drawn(mean, log_variance)
 
 
 class CompandedQuantiser(Quantiser):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,9 +34,9 @@ _MAPPED = ("frames", "flow", "features")
 
 def table_bytes(rows: Sequence[ClipRow], reader: PairReader, feature_numbers: int) -> int:
     """Disk that the pairs of these clips take at most. `feature_numbers`: of a frame, for a feature target."""
-    size, gaps = reader.config.image_size, len(reader.gaps_s)
-    flow = gaps * 2 * 2 * (size // FLOW_STRIDE) ** 2 if reader.flow else 0
-    return sum(row.frames for row in rows) * (3 * size**2 + flow + 2 * feature_numbers)
+    pixels, gaps = math.prod(reader.config.shape), len(reader.gaps_s)
+    flow = gaps * 2 * 2 * (pixels // FLOW_STRIDE**2) if reader.flow else 0
+    return sum(row.frames for row in rows) * (3 * pixels + flow + 2 * feature_numbers)
 
 
 def open_table(

@@ -14,10 +14,14 @@ class PairConfig:
     """Two frames a gap apart: how large, how far apart, and what is known of each pair."""
 
     image_size: int = 64
-    """Side of the square images the model sees."""
-    resize: Literal["area", "bilinear"] = "area"
-    """How images are brought to that size. area: OpenCV's; bilinear: as Pillow and torchvision resize images (published
-    models)."""
+    """Side of the square images the model sees; height where `image_width` is given."""
+    image_width: int = 0
+    """Their width where they are not square; 0: as wide as high."""
+    crop: bool = False
+    """They show the middle of the source's image that has their aspect, instead of all of it stretched."""
+    resize: Literal["area", "bilinear", "linear"] = "area"
+    """How images are brought to that size. area: OpenCV's; bilinear: as Pillow and torchvision resize images (LAPA); linear: the
+    same without smoothing what shrinks (DreamDojo)."""
     gap_s: tuple[float, ...] = (0.3, 0.5, 0.75, 1.0)
     """Gaps that training samples from, seconds."""
     extract_gap_s: float = 0.5
@@ -30,19 +34,34 @@ class PairConfig:
     (`change` and `motion` look at it)."""
 
     def __post_init__(self) -> None:
-        if self.image_size < FLOW_STRIDE or self.image_size % FLOW_STRIDE:
+        if min(self.shape) < FLOW_STRIDE or any(side % FLOW_STRIDE for side in self.shape):
+            size = " x ".join(map(str, dict.fromkeys(self.shape)))
             raise ValueError(
-                f"image_size {self.image_size} is no multiple of {FLOW_STRIDE}, the stride of the flow: choose one that is"
+                f"image_size {size} is no multiple of {FLOW_STRIDE}, the stride of the flow: choose one that is"
             )
         if not self.gap_s or min(self.gap_s) <= 0 or self.extract_gap_s <= 0:
             raise ValueError(f"gap_s {self.gap_s}, extract_gap_s {self.extract_gap_s}: gaps are positive seconds")
 
+    def expect(self, squared_by: str) -> None:
+        """Raises ValueError for a corpus whose frames were made square so that what they are to show is gone."""
+        if self.crop and squared_by == "crop":
+            raise ValueError(
+                "this corpus holds the middle squares of its videos, and the model is shown the middle in another aspect: ingest "
+                "them again with --fit stretch"
+            )
+
     @property
     def preprocessing(self) -> str:
         """What a model is shown, in words."""
-        size = self.image_size
+        height, width = self.shape
+        what = "the middle of the source's image" if self.crop else "the whole image"
         camera = ", the camera's motion compensated" if self.camera_compensation else ""
-        return f"RGB in [0, 1], the stored square resized to {size} x {size} ({self.resize}){camera}"
+        return f"RGB in [0, 1], {what} resized to {height} x {width} ({self.resize}){camera}"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self.image_size, self.image_width or self.image_size
 
 
 @dataclass(frozen=True)

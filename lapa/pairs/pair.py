@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from corpora.clips.corpus import Clip
+from corpora.clips.manifest import ClipRow
 from corpora.video.camera import TrackedFrame, measure_tracked, meet_halfway, warp_image
 from corpora.video.nearest import nearest_rows
+from lapa.pairs.config import PairConfig
 
 STABILISED = 3
 """Raised when `stabilise` would give other images: 1 warped the first frame the whole way, 2 both half way, 3 only where that
@@ -115,14 +117,29 @@ def is_still(camera: Mapping[str, NDArray[Any]]) -> bool:
     return bool(np.mean(shift < STILL_SHIFT) >= 0.95)
 
 
-def resize_frames(frames: NDArray[np.uint8], size: int, how: Literal["area", "bilinear"] = "area") -> NDArray[np.uint8]:
-    """[T, H, W, 3] -> [T, size, size, 3], see `PairConfig.resize`."""
-    if frames.shape[1:3] == (size, size):
+def resize_frames(
+    frames: NDArray[np.uint8], size: int, how: Literal["area", "bilinear", "linear"] = "area", *, width: int = 0
+) -> NDArray[np.uint8]:
+    """[T, H, W, 3] -> [T, size, width or size, 3], see `PairConfig.resize`."""
+    shape = width or size, size
+    if frames.shape[1:3] == shape[::-1]:
         return frames
     if how == "bilinear":
-        resized = [Image.fromarray(frame).resize((size, size), Image.Resampling.BILINEAR) for frame in frames]
+        resized = [Image.fromarray(frame).resize(shape, Image.Resampling.BILINEAR) for frame in frames]
         return np.stack([np.asarray(image) for image in resized])
-    return np.stack([cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA) for frame in frames])
+    method = cv2.INTER_AREA if how == "area" else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(frame, shape, interpolation=method) for frame in frames])
+
+
+def shown(frames: NDArray[np.uint8], config: PairConfig, row: ClipRow) -> NDArray[np.uint8]:
+    """Stored frames [T, S, S, 3] of a clip, which hold the whole image stretched to a square, as a model is shown them."""
+    height, width = config.shape
+    if config.crop and row.width and row.height:
+        aspect = (row.width / row.height) / (width / height)
+        rows, columns = (round(len(frames[0]) * min(1.0, share)) for share in (aspect, 1 / aspect))
+        top, left = (len(frames[0]) - rows) // 2, (len(frames[0]) - columns) // 2
+        frames = np.ascontiguousarray(frames[:, top : top + rows, left : left + columns])
+    return resize_frames(frames, height, config.resize, width=width)
 
 
 def stabilise(

@@ -26,7 +26,7 @@ from corpora.store.files import machine_trouble
 from lapa.pairs.batch import PairBatch
 from lapa.pairs.config import PairConfig
 from lapa.pairs.known_motion import LabelsDiffer, SeenLabels
-from lapa.pairs.pair import camera_of_pairs, every_stride, frames_at, pair_indices, resize_frames
+from lapa.pairs.pair import camera_of_pairs, every_stride, frames_at, pair_indices, shown
 from lapa.pairs.table import Featurise, PairTable
 
 _MEMBERS = {"mp4", "json", "camera.npz", "truth.npz"}
@@ -84,7 +84,7 @@ class PairReader:
         """
         i, j = frames_at(clip, t_s, gap_s)
         used, where = np.unique(np.concatenate([i, j]), return_inverse=True)
-        frames = resize_frames(clip.frames[used], self.config.image_size, self.config.resize)
+        frames = shown(clip.frames[used], self.config, clip.row)
         table = PairTable.of(self.config, frames, where[: len(i)], where[len(i) :], t_s, gap_s, camera)
         return self.batch(self.with_features(table), plain=True)
 
@@ -141,7 +141,7 @@ class PairReader:
         luma = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
         motion = [cv2.absdiff(luma[i], luma[j]).mean() for i, j in zip(first.tolist(), second.tolist(), strict=True)]
         known |= {"camera_inlier_ratio": inlier_ratio, "motion": np.asarray(motion, np.float32)}
-        frames = resize_frames(images, self.config.image_size, self.config.resize)
+        frames = shown(images, self.config, clip.row)
         table = PairTable.of(self.config, frames, first, second, starts, ends - starts, h, **known)
         return self.with_features(table)
 

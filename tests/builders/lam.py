@@ -41,7 +41,8 @@ def tiny_recipe(name: str, folder: Path) -> Recipe:
 
         frozen = {"target": save("dinov2", folder / "vision"), "text_model": save_t5(folder / "text")}
     side, patch = (32, 8) if model.pixels else (28, 7)
-    pair = dataclasses.replace(model.pair, image_size=side, gap_s=(0.3, 0.5), extract_gap_s=0.5)
+    width = 40 if model.pair.image_width else 0
+    pair = dataclasses.replace(model.pair, image_size=side, image_width=width, gap_s=(0.3, 0.5), extract_gap_s=0.5)
     depths = {depth: min(1, getattr(model, depth)) for depth in ("spatial_depth", "temporal_depth", "decoder_depth")}
-    small = {"pair": pair, "patch": patch, "dim": 32, "heads": 2, "tokens": 4, "latent_dim": 8}
+    small = {"pair": pair, "patch": patch, "dim": 32, "heads": 2, "tokens": min(4, model.tokens), "latent_dim": 8}
     return Recipe(dataclasses.replace(model, **small, **depths, **frozen), training)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from lapa.model.config import LamConfig
 from lapa.model.published.adapter import Adapter, Weights
+from lapa.model.published.dreamdojo import DreamDojo
 from lapa.model.published.lapa import Lapa
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ADAPTERS: tuple[type[Adapter], ...] = (Lapa,)
+ADAPTERS: tuple[type[Adapter], ...] = (Lapa, DreamDojo)
 _ANEW = "in its authors' environment, save the tensors alone: torch.save(model.state_dict(), 'weights.pt')"
 
 
@@ -100,7 +101,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, value in held.items() if isinstance(held, dict) else ():
         if hasattr(value, "shape"):
-            found[re.sub(r"^(module|ema_model|_orig_mod)\.", "", str(name))] = value
+            found[re.sub(r"^(module|ema_model|_orig_mod|lam)\.", "", str(name))] = value
     return found
 
 

@@ -18,17 +18,19 @@ from torch import Tensor
 
 import lapa
 from corpora.clips.corpus import Corpus
+from corpora.clips.manifest import ClipRow
 from lapa.extraction.extract import write_latents
 from lapa.extraction.settings import ExtractionSettings
 from lapa.model.checkpoint import initialise_from, model_hash, read_lam_config, save_lam
 from lapa.model.lam import LatentActionModel
 from lapa.pairs.batch import PairBatch
 from lapa.pairs.config import PairConfig
-from lapa.pairs.pair import resize_frames
+from lapa.pairs.pair import resize_frames, shown
 from tests.builders.corpora import write_corpus
 
 FIXTURES = Path(__file__).parent / "fixtures"
 LAPA = FIXTURES / "laq_tiny.pt"
+DREAMDOJO = FIXTURES / "dreamdojo_tiny.ckpt"
 
 
 def expected(checkpoint: Path) -> tuple[PairBatch, dict[str, Tensor]]:
@@ -43,9 +45,10 @@ def assert_agrees(checkpoint: Path) -> None:
     model = lapa.load(checkpoint)
     with torch.inference_mode():
         encoding = model.encode(pairs)
-        second = model.predict(pairs.first, encoding.quantized).target
+        second = model.predict(pairs.first, encoding.quantized).target[: len(theirs["second"])]
     torch.testing.assert_close(encoding.latent, theirs["latent"], atol=1e-5, rtol=0)
     torch.testing.assert_close(second, theirs["second"], atol=1e-5, rtol=0)
+    assert theirs["latent"].std(0).mean() > 1e-2  # pairs differ by far more than that
     if "codes" in theirs:
         assert encoding.codes is not None
         assert torch.equal(encoding.codes, theirs["codes"])
@@ -55,6 +58,15 @@ def assert_agrees(checkpoint: Path) -> None:
 
 def test_lapas_checkpoint_gives_what_lapas_code_gives() -> None:
     assert_agrees(LAPA)
+
+
+def test_dreamdojos_checkpoint_gives_what_its_code_gives() -> None:
+    assert_agrees(DREAMDOJO)
+    pairs, theirs = expected(DREAMDOJO)
+    model = lapa.load(DREAMDOJO)
+    with torch.inference_mode():
+        moments = model.encoder(pairs.first, pairs.second, None, None)
+    torch.testing.assert_close(moments[..., 6:], theirs["log_variance"], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +87,7 @@ def test_each_of_lapas_own_parts_matters(change: dict[str, str]) -> None:
 
 
 def test_the_recipe_of_the_same_name_is_the_same_network() -> None:
-    for name, parameters in {"lapa": 343_771_504}.items():
+    for name, parameters in {"lapa": 343_771_504, "dreamdojo": 709_777_472}.items():
         with torch.device("meta"):
             model = LatentActionModel(lapa.RECIPES[name].model)
         assert sum(p.numel() for p in model.parameters()) == parameters
@@ -108,7 +120,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_extraction_says_whose_model_it_ran_and_what_it_was_shown(corpus: Path, tmp_path: Path) -> None:
     record = write_latents(ExtractionSettings(LAPA, corpus, gap_s=0.5, workers=1, device="cpu"), tmp_path / "latents")
     assert record["made_by"] == "LAPA"
-    assert record["preprocessing"] == "RGB in [0, 1], the stored square resized to 32 x 32 (bilinear)"
+    assert record["preprocessing"] == "RGB in [0, 1], the whole image resized to 32 x 32 (bilinear)"
     assert record["stored_px"] == [48]
     assert record["model_hash"] == model_hash(LAPA)
     clip = next(Corpus(corpus).read(limit=1))
@@ -141,6 +153,21 @@ class _Harmless:
 
 def _wrapped(weights: dict[str, Tensor]) -> object:
     return {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in weights.items()}}
+
+
+def test_the_middle_of_the_source_is_shown_in_the_models_aspect() -> None:
+    """Of 160 x 80, 60 x 80 and 64 x 48 pixels, stored as squares, what lies within the middle 4:3."""
+    config = PairConfig(image_size=12, image_width=16, crop=True, resize="linear")
+    for (width, height), left, top in (((160, 80), 1 / 6, 0.0), ((60, 80), 0.0, 7 / 32), ((64, 48), 0.0, 0.0)):
+        ramp = np.linspace(0, 255, 96)
+        frame = np.stack([np.tile(ramp, (96, 1)), np.tile(ramp[:, None], (1, 96)), np.zeros((96, 96))], -1)
+        row = ClipRow("", "", "", width=width, height=height, size=96)
+        image = shown(frame[None].astype(np.uint8), config, row)[0]
+        assert image.shape == (12, 16, 3)
+        margins = image[0, 0, :2] / 255 - (left, top), 1 - image[-1, -1, :2] / 255 - (left, top)
+        assert np.abs(margins).max() < 0.06  # half a pixel of 12
+    with pytest.raises(ValueError, match="middle squares .* ingest them again with --fit stretch"):
+        config.expect("crop")
 
 
 def test_wrappers_of_a_trainer_are_taken_off(tmp_path: Path) -> None:
