@@ -91,6 +91,8 @@ class ActionToken(WayIn):
     """`spatial_depth` blocks over space and time; no pool: the token is mapped to the latent, and to its log variance where the
     quantiser wants one."""
 
+    stem: PatchStem  # type: ignore[assignment]
+
     def __init__(self, config: LamConfig) -> None:
         nn.Module.__init__(self)
         if not config.pixels or config.tokens != 1:
