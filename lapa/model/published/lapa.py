@@ -122,5 +122,5 @@ class Lapa(Adapter):
                 found[name] = value.unflatten(1, (-1, 2)).permute(2, 0, 1, 3)
         for name, value in rename(weights, _SHARED).items():
             found[f"encoder.branches.0.{name}"] = found[f"decoder.{name}"] = value
-        found["quantiser.started"] = torch.ones((), dtype=torch.bool)
+        found["quantiser.started"] = weights["vq.codebooks"].new_ones(()).bool()
         return found

@@ -215,7 +215,7 @@ def test_what_flares_target_does_not_read_is_told(
 
     monkeypatch.setattr(policy_run, "PolicyTraining", begun)
     monkeypatch.setattr(policy_run, "cameras_of", lambda datasets: 1)
-    monkeypatch.setattr(policy_run, "flare_target", lambda *given: target)
+    monkeypatch.setattr(policy_run, "flare_target", lambda *given, **named: target)
     training = dataclasses.replace(DEBUG.training, flare=True)
     with pytest.raises(InterruptedError):
         policy_run.train_policy(policy, [dataset], training, Run(tmp_path, {}), seed=0)  # type: ignore[list-item]
