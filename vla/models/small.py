@@ -110,9 +110,8 @@ class ImageReader(nn.Module):
         """`seen` float [B, V, T, C, h, w]: images from -1 to 1, or maps of features; `image_mask` bool [B, V, T]."""
         words, word_mask = self.embed(instruction, seen.device)
         maps, read = self._read(seen, words, word_mask)
-        grid = self.vision.tokens(maps).unflatten(0, seen.shape[:3]) + self._placed(seen)
-        direct = None if self.direct is None else self.direct(read, image_mask)
-        image = torch.cat([grid, read], 3)
+        image = self._placed(torch.cat([self.vision.tokens(maps), read], 1), seen)
+        direct = None if self.direct is None else self.direct(image[..., -read.shape[1] :, :], image_mask)
         image_mask = image_mask[..., None].expand(image.shape[:-1]).flatten(1)
         features = self.norm(torch.cat([words, image.flatten(1, 3)], 1))
         mask = torch.cat([word_mask, image_mask], 1)
@@ -123,11 +122,12 @@ class ImageReader(nn.Module):
     def read_directly(self, seen: Tensor, image_mask: Tensor, instruction: Sequence[str]) -> Tensor:
         """[B, W]: `direct` alone, without the tokens that nobody reads."""
         assert self.direct is not None
-        direct: Tensor = self.direct(self._read(seen, *self.embed(instruction, seen.device))[1], image_mask)
+        _, read = self._read(seen, *self.embed(instruction, seen.device))
+        direct: Tensor = self.direct(self._placed(read, seen), image_mask)
         return direct
 
     def _read(self, seen: Tensor, words: Tensor, word_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps [B V T, C, h, w], and their keypoints and summaries [B, V, T, 1 + summaries, D]."""
+        """Maps [B V T, C, h, w], and their keypoints and summaries [B V T, 1 + summaries, D]."""
         cameras, history = seen.shape[1:3]
         self.check(cameras, history)
         pooled = (words * word_mask[..., None]).sum(1) / word_mask.sum(1, keepdim=True)
@@ -135,10 +135,11 @@ class ImageReader(nn.Module):
         keypoints = self.keypoints(soft_argmax(self.heat(maps)).flatten(1))[:, None]
         pooled_maps = F.adaptive_avg_pool2d(maps, SUMMARY_GRID).flatten(1)
         summary = self.summary(pooled_maps).unflatten(1, (self.config.summaries, self.dim))
-        return maps, torch.cat([keypoints, summary], 1).unflatten(0, seen.shape[:3]) + self._placed(seen)
+        return maps, torch.cat([keypoints, summary], 1)
 
-    def _placed(self, seen: Tensor) -> Tensor:
-        return self.place[None, : seen.shape[1], : seen.shape[2], None]
+    def _placed(self, tokens: Tensor, seen: Tensor) -> Tensor:
+        """[B V T, M, D] -> [B, V, T, M, D], with which camera and moment they are of."""
+        return tokens.unflatten(0, seen.shape[:3]) + self.place[None, : seen.shape[1], : seen.shape[2], None]
 
     def read_text(self, instruction: str) -> ReadText:
         """A token a word."""
