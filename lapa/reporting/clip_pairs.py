@@ -15,7 +15,7 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from lapa.latents import LatentSample, rows_by_clip
 from lapa.pairs.batch import PairBatch
-from lapa.pairs.pair import frames_at, resize_frames
+from lapa.pairs.pair import frames_at, resize_frames, shown
 from lapa.pairs.reader import PairReader
 from lapa.reporting.settings import Progress
 
@@ -37,7 +37,7 @@ class ClipPairs:
     """[P, 2, THUMB, THUMB, 3]: first and second frame, as the encoder sees them: stabilised, and black where one of them
     shows nothing. Of a model of features, which is not shown images, as they were."""
     ends: NDArray[np.uint8]
-    """[2, S, S, 3]: the clip's first and its last frame."""
+    """[2, H, W, 3]: the clip's first and its last frame, as the model is shown them."""
     frames: NDArray[np.uint8]
     """[T, H, W, 3]: all of the clip, as the corpus keeps it."""
     first: NDArray[np.int64]
@@ -54,7 +54,7 @@ def read_pairs(
     for number, clip in enumerate(corpus.read(row.clip_id for row in clips)):
         rows = wanted[clip.row.clip_id]
         pairs = reader.at(clip, sample.t_s[rows], sample.gap_s[rows], sample.camera[rows])
-        ends = resize_frames(clip.frames[[0, -1]], reader.config.image_size)
+        ends = shown(clip.frames[[0, -1]], reader.config, clip.row)
         first, second = frames_at(clip, sample.t_s[rows], sample.gap_s[rows])
         yield ClipPairs(clip.row, rows, pairs, _thumbs(pairs), ends, clip.frames, first, second)
         if progress is not None:

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import jobs
 import lapa
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
@@ -245,3 +246,12 @@ def test_a_checkpoints_hash_is_that_of_what_it_holds(tmp_path: Path) -> None:
     weights["vq.codebooks"][0, 0] += 1
     torch.save(weights, tmp_path / "elsewhere.pt")
     assert model_hash(tmp_path / "elsewhere.pt") != model_hash(LAPA)
+
+
+def test_a_model_of_images_that_are_not_square_is_judged(tmp_path: Path) -> None:
+    """What a report looks at, the ends of each clip among it, is what the model is shown."""
+    corpus = write_corpus(tmp_path / "corpus", list(range(6)))
+    jobs.extract(DREAMDOJO, corpus, tmp_path / "latents", gap_s=0.2, measure_s=0.0)
+    card = jobs.report(DREAMDOJO, corpus, tmp_path / "latents", tmp_path / "report")
+    assert card.verdict.title == "Do not trust"  # its weights are random
+    assert (tmp_path / "report" / "report.html").is_file()

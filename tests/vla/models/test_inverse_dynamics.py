@@ -62,8 +62,8 @@ def config_of(folders: tuple[Path, Path, Path], out: Path, **changes: object) ->
         "horizon": HORIZON,
         "image_size": 32,
         "channels": (16, 32, 32),
-        "batch_size": 32,
-        "lr": 3e-3,
+        "batch_size": 64,
+        "lr": 2e-3,
         "held_share": 0.34,
         "part_frames": 45,
     }
