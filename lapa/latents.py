@@ -67,6 +67,8 @@ class LatentKey(PartKey):
     format: int = FORMAT
     gap_s: float
     stride_s: float
+    precision: str = "float32"
+    """Of the network."""
 
 
 @dataclass(frozen=True)

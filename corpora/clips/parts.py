@@ -39,6 +39,18 @@ class PartKey:
     format: int
     """Raised by a job when the same key would give other rows."""
 
+    @property
+    def earlier(self) -> dict[str, Any]:
+        """What folders mean that do not say it, since they are older than the field."""
+        fields = [field for field in dataclasses.fields(self) if field.name != "format"]
+        return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """Its fields by name, but for those of which it has what older folders mean."""
+        unsaid = self.earlier.items()
+        return {name: value for name, value in dataclasses.asdict(self).items() if (name, value) not in unsaid}
+
 
 Key = TypeVar("Key", bound=PartKey)
 
@@ -116,7 +128,7 @@ def write_part(
     """Writes the rows `table` of `part` under its name once they are complete; `skipped`: its clips that gave none."""
     clips, told = len(part.rows) - len(skipped), tuple(each.to_json() for each in skipped)
     summary = PartSummary(part.index, clips, table.num_rows, told)
-    record = {"key": dataclasses.asdict(key), "digest": part.digest, "summary": dataclasses.asdict(summary)}
+    record = {"key": key.told, "digest": part.digest, "summary": dataclasses.asdict(summary)}
     write_rows(out / part.name, table, json.dumps(record, sort_keys=True))
     return summary
 
@@ -203,7 +215,7 @@ def finished_parts(out: Path, plan: Sequence[Part], key: PartKey) -> dict[int, P
         path, record = footer.path, footer.record
         if not record.keys() >= {"key", "digest", "summary"}:
             raise ValueError(f"{path} was written by another job of giza; choose another --out")
-        there, here = record["key"], dataclasses.asdict(key)
+        there, here = key.earlier | record["key"], dataclasses.asdict(key)
         differing = [name for name in here if there.get(name) != here[name]]
         if differing:
             values = ", ".join(f"{name} {there.get(name)!r} there, {here[name]!r} asked for" for name in differing)

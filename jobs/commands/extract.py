@@ -54,6 +54,10 @@ def table(summary: dict[str, Any]) -> Table:
     ):
         value = summary.get(name)
         facts[label] = "-" if value is None else f"{value:.2f}" if value < 10 else f"{value:.0f}"
+    if (rounding := summary.get("rounding")) is not None:
+        codes = rounding["codes_equal"]
+        facts["bfloat16 moves latents by"] = f"{100 * rounding['latent_moved']:.1f}% of their spread"
+        facts["codes as in float32"] = "-" if codes is None else f"{100 * codes:.1f}%"
     return facts_table("giza extract", facts)
 
 

@@ -19,7 +19,7 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from corpora.clips.parts import Part, PartSummary, SkippedClip
 from corpora.store.files import available_cores
-from lapa.extraction.settings import Device, ExtractionSettings
+from lapa.extraction.settings import Device, ExtractionSettings, Precision
 from lapa.latents import LatentKey, write_latent_part
 from lapa.model.checkpoint import load_lam, model_hash
 from lapa.model.lam import LatentActionModel, featurise_for
@@ -41,6 +41,7 @@ def latent_key(settings: ExtractionSettings, corpus: Corpus) -> LatentKey:
         part_frames=settings.part_frames,
         gap_s=settings.gap_s,
         stride_s=settings.stride_s,
+        precision=settings.precision,
     )
 
 
@@ -57,6 +58,8 @@ class ExtractionPipeline:
     """Threads that decode and prepare."""
     torch_threads: int
     """Threads of the model, where it runs on the CPU."""
+    precision: Precision = "float32"
+    """Of the network."""
 
     def read(self, root: Path, parts: Iterable[Part]) -> Iterator[tuple[Part, ClipRow, PairBatch | SkippedClip]]:
         """Pairs of the clips of `parts`, far enough ahead that a batch of the model does not empty the queue."""
@@ -64,7 +67,7 @@ class ExtractionPipeline:
         return self.reader.read(root, parts, workers=self.workers, ahead_frames=ahead)
 
     def encoder(self) -> BatchEncoder:
-        return BatchEncoder(self.model, self.batch_size)
+        return BatchEncoder(self.model, self.batch_size, self.precision)
 
     def write(
         self, root: Path, parts: Iterable[Part], key: LatentKey, out: Path, on_clip: Callable[[int], None] | None = None
@@ -112,7 +115,7 @@ def open_pipeline(settings: ExtractionSettings, cores: int | None = None) -> Ext
     reader = PairReader(
         model.config.pair, (settings.gap_s,), settings.stride_s, featurise=featurise_for(model.config, device)
     )
-    return ExtractionPipeline(model, reader, settings.batch_size, device, workers, torch_threads)
+    return ExtractionPipeline(model, reader, settings.batch_size, device, workers, torch_threads, settings.precision)
 
 
 def choose_device(device: Device) -> Literal["cpu", "cuda"]:
@@ -127,8 +130,8 @@ def choose_device(device: Device) -> Literal["cpu", "cuda"]:
 class BatchEncoder:
     """Pairs through the model in batches that may span clips."""
 
-    def __init__(self, model: LatentActionModel, batch_size: int) -> None:
-        self._model, self._batch_size = model, batch_size
+    def __init__(self, model: LatentActionModel, batch_size: int, precision: Precision = "float32") -> None:
+        self._model, self._batch_size, self._precision = model, batch_size, precision
         self._device = next(model.parameters()).device
         self._waiting: list[PairBatch] = []
         self._results: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -163,7 +166,8 @@ class BatchEncoder:
             taken.append(pairs)
             count -= len(pairs)
         batch = PairBatch.cat(taken).to(self._device).floats(contiguous=False)
-        encoding = self._model.encode(batch)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
+            encoding = self._model.encode(batch)
         codes = encoding.latent.new_zeros(len(batch), 0) if encoding.codes is None else encoding.codes
         # they stay on the device until the part is whole: the model need not wait for a copy
         self._results.append((codes.flatten(1), encoding.latent.flatten(1), encoding.quantized.flatten(1)))

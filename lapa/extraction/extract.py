@@ -14,6 +14,7 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.parts import Part, PartSummary, finished_parts, plan_parts
 from corpora.store.run import Run
 from lapa.extraction.engine import latent_key, open_pipeline, peak_memory_mb
+from lapa.extraction.rounding import measure_rounding
 from lapa.extraction.settings import ExtractionSettings
 from lapa.extraction.throughput import StageSpeeds, measure_stages
 from lapa.latents import SUMMARY, LatentKey, Latents
@@ -66,7 +67,7 @@ def write_latents(
     settings = dataclasses.replace(settings, lam=lam, corpus=corpus.folder.absolute(), gap_s=gap_s)
     config.pair.expect(corpus.squared_by)
     key, plan = latent_key(settings, corpus), plan_parts(corpus.clips, settings.part_frames)
-    run = Run(out, dataclasses.asdict(key), summary=SUMMARY, formats={"format": key.format})
+    run = Run(out, key.told, summary=SUMMARY, formats={"format": key.format})
     if (before := run.finished) is not None:
         return before
     with run.claim():
@@ -78,7 +79,7 @@ def write_latents(
 
             write = extract_on_ray
         written, facts = write(settings, key, todo, out, _counter(plan, done, progress))
-        same = ("gap_s", "stride_s", "batch_size", "engine", "seed", "part_frames")
+        same = ("gap_s", "stride_s", "batch_size", "precision", "engine", "seed", "part_frames")
         return run.finish(
             {
                 **_summary(plan, done, written, facts),
@@ -126,6 +127,7 @@ def _extract_locally(
     seconds = time.perf_counter() - began
     peak = peak_memory_mb()  # of the extraction, before anything is measured
     parts = todo or plan_parts(Corpus(settings.corpus).clips, settings.part_frames)
+    rounding = measure_rounding(pipeline, settings.corpus, parts)
     speeds = measure_stages(pipeline, settings.corpus, parts, settings.measure_s) if settings.measure_s else None
     return written, {
         "device": pipeline.device,
@@ -134,6 +136,7 @@ def _extract_locally(
         "seconds": seconds,
         "peak_memory_mb": peak,
         "speeds": speeds,
+        "rounding": None if rounding is None else dataclasses.asdict(rounding),
     }
 
 

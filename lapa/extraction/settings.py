@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class ExtractionSettings:
     """Threads that decode; by default half of the cores, or all but one where the model has a GPU."""
     device: Device = "auto"
     """Where the model runs."""
+    precision: Precision = "float32"
+    """Of the network. bfloat16 is faster where the hardware multiplies in it (AVX512-BF16, CUDA), and rounds; how far latents move
+    by it is measured on some pairs, and told."""
     engine: Literal["local", "ray"] = "local"
     """ray: over a cluster whose machines share the folders; the same rows."""
     part_frames: int = 4096
