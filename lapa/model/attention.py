@@ -28,6 +28,19 @@ class FeedForward(nn.Module):
         return self.outer(value * F.gelu(gate))
 
 
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None, causal: bool, scale: float | None = None
+) -> Tensor:
+    """Queries [..., heads, N, d] over keys and values [..., heads, M, d], which may be shared along the leading dimensions ->
+    [..., N, heads * d]."""
+    lead = q.shape[:-3]
+    # PyTorch's fused kernels, three times as fast, take four dimensions
+    q, k, v = (x.expand(*lead, *x.shape[-3:]).reshape(-1, *x.shape[-3:]) for x in (q, k, v.to(q.dtype)))
+    bias = None if bias is None else bias.to(q.dtype)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal, scale=scale)
+    return out.transpose(1, 2).flatten(2).unflatten(0, lead)
+
+
 class Attention(nn.Module):
     """Multi-head attention with pre-normalisation; `context` makes it cross-attention, `bias` is added to the logits."""
 
@@ -51,10 +64,7 @@ class Attention(nn.Module):
         q = self._split(self.to_q(x))
         k, v = (self._split(part) for part in self.to_kv(source).chunk(2, dim=-1))
         q, k = self.turned(q), self.turned(k)
-        if bias is not None:
-            bias = bias.to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal)
-        return self.to_out(out.transpose(-3, -2).flatten(-2))
+        return self.to_out(attend(q, k, v, bias=bias, causal=causal))
 
     def turned(self, x: Tensor) -> Tensor:
         """Queries or keys [..., heads, N, D / heads] as their positions have them."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lapa.model.attention import Attention, PositionGenerator, Transformer
+from lapa.model.attention import Attention, PositionGenerator, Transformer, attend
 from lapa.model.config import LamConfig
 from lapa.model.decoder import AttendedLatent
 from lapa.model.encoder import WayIn
@@ -45,9 +45,7 @@ class CosineAttention(Attention):
             torch.cat([n.expand(*new.shape[:-3], *n.shape), new], -2) for n, new in zip(self.nulls, (k, v), strict=True)
         )
         q, k = F.normalize(q, dim=-1) * self.q_scale, F.normalize(k, dim=-1) * self.k_scale
-        mask = None if bias is None else bias.to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=mask, is_causal=causal, scale=SHARPNESS)
-        return self.to_out(out.transpose(-3, -2).flatten(-2))
+        return self.to_out(attend(q, k, v, bias=bias, causal=causal, scale=SHARPNESS))
 
 
 class PatchFirstGenerator(PositionGenerator):
