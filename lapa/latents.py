@@ -182,6 +182,17 @@ class Latents:
         """The record extract.json; {} where the extraction has not finished. Raises ValueError where these are several."""
         return read_json(self.folder / SUMMARY) or {}
 
+    @property
+    def extracted(self) -> list[str]:
+        """Whose model made them and what it was shown, in words; one sentence where all folders say the same."""
+        found = [(read_json(folder / SUMMARY) or {}, key.precision) for folder, key in self.keys.items()]
+        said = [
+            f"By {record['made_by']}'s model in {precision}, which is shown {record['preprocessing']}."
+            for record, precision in found
+            if "preprocessing" in record
+        ]
+        return list(dict.fromkeys(said))
+
     def __str__(self) -> str:
         return ", ".join(f"'{folder}'" for folder in self.keys)
 

@@ -28,9 +28,7 @@ class FeedForward(nn.Module):
         return self.outer(value * F.gelu(gate))
 
 
-def attend(
-    q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None, causal: bool, scale: float | None = None
-) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None, causal: bool, scale: float | None = None) -> Tensor:
     """Queries [..., heads, N, d] over keys and values [..., heads, M, d], which may be shared along the leading dimensions ->
     [..., N, heads * d]."""
     lead = q.shape[:-3]

@@ -276,6 +276,8 @@ class Card:
     """Why what needs the model is left out; empty where it is not."""
     foreign: ForeignFacts | None = None
     """Of latents that another trainer wrote."""
+    extracted: list[str] = field(default_factory=list)
+    """Whose model made the latents and what it was shown, in words; empty where their extraction did not say."""
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     """By body."""
     images: Images | None = field(default=None, repr=False, compare=False)
@@ -303,7 +305,7 @@ class Card:
         record: dict[str, Any] = _CONVERTER.unstructure(dataclasses.replace(self, verdicts={}, images=None))
         for name in ("images", "verdicts", "transfer_reason"):
             del record[name]
-        for name in ("no_decoder", "foreign"):  # only where there is something to say
+        for name in ("no_decoder", "foreign", "extracted"):  # only where there is something to say
             if not record[name]:
                 del record[name]
         if self.transfer is None:

@@ -24,6 +24,7 @@ from lapa.reporting.scores import Difference, MeanScore, Readout
 Standing = Literal["best", "below", "above", "not shown", ""]
 BASELINES = ("first_frame", "untrained", "pca", "vision", "features")
 """In this order; what they are is `FEATURES`."""
+NO_KIN = "no untrained network of its kind stands beside it."
 FROZEN = ("features", "vision")
 """Of which the first that a comparison has is what models are set against."""
 
@@ -139,7 +140,7 @@ def compare(cards: Mapping[str, Card]) -> Comparison:
             card.latent.dim,
             card.model_hash,
             card.verdict.title,
-            [f"{card.no_decoder}: no untrained network of its kind stands beside it."] if card.no_decoder else [],
+            [*card.extracted, *([f"{card.no_decoder}: {NO_KIN}"] if card.no_decoder else [])],
         )
         for name, card in cards.items()
     ]

@@ -209,6 +209,7 @@ def make_card(
         corpus_hash=corpus.identity,
         no_decoder="" if model is not None else NO_MODEL,
         foreign=foreign,
+        extracted=latents.extracted,
         images=images,
     )
     return replace(card, verdicts={body: judge(card, body) for body in card.embodiments})

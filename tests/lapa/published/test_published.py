@@ -254,4 +254,7 @@ def test_a_model_of_images_that_are_not_square_is_judged(tmp_path: Path) -> None
     jobs.extract(DREAMDOJO, corpus, tmp_path / "latents", gap_s=0.2, measure_s=0.0)
     card = jobs.report(DREAMDOJO, corpus, tmp_path / "latents", tmp_path / "report")
     assert card.verdict.title == "Do not trust"  # its weights are random
+    (told,) = card.to_json()["extracted"]
+    assert "DreamDojo's model in float32" in told and "the middle of the source's image resized to 60 x 80" in told
+    assert told.replace("'", "&#39;") in " ".join((tmp_path / "report" / "report.html").read_text().split())
     assert (tmp_path / "report" / "report.html").is_file()
