@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from corpora.store.inputs import expect_inputs
 from corpora.store.own_modules import load_own_modules
 from corpora.store.told import closest
 
@@ -71,7 +72,7 @@ def parse(
 
     `recipes`: what --recipe chooses from, `recipe` its default; the fields of the chosen one are the defaults of the other
     flags, but for those that another flag `sets`. With --quiet nothing but errors is printed from here on. Raises ValueError
-    for an unknown recipe.
+    for an unknown recipe, and for what is to be read and is not there.
     """
     import tyro
 
@@ -85,6 +86,7 @@ def parse(
         options["default"] = _with_fields(config_type, fields)
         options["description"] = f"{config_type.__doc__}\n\nRecipes: {', '.join(recipes)}."
     config = tyro.cli(config_type, **options)
+    expect_inputs(config)
     if len(words) < len(argv):
         sys.stdout = sys.stderr = io.StringIO()
     return config

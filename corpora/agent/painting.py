@@ -18,7 +18,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, TypeVar
 
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from corpora.agent.background import Background
 from corpora.agent.track import Track
+from corpora.store.inputs import READ
 from corpora.video.view import AS_CUT, DOT, DOT_RADIUS, NOBODY, ROBOT, View
 
 
@@ -38,9 +39,9 @@ class PaintSettings:
     agent: str = ROBOT
     """Who is put in the person's place. robot: cut-outs of the robot's own demonstrations (--robot, --robot-tracks); none: nobody;
     dot: a dot at the hand's point. With none and dot the robot's dataset is painted alike: run crosspaint on it, too."""
-    robot: Path | None = None
+    robot: Path | None = field(default=None, metadata=READ)
     """Of --agent robot: corpus of its demonstrations (giza ingest of its dataset), from which it is cut out."""
-    robot_tracks: Path | None = None
+    robot_tracks: Path | None = field(default=None, metadata=READ)
     """Of --agent robot: folder of giza track of that corpus."""
     background: Literal["before", "inpaint"] = "before"
     """What is put behind. before: what was seen there before in the clip, the rest inpainted; inpaint: all inpainted."""

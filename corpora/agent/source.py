@@ -11,12 +11,13 @@ A source of one's own is a class too:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
 from corpora.agent.track import Track
 from corpora.clips.corpus import Clip, Corpus
+from corpora.store.inputs import READ
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class TrackSettings:
     source: str = "hands"
     """hands: people's hands by MediaPipe (extra `hands`), for which frames of 256 pixels or more are best (giza ingest --size 256);
     files: masks and points that lie in --files, and no other flag."""
-    files: Path | None = None
+    files: Path | None = field(default=None, metadata=READ)
     """Of --source files: folder of npz files, one a clip, episode or video: CLIP_ID.npz, or as the manifest has `source` or
     `group`, with .npz for the video's suffix. `giza simulate --tracks` writes such a folder; corpora/agent/track_file.py lists
     the arrays."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
 
 from corpora.store.files import read_json, write_json
+from corpora.store.inputs import READ
 from corpora.store.told import listed
 from jobs.cli import parse
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class CompareConfig:
     """Reports that were asked the same, in one table and one page; others are refused by name."""
 
-    reports: tyro.conf.Positional[tuple[Path, ...]]
+    reports: tyro.conf.Positional[tuple[Path, ...]] = field(metadata=READ)
     """Folders of giza report."""
     out: Path
     """Folder for compare.json and compare.html."""

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from corpora.agent.crosspaint import CrosspaintSettings
 from corpora.agent.painting import PaintSettings
+from corpora.store.inputs import READ
 from jobs.cli import parse
 from jobs.commands.crosspaint_dataset import dataset_table, run_dataset
 from jobs.console import numbers_table, print_ending
@@ -31,10 +32,10 @@ TEMPLATE = Path(__file__).with_name("crosspaint.html.j2")
 class CrosspaintConfig:
     """Take the agent (a person, or a robot) out of every frame where giza track found it, and paint another in its place."""
 
-    corpus: Path
+    corpus: Path = field(metadata=READ)
     """Folder of giza ingest; or a robot's LeRobot dataset, whose video is painted dot or none for policies that learn from
     people painted alike."""
-    tracks: Path
+    tracks: Path = field(metadata=READ)
     """Folder of giza track of that corpus; of a LeRobot dataset, folder of npz files as giza simulate --tracks writes it."""
     out: Path
     """Folder of the new corpus or dataset; the same command again resumes."""

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from corpora.episodes.contents import contents_fingerprint
 from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection, spans
 from corpora.episodes.opening import dataset_fingerprint
 from corpora.store.files import plain, read_json
+from corpora.store.inputs import READ, READ_OR_HUB
 from corpora.store.run import Run
 from corpora.store.told import listed
 from jobs.cli import parse
@@ -31,13 +32,13 @@ RESULT = "evaluation.json"
 class EvaluateConfig:
     """Measure a policy: --data for recorded episodes, --metaworld for rollouts, or both."""
 
-    policy: str
+    policy: str = field(metadata=READ_OR_HUB)
     """Run folder of giza pretrain or giza ground, or a name on the hub."""
     out: Path
     """Folder for evaluation.json, plots and videos; the same command again resumes."""
     embodiment: str = ""
     """Robot that acts; may be left out where the policy knows only one."""
-    data: Path | None = None
+    data: Path | None = field(default=None, metadata=READ)
     """LeRobot or RLDS dataset for the open loop."""
     selection: OmitArgPrefixes[EpisodeSelection] = ALL_EPISODES
     """With --data: what the policy is measured on; default: what its training held out of this dataset. Of its cameras, state and

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from tyro.conf import OmitArgPrefixes
 
 from corpora.episodes.episode import ALL_DEMONSTRATIONS, EpisodeSelection
 from corpora.episodes.parts import ActionPart, read_parts
+from corpora.store.inputs import READ
 from jobs.cli import parse
 from jobs.training.settings import SETS, TrainPolicy
 from vla.recipes import FIELDS
@@ -27,7 +28,7 @@ DEMONSTRATIONS = "demonstrations"
 class GroundConfig(TrainPolicy):
     """Train a policy on demonstrations of one robot."""
 
-    data: Path
+    data: Path = field(metadata=READ)
     """LeRobot dataset (v2.0, v2.1 or v3.0), or the folder of an RLDS dataset's features.json."""
     selection: OmitArgPrefixes[EpisodeSelection] = ALL_DEMONSTRATIONS
     """What is trained on."""
@@ -42,10 +43,10 @@ class GroundConfig(TrainPolicy):
     --action-parts); default: the embodiment's where the policy knows it, else absolute."""
     normalisation: str = ""
     """min_max, mean_std or q01_q99; default: the embodiment's where the policy knows it, else q01_q99."""
-    action_parts: Path | None = None
+    action_parts: Path | None = field(default=None, metadata=READ)
     """TOML file of [[action_parts]]: name, dims, state_dims, representation, rotation, frame, per_step, ... of each part of the
     action, instead of one part of --representation."""
-    co_train: Path | None = None
+    co_train: Path | None = field(default=None, metadata=READ)
     """Pyramid file whose datasets are trained on beside the demonstrations."""
     co_train_share: float = 0.5
     """Share of the samples that come from `co_train`."""

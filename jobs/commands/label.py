@@ -20,6 +20,7 @@ from corpora.episodes.modality import read_modality
 from corpora.held_out import HELD_OUT, hold_out_episodes
 from corpora.simulation.episode import EXPERT_ACTION
 from corpora.store.files import read_json, write_json
+from corpora.store.inputs import READ
 from jobs.cli import parse
 from jobs.console import print_ending
 from jobs.training.budget import check_budget, with_budget
@@ -45,19 +46,19 @@ class LabelConfig:
     """Train an inverse dynamics model on a robot's episodes, and label every frame of a corpus' clips with it; or, with --tracks,
     learn which actions go with a motion of the tool, and label the motions of the tracks."""
 
-    robot: Path
+    robot: Path = field(metadata=READ)
     """LeRobot dataset with actions."""
     embodiment: str
     """The policy's slot whose actions these are, for instance franka."""
-    corpus: Path
+    corpus: Path = field(metadata=READ)
     """Folder of giza ingest that is labelled."""
     out: Path
     """Folder of the model and the labels; the same command again resumes."""
-    tracks: Path | None = None
+    tracks: Path | None = field(default=None, metadata=READ)
     """Label by these tracks of the corpus (OUT/tracks of giza crosspaint) instead: their positions are in the robot's space."""
-    robot_tracks: Path | None = None
+    robot_tracks: Path | None = field(default=None, metadata=READ)
     """With --tracks: folder of an npz file for each of the robot's episodes, as giza simulate --tracks writes it."""
-    near: Path | None = None
+    near: Path | None = field(default=None, metadata=READ)
     """With --tracks: a dataset of the same robot that shows the clips' own tasks, beside `robot`, its files among --robot-tracks. Where
     a motion is too small to tell, the label is what the robot did in the same task where its tool was and moved likewise."""
     near_demos: int = 0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from corpora.store.inputs import READ
 from jobs.cli import parse
 from jobs.training.settings import SETS, TrainPolicy
 from vla.recipes import FIELDS
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class PretrainConfig(TrainPolicy):
     """Train a policy on the datasets of a pyramid file."""
 
-    pyramid: Path
+    pyramid: Path = field(metadata=READ)
     """TOML file of datasets; see giza pyramid."""
     held_share: float = 0.1
     """Share, about, of each dataset's episodes or videos that is held out."""

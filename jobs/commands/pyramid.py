@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from corpora.store.inputs import READ
 from jobs.cli import parse
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class PyramidConfig:
     """Print and draw a pyramid file; every fault in it is named at once."""
 
-    pyramid: Path
+    pyramid: Path = field(metadata=READ)
     """TOML file of datasets."""
     out: Path | None = None
     """Folder for pyramid.json and pyramid.svg; default: the file's name without .toml."""

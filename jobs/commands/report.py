@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from corpora.store.files import read_json
+from corpora.store.inputs import READ
 from corpora.store.run import SETTINGS, Run
 from jobs.cli import parse
 from lapa.foreign.settings import ForeignSettings
@@ -28,18 +29,18 @@ LATENTS = "latents"
 class ReportConfig:
     """The report card of latents: those that a latent action model extracted, or those of another trainer."""
 
-    corpus: Path | tuple[Path, ...]
+    corpus: Path | tuple[Path, ...] = field(metadata=READ)
     """Folder of giza ingest; or several, of which read-outs between bodies are told: how well one that was fitted on the robot
     alone reads people's latents."""
-    latents: Path | tuple[Path, ...]
+    latents: Path | tuple[Path, ...] = field(metadata=READ)
     """Folder of giza extract, one for each corpus; or what another trainer wrote of one corpus: Parquet, NPZ or JSONL with (video
     or clip, t_s, gap_s, vector and / or codes), LAPA's JSONL, a LeRobot dataset whose action is a latent."""
     out: Path
     """Folder for report.json and report.html, and for latents from elsewhere as giza keeps its own."""
-    lam: Path | None = None
+    lam: Path | None = field(default=None, metadata=READ)
     """Run folder of giza train-lam; without it, what needs the decoder is left out."""
     foreign: ForeignSettings = field(default_factory=ForeignSettings)
-    same_pairs: tuple[Path, ...] = ()
+    same_pairs: tuple[Path, ...] = field(default=(), metadata=READ)
     """Only pairs that these folders of latents hold as well (of giza extract, or `latents` in the --out of another report), so
     that giza compare can set the reports side by side."""
     settings: Annotated[ReportSettings, tyro.conf.arg(name="")] = field(default_factory=ReportSettings)

@@ -6,10 +6,11 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from corpora.store.inputs import READ, READ_OR_HUB
 from jobs.cli import parse
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ TOKEN_VARIABLE = "GIZA_API_TOKEN"
 class ServeConfig:
     """Serve a policy to one robot. Ctrl+C ends it."""
 
-    policy: str
+    policy: str = field(metadata=READ_OR_HUB)
     """Run folder of giza pretrain or giza ground, or a policy's name on the hub."""
     embodiment: str
     """Robot that it is to act for; the policy was trained on it."""
@@ -41,7 +42,7 @@ class ServeConfig:
     """Larger requests are refused, in 10^6 bytes."""
     allow_kill: bool = False
     """Let a client end the server."""
-    modality: Path | None = None
+    modality: Path | None = field(default=None, metadata=READ)
     """A modality.json with the names of cameras and parts; default: the policy's own."""
     protocol: Literal["n1.5", "n1.6", "n1.7"] = "n1.6"
     """Generation of clients that get_modality_config is written for; all of them are understood."""

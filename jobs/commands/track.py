@@ -12,6 +12,7 @@ import tyro
 from rich.table import Table
 
 from corpora.agent.source import TrackSettings
+from corpora.store.inputs import READ
 from jobs.cli import parse
 from jobs.console import numbers_table, print_ending
 
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 class TrackConfig:
     """Find the agent (a person's hand, a robot's gripper) in every frame of a corpus: mask, point, confidence."""
 
-    corpus: Path
+    corpus: Path = field(metadata=READ)
     """Folder of giza ingest: people's video, or a robot dataset that was ingested. With --robot the dataset itself."""
     out: Path
     """Folder of the tracks; the same command again resumes."""
     settings: Annotated[TrackSettings, tyro.conf.arg(name="")] = field(default_factory=TrackSettings)
-    robot: Path | None = None
+    robot: Path | None = field(default=None, metadata=READ)
     """TOML file of a robot's model, joints and calibrated camera: instead of --source, the robot is posed as the state of the
     dataset --corpus says and drawn by MuJoCo (extra `sim`); a file an episode, as giza simulate --tracks writes them.
     corpora/simulation/robot_file.py shows one."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corpora.held_out import HELD_OUT
+from corpora.store.inputs import READ
 from corpora.store.run import BUDGET, TRAINING, Run, process_rank
 from corpora.store.told import closest
 from corpora.text import TEXT_FORMAT, unread
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 class TrainLamConfig:
     """Train a latent action model. Any field of the recipe can be overridden: --model.quantiser.kind nsvq."""
 
-    corpus: Path | tuple[Path, ...]
+    corpus: Path | tuple[Path, ...] = dataclasses.field(metadata=READ)
     """Folder written by giza ingest; or several, which are trained on as one: people's video with the robot painted over them,
     and the robot's own."""
     out: Path
@@ -52,7 +53,7 @@ class TrainLamConfig:
     """Share of the source videos that is held out where `holdout` names none."""
     labels: LabelSpec = dataclasses.field(default_factory=LabelSpec)
     """Few known actions in the loss (LAOM)."""
-    init_from: Path | None = None
+    init_from: Path | None = dataclasses.field(default=None, metadata=READ)
     """Run folder to start from; for stage 2 of univla, the run of stage 1."""
     model: LamConfig = SMALL
     """The model."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from corpora.store.inputs import READ_OR_HUB, expect_input
 from jobs.training.budget import check_budget
 from vla.models.config import PolicyConfig
 from vla.recipes import EVERYTHING, RECIPES, tuning_of_policy
@@ -21,7 +22,7 @@ class TrainPolicy:
 
     out: Path
     """Run folder; the same command again resumes. It holds the policy when the run is done."""
-    policy: str = ""
+    policy: str = field(default="", metadata=READ_OR_HUB)
     """Go on from this policy (run folder or hub name) instead of fresh weights. The model is then this policy's, and of the
     recipe only the training is taken."""
     recipe: str = "small"
@@ -69,6 +70,7 @@ def with_backbone(model: PolicyConfig, name: str) -> PolicyConfig:
 
 def fields_of_policy(name: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """What --policy sets. Raises ValueError where there is no such policy."""
+    expect_input("policy", name, hub=True)
     from vla.checkpoint import policy_config
 
     config = policy_config(name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from corpora.store.inputs import READ
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
@@ -14,9 +16,9 @@ Precision = Literal["float32", "bfloat16"]
 class ExtractionSettings:
     """Latent actions of every pair of frames a gap apart, one row a pair: the same in every process of every engine."""
 
-    lam: Path
+    lam: Path = field(metadata=READ)
     """Run folder of giza train-lam; or a published checkpoint (LAPA's laq_*.pt), as a file or hf://owner/repository/file."""
-    corpus: Path
+    corpus: Path = field(metadata=READ)
     """Folder of giza ingest."""
     gap_s: float | None = None
     """Time between the frames of a pair in seconds; by default the one the model was made for."""

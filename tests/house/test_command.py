@@ -76,7 +76,9 @@ def test_readme_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> No
     module = importlib.import_module(cli.JOBS[name][0])
     parsed = []
     monkeypatch.setattr(module, "run", lambda config, **_: parsed.append(config) or sys.exit(0))
-    monkeypatch.setattr("vla.checkpoint.policy_config", lambda name: PolicyConfig())  # runs/base is nowhere yet
+    monkeypatch.setattr("jobs.training.settings.expect_input", lambda *asked, **how: None)  # runs/base is nowhere yet,
+    monkeypatch.setattr(cli, "expect_inputs", lambda config: None)  # and what else is read
+    monkeypatch.setattr("vla.checkpoint.policy_config", lambda name: PolicyConfig())
     with pytest.raises(SystemExit) as left:
         module.main(rest)
     assert left.value.code == 0 and len(parsed) == 1
@@ -98,7 +100,8 @@ def test_an_unknown_recipe_is_answered_with_the_nearest(capsys: pytest.CaptureFi
     assert "--recipe 'smal': Did you mean 'small'?" in capsys.readouterr().err
 
 
-def test_a_recipe_fills_the_flags_that_are_not_given() -> None:
+def test_a_recipe_fills_the_flags_that_are_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "expect_inputs", lambda config: None)
     from jobs.commands.train_lam import TrainLamConfig
 
     recipes = {name: vars(recipe) for name, recipe in MODELS.items()}

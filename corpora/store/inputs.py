@@ -1,0 +1,60 @@
+"""What a job reads, looked for before anything is loaded that takes seconds.
+
+corpus: Path = field(metadata=READ)
+policy: str = field(metadata=READ_OR_HUB)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from corpora.store.told import near
+
+READ: Mapping[str, bool] = MappingProxyType({"read": True})
+"""Metadata of a field that names a file or folder, or several."""
+READ_OR_HUB: Mapping[str, bool] = MappingProxyType({"read": True, "hub": True})
+"""Likewise, or owner/name on the hub."""
+HUB_PREFIX = "hf:"
+
+
+def expect_inputs(config: Any) -> None:
+    """Raises ValueError that names the flag and the first file or folder that is not there, and what may have been meant."""
+    for flag, value, hub in _read(config):
+        expect_input(flag, value, hub=hub)
+
+
+def expect_input(flag: str, value: str | Path, *, hub: bool = False) -> None:
+    """As `expect_inputs`, of one flag's value."""
+    path = Path(value).expanduser()
+    if str(value).startswith(HUB_PREFIX) or path.exists() or (hub and _on_the_hub(str(value))):
+        return
+    beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise ValueError(f"--{flag} '{value}': there is no such file or folder{near(path.name, beside)}")
+
+
+def _read(config: Any) -> Iterator[tuple[str, str | Path, bool]]:
+    """(flag, value, whether it may be on the hub) of all fields that are read and given, those of parts, whose flags have no prefix,
+    among them."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        flag = field.name.replace("_", "-")
+        if field.metadata.get("read"):
+            values = value if isinstance(value, tuple) else (value,)
+            yield from ((flag, each, bool(field.metadata.get("hub"))) for each in values if each)
+        elif dataclasses.is_dataclass(value):
+            yield from _read(value)
+
+
+def _on_the_hub(name: str) -> bool:
+    """Whether it can be a repository there: "owner/name", where no folder `owner` lies here; a path is none, nor a typo in one."""
+    owner, slash, rest = name.partition("/")
+    return (
+        bool(owner and slash and rest)
+        and "/" not in rest
+        and owner not in (".", "..", "~")
+        and not Path(owner).exists()
+    )

@@ -1,0 +1,67 @@
+"""What is to be read and is not there is named at once, before torch is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from corpora.store.inputs import READ, READ_OR_HUB, expect_inputs
+
+
+@dataclass(frozen=True)
+class Inner:
+    files: Path | None = field(default=None, metadata=READ)
+
+
+@dataclass(frozen=True)
+class Asked:
+    out: Path = Path("nowhere/out")
+    corpus: Path | tuple[Path, ...] = field(default=(), metadata=READ)
+    lam: Path | None = field(default=None, metadata=READ)
+    policy: str = field(default="", metadata=READ_OR_HUB)
+    settings: Inner = field(default_factory=Inner)
+
+
+def test_what_lacks_is_named_with_its_flag_and_what_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "policy").mkdir(parents=True)
+    for asked, message in (
+        (Asked(corpus=(tmp_path, tmp_path / "rusn")), "--corpus '.*rusn': .* .did you mean 'runs'"),
+        (Asked(policy="runs/polcy"), "--policy 'runs/polcy': .*did you mean 'policy'"),
+        (Asked(policy="./polcy"), "--policy './polcy': there is no such file or folder"),
+        (Asked(policy=str(tmp_path / "a" / "b")), "--policy"),
+        (Asked(settings=Inner(Path("masks"))), "--files 'masks'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            expect_inputs(asked)
+
+
+def test_what_is_there_and_what_the_hub_may_have_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    expect_inputs(Asked(corpus=Path("runs"), lam=Path("hf://owner/repository/model.pt"), policy="owner/name"))
+    expect_inputs(Asked(policy="runs"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["extract", "--lam", "lam", "--corpus", "corpus", "--out", "out"],
+        ["train-lam", "--corpus", "corpus", "--out", "out"],
+        ["report", "--corpus", "corpus", "--latents", "latents", "--out", "out"],
+        ["pretrain", "--pyramid", "pyramid.toml", "--out", "out"],
+        ["ground", "--policy", "runs/base/x", "--data", "data", "--out", "out"],
+        ["evaluate", "--policy", "runs/base/x", "--out", "out", "--metaworld"],
+        ["serve", "--policy", "runs/base/x", "--embodiment", "hand"],
+    ],
+)
+def test_a_wrong_path_is_answered_without_torch(words: list[str], tmp_path: Path):
+    code = f"import sys; from jobs.cli import main; status = main({words!r}); print(status, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["2", "False"], done
+    assert done.stderr.count("\n") == 1 and "there is no such file or folder" in done.stderr
+    assert not (tmp_path / "out").exists()
