@@ -168,6 +168,5 @@ def encode_pairs(model: LatentActionModel, pairs: PairBatch) -> NDArray[np.float
     parts = []
     for start in range(0, len(pairs), BATCH):
         part = pairs.take(slice(start, start + BATCH)).floats()
-        latent = model.encoder(part.first, part.second, part.valid, part.flow).float()
-        parts.append(latent.flatten(1).cpu().numpy())
+        parts.append(model.encode(part).latent.flatten(1).cpu().numpy())
     return np.concatenate(parts)

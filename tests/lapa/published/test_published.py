@@ -250,10 +250,11 @@ def test_a_checkpoints_hash_is_that_of_what_it_holds(tmp_path: Path) -> None:
 
 def test_a_model_of_images_that_are_not_square_is_judged(tmp_path: Path) -> None:
     """What a report looks at, the ends of each clip among it, is what the model is shown."""
-    corpus = write_corpus(tmp_path / "corpus", list(range(6)))
+    corpus = write_corpus(tmp_path / "corpus", list(range(8)), truth=True)
     jobs.extract(DREAMDOJO, corpus, tmp_path / "latents", gap_s=0.2, measure_s=0.0)
     card = jobs.report(DREAMDOJO, corpus, tmp_path / "latents", tmp_path / "report")
     assert card.verdict.title == "Do not trust"  # its weights are random
+    assert card.probe is not None and {"latent", "untrained"} <= card.probe.scores.keys()
     (told,) = card.to_json()["extracted"]
     assert "DreamDojo's model in float32" in told and "the middle of the source's image resized to 60 x 80" in told
     assert told.replace("'", "&#39;") in " ".join((tmp_path / "report" / "report.html").read_text().split())
