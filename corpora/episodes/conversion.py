@@ -27,7 +27,7 @@ from corpora.episodes.image_columns import images_of
 from corpora.episodes.layouts import Layout, ReadyEpisode
 from corpora.episodes.lerobot import DAMAGE, EpisodePlace, LeRobotDataset
 from corpora.episodes.lerobot_stats import ImageStats, Stats, vector_stats
-from corpora.episodes.lerobot_writer import BOOKKEEPING
+from corpora.episodes.lerobot_writer import BOOKKEEPING, video_facts
 from corpora.episodes.modality import modality_json, read_modality
 from corpora.episodes.pairing import pair
 from corpora.store.files import machine_trouble
@@ -199,7 +199,7 @@ class _Converter:
             how[cut.how] += 1
             stats[camera] = _image_stats(target, len(rows))
             if cut.how == "encoded":
-                made[camera] = _video_facts(cut.height, cut.width, self._fps)
+                made[camera] = _made(cut.height, cut.width, self._fps)
         for name, column in pictures.items():
             with EpisodeVideo(folder / f"{name}.mp4", round(self._fps), self._encoding) as video:
                 seen = ImageStats()
@@ -208,7 +208,7 @@ class _Converter:
                     seen.add(image)
             how["encoded"] += 1
             stats[name] = seen.found()
-            made[name] = _video_facts(image.shape[0], image.shape[1], self._fps)
+            made[name] = _made(image.shape[0], image.shape[1], self._fps)
         return {
             "length": len(rows),
             "tasks": texts,
@@ -277,15 +277,5 @@ def _image_stats(path: Path, frames: int) -> Stats:
     return seen.found()
 
 
-def _video_facts(height: int, width: int, fps: float) -> dict[str, Any]:
-    info = {
-        "video.height": height,
-        "video.width": width,
-        "video.codec": "h264",
-        "video.pix_fmt": "yuv420p",
-        "video.is_depth_map": False,
-        "video.fps": round(fps),
-        "video.channels": 3,
-        "has_audio": False,
-    }
-    return {"shape": [height, width, 3], "info": info}
+def _made(height: int, width: int, fps: float) -> dict[str, Any]:
+    return {"shape": [height, width, 3], "info": video_facts(height, width, round(fps))}

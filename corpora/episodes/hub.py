@@ -23,7 +23,7 @@ def write_card(
     known = [name for name in licences if name != "unknown"]
     one = known[0] if len(known) == len(licences) == 1 else None
     data = DatasetCardData(
-        license=one or ("other" if licences else None),
+        license=one or ("other" if known else "unknown"),
         task_categories=["robotics"],
         tags=["LeRobot", "giza", *([str(info["robot_type"])] if info.get("robot_type") else [])],
         configs=[{"config_name": "default", "data_files": "data/*/*.parquet"}],

@@ -307,16 +307,7 @@ class LeRobotWriter:
         self, staged: Sequence[_Staged], kept: Mapping[str, Feature], tasks: int, stats: Mapping[str, Stats]
     ) -> dict[str, Any]:
         format = self.format
-        video = {
-            "video.height": format.size,
-            "video.width": format.size,
-            "video.codec": "h264",
-            "video.pix_fmt": "yuv420p",
-            "video.is_depth_map": False,
-            "video.fps": format.fps,
-            "video.channels": 3,
-            "has_audio": False,
-        }
+        video = video_facts(format.size, format.size, format.fps)
         shape = [format.size, format.size, 3]
         features: dict[str, Any] = {
             format.camera: {"dtype": "video", "shape": shape, "names": ["height", "width", "channels"], "info": video}
@@ -341,6 +332,20 @@ class LeRobotWriter:
             "video_path": VIDEO_PATH,
             "features": features,
         }
+
+
+def video_facts(height: int, width: int, fps: int) -> dict[str, Any]:
+    """`info` of a video feature of H.264 that giza encoded."""
+    return {
+        "video.height": height,
+        "video.width": width,
+        "video.codec": "h264",
+        "video.pix_fmt": "yuv420p",
+        "video.is_depth_map": False,
+        "video.fps": fps,
+        "video.channels": 3,
+        "has_audio": False,
+    }
 
 
 def flagged(dtype: str, stats: Stats) -> dict[str, Any]:

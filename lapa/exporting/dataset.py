@@ -35,6 +35,8 @@ FORMAT = 1
 CAMERA, STATE, ACTION = "observation.images.clip", "observation.state", "action"
 ROBOT = "latent"
 """The dataset's robot_type."""
+NO_STATE = 2
+"""Numbers of a state that is not known. Not one: lerobot gives features of one number without their axis, and ACT then fails."""
 WIDEST = 32
 """Dimensions of an action that pi0, SmolVLA and GR00T N1.5 have room for."""
 Progress = Callable[[int, int], None]
@@ -96,10 +98,10 @@ def write_latents_dataset(
 
 
 def _format(corpus: Corpus, plan: Plan, rows: LatentRows, size: int, encoding: VideoEncoding) -> LeRobotFormat:
-    states = corpus.truth_features[rows.state] if rows.state else 1
+    states = corpus.truth_features[rows.state] if rows.state else NO_STATE
     features = {
         STATE: Feature(
-            tuple(f"state_{number}" for number in range(states)) if rows.state else ("none",),
+            tuple(f"state_{number}" if rows.state else f"none_{number}" for number in range(states)),
             info={"of": rows.state or "nothing: no state is known of this video, and this is always 0"},
         ),
         ACTION: Feature(
@@ -152,7 +154,7 @@ class _Source:
             if machine_trouble(error):
                 raise
             raise Left("damaged", describe(error)) from error
-        state = np.zeros((len(found.t_s), 1), np.float32) if not rows.state else _state(truth, found, rows.state)
+        state = np.zeros((len(found.t_s), NO_STATE), np.float32) if not rows.state else _state(truth, found, rows.state)
         return _Source(stored.row, found, frames, state)
 
 

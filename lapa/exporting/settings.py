@@ -15,7 +15,7 @@ class LatentRows:
     vector: Literal["latent", "quantized"] = "latent"
     """What the action is: the latent before quantisation, as GR00T takes it, or the vectors of its codes."""
     state: str = ""
-    """Feature of the corpus' ground truth that becomes observation.state; empty: one dimension that is always 0, because most
+    """Feature of the corpus' ground truth that becomes observation.state; empty: two numbers that are always 0, because most
     trainers ask for a state and people's video has none."""
     min_s: float = 0.5
     """Shorter stretches with latents are left out, seconds."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-import types
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -20,9 +19,9 @@ import numpy as np
 
 
 def stand_in(*names: str) -> None:
-    for name in names:
-        if importlib.util.find_spec(name.partition(".")[0]) is None:
-            sys.modules[name] = MagicMock(spec=types.ModuleType)
+    lacking = [name for name in names if importlib.util.find_spec(name.partition(".")[0]) is None]
+    for name in lacking:
+        sys.modules[name] = MagicMock()
 
 
 def n1_5(folder: Path, parts: dict) -> dict:
@@ -51,7 +50,6 @@ def n1_5(folder: Path, parts: dict) -> dict:
 
 
 def later(folder: Path, parts: dict) -> dict:
-    stand_in("gr00t.utils.initial_actions")
     from gr00t.data.dataset.lerobot_episode_loader import LeRobotEpisodeLoader
     from gr00t.data.types import ModalityConfig
 

@@ -65,7 +65,7 @@ def test_rows_are_the_latents_of_their_frames(made: tuple[Path, Path], v3: Path)
     stats = json.loads((v3 / "meta" / "stats.json").read_text())["action"]
     assert set(stats) == {"min", "max", "mean", "std", "count", "q01", "q10", "q50", "q90", "q99"}
     np.testing.assert_allclose(stats["q10"], np.quantile([row["action"] for row in rows], 0.1, axis=0))
-    assert info["features"]["observation.state"]["info"]["degenerate_dims"] == [0]
+    assert info["features"]["observation.state"]["info"]["degenerate_dims"] == [0, 1]
     assert "degenerate_dims" not in info["features"]["action"]["info"]
 
 
