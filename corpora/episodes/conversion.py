@@ -154,7 +154,8 @@ class _Converter:
 
     def features(self, like: ReadyEpisode) -> dict[str, Any]:
         """As info.json has them; sizes and codecs of videos that were made here are those of an episode `like` the others."""
-        made = json.loads((like.folder / "facts.json").read_text())["made"]
+        facts = json.loads((like.folder / "facts.json").read_text())
+        made = facts["made"]
         found: dict[str, Any] = {}
         for name, feature in self._dataset.features.items():
             if name in self.dropped:
@@ -165,7 +166,11 @@ class _Converter:
                 names = ["height", "width", "channels"]
                 found[name] = rest | {"dtype": "video", "shape": made[name]["shape"], "names": names, "info": video}
             else:
-                found[name] = dict(feature)
+                found[name] = {"names": None, **feature}
+            if name in facts["kept"]:  # what trainers ask for and not every dataset says
+                found[name]["names"] = found[name]["names"] or ["height", "width", "channels"]
+                if not feature.get("info") and not feature.get("video_info"):
+                    found[name]["info"] = facts["kept"][name]
         return found | {name: {"dtype": kind, "shape": [1], "names": None} for name, kind in BOOKKEEPING.items()}
 
     def _write(self, place: EpisodePlace, folder: Path) -> dict[str, Any]:
@@ -182,6 +187,7 @@ class _Converter:
         }
         how: Counter[str] = Counter()
         made: dict[str, Any] = {}
+        kept: dict[str, Any] = {}
         for camera in self.videos:
             span = place.videos[camera]
             target = folder / f"{camera}.mp4"
@@ -198,8 +204,12 @@ class _Converter:
             cut = cut_video(span.path, facts, shown, target, self._fps, self._encoding, h264=self._layout.h264)
             how[cut.how] += 1
             stats[camera] = _image_stats(target, len(rows))
+            found_here = _made(cut.height, cut.width, self._fps)
             if cut.how == "encoded":
-                made[camera] = _made(cut.height, cut.width, self._fps)
+                made[camera] = found_here
+            else:
+                kept[camera] = found_here["info"] | {"video.codec": cut.codec}
+                del kept[camera]["video.pix_fmt"]  # not looked at
         for name, column in pictures.items():
             with EpisodeVideo(folder / f"{name}.mp4", round(self._fps), self._encoding) as video:
                 seen = ImageStats()
@@ -216,6 +226,7 @@ class _Converter:
             "stats": stats,
             "videos": how,
             "made": made,
+            "kept": kept,
             "dropped": self._lacking(rows),
         }
 

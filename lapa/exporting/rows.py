@@ -89,7 +89,7 @@ def stretches(clip: ClipLatents, fps: int, min_s: float) -> list[Stretch]:
     begin = 0
     while begin < len(clip.t_s):
         start = float(clip.t_s[begin])
-        wanted = start + np.arange(int((clip.t_s[-1] - start) * fps + 0.5) + 1) * step
+        wanted = np.asarray(start + np.arange(int((clip.t_s[-1] - start) * fps + 0.5) + 1) * step, np.float64)
         rows, near = nearest_rows(clip.t_s, wanted, 0.5 * step * _SLACK)
         fresh = np.diff(rows, prepend=rows[0] - 1) > 0
         good = near & fresh
