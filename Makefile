@@ -3,8 +3,10 @@ PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup-stamp
+# other people's trainers, outside of the repository: lerobot in an environment of its own; checkouts of Isaac-GR00T where there are any
+PEERS  ?= $(or $(TMPDIR),/tmp)/giza-peers
 
-.PHONY: demo test setup lint notebooks clean help
+.PHONY: demo test peers setup lint notebooks clean help
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/	/'
@@ -28,6 +30,15 @@ lint: setup  ## style, types and import rules
 
 test: lint  ## style, types, import rules and the tests
 	$(BIN)/python -m pytest -n 2
+
+peers: setup $(PEERS)/lerobot/.setup-stamp  ## exports read, and trained on, by lerobot 0.4.4 and by what is in PEERS/groot-*
+	GIZA_PEERS=$(PEERS) $(BIN)/python -m pytest -m peers tests/peers
+
+$(PEERS)/lerobot/.setup-stamp:
+	mkdir -p $(PEERS)
+	$(PYTHON) -m venv $(PEERS)/lerobot
+	$(PEERS)/lerobot/bin/python -m pip install --quiet lerobot==0.4.4 numpydantic
+	touch $@
 
 notebooks: setup  ## runs the notebooks of docs/ again and keeps what they print
 	cd docs && ../$(BIN)/jupyter execute --inplace *.ipynb

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         compare,
         crosspaint,
         evaluate,
+        export,
         extract,
         ground,
         ingest,
@@ -43,7 +44,7 @@ __getattr__, __dir__, __all__ = door(
     {
         "jobs.ablation": "",
         "jobs.evaluation": "",
-        "jobs.functions": "ablate compare crosspaint evaluate extract ground ingest label pretrain report simulate track "
+        "jobs.functions": "ablate compare crosspaint evaluate export extract ground ingest label pretrain report simulate track "
         "train_lam",
     },
 )

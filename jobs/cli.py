@@ -30,6 +30,7 @@ JOBS = {
     "train-lam": ("jobs.commands.train_lam", "train a latent action model on an ingested corpus"),
     "extract": ("jobs.commands.extract", "latent actions of a corpus, as Parquet"),
     "report": ("jobs.commands.report", "may I trust these latents? report.json and report.html"),
+    "export": ("jobs.commands.export", "latents, or a dataset, as other trainers read it: LeRobot v3.0, v2.1, GR00T"),
     "compare": ("jobs.commands.compare", "several reports side by side, beside frozen features; compare.html"),
     "track": (
         "jobs.commands.track",

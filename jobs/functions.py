@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config")
 Place = str | Path | Result
-FLAT = ("selection", "settings", "paint")
+FLAT = ("selection", "settings", "paint", "rows")
 """Fields of a config whose own fields are given beside it, as on the command line."""
 
 
@@ -75,6 +75,16 @@ def report(lam: Place | None, corpus: Any, latents: Any, out: str | Path, **fiel
     from jobs.commands.report import ReportConfig, run
 
     return run(configured(ReportConfig, {"lam": lam, "corpus": corpus, "latents": latents, "out": out, **fields}))
+
+
+def export(
+    out: str | Path, *, latents: Place | None = None, corpus: Place | Corpus | None = None, **fields: Any
+) -> Result:
+    """`giza export`: latents and their corpus, or a LeRobot `dataset`, as a dataset that other trainers read."""
+    from jobs.commands.export import ExportConfig, run
+
+    config = configured(ExportConfig, {"out": out, "latents": latents, "corpus": corpus, **fields})
+    return Result(config.out, run(config))
 
 
 def compare(reports: Sequence[Place], out: str | Path, **fields: Any) -> Comparison:

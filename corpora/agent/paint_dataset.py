@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.agent.painted_meta import ImageStats, tell_painted
+from corpora.agent.painted_meta import tell_painted
 from corpora.agent.painting import Painted, Painter
 from corpora.agent.track import Progress, Track, Untracked
 from corpora.agent.track_file import TrackFile
 from corpora.episodes.lerobot import EpisodePlace, LeRobotDataset
-from corpora.episodes.lerobot_stats import Stats
+from corpora.episodes.lerobot_stats import ImageStats, Stats
 from corpora.episodes.pairing import pair
 from corpora.store.files import digest_of, read_json, write_json, written_whole
 from corpora.store.told import faults_told

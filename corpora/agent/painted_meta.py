@@ -8,46 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from corpora.episodes.lerobot import PAINTED
-from corpora.episodes.lerobot_stats import Stats, image_stats, merge_image_stats
+from corpora.episodes.lerobot_stats import Stats, merge_image_stats
 from corpora.store.files import json_lines, read_json, write_json, write_text, written_whole
 from corpora.video.view import View
 
 log = logging.getLogger(__name__)
-
-_EVERY, _AT_ONCE = 10, 16
-"""Of the frames that statistics are made of; and how many are held."""
-
-
-class ImageStats:
-    """Statistics of the frames of a video, in their order."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._held: list[NDArray[np.uint8]] = []
-        self._parts: list[Stats] = []
-
-    def add(self, image: NDArray[np.uint8]) -> None:
-        if self._count % _EVERY == 0:
-            self._held.append(image)
-        self._count += 1
-        if len(self._held) == _AT_ONCE:
-            self._close()
-
-    def found(self) -> Stats:
-        """Of what was added; at least one frame."""
-        self._close()
-        return merge_image_stats(self._parts)
-
-    def _close(self) -> None:
-        if self._held:
-            self._parts.append(image_stats(np.stack(self._held)))
-            self._held = []
 
 
 def tell_painted(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ def may_hold_numbers(kind: pa.DataType) -> bool:
 
 def arrow_type(dtype: str, dimensions: int) -> pa.DataType:
     """Of a feature: a number, or a list of `dimensions` numbers where there is more than one."""
-    scalar = {"float32": pa.float32(), "int64": pa.int64(), "bool": pa.bool_()}[dtype]
+    scalar = {"float32": pa.float32(), "float64": pa.float64(), "int64": pa.int64(), "bool": pa.bool_()}[dtype]
     return scalar if dimensions == 1 else pa.list_(scalar, dimensions)
 
 
@@ -71,10 +71,10 @@ def table(rows: Mapping[str, NDArray[Any]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def tasks_table(tasks: Mapping[str, int]) -> pa.Table:
-    """Column task_index, and the task itself as what pandas takes for the index."""
+def tasks_table(tasks: Sequence[str]) -> pa.Table:
+    """Column task_index, from 0, and the task itself as what pandas takes for the index."""
     index = "__index_level_0__"
-    table = pa.table({"task_index": pa.array([*tasks.values()], pa.int64()), index: pa.array([*tasks], pa.string())})
+    table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), index: pa.array(tasks, pa.string())})
     column = {"metadata": None, "pandas_type": "int64", "numpy_type": "int64"}
     words = {"metadata": None, "pandas_type": "unicode", "numpy_type": "object"}
     pandas = {

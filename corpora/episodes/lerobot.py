@@ -127,6 +127,11 @@ class LeRobotDataset:
         """Features of type video, for instance "observation.images.top", depth maps among them."""
         return tuple(key for key, feature in self.features.items() if feature.get("dtype") == "video")
 
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Features of type image, whose pictures lie in the data files themselves; `giza export` makes them video."""
+        return tuple(key for key, feature in self.features.items() if feature.get("dtype") == "image")
+
     def is_depth(self, camera: str) -> bool:
         """Whether its videos hold distances and no colours: LeRobot has spelled it in more than one way, and where it says
         nothing, one grey of 12 bits or more is no picture. Raises ValueError as `holds`."""

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from corpora.episodes.columns import column_array
 from corpora.episodes.episode import Episode, Episodes, EpisodeSelection
 from corpora.episodes.frames import VideoReader
+from corpora.episodes.image_columns import REMEDY
 from corpora.episodes.lerobot import DAMAGE, IS_DEPTH, EpisodePlace, LeRobotDataset
 from corpora.episodes.lerobot_layout import why_missing
 from corpora.episodes.modality import (
@@ -207,9 +208,8 @@ def _choose_cameras(dataset: LeRobotDataset, named: Mapping[str, str], wanted: S
     """Features of type video, each once, in the order asked for. `named`: modality.json's name -> feature."""
     root, videos = dataset.root, dataset.cameras
     if not videos:
-        raise ValueError(
-            f"dataset '{root}' has no feature of type video; images inside of Parquet files are not read: convert them"
-        )
+        told = REMEDY.format(root=root) if dataset.images else "there is nothing to see in it"
+        raise ValueError(f"dataset '{root}' has no feature of type video: {told}")
     aliases = {name: key if key in videos else f"observation.images.{name}" for name, key in named.items()}
     if not wanted:
         depth = [key for key in videos if dataset.is_depth(key)]

@@ -30,6 +30,14 @@ def vector_stats(values: NDArray[Any]) -> Stats:
     return stats
 
 
+def degenerate_dims(stats: Stats) -> list[int]:
+    """Dimensions that hardly vary: whoever divides by their std, by max - min or by q99 - q01 divides by next to nothing. Next to
+    nothing is a millionth of the widest dimension's."""
+    spread = np.array([np.subtract(stats["max"], stats["min"]), stats["std"], np.subtract(stats["q99"], stats["q01"])])
+    widest = spread.max(1, keepdims=True)
+    return np.flatnonzero((spread <= 1e-6 * widest).any(0)).tolist()
+
+
 def image_stats(images: NDArray[np.uint8]) -> Stats:
     """Of uint8 [N, H, W, 3], for each channel in [0, 1], shaped [3, 1, 1]; `count` is the number of images."""
     stats = vector_stats(images.reshape(-1, 3))
@@ -59,3 +67,33 @@ def merge_image_stats(parts: Sequence[Stats]) -> Stats:
 
 def _shaped(channels: NDArray[np.float64]) -> list[list[list[float]]]:
     return [[[float(value)]] for value in channels]
+
+
+_EVERY, _AT_ONCE = 10, 16
+"""Of the frames that statistics are made of; and how many are held."""
+
+
+class ImageStats:
+    """Statistics of the frames of a video, in their order."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._held: list[NDArray[np.uint8]] = []
+        self._parts: list[Stats] = []
+
+    def add(self, image: NDArray[np.uint8]) -> None:
+        if self._count % _EVERY == 0:
+            self._held.append(image)
+        self._count += 1
+        if len(self._held) == _AT_ONCE:
+            self._close()
+
+    def found(self) -> Stats:
+        """Of what was added; at least one frame."""
+        self._close()
+        return merge_image_stats(self._parts)
+
+    def _close(self) -> None:
+        if self._held:
+            self._parts.append(image_stats(np.stack(self._held)))
+            self._held = []

@@ -23,7 +23,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from corpora.episodes.columns import arrow_type, table, tasks_table
-from corpora.episodes.lerobot_stats import Stats, image_stats, merge_image_stats, vector_stats
-from corpora.store.files import written_whole
+from corpora.episodes.lerobot_stats import Stats, degenerate_dims, image_stats, merge_image_stats, vector_stats
+from corpora.store.files import replacing
 from corpora.store.told import listed
 from corpora.video.encode import EpisodeVideo, VideoEncoding, join_videos
 
@@ -52,7 +52,7 @@ EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.par
 
 _Rows = dict[str, NDArray[Any]]
 """Columns [N, D]."""
-_STAGING = ".staging"
+STAGING = ".staging"
 _IMAGE_EVERY = 8
 """Every how many frames one is looked at for the image statistics."""
 
@@ -64,7 +64,7 @@ class Feature:
     names: tuple[str, ...]
     """One for each dimension; a name holds no "/"."""
     dtype: str = "float32"
-    """float32, int64 or bool."""
+    """float32, float64, int64 or bool."""
     info: Mapping[str, Any] | None = None
     """Facts for meta/info.json."""
 
@@ -168,7 +168,7 @@ class LeRobotWriter:
     def __init__(self, root: Path, format: LeRobotFormat) -> None:
         self.root = root
         self.format = format
-        self._staging = root / _STAGING
+        self._staging = root / STAGING
 
     def is_staged(self, episode: int) -> bool:
         return (self._folder(episode) / "facts.json").exists()
@@ -183,7 +183,7 @@ class LeRobotWriter:
         Columns: the features, timestamp, frame_index, episode_index. The file takes its place when it is complete.
         """
         schema = self._schema(self.format.features, ("timestamp", "frame_index", "episode_index"))
-        with _replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as out:
+        with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as out:
             for number in range(episodes):
                 episode = self._staged(number)
                 rows = {**episode.rows(), **self._bookkeeping(episode, 0, 0)}
@@ -200,15 +200,19 @@ class LeRobotWriter:
         record._close()
         os.replace(unfinished, self._folder(episode))
 
-    def finish(self, episodes: int, features: Sequence[str] | None = None) -> None:
-        """Writes the dataset of episodes 0 to `episodes` - 1, which must all be staged. May be repeated.
+    def finish(self, episodes: int | Sequence[int], features: Sequence[str] | None = None) -> None:
+        """Writes the dataset of episodes 0 to `episodes` - 1, or of these, numbered anew in their order; they must all be staged.
+        May be repeated.
 
         `features`: write these alone of the format's features (none: images and instructions only).
         """
-        missing = [number for number in range(episodes) if not self.is_staged(number)]
-        if missing or episodes < 1:
-            raise ValueError(f"episodes {listed(missing)} of {episodes} are not recorded yet; record all before finish")
-        staged = [self._staged(number) for number in range(episodes)]
+        numbers = range(episodes) if isinstance(episodes, int) else episodes
+        missing = [number for number in numbers if not self.is_staged(number)]
+        if missing or not len(numbers):
+            raise ValueError(
+                f"episodes {listed(missing)} of {len(numbers)} are not recorded yet; record all before finish"
+            )
+        staged = [replace(self._staged(number), index=index) for index, number in enumerate(numbers)]
         kept = self.format.features if features is None else {name: self.format.features[name] for name in features}
         tasks = {task: number for number, task in enumerate(dict.fromkeys(episode.task for episode in staged))}
         every = self._write_data(staged, kept, tasks)
@@ -233,7 +237,7 @@ class LeRobotWriter:
         all_rows: dict[str, list[NDArray[Any]]] = {}
         first = 0
         for place, together in _files(staged, "rows.npz", self.format.data_file_mb):
-            with _replacing(self.root / DATA_PATH.format(**place)) as path, pq.ParquetWriter(path, schema) as out:
+            with replacing(self.root / DATA_PATH.format(**place)) as path, pq.ParquetWriter(path, schema) as out:
                 for episode in together:
                     rows = {name: values for name, values in episode.rows().items() if name in kept}
                     rows |= self._bookkeeping(episode, tasks[episode.task], first)
@@ -245,7 +249,7 @@ class LeRobotWriter:
                             "episode_index": episode.index,
                             "tasks": [episode.task],
                             "length": episode.length,
-                            **_under("data", place),
+                            **under("data", place),
                             "dataset_from_index": first,
                             "dataset_to_index": first + episode.length,
                             **{f"stats/{name}/{kind}": n for name, found in stats.items() for kind, n in found.items()},
@@ -274,13 +278,13 @@ class LeRobotWriter:
     def _write_videos(self, staged: Sequence[_Staged]) -> None:
         camera, fps = self.format.camera, self.format.fps
         for place, together in _files(staged, "video.mp4", self.format.video_file_mb):
-            with _replacing(self.root / VIDEO_PATH.format(video_key=camera, **place)) as path:
+            with replacing(self.root / VIDEO_PATH.format(video_key=camera, **place)) as path:
                 counts = join_videos([episode.folder / "video.mp4" for episode in together], path, fps)
             start = 0
             for episode, count in zip(together, counts, strict=True):
                 assert count == episode.length, "an episode has as many frames as rows"
                 span = {"from_timestamp": start / fps, "to_timestamp": (start + count) / fps}
-                episode.record.update(_under(f"videos/{camera}", {**place, **span}))
+                episode.record.update(under(f"videos/{camera}", {**place, **span}))
                 start += count
 
     def _write_meta(
@@ -288,37 +292,30 @@ class LeRobotWriter:
     ) -> None:
         stats = {name: vector_stats(values) for name, values in every.items()}
         stats[self.format.camera] = merge_image_stats([episode.images for episode in staged])
-        with _replacing(self.root / "meta" / "stats.json") as path:
+        with replacing(self.root / "meta" / "stats.json") as path:
             path.write_text(json.dumps(stats, indent=2))
-        with _replacing(self.root / "meta" / "tasks.parquet") as path:
-            pq.write_table(tasks_table(tasks), path)
+        with replacing(self.root / "meta" / "tasks.parquet") as path:
+            pq.write_table(tasks_table(list(tasks)), path)
         place = {"chunk_index": 0, "file_index": 0}
-        with _replacing(self.root / EPISODES_PATH.format(**place)) as path:
-            records = [episode.record | _under("meta/episodes", place) for episode in staged]
+        with replacing(self.root / EPISODES_PATH.format(**place)) as path:
+            records = [episode.record | under("meta/episodes", place) for episode in staged]
             pq.write_table(pa.Table.from_pylist(records), path)
-        with _replacing(self.root / "meta" / "info.json") as path:
-            path.write_text(json.dumps(self._info(staged, kept, len(tasks)), indent=2))
+        with replacing(self.root / "meta" / "info.json") as path:
+            path.write_text(json.dumps(self._info(staged, kept, len(tasks), stats), indent=2))
 
-    def _info(self, staged: Sequence[_Staged], kept: Mapping[str, Feature], tasks: int) -> dict[str, Any]:
+    def _info(
+        self, staged: Sequence[_Staged], kept: Mapping[str, Feature], tasks: int, stats: Mapping[str, Stats]
+    ) -> dict[str, Any]:
         format = self.format
-        video = {
-            "video.height": format.size,
-            "video.width": format.size,
-            "video.codec": "h264",
-            "video.pix_fmt": "yuv420p",
-            "video.is_depth_map": False,
-            "video.fps": format.fps,
-            "video.channels": 3,
-            "has_audio": False,
-        }
+        video = video_facts(format.size, format.size, format.fps)
         shape = [format.size, format.size, 3]
         features: dict[str, Any] = {
             format.camera: {"dtype": "video", "shape": shape, "names": ["height", "width", "channels"], "info": video}
         }
         for name, feature in kept.items():
             features[name] = {"dtype": feature.dtype, "shape": [len(feature.names)], "names": list(feature.names)}
-            if feature.info is not None:
-                features[name]["info"] = dict(feature.info)
+            if info := dict(feature.info or {}) | flagged(feature.dtype, stats[name]):
+                features[name]["info"] = info
         features |= {name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in BOOKKEEPING.items()}
         return {
             "codebase_version": "v3.0",
@@ -337,15 +334,28 @@ class LeRobotWriter:
         }
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """As `written_whole`, in a folder that is made where it is not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path) as temporary:
-        yield temporary
+def video_facts(height: int, width: int, fps: int) -> dict[str, Any]:
+    """`info` of a video feature of H.264 that giza encoded."""
+    return {
+        "video.height": height,
+        "video.width": width,
+        "video.codec": "h264",
+        "video.pix_fmt": "yuv420p",
+        "video.is_depth_map": False,
+        "video.fps": fps,
+        "video.channels": 3,
+        "has_audio": False,
+    }
 
 
-def _under(folder: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def flagged(dtype: str, stats: Stats) -> dict[str, Any]:
+    """For the `info` of a feature of real numbers in info.json: which of its dimensions no trainer should scale."""
+    dims = degenerate_dims(stats) if dtype.startswith("float") else []
+    return {"degenerate_dims": dims} if dims else {}
+
+
+def under(folder: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """As meta/episodes names what lies in `folder`."""
     return {f"{folder}/{name}": value for name, value in values.items()}
 
 

@@ -18,6 +18,8 @@ COLUMNS = {
     "action": ("action", "actions"),
 }
 """What a state and an action are called where nothing says so; the first that there is."""
+TASK_ANNOTATION = {"human.task_description": "task_index"}
+"""The annotation of a dataset that names none: what each row is to do, by the number of its task."""
 _NO_MEASURE = re.compile(
     r"timestamp|frame_index|episode_index|index|task_index|(next|annotation)\..*|is_first|is_last|is_terminal|reward|discount"
 )
@@ -87,6 +89,36 @@ def read_modality(root: Path, features: Mapping[str, Any]) -> Modality:
         )
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError, KeyError) as error:
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}); repair or remove it") from error
+
+
+def modality_json(modality: Modality, features: Mapping[str, Any]) -> dict[str, Any]:
+    """meta/modality.json of a dataset with these features, as every generation of Isaac-GR00T's loaders needs it: with a
+    column named for each part, and with an annotation. Parts of features that are not there are left out."""
+
+    def parts(chosen: Sequence[ModalityPart], usual: str) -> dict[str, Any]:
+        return {
+            (usual if part.name == part.column else part.name): {
+                "start": part.start,
+                "end": part.end,
+                **part.facts,
+                "original_key": part.column,
+            }
+            for part in chosen
+            if part.column in features
+        }
+
+    videos = [name for name, feature in features.items() if feature.get("dtype") == "video"]
+    named = {name: key if key in videos else f"observation.images.{name}" for name, key in modality.cameras.items()}
+    named = {name: key for name, key in named.items() if key in videos} or {
+        key.rpartition(".")[2]: key for key in videos
+    }
+    annotations = {name: column for name, column in modality.annotations.items() if column in features}
+    return {
+        "state": parts(modality.state, "state"),
+        "action": parts(modality.action, "action"),
+        "video": {name: {"original_key": key} for name, key in named.items()},
+        "annotation": {name: {"original_key": key} for name, key in (annotations or TASK_ANNOTATION).items()},
+    }
 
 
 def is_numeric(feature: Mapping[str, Any]) -> bool:

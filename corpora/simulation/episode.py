@@ -3,7 +3,7 @@
 Frame t shows the world before action t. With `frame_every` k only every k-th control step is stored; the action of a
 stored frame is then the mean of the k actions from it to the next.
 
-`action` is what the robot did, noise included: what an image can show, and what latents are probed for. `action.expert`
+`action` is what the robot did, noise included: what an image can show, and what latents are probed for. `expert.action`
 is what the expert wanted to do where the noise had brought it, which is what is to be imitated (DART, Laskey et al.
 2017): smooth noise lasts, so that the action done tells how the hand went astray, hardly how it comes back.
 """
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from corpora.agent.track_file import TrackFile
 from corpora.episodes.lerobot_writer import EpisodeRecord, Feature
+from corpora.episodes.modality import TASK_ANNOTATION
 from corpora.simulation.head_camera import MOTION_NAMES, CameraPose, head_camera_path
 from corpora.simulation.metaworld import (
     ACTION_NAMES,
@@ -31,8 +32,10 @@ from corpora.simulation.metaworld import (
     smooth_noise,
 )
 
-EXPERT_ACTION = "action.expert"
-"""Column of the expert's own action."""
+EXPERT_ACTION = "expert.action"
+"""Column of the expert's own action. LeRobot takes whatever begins with "action" for one more action to learn."""
+EXPERT_ACTIONS = (EXPERT_ACTION, "action.expert")
+"""What it is and was called: datasets of before are read as well."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def episode_modality(camera: str) -> dict[str, Any]:
         "state": {"robot": {"start": 0, "end": len(STATE_NAMES), "original_key": "observation.state"}},
         "action": {"expert": {"start": 0, "end": len(ACTION_NAMES), "original_key": EXPERT_ACTION}},
         "video": {camera: {"original_key": f"observation.images.{camera}"}},
+        "annotation": {name: {"original_key": column} for name, column in TASK_ANNOTATION.items()},
     }
 
 

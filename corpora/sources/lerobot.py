@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from corpora.episodes.image_columns import REMEDY
 from corpora.episodes.lerobot import DAMAGE, IS_DEPTH, DatasetFault, EpisodePlace, LeRobotDataset
 from corpora.episodes.lerobot_layout import why_missing
 from corpora.episodes.modality import COLUMNS, default_parts, measured
@@ -46,7 +47,10 @@ class LeRobot(SourceKind):
             return
         chosen = _choose(dataset, defaults.cameras)
         if not chosen:
-            yield fault("", "no_video_stream", "the dataset has no feature of type video")
+            if dataset.images:
+                yield fault("", "images_in_tables", REMEDY.format(root=path))
+            else:
+                yield fault("", "no_video_stream", "the dataset has no feature of type video")
             return
         # What the dataset suggests gives way to what was asked for, unlike the lines of a list.
         acts = default_parts(dataset.features, "action")

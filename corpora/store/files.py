@@ -33,6 +33,14 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """As `written_whole`, in a folder that is made where it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as temporary:
+        yield temporary
+
+
 def put_in_place(temporary: Path, path: Path) -> None:
     """Renames what was written to its name, the bytes first on the disk and then the name.
 

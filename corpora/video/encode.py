@@ -111,6 +111,9 @@ class EpisodeVideo:
 
     def _open_stream(self, like: NDArray[np.uint8]) -> av.VideoStream:
         how = self._encoding
+        height, width = like.shape[:2]
+        if height % 2 or width % 2:
+            raise ValueError(f"images of {width} x {height}: H.264 (yuv420p) takes even sides; crop or resize them")
         options = {"crf": str(how.crf), "preset": how.preset, "g": str(how.keyframe_frames), "bf": "0"}
         base = Fraction(1, self._fps)
         return _stream(self._container, like, Fraction(self._fps), base, {**options, "x264-params": _X264})

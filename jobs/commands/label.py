@@ -18,7 +18,7 @@ from tyro.conf import OmitArgPrefixes
 from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection
 from corpora.episodes.modality import read_modality
 from corpora.held_out import HELD_OUT, hold_out_episodes
-from corpora.simulation.episode import EXPERT_ACTION
+from corpora.simulation.episode import EXPERT_ACTIONS
 from corpora.store.files import read_json, write_json
 from corpora.store.inputs import READ
 from jobs.cli import parse
@@ -278,7 +278,7 @@ def _trained(
 def action_done(config: LabelConfig) -> tuple[str, ...]:
     """Dimensions of `action` to learn from, where a policy would read the expert's own; () where that is what was done.
 
-    Of giza simulate's data meta/modality.json names `action.expert`, which is what is to be imitated. No image shows it:
+    Of giza simulate's data meta/modality.json names `expert.action`, which is what is to be imitated. No image shows it:
     between two images lies what the robot did, noise included, and that is the column `action`.
     """
     info = config.robot.expanduser() / "meta" / "info.json"
@@ -289,7 +289,7 @@ def action_done(config: LabelConfig) -> tuple[str, ...]:
         parts = read_modality(config.robot.expanduser(), features).action
     except (ValueError, KeyError):  # reading the episodes says what is wrong
         return ()
-    if "action" not in features or not parts or any(part.column != EXPERT_ACTION for part in parts):
+    if "action" not in features or not parts or any(part.column not in EXPERT_ACTIONS for part in parts):
         return ()
     return tuple(f"{part.start}:{part.end}" for part in parts)
 

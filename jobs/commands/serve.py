@@ -45,7 +45,10 @@ class ServeConfig:
     modality: Path | None = field(default=None, metadata=READ)
     """A modality.json with the names of cameras and parts; default: the policy's own."""
     protocol: Literal["n1.5", "n1.6", "n1.7"] = "n1.6"
-    """Generation of clients that get_modality_config is written for; all of them are understood."""
+    """Generation of clients that get_modality_config is written for: clients of n1.6 and n1.7 understand either, those of n1.5 their
+    own alone. Observations of all are understood."""
+    max_batch: int = 16
+    """Observations that one request may bring."""
     fit: Literal["stretch", "crop"] | None = None
     """How images of another size become square; default: as in training, and stretch where the policy does not know it."""
     device: str = ""
@@ -66,6 +69,8 @@ class ServeConfig:
     def __post_init__(self) -> None:
         if self.dual_rate_seconds < 0:
             raise ValueError(f"dual_rate_seconds {self.dual_rate_seconds:g}: must be at least 0")
+        if self.max_batch < 1:
+            raise ValueError(f"max_batch {self.max_batch}: must be at least 1 observation")
 
 
 def run(config: ServeConfig) -> dict[str, Any]:
@@ -106,6 +111,7 @@ def serve(policy: Policy, config: ServeConfig) -> dict[str, Any]:
         fit=config.fit,
         dialect=config.protocol,
         seed=config.seed,
+        max_batch=config.max_batch,
     )
     served = server.served
     assert isinstance(served, ServedPolicy)

@@ -29,8 +29,9 @@ from jobs.console import bar, numbers_table, print_ending
 SUMMARY = "simulate.json"
 MODALITY = "meta/modality.json"
 _SETTINGS = ".simulate-settings.json"
-FORMAT = 2
-"""Raised when the same flags give other files: 1 had neither `action.expert` nor meta/modality.json."""
+FORMAT = 3
+"""Raised when the same flags give other files: 1 had neither the expert's action nor meta/modality.json, 2 called it
+`action.expert` and named no annotation."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""A LeRobot dataset whose action is a latent: a row a frame, the latent of the pair that begins there."""
+"""A LeRobot dataset whose action is a latent: a row a frame, the latent of the pair that begins there. One that `giza export` wrote
+says itself which clip a row is of, when, and how far apart its frames are."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from corpora.episodes.truth import TruthRef
 from corpora.store.files import machine_trouble
 from corpora.store.told import closest
 from corpora.video.probe import describe
+from lapa.foreign.exported import CODES, GAP, TIME, clips_of
 from lapa.foreign.files import files_of
 from lapa.foreign.row import Bad, Row, row_of
 from lapa.foreign.settings import ForeignSettings
@@ -28,7 +30,8 @@ def files(path: Path) -> list[Path]:
 
 def rows(path: Path, settings: ForeignSettings) -> Iterator[Row | Bad]:
     """A row whose action is NaN, as those without a second frame may be, is bad as others that are not finite are."""
-    if not settings.gap_s:
+    clips = clips_of(path)
+    if not settings.gap_s and not clips:
         raise ValueError(
             f"latents '{path}': a LeRobot dataset does not say how far apart the frames of a latent are: give --foreign.gap-s"
         )
@@ -51,4 +54,8 @@ def rows(path: Path, settings: ForeignSettings) -> Iterator[Row | Bad]:
             continue
         for number, (t_s, latent) in enumerate(zip(found.t_s.tolist(), latents, strict=True)):
             known = {"video": video, "t_s": t_s, "vector": latent}
+            if place.index in clips:
+                known = {"clip_id": clips[place.index], "vector": latent}
+                known |= {"t_s": float(found[TIME][number, 0]), "gap_s": float(found[GAP][number, 0])}
+                known |= {"codes": found[CODES][number]} if CODES in found.columns else {}
             yield row_of(f"{where} row {number}", known, settings.gap_s)

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 MAX_INSTRUCTION = 2000
 """Characters of an instruction: attention over a book would take all memory."""
 MAX_BATCH = 16
-"""Observations of one request."""
+"""Observations of one request, unless a server is told otherwise."""
 MAX_CLIENTS = 4096
 """Whose place in their noise is known; of more, who was served longest ago begins anew."""
 
@@ -74,6 +74,7 @@ class ServedPolicy:
         fit: Fit | None = None,
         dialect: Dialect = "n1.6",
         seed: int = 0,
+        max_batch: int = MAX_BATCH,
     ) -> None:
         """`layout`: names of cameras and parts; default: the policy's. `fit`: how images of another size are made square;
         default: as in training, and stretch where that is not known. `dialect`: which generation of clients
@@ -85,7 +86,7 @@ class ServedPolicy:
         self.policy, self.embodiment, self.fit = policy, known.name, fit or was or "stretch"
         self.layout = layout_of(known) if layout is None else layout
         self.dialect: Dialect = dialect
-        self.seed = seed
+        self.seed, self.max_batch = seed, max_batch
         self.step_s = known.step_s
         self._noise: OrderedDict[bytes, NoiseKey] = OrderedDict()
         views = zip(self.layout.cameras, known.cameras, strict=True)
@@ -182,8 +183,10 @@ class ServedPolicy:
             if not images:
                 batched = nested or frames.ndim != 4
                 size = len(frames) if batched and frames.ndim else 1
-                if not 1 <= size <= MAX_BATCH:
-                    raise ValueError(f"{name}: {size} observations; 1 to {MAX_BATCH} are served at once")
+                if not 1 <= size <= self.max_batch:
+                    raise ValueError(
+                        f"{name}: {size} observations; 1 to {self.max_batch} are served at once (giza serve --max-batch)"
+                    )
             whole[camera] = self._whole(name, frames if batched else frames[None], size)
             images[camera] = self._fitted(whole[camera])
         states = []
@@ -283,6 +286,7 @@ def server_of(
     fit: Fit | None = None,
     dialect: Dialect = "n1.6",
     seed: int = 0,
+    max_batch: int = MAX_BATCH,
 ) -> PolicyServer:
     """A server of `policy` for one robot (default: the only one), which listens already; `serve` answers.
 
@@ -290,7 +294,8 @@ def server_of(
     default: as in training. Raises ValueError for a robot that the policy does not know, and where it cannot listen.
     """
     layout = layout_of(policy.embodiment(embodiment), modality)
-    return PolicyServer(ServedPolicy(policy, embodiment, layout, fit=fit, dialect=dialect, seed=seed), config)
+    served = ServedPolicy(policy, embodiment, layout, fit=fit, dialect=dialect, seed=seed, max_batch=max_batch)
+    return PolicyServer(served, config)
 
 
 def serve(policy: Policy, embodiment: str = "", *, port: int = 5555, host: str = "127.0.0.1", **settings: Any) -> None:

@@ -6,7 +6,7 @@ An array travels in one of two forms, and both are read whatever the client's ve
 - nd (later N1.7, the form of msgpack-numpy): {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": [...], b"data": ...}.
 
 A `ModalityConfig` is {"__ModalityConfig_class__": True, "as_json": ...}, where N1.5 wants JSON text and N1.6 a map;
-later N1.7 calls the marker "__ModalityConfig__".
+later N1.7 calls the marker "__ModalityConfig__". Later generations than N1.5 are sent both markers.
 
 What comes in is not trusted. A message is looked over before anything is made of it: all that it holds, down to empty
 maps and the headers of its arrays, is paid from one budget of `MAX_ITEMS`. Arrays of objects would be pickles: they are
@@ -220,9 +220,10 @@ def _encode_array(array: NDArray[Any], form: ArrayForm) -> dict[Any, Any]:
 
 def _encode_config(config: ModalityConfig, dialect: Dialect) -> dict[str, Any]:
     content = {"delta_indices": list(config.delta_indices), "modality_keys": list(config.modality_keys)}
-    if dialect == "n1.7":
-        return {"__ModalityConfig__": True, "as_json": content}
-    return {"__ModalityConfig_class__": True, "as_json": json.dumps(content) if dialect == "n1.5" else content}
+    if dialect == "n1.5":
+        return {"__ModalityConfig_class__": True, "as_json": json.dumps(content)}
+    # each generation looks for its own marker and passes over the other
+    return {"__ModalityConfig_class__": True, "__ModalityConfig__": True, "as_json": content}
 
 
 def _decode_npy(data: Any, pay: Callable[[int], None]) -> NDArray[Any]:

@@ -16,7 +16,7 @@ import pytest
 
 from corpora.episodes.lerobot_writer import BOOKKEEPING
 from corpora.simulation import gl as offscreen_gl
-from corpora.simulation.episode import EpisodeSettings
+from corpora.simulation.episode import EXPERT_ACTION, EpisodeSettings
 from corpora.simulation.metaworld import HEAD_POSE, Look, MetaWorldEnv, episode_generator
 from jobs.commands.simulate import FORMAT, SimulateConfig, _versions, main, run
 from tests.builders.cameras import measure_camera_motion, offscreen_gl_available, plane_homography
@@ -133,7 +133,7 @@ def test_a_row_is_state_picture_and_the_action_taken_then(simulated: Path) -> No
             error = np.mean((env.render().astype(float) - pictures[k]) ** 2)
             assert 10 * np.log10(255**2 / error) > 28
             expert = env.expert_action()
-            np.testing.assert_allclose(rows["action.expert"][k], expert, atol=1e-6)
+            np.testing.assert_allclose(rows[EXPERT_ACTION][k], expert, atol=1e-6)
             if episode == 0:  # noise 0
                 np.testing.assert_allclose(rows["action"][k], expert, atol=1e-6)
             else:
@@ -149,8 +149,8 @@ def test_a_row_is_state_picture_and_the_action_taken_then(simulated: Path) -> No
 @pytest.mark.gl
 def test_policies_read_what_the_expert_wanted_and_the_action_done_by_its_name(simulated: Path) -> None:
     rows = rows_of(simulated)
-    assert not np.array_equal(rows["action"], rows["action.expert"])
-    for parts, column in ((), "action.expert"), (("action",), "action"):
+    assert not np.array_equal(rows["action"], rows[EXPERT_ACTION])
+    for parts, column in ((), EXPERT_ACTION), (("action",), "action"):
         episodes = opened(simulated, action=parts)
         assert episodes.action is not None
         np.testing.assert_allclose(episodes.action, rows[column], atol=1e-6)

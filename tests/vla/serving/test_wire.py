@@ -80,8 +80,8 @@ def test_modality_configs_in_each_dialect() -> None:
     written = {d: msgpack.unpackb(to_bytes(config, dialect=d)) for d in ("n1.5", "n1.6", "n1.7")}
     assert json.loads(written["n1.5"].pop("as_json")) == content
     assert written["n1.5"] == {"__ModalityConfig_class__": True}
-    assert written["n1.6"] == {"__ModalityConfig_class__": True, "as_json": content}
-    assert written["n1.7"] == {"__ModalityConfig__": True, "as_json": content}
+    both = {"__ModalityConfig_class__": True, "__ModalityConfig__": True, "as_json": content}
+    assert written["n1.6"] == written["n1.7"] == both  # a client of either finds its own
     for dialect in ("n1.5", "n1.6", "n1.7"):
         assert from_bytes(to_bytes({"video": config}, dialect=dialect)) == {"video": config}
 

@@ -1,0 +1,1 @@
+"""Latents as datasets that other people's trainers read."""
