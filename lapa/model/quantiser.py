@@ -23,6 +23,8 @@ class Quantised:
     """int64 [B, positions], a code for each of `Quantiser.sizes`; None for continuous latents."""
     loss: Tensor
     """Scalar to be added to the training loss."""
+    rest: Tensor | None = None
+    """[B, rest tokens, dim], tokens beside the latent's, of a quantiser that has some: what the decoder sees of them."""
 
 
 class Quantiser(nn.Module, ABC):
@@ -37,6 +39,9 @@ class Quantiser(nn.Module, ABC):
     moments: ClassVar[int] = 1
     """Numbers that it wants of the encoder for each number of the latent; the first `dim` of a token are the latent."""
 
+    beside: ClassVar[int] = 0
+    """Times as many tokens as the latent has that come after it and are no part of it."""
+
     def __init__(self, config: QuantiserConfig, dim: int, tokens: int) -> None:
         """For latents of `tokens` tokens of `dim` dimensions."""
         super().__init__()
@@ -50,6 +55,11 @@ class Quantiser(nn.Module, ABC):
     @property
     def codebook(self) -> Tensor | None:
         """[codes, dim], the vector of each code, where all tokens share them; None where they cannot be listed so."""
+        return None
+
+    @property
+    def usual_rest(self) -> Tensor | None:
+        """[rest tokens, dim], what stands for the tokens beside the latent's where nobody gives them; None without such."""
         return None
 
     @property
