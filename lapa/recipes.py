@@ -99,7 +99,13 @@ DEBUG = LamConfig(
 )
 
 _UNIVLA_TRAINING = TrainingConfig(
-    steps=100_000, batch_size=64, accumulate=8, lr=1e-4, weight_decay=1e-2, val_every_steps=2000
+    steps=100_000,
+    batch_size=64,
+    accumulate=8,
+    lr=1e-4,
+    weight_decay=1e-2,
+    val_every_steps=2000,
+    precision="32-true",  # as with DreamDojo: its tokens hardly differ between pairs
 )
 
 RECIPES: dict[str, Recipe] = {
