@@ -52,8 +52,9 @@ class FrozenVision(nn.Module):
 
     @classmethod
     def of_state(cls, name: str, kind: type[Any], config: Any, state: Mapping[str, Tensor]) -> FrozenVision:
-        """The model of class `kind` and `config` of transformers with the weights `state`, named as the hub's checkpoints of its
-        kind name them; colours have ImageNet's mean and deviation. Raises ValueError where names or shapes are not that model's."""
+        """The model of class `kind` and `config` of transformers with the weights `state`, named as the hub's
+        checkpoints of its kind name them; colours have ImageNet's mean and deviation. Raises ValueError where names or
+        shapes are not that model's."""
         model = cls.__new__(cls)
         nn.Module.__init__(model)
         net, told = kind.from_pretrained(

@@ -38,8 +38,8 @@ class LamTraining(lightning.LightningModule):
         texts: Tensor | None = None,
         val_texts: Tensor | None = None,
     ) -> None:
-        """`label_scale` [A]: deviation of each labelled dimension; `texts`, `val_texts` [clips, L, D]: text embedding of each
-        training and each held-out clip."""
+        """`label_scale` [A]: deviation of each labelled dimension; `texts`, `val_texts` [clips, L, D]: text embedding
+        of each training and each held-out clip."""
         super().__init__()
         config = model.config
         if config.quantised_share == 1 and not config.code_gradient and not model.quantiser.continuous:

@@ -62,7 +62,8 @@ class TrainLamConfig:
     def __post_init__(self) -> None:
         if self.model.stage == 2 and self.init_from is None:
             raise ValueError(
-                "--model.stage 2 continues a stage 1 run: train one with --recipe univla_stage1, and give its folder with --init-from"
+                "--model.stage 2 continues a stage 1 run: train one with --recipe univla_stage1, and give its folder "
+                "with --init-from"
             )
         check_budget(self.steps, self.minutes)
 
@@ -226,8 +227,8 @@ def _with_labels(config: TrainLamConfig, corpus: Corpus) -> LamConfig:
     if not labels.dims and width < max(known.values()):
         told = ", ".join(f"{each} in {part}" for part, each in known.items())
         raise ValueError(
-            f"--labels.feature '{labels.feature}' has not as many dimensions in every corpus ({told}): name those that all have "
-            "with --labels.dims, or one body with --labels.embodiment"
+            f"--labels.feature '{labels.feature}' has not as many dimensions in every corpus ({told}): name those that "
+            "all have with --labels.dims, or one body with --labels.embodiment"
         )
     return dataclasses.replace(config.model, label_dim=len(labels.dims) or width)
 

@@ -64,8 +64,9 @@ def write_latents(
     config = read_lam_config(lam)
     if config.needs_text:
         raise ValueError(
-            f"'{settings.lam}' is a first stage (recipe univla_stage1): its codes hold what the instruction does not say, which it reads "
-            "beside the frames; train the second from it (giza train-lam --recipe univla --init-from), and extract by that"
+            f"'{settings.lam}' is a first stage (recipe univla_stage1): its codes hold what the instruction does not "
+            "say, which it reads beside the frames; train the second from it (giza train-lam --recipe univla "
+            "--init-from), and extract by that"
         )
     gap_s = config.pair.extract_gap_s if settings.gap_s is None else settings.gap_s
     settings = dataclasses.replace(settings, lam=lam, corpus=corpus.folder.absolute(), gap_s=gap_s)

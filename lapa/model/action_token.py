@@ -62,8 +62,8 @@ class Mlp(nn.Module):
 
 
 class SpaceTimeBlocks(nn.Module):
-    """Layers that attend over the tokens of each frame, then (with `over_time`) over the frames of each token. A subclass says how
-    they do the latter."""
+    """Layers that attend over the tokens of each frame, then (with `over_time`) over the frames of each token. A
+    subclass says how they do the latter."""
 
     time: ClassVar[type[BiasedAttention]] = RotaryAttention
     causal: ClassVar[bool] = False

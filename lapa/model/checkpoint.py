@@ -108,8 +108,8 @@ def made_by(folder: str | Path) -> str:
 
 
 def featurise_of(folder: str | Path, config: LamConfig, device: str = "cpu") -> Featurise | None:
-    """What makes the input of the model `folder`, whose configuration is `config`, from frames: the frozen model that a published
-    checkpoint holds, or else the one that the configuration names; None for a model of images."""
+    """What makes the input of the model `folder`, whose configuration is `config`, from frames: the frozen model that a
+    published checkpoint holds, or else the one that the configuration names; None for a model of images."""
     path = local(folder)
     vision = read_published(path).vision() if path.is_file() else None
     return featurise_for(config, device) if vision is None else vision.to(device).exactly
@@ -133,8 +133,8 @@ def model_hash(folder: str | Path) -> str:
 
 
 def initialise_from(model: LatentActionModel, folder: str | Path) -> list[str]:
-    """Weights of another run where names and shapes agree; stage 2 takes of a stage 1 its tokens and its codebook, as its frozen
-    one (UniVLA). Returns the names that were taken. Raises ValueError where none agree."""
+    """Weights of another run where names and shapes agree; stage 2 takes of a stage 1 its tokens and its codebook, as
+    its frozen one (UniVLA). Returns the names that were taken. Raises ValueError where none agree."""
     source = load_lam(folder)
     own = model.state_dict()
     taken: list[str] = []

@@ -18,9 +18,9 @@ class QuantiserConfig:
     """How latents become codes. A registered quantiser with fields of its own subclasses this (see `Quantiser.Config`)."""
 
     kind: str = "vq"
-    """nsvq: noise substitution (Vali and Backstrom 2022, as LAPA uses it); vqvae: a codebook that gradients move (UniVLA); vq,
-    rvq, fsq: vector-quantize-pytorch; kl, gaussian: a variational bottleneck, whose variance the mean or the encoder tells;
-    none: no bottleneck but the dimension; or a name given to lapa.model.quantisers.register."""
+    """nsvq: noise substitution (Vali and Backstrom 2022, as LAPA uses it); vqvae: a codebook that gradients move
+    (UniVLA); vq, rvq, fsq: vector-quantize-pytorch; kl, gaussian: a variational bottleneck, whose variance the mean or
+    the encoder tells; none: no bottleneck but the dimension; or a name given to lapa.model.quantisers.register."""
     codebook_size: int = 16
     """Codes per token; with fsq the nearest product of its levels."""
     levels: int = 2
@@ -60,11 +60,12 @@ class LamConfig:
     stem: Literal["conv", "patch"] = "conv"
     """conv: overlapping strided convolutions; patch: LAPA's linear patches."""
     input: str = "additive"
-    """both: two frames, the second's tokens are read; difference: e2 - e1, then pooled; lapa: each frame pooled, then subtracted
-    (LAPA); action_token: a learned token beside each frame's patches, the second frame's is read (DreamDojo); task_tokens:
-    several such (UniVLA; it alone has a stage 2); como: first frame and feature difference, the future frame itself removed;
-    change: the difference of the images (with `pair.flow` input, optical flow beside it), nothing else; additive: g(second) -
-    g(first), so that two steps add up to one; motion: half of the tokens by change, half by additive."""
+    """both: two frames, the second's tokens are read; difference: e2 - e1, then pooled; lapa: each frame pooled, then
+    subtracted (LAPA); action_token: a learned token beside each frame's patches, the second frame's is read
+    (DreamDojo); task_tokens: several such (UniVLA; it alone has a stage 2); como: first frame and feature difference,
+    the future frame itself removed; change: the difference of the images (with `pair.flow` input, optical flow beside
+    it), nothing else; additive: g(second) - g(first), so that two steps add up to one; motion: half of the tokens by
+    change, half by additive."""
     spatial_depth: int = 1
     """Transformer layers over space in the encoder (action_token, task_tokens: over space and time)."""
     temporal_depth: int = 0
@@ -107,8 +108,8 @@ class LamConfig:
     flow_weight: float = 1.0
     """Weight of predicting the pair's optical flow beside the target; 0 switches it off."""
     text_model: str = ""
-    """Language condition of the decoder, and of an encoder that reads text (UniVLA's stage 1): a Hugging Face text encoder by
-    name; empty for none."""
+    """Language condition of the decoder, and of an encoder that reads text (UniVLA's stage 1): a Hugging Face text
+    encoder by name; empty for none."""
     text_dim: int = 768
     """Width of the text encoder's output."""
     stage: Literal[1, 2] = 1
@@ -139,7 +140,8 @@ class LamConfig:
             raise ValueError(f"target '{self.target}': optical flow needs pixels; set pair.flow none and flow_weight 0")
         if self.stage == 2 and self.text_model:
             raise ValueError(
-                f"stage 2 with text_model '{self.text_model}': its codes are to hold what the text told stage 1; set text_model ''"
+                f"stage 2 with text_model '{self.text_model}': its codes are to hold what the text told stage 1; "
+                "set text_model ''"
             )
         if self.flow_weight and self.pair.flow == "none":
             raise ValueError(

@@ -72,7 +72,8 @@ class LatentActionModel(nn.Module):
         self.register_buffer("latent_std", torch.ones(config.tokens, config.latent_dim))
 
     def encode(self, pairs: PairBatch, *, text: Tensor | None = None) -> Encoding:
-        """What happened between the frames of each pair (images in [0, 1]); `text` [B, L, text_dim], where the encoder reads it.
+        """What happened between the frames of each pair (images in [0, 1]); `text` [B, L, text_dim], where the encoder
+        reads it.
 
         What one of the stabilised frames does not show (`valid`) is masked; optical flow is computed where the configuration
         wants it and the pairs have none.
@@ -95,8 +96,8 @@ class LatentActionModel(nn.Module):
         text: Tensor | None = None,
         rest: Tensor | None = None,
     ) -> Prediction:
-        """The second frame and the flow to it, from the first frame and a latent [B, tokens, latent_dim]; `rest`: the tokens
-        beside it (`Encoding.rest`), by default the usual ones."""
+        """The second frame and the flow to it, from the first frame and a latent [B, tokens, latent_dim]; `rest`: the
+        tokens beside it (`Encoding.rest`), by default the usual ones."""
         if rest is None and (usual := self.quantiser.usual_rest) is not None:
             rest = usual.expand(len(latent), -1, -1)
         return self.decoder(first, latent if rest is None else torch.cat([latent, rest], 1), valid, text)

@@ -24,7 +24,8 @@ class Quantised:
     loss: Tensor
     """Scalar to be added to the training loss."""
     rest: Tensor | None = None
-    """[B, rest tokens, dim], tokens beside the latent's, of a quantiser that has some: what the decoder sees of them."""
+    """[B, rest tokens, dim], tokens beside the latent's, of a quantiser that has some: what the decoder sees of
+    them."""
 
 
 class Quantiser(nn.Module, ABC):
@@ -59,7 +60,8 @@ class Quantiser(nn.Module, ABC):
 
     @property
     def usual_rest(self) -> Tensor | None:
-        """[rest tokens, dim], what stands for the tokens beside the latent's where nobody gives them; None without such."""
+        """[rest tokens, dim], what stands for the tokens beside the latent's where nobody gives them; None without
+        such."""
         return None
 
     @property

@@ -35,7 +35,8 @@ def build_quantiser(config: QuantiserConfig, dim: int, tokens: int, *, stage: in
 
 
 class RenewedCodebook(Quantiser):
-    """A codebook that gradients move; codes that nobody uses are replaced by encodings. A subclass defines `substitute`."""
+    """A codebook that gradients move; codes that nobody uses are replaced by encodings. A subclass defines
+    `substitute`."""
 
     usage: Tensor
 
@@ -102,8 +103,8 @@ class NoiseSubstitutionQuantiser(RenewedCodebook):
 
 
 class StraightThroughQuantiser(RenewedCodebook):
-    """VQ as van den Oord et al. have it (arXiv 1711.00937, eq. 3; UniVLA): gradients pass straight through, codes are drawn to
-    their encodings, and encodings, `commitment` times as hard, to their codes."""
+    """VQ as van den Oord et al. have it (arXiv 1711.00937, eq. 3; UniVLA): gradients pass straight through, codes are
+    drawn to their encodings, and encodings, `commitment` times as hard, to their codes."""
 
     def substitute(self, z: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         loss = F.mse_loss(chosen, z.detach()) + self.config.commitment * F.mse_loss(z, chosen.detach())

@@ -1,9 +1,9 @@
-"""UniVLA's network (arXiv 2505.06111, section 3.1; its public code): learned tokens stand before the frozen features of each frame,
-blocks attend over space, then causally over time, and the second frame's tokens are the latent.
+"""UniVLA's network (arXiv 2505.06111, section 3.1; its public code): learned tokens stand before the frozen features of
+each frame, blocks attend over space, then causally over time, and the second frame's tokens are the latent.
 
-Stage 1 reads the instruction as well, so that its codes hold what that does not say; stage 2 reads none, keeps stage 1's tokens
-and codebook beside, and learns task-centric tokens and codes. Shapes: F width of a feature, L words, D width.
-"""
+Stage 1 reads the instruction as well, so that its codes hold what that does not say; stage 2 reads none, keeps stage
+1's tokens and codebook beside, and learns task-centric tokens and codes. Shapes: F width of a feature, L words, D
+width."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from lapa.model.kinds import QUANTISERS
 
 
 class CausalBlocks(SpaceTimeBlocks):
-    """Tokens have a place in their frame, which attention over time does not know; words come after them, without one."""
+    """Tokens have a place in their frame, which attention over time does not know; words come after them, without
+    one."""
 
     time = BiasedAttention
     causal = True
@@ -47,8 +48,8 @@ def words_of(text: Tensor | None) -> Tensor | None:
 
 
 class TaskTokens(WayIn):
-    """`spatial_depth` blocks over space and time; no pool: each token is mapped to its latent. In stage 2 the latent's tokens come
-    first, stage 1's after them."""
+    """`spatial_depth` blocks over space and time; no pool: each token is mapped to its latent. In stage 2 the latent's
+    tokens come first, stage 1's after them."""
 
     sees_text = True
     two_stages = True
@@ -57,8 +58,9 @@ class TaskTokens(WayIn):
         nn.Module.__init__(self)
         if config.pixels or QUANTISERS[config.quantiser.kind].moments > 1:
             raise ValueError(
-                f"input 'task_tokens' with target '{config.target}' and quantiser.kind '{config.quantiser.kind}': it makes tokens of "
-                "a frozen model's features, without their variance; set target to a vision model, and quantiser.kind vqvae"
+                f"input 'task_tokens' with target '{config.target}' and quantiser.kind '{config.quantiser.kind}': it makes "
+                "tokens of a frozen model's features, without their variance; set target to a vision model, and "
+                "quantiser.kind vqvae"
             )
         self.tokens = config.tokens
         self.prompt = nn.Parameter(torch.empty(1, 1, config.tokens, config.feature_dim).uniform_(-1, 1))
@@ -85,14 +87,15 @@ class TaskTokens(WayIn):
 
 
 class TaskTokensInFront(FrameDecoder):
-    """The latent's tokens, in stage 2 stage 1's after them, stand before the first frame's patches; blocks over space."""
+    """The latent's tokens, in stage 2 stage 1's after them, stand before the first frame's patches; blocks over
+    space."""
 
     def __init__(self, config: LamConfig) -> None:
         nn.Module.__init__(self)
         if config.pixels or config.residual or config.flow_weight:
             raise ValueError(
-                "condition 'task_tokens': it predicts a frozen model's features of the second frame; set target to a vision model, "
-                "residual no and flow_weight 0"
+                "condition 'task_tokens': it predicts a frozen model's features of the second frame; set target to a vision "
+                "model, residual no and flow_weight 0"
             )
         self.config = config
         dim = config.dim

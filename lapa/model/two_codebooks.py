@@ -1,4 +1,5 @@
-"""UniVLA's second stage (arXiv 2505.06111, section 3.1): task-centric codes, learned beside frozen ones that hold the rest."""
+"""UniVLA's second stage (arXiv 2505.06111, section 3.1): task-centric codes, learned beside frozen ones that hold the
+rest."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from lapa.model.quantiser import Quantised, Quantiser
 
 
 class TwoCodebooks(Quantiser):
-    """`z` [B, 2 * tokens, dim]: first the latent's tokens, which `task` codes, then as many of stage 1's, whose codebook `frozen`
-    stays as it is: they take what is not the task's, and are no part of the latent."""
+    """`z` [B, 2 * tokens, dim]: first the latent's tokens, which `task` codes, then as many of stage 1's, whose
+    codebook `frozen` stays as it is: they take what is not the task's, and are no part of the latent."""
 
     beside = 1
 

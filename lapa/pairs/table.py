@@ -18,8 +18,8 @@ from lapa.pairs.flow import pair_flow
 from lapa.pairs.pair import stabilise
 
 Featurise = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
-"""uint8 frames [F, S, S, 3] -> features [F, N, D] of the frozen model of a feature target: float16, which is what they are kept
-as, or float32 for a published model, whose authors' code does not round them."""
+"""uint8 frames [F, S, S, 3] -> features [F, N, D] of the frozen model of a feature target: float16, which is what they
+are kept as, or float32 for a published model, whose authors' code does not round them."""
 
 
 @dataclass(frozen=True)

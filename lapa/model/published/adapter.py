@@ -34,8 +34,8 @@ class Adapter(ABC):
     @classmethod
     @abstractmethod
     def config(cls, weights: Weights, settings: Mapping[str, Any]) -> LamConfig:
-        """`settings`: what the checkpoint says of its sizes, where it says something (Lightning's hyper_parameters). Raises
-        ValueError for sizes that giza does not build."""
+        """`settings`: what the checkpoint says of its sizes, where it says something (Lightning's hyper_parameters).
+        Raises ValueError for sizes that giza does not build."""
 
     @classmethod
     @abstractmethod
@@ -44,7 +44,8 @@ class Adapter(ABC):
 
     @classmethod
     def vision(cls, weights: Weights) -> FrozenVision | None:
-        """The frozen vision model that the checkpoint holds; None for a model of images. Raises ValueError where it is not whole."""
+        """The frozen vision model that the checkpoint holds; None for a model of images. Raises ValueError where it is
+        not whole."""
         return None
 
     @classmethod

@@ -1,4 +1,5 @@
-"""Names of the blocks over space and time that AdaWorld, DreamDojo and UniVLA share (`lapa.model.action_token.SpaceTimeBlocks`)."""
+"""Names of the blocks over space and time that AdaWorld, DreamDojo and UniVLA share
+(`lapa.model.action_token.SpaceTimeBlocks`)."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ _ATTENTIONS = {"spatial_attn": "space", "temporal_attn": "time"}
 
 
 def block_rules(theirs: str, ours: str, norms: Sequence[str]) -> list[tuple[str, str]]:
-    """Rules for `rename` of the blocks of `theirs` (encoder or decoder), which are the layers of `ours` here. `norms`: what norm1,
-    norm2, ... of a block are in front of."""
+    """Rules for `rename` of the blocks of `theirs` (encoder or decoder), which are the layers of `ours` here. `norms`:
+    what norm1, norm2, ... of a block are in front of."""
     block, layer = rf"{theirs}\.transformer_blocks\.(\d+)\.", rf"{ours}.layers.layers.\1."
     rules = [(rf"{block}norm{n}\.(weight|bias)", rf"{layer}{part}.norm.\2") for n, part in enumerate(norms, 1)]
     for name, part in _ATTENTIONS.items():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lapa.model.checkpoint import initialise_from, load_lam, model_hash, save_lam
+from lapa.model.checkpoint import load_lam, model_hash, save_lam
 from lapa.model.config import LamConfig, QuantiserConfig
 from lapa.model.decoder import FrameDecoder
 from lapa.model.encoder import WayIn

@@ -95,8 +95,8 @@ def test_extraction_writes_the_task_centric_tokens_and_says_what_was_shown(tmp_p
     record = write_latents(settings, tmp_path / "latents")
     assert record["made_by"] == "UniVLA"
     assert record["preprocessing"] == (
-        "RGB in [0, 1], the whole image resized to 32 x 32 (lanczos), normalised by ImageNet's mean and deviation, read by its "
-        "frozen DINOv2"
+        "RGB in [0, 1], the whole image resized to 32 x 32 (lanczos), normalised by ImageNet's mean and deviation, read by "
+        "its frozen DINOv2"
     )
     clip = next(Corpus(corpus).read(limit=1))
     found = lapa.Latents(tmp_path / "latents").read([clip.row.clip_id])
@@ -123,8 +123,14 @@ def test_training_goes_on_from_it() -> None:
 def tiny(stage: int) -> LatentActionModel:
     config = dataclasses.replace(
         UNIVLA if stage == 2 else UNIVLA_STAGE1,
-        **{"dim": 32, "heads": 2, "spatial_depth": 1, "decoder_depth": 1, "latent_dim": 6},
-        **{"feature_dim": 16, "feature_patches": 9, "text_dim": 8},
+        dim=32,
+        heads=2,
+        spatial_depth=1,
+        decoder_depth=1,
+        latent_dim=6,
+        feature_dim=16,
+        feature_patches=9,
+        text_dim=8,
     )
     torch.manual_seed(stage)
     return LatentActionModel(config)
@@ -213,7 +219,11 @@ def test_what_cannot_be_read_is_refused_in_one_line_with_the_remedy(tmp_path: Pa
     torch.save(held, path)
     if damage == "cut":
         path.write_bytes(UNIVLA_TINY.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match=message) as error:
+
+    def read() -> None:
         lapa.load(path)
         featurise_of(path, read_lam_config(path))
+
+    with pytest.raises(ValueError, match=message) as error:
+        read()
     assert "\n" not in str(error.value)
