@@ -37,8 +37,8 @@ class PairEncoder(nn.Module):
         way: type[WayIn] = WAYS_IN[config.input]
         if config.stage == 2 and not way.two_stages:
             raise ValueError(
-                f"stage 2 with input '{config.input}': it learns tokens beside those of a stage 1, which input task_tokens "
-                "has; use recipe univla"
+                f"stage 2 with input '{config.input}': it learns tokens beside those of a stage 1, which input "
+                "task_tokens has; use recipe univla"
             )
         self.sees_text = way.sees_text
         self.branches = nn.ModuleList(way.branches(config))

@@ -40,9 +40,6 @@ class Quantiser(nn.Module, ABC):
     moments: ClassVar[int] = 1
     """Numbers that it wants of the encoder for each number of the latent; the first `dim` of a token are the latent."""
 
-    beside: ClassVar[int] = 0
-    """Times as many tokens as the latent has that come after it and are no part of it."""
-
     def __init__(self, config: QuantiserConfig, dim: int, tokens: int) -> None:
         """For latents of `tokens` tokens of `dim` dimensions."""
         super().__init__()

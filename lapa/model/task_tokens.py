@@ -58,8 +58,8 @@ class TaskTokens(WayIn):
         nn.Module.__init__(self)
         if config.pixels or QUANTISERS[config.quantiser.kind].moments > 1:
             raise ValueError(
-                f"input 'task_tokens' with target '{config.target}' and quantiser.kind '{config.quantiser.kind}': it makes "
-                "tokens of a frozen model's features, without their variance; set target to a vision model, and "
+                f"input 'task_tokens' with target '{config.target}' and quantiser.kind '{config.quantiser.kind}': it "
+                "makes tokens of a frozen model's features, without their variance; set target to a vision model, and "
                 "quantiser.kind vqvae"
             )
         self.tokens = config.tokens
@@ -94,8 +94,8 @@ class TaskTokensInFront(FrameDecoder):
         nn.Module.__init__(self)
         if config.pixels or config.residual or config.flow_weight:
             raise ValueError(
-                "condition 'task_tokens': it predicts a frozen model's features of the second frame; set target to a vision "
-                "model, residual no and flow_weight 0"
+                "condition 'task_tokens': it predicts a frozen model's features of the second frame; set target to a "
+                "vision model, residual no and flow_weight 0"
             )
         self.config = config
         dim = config.dim

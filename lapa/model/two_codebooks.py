@@ -14,8 +14,6 @@ class TwoCodebooks(Quantiser):
     """`z` [B, 2 * tokens, dim]: first the latent's tokens, which `task` codes, then as many of stage 1's, whose
     codebook `frozen` stays as it is: they take what is not the task's, and are no part of the latent."""
 
-    beside = 1
-
     def __init__(self, task: Quantiser, frozen: Quantiser) -> None:
         super().__init__(task.config, 0, task.tokens)
         self.task = task

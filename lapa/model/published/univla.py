@@ -83,8 +83,8 @@ class UniVla(Adapter):
     def config(cls, weights: Weights, settings: Mapping[str, Any]) -> LamConfig:
         if "vq_action.codebook.weight" not in weights:
             raise ValueError(
-                "this is UniVLA's stage 1, whose codes hold what the instruction does not say and which reads that beside "
-                "the frames: take its stage 2 (lam-stage-2.ckpt)"
+                "this is UniVLA's stage 1, whose codes hold what the instruction does not say and which reads that "
+                "beside the frames: take its stage 2 (lam-stage-2.ckpt)"
             )
         codebook_size, latent_dim = weights["vq_action.codebook.weight"].shape
         dim = weights["to_codebook.weight"].shape[1]
@@ -92,8 +92,9 @@ class UniVla(Adapter):
         heads = int(settings.get("lam_num_heads") or max(1, dim // HEAD))
         if len(weights["vq.codebook.weight"]) != codebook_size or dim % heads:
             raise ValueError(
-                f"a UniVLA checkpoint of {len(weights['vq.codebook.weight'])} and {codebook_size} codes, {heads} heads and "
-                f"width {dim}: giza reads its models whose two codebooks are of one size, and whose heads make up the width"
+                f"a UniVLA checkpoint of {len(weights['vq.codebook.weight'])} and {codebook_size} codes, {heads} heads "
+                f"and width {dim}: giza reads its models whose two codebooks are of one size, and whose heads make up "
+                "the width"
             )
         return univla_config(
             pair=univla_pair(image_size=SIDE * patch),
