@@ -75,8 +75,8 @@ class TaskTokens(WayIn):
 
     def forward(self, first: Tensor, second: Tensor, flow: Tensor | None, text: Tensor | None = None) -> Tensor:
         frames = torch.stack([first, second], 1)
-        prompts = [self.prompt] if self.task_prompt is None else [self.task_prompt, self.prompt]
-        lead = torch.cat(prompts, 2).expand(len(frames), 2, -1, -1).to(frames.dtype)
+        prompts = self.prompt if self.task_prompt is None else torch.cat([self.task_prompt, self.prompt], 2)
+        lead = prompts.expand(len(frames), 2, -1, -1).to(frames.dtype)
         words = None if self.words is None or text is None else self.words(text)
         x = self.layers(self.stem(torch.cat([lead, frames], 2)), words, words_of(text))[:, 1]
         with torch.autocast(x.device.type, enabled=False):

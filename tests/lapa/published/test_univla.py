@@ -95,8 +95,8 @@ def test_extraction_writes_the_task_centric_tokens_and_says_what_was_shown(tmp_p
     record = write_latents(settings, tmp_path / "latents")
     assert record["made_by"] == "UniVLA"
     assert record["preprocessing"] == (
-        "RGB in [0, 1], the whole image resized to 32 x 32 (lanczos), normalised by ImageNet's mean and deviation, read "
-        "by its frozen DINOv2"
+        "RGB in [0, 1], the whole image resized to 32 x 32 (lanczos), normalised by ImageNet's mean and deviation, "
+        "read by its frozen DINOv2"
     )
     clip = next(Corpus(corpus).read(limit=1))
     found = lapa.Latents(tmp_path / "latents").read([clip.row.clip_id])
