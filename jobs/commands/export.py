@@ -13,6 +13,7 @@ import tyro
 from rich.table import Table
 
 from corpora.store.files import digest_of
+from corpora.store.inputs import READ
 from corpora.store.run import Run
 from corpora.video.encode import VideoEncoding
 from jobs.cli import parse
@@ -38,17 +39,17 @@ class ExportConfig:
     format: Literal["lerobot-v3", "lerobot-v2.1", "gr00t"] = "lerobot-v3"
     """lerobot-v3: LeRobot from 0.4 on; lerobot-v2.1: LeRobot before it, openpi; gr00t: v2.1 with meta/modality.json, as Isaac-GR00T
     reads it."""
-    latents: Path | None = None
+    latents: Path | None = field(default=None, metadata=READ)
     """Folder of giza extract."""
-    corpus: Path | None = None
+    corpus: Path | None = field(default=None, metadata=READ)
     """Folder of giza ingest of which the latents are."""
-    dataset: Path | None = None
+    dataset: Path | None = field(default=None, metadata=READ)
     """A LeRobot dataset, v2.0, v2.1 or v3.0, instead of latents: rows as they are, in another layout."""
-    report: Path | None = None
+    report: Path | None = field(default=None, metadata=READ)
     """Folder of giza report on these latents, whose verdict goes with them."""
     licence: str = ""
     """Of all clips, or of the dataset, as the hub spells it (cc-by-4.0); empty: not known, and said."""
-    licences: Path | None = None
+    licences: Path | None = field(default=None, metadata=READ)
     """A JSON file of the beginnings of sources' names to licences, {"dexwild/": "cc-by-sa-4.0"}, before --licence."""
     rows: Annotated[LatentRows, tyro.conf.arg(name="")] = field(default_factory=LatentRows)
     encoding: Annotated[VideoEncoding, tyro.conf.arg(name="")] = field(default_factory=VideoEncoding)
