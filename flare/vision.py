@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,24 @@ class FrozenVision(nn.Module):
         model = cls.__new__(cls)
         nn.Module.__init__(model)
         model._take(record["name"], config, AutoModel.from_config(config), (record["mean"], record["std"]))
+        return model
+
+    @classmethod
+    def of_state(cls, name: str, kind: type[Any], config: Any, state: Mapping[str, Tensor]) -> FrozenVision:
+        """The model of class `kind` and `config` of transformers with the weights `state`, named as the hub's
+        checkpoints of its kind name them; colours have ImageNet's mean and deviation. Raises ValueError where names or
+        shapes are not that model's."""
+        model = cls.__new__(cls)
+        nn.Module.__init__(model)
+        net, told = kind.from_pretrained(
+            None, config=config, state_dict=dict(state), output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        wrong = sorted(
+            str(each) for found in ("missing_keys", "unexpected_keys", "mismatched_keys") for each in told[found]
+        )
+        if wrong:
+            raise ValueError(f"{wrong[0]} of {name} is not as a {config.model_type} model has it ({len(wrong)} such)")
+        model._take(name, config, net, (list(_IMAGENET[0][1]), list(_IMAGENET[1][1])))
         return model
 
     def save_settings(self, folder: str | Path) -> None:
@@ -107,10 +125,14 @@ class FrozenVision(nn.Module):
 
     def of_frames(self, frames: NDArray[np.uint8], batch: int = 32) -> NDArray[np.float16]:
         """uint8 [T, S, S, 3] -> float16 [T, N, D] in batches: what a frame's features are kept as, once a frame."""
+        return self.exactly(frames, batch).astype(np.float16)
+
+    def exactly(self, frames: NDArray[np.uint8], batch: int = 32) -> NDArray[np.float32]:
+        """As `of_frames`, float32 [T, N, D]."""
         parts = []
         for start in range(0, len(frames), batch):
             images = torch.from_numpy(frames[start : start + batch].transpose(0, 3, 1, 2).copy())
-            parts.append(self(images.to(next(self.net.parameters()).device)).cpu().half().numpy())
+            parts.append(self(images.to(next(self.net.parameters()).device)).cpu().numpy())
         return np.concatenate(parts)
 
     def _inputs(self, x: Tensor) -> dict[str, Any]:

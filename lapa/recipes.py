@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from lapa.model.config import LamConfig, QuantiserConfig
 from lapa.model.published.dreamdojo import dreamdojo_config, dreamdojo_pair, dreamdojo_quantiser
 from lapa.model.published.lapa import lapa_config, lapa_pair
+from lapa.model.published.univla import univla_config, univla_pair, univla_quantiser
 from lapa.pairs.config import PairConfig
 from lapa.training_config import TrainingConfig
 
@@ -20,7 +21,6 @@ class Recipe:
     training: TrainingConfig
 
 
-DINOV2 = "facebook/dinov2-with-registers-base"
 T5 = "google-t5/t5-base"
 
 SMALL = LamConfig()
@@ -54,23 +54,19 @@ DREAMDOJO = dreamdojo_config(
     decoder_depth=24,
 )
 
-UNIVLA = _published(
-    pair=_published_pair(image_size=224, gap_s=(1.0,)),
+UNIVLA_STAGE1 = univla_config(
+    pair=univla_pair(image_size=224),
     patch=14,
     dim=768,
     heads=12,
-    input="both",
     spatial_depth=12,
-    temporal_depth=12,
-    pool="queries",
     tokens=4,
     latent_dim=128,
-    quantiser=QuantiserConfig(kind="vq", codebook_size=16, commitment=0.25),
+    quantiser=univla_quantiser(codebook_size=16),
     decoder_depth=12,
-    condition="prepend",
-    target=DINOV2,
     text_model=T5,
 )
+UNIVLA = replace(UNIVLA_STAGE1, stage=2, text_model="")
 
 GROOT = _published(
     pair=_published_pair(image_size=224, gap_s=(1.0,)),
@@ -102,6 +98,16 @@ DEBUG = LamConfig(
     quantiser=QuantiserConfig(codebook_size=8, compand=True),
 )
 
+_UNIVLA_TRAINING = TrainingConfig(
+    steps=100_000,
+    batch_size=64,
+    accumulate=8,
+    lr=1e-4,
+    weight_decay=1e-2,
+    val_every_steps=2000,
+    precision="32-true",  # as with DreamDojo: its tokens hardly differ between pairs
+)
+
 RECIPES: dict[str, Recipe] = {
     "small": Recipe(SMALL, TrainingConfig(steps=2600, batch_size=32, precision="32-true")),
     "lapa": Recipe(LAPA, TrainingConfig(steps=100_000, batch_size=64, lr=1e-4, val_every_steps=2000)),
@@ -117,7 +123,8 @@ RECIPES: dict[str, Recipe] = {
             precision="32-true",  # its token hardly differs between pairs: rounding would be a part of it
         ),
     ),
-    "univla": Recipe(UNIVLA, TrainingConfig(steps=100_000, batch_size=64, accumulate=8, lr=1e-4, val_every_steps=2000)),
+    "univla_stage1": Recipe(UNIVLA_STAGE1, _UNIVLA_TRAINING),
+    "univla": Recipe(UNIVLA, replace(_UNIVLA_TRAINING, steps=200_000)),
     "groot": Recipe(GROOT, TrainingConfig(steps=100_000, batch_size=64, accumulate=16, lr=1e-4, val_every_steps=2000)),
     "debug": Recipe(
         DEBUG, TrainingConfig(steps=30, batch_size=16, workers=0, val_every_steps=20, val_pairs=64, precision="32-true")

@@ -36,8 +36,10 @@ class LamTraining(lightning.LightningModule):
         seed: int = 0,
         label_scale: Tensor | None = None,
         texts: Tensor | None = None,
+        val_texts: Tensor | None = None,
     ) -> None:
-        """`label_scale` [A]: deviation of each labelled dimension; `texts` [clips, L, D]: text embedding per clip."""
+        """`label_scale` [A]: deviation of each labelled dimension; `texts`, `val_texts` [clips, L, D]: text embedding
+        of each training and each held-out clip."""
         super().__init__()
         config = model.config
         if config.quantised_share == 1 and not config.code_gradient and not model.quantiser.continuous:
@@ -51,7 +53,7 @@ class LamTraining(lightning.LightningModule):
         self.register_buffer(
             "label_scale", label_scale if label_scale is not None else torch.ones(max(1, model.config.label_dim))
         )
-        self.texts = texts
+        self.texts, self.val_texts = texts, val_texts
         self.collapsed = False
         self._codes: list[Tensor] = []
         self._latents: list[Tensor] = []
@@ -64,7 +66,9 @@ class LamTraining(lightning.LightningModule):
         """Parts of the training loss (each a scalar), latents [B, tokens, dim], codes."""
         config = self.config
         valid = batch.valid
-        encoding = self.model.encode(batch)
+        texts = self.texts if self.training else self.val_texts
+        text = None if texts is None or batch.clip is None else texts.to(batch.first.device)[batch.clip]
+        encoding = self.model.encode(batch, text=text)
         seen = encoding.quantized
         if not self.model.quantiser.continuous and config.quantised_share < 1 and self.training:
             coded = torch.rand(len(seen), 1, 1, device=seen.device) < config.quantised_share
@@ -73,8 +77,7 @@ class LamTraining(lightning.LightningModule):
             seen = encoding.latent
         if config.latent_noise and self.training:
             seen = seen + config.latent_noise * torch.randn_like(seen)
-        text = None if self.texts is None or batch.clip is None else self.texts.to(seen.device)[batch.clip]
-        predicted = self.model.predict(batch.first, seen, valid, text=text)
+        predicted = self.model.predict(batch.first, seen, valid, text=text, rest=encoding.rest)
         parts = {
             "target": target_loss(predicted.target.float(), batch.second, valid if config.pixels else None, config)
         }

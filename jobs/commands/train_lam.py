@@ -53,7 +53,7 @@ class TrainLamConfig:
     labels: LabelSpec = dataclasses.field(default_factory=LabelSpec)
     """Few known actions in the loss (LAOM)."""
     init_from: Path | None = None
-    """Run folder to start from; for stage 2 of univla, the run of stage 1."""
+    """Run folder, or published checkpoint, to start from; for recipe univla, the run of univla_stage1."""
     model: LamConfig = SMALL
     """The model."""
     training: TrainingConfig = RECIPES["small"].training
@@ -61,7 +61,10 @@ class TrainLamConfig:
 
     def __post_init__(self) -> None:
         if self.model.stage == 2 and self.init_from is None:
-            raise ValueError("--model.stage 2 continues a stage 1 run: give its folder with --init-from")
+            raise ValueError(
+                "--model.stage 2 continues a stage 1 run: train one with --recipe univla_stage1, and give its folder "
+                "with --init-from"
+            )
         check_budget(self.steps, self.minutes)
 
 
@@ -129,14 +132,14 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     if featurise is not None:
         probe = featurise(np.zeros((1, size, size, 3), np.uint8))
         model_config = dataclasses.replace(model_config, feature_patches=probe.shape[1], feature_dim=probe.shape[2])
-    texts = None
+    texts = val_texts = None
     if model_config.text_model:
         from flare.vision import FrozenText
 
         reader, told = FrozenText(model_config.text_model, length=16), [row.text for row in train_rows]
         for said in unread(told, reader.read_text, f"text model '{model_config.text_model}'"):
             log.warning("%s", said)
-        texts = reader.of_texts(told)
+        texts, val_texts = reader.of_texts(told), reader.of_texts([row.text for row in val_rows])
         model_config = dataclasses.replace(model_config, text_dim=texts.shape[-1])
     with bar("decoding clips", quiet=quiet) as progress:
         data = TrainingData(
@@ -153,7 +156,9 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     model = LatentActionModel(model_config)
     if config.init_from is not None:
         initialise_from(model, config.init_from)
-    module = LamTraining(model, training, seed=config.seed, label_scale=data.label_scale(), texts=texts)
+    module = LamTraining(
+        model, training, seed=config.seed, label_scale=data.label_scale(), texts=texts, val_texts=val_texts
+    )
     facts = {
         "recipe": config.recipe,
         "seed": config.seed,
@@ -222,8 +227,8 @@ def _with_labels(config: TrainLamConfig, corpus: Corpus) -> LamConfig:
     if not labels.dims and width < max(known.values()):
         told = ", ".join(f"{each} in {part}" for part, each in known.items())
         raise ValueError(
-            f"--labels.feature '{labels.feature}' has not as many dimensions in every corpus ({told}): name those that all have "
-            "with --labels.dims, or one body with --labels.embodiment"
+            f"--labels.feature '{labels.feature}' has not as many dimensions in every corpus ({told}): name those that "
+            "all have with --labels.dims, or one body with --labels.embodiment"
         )
     return dataclasses.replace(config.model, label_dim=len(labels.dims) or width)
 

@@ -21,8 +21,8 @@ from corpora.clips.parts import Part, PartSummary, SkippedClip
 from corpora.store.files import available_cores
 from lapa.extraction.settings import Device, ExtractionSettings
 from lapa.latents import LatentKey, write_latent_part
-from lapa.model.checkpoint import load_lam, model_hash
-from lapa.model.lam import LatentActionModel, featurise_for
+from lapa.model.checkpoint import featurise_of, load_lam, model_hash
+from lapa.model.lam import LatentActionModel
 from lapa.pairs.batch import PairBatch
 from lapa.pairs.reader import PairReader
 
@@ -109,9 +109,8 @@ def open_pipeline(settings: ExtractionSettings, cores: int | None = None) -> Ext
     torch_threads = cores if heavy else max(1, cores - workers)
     torch.set_num_threads(torch_threads)
     cv2.setNumThreads(1)  # each feeding thread has a clip of its own; more threads below them would only wait for cores
-    reader = PairReader(
-        model.config.pair, (settings.gap_s,), settings.stride_s, featurise=featurise_for(model.config, device)
-    )
+    featurise = featurise_of(settings.lam, model.config, device)
+    reader = PairReader(model.config.pair, (settings.gap_s,), settings.stride_s, featurise=featurise)
     return ExtractionPipeline(model, reader, settings.batch_size, device, workers, torch_threads)
 
 

@@ -17,7 +17,7 @@ from lapa.extraction.engine import latent_key, open_pipeline, peak_memory_mb
 from lapa.extraction.settings import ExtractionSettings
 from lapa.extraction.throughput import StageSpeeds, measure_stages
 from lapa.latents import SUMMARY, LatentKey, Latents
-from lapa.model.checkpoint import made_by, read_lam_config, save_lam
+from lapa.model.checkpoint import made_by, preprocessing_of, read_lam_config, save_lam
 from lapa.model.lam import LatentActionModel
 from lapa.model.published.checkpoint_file import local
 
@@ -62,6 +62,12 @@ def write_latents(
     corpus.expect_clips()
     lam = local(settings.lam)
     config = read_lam_config(lam)
+    if config.needs_text:
+        raise ValueError(
+            f"'{settings.lam}' is a first stage (recipe univla_stage1): its codes hold what the instruction does not "
+            "say, which it reads beside the frames; train the second from it (giza train-lam --recipe univla "
+            "--init-from), and extract by that"
+        )
     gap_s = config.pair.extract_gap_s if settings.gap_s is None else settings.gap_s
     settings = dataclasses.replace(settings, lam=lam, corpus=corpus.folder.absolute(), gap_s=gap_s)
     config.pair.expect(corpus.squared_by)
@@ -84,7 +90,7 @@ def write_latents(
                 **_summary(plan, done, written, facts),
                 "model_hash": key.model_hash,
                 "made_by": made_by(lam),
-                "preprocessing": config.pair.preprocessing,
+                "preprocessing": preprocessing_of(lam, config),
                 "stored_px": sorted({row.size for part in plan for row in part.rows}),
                 "tokens": config.tokens,
                 "lam": str(lam) if named is None else named,

@@ -14,7 +14,8 @@ class ExtractionSettings:
     """Latent actions of every pair of frames a gap apart, one row a pair: the same in every process of every engine."""
 
     lam: Path
-    """Run folder of giza train-lam; or a published checkpoint (LAPA's laq_*.pt), as a file or hf://owner/repository/file."""
+    """Run folder of giza train-lam; or a published checkpoint (LAPA's laq_*.pt, DreamDojo's LAM_*.ckpt, UniVLA's
+    lam-stage-2.ckpt), as a file or hf://owner/repository/file."""
     corpus: Path
     """Folder of giza ingest."""
     gap_s: float | None = None

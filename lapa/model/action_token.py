@@ -4,6 +4,7 @@ frame, blocks attend over space, then over time, and the second frame's token is
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,12 @@ class Mlp(nn.Module):
 
 
 class SpaceTimeBlocks(nn.Module):
-    """Layers that attend over the tokens of each frame, then (with `over_time`) over the frames of each token, both ways."""
+    """Layers that attend over the tokens of each frame, then (with `over_time`) over the frames of each token. A
+    subclass says how they do the latter."""
+
+    time: ClassVar[type[BiasedAttention]] = RotaryAttention
+    causal: ClassVar[bool] = False
+    """Whether a frame sees no later one."""
 
     def __init__(self, dim: int, depth: int, heads: int, *, over_time: bool) -> None:
         super().__init__()
@@ -69,7 +75,7 @@ class SpaceTimeBlocks(nn.Module):
             nn.ModuleDict(
                 {
                     "space": BiasedAttention(dim, heads),
-                    **({"time": RotaryAttention(dim, heads)} if over_time else {}),
+                    **({"time": self.time(dim, heads)} if over_time else {}),
                     "ff": Mlp(dim),
                 }
             )
@@ -78,11 +84,14 @@ class SpaceTimeBlocks(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [B, T, N, D] -> the same shape."""
-        x = x + sinusoids(x.shape[2], x.shape[3], x.device).to(x.dtype)
+        return self.through(x + sinusoids(x.shape[2], x.shape[3], x.device).to(x.dtype))
+
+    def through(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The layers, of tokens that have their positions; `bias` is added to the logits over space."""
         for layer in self.layers:
-            x = x + layer["space"](x)  # type: ignore[index]
+            x = x + layer["space"](x, bias=bias)  # type: ignore[index]
             if "time" in layer:  # type: ignore[operator]
-                x = x + layer["time"](x.transpose(1, 2)).transpose(1, 2)  # type: ignore[index]
+                x = x + layer["time"](x.transpose(1, 2), causal=self.causal).transpose(1, 2)  # type: ignore[index]
             x = x + layer["ff"](x)  # type: ignore[index]
         return x
 

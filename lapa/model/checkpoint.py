@@ -12,16 +12,17 @@ from torch import Tensor
 
 from corpora.store.files import write_json, written_whole
 from lapa.model.config import LamConfig
-from lapa.model.lam import LatentActionModel
+from lapa.model.lam import LatentActionModel, featurise_for
 from lapa.model.published.checkpoint_file import local, read_published
 from lapa.pairs.pair import STABILISED
+from lapa.pairs.table import Featurise
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 _STABILISED = "stabilised"
 """Beside the fields of the configuration: which stabilised images a model with camera compensation was trained on."""
 
-_OF_TRAINING = ("latent_mean", "latent_std", "quantiser.usage")
+_OF_TRAINING = ("latent_mean", "latent_std", "quantiser.usage", "quantiser.task.usage", "quantiser.frozen.usage")
 """What a published checkpoint does not hold and extraction does not need."""
 
 
@@ -106,6 +107,20 @@ def made_by(folder: str | Path) -> str:
     return read_published(path).adapter.name if path.is_file() else "giza"
 
 
+def featurise_of(folder: str | Path, config: LamConfig, device: str = "cpu") -> Featurise | None:
+    """What makes the input of the model `folder`, whose configuration is `config`, from frames: the frozen model that a
+    published checkpoint holds, or else the one that the configuration names; None for a model of images."""
+    path = local(folder)
+    vision = read_published(path).vision() if path.is_file() else None
+    return featurise_for(config, device) if vision is None else vision.to(device).exactly
+
+
+def preprocessing_of(folder: str | Path, config: LamConfig) -> str:
+    """What the model `folder`, whose configuration is `config`, is shown, in words."""
+    path = local(folder)
+    return read_published(path).adapter.preprocessing(config) if path.is_file() else config.pair.preprocessing
+
+
 def model_hash(folder: str | Path) -> str:
     """16 hex digits over the weights and the configuration of a run folder, or over a published checkpoint."""
     folder = local(folder)
@@ -118,8 +133,8 @@ def model_hash(folder: str | Path) -> str:
 
 
 def initialise_from(model: LatentActionModel, folder: str | Path) -> list[str]:
-    """Weights of another run where names and shapes agree; stage 2 takes stage 1's codebook as its frozen one and stage
-    1's queries as its first ones (UniVLA). Returns the names that were taken. Raises ValueError where none agree."""
+    """Weights of another run where names and shapes agree; stage 2 takes of a stage 1 its tokens and its codebook, as
+    its frozen one (UniVLA). Returns the names that were taken. Raises ValueError where none agree."""
     source = load_lam(folder)
     own = model.state_dict()
     taken: list[str] = []
@@ -128,11 +143,7 @@ def initialise_from(model: LatentActionModel, folder: str | Path) -> list[str]:
             continue
         if own[name].shape == value.shape:
             own[name] = value
-        elif name == "encoder.branches.0.pool.queries" and model.config.stage == 2:
-            own[name] = torch.cat([value, own[name][:, value.shape[1] :]], 1)
-        else:
-            continue
-        taken.append(name)
+            taken.append(name)
     if not taken:
         raise ValueError(f"'{folder}' shares no weights with this model: give a run of the same recipe")
     model.load_state_dict(own)
@@ -143,4 +154,7 @@ def _offered(model: LatentActionModel, source: LatentActionModel) -> dict[str, T
     """Weights of `source` by the names that they have in `model`."""
     quantiser = model.quantiser.adopt(source.quantiser.state_dict())
     rest = {name: value for name, value in source.state_dict().items() if not name.startswith("quantiser.")}
+    if model.config.stage == 2 and source.config.stage == 1:
+        # all else of stage 1 leans on the text, and starts anew, as in UniVLA's code
+        rest = {name: value for name, value in rest.items() if name == "encoder.branches.0.prompt"}
     return rest | {"quantiser." + name: value for name, value in quantiser.items()}

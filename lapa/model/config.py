@@ -18,15 +18,15 @@ class QuantiserConfig:
     """How latents become codes. A registered quantiser with fields of its own subclasses this (see `Quantiser.Config`)."""
 
     kind: str = "vq"
-    """nsvq: noise substitution (Vali and Backstrom 2022, as LAPA uses it); vq, rvq, fsq: vector-quantize-pytorch; kl, gaussian: a
-    variational bottleneck, whose variance the mean or the encoder tells; none: no bottleneck but the dimension; or a name given
-    to lapa.model.quantisers.register."""
+    """nsvq: noise substitution (Vali and Backstrom 2022, as LAPA uses it); vqvae: a codebook that gradients move
+    (UniVLA); vq, rvq, fsq: vector-quantize-pytorch; kl, gaussian: a variational bottleneck, whose variance the mean or
+    the encoder tells; none: no bottleneck but the dimension; or a name given to lapa.model.quantisers.register."""
     codebook_size: int = 16
     """Codes per token; with fsq the nearest product of its levels."""
     levels: int = 2
     """Stages of the residual quantiser (rvq)."""
     commitment: float = 0.25
-    """Weight of the pull of encodings to their codes (vq, rvq)."""
+    """Weight of the pull of encodings to their codes (vqvae, vq, rvq)."""
     kl_weight: float = 1e-4
     """Weight of the Kullback-Leibler term (kl, gaussian); AdaWorld has 2e-4 where an image's error counts once, not 100 times."""
     compand: bool = False
@@ -60,13 +60,14 @@ class LamConfig:
     stem: Literal["conv", "patch"] = "conv"
     """conv: overlapping strided convolutions; patch: LAPA's linear patches."""
     input: str = "additive"
-    """both: two frames, the second's tokens are read; difference: e2 - e1, then pooled; lapa: each frame pooled, then subtracted
-    (LAPA); action_token: a learned token beside each frame's patches, the second frame's is read (DreamDojo); como: first
-    frame and feature difference, the future frame itself removed; change: the difference of the images (with `pair.flow`
-    input, optical flow beside it), nothing else; additive: g(second) - g(first), so that two steps add up to one; motion: half
-    of the tokens by change, half by additive."""
+    """both: two frames, the second's tokens are read; difference: e2 - e1, then pooled; lapa: each frame pooled, then
+    subtracted (LAPA); action_token: a learned token beside each frame's patches, the second frame's is read
+    (DreamDojo); task_tokens: several such (UniVLA; it alone has a stage 2); como: first frame and feature difference,
+    the future frame itself removed; change: the difference of the images (with `pair.flow` input, optical flow beside
+    it), nothing else; additive: g(second) - g(first), so that two steps add up to one; motion: half of the tokens by
+    change, half by additive."""
     spatial_depth: int = 1
-    """Transformer layers over space in the encoder (action_token: over space and time)."""
+    """Transformer layers over space in the encoder (action_token, task_tokens: over space and time)."""
     temporal_depth: int = 0
     """Transformer layers over time (causal) in the encoder."""
     blocks: str = "plain"
@@ -81,7 +82,7 @@ class LamConfig:
     not strided; queries: learned queries; keypoints: where each of many learned features is (spatial softmax), so that
     latents are linear in positions."""
     tokens: int = 4
-    """Latent tokens of a pair; in stage 2 the first half holds stage 1's codes, the second the task-centric ones."""
+    """Latent tokens of a pair; in stage 2 the task-centric ones, beside which there are as many of stage 1's."""
     latent_dim: int = 32
     """Dimensions of a latent token."""
     quantiser: QuantiserConfig = field(default_factory=lambda: QuantiserConfig(compand=True, expire_below=0.5))
@@ -98,8 +99,8 @@ class LamConfig:
     """Transformer layers of the decoder."""
     condition: str = "add"
     """How the decoder sees the latent. add: a map added to the first frame's patches; cross: cross-attention; lapa: the same
-    with the latent's numbers in LAPA's order; prepend: tokens in front of the patches; broadcast: one
-    map added to each patch (DreamDojo)."""
+    with the latent's numbers in LAPA's order; prepend: tokens in front of the patches; task_tokens: the same as UniVLA
+    has it; broadcast: one map added to each patch (DreamDojo)."""
     residual: bool = True
     """The decoder predicts the change of the first frame instead of the second frame."""
     target: str = "pixels"
@@ -107,7 +108,8 @@ class LamConfig:
     flow_weight: float = 1.0
     """Weight of predicting the pair's optical flow beside the target; 0 switches it off."""
     text_model: str = ""
-    """Language condition of the decoder (UniVLA): a Hugging Face text encoder by name; empty for none."""
+    """Language condition of the decoder, and of an encoder that reads text (UniVLA's stage 1): a Hugging Face text
+    encoder by name; empty for none."""
     text_dim: int = 768
     """Width of the text encoder's output."""
     stage: Literal[1, 2] = 1
@@ -136,6 +138,11 @@ class LamConfig:
             raise ValueError(f"quantised_share {self.quantised_share}: a share in (0, 1]")
         if not self.pixels and self.pair.flow != "none":
             raise ValueError(f"target '{self.target}': optical flow needs pixels; set pair.flow none and flow_weight 0")
+        if self.stage == 2 and self.text_model:
+            raise ValueError(
+                f"stage 2 with text_model '{self.text_model}': its codes are to hold what the text told stage 1; "
+                "set text_model ''"
+            )
         if self.flow_weight and self.pair.flow == "none":
             raise ValueError(
                 f"flow_weight {self.flow_weight} with pair.flow none: set pair.flow target, or flow_weight 0"
@@ -154,6 +161,11 @@ class LamConfig:
     def sees_flow(self) -> bool:
         """Whether the encoder needs the pair's optical flow."""
         return self.pair.flow == "input" and bool(WAYS_IN[self.input].sees_flow)
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether the encoder reads the instruction beside the frames."""
+        return bool(self.text_model) and bool(WAYS_IN[self.input].sees_text)
 
     @property
     def patches(self) -> int:

@@ -71,6 +71,9 @@ class FrameDecoder(nn.Module, ABC):
         """From now on the first frame is read by the stem of `way`."""
         self.stem, self.bias = way.stem, way.bias
 
+    def share_words(self, way: WayIn) -> None:
+        """From now on text is read by the map of `way`, where this decoder is made to read as that does."""
+
     def forward(self, first: Tensor, latent: Tensor, valid: Tensor | None, text: Tensor | None) -> Prediction:
         """`first` [B, 3, S, S] or features [B, N, F]; `latent` [B, tokens, latent_dim]; `text` [B, L, text_dim]."""
         config = self.config

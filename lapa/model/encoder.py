@@ -35,15 +35,25 @@ class PairEncoder(nn.Module):
     def __init__(self, config: LamConfig) -> None:
         super().__init__()
         way: type[WayIn] = WAYS_IN[config.input]
+        if config.stage == 2 and not way.two_stages:
+            raise ValueError(
+                f"stage 2 with input '{config.input}': it learns tokens beside those of a stage 1, which input "
+                "task_tokens has; use recipe univla"
+            )
+        self.sees_text = way.sees_text
         self.branches = nn.ModuleList(way.branches(config))
 
-    def forward(self, first: Tensor, second: Tensor, valid: Tensor | None, flow: Tensor | None) -> Tensor:
-        """Latents [B, tokens, latent_dim] of images [B, 3, S, S] (or features [B, N, F]); `valid` [B, 1, S, S]."""
+    def forward(
+        self, first: Tensor, second: Tensor, valid: Tensor | None, flow: Tensor | None, text: Tensor | None = None
+    ) -> Tensor:
+        """Latents [B, tokens, latent_dim] of images [B, 3, S, S] (or features [B, N, F]); `valid` [B, 1, S, S]; `text`
+        [B, L, text_dim], which only a way that `sees_text` is given."""
         if valid is not None and first.ndim == 4:
             first, second = first * valid, second * valid
             if flow is not None:
                 flow = flow * F.interpolate(valid, size=flow.shape[-2:], mode="area")
-        return torch.cat([branch(first, second, flow) for branch in self.branches], 1)
+        told = {"text": text} if self.sees_text else {}
+        return torch.cat([branch(first, second, flow, **told) for branch in self.branches], 1)
 
 
 class WayIn(nn.Module):
@@ -54,6 +64,10 @@ class WayIn(nn.Module):
     """Frames that the blocks see."""
     sees_flow: ClassVar[bool] = False
     """Whether it has a use for the pair's flow."""
+    sees_text: ClassVar[bool] = False
+    """Whether it reads the instruction: `forward` then has a last argument `text`, [B, L, text_dim] or None."""
+    two_stages: ClassVar[bool] = False
+    """Whether it can learn tokens beside those of a first stage: in stage 2 it then gives twice `config.tokens`."""
 
     @classmethod
     def branches(cls, config: LamConfig) -> list[WayIn]:

@@ -54,15 +54,16 @@ class Registry:
 QUANTISERS = Registry(
     "quantiser.kind",
     "lapa.model.quantisers",
-    "nsvq=NoiseSubstitutionQuantiser vq=VectorQuantiser rvq=ResidualQuantiser fsq=FiniteScalarQuantiser kl=KlBottleneck "
-    "gaussian=GaussianBottleneck none=NoBottleneck",
+    "nsvq=NoiseSubstitutionQuantiser vq=VectorQuantiser vqvae=StraightThroughQuantiser rvq=ResidualQuantiser "
+    "fsq=FiniteScalarQuantiser kl=KlBottleneck gaussian=GaussianBottleneck none=NoBottleneck",
 )
 """Subclasses of `lapa.model.quantiser.Quantiser`."""
 WAYS_IN = Registry(
     "input",
     "lapa.model.encoder",
     "both=Both difference=Difference como=Como change=Change additive=Additive motion=Motion "
-    "lapa=lapa.model.lapa_parts:PooledDifference action_token=lapa.model.action_token:ActionToken",
+    "lapa=lapa.model.lapa_parts:PooledDifference action_token=lapa.model.action_token:ActionToken "
+    "task_tokens=lapa.model.task_tokens:TaskTokens",
 )
 """Subclasses of `lapa.model.encoder.WayIn`."""
 POOLS = Registry(
@@ -77,6 +78,6 @@ CONDITIONS = Registry(
     "condition",
     "lapa.model.decoder",
     "add=AddedLatent cross=AttendedLatent prepend=PrependedLatent lapa=lapa.model.lapa_parts:TransposedLatent "
-    "broadcast=lapa.model.action_token:BroadcastLatent",
+    "broadcast=lapa.model.action_token:BroadcastLatent task_tokens=lapa.model.task_tokens:TaskTokensInFront",
 )
 """Subclasses of `lapa.model.decoder.FrameDecoder`."""

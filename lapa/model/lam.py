@@ -25,7 +25,8 @@ from lapa.pairs.table import Featurise
 
 
 def featurise_for(config: LamConfig, device: str = "cpu") -> Featurise | None:
-    """The frozen model of a feature target; None for a model of images."""
+    """The frozen model of a feature target by its name; None for a model of images. Of a model on disk see
+    `lapa.model.checkpoint.featurise_of`."""
     if config.pixels:
         return None
     from flare.vision import frozen_vision
@@ -45,6 +46,8 @@ class Encoding:
     """int64 [B, tokens] (rvq: [B, tokens * levels]); None for continuous models."""
     loss: Tensor
     """Scalar, the quantiser's part of the training loss."""
+    rest: Tensor | None = None
+    """float32 [B, tokens, latent_dim]: what the decoder sees of stage 1's tokens, in stage 2; no part of the latent."""
 
 
 class LatentActionModel(nn.Module):
@@ -62,12 +65,15 @@ class LatentActionModel(nn.Module):
         self.decoder: FrameDecoder = CONDITIONS[config.condition](config)
         if config.shared_stem:
             self.decoder.share(self.encoder.branches[0])  # type: ignore[arg-type]
+        if config.needs_text:
+            self.decoder.share_words(self.encoder.branches[0])  # type: ignore[arg-type]
         self.action_head = nn.Linear(config.latent_size, config.label_dim) if config.label_dim else None
         self.register_buffer("latent_mean", torch.zeros(config.tokens, config.latent_dim))
         self.register_buffer("latent_std", torch.ones(config.tokens, config.latent_dim))
 
-    def encode(self, pairs: PairBatch) -> Encoding:
-        """What happened between the frames of each pair (images in [0, 1]).
+    def encode(self, pairs: PairBatch, *, text: Tensor | None = None) -> Encoding:
+        """What happened between the frames of each pair (images in [0, 1]); `text` [B, L, text_dim], where the encoder
+        reads it.
 
         What one of the stabilised frames does not show (`valid`) is masked; optical flow is computed where the configuration
         wants it and the pairs have none.
@@ -75,20 +81,32 @@ class LatentActionModel(nn.Module):
         flow = pairs.flow if self.config.sees_flow else None  # otherwise it is there as a target alone
         if flow is None and self.config.sees_flow:
             flow = batch_flow(pairs.first, pairs.second)
-        latent = self.encoder(pairs.first, pairs.second, pairs.valid, flow).float()
+        latent = self.encoder(pairs.first, pairs.second, pairs.valid, flow, text).float()
         live = self.config.code_gradient or self.quantiser.continuous  # without codes, nothing else reaches the encoder
         quantised = self.quantiser(latent if live else latent.detach())
-        return Encoding(latent[..., : self.config.latent_dim], quantised.quantized, quantised.codes, quantised.loss)
+        own = latent[:, : self.config.tokens, : self.config.latent_dim]
+        return Encoding(own, quantised.quantized, quantised.codes, quantised.loss, quantised.rest)
 
     def predict(
-        self, first: Tensor, latent: Tensor, valid: Tensor | None = None, *, text: Tensor | None = None
+        self,
+        first: Tensor,
+        latent: Tensor,
+        valid: Tensor | None = None,
+        *,
+        text: Tensor | None = None,
+        rest: Tensor | None = None,
     ) -> Prediction:
-        """The second frame and the flow to it, from the first frame and a latent [B, tokens, latent_dim]."""
-        return self.decoder(first, latent, valid, text)
+        """The second frame and the flow to it, from the first frame and a latent [B, tokens, latent_dim]; `rest`: the
+        tokens beside it (`Encoding.rest`), by default the usual ones."""
+        if rest is None and (usual := self.quantiser.usual_rest) is not None:
+            rest = usual.expand(len(latent), -1, -1)
+        return self.decoder(first, latent if rest is None else torch.cat([latent, rest], 1), valid, text)
 
-    def decode(self, first: Tensor, latent: Tensor, valid: Tensor | None = None) -> Tensor:
+    def decode(
+        self, first: Tensor, latent: Tensor, valid: Tensor | None = None, *, rest: Tensor | None = None
+    ) -> Tensor:
         """Prediction of the second frame: pixels [B, 3, S, S] in [0, 1], or features [B, N, F]."""
-        target = self.predict(first, latent, valid).target.float()
+        target = self.predict(first, latent, valid, rest=rest).target.float()
         return target.clamp(0, 1) if self.config.pixels else target
 
     @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +17,8 @@ FLATTEN_WIDTH = 16
 class Pool(nn.Module):
     """A subclass maps patches [B, N, D] to latent tokens [B, tokens, latent_dim]."""
 
-    extensible: ClassVar[bool] = False
-    """Whether tokens can be put beside trained ones, as stage 2 does."""
-
     def __init__(self, config: LamConfig) -> None:
         super().__init__()
-        if config.stage == 2 and not self.extensible:
-            raise ValueError(f"stage 2 with pool '{config.pool}': it puts tokens beside stage 1's; use pool 'queries'")
         self.shape = (config.tokens, config.latent_dim)
 
 
@@ -87,9 +81,7 @@ class ConvPool(Pool):
 
 
 class QueryPool(Pool):
-    """Learned queries that attend to the patches (UniVLA, GR00T)."""
-
-    extensible = True
+    """Learned queries that attend to the patches (GR00T)."""
 
     def __init__(self, config: LamConfig) -> None:
         super().__init__(config)

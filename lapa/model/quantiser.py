@@ -23,6 +23,9 @@ class Quantised:
     """int64 [B, positions], a code for each of `Quantiser.sizes`; None for continuous latents."""
     loss: Tensor
     """Scalar to be added to the training loss."""
+    rest: Tensor | None = None
+    """[B, rest tokens, dim], tokens beside the latent's, of a quantiser that has some: what the decoder sees of
+    them."""
 
 
 class Quantiser(nn.Module, ABC):
@@ -50,6 +53,12 @@ class Quantiser(nn.Module, ABC):
     @property
     def codebook(self) -> Tensor | None:
         """[codes, dim], the vector of each code, where all tokens share them; None where they cannot be listed so."""
+        return None
+
+    @property
+    def usual_rest(self) -> Tensor | None:
+        """[rest tokens, dim], what stands for the tokens beside the latent's where nobody gives them; None without
+        such."""
         return None
 
     @property

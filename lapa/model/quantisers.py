@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lapa.model.config import QuantiserConfig
 from lapa.model.kinds import QUANTISERS
 from lapa.model.quantiser import Quantised, Quantiser
+from lapa.model.two_codebooks import TwoCodebooks
 
 
 def register(name: str, cls: type[Quantiser]) -> None:
@@ -28,17 +29,14 @@ def register(name: str, cls: type[Quantiser]) -> None:
 def build_quantiser(config: QuantiserConfig, dim: int, tokens: int, *, stage: int = 1) -> Quantiser:
     """The quantiser of `config` for latents of `tokens` tokens of `dim` dimensions; `stage` 2 is UniVLA's."""
     if stage == 2:
-        return TwoStageQuantiser(config, dim, tokens)
+        return TwoCodebooks(build_quantiser(config, dim, tokens), build_quantiser(config, dim, tokens))
     quantiser: Quantiser = QUANTISERS[config.kind](config, dim, tokens)
     return CompandedQuantiser(quantiser, dim) if config.compand and not quantiser.continuous else quantiser
 
 
-class NoiseSubstitutionQuantiser(Quantiser):
-    """NSVQ (Vali and Backstrom, IEEE Access 2022): the quantisation error is replaced by noise of the same length.
-
-    In training, quantized = z + |z - c| * n / |n| with n ~ N(0, I): gradients reach both encoder and codebook without a
-    straight-through estimator or a commitment loss. In evaluation, quantized = c.
-    """
+class RenewedCodebook(Quantiser):
+    """A codebook that gradients move; codes that nobody uses are replaced by encodings. A subclass defines
+    `substitute`."""
 
     usage: Tensor
 
@@ -63,13 +61,12 @@ class NoiseSubstitutionQuantiser(Quantiser):
         chosen = self.codebook[codes]
         if self.training:
             self._renew(flat.detach(), codes)
-            noise = torch.randn_like(flat)
-            unit = noise / noise.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-            # the small floor keeps the norm's gradient finite where an encoding sits on its code
-            quantized = flat + (flat - chosen).pow(2).sum(-1, keepdim=True).add(1e-8).sqrt() * unit
-        else:
-            quantized = chosen
-        return Quantised(quantized.view_as(z), codes.view(z.shape[:-1]), flat.new_zeros(()))
+        quantized, loss = self.substitute(flat, chosen)
+        return Quantised(quantized.view_as(z), codes.view(z.shape[:-1]), loss)
+
+    @abstractmethod
+    def substitute(self, z: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """What the decoder sees [M, dim] of encodings `z` [M, dim] whose codes' vectors are `chosen`, and the loss."""
 
     @torch.no_grad()
     def _start(self, flat: Tensor) -> None:
@@ -87,6 +84,32 @@ class NoiseSubstitutionQuantiser(Quantiser):
         if dead.any():
             self.codebook[dead] = random_encodings(flat, int(dead.sum()))
             self.usage[dead] = 1 / self.config.codebook_size
+
+
+class NoiseSubstitutionQuantiser(RenewedCodebook):
+    """NSVQ (Vali and Backstrom, IEEE Access 2022): the quantisation error is replaced by noise of the same length.
+
+    In training, quantized = z + |z - c| * n / |n| with n ~ N(0, I): gradients reach both encoder and codebook without a
+    straight-through estimator or a commitment loss. In evaluation, quantized = c.
+    """
+
+    def substitute(self, z: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.training:
+            return chosen, z.new_zeros(())
+        noise = torch.randn_like(z)
+        unit = noise / noise.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+        # the small floor keeps the norm's gradient finite where an encoding sits on its code
+        return z + (z - chosen).pow(2).sum(-1, keepdim=True).add(1e-8).sqrt() * unit, z.new_zeros(())
+
+
+class StraightThroughQuantiser(RenewedCodebook):
+    """VQ as van den Oord et al. have it (arXiv 1711.00937, eq. 3; UniVLA): gradients pass straight through, codes are
+    drawn to their encodings, and encodings, `commitment` times as hard, to their codes."""
+
+    def substitute(self, z: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        loss = F.mse_loss(chosen, z.detach()) + self.config.commitment * F.mse_loss(z, chosen.detach())
+        # in evaluation the code itself: z + (chosen - z) differs from it in the last bits
+        return z + (chosen - z).detach() if self.training else chosen, loss
 
 
 @torch.no_grad()
@@ -320,37 +343,3 @@ class CompandedQuantiser(Quantiser):
         self.mean.lerp_(mean, share)
         self.scale.lerp_(scale, share)
         self.started.fill_(True)
-
-
-class TwoStageQuantiser(Quantiser):
-    """UniVLA's second stage: the first half of the tokens keeps stage 1's frozen codebook (what the text does not explain),
-    the second half learns task-centric codes of its own. Codes of the second half are counted from 0 again."""
-
-    def __init__(self, config: QuantiserConfig, dim: int, tokens: int) -> None:
-        super().__init__(config, dim, tokens)
-        if tokens % 2:
-            raise ValueError(f"stage 2 with tokens {tokens}: half are stage 1's, half are new; choose an even number")
-        self.frozen = build_quantiser(config, dim, tokens // 2).requires_grad_(False)
-        self.task = build_quantiser(config, dim, tokens // 2)
-        self.continuous = self.task.continuous
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        return self.frozen.sizes + self.task.sizes
-
-    @property
-    def settled(self) -> bool:
-        return self.frozen.settled and self.task.settled
-
-    def adopt(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return {"frozen." + name: value for name, value in weights.items()}
-
-    def train(self, mode: bool = True) -> TwoStageQuantiser:
-        super().train(mode)
-        self.frozen.eval()  # in training mode its running means would move
-        return self
-
-    def forward(self, z: Tensor) -> Quantised:
-        old, new = (part(half) for part, half in zip((self.frozen, self.task), z.chunk(2, dim=1), strict=True))
-        codes = None if old.codes is None else torch.cat([old.codes, new.codes], 1)
-        return Quantised(torch.cat([old.quantized, new.quantized], 1), codes, new.loss)

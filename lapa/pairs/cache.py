@@ -116,7 +116,7 @@ def _build(
 def _large(table: PairTable, reader: PairReader) -> dict[str, NDArray[Any]]:
     large: dict[str, NDArray[Any]] = {"frames": table.frames}
     if table.features is not None:
-        large["features"] = table.features
+        large["features"] = table.features.astype(np.float16, copy=False)
     elif reader.flow:
         flow = reader.batch(table).flow
         assert flow is not None

@@ -19,9 +19,9 @@ class PairConfig:
     """Their width where they are not square; 0: as wide as high."""
     crop: bool = False
     """They show the middle of the source's image that has their aspect, instead of all of it stretched."""
-    resize: Literal["area", "bilinear", "linear"] = "area"
-    """How images are brought to that size. area: OpenCV's; bilinear: as Pillow and torchvision resize images (LAPA); linear: the
-    same without smoothing what shrinks (DreamDojo)."""
+    resize: Literal["area", "bilinear", "lanczos", "linear"] = "area"
+    """How images are brought to that size. area: OpenCV's; bilinear: as Pillow and torchvision resize images (LAPA);
+    lanczos: Pillow's (UniVLA); linear: bilinear without smoothing what shrinks (DreamDojo)."""
     gap_s: tuple[float, ...] = (0.3, 0.5, 0.75, 1.0)
     """Gaps that training samples from, seconds."""
     extract_gap_s: float = 0.5

@@ -118,14 +118,18 @@ def is_still(camera: Mapping[str, NDArray[Any]]) -> bool:
 
 
 def resize_frames(
-    frames: NDArray[np.uint8], size: int, how: Literal["area", "bilinear", "linear"] = "area", *, width: int = 0
+    frames: NDArray[np.uint8],
+    size: int,
+    how: Literal["area", "bilinear", "lanczos", "linear"] = "area",
+    *,
+    width: int = 0,
 ) -> NDArray[np.uint8]:
     """[T, H, W, 3] -> [T, size, width or size, 3], see `PairConfig.resize`."""
     shape = width or size, size
     if frames.shape[1:3] == shape[::-1]:
         return frames
-    if how == "bilinear":
-        resized = [Image.fromarray(frame).resize(shape, Image.Resampling.BILINEAR) for frame in frames]
+    if how in ("bilinear", "lanczos"):
+        resized = [Image.fromarray(frame).resize(shape, Image.Resampling[how.upper()]) for frame in frames]
         return np.stack([np.asarray(image) for image in resized])
     method = cv2.INTER_AREA if how == "area" else cv2.INTER_LINEAR
     return np.stack([cv2.resize(frame, shape, interpolation=method) for frame in frames])

@@ -17,8 +17,9 @@ from lapa.pairs.config import PairConfig
 from lapa.pairs.flow import pair_flow
 from lapa.pairs.pair import stabilise
 
-Featurise = Callable[[NDArray[np.uint8]], NDArray[np.float16]]
-"""uint8 frames [F, S, S, 3] -> features float16 [F, N, D] of the frozen model of a feature target."""
+Featurise = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
+"""uint8 frames [F, S, S, 3] -> features [F, N, D] of the frozen model of a feature target: float16, which is what they
+are kept as, or float32 for a published model, whose authors' code does not round them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class PairTable:
     """[P, A], NaN where unknown or withheld; A may be 0."""
     flow: NDArray[np.floating] | None = None
     """[P, 2, S/4, S/4], where it is kept."""
-    features: NDArray[np.float16] | None = None
+    features: NDArray[np.floating] | None = None
     """[F, N, D], what the model is fed instead of frames."""
 
     @staticmethod

@@ -19,7 +19,7 @@ from lapa.codes import CodeCounter, Codes, latent_health
 from lapa.foreign.bring import foreign_facts
 from lapa.foreign.facts import ForeignFacts
 from lapa.latents import Latents, LatentSample
-from lapa.model.checkpoint import load_lam, model_hash
+from lapa.model.checkpoint import featurise_of, load_lam, model_hash
 from lapa.model.lam import LatentActionModel, featurise_for
 from lapa.pairs.table import Featurise
 from lapa.reporting.atlas import build_atlas
@@ -97,14 +97,17 @@ def report(
     these latents hold as well are looked at, so that cards of both can be compared. Raises ValueError where the
     three do not belong together.
     """
+    featurise = None
     if isinstance(lam, str | Path):
         run = RunFacts.of(lam) if run is None else run
-        lam = load_lam(Path(lam))
+        named, lam = lam, load_lam(Path(lam))
+        featurise = featurise_of(named, lam.config)
+    elif lam is not None:
+        featurise = featurise_for(lam.config)
     if not isinstance(run, RunFacts):
         run = RunFacts() if run is None else RunFacts.of(run)
     corpus = corpus if isinstance(corpus, Corpus) else open_corpora(corpus)
     latents = latents if isinstance(latents, Latents) else Latents(latents)
-    featurise = None if lam is None else featurise_for(lam.config)
     return make_card(corpus, lam, run, latents, settings or ReportSettings(), featurise, progress, same_pairs)
 
 

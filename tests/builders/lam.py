@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from jobs.commands.train_lam import TrainLamConfig
+from jobs.commands.train_lam import TrainLamConfig, run
+from lapa.model.config import LamConfig
 from lapa.recipes import DEBUG, RECIPES, SMALL, Recipe
 from lapa.training_config import TrainingConfig
 
@@ -26,9 +27,18 @@ def lam_settings(corpus: Path | tuple[Path, ...], out: Path, **changes: object) 
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
 
+def first_stage(model: LamConfig, corpus: Path, folder: Path) -> Path | None:
+    """A run of what `model` is the second stage of; None for one that is none."""
+    if model.stage == 1:
+        return None
+    first = dataclasses.replace(tiny_recipe("univla_stage1", folder).model, target=model.target)
+    run(lam_settings(corpus, folder / "first", steps=2, model=first), quiet=True)
+    return folder / "first"
+
+
 def tiny_recipe(name: str, folder: Path) -> Recipe:
     """A recipe of today at tiny size: what it is made of, and how it is trained, is its own. `folder`: of the frozen models of
-    `univla`, which are made there."""
+    `univla` and its first stage, which are made there."""
     model, training = RECIPES[name].model, RECIPES[name].training
     training = dataclasses.replace(training, batch_size=8, accumulate=1, workers=0, val_pairs=64, warmup_steps=4)
     if name == "debug":
@@ -36,10 +46,12 @@ def tiny_recipe(name: str, folder: Path) -> Recipe:
     if name == "small":
         return Recipe(TINY_SMALL, training)
     frozen = {}
-    if model.text_model:
+    if not model.pixels:
         from tests.flare.test_vision import save, save_t5
 
-        frozen = {"target": save("dinov2", folder / "vision"), "text_model": save_t5(folder / "text")}
+        frozen["target"] = save("dinov2", folder / "vision")
+        if model.text_model:
+            frozen["text_model"] = save_t5(folder / "text")
     side, patch = (32, 8) if model.pixels else (28, 7)
     width = 40 if model.pair.image_width else 0
     pair = dataclasses.replace(model.pair, image_size=side, image_width=width, gap_s=(0.3, 0.5), extract_gap_s=0.5)

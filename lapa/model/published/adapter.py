@@ -6,12 +6,14 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lapa.model.config import LamConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from flare.vision import FrozenVision
 
 Weights = Mapping[str, "Tensor"]
 """Tensors by name."""
@@ -31,13 +33,25 @@ class Adapter(ABC):
 
     @classmethod
     @abstractmethod
-    def config(cls, weights: Weights) -> LamConfig:
-        """Raises ValueError for sizes that giza does not build."""
+    def config(cls, weights: Weights, settings: Mapping[str, Any]) -> LamConfig:
+        """`settings`: what the checkpoint says of its sizes, where it says something (Lightning's hyper_parameters).
+        Raises ValueError for sizes that giza does not build."""
 
     @classmethod
     @abstractmethod
     def renamed(cls, weights: Weights) -> dict[str, Tensor]:
         """The tensors by their names here."""
+
+    @classmethod
+    def vision(cls, weights: Weights) -> FrozenVision | None:
+        """The frozen vision model that the checkpoint holds; None for a model of images. Raises ValueError where it is
+        not whole."""
+        return None
+
+    @classmethod
+    def preprocessing(cls, config: LamConfig) -> str:
+        """What its network is shown, in words."""
+        return config.pair.preprocessing
 
 
 def depth(weights: Weights, prefix: str) -> int:

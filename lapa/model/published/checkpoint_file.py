@@ -8,17 +8,20 @@ import re
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lapa.model.config import LamConfig
 from lapa.model.published.adapter import Adapter, Weights
 from lapa.model.published.dreamdojo import DreamDojo
 from lapa.model.published.lapa import Lapa
+from lapa.model.published.univla import UniVla
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ADAPTERS: tuple[type[Adapter], ...] = (Lapa, DreamDojo)
+    from flare.vision import FrozenVision
+
+ADAPTERS: tuple[type[Adapter], ...] = (Lapa, DreamDojo, UniVla)
 _ANEW = "in its authors' environment, save the tensors alone: torch.save(model.state_dict(), 'weights.pt')"
 
 
@@ -35,6 +38,15 @@ class PublishedModel:
     def state(self) -> dict[str, Tensor]:
         """Tensors by their names in giza's model."""
         return self.adapter.renamed(self.weights)
+
+    def vision(self) -> FrozenVision | None:
+        """The frozen vision model that it holds. Raises ValueError where that is not whole."""
+        try:
+            return self.adapter.vision(self.weights)
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"'{self.path}': its frozen vision model is not whole ({error}): fetch it again"
+            ) from error
 
     def hash(self) -> str:
         """16 hex digits over the file and what giza makes of it."""
@@ -73,11 +85,11 @@ def local(named: str | Path) -> Path:
 def read_published(path: Path) -> PublishedModel:
     """Raises ValueError for a file that is damaged, holds more than tensors and plain containers, or is of no model that giza
     knows."""
-    weights = _tensors(path)
+    weights, settings = _tensors(path)
     for adapter in ADAPTERS:
         if adapter.knows(weights):
             try:
-                return PublishedModel(path, adapter, adapter.config(weights), weights)
+                return PublishedModel(path, adapter, adapter.config(weights, settings), weights)
             except (KeyError, ValueError) as error:
                 wrong = f"lacks the tensor {error}" if isinstance(error, KeyError) else str(error)
                 raise ValueError(
@@ -91,10 +103,11 @@ def read_published(path: Path) -> PublishedModel:
     )
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """By name, without what wraps them: a Lightning checkpoint's or a trainer's other parts, prefixes of parallel training and
-    of running means. They stay on disk until they are used."""
+    of running means; and Lightning's settings, where there are some. Tensors stay on disk until they are used."""
     held = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
+    settings = held.get("hyper_parameters") if isinstance(held, dict) else None
     for wrapper in ("state_dict", "model"):
         if isinstance(held, dict) and isinstance(held.get(wrapper), dict):
             held = held[wrapper]
@@ -102,7 +115,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     for name, value in held.items() if isinstance(held, dict) else ():
         if hasattr(value, "shape"):
             found[re.sub(r"^(module|ema_model|_orig_mod|lam)\.", "", str(name))] = value
-    return found
+    return found, settings if isinstance(settings, dict) else {}
 
 
 def _safetensors(path: Path) -> object:

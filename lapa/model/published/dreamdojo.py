@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lapa.model.config import LamConfig, QuantiserConfig
 from lapa.model.published.adapter import Adapter, Weights, depth, rename
+from lapa.model.published.space_time import block_rules, keys_and_values_joined
 from lapa.pairs.config import PairConfig
 
 if TYPE_CHECKING:
@@ -42,7 +44,6 @@ of video of ten frames a second."""
 dreamdojo_quantiser = partial(QuantiserConfig, kind="gaussian", kl_weight=1e-4)
 """Its 1e-6, where a mean square error counts 100 times."""
 
-_ATTENTIONS = {"spatial_attn": "space", "temporal_attn": "time"}
 _RULES = [
     (r"action_prompt", "encoder.branches.0.prompt"),
     (r"encoder\.ffn\.(\d)\.(weight|bias)", r"encoder.branches.0.stem.net.\1.\2"),
@@ -52,18 +53,9 @@ _RULES = [
     (r"action_up\.(weight|bias)", r"decoder.enter.\1"),
     (r"decoder\.ffn\.(\d)\.(weight|bias)", r"decoder.stem.\1.\2"),
     (r"decoder\.out\.(weight|bias)", r"decoder.out.\1"),
+    *block_rules("encoder", "encoder.branches.0", ("space", "time", "ff")),
+    *block_rules("decoder", "decoder", ("space", "ff")),
 ]
-_NORMS = {"encoder": ("space", "time", "ff"), "decoder": ("space", "ff")}
-"""What norm1, norm2, ... of a block are in front of."""
-for _half, _ours in (("encoder", "encoder.branches.0"), ("decoder", "decoder")):
-    _block, _layer = rf"{_half}\.transformer_blocks\.(\d+)\.", rf"{_ours}.layers.layers.\1."
-    for _number, _part in enumerate(_NORMS[_half], 1):
-        _RULES.append((rf"{_block}norm{_number}\.(weight|bias)", rf"{_layer}{_part}.norm.\2"))
-    for _theirs, _part in _ATTENTIONS.items():
-        _RULES.append((rf"{_block}{_theirs}\.to_(q|k|v)\.weight", rf"{_layer}{_part}.to_\2.weight"))
-        _RULES.append((rf"{_block}{_theirs}\.to_out\.0\.(weight|bias)", rf"{_layer}{_part}.to_out.\2"))
-    _RULES.append((rf"{_block}ffn\.0\.(weight|bias)", rf"{_layer}ff.inner.\2"))
-    _RULES.append((rf"{_block}ffn\.3\.(weight|bias)", rf"{_layer}ff.outer.\2"))
 
 _ACROSS = ("encoder.branches.0.prompt", "encoder.branches.0.stem.net.1.weight", "decoder.patches.weight")
 """Whose last dimension is the numbers of a patch."""
@@ -88,7 +80,7 @@ class DreamDojo(Adapter):
     )
 
     @classmethod
-    def config(cls, weights: Weights) -> LamConfig:
+    def config(cls, weights: Weights, settings: Mapping[str, Any]) -> LamConfig:
         dim, latent_dim = weights["action_up.weight"].shape
         width = 2 * len(weights["encoder.transformer_blocks.0.temporal_attn.rotary_embedding.freqs"])
         patch = math.isqrt(weights["action_prompt"].shape[-1] // 3)
@@ -111,13 +103,7 @@ class DreamDojo(Adapter):
 
     @classmethod
     def renamed(cls, weights: Weights) -> dict[str, Tensor]:
-        import torch
-
-        found = rename(weights, _RULES)
-        for name in [name for name in found if name.endswith(".to_k.weight")]:
-            values = name.replace(".to_k.", ".to_v.")
-            if values in found:
-                found[name.replace(".to_k.", ".to_kv.")] = torch.cat([found.pop(name), found.pop(values)])
+        found = keys_and_values_joined(rename(weights, _RULES))
         for name in _ACROSS:
             if name in found:
                 found[name] = _channels_first(found[name], -1).reshape(found[name].shape)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lapa.model.config import LamConfig, QuantiserConfig
 from lapa.model.published.adapter import Adapter, Weights, depth, rename
@@ -90,7 +91,7 @@ class Lapa(Adapter):
     """By the kernel of its last convolution, of SIDE x SIDE patches."""
 
     @classmethod
-    def config(cls, weights: Weights) -> LamConfig:
+    def config(cls, weights: Weights, settings: Mapping[str, Any]) -> LamConfig:
         codebook_size, latent_dim = weights["vq.codebooks"].shape
         dim = weights["vq.project_in.weight"].shape[1]
         heads, _, width = weights["enc_spatial_transformer.layers.0.1.null_kv"].shape

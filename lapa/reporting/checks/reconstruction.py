@@ -154,6 +154,7 @@ def reconstruction_errors(
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float32]]:
     """(mean square error of each pair [P] by what is decoded on its first frame, the pairs' continuous latents [P, D]).
 
+    Tokens beside the latent's (`Encoding.rest`) are the pair's own throughout.
     own: its quantised code; continuous: its latent before quantisation; shuffled: the quantised code of pair `other`
     [P]; random: a random code; copy: nothing is decoded, the (stabilised) first frame stands in; plain_copy: the first
     frame as it was for the second as it was.
@@ -161,21 +162,23 @@ def reconstruction_errors(
     generator = torch.Generator().manual_seed(seed)
     quantized: list[Tensor] = []
     latent: list[Tensor] = []
+    rests: list[Tensor | None] = []
     for start in range(0, len(pairs), BATCH):
         encoding = model.encode(pairs.take(slice(start, start + BATCH)).floats())
         quantized.append(encoding.quantized)
         latent.append(encoding.latent)
+        rests.append(encoding.rest)
     own, continuous = torch.cat(quantized), torch.cat(latent)
     errors: dict[str, list[Tensor]] = {}
-    for start in range(0, len(pairs), BATCH):
+    for rest, start in zip(rests, range(0, len(pairs), BATCH), strict=True):
         part = slice(start, start + BATCH)
         batch = pairs.take(part).floats()
         first, second, valid = batch.first, batch.second, batch.valid
         decoded = {
-            "own": model.decode(first, own[part], valid),
-            "continuous": model.decode(first, continuous[part], valid),
-            "shuffled": model.decode(first, own[torch.from_numpy(other[part])], valid),
-            "random": model.decode(first, model.random_codes(len(first), generator), valid),
+            "own": model.decode(first, own[part], valid, rest=rest),
+            "continuous": model.decode(first, continuous[part], valid, rest=rest),
+            "shuffled": model.decode(first, own[torch.from_numpy(other[part])], valid, rest=rest),
+            "random": model.decode(first, model.random_codes(len(first), generator), valid, rest=rest),
             "copy": first,
         }
         for name, prediction in decoded.items():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lapa.model.checkpoint import initialise_from, load_lam, model_hash, save_lam
+from lapa.model.checkpoint import load_lam, model_hash, save_lam
 from lapa.model.config import LamConfig, QuantiserConfig
 from lapa.model.decoder import FrameDecoder
 from lapa.model.encoder import WayIn
@@ -178,20 +178,6 @@ def test_a_model_of_other_stabilised_images_is_refused(tmp_path) -> None:  # typ
             load_lam(tmp_path)
 
 
-def test_stage_two_starts_from_stage_one(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    one = dataclasses.replace(PLAIN, pool="queries", tokens=2)
-    save_lam(LatentActionModel(one), tmp_path)
-    two = LatentActionModel(dataclasses.replace(one, tokens=4, stage=2))
-    taken = initialise_from(two, tmp_path)
-    source = load_lam(tmp_path)
-    assert "encoder.branches.0.pool.queries" in taken
-    torch.testing.assert_close(two.encoder.branches[0].pool.queries[:, :2], source.encoder.branches[0].pool.queries)
-    torch.testing.assert_close(two.quantiser.frozen.inner.net.codebook, source.quantiser.inner.net.codebook)
-    assert not any(p.requires_grad for p in two.quantiser.frozen.parameters())
-    first, second = images()
-    assert two.eval().encode(PairBatch(first, second)).codes.shape == (4, 4)
-
-
 def test_random_codes_come_from_the_codebook() -> None:
     for kind in ("vq", "nsvq", "fsq", "rvq", "none"):
         config = dataclasses.replace(DEBUG, quantiser=QuantiserConfig(kind=kind, codebook_size=9))  # type: ignore[arg-type]
@@ -251,8 +237,10 @@ def test_a_part_of_ones_own_is_one_class_and_a_name() -> None:
         ({"tokens": 3, "pool": "conv"}, "pool 'conv'"),
         ({"target": "some/model"}, "optical flow needs pixels"),
         ({"target": "some/model", "flow_weight": 0.0, "pair": {"flow": "none"}}, "it needs pixels"),
-        ({"stage": 2}, "stage 2"),
-        ({"stage": 2, "pool": "queries", "tokens": 3, "input": "both"}, "choose an even number"),
+        ({"stage": 2}, "stage 2 with input 'motion': .* use recipe univla"),
+        ({"stage": 2, "text_model": "some/text"}, "stage 2 with text_model 'some/text'"),
+        ({"input": "task_tokens"}, "input 'task_tokens' with target 'pixels'"),
+        ({"condition": "task_tokens"}, "condition 'task_tokens'.* set target"),
         ({"tokens": 1}, "input 'motion' with tokens 1"),
         ({"quantised_share": 0.0}, "quantised_share"),
         ({"input": "moton"}, "input 'moton': .* Did you mean 'motion'"),
@@ -268,7 +256,7 @@ def test_a_wrong_configuration_names_the_field(change: dict[str, object], messag
 
 
 def test_a_configuration_of_before_pairs_were_a_part_of_it_still_loads() -> None:
-    for config in (RECIPES[name].model for name in ("small", "univla", "groot", "debug")):
+    for config in (RECIPES[name].model for name in ("small", "groot", "debug")):
         flat = dataclasses.asdict(config)
         pair = flat.pop("pair")
         flat |= {name: pair[name] for name in ("image_size", "gap_s", "extract_gap_s", "camera_compensation")}

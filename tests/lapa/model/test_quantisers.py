@@ -15,7 +15,6 @@ from lapa.model.config import LamConfig, QuantiserConfig
 from lapa.model.lam import LatentActionModel
 from lapa.model.quantiser import Quantised, Quantiser
 from lapa.model.quantisers import (
-    TwoStageQuantiser,
     build_quantiser,
     fsq_levels,
     random_encodings,
@@ -115,7 +114,7 @@ def test_fsq_takes_the_nearest_size() -> None:
 
 def test_the_first_codebook_stays_frozen_in_stage_two() -> None:
     torch.manual_seed(0)
-    net = TwoStageQuantiser(QuantiserConfig(kind="vq", codebook_size=4), 2, tokens=4)
+    net = build_quantiser(QuantiserConfig(kind="vq", codebook_size=4), 2, 2, stage=2)
     net.frozen.train()
     net.frozen(blobs(64, torch.Generator().manual_seed(1)))
     net.train()
@@ -123,7 +122,8 @@ def test_the_first_codebook_stays_frozen_in_stage_two() -> None:
     for _ in range(3):
         out = net(torch.randn(64, 4, 2))
     torch.testing.assert_close(net.frozen.codebook, before)
-    assert out.codes.shape == (64, 4)
+    assert out.codes.shape == (64, 2)
+    assert out.quantized.shape == out.rest.shape == (64, 2, 2)
 
 
 def test_a_codebook_of_one_is_refused() -> None:
@@ -145,17 +145,17 @@ def test_each_kind_answers_for_its_codes() -> None:
     assert sizes(kind="kl") == sizes(kind="none", stage=2) == ()
 
 
-@pytest.mark.parametrize("kind", ["nsvq", "vq", "rvq", "fsq", "kl", "none"])
+@pytest.mark.parametrize("kind", ["nsvq", "vqvae", "vq", "rvq", "fsq", "kl", "none"])
 @pytest.mark.parametrize("compand", [False, True])
 @pytest.mark.parametrize("stage", [1, 2])
 def test_what_a_quantiser_says_of_itself_is_what_it_does(kind: str, compand: bool, stage: int) -> None:
     torch.manual_seed(0)
     net = build_quantiser(QuantiserConfig(kind=kind, codebook_size=4, compand=compand), 6, 4, stage=stage).train()
     assert net.settled == (kind not in {"vq", "rvq"})
-    z = torch.randn(64, 4, 6)
+    z = torch.randn(64, 4 * stage, 6)
     net(z)
     if stage == 2:  # what stage 1 has learned
-        net.frozen.train()(z[:, :2])
+        net.frozen.train()(z[:, 4:])
     out = net.eval()(z)
     assert net.settled
     assert net.continuous == (out.codes is None) == (kind in {"kl", "none"})

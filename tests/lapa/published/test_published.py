@@ -88,7 +88,7 @@ def test_each_of_lapas_own_parts_matters(change: dict[str, str]) -> None:
 
 
 def test_the_recipe_of_the_same_name_is_the_same_network() -> None:
-    for name, parameters in {"lapa": 343_771_504, "dreamdojo": 709_777_472}.items():
+    for name, parameters in {"lapa": 343_771_504, "dreamdojo": 709_777_472, "univla": 201_166_592}.items():
         with torch.device("meta"):
             model = LatentActionModel(lapa.RECIPES[name].model)
         assert sum(p.numel() for p in model.parameters()) == parameters
