@@ -29,11 +29,13 @@ class FeedForward(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None, causal: bool, scale: float | None = None) -> Tensor:
-    """Queries [..., heads, N, d] over keys and values [..., heads, M, d], which may be shared along the leading dimensions ->
-    [..., N, heads * d]."""
+    """Queries [..., heads, N, d] over keys and values [..., heads, M, d], which may be shared along the leading dimensions, as
+    `bias` may that is added to the logits -> [..., N, heads * d]."""
     lead = q.shape[:-3]
     # PyTorch's fused kernels, three times as fast, take four dimensions
     q, k, v = (x.expand(*lead, *x.shape[-3:]).reshape(-1, *x.shape[-3:]) for x in (q, k, v.to(q.dtype)))
+    if bias is not None and bias.ndim > 3:
+        bias = bias.expand(*lead, *bias.shape[-3:]).reshape(-1, *bias.shape[-3:])
     bias = None if bias is None else bias.to(q.dtype)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal, scale=scale)
     return out.transpose(1, 2).flatten(2).unflatten(0, lead)

@@ -54,7 +54,7 @@ class Registry:
 QUANTISERS = Registry(
     "quantiser.kind",
     "lapa.model.quantisers",
-    "nsvq=NoiseSubstitutionQuantiser vqvae=StraightThroughQuantiser vq=VectorQuantiser rvq=ResidualQuantiser "
+    "nsvq=NoiseSubstitutionQuantiser vq=VectorQuantiser vqvae=StraightThroughQuantiser rvq=ResidualQuantiser "
     "fsq=FiniteScalarQuantiser kl=KlBottleneck gaussian=GaussianBottleneck none=NoBottleneck",
 )
 """Subclasses of `lapa.model.quantiser.Quantiser`."""

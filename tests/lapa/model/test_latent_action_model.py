@@ -256,7 +256,7 @@ def test_a_wrong_configuration_names_the_field(change: dict[str, object], messag
 
 
 def test_a_configuration_of_before_pairs_were_a_part_of_it_still_loads() -> None:
-    for config in (RECIPES[name].model for name in ("small", "univla", "groot", "debug")):
+    for config in (RECIPES[name].model for name in ("small", "groot", "debug")):
         flat = dataclasses.asdict(config)
         pair = flat.pop("pair")
         flat |= {name: pair[name] for name in ("image_size", "gap_s", "extract_gap_s", "camera_compensation")}
