@@ -61,11 +61,6 @@ class TrainLamConfig:
     """The training."""
 
     def __post_init__(self) -> None:
-        if self.model.stage == 2 and self.init_from is None:
-            raise ValueError(
-                "--model.stage 2 continues a stage 1 run: train one with --recipe univla_stage1, and give its folder "
-                "with --init-from"
-            )
         check_budget(self.steps, self.minutes)
 
 
@@ -74,6 +69,11 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
 
     Returns what run.json holds. Raises ValueError for a corpus that is none, or a folder that holds another run.
     """
+    if config.model.stage == 2 and config.init_from is None:
+        raise ValueError(
+            "--model.stage 2 continues a stage 1 run: train one with --recipe univla_stage1, and give its folder "
+            "with --init-from"
+        )
     import lightning
     import numpy as np
     import torch

@@ -90,6 +90,17 @@ def test_readme_names_every_job() -> None:
     assert [name for name in cli.JOBS if f"`giza {name}`" not in text and f"    giza {name}" not in text] == ["demo"]
 
 
+def test_every_recipe_of_latent_models_can_be_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Those that need another flag, too: a second stage its first."""
+    from jobs.commands import train_lam
+
+    asked: list[train_lam.TrainLamConfig] = []
+    monkeypatch.setattr(train_lam, "run", lambda config: asked.append(config) or {})
+    for name in MODELS:
+        train_lam.main(["--corpus", str(tmp_path), "--out", "o", "--recipe", name, "--init-from", str(tmp_path)])
+        assert asked[-1].model == MODELS[name].model and asked[-1].init_from == tmp_path
+
+
 def test_an_unknown_job_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["extrat"]) == 2
     assert "Did you mean 'extract'?" in capsys.readouterr().err
