@@ -32,7 +32,7 @@ from corpora.episodes.modality import modality_json, read_modality
 from corpora.episodes.pairing import pair
 from corpora.store.files import machine_trouble
 from corpora.store.told import faults_told
-from corpora.video.cut import cut_video, shown_frames
+from corpora.video.cut import Cut, cut_video, off_rate_s, shown_frames
 from corpora.video.encode import EpisodeVideo, VideoEncoding
 from corpora.video.probe import Unusable, describe, probe
 
@@ -178,37 +178,22 @@ class _Converter:
             raise ValueError("; ".join(place.lost.values()))
         rows = _rows_of(place)
         pictures = {name: rows.column(name) for name in self.images if name in rows.column_names}
-        columns, new_tasks, texts = self._columns(rows, place)
-        pq.write_table(columns, folder / "rows.parquet")
-        stats: dict[str, Stats] = {
-            name: vector_stats(column_array(columns.column(name), np.float64))
-            for name in columns.column_names
-            if columns.schema.field(name).type not in (pa.string(), pa.large_string())
-        }
         how: Counter[str] = Counter()
         made: dict[str, Any] = {}
         kept: dict[str, Any] = {}
+        stats: dict[str, Stats] = {}
+        beside = bool(pictures)
+        """Whether each row has a frame of its own, whatever the clocks say."""
         for camera in self.videos:
-            span = place.videos[camera]
-            target = folder / f"{camera}.mp4"
-            try:
-                facts = probe(span.path)
-            except Unusable as error:
-                raise ValueError(f"{camera}: {error}") from error
-            paired = pair(facts, (span.from_s, span.to_s), None, self._fps)
-            found = 0 if paired is None else paired.shown.stop - paired.shown.start
-            if paired is None or found < len(rows):
-                raise ValueError(f"{camera}: its video shows {found} of {len(rows)} rows")
-            whole = (paired.shown.start, paired.shown.stop) == (0, len(facts.times))
-            shown = paired.shown if whole else slice(paired.shown.start, paired.shown.start + len(rows))
-            cut = cut_video(span.path, facts, shown, target, self._fps, self._encoding, h264=self._layout.h264)
+            cut, same = self._video(camera, place, len(rows), folder)
+            beside = same and (beside or camera == self.videos[0])
             how[cut.how] += 1
-            stats[camera] = _image_stats(target, len(rows))
-            found_here = _made(cut.height, cut.width, self._fps)
+            stats[camera] = _image_stats(folder / f"{camera}.mp4", len(rows))
+            told = _made(cut.height, cut.width, self._fps)
             if cut.how == "encoded":
-                made[camera] = found_here
+                made[camera] = told
             else:
-                kept[camera] = found_here["info"] | {"video.codec": cut.codec}
+                kept[camera] = told["info"] | {"video.codec": cut.codec}
                 del kept[camera]["video.pix_fmt"]  # not looked at
         for name, column in pictures.items():
             with EpisodeVideo(folder / f"{name}.mp4", round(self._fps), self._encoding) as video:
@@ -219,6 +204,15 @@ class _Converter:
             how["encoded"] += 1
             stats[name] = seen.found()
             made[name] = _made(image.shape[0], image.shape[1], self._fps)
+        if not beside:
+            _check_clock(rows, self._fps)
+        columns, new_tasks, texts = self._columns(rows, place)
+        pq.write_table(columns, folder / "rows.parquet")
+        stats |= {
+            name: vector_stats(column_array(columns.column(name), np.float64))
+            for name in columns.column_names
+            if columns.schema.field(name).type not in (pa.string(), pa.large_string())
+        }
         return {
             "length": len(rows),
             "tasks": texts,
@@ -230,6 +224,29 @@ class _Converter:
             "dropped": self._lacking(rows),
         }
 
+    def _video(self, camera: str, place: EpisodePlace, rows: int, folder: Path) -> tuple[Cut, bool]:
+        """How the episode's video was made, and whether it has a frame for each row. Raises ValueError where it shows too little, and
+        where neither count nor rate say which frame is whose."""
+        span = place.videos[camera]
+        try:
+            facts = probe(span.path)
+        except Unusable as error:
+            raise ValueError(f"{camera}: {error}") from error
+        paired = pair(facts, (span.from_s, span.to_s), None, self._fps)
+        found = 0 if paired is None else paired.shown.stop - paired.shown.start
+        if paired is None or found < rows:
+            raise ValueError(f"{camera}: its video shows {found} of {rows} rows")
+        off_s = off_rate_s(facts, paired.shown, self._fps)
+        if found != rows and off_s > 0.5 / self._fps:
+            raise ValueError(
+                f"{camera}: its {found} frames are neither {self._fps:g} a second (off by {off_s:.3f} s) nor one for each of {rows} rows"
+            )
+        whole = (paired.shown.start, paired.shown.stop) == (0, len(facts.times))
+        shown = paired.shown if whole else slice(paired.shown.start, paired.shown.start + rows)
+        target = folder / f"{camera}.mp4"
+        cut = cut_video(span.path, facts, shown, target, self._fps, self._encoding, h264=self._layout.h264)
+        return cut, found == rows
+
     def _lacking(self, rows: pa.Table) -> dict[str, str]:
         known = {*rows.column_names, *self.videos, *self.dropped, *BOOKKEEPING}
         return {name: "no data file has it" for name in self._dataset.features if name not in known}
@@ -239,8 +256,8 @@ class _Converter:
         kept = [name for name in self._dataset.features if name in rows.column_names and name not in self.images]
         columns = {name: _column(rows.column(name), self._dataset.features[name]) for name in kept}
         count = len(rows)
-        if "timestamp" not in columns:
-            columns["timestamp"] = pa.chunked_array([pa.array(np.arange(count) / self._fps, pa.float32())])
+        # LeRobot looks for a frame within 0.1 ms of a row's time: recorders' own clocks, and rows stamped after their step, miss it
+        columns["timestamp"] = pa.chunked_array([pa.array(np.arange(count) / self._fps, pa.float32())])
         known = [None] * count if "task_index" not in rows.column_names else rows.column("task_index").to_pylist()
         texts = [self.tasks[n] if n is not None and n < len(self.tasks) else place.text for n in known]
         new = [text for text in dict.fromkeys(texts) if text not in self._number]
@@ -277,6 +294,17 @@ def _column(column: pa.ChunkedArray, feature: Mapping[str, Any]) -> pa.ChunkedAr
     kind = arrow_type(feature["dtype"], shape[0])
     values = column_array(column, np.dtype(feature["dtype"]).type)
     return table({"x": values}, pa.schema([("x", kind)])).column("x")
+
+
+def _check_clock(rows: pa.Table, fps: float) -> None:
+    """Raises ValueError for rows that are not `fps` a second."""
+    if "timestamp" in rows.column_names:
+        t_s = column_array(rows.column("timestamp"), np.float64)[:, 0]
+        off_s = np.abs(t_s - t_s[0] - np.arange(len(t_s)) / fps).max()
+        if not off_s <= 0.5 / fps:
+            raise ValueError(
+                f"its rows are not {fps:g} a second (off by {off_s:.3f} s), and no frame says whose they are"
+            )
 
 
 def _image_stats(path: Path, frames: int) -> Stats:

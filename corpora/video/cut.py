@@ -40,16 +40,16 @@ def cut_video(
 ) -> Cut:
     """Writes the frames `shown` of `path` to `out`, the first at 0 s. `h264`: other codecs are encoded anew.
 
-    Copied where they are all of the file; cut where the first is a keyframe that nothing before it is needed for, and they lie at
-    `fps`; encoded anew (H.264) otherwise. Raises ValueError for a video that does not decode where it must be.
+    Copied where they are all of the file and lie at `fps`; cut where the first is a keyframe before which nothing is needed;
+    encoded anew (H.264) otherwise. Raises ValueError for a video that does not decode where it must be.
     """
     first, stop, _ = shown.indices(len(facts.times))
-    fits = facts.codec == "h264" or not h264
-    if fits and (first, stop) == (0, len(facts.times)):
+    steady = off_rate_s(facts, shown, fps) <= _OFF_SHARE / fps
+    fits = steady and (facts.codec == "h264" or not h264)
+    if fits and (first, stop) == (0, len(facts.times)) and facts.times[0] <= _OFF_SHARE / fps:
         shutil.copyfile(path, out)
         return Cut("copied", facts.codec, facts.width, facts.height)
-    steady = np.abs(facts.times[first:stop] - facts.times[first] - np.arange(stop - first) / fps)
-    if fits and facts.seekable and first in facts.keyframes and steady.max() <= _OFF_SHARE / fps:
+    if fits and facts.seekable and first in facts.keyframes:
         _copy_packets(path, facts, first, stop, out)
         if _whole(out, stop - first):
             return Cut("cut", facts.codec, facts.width, facts.height)
@@ -60,6 +60,12 @@ def cut_video(
             video.add(image)
             size = image.shape[1], image.shape[0]
     return Cut("encoded", "h264", *size)
+
+
+def off_rate_s(facts: VideoFacts, shown: slice, fps: float) -> float:
+    """How far a frame of the stretch lies from its place at `fps` frames a second, at most, seconds."""
+    times = facts.times[shown]
+    return float(np.abs(times - times[0] - np.arange(len(times)) / fps).max())
 
 
 def shown_frames(path: Path, facts: VideoFacts, shown: slice) -> Iterator[NDArray[np.uint8]]:

@@ -16,7 +16,7 @@ from corpora.episodes.lerobot import LeRobotDataset
 from corpora.sources.discover import find_sources
 from corpora.sources.source import SourceDefaults
 from jobs.commands.export import ExportConfig, run
-from tests.builders.datasets import CAMERAS, LENGTHS, TASKS, lerobot_v2, lerobot_v3, opened
+from tests.builders.datasets import CAMERAS, LENGTHS, TASKS, change_column, lerobot_v2, lerobot_v3, opened
 from tests.builders.exports import converted, files_of, pictures_of, shade, with_images
 
 TASK_LINES = "".join(json.dumps({"task_index": n, "task": text}) + "\n" for n, text in enumerate(TASKS))
@@ -147,3 +147,21 @@ def test_an_episode_that_cannot_be_read_is_left_out_and_the_others_numbered_anew
     assert json.loads((out / "meta" / "modality.json").read_text())["annotation"]
     with pytest.raises(ValueError, match="is the dataset itself"):
         ExportConfig(out=source, dataset=source)
+
+
+def test_rows_get_the_times_of_their_frames(tmp_path: Path) -> None:
+    """Rows stamped after their step, as simulators do, and by a clock that drifts; where frames are not one for each row the clock
+    decides, and what it cannot decide is left out."""
+    source = named_tasks(lerobot_v2(tmp_path / "v21"))
+    first, second = sorted((source / "data").rglob("*.parquet"))
+    change_column(first, "timestamp", [(k + 1) / 15 for k in range(LENGTHS[0])])
+    change_column(second, "timestamp", [1.07 * k / 15 for k in range(LENGTHS[1])])
+    out = converted(tmp_path / "out", source, "lerobot-v2.1")
+    for path, length in zip(sorted((out / "data").rglob("*.parquet")), LENGTHS, strict=True):
+        np.testing.assert_allclose(
+            pq.read_table(path).column("timestamp").to_numpy(), np.arange(length) / 15, atol=1e-6
+        )
+    fewer = pq.read_table(second)[:-9]
+    pq.write_table(fewer, second)
+    told = json.loads((converted(tmp_path / "fewer", source, "lerobot-v3") / "export.json").read_text())
+    assert told["source_episodes"] == [0] and "are not 15 a second (off by 0.1" in told["left_out"][0]["why"]
