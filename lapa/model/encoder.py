@@ -66,6 +66,8 @@ class WayIn(nn.Module):
     """Whether it has a use for the pair's flow."""
     sees_text: ClassVar[bool] = False
     """Whether it reads the instruction: `forward` then has a last argument `text`, [B, L, text_dim] or None."""
+    words: nn.Linear | None
+    """With `sees_text`: from the text's width to its own."""
     two_stages: ClassVar[bool] = False
     """Whether it can learn tokens beside those of a first stage: in stage 2 it then gives twice `config.tokens`."""
 

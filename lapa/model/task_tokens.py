@@ -108,7 +108,6 @@ class TaskTokensInFront(FrameDecoder):
         self.out = nn.Linear(dim, config.feature_dim)
 
     def share_words(self, way: WayIn) -> None:
-        assert isinstance(way, TaskTokens)
         self.words = way.words
 
     def enter_latent(self, x: Tensor, latent: Tensor, text: list[Tensor]) -> tuple[Tensor, Tensor | None]:

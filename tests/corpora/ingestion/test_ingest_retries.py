@@ -204,8 +204,11 @@ def test_where_nothing_is_kept_it_is_said_with_the_remedy(videos, tmp_path, capl
     ],
     ids=lambda flags: flags[0],
 )
-def test_who_reads_a_corpus_of_nothing_says_why_it_is_one(tmp_path, capsys, flags):
+def test_who_reads_a_corpus_of_nothing_says_why_it_is_one(tmp_path, capsys, monkeypatch, flags):
     """M16: most sent to the manifest, and `label` trained first and asked for a shorter horizon."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("lam", "tracks", "robot"):
+        (tmp_path / name).mkdir()
     empty = write_corpus(tmp_path / "empty", ())
     assert cli.main([*flags, "--corpus", str(empty), "--out", str(tmp_path / "out")]) == 2
     assert "no clips were kept: 6 static; lower --quality.min-change" in capsys.readouterr().err

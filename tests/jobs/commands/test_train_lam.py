@@ -284,7 +284,7 @@ def test_errors_name_value_rule_and_remedy(tiny_corpus: Path, tmp_path: Path) ->
         TrainingConfig()
 
 
-def test_the_command_line_overrides_a_recipes_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_overrides_a_recipes_fields(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[train_lam.TrainLamConfig] = []
     monkeypatch.setattr(train_lam, "run", seen.append)
     train_lam.main(
@@ -292,7 +292,7 @@ def test_the_command_line_overrides_a_recipes_fields(monkeypatch: pytest.MonkeyP
             "--recipe",
             "lapa",
             "--corpus",
-            "c",
+            str(tmp_path),
             "--out",
             "o",
             "--model.quantiser.kind",

@@ -65,10 +65,10 @@ def test_of_a_policy_that_was_trained_before_the_eyes_stay_frozen_whatever_the_r
 
 
 @pytest.mark.parametrize("part", ["vlm", "vision"])
-def test_a_model_that_is_brought_by_name_stays_frozen_unless_it_is_asked_for(part: str) -> None:
+def test_a_model_that_is_brought_by_name_stays_frozen_unless_it_is_asked_for(part: str, tmp_path: Path) -> None:
     """The recipe trains all of a policy from scratch; its vision tower was trained with it, silently."""
-    given = {"data": "d", "out": "o", "model": {part: {"name": "some/model"}}}
-    flags = ["--data", "d", "--out", "o", f"--model.{part}.name", "some/model"]
+    given = {"data": str(tmp_path), "out": "o", "model": {part: {"name": "some/model"}}}
+    flags = ["--data", str(tmp_path), "--out", "o", f"--model.{part}.name", "some/model"]
 
     def tuning(recipe: str, given: dict, more: tuple[str, ...] = ()) -> set:
         by_name = configured(GroundConfig, given, recipe=recipe, recipes=FIELDS, sets=SETS)

@@ -56,7 +56,9 @@ def test_a_model_that_copies_through_its_continuous_latent_alone_is_found_out(
     def copying(self: LatentActionModel, pairs: PairBatch) -> Encoding:
         return replace(encode(self, pairs), latent=pairs.second.flatten(1)[:, None])
 
-    def decode(self: LatentActionModel, first: torch.Tensor, latent: torch.Tensor, valid: object) -> torch.Tensor:
+    def decode(
+        self: LatentActionModel, first: torch.Tensor, latent: torch.Tensor, valid: object, **_: object
+    ) -> torch.Tensor:
         return latent.view_as(first) if latent.shape[1] == 1 else first
 
     monkeypatch.setattr(LatentActionModel, "encode", copying)
