@@ -142,13 +142,14 @@ class LeRobotV30(Layout):
         first = 0
         for file, together in enumerate(_files_of(episodes, DATA_FILE_MB)):
             place = {"chunk_index": file // FILES_IN_CHUNK, "file_index": file % FILES_IN_CHUNK}
-            with replacing(root / DATA_PATH.format(**place)) as temporary:
-                writer = None
+            schema = numbered(pq.read_table(together[0].rows), 0, 0).schema
+            with (
+                replacing(root / DATA_PATH.format(**place)) as temporary,
+                pq.ParquetWriter(temporary, schema) as writer,
+            ):
                 for episode in together:
                     number = len(records)
-                    table = numbered(pq.read_table(episode.rows), number, first)
-                    writer = writer or pq.ParquetWriter(temporary, table.schema)
-                    writer.write_table(table)
+                    writer.write_table(numbered(pq.read_table(episode.rows), number, first))
                     own = {"chunk_index": number // FILES_IN_CHUNK, "file_index": number % FILES_IN_CHUNK}
                     span = {"from_timestamp": 0.0, "to_timestamp": episode.length / fps}
                     record: dict[str, Any] = {
@@ -166,8 +167,6 @@ class LeRobotV30(Layout):
                         record |= under(f"stats/{name}", found)
                     records.append(record | under("meta/episodes", {"chunk_index": 0, "file_index": 0}))
                     first += episode.length
-                assert writer is not None
-                writer.close()
         with replacing(root / EPISODES_PATH.format(chunk_index=0, file_index=0)) as temporary:
             pq.write_table(pa.Table.from_pylist(records), temporary)
         with replacing(root / "meta" / "tasks.parquet") as temporary:
