@@ -57,13 +57,14 @@ class IngestRun:
 
     out: Path
     engine: Literal["local", "ray"] = "local"
-    workers: int = 1
+    workers: int | None = 1
+    """None: one for each core, of this machine or of the cluster."""
     file_timeout_s: float = 120.0
     seed: int = 0
     function: str = STAGE_FUNCTION
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
+        if self.workers is not None and self.workers < 1:
             raise ValueError(f"workers {self.workers}: must be at least 1")
         if self.file_timeout_s <= 0:
             raise ValueError(f"file_timeout_s {self.file_timeout_s}: must be above 0 seconds; try 120")
@@ -85,10 +86,10 @@ def ingest(
 
     `inputs`: video files, folders, globs, .jsonl lists, WebDataset tars, LeRobot datasets, and kinds that were registered.
     `defaults`: tier, embodiment and text of sources of which no list says otherwise. `workers`: processes that decode side
-    by side; None: one for each core. Raises as `make_corpus`.
+    by side; None: one for each core, of the cluster's with engine ray. Raises as `make_corpus`.
     """
     several = [inputs] if isinstance(inputs, str | Path) else inputs
-    run = IngestRun(Path(out), engine, workers or available_cores())
+    run = IngestRun(Path(out), engine, workers)
     make_corpus([os.fspath(each) for each in several], settings, defaults, run, progress)
     return Corpus(run.out)
 
@@ -258,7 +259,7 @@ def _stage_all(job: StagingJob, run: IngestRun, total: int, progress: Progress) 
 
         outcomes = stage_on_ray(job, pending, run.workers)
     else:
-        outcomes = stage_locally(job, pending, min(run.workers, waiting))
+        outcomes = stage_locally(job, pending, min(run.workers or available_cores(), waiting))
     for outcome in outcomes:
         done += 1
         staged += not outcome["retry"]

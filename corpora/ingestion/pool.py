@@ -61,8 +61,13 @@ class StagingJob:
                 log.warning("%s: %s", source.name, error)  # no known fault of a video: perhaps one of this program
                 break
         if "retry" in outcome:
-            stage_fault(source, self.staging, outcome["retry"], outcome["detail"], RETRY)
-        return {"rows": 1, "seconds": 0.0, "retry": "", **outcome}
+            return self.to_retry(source, outcome["retry"], outcome["detail"])
+        return {**outcome, "retry": ""}
+
+    def to_retry(self, source: Source, reason: str, detail: str) -> dict[str, Any]:
+        """Records a source that is to be tried again; returns as `run`."""
+        stage_fault(source, self.staging, reason, detail, RETRY)
+        return {"rows": 1, "seconds": 0.0, "retry": reason}
 
 
 def stage_locally(job: StagingJob, sources: Iterator[Source], workers: int) -> Iterator[dict[str, Any]]:

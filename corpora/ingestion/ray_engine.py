@@ -1,51 +1,38 @@
-"""Staging as a Ray Data pipeline: the same function on every machine of a cluster that shares the folders."""
+"""Staging on a Ray cluster: the same function on every machine."""
 
 from __future__ import annotations
 
-import itertools
-import json
-import logging
+import functools
+import socket
 from collections.abc import Iterator
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
-import ray
-
+from corpora.cluster import joined, shared, unseen, work_through
 from corpora.ingestion.pool import StagingJob
+from corpora.ingestion.staged import TEMPORARY
 from corpora.sources.source import Source
-
-BATCH = 4096
-"""Sources handed to one pipeline: what is known of them at a time, however large the corpus."""
 
 
 class _Stage:
-    """A Ray actor: one isolated worker, to which sources go one after another."""
+    """One isolated worker, to which sources go one after another."""
 
     def __init__(self, job: StagingJob) -> None:
         self._job, self._worker = job, job.new_worker()
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return self._job.run(self._worker, Source.from_json(json.loads(row["source"])))
+    def __call__(self, source: Source) -> dict[str, Any]:
+        return {**self._job.run(self._worker, source), "host": socket.gethostname()}
 
 
-def stage_on_ray(job: StagingJob, sources: Iterator[Source], workers: int) -> Iterator[dict[str, Any]]:
-    """As `stage_locally`, on the cluster Ray is connected to (started on this machine where there is none).
+def stage_on_ray(job: StagingJob, sources: Iterator[Source], workers: int | None) -> Iterator[dict[str, Any]]:
+    """As `stage_locally`, by `workers` of one core each (None: as many as the cluster has cores). The folders of sources and
+    output must be visible under the same paths everywhere; FileNotFoundError names the one that is not."""
 
-    `workers` actors of one CPU each; the folders of sources and output must be visible under the same paths everywhere.
-    """
-    if not ray.is_initialized():
-        ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
-    ray.data.DataContext.get_current().enable_progress_bars = False  # the job has its own
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    available = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    workers = min(workers, available)
-    while batch := list(itertools.islice(sources, BATCH)):
-        rows = [{"source": json.dumps(source.to_json())} for source in batch]
-        # Small blocks, so that outcomes (and with them the progress) come while the batch is under way.
-        blocks = min(len(rows), 8 * workers)
-        staged = ray.data.from_items(rows, override_num_blocks=blocks).map(
-            cast(Any, _Stage),
-            fn_constructor_args=(job,),
-            num_cpus=1,
-            compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
-        )
-        yield from staged.iter_rows()
+    def lost(source: Source, reason: str) -> dict[str, Any]:
+        return job.to_retry(source, "worker_died", reason)
+
+    with joined(workers), shared(job.staging / TEMPORARY) as folders:
+        for source, outcome in work_through(functools.partial(_Stage, job), sources, folders, lost=lost, most=workers):
+            if outcome["retry"] == "missing_file" and Path(source.media.path).exists():
+                raise unseen(source.media.path, outcome["host"])
+            yield outcome

@@ -18,7 +18,7 @@ from corpora.store.files import write_json
 from corpora.store.run import TRAINING, Run
 from jobs.ablation.arms import POLICIES, Arm, Cell
 from jobs.ablation.maker import EMBODIMENT, Maker, Order
-from jobs.ablation.processes import side_by_side, torch_threads
+from jobs.ablation.processes import Cluster, side_by_side, torch_threads
 from jobs.ablation.settings import Budget, TierData
 from vla.models.config import PolicyConfig
 from vla.recipes import tuning_of_policy
@@ -268,17 +268,12 @@ def _curve(folder: Path, dataset: str) -> list[list[float]]:
 
 
 def each(jobs: list[CellJob], parallel: int, engine: str, done: Callable[[list[dict[str, Any]]], None]) -> None:
-    """Runs the jobs in `parallel` processes of this machine, or as Ray tasks; `done` hears of each that ends."""
-    if engine == "ray":
-        import ray
-
-        if not ray.is_initialized():
-            ray.init(include_dashboard=False, log_to_driver=False)
-        remote = ray.remote(num_cpus=jobs[0].threads, max_retries=2)(run_arm)
-        waiting = [remote.remote(job) for job in jobs]
-        while waiting:
-            ready, waiting = ray.wait(waiting, num_returns=1)
-            done(ray.get(ready[0]))
-        return
-    for _, results in side_by_side(run_arm, jobs, parallel):
+    """Runs the jobs in `parallel` processes of this machine, or of a cluster; `done` hears of each that ends."""
+    cluster = Cluster(Path(jobs[0].out), _killed) if engine == "ray" else None
+    for _, results in side_by_side(run_arm, jobs, parallel, cluster):
         done(results)
+
+
+def _killed(job: CellJob, reason: str) -> list[dict[str, Any]]:
+    """The cells of an arm that cannot be run; those that were done before stay so."""
+    return run_arm(dataclasses.replace(job, plans=tuple(dataclasses.replace(plan, fault=reason) for plan in job.plans)))

@@ -83,9 +83,9 @@ class AblateConfig:
     extra: Path | None = None
     """Pyramid file whose datasets of people's video (labels latent and none) join the arms that use such video."""
     engine: Literal["local", "ray"] = "local"
-    """ray: arms side by side on the machines of a cluster that share the folder."""
+    """ray: data and arms over the cluster of RAY_ADDRESS or of `ray start`, whose machines share the folder."""
     parallel: int = 0
-    """Arms side by side on this machine; 0: one for each core, at most 8."""
+    """Arms side by side on this machine; 0: one for each core, at most 8. On a cluster each has as many cores as here."""
     policy: PolicyConfig = POLICY
     """Of all arms; bc has its own head."""
     backbone: str = ""
@@ -231,7 +231,7 @@ def _measure(config: AblateConfig, arms: Sequence[Arm]) -> tuple[dict[str, Any],
     tiers = open_tiers(config)
     plan = {seed: {arm.name: plans(arm, own, config.demos_of(arm.name)) for arm in arms} for seed, own in tiers.items()}
     makers = list(dict.fromkeys(tiers.values()))
-    made = dict(zip(makers, make_all(makers, config.budget, parallel), strict=True))
+    made = dict(zip(makers, make_all(makers, config.budget, parallel, config.engine), strict=True))
     jobs = [
         CellJob(
             out=str(config.out.resolve()),

@@ -17,7 +17,7 @@ from corpora.ingestion.settings import IngestSettings
 from corpora.mixture.label_kinds import PseudoActions
 from corpora.mixture.mixture import MixtureSpec
 from corpora.simulation.episode import EpisodeSettings
-from jobs.ablation.processes import share_of_cores, side_by_side, torch_threads
+from jobs.ablation.processes import Cluster, share_of_cores, side_by_side, torch_threads
 from jobs.ablation.settings import Budget, TierData
 
 if TYPE_CHECKING:
@@ -185,13 +185,14 @@ class Made:
         )
 
 
-def make_all(makers: Sequence[Maker], budget: Budget, parallel: int) -> list[Made]:
+def make_all(makers: Sequence[Maker], budget: Budget, parallel: int, engine: str = "local") -> list[Made]:
     """Makes their data, side by side where there are several. One that fails is told and stops no other. Raises ValueError
     where all fail."""
     parallel = min(parallel, len(makers))
     for maker in makers:
         maker.cores = share_of_cores(parallel)
-    found = dict(side_by_side(_make, [(maker, budget) for maker in makers], parallel))
+    cluster = Cluster(makers[0].out, lambda _, reason: Made(reason)) if engine == "ray" else None
+    found = dict(side_by_side(_make, [(maker, budget) for maker in makers], parallel, cluster))
     made = [found[number] for number in range(len(makers))]
     if all(each.fault for each in made):
         raise ValueError(made[0].fault.removeprefix("ValueError: "))

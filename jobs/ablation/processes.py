@@ -1,14 +1,17 @@
-"""Work of an ablation side by side: processes of this machine, each with its share of the cores."""
+"""Work of an ablation side by side: in processes of this machine, each with its share of the cores, or of a cluster's."""
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -32,11 +35,48 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@dataclass(frozen=True)
+class Cluster(Generic[Item, Found]):
+    """Ray's, whose machines share a folder."""
+
+    out: Path
+    """The folder."""
+    lost: Callable[[Item, str], Found]
+    """What becomes of an item that ends every process it is given to, as the text says."""
+
+    def work(
+        self, function: Callable[[Item], Found], items: Sequence[Item], parallel: int
+    ) -> Iterator[tuple[int, Found]]:
+        from corpora.cluster import joined, machines, shared, work_through
+
+        cores = share_of_cores(parallel)
+        with joined(parallel * cores), shared(self.out) as folders:
+            found = work_through(
+                functools.partial(_numbered, function),
+                enumerate(items),
+                folders,
+                lost=lambda item, reason: self.lost(item[1], reason),
+                cores=min(cores, max(has for has, _ in machines())),
+                fresh=True,
+            )
+            yield from ((number, each) for (number, _), each in found)
+
+
+def _numbered(function: Callable[[Item], Found]) -> Callable[[tuple[int, Item]], Found]:
+    return lambda item: function(item[1])
+
+
 def side_by_side(
-    function: Callable[[Item], Found], items: Sequence[Item], parallel: int
+    function: Callable[[Item], Found],
+    items: Sequence[Item],
+    parallel: int,
+    cluster: Cluster[Item, Found] | None = None,
 ) -> Iterator[tuple[int, Found]]:
     """The number of each item and what `function` makes of it, as they end; in this process where `parallel` is 1. Raises
-    OSError where a process is killed."""
+    OSError where a process is killed. `cluster`: there, each has as many cores as here."""
+    if cluster is not None:
+        yield from cluster.work(function, items, parallel)
+        return
     if parallel == 1:
         yield from ((number, function(item)) for number, item in enumerate(items))
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,12 +41,12 @@ class IngestConfig:
     fps: float = 0.0
     """Frames a second at which videos were recorded that are stored at another rate (time-lapse, slow motion): clips, spans
     of lists and gaps then count as recorded; 0: as stored."""
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """Processes that decode side by side."""
+    workers: int | None = None
+    """Processes that decode side by side; by default one for each core, with engine ray of all machines of the cluster."""
     file_timeout_s: float = 120.0
     """A file that yields no further second of video for this long is given up."""
     engine: Literal["local", "ray"] = "local"
-    """ray: over a cluster whose machines share the folders; the same bytes."""
+    """ray: over the cluster of RAY_ADDRESS or of `ray start`, whose machines share the folders; the same bytes."""
     seed: int = 0
     max_retry_share: float = 0.1
     """Share of the sources; where more than it could not be looked at (missing, unreachable, a crash), the status is 3."""

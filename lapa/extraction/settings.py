@@ -35,7 +35,7 @@ class ExtractionSettings:
     """Of the network. bfloat16 is faster where the hardware multiplies in it (AVX512-BF16, CUDA), and rounds; how far latents move
     by it is measured on some pairs, and told."""
     engine: Literal["local", "ray"] = "local"
-    """ray: over a cluster whose machines share the folders; the same rows."""
+    """ray: over the cluster of RAY_ADDRESS or of `ray start`, whose machines share the folders; the same rows."""
     part_frames: int = 4096
     """Stored frames for one Parquet file, which is what a kill can cost."""
     measure_s: float = 0.0

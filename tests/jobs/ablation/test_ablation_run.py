@@ -7,17 +7,20 @@ import json
 import os
 import shutil
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ray.cluster_utils import Cluster
 
 from jobs.ablation import command as ablate
 from jobs.ablation.cells import RESULT
 from jobs.ablation.settings import Budget, TierData
 from jobs.evaluation.rollout_log import RolloutLog
 from tests.builders.ablations import extra_file
+from tests.builders.clusters import ray_cluster, wait_until, workers_of
 from tests.builders.processes import run_apart
 from tests.builders.rollouts import rollouts_in_threads
 from vla.recipes import DEBUG
@@ -38,11 +41,11 @@ def tiny(out: Path) -> ablate.AblateConfig:
     )
 
 
-def run_tiny(out: Path) -> dict[str, Any]:
+def run_tiny(out: Path, **how: Any) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.cpu_count", lambda: 1)  # one thread: other tests use the other cores
         rollouts_in_threads(patch)
-        return ablate.run(tiny(out))
+        return ablate.run(dataclasses.replace(tiny(out), **how))
 
 
 @pytest.fixture(scope="module")
@@ -135,4 +138,29 @@ def test_killed_in_the_middle_of_an_arm_it_ends_as_if_it_had_not_been(
     resumed = run_tiny(out)
     assert {*stamps, first.stat().st_mtime_ns} == {stamps[0]}
     for mine, theirs in zip(resumed["runs"], straight["runs"], strict=True):
+        assert {**mine, "minutes": 0} == {**theirs, "minutes": 0}
+
+
+@pytest.mark.slow  # three minutes: every process of a cluster imports anew
+@pytest.mark.gl
+@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning:ray")
+def test_on_a_cluster_whose_workers_are_killed_it_is_the_same(
+    ablated: tuple[ablate.AblateConfig, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Once while the data are made, and once in the training of an arm."""
+    out = tmp_path / "ablation"
+    killed: list[int] = []
+
+    def kill(cluster: Cluster, made: str) -> None:
+        wait_until(lambda: list(out.glob(made)), 300)
+        for worker in workers_of(cluster):
+            worker.kill()
+            killed.append(worker.pid)
+
+    with ray_cluster(2) as cluster:
+        for made in ("robot/data/*/*.parquet", "runs/human-flare/*/checkpoints/*.ckpt"):
+            threading.Thread(target=kill, args=(cluster, made), daemon=True).start()
+        result = run_tiny(out, engine="ray")
+    assert len(killed) >= 2
+    for mine, theirs in zip(result["runs"], ablated[1]["runs"], strict=True):
         assert {**mine, "minutes": 0} == {**theirs, "minutes": 0}

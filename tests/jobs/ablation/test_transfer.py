@@ -297,7 +297,7 @@ def test_replicates_that_are_made_side_by_side_share_the_cores(tmp_path: Path, m
     monkeypatch.setattr("torch.set_num_threads", found.append)
     monkeypatch.setattr(TransferTiers, "make", lambda self: None)
     monkeypatch.setattr(TransferTiers, "copies", lambda self, budget: {})
-    here = lambda function, items, parallel: processes.side_by_side(function, items, 1)  # noqa: E731
+    here = lambda function, items, parallel, cluster: processes.side_by_side(function, items, 1)  # noqa: E731
     monkeypatch.setattr(maker, "side_by_side", here)
     both = [tiers_at(tmp_path, replicate) for replicate in (0, 1)]
     maker.make_all(both, Budget(), 4)
