@@ -194,12 +194,13 @@ class _Pool:
         self._again: deque[_Task[Any]] = deque()
         self._room, self._looked, self._had_room = 0, -LOOK_S, time.monotonic()
         self._failed_starts = 0
+        self._moved, self._waited = time.monotonic(), False
 
     def work(self, items: Iterator[Any], lost: Callable[[Any, str], Any]) -> Iterator[tuple[Any, Any]]:
         ahead: deque[Any] = deque()
         while True:
             self._look()
-            ahead.extend(itertools.islice(items, max(1, self._room) - len(ahead)))
+            ahead.extend(itertools.islice(items, max(0, max(1, self._room) - len(ahead))))
             working = sum(task is not None for _, task in self._busy.values())
             if not working and not ahead and not self._again:
                 return
@@ -224,6 +225,10 @@ class _Pool:
             return
         room = (min(has // need for has, need in zip(each, self._needs, strict=True) if need) for each in machines())
         self._room, self._looked = min(sum(room), self._most), now
+        if self._busy and all(task is None for _, task in self._busy.values()) and now - self._moved > NO_MACHINE_S:
+            if not self._waited:
+                log.warning("no worker has started for %g s: have other jobs all of the Ray cluster?", NO_MACHINE_S)
+            self._waited = True
         if self._room:
             self._had_room = now
         elif now - self._had_room > NO_MACHINE_S:
@@ -250,7 +255,9 @@ class _Pool:
                 return
             yield task.item, lost(task.item, f"it ended {ATTEMPTS} workers, the last so: {_line(error)}")
             return
-        self._failed_starts = 0
+        self._moved = time.monotonic()
+        if task is None:
+            self._failed_starts = 0
         if task is not None and self._fresh:
             ray.kill(actor)
         else:
@@ -266,4 +273,5 @@ class _Pool:
 
 def _line(error: BaseException) -> str:
     """What it says, in one line."""
-    return " ".join(str(error).split())[:500] or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 500 else f"{text[:200]} ... {text[-300:]}"  # a traceback has its error at the end

@@ -195,7 +195,7 @@ def _make_corpus(
         ended = time.monotonic()
         timing: dict[str, Any] = {
             "engine": run.engine,
-            "workers": run.workers,
+            "workers": run.workers or (available_cores() if run.engine == "local" else None),
             "sources_staged": staged,
             "video_hours": round(seconds / 3600, 6),
             "wall_s": round(ended - began, 3),
