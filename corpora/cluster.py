@@ -106,6 +106,7 @@ class Shared:
     scratch: Path
     """In the folder that is written to, and of a name that no other has: for what is not whole yet. Removed in the end."""
     read: tuple[Path, ...]
+    """With some of what is in folders: where a disk should be, there is an empty one without it."""
 
     def expect(self) -> None:
         """Called on a worker. Raises FileNotFoundError."""
@@ -128,7 +129,8 @@ def shared(out: Path, *read: Path) -> Iterator[Shared]:
     with tempfile.TemporaryDirectory(
         dir=out.absolute(), prefix="shared-", suffix=UNFINISHED, ignore_cleanup_errors=True
     ) as scratch:
-        yield Shared(Path(scratch), tuple(path.absolute() for path in read))
+        inside = (path for folder in read if folder.is_dir() for path in sorted(folder.iterdir())[:20])
+        yield Shared(Path(scratch), tuple(path.absolute() for path in (*read, *inside)))
 
 
 def machines() -> list[tuple[int, int]]:

@@ -62,7 +62,7 @@ class StagingJob:
                 break
         if "retry" in outcome:
             return self.to_retry(source, outcome["retry"], outcome["detail"])
-        return {**outcome, "retry": ""}
+        return {"rows": 1, "seconds": 0.0, "retry": "", **outcome}
 
     def to_retry(self, source: Source, reason: str, detail: str) -> dict[str, Any]:
         """Records a source that is to be tried again; returns as `run`."""

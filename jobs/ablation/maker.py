@@ -191,7 +191,7 @@ def make_all(makers: Sequence[Maker], budget: Budget, parallel: int, engine: str
     parallel = min(parallel, len(makers))
     for maker in makers:
         maker.cores = share_of_cores(parallel)
-    cluster = Cluster(makers[0].out, lambda _, reason: Made(reason)) if engine == "ray" else None
+    cluster = Cluster[Any, Made](makers[0].out, lambda _, reason: Made(reason)) if engine == "ray" else None
     found = dict(side_by_side(_make, [(maker, budget) for maker in makers], parallel, cluster))
     made = [found[number] for number in range(len(makers))]
     if all(each.fault for each in made):

@@ -56,7 +56,7 @@ class Cluster(Generic[Item, Found]):
                 enumerate(items),
                 folders,
                 lost=lambda item, reason: self.lost(item[1], reason),
-                cores=min(cores, max(has for has, _ in machines())),
+                cores=max(1, min(cores, max(has for has, _ in machines()))),
                 fresh=True,
             )
             yield from ((number, each) for (number, _), each in found)

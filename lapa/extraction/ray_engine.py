@@ -39,7 +39,7 @@ class _Extractor:
         self._pipeline = open_pipeline(settings, cores)
         self._plan = plan_parts(corpus.clips, settings.part_frames)
 
-    def __call__(self, index: int) -> tuple[PartSummary | StageSpeeds | None, float, str]:
+    def __call__(self, index: int) -> tuple[PartSummary | StageSpeeds | None, float, Device]:
         """What is asked for, the peak memory in MB and the device."""
         made: PartSummary | StageSpeeds | None
         if index == _MEASURE:
@@ -73,7 +73,7 @@ def extract_on_ray(
         cores = sum(has for has, _ in machines())
         beside = max(1, min((cores // gpus for cores, gpus in machines() if gpus), default=1))
         threads = (settings.workers or max(1, beside - 1)) if gpus else 1
-        most = max(1, min(gpus or settings.workers or cores, gpus or cores, len(todo)))
+        actors = max(1, min(gpus or settings.workers or cores, gpus or cores, len(todo)))
         device: Device = settings.device if gpus else "cpu"  # workers see what they have, and not what this machine has
         arguments = (dataclasses.replace(settings, workers=threads, device=device), key, out)
         written: list[PartSummary] = []
@@ -81,7 +81,7 @@ def extract_on_ray(
         faults: dict[int, str] = {}
         peak, seconds, began = 0.0, 0.0, time.perf_counter()
 
-        def lost(index: int, reason: str) -> tuple[None, float, str]:
+        def lost(index: int, reason: str) -> tuple[None, float, Device]:
             faults[index] = reason
             return None, 0.0, device
 
@@ -90,30 +90,29 @@ def extract_on_ray(
             [part.index for part in todo] + [_MEASURE] * bool(settings.measure_s),
             folders,
             lost=lost,
-            most=most,
+            most=None if gpus else settings.workers,
             cores=min(threads, beside),
             gpus=1 if gpus else 0,
         )
         for _, (made, memory_mb, where) in work:
             if isinstance(made, StageSpeeds):
                 alone = dataclasses.asdict(made)
-                speeds = StageSpeeds(**{name: value * most for name, value in alone.items()})
+                speeds = StageSpeeds(**{name: value * actors for name, value in alone.items()})
             elif isinstance(made, PartSummary):
                 written.append(made)
-                device = where  # type: ignore[assignment]
+                device = where
                 peak, seconds = max(peak, memory_mb), time.perf_counter() - began
                 count(made.clips + len(made.skipped), made.pairs)
-    for part in todo:
-        if part.index in faults:
-            names = ", ".join(row.clip_id for row in part.rows)
-            raise OSError(
-                f"{len(faults)} of {len(todo)} parts could not be made, the others are written; the first is {part.name} (shard "
-                f"{part.shard}, clips {names[:200]}): {faults[part.index]}"
-            )
+    if failed := [part for part in todo if part.index in faults]:
+        first, names = failed[0], ", ".join(row.clip_id for row in failed[0].rows)
+        raise OSError(
+            f"{len(failed)} of {len(todo)} parts could not be made, the others are written; the first is {first.name} (shard "
+            f"{first.shard}, clips {names[:200]}): {faults[first.index]}"
+        )
     return written, {
         "device": device,
         "workers": threads,
-        "actors": most,
+        "actors": actors,
         "seconds": seconds,
         "peak_memory_mb": peak,
         "speeds": speeds,

@@ -76,7 +76,14 @@ def workers_of(cluster: Cluster, name: str = "_Worker") -> list[psutil.Process]:
     """Processes of the cluster's actors."""
     raylets = [process.process.pid for node in cluster.list_all_nodes() for process in node.all_processes["raylet"]]
     below = [child for pid in raylets for child in psutil.Process(pid).children()]
-    return [process for process in below if name in " ".join(process.cmdline())]
+    return [process for process in below if name in _words(process)]
+
+
+def _words(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return ""
 
 
 def wait_until(what: Callable[[], Any], seconds: float = 60.0) -> Any:
