@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from corpora.store.remote import told
+
 Update = Callable[..., None]
 """Called with (done, total), and with a description where that changes."""
 
@@ -40,9 +42,9 @@ def print_ending(table: Table, summary: Mapping[str, Any], out: Path, totals: st
     console = Console()
     console.print(table)
     if summary.get("already_finished"):
-        console.print(f"{out} was already finished: nothing to do", soft_wrap=True)
+        console.print(f"{told(out)} was already finished: nothing to do", soft_wrap=True)
     if totals:
-        console.print(f"{totals} -> {out}", soft_wrap=True)
+        console.print(f"{totals} -> {told(out)}", soft_wrap=True)
 
 
 def print_training(summary: Mapping[str, Any], title: str, out: Path) -> None:

@@ -152,7 +152,7 @@ def machine_trouble(error: BaseException) -> bool:
 
 def read_through(path: Path) -> None:
     """Raises OSError where the machine cannot give all of its bytes, which FFmpeg takes for damage."""
-    with path.open("rb") as file:
+    with path.open("rb") as file:  # of a copy of a URL it is here: FFmpeg has just had it
         while file.read(1 << 24):
             pass
 

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from corpora.store.inputs import READ
+from corpora.store.remote import told
+from corpora.store.upload import uploaded
 from jobs.cli import parse
 
 if TYPE_CHECKING:
@@ -68,8 +70,9 @@ def run(config: PyramidConfig) -> MixtureSurvey:
     raise_faults(str(config.pyramid), [*faults, *survey.faults])
     out = folder(config)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "pyramid.json", survey.to_json() | {"provenance": provenance()})
-    write_text(out / "pyramid.svg", pyramid_svg(survey, dark=not config.light))
+    with uploaded(out):
+        write_json(out / "pyramid.json", survey.to_json() | {"provenance": provenance()})
+        write_text(out / "pyramid.svg", pyramid_svg(survey, dark=not config.light))
     return survey
 
 
@@ -124,4 +127,4 @@ def main(argv: Sequence[str]) -> None:
     console = Console()
     console.print(table(survey))
     console.print(pyramid_text(survey), highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{len(survey.datasets)} datasets of {len(survey.tiers)} tiers -> {folder(config)}", soft_wrap=True)
+    console.print(f"{len(survey.datasets)} datasets of {len(survey.tiers)} tiers -> {told(folder(config))}", soft_wrap=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from corpora.store import remote
 from corpora.store.files import read_json
 from corpora.store.inputs import READ
 from corpora.store.run import SETTINGS, Run
@@ -116,7 +117,7 @@ def run(config: ReportConfig) -> Card:
     else:
         card = Card.from_json(record)
     print_card(card)
-    Console().print(f"{record['wall_s']:.0f} s -> {config.out / 'report.html'}")
+    Console().print(f"{record['wall_s']:.0f} s -> {remote.told(config.out / 'report.html')}")
     return card
 
 
