@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
 from corpora.store.files import write_json, write_text, written_whole
+from corpora.store.remote import at_hand
 from corpora.store.told import listed
 from vla.embodiment import Embodiment
 from vla.models.behaviour_cloning import BehaviourCloning
@@ -232,7 +233,7 @@ def _no_configuration(path: Path, error: Exception) -> ValueError:
 
 def _folder(name: str | Path, files: Sequence[str] = (CONFIG, WEIGHTS, DATA, f"{BACKBONE}/*"), **where: Any) -> Path:
     """Where the policy lies; what is no folder is fetched from the hub. Raises ValueError where that does not give it."""
-    folder = Path(name).expanduser()
+    folder = at_hand(name).expanduser()
     if folder.is_dir():
         return folder
     try:

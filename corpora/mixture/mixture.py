@@ -143,7 +143,7 @@ def read_mixture(path: str | Path, *, embodiments: tuple[str, ...] = ()) -> Mixt
 def read_sound_datasets(path: str | Path, *, embodiments: tuple[str, ...] = ()) -> tuple[MixtureSpec, list[str]]:
     """As `read_mixture`, for who looks for further faults: the datasets that are sound so far, and the faults of the
     others. Raises ValueError for a file that is no TOML or has no dataset."""
-    path = Path(path).expanduser()
+    path = at_hand(path).expanduser()
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:

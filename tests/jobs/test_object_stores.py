@@ -15,8 +15,10 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 
+from corpora.clips.corpus import Corpus
 from corpora.store.remote import STATE, copy_of
 from jobs.cli import main
+from lapa import Latents, load
 from tests.builders.corpora import corpus_files
 from tests.builders.datasets import lerobot_v2
 from tests.builders.s3 import s3_server
@@ -115,6 +117,8 @@ def test_latents_of_a_corpus_behind_a_url(bucket: str, tiny_corpus: Path, tiny_l
     assert parts and parts == sorted(path.name for path in (tmp_path / "z").glob("part-*.parquet"))
     for name in parts:
         assert pq.read_table(there / name).equals(pq.read_table(tmp_path / "z" / name))
+    assert Corpus(f"{bucket}/tiny").identity == Corpus(tiny_corpus).identity
+    assert Latents(f"{bucket}/z").parts[0].name == parts[0] and load(f"{bucket}/lam").config == load(tiny_lam).config
     copied = copy_of(f"{bucket}/z")
     shutil.rmtree(copied)  # another machine finds it finished
     assert main(["extract", "--lam", f"{bucket}/lam", "--corpus", f"{bucket}/tiny", "--out", f"{bucket}/z", *words]) == 0
