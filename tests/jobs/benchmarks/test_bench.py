@@ -118,7 +118,7 @@ def test_a_training_that_waits_for_its_data_is_told(corpus, tmp_path, monkeypatc
     read = StoredBatches.batch
     monkeypatch.setattr(StoredBatches, "batch", lambda self, number: time.sleep(0.2) or read(self, number))
     slow = train.run(BenchTrainConfig(recipe="debug", corpus=corpus, out=tmp_path / "slow", steps=20))
-    assert slow["data_wait_share"] > max(0.8, quick["data_wait_share"]) and slow["ratio"] < quick["ratio"]
+    assert slow["data_wait_share"] > max(0.5, quick["data_wait_share"]) and slow["ratio"] < quick["ratio"]
     assert not slow["goal_met"] and "missed" in _text(train.table(slow))
 
 
