@@ -157,9 +157,12 @@ def _call(name: str, argv: list[str]) -> int:
         logger.setLevel(level)
     # OpenMP threads that spin while they wait starve the loaders beside them; read when torch is first imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from jobs.progress import at_work
+
     try:
-        load_own_modules()
-        return importlib.import_module(JOBS[name][0]).main(argv) or 0
+        with contextlib.nullcontext() if "--quiet" in argv else at_work(name):
+            load_own_modules()
+            return importlib.import_module(JOBS[name][0]).main(argv) or 0
     except BrokenPipeError:
         raise
     except (ValueError, FileNotFoundError) as error:

@@ -23,12 +23,12 @@ from rich.table import Table
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.parts import plan_parts
-from corpora.store.files import available_cores
+from corpora.store.files import available_cores, peak_memory_mb
 from jobs.benchmarks.command import BenchExtractConfig, saved
 from jobs.commands import ingest
 from jobs.commands.demo import SAMPLE
 from jobs.console import numbers_table
-from lapa.extraction.engine import ExtractionPipeline, latent_key, open_pipeline, peak_memory_mb
+from lapa.extraction.engine import ExtractionPipeline, latent_key, open_pipeline
 from lapa.extraction.settings import ExtractionSettings
 from lapa.extraction.throughput import end_to_end, feed_alone, model_alone, prepared_sample
 from lapa.model.checkpoint import read_lam_config, save_lam

@@ -22,7 +22,7 @@ from corpora.store.run import Run
 from corpora.store.told import listed
 from corpora.store.upload import uploaded
 from jobs.cli import parse
-from jobs.console import bar
+from jobs.progress import bar
 from vla.trained_on import Known, known_of
 
 log = logging.getLogger(__name__)

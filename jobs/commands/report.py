@@ -65,7 +65,7 @@ def run(config: ReportConfig) -> Card:
     import torch
     from rich.console import Console
 
-    from jobs.console import bar
+    from jobs.progress import bar
     from lapa.foreign.bring import bring_in
     from lapa.foreign.formats import fingerprint
     from lapa.latents import Latents

@@ -15,7 +15,8 @@ import ray
 from corpora.clips.corpus import Corpus
 from corpora.clips.parts import Part, PartSummary, plan_parts
 from corpora.store.decode import decode
-from lapa.extraction.engine import open_pipeline, peak_memory_mb
+from corpora.store.files import peak_memory_mb
+from lapa.extraction.engine import open_pipeline
 from lapa.extraction.settings import Device, ExtractionSettings
 from lapa.extraction.throughput import StageSpeeds, measure_stages
 from lapa.latents import LatentKey
