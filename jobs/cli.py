@@ -78,6 +78,8 @@ def parse(
     """
     import tyro
 
+    from jobs.progress import VOICE
+
     words = [word for word in argv if word != "--quiet"]
     options: dict[str, Any] = {"args": words, "prog": f"giza {job}"}
     if recipes is not None:
@@ -89,6 +91,7 @@ def parse(
         options["description"] = f"{config_type.__doc__}\n\nRecipes: {', '.join(recipes)}."
     config = with_copies(tyro.cli(config_type, **options))
     expect_inputs(config)
+    VOICE.begin()
     if len(words) < len(argv):
         sys.stdout = sys.stderr = io.StringIO()
     return config

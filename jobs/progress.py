@@ -79,6 +79,12 @@ class _Voice:
         self.drawn = 0
         """Bars on a terminal, which need no lines."""
         self.told_s = time.monotonic()
+        self.begun = threading.Event()
+        """The flags are read and right: help and a user's error need no sign of life."""
+
+    def begin(self) -> None:
+        self.told_s = time.monotonic()
+        self.begun.set()
 
     def say(self, text: str) -> None:
         self.told_s = time.monotonic()
@@ -146,13 +152,13 @@ def _drawn(activity: Activity, console: Console, keep: bool) -> Iterator[Update]
 @contextmanager
 def at_work(job: str) -> Iterator[None]:
     """While a command runs: says so before two seconds are over, and whenever it would have been silent for ten."""
-    began = VOICE.told_s = time.monotonic()
-    ended = threading.Event()
+    began, ended = time.monotonic(), threading.Event()
+    VOICE.begun.clear()
 
     def watch() -> None:
         limit = FIRST_S
         while not ended.wait(0.25):
-            if VOICE.drawn or time.monotonic() - VOICE.told_s < limit:
+            if not VOICE.begun.is_set() or VOICE.drawn or time.monotonic() - VOICE.told_s < limit:
                 continue
             limit = SILENT_S
             if VOICE.doing:

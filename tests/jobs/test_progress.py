@@ -16,6 +16,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(progress.VOICE, "told_s", now[0])
+    monkeypatch.setattr(progress, "SILENT_S", 10.0)
     return now
 
 
@@ -50,12 +51,14 @@ def test_a_command_is_never_silent(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr(progress, "FIRST_S", 0.3)
     monkeypatch.setattr(progress, "SILENT_S", 0.6)
     with at_work("report"):
+        time.sleep(0.5)  # flags are read
+        progress.VOICE.begin()
         time.sleep(0.8)  # libraries are loaded
         with bar("probing", unit="pairs") as show:
             show(1, 4)
             time.sleep(1.2)  # one piece takes longer
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("giza report: at work, ") and any(line.startswith("probing: 1 of 4 pairs") for line in lines)
+    assert lines[0].startswith("giza report: at work, 1 s") and any(line.startswith("probing: 1 of 4 pairs") for line in lines)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(8, "8 s"), (89, "89 s"), (150, "2 min"), (7500, "2 h 5 min")])
