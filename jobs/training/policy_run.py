@@ -233,6 +233,7 @@ def _dataset_summary(batches: PolicyBatches, number: int, batch_count: int) -> d
         "samples": len(dataset.train),
         "held_out_samples": len(dataset.held_out),
         "idle_rows": dataset.data.idle_rows,
+        **({"verdict": verdict} if (verdict := dataset.data.spec.label.verdict) else {}),
         **_encoded_as(dataset),
         "epochs": round(batches.order.epochs(batch_count)[number], 3),
     }
