@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from corpora.store.inputs import expect_inputs
+from corpora.store.inputs import expect_inputs, with_copies
 from corpora.store.own_modules import load_own_modules
+from corpora.store.remote import told
 from corpora.store.told import closest
 
 JOBS = {
@@ -77,6 +78,8 @@ def parse(
     """
     import tyro
 
+    from jobs.progress import VOICE
+
     words = [word for word in argv if word != "--quiet"]
     options: dict[str, Any] = {"args": words, "prog": f"giza {job}"}
     if recipes is not None:
@@ -86,8 +89,9 @@ def parse(
         fields = {"recipe": name, **recipes[name], **_set_by(sets, words, recipes[name])}
         options["default"] = _with_fields(config_type, fields)
         options["description"] = f"{config_type.__doc__}\n\nRecipes: {', '.join(recipes)}."
-    config = tyro.cli(config_type, **options)
+    config = with_copies(tyro.cli(config_type, **options))
     expect_inputs(config)
+    VOICE.begin()
     if len(words) < len(argv):
         sys.stdout = sys.stderr = io.StringIO()
     return config
@@ -147,23 +151,28 @@ def _call(name: str, argv: list[str]) -> int:
         print(f"giza: no job '{name}'. {closest(name, JOBS)}", file=errors)
         return 2
     level = logging.ERROR if "--quiet" in argv else logging.INFO
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Told("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     loggers = [logging.getLogger(package) for package in ("corpora", "lapa", "flare", "vla", "jobs")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(level)
     # OpenMP threads that spin while they wait starve the loaders beside them; read when torch is first imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from jobs.progress import at_work
+
     try:
-        load_own_modules()
-        return importlib.import_module(JOBS[name][0]).main(argv) or 0
+        with contextlib.nullcontext() if "--quiet" in argv else at_work(name):
+            load_own_modules()
+            return importlib.import_module(JOBS[name][0]).main(argv) or 0
     except BrokenPipeError:
         raise
     except (ValueError, FileNotFoundError) as error:
-        print(f"giza {name}: {error}", file=errors)
+        print(f"giza {name}: {told(error)}", file=errors)
         return 2
     except OSError as error:
-        print(f"giza {name}: {error}; run the same command again once that is mended", file=errors)
+        print(f"giza {name}: {told(error)}; run the same command again once that is mended", file=errors)
         return 1
     except KeyboardInterrupt:
         print(f"giza {name}: stopped; run the same command again to resume", file=errors)
@@ -171,6 +180,13 @@ def _call(name: str, argv: list[str]) -> int:
     finally:  # what calls a job from Python hears what it heard before
         for logger, was in zip(loggers, before, strict=True):
             logger.setLevel(was)
+
+
+class _Told(logging.Formatter):
+    """Calls copies by their URLs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return told(super().format(record))
 
 
 @contextlib.contextmanager

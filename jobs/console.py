@@ -1,38 +1,15 @@
-"""What the jobs show on the terminal: a bar while they work, and how they end."""
+"""How the jobs end on the terminal: tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-Update = Callable[..., None]
-"""Called with (done, total), and with a description where that changes."""
-
-
-@contextmanager
-def bar(title: str, *, unit: str = "", quiet: bool = False, keep: bool = False) -> Iterator[Update]:
-    """A bar on the terminal (its standard error), which is gone at the end unless `keep`."""
-    columns = (
-        TextColumn("{task.description:<26}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=not keep, disable=quiet) as progress:
-        task = progress.add_task(title, total=None)
-
-        def update(done: int, total: int, description: str | None = None) -> None:
-            progress.update(task, completed=done, total=total or None, description=description)
-
-        yield update
+from corpora.store.remote import told
 
 
 def print_ending(table: Table, summary: Mapping[str, Any], out: Path, totals: str = "") -> None:
@@ -40,9 +17,9 @@ def print_ending(table: Table, summary: Mapping[str, Any], out: Path, totals: st
     console = Console()
     console.print(table)
     if summary.get("already_finished"):
-        console.print(f"{out} was already finished: nothing to do", soft_wrap=True)
+        console.print(f"{told(out)} was already finished: nothing to do", soft_wrap=True)
     if totals:
-        console.print(f"{totals} -> {out}", soft_wrap=True)
+        console.print(f"{totals} -> {told(out)}", soft_wrap=True)
 
 
 def print_training(summary: Mapping[str, Any], title: str, out: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from corpora.store.inputs import with_copies
 from corpora.store.told import closest
 from jobs.cli import Recipes, Sets
 from jobs.results import CorpusResult, EvaluationResult, LamResult, PolicyResult, Result
@@ -238,7 +239,7 @@ def configured(
             values[name] = _changed(values.get(name, _start(known[name])), value)
         else:
             values[name] = _plain(value, str(known[name].type))
-    return config_type(**values)
+    return with_copies(config_type(**values))
 
 
 def folder_of(place: Any) -> Path:

@@ -33,6 +33,7 @@ from corpora.clips.parts import (
 )
 from corpora.episodes.columns import column_array
 from corpora.store.files import read_json
+from corpora.store.remote import at_hand
 from lapa.pairs.batch import PairBatch
 
 SUMMARY = "extract.json"
@@ -147,7 +148,7 @@ class Latents:
         self.keys: dict[Path, LatentKey] = {}
         """Folder -> what decided its rows."""
         self.parts: list[Path] = []
-        for folder in (Path(each).expanduser() for each in several):
+        for folder in (at_hand(each).expanduser() for each in several):
             parts = part_paths(folder)
             if not parts:
                 raise ValueError(f"'{folder}' holds no latents: make them with giza extract --out {folder}")

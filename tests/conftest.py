@@ -46,6 +46,17 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_signs_of_life() -> Iterator[None]:
+    """What commands print does not depend on how busy the machine is (but see tests/jobs/test_progress.py)."""
+    from jobs import progress
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "FIRST_S", float("inf"))
+        patch.setattr(progress, "SILENT_S", float("inf"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def warm_workers() -> Iterator[None]:
     """Ingests share their worker processes (tests/builders/warm_worker.py)."""
     from corpora.ingestion import pool

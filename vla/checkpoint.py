@@ -18,8 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
 from corpora.store.files import write_json, write_text, written_whole
+from corpora.store.remote import at_hand
 from corpora.store.told import listed
-from vla.embodiment import Embodiment
+from vla.embodiment import LATENT, Embodiment
 from vla.models.behaviour_cloning import BehaviourCloning
 from vla.models.config import PolicyConfig, from_dict, to_dict
 from vla.models.dual_system import DualSystemPolicy
@@ -67,6 +68,13 @@ def save_policy(policy: Policy, folder: str | Path) -> None:
 def policy_config(name: str | Path) -> PolicyConfig:
     """Sizes and parts of the policy that `load_policy` loads, from its config.json alone. Raises ValueError as that."""
     return _read(_folder(name, [CONFIG]), name, (CONFIG,))[1]
+
+
+def known_robots(name: str | Path) -> tuple[str, ...]:
+    """The robots that the policy that `load_policy` loads was trained on (latent actions are nobody's), from its config.json
+    alone. Raises ValueError as that."""
+    values, _ = _read(_folder(name, [CONFIG]), name, (CONFIG,))
+    return tuple(robot for robot in values.get("robots", {}) if robot != LATENT)
 
 
 def policy_fingerprint(name: str | Path) -> str:
@@ -232,7 +240,7 @@ def _no_configuration(path: Path, error: Exception) -> ValueError:
 
 def _folder(name: str | Path, files: Sequence[str] = (CONFIG, WEIGHTS, DATA, f"{BACKBONE}/*"), **where: Any) -> Path:
     """Where the policy lies; what is no folder is fetched from the hub. Raises ValueError where that does not give it."""
-    folder = Path(name).expanduser()
+    folder = at_hand(name).expanduser()
     if folder.is_dir():
         return folder
     try:

@@ -24,6 +24,7 @@ from corpora.clips.manifest import ClipRow, read_manifest
 from corpora.clips.shards import forget_members
 from corpora.clips.survey import CorpusSurvey
 from corpora.store.files import digest_of, read_json
+from corpora.store.remote import at_hand, here
 from corpora.store.told import listed
 from corpora.video.image import SquaredBy
 from corpora.video.view import View
@@ -95,7 +96,7 @@ class Corpus:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.root = Path(folder).expanduser()
+        self.root = at_hand(folder).expanduser()
         """Shards' names are relative to it."""
         if not (self.root / SUMMARY).is_file() or not (self.root / MANIFEST).is_file():
             state = "its ingest has not finished" if (self.root / "staging").is_dir() else "it has no ingest.json"
@@ -225,7 +226,7 @@ def identity_of(made: Mapping[str, Any], clip_ids: Iterable[str]) -> str:
 def iterate_shard(path: Path, clip_ids: Iterable[str], wanted: set[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Yields (clip_id, {suffix: bytes}) of these clips of one tar, sequentially."""
     remaining = set(clip_ids)
-    with tarfile.open(path, "r:") as tar:
+    with tarfile.open(here(path), "r:") as tar:
         for clip_id, infos in itertools.groupby(tar, lambda info: info.name.partition(".")[0]):
             if not remaining:
                 return

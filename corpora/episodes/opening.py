@@ -11,6 +11,7 @@ from pathlib import Path
 from corpora.episodes.episode import ALL_DEMONSTRATIONS, Episodes, EpisodeSelection, named_episodes
 from corpora.episodes.idle import with_idle
 from corpora.episodes.modality import none_known
+from corpora.store.remote import at_hand
 from corpora.store.told import warn_once
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def open_episodes(folder: str | Path, selection: EpisodeSelection = ALL_DEMONSTR
     An episode whose rows or images are missing or damaged is left out and listed in `faults`. Raises ValueError where the
     dataset cannot be read at all, lacks what was asked for, or has no episode left.
     """
-    root = Path(folder).expanduser()
+    root = at_hand(folder).expanduser()
     episodes = with_idle(format_of(root).read(root, selection))
     _tell_of_columns(episodes, selection)
     if selection.previous_action:

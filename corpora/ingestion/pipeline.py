@@ -31,6 +31,7 @@ from corpora.sources.discover import expand_inputs, find_sources
 from corpora.sources.source import Source, SourceDefaults, check_tier
 from corpora.store.files import as_utf8, available_cores, json_lines, read_json, write_json, written_whole
 from corpora.store.provenance import provenance
+from corpora.store.remote import told
 from corpora.store.run import Run
 
 log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def _make_corpus(
     out = run.out.expanduser().absolute()
     config = {
         "format": FORMAT,
-        "inputs": [as_utf8(str(path)) for path in paths],
+        "inputs": [as_utf8(told(path)) for path in paths],
         "settings": dataclasses.asdict(settings),
         "defaults": _given(defaults),
         "seed": run.seed,

@@ -27,6 +27,7 @@ from corpora.clips.manifest import ClipRow
 from corpora.clips.shards import add_member, open_for_writing
 from corpora.sources.source import Source
 from corpora.store.files import as_utf8, put_in_place
+from corpora.store.remote import here
 
 ROWS = "rows.jsonl"
 DONE = "done"
@@ -56,6 +57,7 @@ def is_staged(staging: Path, source: Source) -> bool:
     path = staged_path(staging, source)
     if not path.exists():
         return False
+    here(path)
     try:
         with tarfile.open(path, "r:") as tar:
             rows = tar.extractfile(ROWS)  # the last that is written
@@ -98,7 +100,7 @@ def short_digest(*parts: str) -> str:
 
 def read_staged(path: Path) -> Iterator[StagedClip]:
     """What was staged for one source, in order, one clip in memory at a time."""
-    with tarfile.open(path, "r:") as tar:
+    with tarfile.open(here(path), "r:") as tar:
         infos = {info.name: info for info in tar.getmembers()}
 
         def data(name: str) -> bytes:

@@ -53,6 +53,7 @@ from corpora.mixture.label_type import Label, PolicyLimits
 from corpora.mixture.pseudo_actions import read_facts
 from corpora.mixture.spec import Data, DatasetSpec, Planned
 from corpora.mixture.survey import MixtureSurvey, survey_datasets
+from corpora.store.remote import at_hand, url_in, url_of
 from corpora.store.told import near
 
 _WORDS = {word: kind for kind in LABELS for word in kind.words}
@@ -142,7 +143,7 @@ def read_mixture(path: str | Path, *, embodiments: tuple[str, ...] = ()) -> Mixt
 def read_sound_datasets(path: str | Path, *, embodiments: tuple[str, ...] = ()) -> tuple[MixtureSpec, list[str]]:
     """As `read_mixture`, for who looks for further faults: the datasets that are sound so far, and the faults of the
     others. Raises ValueError for a file that is no TOML or has no dataset."""
-    path = Path(path).expanduser()
+    path = at_hand(path).expanduser()
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -271,7 +272,9 @@ def _spec(table: dict[str, Any], place: Path, embodiments: tuple[str, ...]) -> t
 
 
 def _path(place: Path, value: str) -> Path:
-    return place / Path(value).expanduser()
+    """`place`: of the pyramid file, that may itself be the copy of one behind a URL."""
+    path = place / Path(value).expanduser()
+    return at_hand(url_in(value) or url_of(path) or path)
 
 
 _READ: dict[str, Callable[[Path, Any], Any]] = {"path": _path, "tables": lambda _, tables: parts_of(tables)}

@@ -15,6 +15,7 @@ from pathlib import Path
 import corpora.sources
 from corpora.sources.source import KINDS, UNREACHABLE, File, LeftOut, Source, SourceDefaults, SourceKind
 from corpora.store.files import as_utf8
+from corpora.store.remote import at_hand, url_in
 
 GLOB_CHARACTERS = frozenset("*?[")
 
@@ -61,7 +62,7 @@ def expand_inputs(inputs: Sequence[str]) -> list[Path]:
         raise ValueError("no input given; name at least one file, folder, glob, .jsonl list or LeRobot dataset")
     found: dict[Path, None] = {}
     for text in inputs:
-        expanded = os.path.expanduser(text)
+        expanded = os.path.expanduser(_copy(text))
         if os.path.lexists(expanded):
             found[Path(os.path.abspath(expanded))] = None
             continue
@@ -76,6 +77,14 @@ def expand_inputs(inputs: Sequence[str]) -> list[Path]:
         for match in matches:
             found[Path(os.path.abspath(match))] = None
     return list(found)
+
+
+def _copy(text: str) -> str:
+    """An input as a path of this machine: of a URL its local copy, of a pattern of URLs in that of the folder above it."""
+    url = url_in(text)
+    parts = url.split("/")
+    fixed = next((number for number, part in enumerate(parts) if GLOB_CHARACTERS & set(part)), len(parts))
+    return str(Path(at_hand("/".join(parts[:fixed])), *parts[fixed:])) if url else text
 
 
 def _kind_of(path: Path, *, named: bool) -> SourceKind | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from corpora.sources.source import VIDEO_SUFFIXES, File, Source, SourceDefaults, SourceKind, register
+from corpora.store.remote import here
 
 HEAD = 400
 """First bytes by which a file without a known suffix is taken for a video."""
@@ -65,7 +66,7 @@ def _first_bytes(path: Path) -> bytes:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return b""  # a pipe would block
-        with path.open("rb") as file:
+        with here(path).open("rb") as file:
             return file.read(HEAD)
     except OSError:
         return b""

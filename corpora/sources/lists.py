@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 from corpora.sources.source import File, Source, SourceDefaults, SourceKind, check_tier, register
 from corpora.store.files import json_lines
+from corpora.store.remote import at_hand, local, url_of
 
 _FIELDS = {"path", "start", "end", "start_s", "end_s", "text", "tier", "embodiment", "fps"}
 
@@ -53,7 +55,9 @@ def _source(record: Any, folder: Path, prefix: str, where: str) -> Source:
         raise ValueError(f"{where}: fps {fps!r} is no rate; give frames a second as they were recorded")
     tier = str(record.get("tier") or "")
     check_tier(tier, where)
-    path = Path(os.path.abspath(folder / os.path.expanduser(record["path"])))
+    path = Path(os.path.abspath(folder / os.path.expanduser(local(record["path"]))))
+    if url_of(path):
+        _looked_at(url_of(path.parent))
     name = "/".join((*filter(None, [prefix]), *path.relative_to(folder).parts)) if folder in path.parents else str(path)
     return Source(
         name=name,
@@ -65,3 +69,9 @@ def _source(record: Any, folder: Path, prefix: str, where: str) -> Source:
         tier=tier,
         embodiment=str(record.get("embodiment") or ""),
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _looked_at(url: str) -> None:
+    """A list's videos are looked for folder by folder: the store is not asked once a line."""
+    at_hand(url)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TypeVar
 from corpora.clips.manifest import TIERS
 from corpora.episodes.truth import TruthRef
 from corpora.store.files import stamp_of
+from corpora.store.remote import here, local, told
 
 _SUFFIXES = """
 mp4 m4v mov mkv webm avi gif mpg mpeg ts mts m2ts wmv flv 3gp 3g2 ogv y4m h264 264 h265 265 hevc ivf asf vob mxf f4v m2v m1v
@@ -50,7 +51,7 @@ class File:
     @contextmanager
     def opened(self, folder: Path) -> Iterator[Path]:
         """The file to decode. `folder`: where a copy may lie for as long as it is needed."""
-        yield Path(self.path)
+        yield here(Path(self.path))
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class TarMember:
     def opened(self, folder: Path) -> Iterator[Path]:
         """A copy of it in `folder`, that lasts as long as it is needed."""
         with tempfile.NamedTemporaryFile(dir=folder, suffix=self.suffix) as copy:
-            with open(self.path, "rb") as tar:
+            with here(self.path).open("rb") as tar:
                 tar.seek(self.offset)
                 left = self.size
                 while left > 0 and (block := tar.read(min(left, 1 << 20))):
@@ -128,7 +129,7 @@ class Source:
         truth = self.truth or TruthRef("", -1, 0.0, 0)
         return {
             **{name: getattr(self, name) for name in _PLAIN},
-            "path": self.media.path,
+            "path": told(self.media.path),
             "stamp": list(self.media.stamp),
             "start_s": self.span_s[0],
             "end_s": self.span_s[1],
@@ -142,7 +143,7 @@ class Source:
     @staticmethod
     def from_json(record: dict[str, Any]) -> Source:
         """Of `to_json`."""
-        place = record["path"], (int(record["stamp"][0]), int(record["stamp"][1]))
+        place = local(record["path"]), (int(record["stamp"][0]), int(record["stamp"][1]))
         tar = record["tar_offset"], record["tar_bytes"], record["tar_suffix"]
         return Source(
             media=TarMember(*place, *tar) if record["tar_offset"] >= 0 else File(*place),

@@ -26,6 +26,7 @@ from corpora.sources.source import (
     register,
 )
 from corpora.store.files import machine_trouble
+from corpora.store.remote import here
 
 _NOTES_LIMIT = 1 << 20
 """Larger json and txt members are no captions."""
@@ -70,7 +71,7 @@ class Tars(SourceKind):
         """What is left of a damaged tar, then a source whose fault is unreadable."""
         tar, found = File.at(path), _Contents()
         try:
-            with path.open("rb") as file:
+            with here(path).open("rb") as file:
                 _read(file, tar, found)
         except (tarfile.TarError, OSError, EOFError) as error:
             found.damage = f"{type(error).__name__}: {error}"

@@ -7,6 +7,8 @@ import hashlib
 import json
 import math
 import os
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,7 +154,7 @@ def machine_trouble(error: BaseException) -> bool:
 
 def read_through(path: Path) -> None:
     """Raises OSError where the machine cannot give all of its bytes, which FFmpeg takes for damage."""
-    with path.open("rb") as file:
+    with path.open("rb") as file:  # of a copy of a URL it is here: FFmpeg has just had it
         while file.read(1 << 24):
             pass
 
@@ -165,3 +167,9 @@ def default_cache() -> Path:
 def available_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in megabytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

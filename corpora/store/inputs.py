@@ -10,15 +10,40 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
+from corpora.store.remote import at_hand, url_in
 from corpora.store.told import near
+
+Config = TypeVar("Config")
+OUTPUT = "out"
+"""The field of each job that names the folder it writes."""
 
 READ: Mapping[str, bool] = MappingProxyType({"read": True})
 """Metadata of a field that names a file or folder, or several."""
 READ_OR_HUB: Mapping[str, bool] = MappingProxyType({"read": True, "hub": True})
 """Likewise, or owner/name on the hub."""
 HUB_PREFIX = "hf:"
+
+
+def with_copies(config: Config) -> Config:
+    """The config with the local copies of all URLs that it reads, and of the one that it writes to. Raises as `at_hand`."""
+    changed: dict[str, Any] = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if field.metadata.get("read") or field.name == OUTPUT:
+            new = tuple(map(_copy, value)) if isinstance(value, tuple) else _copy(value, field.name == OUTPUT)
+        else:
+            new = with_copies(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+        if new is not value and new != value:
+            changed[field.name] = new
+    return dataclasses.replace(config, **changed) if changed else config  # type: ignore[type-var]
+
+
+def _copy(value: Any, made_here: bool = False) -> Any:
+    if not isinstance(value, str | Path) or not url_in(value):
+        return value
+    return type(value)(at_hand(value, made_here=made_here))
 
 
 def expect_inputs(config: Any) -> None:

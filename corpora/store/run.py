@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from corpora.store.files import UNFINISHED, plain, read_json, write_json
 from corpora.store.provenance import provenance
+from corpora.store.upload import uploaded
 
 SETTINGS = "settings.json"
 TRAINING = "train.json"
@@ -110,7 +111,8 @@ class Run:
             self._record.parent.mkdir(exist_ok=True)
             write_json(self._record, self.settings)
             try:
-                yield self
+                with uploaded(self.folder):
+                    yield self
             except ValueError:
                 if not there and {path.name for path in self.folder.iterdir()} <= {self._record.name, LOCK}:
                     self._record.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ import numpy as np
 from av.error import FFmpegError
 from numpy.typing import NDArray
 
+from corpora.store.remote import here
 from corpora.video.decode import DecodingReport, decoded_frames
 from corpora.video.encode import EpisodeVideo, VideoEncoding
 from corpora.video.probe import VideoFacts, probe
@@ -84,7 +85,7 @@ def shown_frames(path: Path, facts: VideoFacts, shown: slice) -> Iterator[NDArra
 
 def _copy_packets(path: Path, facts: VideoFacts, first: int, stop: int, out: Path) -> None:
     """Packets whose presentation lies within the stretch, shifted to begin at 0."""
-    with av.open(str(path)) as source, av.open(str(out), "w", format="mp4") as target:
+    with av.open(str(here(path))) as source, av.open(str(out), "w", format="mp4") as target:
         stream = source.streams[facts.stream]
         base = stream.time_base
         assert isinstance(stream, av.VideoStream) and base is not None

@@ -15,6 +15,8 @@ import numpy as np
 from av.container import OutputContainer
 from numpy.typing import NDArray
 
+from corpora.store.remote import here
+
 TICKS_PER_S = 90_000
 """Resolution of presentation times in a stored clip."""
 
@@ -137,7 +139,7 @@ def join_videos(paths: Sequence[Path], out: Path, fps: int) -> list[int]:
         stream: av.VideoStream | None = None
         total = 0
         for path in paths:
-            with av.open(str(path)) as source:
+            with av.open(str(here(path))) as source:
                 if stream is None:
                     stream = target.add_stream_from_template(source.streams.video[0])
                     stream.time_base = Fraction(1, fps)

@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from corpora.store.files import read_through
+from corpora.store.remote import here
 from corpora.video.clock import NO_TIMESTAMPS, PacketClock
 from corpora.video.file_end import End, missing_s, why_early
 from corpora.video.shown import Showing, showing_of
@@ -153,7 +154,7 @@ def probe(path: str | os.PathLike[str], alive: Callable[[], None] = lambda: None
 def open_container(path: str | os.PathLike[str], options: dict[str, str] | None = None) -> InputContainer:
     """To be closed. Raises FFmpeg's errors, and Unusable("unreadable") for what is no video but points to one."""
     try:
-        return av.open(os.fspath(path), options={**(options or {}), "format_whitelist": _OPENED})
+        return av.open(os.fspath(here(path)), options={**(options or {}), "format_whitelist": _OPENED})
     except av.error.ArgumentError as error:
         raise Unusable("unreadable", "a playlist, or a format that is not read") from error
 

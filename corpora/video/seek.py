@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.store.remote import here
 from corpora.video.decode import DecodingReport, FrameSampler, analysis_size, decoded_frames
 from corpora.video.probe import VideoFacts
 
@@ -126,7 +127,7 @@ def _open(path: str | os.PathLike[str]) -> tuple[Any, type[Exception]]:
         raise Disagreement(f"decord cannot be imported: {_line(error)}") from error
     decord.logging.set_level(decord.logging.ERROR)
     try:
-        return decord.VideoReader(os.fspath(path), num_threads=1), decord.DECORDError
+        return decord.VideoReader(os.fspath(here(path)), num_threads=1), decord.DECORDError
     except (decord.DECORDError, RuntimeError, UnicodeEncodeError) as error:  # names that are no UTF-8 it cannot take
         raise Disagreement(f"decord does not open it: {_line(error)}") from error
 

@@ -22,6 +22,7 @@ from jobs.ablation.settings import Budget, TierData
 from jobs.ablation.tiers import Tiers
 from jobs.ablation.transfer import FORMAT, TransferTiers
 from jobs.cli import parse
+from jobs.progress import VOICE, bar
 from vla.models.config import PolicyConfig
 from vla.recipes import SMALL_FLARE
 
@@ -222,8 +223,6 @@ def run(config: AblateConfig, own: Sequence[Arm] = ()) -> dict[str, Any]:
 
 def _measure(config: AblateConfig, arms: Sequence[Arm]) -> tuple[dict[str, Any], Statistics]:
     """Runs what is missing; all that there is then, and what it says."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from jobs.ablation.statistics import summarise
 
     policy = config.seen_by
@@ -252,15 +251,14 @@ def _measure(config: AblateConfig, arms: Sequence[Arm]) -> tuple[dict[str, Any],
         for seed in config.seeds
         for arm in arms
     ]
-    with Progress(
-        TextColumn("arms"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    ) as bar:
-        shown = bar.add_task("", total=len(jobs))
+    with bar("arms", unit="cells", keep=True) as show:
+        finished = 0
 
         def done(results: list[dict[str, Any]]) -> None:
-            bar.update(shown, advance=1, description=", ".join(_said(result) for result in results))
-            if not bar.console.is_terminal:
-                bar.console.print("; ".join(_said(result) for result in results))
+            nonlocal finished
+            finished += 1
+            VOICE.say("; ".join(_said(result) for result in results))
+            show(finished, len(jobs))
 
         each(jobs, parallel, config.engine, done)
     first = next(seed for seed in config.seeds if not made[tiers[seed]].fault)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from corpora.store.files import write_json
+from corpora.store.inputs import READ
+from corpora.store.provenance import provenance
 from corpora.store.told import closest
 from jobs.cli import parse
+
+PIXEL_RECIPES = ("small", "lapa", "dreamdojo", "debug")
+"""Of giza train-lam."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,48 @@ class BenchExtractConfig:
 
 
 @dataclass(frozen=True)
+class BenchMachineConfig:
+    """What the machine can do at most."""
+
+    out: Path = Path("out/bench-machine")
+    """Folder for bench.json."""
+    device: Literal["", "cpu", "cuda"] = ""
+    """Default: the GPU where there is one."""
+    threads: int = 0
+    """Cores of PyTorch; 0: all."""
+    seconds: float = 2.0
+    """Least time of each measurement."""
+    seed: int = 0
+    """Of the matrices."""
+
+
+@dataclass(frozen=True)
+class BenchTrainConfig:
+    """How long the training of a latent action model waits for data, and how near it is to the machine's limit."""
+
+    recipe: str = "small"
+    """Of giza train-lam, one that sees pixels."""
+    corpus: Path | None = field(default=None, metadata=READ)
+    """Folder of giza ingest; by default the sample corpus, which is ingested first."""
+    video: tuple[Path, ...] = field(default=(), metadata=READ)
+    """Videos to ingest first, instead of a corpus."""
+    out: Path = Path("out/bench-train")
+    """Folder for bench.json, and the training."""
+    steps: int = 60
+    """Of the training."""
+    batch_size: int = 0
+    """Pairs; 0: the recipe's."""
+    seed: int = 0
+    """Of the weights and the order."""
+
+    def __post_init__(self) -> None:
+        if self.recipe not in PIXEL_RECIPES:
+            raise ValueError(f"--recipe '{self.recipe}': {closest(self.recipe, PIXEL_RECIPES)}")
+        if self.steps < 20:
+            raise ValueError(f"--steps {self.steps}: at least 20, of which the first few are not timed")
+
+
+@dataclass(frozen=True)
 class BenchPolicyConfig:
     """How long a chunk takes, and where the time goes."""
 
@@ -86,16 +135,38 @@ class BenchPolicyConfig:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: at least 1")
 
 
+@dataclass(frozen=True)
+class BenchAllConfig:
+    """All of it in one run, as it is by default."""
+
+    out: Path = Path("out/bench")
+    """Folder; each bench has its own below it."""
+    seed: int = 0
+    """Of all."""
+
+
 BENCHES: dict[str, tuple[str, type[Any], str]] = {
     "extract": ("extract", BenchExtractConfig, "pairs/s of giza extract over its slower stage alone"),
+    "train": ("train", BenchTrainConfig, "pairs/s of giza train-lam over its steps alone; how long it waits for data"),
     "policy": ("policy", BenchPolicyConfig, "milliseconds of an action chunk by part, eager and compiled"),
+    "machine": ("machine", BenchMachineConfig, "the ceilings: matrix products, a copy in memory"),
 }
 """Name -> module of jobs.benchmarks with `run(config)` and `table(result)`, its config, and what it measures."""
 
 
+def saved(config: Any, summary: dict[str, Any]) -> dict[str, Any]:
+    """Writes bench.json to the bench's folder and returns what is in it but for the provenance."""
+    summary |= {"config": dataclasses.asdict(config)}
+    out = config.out.expanduser()
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "bench.json", summary | {"provenance": provenance()})
+    return summary
+
+
 def usage() -> str:
+    told = {name: text for name, (_, _, text) in BENCHES.items()} | {"all": "one after another, as they are by default"}
     lines = ["usage: giza bench WHAT [flags]      (giza bench WHAT --help lists its flags)", ""]
-    return "\n".join(lines + [f"  {name:<10} {text}" for name, (_, _, text) in BENCHES.items()])
+    return "\n".join(lines + [f"  {name:<10} {text}" for name, text in told.items()])
 
 
 def main(argv: Sequence[str]) -> None:
@@ -104,11 +175,18 @@ def main(argv: Sequence[str]) -> None:
         print(usage(), file=sys.stdout if argv else sys.stderr)
         return
     name, rest = argv[0], argv[1:]
+    if name == "all":
+        every = parse(BenchAllConfig, rest, job="bench all")
+        for each, (_, config_type, _) in BENCHES.items():
+            _show(each, config_type(out=every.out / each, seed=every.seed))
+        return
     if name not in BENCHES:
-        raise ValueError(f"no bench '{name}'. {closest(name, BENCHES)}")
-    module, config_type, _ = BENCHES[name]
-    config = parse(config_type, rest, job=f"bench {name}")
+        raise ValueError(f"no bench '{name}'. {closest(name, (*BENCHES, 'all'))}")
+    _show(name, parse(BENCHES[name][1], rest, job=f"bench {name}"))
+
+
+def _show(name: str, config: Any) -> None:
     from rich.console import Console
 
-    bench = importlib.import_module(f"jobs.benchmarks.{module}")
+    bench = importlib.import_module(f"jobs.benchmarks.{BENCHES[name][0]}")
     Console().print(bench.table(bench.run(config)))

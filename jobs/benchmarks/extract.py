@@ -8,10 +8,10 @@ model and whole follow one another, so that a machine that is busy at times is b
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import shutil
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,12 @@ from rich.table import Table
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.parts import plan_parts
-from corpora.store.files import available_cores, write_json
-from corpora.store.provenance import provenance
-from jobs.benchmarks.command import BenchExtractConfig
+from corpora.store.files import available_cores, peak_memory_mb
+from jobs.benchmarks.command import BenchExtractConfig, saved
 from jobs.commands import ingest
 from jobs.commands.demo import SAMPLE
 from jobs.console import numbers_table
-from lapa.extraction.engine import latent_key, open_pipeline, peak_memory_mb
+from lapa.extraction.engine import ExtractionPipeline, latent_key, open_pipeline
 from lapa.extraction.settings import ExtractionSettings
 from lapa.extraction.throughput import end_to_end, feed_alone, model_alone, prepared_sample
 from lapa.model.checkpoint import read_lam_config, save_lam
@@ -62,7 +61,7 @@ def run(config: BenchExtractConfig) -> dict[str, Any]:
     lam = config.lam or out / "lam"
     if config.lam is None:
         random_model(RECIPES["small"].model, lam, config.seed)
-    corpus = Corpus(config.corpus or _ingested(config, out))
+    corpus = Corpus(config.corpus or ingested(config.video, out, config.seed))
     gap_s = config.gap_s
     if gap_s is None:
         gap_s = read_lam_config(lam).pair.extract_gap_s
@@ -94,9 +93,15 @@ def run(config: BenchExtractConfig) -> dict[str, Any]:
         ratio = whole / min(decode, model)
         others = usage.others_share()
         rounds.append({"end_to_end": whole, "decode": decode, "model": model, "ratio": ratio, "others_share": others})
+    return saved(config, _summary(config, pipeline, corpus, gap_s, rounds))
+
+
+def _summary(
+    config: BenchExtractConfig, pipeline: ExtractionPipeline, corpus: Corpus, gap_s: float, rounds: list[dict[str, float]]
+) -> dict[str, Any]:
     quiet = [entry for entry in rounds if entry["others_share"] <= BUSY]
     medians = {name: statistics.median(entry[name] for entry in quiet or rounds) for name in rounds[0]}
-    summary = {
+    return {
         "pairs_per_s": round(medians["end_to_end"], 1),
         "decode_pairs_per_s": round(medians["decode"], 1),
         "model_pairs_per_s": round(medians["model"], 1),
@@ -115,10 +120,7 @@ def run(config: BenchExtractConfig) -> dict[str, Any]:
         "source_size": sorted({f"{row.width}x{row.height}" for row in corpus.clips}),
         "stored_size": corpus.clips[0].size,
         "gap_s": gap_s,
-        "config": dataclasses.asdict(config),
     }
-    write_json(out / "bench.json", summary | {"provenance": provenance()})
-    return summary
 
 
 class CoreUsage:
@@ -140,14 +142,14 @@ class CoreUsage:
         return times.idle + getattr(times, "iowait", 0.0), whole, own.user + own.system
 
 
-def _ingested(config: BenchExtractConfig, out: Path) -> Path:
+def ingested(video: Sequence[Path], out: Path, seed: int) -> Path:
     """The corpus made of the videos, or of the sample; nothing is done where it is there."""
-    inputs = config.video or (SAMPLE,)
+    inputs = tuple(video) or (SAMPLE,)
     files = [path for root in inputs for path in sorted([root, *root.rglob("*")]) if path.is_file()]
     facts = [f"{path.absolute()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
     digest = hashlib.blake2b("\n".join(facts).encode(), digest_size=4).hexdigest()  # changed videos make another corpus
     folder = out / f"corpus-{digest}"
-    ingest.run(ingest.IngestConfig(inputs=tuple(str(path) for path in inputs), out=folder, seed=config.seed))
+    ingest.run(ingest.IngestConfig(inputs=tuple(str(path) for path in inputs), out=folder, seed=seed))
     return folder
 
 

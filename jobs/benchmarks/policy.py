@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from corpora.store.files import write_json
-from corpora.store.provenance import provenance
 from corpora.video.image import fit_square
-from jobs.benchmarks.command import BenchPolicyConfig
+from jobs.benchmarks.command import BenchPolicyConfig, saved
 from jobs.console import numbers_table
 from vla.checkpoint import build_policy, load_policy
 from vla.policy import ContextTokens, Policy
@@ -53,9 +51,7 @@ def run(config: BenchPolicyConfig) -> dict[str, Any]:
     }
     if config.compiled:
         summary["compiled"] = _measure(config, policy, device, torch.compile)
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_json(config.out / "bench.json", summary | {"provenance": provenance()})
-    return summary
+    return saved(config, summary)
 
 
 def _measure(

@@ -12,7 +12,9 @@ import tyro
 
 from corpora.store.files import read_json, write_json
 from corpora.store.inputs import READ
+from corpora.store.remote import told
 from corpora.store.told import listed
+from corpora.store.upload import uploaded
 from jobs.cli import parse
 
 if TYPE_CHECKING:
@@ -49,10 +51,11 @@ def run(config: CompareConfig) -> Comparison:
     found = compare({name: Card.from_json(record) for name, record in records.items()})
     out = config.out.expanduser()
     out.mkdir(parents=True, exist_ok=True)
-    write_page(out / "compare.html", "compare.html.j2", found=found)
-    write_json(out / "compare.json", dataclasses.asdict(found))
+    with uploaded(out):
+        write_page(out / "compare.html", "compare.html.j2", found=found)
+        write_json(out / "compare.json", dataclasses.asdict(found))
     print_comparison(found)
-    print(f"-> {out / 'compare.html'}")
+    print(f"-> {told(out / 'compare.html')}")
     return found
 
 

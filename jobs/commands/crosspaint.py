@@ -63,7 +63,7 @@ def run(config: CrosspaintConfig, *, agent: Agent | None = None, quiet: bool = F
     from corpora.store.run import Run
     from corpora.store.unread import expect_read, flag, given
     from jobs.commands.crosspaint_page import write_page
-    from jobs.console import bar
+    from jobs.progress import bar
 
     if config.out.resolve() == config.corpus.resolve():
         raise ValueError(f"--out '{config.out}': must be another folder than --corpus, which is read")

@@ -51,7 +51,7 @@ def run_dataset(
     from corpora.store.run import Run
     from corpora.store.unread import expect_read
     from corpora.video.view import ROBOT
-    from jobs.console import bar
+    from jobs.progress import bar
     from lapa.reporting.page import write_page
 
     if (paint.agent if agent is None else agent.name) == ROBOT:

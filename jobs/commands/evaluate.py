@@ -17,10 +17,12 @@ from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection, spans
 from corpora.episodes.opening import dataset_fingerprint
 from corpora.store.files import plain, read_json
 from corpora.store.inputs import READ, READ_OR_HUB
+from corpora.store.remote import told
 from corpora.store.run import Run
 from corpora.store.told import listed
+from corpora.store.upload import uploaded
 from jobs.cli import parse
-from jobs.console import bar
+from jobs.progress import bar
 from vla.trained_on import Known, known_of
 
 log = logging.getLogger(__name__)
@@ -129,7 +131,8 @@ def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
     if Path(config.policy).is_dir():  # the model card holds what was measured
         from vla.checkpoint import record_measured
 
-        record_measured(Path(config.policy), "evaluation", _card(result))
+        with uploaded(Path(config.policy)):
+            record_measured(Path(config.policy), "evaluation", _card(result))
     if not quiet:
         print_result(result, config.out)
     return result
@@ -291,7 +294,7 @@ def print_result(result: Mapping[str, Any], out: Path) -> None:
     if "closed_loop" in result:
         for table in closed_loop_tables(result["closed_loop"]):
             console.print(table)
-    console.print(f"{result['wall_s']:.0f} s -> {out / RESULT}", soft_wrap=True)
+    console.print(f"{result['wall_s']:.0f} s -> {told(out / RESULT)}", soft_wrap=True)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -17,7 +17,8 @@ from corpora.store.inputs import READ
 from corpora.store.run import Run
 from corpora.video.encode import VideoEncoding
 from jobs.cli import parse
-from jobs.console import bar, facts_table, print_ending
+from jobs.console import facts_table, print_ending
+from jobs.progress import bar
 from lapa.exporting.settings import LatentRows
 
 if TYPE_CHECKING:

@@ -10,8 +10,10 @@ from typing import Any
 
 from rich.table import Table
 
+from corpora.mixture.judged import NEVER, judged
 from jobs.cli import parse
-from jobs.console import bar, facts_table, print_ending
+from jobs.console import facts_table, print_ending
+from jobs.progress import bar
 from lapa.extraction.settings import ExtractionSettings
 
 
@@ -29,11 +31,17 @@ def run(config: ExtractConfig) -> dict[str, Any]:
     """Extracts and returns the summary (extract.json), see `lapa.extraction.extract.write_latents`."""
     from lapa.extraction.extract import write_latents
 
-    began = time.perf_counter()
-    with bar("extracting", unit="clips", keep=True) as show:
+    began, made = time.perf_counter(), 0
+
+    def rate() -> str:
+        return f"{made / (time.perf_counter() - began):.0f} pairs/s"
+
+    with bar("extracting", unit="clips", keep=True, text=rate) as show:
 
         def progress(clips: int, total: int, pairs: int) -> None:
-            show(clips, total, f"extracting, {pairs / max(time.perf_counter() - began, 1e-9):.0f} pairs/s")
+            nonlocal made
+            made = pairs
+            show(clips, total)
 
         return write_latents(config, config.out, progress=progress)
 
@@ -65,5 +73,7 @@ def main(argv: Sequence[str]) -> None:
     """The job's command line."""
     config = parse(ExtractConfig, argv, job="extract")
     summary = run(config)
+    found = judged(config.out, summary["model_hash"])
+    print(f"verdict: {found or f'{NEVER}; giza report says whether to trust them'}")
     totals = f"{summary['pairs']} pairs of {summary['clips']} clips, model {summary['model_hash']}"
     print_ending(table(summary), summary, config.out, totals)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from tyro.conf import OmitArgPrefixes
 
 from corpora.episodes.episode import ALL_DEMONSTRATIONS, EpisodeSelection
 from corpora.episodes.parts import ActionPart, read_parts
+from corpora.mixture.label_type import NEW_EMBODIMENT
 from corpora.store.inputs import READ
 from jobs.cli import parse
 from jobs.training.settings import SETS, TrainPolicy
@@ -19,6 +21,8 @@ from vla.recipes import FIELDS
 
 if TYPE_CHECKING:
     from corpora.mixture.mixture import MixtureSpec
+
+log = logging.getLogger(__name__)
 
 DEMONSTRATIONS = "demonstrations"
 """Name of the dataset that --data is."""
@@ -34,8 +38,10 @@ class GroundConfig(TrainPolicy):
     """What is trained on."""
     held_episodes: str = ""
     """Hold these out; default: about a tenth of the dataset, of the episodes not trained on where there are such."""
-    embodiment: str = "new_embodiment"
-    """The robot's; a new name takes a free one of the policy."""
+    embodiment: str = ""
+    """The robot's name. Default: the only robot that --policy knows, and without --policy new_embodiment."""
+    new_embodiment: bool = False
+    """--embodiment is a robot that --policy does not know: its weights begin afresh (but see --start-from)."""
     start_from: str | None = None
     """Begin the embodiment's weights with those of this trained one."""
     representation: str = ""
@@ -50,6 +56,8 @@ class GroundConfig(TrainPolicy):
     """Pyramid file whose datasets are trained on beside the demonstrations."""
     co_train_share: float = 0.5
     """Share of the samples that come from `co_train`."""
+    anyway: bool = False
+    """Also train on latents of which giza report said 'do not trust'."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,21 +72,52 @@ class GroundConfig(TrainPolicy):
 def run(config: GroundConfig, parts: Sequence[ActionPart] = (), *, quiet: bool = False) -> dict[str, Any]:
     """Trains (or resumes) and saves the policy to `config.out`; returns the summary."""
     from jobs.training.policy_run import train_on
+    from jobs.training.verdicts import heed_verdicts
 
+    config = dataclasses.replace(config, embodiment=embodiment_in(config))
     parts = tuple(parts) or parts_of(config)
     mixture = mixture_of_demonstrations(config, parts)
+    heed_verdicts(mixture, anyway=config.anyway)
     folder = None if config.co_train is None else config.co_train.expanduser().parent
     beside = [spec.to_json(relative_to=folder) for spec in mixture.datasets if spec.name != DEMONSTRATIONS]
     return train_on(
         config,
         mixture,
         {"action_parts": [dataclasses.asdict(part) for part in parts], **({"beside": beside} if beside else {})},
-        paths=("data", "co_train", "action_parts"),
+        paths=("data", "co_train", "action_parts", "anyway", "new_embodiment"),
         job="ground",
         quiet=quiet,
         held_out_episodes={DEMONSTRATIONS: config.held_episodes},
         start_from={config.embodiment: config.start_from} if config.start_from else {},
     )
+
+
+def embodiment_in(config: GroundConfig) -> str:
+    """The robot that is trained. Raises ValueError for a name that the policy does not know and that is not said to be new: its
+    weights would silently be no trained ones."""
+    named = config.embodiment
+    if not config.policy:
+        return named or NEW_EMBODIMENT
+    from vla.checkpoint import known_robots
+
+    known = known_robots(config.policy)
+    told = f"--policy '{config.policy}' knows {', '.join(known) or 'no robot'}"
+    if named in known:
+        if config.new_embodiment:
+            raise ValueError(f"--new-embodiment beside --embodiment {named}: {told}; leave it out, or give another name")
+        return named
+    if not named and len(known) == 1:
+        log.info("embodiment %s, the only robot that the policy knows", *known)
+        return known[0]
+    if not named and known:
+        raise ValueError(f"{told}: name one with --embodiment, or a new one with --new-embodiment")
+    if known and not (config.new_embodiment or config.start_from):
+        raise ValueError(
+            f"--embodiment '{named}': {told}; give one of these, or --new-embodiment for a robot whose weights begin afresh"
+        )
+    if not known:
+        log.warning("%s: the weights of '%s' begin afresh", told, named or NEW_EMBODIMENT)
+    return named or NEW_EMBODIMENT
 
 
 def parts_of(config: GroundConfig) -> tuple[ActionPart, ...]:

@@ -15,7 +15,8 @@ from corpora.ingestion.pipeline import IngestRun, make_corpus
 from corpora.ingestion.settings import IngestSettings
 from corpora.sources.source import SourceDefaults
 from jobs.cli import parse
-from jobs.console import bar, numbers_table, print_ending
+from jobs.console import numbers_table, print_ending
+from jobs.progress import bar
 
 UNDECIDED, NOTHING_KEPT = 3, 4
 """Statuses of the command: much could not be looked at; no clip was kept."""
@@ -59,7 +60,7 @@ def run(config: IngestConfig) -> dict[str, Any]:
     with bar("", unit="sources", keep=True) as show:
 
         def progress(phase: str, done: int, total: int, seconds: float) -> None:
-            show(done, total, f"{phase}: {seconds / 3600:.3f} h of video")
+            show(done, total, f"{phase}, {seconds / 3600:.3f} h of video" if seconds else phase)
 
         return make_corpus(config.inputs, config.settings, defaults, how, progress)
 

@@ -171,8 +171,8 @@ def _by_images(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) -
     """What trains the model in `folder`, or reads it there. Raises ValueError for what can be refused before."""
     from corpora.clips.frames import open_clip_frames
     from corpora.video.view import view_told
-    from jobs.console import bar
     from jobs.labelling.inverse_dynamics import ImageLabeller
+    from jobs.progress import bar
     from vla.models.inverse_dynamics import CONFIG, InverseDynamics, saved_hash
 
     if corpus.squared_by == "crop":
@@ -206,8 +206,8 @@ def _by_images(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) -
 def _by_tracks(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) -> Maker:
     """What writes the fitted map to `folder`. Raises ValueError as `TrackLabeller.fitted`, and for tracks of other clips."""
     from corpora.agent.tracks import Tracks
-    from jobs.console import bar
     from jobs.labelling.tracks import TrackLabeller
+    from jobs.progress import bar
 
     assert config.tracks is not None and config.robot_tracks is not None
     tracks = Tracks(config.tracks, corpus)
@@ -231,7 +231,7 @@ def _by_tracks(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) -
 
 def _split(config: LabelConfig, quiet: bool) -> tuple[EpisodeSamples, NDArray[np.int64], NDArray[np.int64]]:
     """The robot's samples, and which of them are trained on and held out. Raises ValueError where there are none."""
-    from jobs.console import bar
+    from jobs.progress import bar
 
     with bar("decoding the robot's episodes", quiet=quiet) as tell:
         samples = _robot(config, tell)
@@ -356,7 +356,7 @@ def _label(config: LabelConfig, corpus: Corpus, labeller: Labeller, out: Path, q
     """Writes the parts that are missing; what all of them hold."""
     from corpora.clips.parts import plan_parts
     from corpora.mixture.pseudo_actions import labels_on_disk, write_labels
-    from jobs.console import bar
+    from jobs.progress import bar
 
     plan = plan_parts(corpus.clips, config.part_frames)
     rows = labelled = now = 0

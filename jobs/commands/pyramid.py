@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from corpora.store.inputs import READ
+from corpora.store.remote import told
+from corpora.store.upload import uploaded
 from jobs.cli import parse
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ class PyramidConfig:
     pyramid: Path = field(metadata=READ)
     """TOML file of datasets."""
     out: Path | None = None
-    """Folder for pyramid.json and pyramid.svg; default: the file's name without .toml."""
+    """Folder for pyramid.json and pyramid.svg; without it they are not written."""
     steps: int = 0
     """Planned optimiser steps, for epochs; 0: the recipe's, where it counts steps."""
     batch_size: int = 0
@@ -46,7 +48,7 @@ class PyramidConfig:
 
 
 def run(config: PyramidConfig) -> MixtureSurvey:
-    """Surveys and writes pyramid.json and pyramid.svg. Raises ValueError that names all faults together."""
+    """Surveys, and writes pyramid.json and pyramid.svg to `out` where it is given. Raises ValueError that names all faults together."""
     from corpora.mixture.drawing import pyramid_svg
     from corpora.mixture.label_type import PolicyLimits
     from corpora.mixture.mixture import raise_faults, read_sound_datasets
@@ -66,16 +68,13 @@ def run(config: PyramidConfig) -> MixtureSurvey:
         limits=limits,
     )
     raise_faults(str(config.pyramid), [*faults, *survey.faults])
-    out = folder(config)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "pyramid.json", survey.to_json() | {"provenance": provenance()})
-    write_text(out / "pyramid.svg", pyramid_svg(survey, dark=not config.light))
+    if config.out is not None:
+        out = config.out.expanduser()
+        out.mkdir(parents=True, exist_ok=True)
+        with uploaded(out):
+            write_json(out / "pyramid.json", survey.to_json() | {"provenance": provenance()})
+            write_text(out / "pyramid.svg", pyramid_svg(survey, dark=not config.light))
     return survey
-
-
-def folder(config: PyramidConfig) -> Path:
-    """Where the pyramid is written."""
-    return (config.out or config.pyramid.with_suffix("")).expanduser()
 
 
 def table(survey: MixtureSurvey) -> Table:
@@ -123,5 +122,9 @@ def main(argv: Sequence[str]) -> None:
     survey = run(config)
     console = Console()
     console.print(table(survey))
+    for spec in (found.spec for found in survey.datasets):
+        if spec.label.verdict:
+            console.print(f"{spec.name}, latents: {spec.label.verdict}", highlight=False, markup=False, soft_wrap=True)
     console.print(pyramid_text(survey), highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{len(survey.datasets)} datasets of {len(survey.tiers)} tiers -> {folder(config)}", soft_wrap=True)
+    where = f" -> {told(config.out)}" if config.out else ""
+    console.print(f"{len(survey.datasets)} datasets of {len(survey.tiers)} tiers{where}", soft_wrap=True)

@@ -24,7 +24,8 @@ from corpora.store.files import write_json
 from corpora.store.run import Run
 from corpora.video.encode import VideoEncoding
 from jobs.cli import parse
-from jobs.console import bar, numbers_table, print_ending
+from jobs.console import numbers_table, print_ending
+from jobs.progress import bar
 
 SUMMARY = "simulate.json"
 MODALITY = "meta/modality.json"

@@ -49,7 +49,7 @@ def run(config: TrackConfig, *, source: TrackSource | None = None, quiet: bool =
     from corpora.agent.tracks import FORMAT, SUMMARY
     from corpora.clips.corpus import Corpus
     from corpora.store.run import Run
-    from jobs.console import bar
+    from jobs.progress import bar
 
     corpus = Corpus(config.corpus)
     corpus.expect_clips()
@@ -81,7 +81,7 @@ def _of_robot(config: TrackConfig, robot: Path, quiet: bool) -> dict[str, Any]:
     from corpora.simulation.robot_file import RobotFile
     from corpora.store.run import Run
     from corpora.store.unread import flag, given
-    from jobs.console import bar
+    from jobs.progress import bar
 
     for name, value in {**given(config, ("part_frames",)), **given(config.settings)}.items():
         raise ValueError(

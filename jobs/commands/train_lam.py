@@ -15,7 +15,8 @@ from corpora.store.run import BUDGET, TRAINING, Run, process_rank
 from corpora.store.told import closest
 from corpora.text import TEXT_FORMAT, unread
 from jobs.cli import parse
-from jobs.console import bar, facts_table, print_ending
+from jobs.console import facts_table, print_ending
+from jobs.progress import bar
 from jobs.training.budget import check_budget, with_budget
 from lapa.model.config import LamConfig
 from lapa.pairs.config import LabelSpec

@@ -17,7 +17,8 @@ from corpora.store.files import default_cache
 from corpora.store.run import BUDGET, TRAINING, Run, process_rank
 from corpora.text import unread
 from flare.targets import TargetEncoder, TargetShape, build_target
-from jobs.console import bar, print_training
+from jobs.console import print_training
+from jobs.progress import bar
 from jobs.training.budget import with_budget
 from jobs.training.settings import TrainPolicy, check_model
 from jobs.training.trainer import fit
@@ -232,6 +233,7 @@ def _dataset_summary(batches: PolicyBatches, number: int, batch_count: int) -> d
         "samples": len(dataset.train),
         "held_out_samples": len(dataset.held_out),
         "idle_rows": dataset.data.idle_rows,
+        **({"verdict": verdict} if (verdict := dataset.data.spec.label.verdict) else {}),
         **_encoded_as(dataset),
         "epochs": round(batches.order.epochs(batch_count)[number], 3),
     }

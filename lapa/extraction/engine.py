@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,9 +168,3 @@ class BatchEncoder:
         codes = encoding.latent.new_zeros(len(batch), 0) if encoding.codes is None else encoding.codes
         # they stay on the device until the part is whole: the model need not wait for a copy
         self._results.append((codes.flatten(1), encoding.latent.flatten(1), encoding.quantized.flatten(1)))
-
-
-def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in megabytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -12,8 +12,9 @@ from typing import Any
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.parts import Part, PartSummary, finished_parts, plan_parts
+from corpora.store.files import peak_memory_mb
 from corpora.store.run import Run
-from lapa.extraction.engine import latent_key, open_pipeline, peak_memory_mb
+from lapa.extraction.engine import latent_key, open_pipeline
 from lapa.extraction.rounding import measure_rounding
 from lapa.extraction.settings import ExtractionSettings
 from lapa.extraction.throughput import StageSpeeds, measure_stages

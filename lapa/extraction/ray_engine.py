@@ -14,8 +14,8 @@ from typing import Any
 from corpora.clips.corpus import Corpus
 from corpora.clips.parts import Part, PartSummary, plan_parts
 from corpora.cluster import joined, machines, shared, work_through
-from corpora.store.files import put_in_place
-from lapa.extraction.engine import latent_key, open_pipeline, peak_memory_mb
+from corpora.store.files import peak_memory_mb, put_in_place
+from lapa.extraction.engine import latent_key, open_pipeline
 from lapa.extraction.settings import Device, ExtractionSettings
 from lapa.extraction.throughput import StageSpeeds, measure_stages
 from lapa.latents import LatentKey

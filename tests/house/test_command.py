@@ -164,6 +164,7 @@ def test_quiet_prints_errors_alone(capsys: pytest.CaptureFixture[str], tmp_path:
     assert cli.main(["pyramid", str(tmp_path / "pyramid.toml"), "--quiet"]) == 0
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["pyramid.toml"]  # nothing is written beside the input
     assert cli.main(["pyramid", str(tmp_path / "nothing.toml"), "--quiet"]) == 2
     assert "nothing.toml" in capsys.readouterr().err
 

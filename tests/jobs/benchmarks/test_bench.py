@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,12 +14,14 @@ import pytest
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.parts import plan_parts
-from jobs.benchmarks.command import BenchExtractConfig, main
+from jobs.benchmarks import command, train
+from jobs.benchmarks.command import BenchExtractConfig, BenchTrainConfig, main
 from jobs.benchmarks.extract import random_model, run, table
 from lapa.extraction import throughput
 from lapa.extraction.engine import BatchEncoder, latent_key, open_pipeline
 from lapa.extraction.settings import ExtractionSettings
 from lapa.extraction.throughput import end_to_end, feed_alone, model_alone, prepared_sample
+from lapa.pairs.batches import StoredBatches
 from lapa.pairs.reader import PairReader
 from lapa.recipes import RECIPES
 from tests.builders.corpora import write_corpus
@@ -105,3 +108,26 @@ def test_what_cannot_be_measured_is_refused(lam, corpus, tmp_path, capsys):
         run(BenchExtractConfig(lam=lam, corpus=corpus, out=tmp_path, gap_s=60.0))
     main(["--help"])
     assert "extract" in capsys.readouterr().out
+
+
+def test_a_training_that_waits_for_its_data_is_told(corpus, tmp_path, monkeypatch):
+    config = BenchTrainConfig(recipe="debug", corpus=corpus, out=tmp_path / "quick", steps=20)
+    quick = train.run(config)
+    assert quick["goal_met"] == (quick["data_wait_share"] < 0.05) and 0 < quick["share_of_ceiling"] < 1
+
+    read = StoredBatches.batch
+    monkeypatch.setattr(StoredBatches, "batch", lambda self, number: time.sleep(0.2) or read(self, number))
+    slow = train.run(BenchTrainConfig(recipe="debug", corpus=corpus, out=tmp_path / "slow", steps=20))
+    assert slow["data_wait_share"] > max(0.5, quick["data_wait_share"]) and slow["ratio"] < quick["ratio"]
+    assert not slow["goal_met"] and "missed" in _text(train.table(slow))
+
+
+def _text(table) -> str:
+    return " ".join(str(cell) for column in table.columns for cell in column.cells)
+
+
+def test_all_benches_run_one_after_another(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(command, "_show", lambda name, config: ran.append((name, config.out)))
+    main(["all", "--out", str(tmp_path)])
+    assert ran == [(name, tmp_path / name) for name in command.BENCHES]

@@ -357,3 +357,34 @@ def test_a_recipe_on_a_frozen_vision_model_by_folder_trains_on_kept_features(
         ValueError, match="--backbone '.*': this recipe's policy has no model by name; choose --recipe small"
     ):
         jobs.ground(data, tmp_path / "small", backbone=name)
+
+
+def test_a_robot_that_the_policy_does_not_know_is_refused_unless_it_is_said_to_be_new(
+    straight, data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = str(straight[0])
+    trained: list[str] = []
+    monkeypatch.setattr(
+        "jobs.training.policy_run.train_on", lambda config, mixture, *_, **__: trained.append(mixture.datasets[0].embodiment)
+    )
+
+    def run(**changes: Any) -> None:
+        ground.run(settings(data, tmp_path, cache, policy=base, **changes), quiet=True)
+
+    with pytest.raises(ValueError, match=r"--embodiment 'two_lnk': --policy '.*' knows two_link; give one of these, or"):
+        run(embodiment="two_lnk")
+    with pytest.raises(ValueError, match="knows two_link"):  # a name of every policy, which was never trained here
+        run(embodiment="franka")
+    with pytest.raises(ValueError, match="--new-embodiment beside --embodiment two_link"):
+        run(new_embodiment=True)
+    run(embodiment="")  # its only robot
+    run(embodiment="franka", new_embodiment=True)
+    run(embodiment="franka", start_from="two_link")
+    assert trained == ["two_link", "franka", "franka"]
+
+    monkeypatch.setattr("vla.checkpoint.known_robots", lambda _: ())
+    run(embodiment="franka")
+    assert trained[-1] == "franka" and "knows no robot: the weights of 'franka' begin afresh" in caplog.text
+    monkeypatch.setattr("vla.checkpoint.known_robots", lambda _: ("gr1", "aloha"))
+    with pytest.raises(ValueError, match="knows gr1, aloha: name one with --embodiment"):
+        run(embodiment="")
