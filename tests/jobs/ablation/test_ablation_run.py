@@ -141,7 +141,8 @@ def test_killed_in_the_middle_of_an_arm_it_ends_as_if_it_had_not_been(
         assert {**mine, "minutes": 0} == {**theirs, "minutes": 0}
 
 
-@pytest.mark.slow  # three minutes: every process of a cluster imports anew
+@pytest.mark.slow  # three minutes, and ten on a busy machine: every process of a cluster imports anew
+@pytest.mark.timeout(1200)
 @pytest.mark.gl
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning:ray")
 def test_on_a_cluster_whose_workers_are_killed_it_is_the_same(

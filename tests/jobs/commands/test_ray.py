@@ -211,7 +211,8 @@ INGEST = ("--size", "64", "--clip-s", "1", "--camera-gap-s", "0.2")
 EXTRACT = ("--gap-s", "0.5", "--part-frames", "70", "--measure-s", "0", "--batch-size", "8", "--device", "cpu")
 
 
-@pytest.mark.slow  # two minutes
+@pytest.mark.slow  # two minutes, and ten on a busy machine
+@pytest.mark.timeout(1200)
 def test_killed_itself_or_without_its_cluster_a_job_is_resumed(
     videos: Path, long_corpus: Path, lam: Path, tmp_path: Path
 ) -> None:
