@@ -153,7 +153,7 @@ def test_on_a_cluster_whose_workers_are_killed_it_is_the_same(
     killed: list[int] = []
 
     def kill(cluster: Cluster, made: str) -> None:
-        wait_until(lambda: list(out.glob(made)), 300)
+        wait_until(lambda: list(out.glob(made)), 900)
         for worker in workers_of(cluster):
             worker.kill()
             killed.append(worker.pid)
