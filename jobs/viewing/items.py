@@ -44,12 +44,16 @@ class Track:
     """[T], seconds of the video, as it is played."""
     values: NDArray[Any]
     """[T, D]; NaN where nothing is known."""
+    beneath: Track | None = None
+    """The same dimensions as they were, to be drawn paler."""
 
     def to_json(self) -> dict[str, Any]:
         """NaN as null."""
         values = [[None if value != value else round(float(value), 5) for value in row] for row in self.values.tolist()]
         times = [round(float(t), 4) for t in self.t_s]
-        return {"title": self.title, "kind": self.kind, "names": list(self.names), "t_s": times, "values": values}
+        beneath = None if self.beneath is None else self.beneath.to_json()
+        told = {"title": self.title, "kind": self.kind, "names": list(self.names), "t_s": times, "values": values}
+        return told | {"beneath": beneath}
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ class ViewedEpisodes(Viewed):
         return policy, embodiment_of(policy, self._embodiment)
 
     def _predicted(self, episode: Episode) -> list[Track]:
-        """The policy's chunks, each from the picture at its beginning, one after another; the recorded actions go on beneath."""
+        """The policy's chunks, each from the picture at its beginning, one after another."""
         if not self._policy:
             return []
         from jobs.evaluation.recorded_chunks import RecordedEpisodes
@@ -176,7 +180,11 @@ class ViewedEpisodes(Viewed):
         values = chunks.reshape(-1, chunks.shape[-1])
         inside = t_s <= float(episode.t_s[-1])
         names = tuple(recorded.action_names)
-        return [Track("action, as the policy would", "line", names, t_s[inside], values[inside])]
+        columns = [self._episodes.action_names.index(name) for name in names if name in self._episodes.action_names]
+        was = None
+        if episode.action is not None and len(columns) == len(names):
+            was = Track("action", "line", names, episode.t_s, episode.action[:, columns])
+        return [Track("action, as the policy would; paler: as it was", "line", names, t_s[inside], values[inside], was)]
 
 
 def _outcome(episode: Episode) -> str:
