@@ -60,7 +60,7 @@ def _log_frames(recording: object, entity: str, film: Film, seconds: float) -> N
     if isinstance(film.source, bytes):
         import av
 
-        with av.open(io.BytesIO(film.source)) as container:
+        with av.open(io.BytesIO(film.source), "r") as container:
             frames = [(float(frame.time or 0.0), frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
     else:
         facts = probe(film.source)
