@@ -86,3 +86,16 @@ def test_groot_reads_the_export(made: tuple[Path, Path], tmp_path: Path, checkou
     wanted = json.loads(before)["action"]["q01"]
     np.testing.assert_allclose(told["q01"]["action"], wanted, rtol=1e-6)
     assert (out / "meta" / "stats.json").read_bytes() == before  # N1.5 writes its own where it cannot use them
+
+
+def test_openpi_reads_the_export(made: tuple[Path, Path], tmp_path: Path) -> None:
+    checkout = PEERS / "openpi"
+    if not checkout.is_dir():
+        pytest.skip(f"no checkout of openpi in GIZA_PEERS ({PEERS}): src/, packages/ and site/ (see openpi_peer.py)")
+    out = exported(tmp_path / "latents-v21", *made, format="lerobot-v2.1")
+    told = told_by("openpi_peer.py", checkout, out)
+    first = next(latents_by_clip(Latents(made[1]), "latent"))
+    rows = sum(pq.read_metadata(path).num_rows for path in (out / "data").rglob("*.parquet"))
+    assert (told["rows"], told["action"]) == (rows, [5, 8]) and told["prompts"]
+    np.testing.assert_allclose(told["first_action"], first.vector[0], rtol=1e-6)
+    assert list(told["images"].values()) == [[3, *next(iter(told["images"].values()))[1:]]]
