@@ -30,7 +30,10 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
 BACKBONE = "backbone"
-FORMAT = 1
+FORMAT = 2
+"""Raised when the same weights would compute something else. In 1 the DiT read the flow time otherwise."""
+ALIKE = frozenset({"regression"})
+"""Heads that compute the same in all formats."""
 HASHED_AT_ONCE = 8 << 20
 """Bytes."""
 MEASURED = "## Measured"
@@ -57,6 +60,11 @@ def build_policy(config: PolicyConfig, backbone: Path | None = None) -> Policy:
             f"head '{config.head}': there are {', '.join(HEADS)}; register others with vla.checkpoint.register"
         )
     return HEADS[config.head](config, backbone)
+
+
+def format_of(head: str) -> int | None:
+    """What a training that is resumed must have begun with; None where that does not matter."""
+    return None if head in ALIKE else FORMAT
 
 
 def save_policy(policy: Policy, folder: str | Path) -> None:
@@ -221,8 +229,11 @@ def _read(folder: Path, name: str | Path, wanted: tuple[str, ...]) -> tuple[dict
         written, config = values["giza_policy"], from_dict(values["policy"])
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise _no_configuration(path, error) from error
-    if written != FORMAT:
-        raise ValueError(f"{path}: a policy of format {written!r}; this version of giza reads {FORMAT}")
+    if written not in (range(1, FORMAT + 1) if config.head in ALIKE else (FORMAT,)):
+        raise ValueError(
+            f"{path}: a policy of format {written!r}; this version of giza reads {FORMAT}: train it again with giza pretrain or "
+            "giza ground, or use it with the version that made it"
+        )
     return values, config
 
 
