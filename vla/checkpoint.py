@@ -23,7 +23,7 @@ from vla.embodiment import Embodiment
 from vla.models.behaviour_cloning import BehaviourCloning
 from vla.models.config import PolicyConfig, from_dict, to_dict
 from vla.models.dual_system import DualSystemPolicy
-from vla.policy import Policy
+from vla.policy import HEAD_WEIGHTS, Policy
 from vla.trained_on import DATA, read_records, write_records
 
 CONFIG = "config.json"
@@ -155,15 +155,16 @@ def model_card(policy: Policy) -> str:
     """Markdown: what the policy is, the robots that it knows, and what was measured, as it came out."""
     config = policy.config
     named = config.vlm.name or config.vision.name
+    begun = str(policy.measured.get(HEAD_WEIGHTS, ""))
     total = sum(p.numel() for p in policy.parameters())
     datasets = policy.measured.get("training", {}).get("members", [])
     data = ModelCardData(
         library_name="giza",
-        license="apache-2.0",
+        license="other" if begun else "apache-2.0",
         pipeline_tag="robotics",
         tags=["robotics", "vision-language-action", *policy.embodiments],
         datasets=[dataset["name"] for dataset in datasets] or None,
-        base_model=named or None,
+        base_model=[base for base in (named, begun) if base] or None,
     )
     lines = [
         f"---\n{data.to_yaml()}\n---",
@@ -171,7 +172,8 @@ def model_card(policy: Policy) -> str:
         "# A policy made by giza",
         "",
         f"{total / 1e6:.1f} million parameters; head {config.head}; backbone {named or 'small, from scratch'}; "
-        f"images of {config.image_size} px; chunks of {config.horizon} steps.",
+        f"images of {config.image_size} px; chunks of {config.horizon} steps."
+        + (f" System 1 began with the weights of {begun}, whose licence holds for it." if begun else ""),
         "",
         '    policy = vla.load("this folder or repository")',
         '    policy.act(vla.Observation({"CAMERA": image}, state, "instruction"), "ROBOT").actions',

@@ -14,7 +14,6 @@ of new_embodiment. No other row is read.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -30,7 +29,7 @@ from corpora.store.files import read_json
 from corpora.store.told import listed
 from vla.models.config import PolicyConfig
 from vla.models.dual_system import DualSystemPolicy
-from vla.policy import Policy
+from vla.policy import HEAD_WEIGHTS, Policy
 
 PREFIX = "action_head."
 CONFIG, INDEX, WEIGHTS, IDS = "config.json", "model.safetensors.index.json", "model.safetensors", "embodiment_id.json"
@@ -70,6 +69,8 @@ class Published:
     """One generation of heads."""
 
     name: str
+    hub: str
+    """Where NVIDIA published it, under a licence of its own."""
     recipe: str
     """Whose policy has its layout."""
     rows: Mapping[str, int]
@@ -77,9 +78,12 @@ class Published:
 
 
 PUBLISHED = {
-    "gr00t_n1_5": Published("GR00T N1.5", "n1_5", {NEW: 31, "oxe_droid": 17, "agibot_genie1": 26, "gr1": 24}),
+    "gr00t_n1_5": Published(
+        "GR00T N1.5", "nvidia/GR00T-N1.5-3B", "n1_5", {NEW: 31, "oxe_droid": 17, "agibot_genie1": 26, "gr1": 24}
+    ),
     "Gr00tN1d6": Published(
         "GR00T N1.6",
+        "nvidia/GR00T-N1.6-3B",
         "n1_6",
         {
             NEW: 10,
@@ -107,7 +111,8 @@ def published_name(name: str) -> str:
 @torch.no_grad()
 def load_head(policy: Policy, folder: str | Path) -> dict[str, int]:
     """Fills all of `policy` but its backbone from a folder as NVIDIA publishes it (config.json, safetensors), before it is
-    trained. Returns which row of the weights each of the policy's embodiments has now.
+    trained. Its model card then names the model, and leaves the licence to it. Returns which row of the weights each of the
+    policy's embodiments has now.
 
     Raises ValueError, and changes no weight, where the folder or the policy is of another layout, and where weights are
     missing, left over or of other shapes.
@@ -143,6 +148,7 @@ def load_head(policy: Policy, folder: str | Path) -> dict[str, int]:
                 raise ValueError(f"'{folder}': {name} is {shape}, and by {CONFIG} {wanted}: download both again")
         for name, piece in found.items():
             by_theirs[name].copy_(_ours(name, piece[:], rows, by_theirs[name]))
+    policy.measured = {**policy.measured, HEAD_WEIGHTS: what.hub}
     return {name: rows[place] for place, name in enumerate(policy.slots)}
 
 
@@ -151,7 +157,8 @@ def head_fingerprint(folder: str | Path) -> str:
     folder = Path(folder).expanduser()
     _settings(folder)
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted({folder / CONFIG, *(folder / file for file in _files(folder).values())}):
+    settings = [folder / name for name in (CONFIG, IDS) if (folder / name).is_file()]
+    for path in sorted({*settings, *(folder / file for file in _files(folder).values())}):
         digest.update(f"{path.name} {path.stat().st_size}".encode())
         with path.open("rb") as file:
             while block := file.read(8 << 20):

@@ -56,7 +56,9 @@ class TrainPolicy:
         if self.refit and not self.policy:
             raise ValueError("--refit without --policy: there are no statistics yet; leave it out")
         if self.head_weights and self.policy:
-            raise ValueError("--head-weights beside --policy: that policy has weights of its own; leave one of them out")
+            raise ValueError(
+                "--head-weights beside --policy: that policy has weights of its own; leave one of them out"
+            )
         if self.backbone:
             object.__setattr__(self, "model", with_backbone(self.model, self.backbone))
 

@@ -187,6 +187,7 @@ def main() -> None:
     shown = inputs(settings)
     if not older:  # N1.5 sees padding, and has nothing for a state that is hidden
         shown["mask"][1, -1] = shown["mask"][3, 0] = False
+        shown["image_mask"][2] = False  # no image at all
         shown["hidden"][1:3] = True
     kept: dict[str, torch.Tensor] = {}
     head.action_decoder.register_forward_hook(lambda _, __, output: kept.update(decoded=output))

@@ -147,7 +147,10 @@ WIDER = to_dict(dataclasses.replace(DEBUG, hidden=48))
         (lambda f: (f / CONFIG).write_text("[1, 2]"), "not the configuration of a policy"),
         (lambda f: (f / CONFIG).write_text('{"model_type": "llama"}'), "not the configuration of a policy"),
         (change(giza_policy=99), "format 99; this version of giza reads 2"),
-        (change(giza_policy=1), "format 1; this version of giza reads 2: train it again with giza pretrain or giza ground"),
+        (
+            change(giza_policy=1),
+            "format 1; this version of giza reads 2: train it again with giza pretrain or giza ground",
+        ),
         (change(giza_policy=None), "format None; this version of giza reads 2"),
         (change(robots={"gr1": {}}), "not the configuration of a policy"),
         (change(policy={**to_dict(DEBUG), "wings": 2}), "unknown field wings.*another version"),

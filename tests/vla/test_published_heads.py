@@ -21,6 +21,7 @@ import vla
 from tests.builders.groot_head import LAYOUTS, Shown, expected, of_layout, off
 from tests.builders.policies import tiny_bc, tiny_policy
 from tests.peers.groot_head_peer import drawn, write_published
+from vla.checkpoint import model_card
 from vla.embodiment import SLOTS
 from vla.models.dual_system import DualSystemPolicy
 from vla.published_heads import head_fingerprint, load_head
@@ -93,13 +94,24 @@ def test_each_name_begins_with_the_published_robot_of_that_name_and_all_others_w
     assert torch.equal(ours[later], theirs[new]) and torch.equal(ours[-1], theirs[new])
 
 
+def test_the_card_leaves_the_licence_to_those_whose_weights_it_began_with(head: Head) -> None:
+    policy = head.policy()
+    assert "license: apache-2.0" in model_card(policy)
+    load_head(policy, head.folder)
+    name = {"n1_5": "nvidia/GR00T-N1.5-3B", "n1_6": "nvidia/GR00T-N1.6-3B"}[head.layout]
+    card = model_card(policy)
+    assert "license: other" in card and f"- {name}\n" in card and f"began with the weights of {name}" in card
+
+
 def test_a_folders_own_list_of_embodiments_goes_before_nvidias_code(tmp_path: Path) -> None:
     head = made("n1_6", tmp_path)
     (tmp_path / "embodiment_id.json").write_text(json.dumps({"gr1": 5, "a_robot_of_theirs": 6}))
     policy = head.policy()
     rows = load_head(policy, tmp_path)
     assert rows["gr1"] == 5 and rows["libero_panda"] == 2 and "a_robot_of_theirs" not in rows
-    assert torch.equal(policy.embodiment_layers.state.layer1.bias[1], head.weights["action_head.state_encoder.layer1.b"][5])
+    assert torch.equal(
+        policy.embodiment_layers.state.layer1.bias[1], head.weights["action_head.state_encoder.layer1.b"][5]
+    )
 
 
 def test_one_file_in_bfloat16_is_read_too_and_a_mask_token_may_be_missing(tmp_path: Path) -> None:
@@ -154,15 +166,27 @@ DIT = "action_head.model.transformer_blocks.0.norm1.linear.weight"
             edit_config(action_horizon=16, hidden_size=1024),
             r"--model.horizon 16 \(the policy has 6\), --model.hidden 1024 \(the policy has 20\); choose --recipe n1_5",
         ),
-        (edit_config(backbone_embedding_dim=96), r"reads tokens of width 96, and those of '.*' are 128 wide: .*--backbone"),
+        (
+            edit_config(backbone_embedding_dim=96),
+            r"reads tokens of width 96, and those of '.*' are 128 wide: .*--backbone",
+        ),
         (edit_config(attend_text_every_n_blocks=3), r"attend_text_every_n_blocks 3 \(giza builds 2\).*is not read"),
         (edit_config(diffusion_model_cfg={}), r"lacks a setting of its head \(KeyError: 'num_layers'\)"),
         (edit_weights(lambda w: w.pop(LAST)), rf"missing {LAST}, unexpected none: download it again"),
         (edit_weights(lambda w: w.update({"action_head.x": w[LAST] + 0})), "missing none, unexpected action_head.x"),
         (edit_weights(lambda w: w.update({LAST: torch.ones(3)})), rf"{LAST} is \[3\], and by config.json \[128\]"),
-        (lambda f: cut_short(f / "model-00002-of-00003.safetensors"), r"00002-of-00003.safetensors: missing or damaged"),
-        (lambda f: (f / "model-00002-of-00003.safetensors").unlink(), r"00002-of-00003.safetensors: missing or damaged"),
-        (lambda f: (f / "model.safetensors.index.json").unlink(), "only safetensors are read, as hf download brings them"),
+        (
+            lambda f: cut_short(f / "model-00002-of-00003.safetensors"),
+            r"00002-of-00003.safetensors: missing or damaged",
+        ),
+        (
+            lambda f: (f / "model-00002-of-00003.safetensors").unlink(),
+            r"00002-of-00003.safetensors: missing or damaged",
+        ),
+        (
+            lambda f: (f / "model.safetensors.index.json").unlink(),
+            "only safetensors are read, as hf download brings them",
+        ),
         (lambda f: (f / "model.safetensors.index.json").write_text("{}"), "no weight_map; download it again"),
     ],
 )
@@ -184,7 +208,9 @@ def test_a_policy_of_another_layout_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"the head of GR00T N1.5: this policy .*choose --recipe n1_5"):
             vla.load_head(policy, tmp_path)
     older = made("n1_6", tmp_path / "later")
-    with pytest.raises(ValueError, match=r"--model.future-tokens 0 \(the policy has 3\), --model.hidden-state token.*n1_6"):
+    with pytest.raises(
+        ValueError, match=r"--model.future-tokens 0 \(the policy has 3\), --model.hidden-state token.*n1_6"
+    ):
         load_head(head.policy(), older.folder)
 
 

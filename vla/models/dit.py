@@ -154,7 +154,8 @@ class Dit(nn.Module):
             x = x + block.mlp(block.mlp_norm(x))
             if future is not None and number + 1 == where:
                 states = x[:, future]
-        shift, scale = self.out_condition(F.silu(condition)).unsqueeze(1).chunk(2, -1)  # a block's come the other way round
+        # those of a block come the other way round
+        shift, scale = self.out_condition(F.silu(condition)).unsqueeze(1).chunk(2, -1)
         return self.out(self.out_norm(x) * (1 + scale) + shift), states
 
     def _context_mask(self, context: ContextTokens, number: int) -> Tensor:

@@ -1,8 +1,8 @@
 """The dual-system policy: a vision-language backbone, and the flow-matching DiT that turns its tokens into actions.
 
 The DiT's sequence is [state (1), future tokens (M), action (H)]; a learned position is added to action tokens only.
-A token that is not there (no state, no action) is masked out of self-attention, unless a learned one stands for the state. A step past the episode's end is there, as in
-acting, where nobody knows the end: it is taken out of the loss alone.
+A token that is not there (no state, no action) is masked out of self-attention, unless a learned one stands for the state. A step
+past the episode's end is there, as in acting, where nobody knows the end: it is taken out of the loss alone.
 """
 
 from __future__ import annotations
