@@ -28,7 +28,6 @@ from torch import Tensor
 from corpora.store.files import read_json
 from corpora.store.told import listed
 from vla.models.config import PolicyConfig
-from vla.models.dual_system import DualSystemPolicy
 from vla.policy import HEAD_WEIGHTS, Policy
 
 PREFIX = "action_head."
@@ -119,7 +118,7 @@ def load_head(policy: Policy, folder: str | Path) -> dict[str, int]:
     """
     folder = Path(folder).expanduser()
     what, settings = _settings(folder)
-    if not isinstance(policy, DualSystemPolicy) or not policy.config.vlm.name:
+    if not policy.tunable or not policy.config.vlm.name:
         raise ValueError(
             f"'{folder}' is the head of {what.name}: this policy (head '{policy.config.head}') has none of its layout; "
             f"choose --recipe {what.recipe}"
@@ -153,9 +152,11 @@ def load_head(policy: Policy, folder: str | Path) -> dict[str, int]:
 
 
 def head_fingerprint(folder: str | Path) -> str:
-    """32 hex digits of the settings and weights in a folder, wherever it lies."""
+    """32 hex digits of the settings and weights in a folder, wherever it lies. Raises ValueError as `load_head`."""
     folder = Path(folder).expanduser()
     _settings(folder)
+    with ExitStack() as files:
+        _tensors(folder, files)
     digest = hashlib.blake2b(digest_size=16)
     settings = [folder / name for name in (CONFIG, IDS) if (folder / name).is_file()]
     for path in sorted({*settings, *(folder / file for file in _files(folder).values())}):
@@ -180,7 +181,7 @@ def _settings(folder: Path) -> tuple[Published, dict[str, Any]]:
     return known, config.get("action_head_cfg", config)
 
 
-def _check_sizes(what: Published, settings: Mapping[str, Any], policy: DualSystemPolicy) -> None:
+def _check_sizes(what: Published, settings: Mapping[str, Any], policy: Policy) -> None:
     """Raises ValueError where the policy is of other sizes, or the head of a kind that is not built."""
     try:
         wanted = _sizes(what, settings)
@@ -213,10 +214,11 @@ def _check_sizes(what: Published, settings: Mapping[str, Any], policy: DualSyste
             f"the head of {what.name} has other sizes than the policy: {', '.join(flags)}; choose --recipe {what.recipe}, and "
             "give these flags where they still differ"
         )
-    if policy.projector.dim != tokens:
+    projector: Any = policy.projector
+    if projector.dim != tokens:
         raise ValueError(
             f"the head of {what.name} reads tokens of width {tokens}, and those of '{policy.config.vlm.name}' are "
-            f"{policy.projector.dim} wide: choose a model of {tokens} with --backbone, or leave the recipe's own"
+            f"{projector.dim} wide: choose a model of {tokens} with --backbone, or leave the recipe's own"
         )
 
 
@@ -254,7 +256,9 @@ def _field(config: PolicyConfig, name: str) -> Any:
 def _rows(folder: Path, what: Published, policy: Policy) -> list[int]:
     """Of each place of the policy; adds the names that NVIDIA has. What a folder's own list says of them goes before."""
     own = read_json(folder / IDS) or {}
-    rows = {name: int(own.get(name, row)) for name, row in what.rows.items()}
+    if wrong := [name for name, row in own.items() if not isinstance(row, int) or row < 0]:
+        raise ValueError(f"{folder / IDS}: {listed(wrong, 3)}: no place among the weights; download it again")
+    rows = {name: own.get(name, row) for name, row in what.rows.items()}
     for name in rows:
         policy.add_embodiment(name)
     named = [rows.get(name, rows[NEW]) for name in policy.slots]

@@ -172,6 +172,11 @@ DIT = "action_head.model.transformer_blocks.0.norm1.linear.weight"
         ),
         (edit_config(attend_text_every_n_blocks=3), r"attend_text_every_n_blocks 3 \(giza builds 2\).*is not read"),
         (edit_config(diffusion_model_cfg={}), r"lacks a setting of its head \(KeyError: 'num_layers'\)"),
+        (lambda f: (f / "embodiment_id.json").write_text('{"gr1": -1}'), "embodiment_id.json: gr1: no place among"),
+        (
+            lambda f: (f / "embodiment_id.json").write_text('{"gr1": 32}'),
+            r"layer1.W is \[32, 20, 20\], and by .* \[33, 20, 20\]",
+        ),
         (edit_weights(lambda w: w.pop(LAST)), rf"missing {LAST}, unexpected none: download it again"),
         (edit_weights(lambda w: w.update({"action_head.x": w[LAST] + 0})), "missing none, unexpected action_head.x"),
         (edit_weights(lambda w: w.update({LAST: torch.ones(3)})), rf"{LAST} is \[3\], and by config.json \[128\]"),
