@@ -23,15 +23,16 @@ from vla.models.config import DitConfig
 from vla.policy import ContextTokens
 
 TIME_CHANNELS = 256
+LOG_10_000 = float(torch.tensor(math.log(10_000), dtype=torch.float32))
+"""Rounded as in GR00T's action encoder: at a time of 1000 the last bit of a frequency is the fifth digit of a sine."""
 
 
 def sinusoid(position: Tensor, channels: int) -> Tensor:
     """[...] -> [..., channels]: sine then cosine of geometric frequencies from 1 to 1/10000; float32 whatever torch's default is,
     for at a time of 1000 an angle in bfloat16 is no angle."""
     half = channels // 2
-    # rounded as in GR00T's action encoder: at a time of 1000 the last bit of a frequency is the fifth digit of a sine
-    step = torch.tensor(math.log(10_000), dtype=torch.float32, device=position.device) / half
-    angle = _angles(position, -torch.arange(half, dtype=torch.float32, device=position.device) * step)
+    powers = -torch.arange(half, dtype=torch.float32, device=position.device) * (LOG_10_000 / half)
+    angle = _angles(position, powers)
     return torch.cat([angle.sin(), angle.cos()], -1)
 
 
