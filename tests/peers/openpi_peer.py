@@ -1,5 +1,5 @@
 """Run by an environment that can import openpi (the lerobot at the revision that it pins, JAX on the CPU), without giza: reads a
-LeRobot v2.1 dataset as its trainer does.
+LeRobot v2.1 dataset as its trainer does (datasets 3: that lerobot fails with 4).
 
     python openpi_peer.py CHECKOUT FOLDER
 
