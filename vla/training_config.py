@@ -16,8 +16,6 @@ class PolicyTrainingConfig(Training):
     precisions: ClassVar[tuple[str, ...]] = ("32-true", "bf16-mixed", "bf16-true")
     counts: ClassVar[tuple[str, ...]] = (*Training.counts, "val_samples")
 
-    batch_size: int = 64
-    """Samples per step, over all devices."""
     warmup_share: float = 0.05
     """Share of the budget for linear warm-up; then cosine to 2% of the peak."""
     betas: tuple[float, float] = (0.9, 0.98)

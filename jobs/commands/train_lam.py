@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from corpora.held_out import HELD_OUT
 from corpora.store.inputs import READ
-from corpora.store.run import BUDGET, TRAINING, Run, process_rank
+from corpora.store.ranks import expect_processes, process_rank
+from corpora.store.run import BUDGET, LAYOUT, TRAINING, Run
 from corpora.store.told import closest
 from corpora.text import TEXT_FORMAT, unread
 from jobs.cli import parse
@@ -119,7 +120,10 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         "held_out": None if config.holdout else HELD_OUT,
         "text_format": TEXT_FORMAT if config.model.text_model else None,
     }
-    run = Run(config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",), formats=formats)
+    expect_processes(training.devices)
+    run = Run(
+        config.out, settings, record=TRAINING, budget=BUDGET, free=LAYOUT, formats=formats, together=True
+    )
     if (done := run.finished) is not None:
         if not quiet:
             _print(done, config)
@@ -198,7 +202,7 @@ def _train(run: Run, module: LamTraining, data: TrainingData, facts: dict[str, A
     summary = facts | {
         "steps": took.steps,
         "minutes": took.minutes,
-        "pairs_seen": took.steps * training.batch_size * training.accumulate * took.world_size,
+        "pairs_seen": took.steps * training.batch_size * training.accumulate,
         "pairs_per_s": took.samples_per_s,
         "data_wait_share": took.data_wait_share,
         "parameters": sum(p.numel() for p in module.model.parameters()),

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from corpora.held_out import HELD_OUT
 from corpora.mixture.mixture import MixtureSpec
 from corpora.store.files import default_cache
-from corpora.store.run import BUDGET, TRAINING, Run, process_rank
+from corpora.store.ranks import expect_processes, process_rank
+from corpora.store.run import BUDGET, LAYOUT, TRAINING, Run
 from corpora.text import unread
 from flare.targets import TargetEncoder, TargetShape, build_target
 from jobs.console import bar, print_training
@@ -58,8 +59,15 @@ def train_on(
     settings |= {**identity, "data_fingerprint": mixture.fingerprints()}
     settings |= {"data_contents": mixture.contents_fingerprints()}
     settings |= {"policy_fingerprint": policy_fingerprint(config.policy) if config.policy else None}
+    expect_processes(config.training.devices)
     run = Run(
-        config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",), formats={"held_out": HELD_OUT}
+        config.out,
+        settings,
+        record=TRAINING,
+        budget=BUDGET,
+        free=LAYOUT,
+        formats={"held_out": HELD_OUT},
+        together=True,
     )
     summary = train_in(
         run,
