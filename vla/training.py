@@ -20,6 +20,7 @@ from flare.slow_copy import SlowCopy
 from flare.targets import TargetEncoder
 from vla.batch import PolicyBatch, newest_features
 from vla.policy import Policy, PolicyLoss
+from vla.sharding import gathered, outline, shard_blocks, shard_root
 from vla.training_config import PolicyTrainingConfig
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,19 @@ class PolicyTraining(lightning.LightningModule):
         self.monitor = CollapseMonitor()
         self._number = 0
         self._held_out: dict[str, list[float]] = defaultdict(list)
+        self._outline: list[Policy] = []  # no part of this module
+
+    def configure_model(self) -> None:
+        """In shards, where the strategy has a mesh for them."""
+        if self.device_mesh is None or self._outline:
+            return
+        mesh = self.device_mesh["data_parallel"]
+        self._outline.append(cast(Policy, outline(self.policy)))
+        if self.average is not None:
+            shard_blocks(self.average.module, mesh)
+            shard_root(self.average.module, mesh, "loss")
+        shard_blocks(self.policy, mesh)
+        shard_root(self, mesh, "training_step", "validation_step", ignored=self.target)
 
     def rate(self, step: int) -> float:
         """The learning rate of optimiser step number `step`."""
@@ -66,6 +80,17 @@ class PolicyTraining(lightning.LightningModule):
         averaged = cast(Policy, self.average.module)
         averaged.embodiments, averaged.measured = self.policy.embodiments, self.policy.measured
         return averaged
+
+    def saved(self) -> Policy:
+        """`averaged`, whole on the first process where it is in shards; all must call it."""
+        averaged = self.averaged()
+        if not self._outline:
+            return averaged
+        weights = gathered(averaged.state_dict())
+        (whole,) = self._outline
+        if ranks.rank() == 0:
+            whole.load_state_dict(weights, assign=True)
+        return whole
 
     def losses(self, policy: Policy, batch: PolicyBatch) -> tuple[dict[str, Tensor], PolicyLoss]:
         """Parts of the loss, each a scalar."""

@@ -221,8 +221,8 @@ def train_policy(
             ],
             "held_out": {name: round(value, 6) for name, value in took.measured.items()},
         }
+        averaged = module.saved()
         if process_rank() == 0:
-            averaged = module.averaged()
             averaged.measured = {**policy.measured, "training": summary}
             averaged.trained_on = (*policy.trained_on, *(dataset.record() for dataset in datasets))
             merge_lora(averaged.float() if halved else averaged)

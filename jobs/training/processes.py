@@ -40,5 +40,5 @@ def _strategy(devices: int, name: str) -> str | Strategy:
     if name == "fsdp":
         from jobs.training.sharded import Sharded
 
-        return Sharded(timeout=SILENCE)
+        return Sharded(devices, timeout=SILENCE)
     return "auto" if devices == 1 else DDPStrategy(timeout=SILENCE)

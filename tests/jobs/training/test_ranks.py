@@ -4,18 +4,25 @@ end, and each other's to the bit; without the synchronisation of gradients or co
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Timer
+from safetensors.torch import load_file
 
-from flare.config import FlareConfig
+from corpora.store.ranks import Launch, launched, process_rank
+from flare.config import ActionAwareConfig, FlareConfig
 from jobs.commands import pretrain, train_lam
+from jobs.training.trainer import CHECKPOINT
 from lapa.model.config import LamConfig
 from lapa.training import LamTraining
 from tests.builders.corpora import write_corpus
-from tests.builders.datasets import lerobot_v3
+from tests.builders.datasets import ONE_TASK, lerobot_v3
 from tests.builders.lam import TINY, lam_settings
 from tests.builders.processes import run_apart, run_ranks
 from vla.recipes import recipe_named
@@ -39,7 +46,8 @@ def lam_config(corpus: Path, out: Path, **training: Any) -> train_lam.TrainLamCo
 
 def policy_config(data: Path, out: Path, **training: Any) -> pretrain.PretrainConfig:
     """Some of a batch have actions and some a future, not as many on each rank; with FLARE, averages and the augmentations."""
-    flare = FlareConfig(future_s=0.3, target="action_aware", standardise=True)
+    small = ActionAwareConfig(dim=32, layers=1, reads=1, heads=2, head_dim=32, head_layers=1)
+    flare = FlareConfig(future_s=0.3, target="action_aware", standardise=True, action_aware=small)
     whole = {"flare": True, "alignment": flare, "val_every_steps": 3, "lr": 3e-3, **training}
     return pretrain.PretrainConfig(
         pyramid=data / "pyramid.toml", out=out, recipe="debug", cache=data / "cache", steps=STEPS, held_share=0.3,
@@ -49,7 +57,6 @@ def policy_config(data: Path, out: Path, **training: Any) -> pretrain.PretrainCo
 
 def trained(config: Config, kept: Path, unsynchronised: bool = False) -> None:
     """Trains, and keeps what each step's loss was and the weights at the end, of each rank."""
-    torch.set_num_threads(1)
     losses: Curve = []
     for kind in (LamTraining, PolicyTraining):
 
@@ -74,6 +81,11 @@ def trained(config: Config, kept: Path, unsynchronised: bool = False) -> None:
                 return forward(self, *inputs, **named)
 
         DistributedDataParallel.forward = alone  # type: ignore[method-assign]
+    only_trained(config)
+
+
+def only_trained(config: Config) -> None:
+    torch.set_num_threads(1)
     job = train_lam if isinstance(config, train_lam.TrainLamConfig) else pretrain
     job.run(config, quiet=True)  # type: ignore[arg-type]
 
@@ -135,7 +147,7 @@ def test_unsynchronised_gradients_would_be_noticed(tiny_corpus: Path, tmp_path: 
 def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pyramid")
     write_corpus(folder / "corpus", range(6))
-    lerobot_v3(folder / "pick")
+    lerobot_v3(folder / "pick", tasks=ONE_TASK)
     (folder / "pyramid.toml").write_text(
         '[[dataset]]\nname = "demos"\ntier = "robot"\nlabel = "action"\ndataset = "pick"\nembodiment = "two_link"\n'
         '[[dataset]]\nname = "clips"\ntier = "human"\nlabel = "none"\ncorpus = "corpus"\nweight = 0.7\n'
@@ -147,3 +159,154 @@ def test_two_ranks_train_the_policy_of_one(pyramid: Path, tmp_path: Path) -> Non
     one = alone(policy_config(pyramid, tmp_path / "run1"), tmp_path)
     two = together(policy_config(pyramid, tmp_path / "run2", devices=2), tmp_path)
     assert_one_training(one, two, 1e-4)
+
+
+def test_in_shards_it_is_trained_and_saved_as_with_ddp(pyramid: Path, tmp_path: Path) -> None:
+    """V3: clipping, averages, validation, saving, and the decay of weights, which is large here."""
+    summaries, saved = [], []
+    for strategy in ("ddp", "fsdp"):
+        run = tmp_path / strategy
+        config = policy_config(pyramid, run, devices=2, weight_decay=1.0, clip=0.1, strategy=strategy)
+        assert run_ranks(only_trained, config, ranks=2, folder=tmp_path / "logs") == [0, 0]
+        summaries.append(json.loads((run / "run.json").read_text()))
+        saved.append(load_file(run / "model.safetensors"))
+    ddp, fsdp = saved
+    assert {k: v.shape for k, v in ddp.items()} == {k: v.shape for k, v in fsdp.items()}
+    assert apart(ddp, fsdp) < 1e-5
+    assert set(summaries[0]["held_out"]) >= {"val/action/demos", "val/flare/alignment"}
+    assert summaries[0]["held_out"] == pytest.approx(summaries[1]["held_out"], abs=1e-4)
+    assert summaries[0]["parameters"] == summaries[1]["parameters"]
+    checkpoints = [torch.load(tmp_path / s / CHECKPOINT, weights_only=True) for s in ("ddp", "fsdp")]
+    one, other = (checkpoint["state_dict"] for checkpoint in checkpoints)
+    assert apart(one, other) < 1e-5
+    one, other = (checkpoint["optimizer_states"][0]["state"] for checkpoint in checkpoints)
+    assert {k: v["exp_avg"].shape for k, v in one.items()} == {k: v["exp_avg"].shape for k, v in other.items()}
+
+
+def test_trained_in_shards_it_goes_on_alone(pyramid: Path, tmp_path: Path) -> None:
+    """And the other way round: checkpoints are of no layout."""
+    one = alone(policy_config(pyramid, tmp_path / "straight"), tmp_path)
+    sharded = policy_config(pyramid, tmp_path / "run", devices=2, strategy="fsdp")
+    assert run_ranks(stopped_after, 2, sharded, ranks=2, folder=tmp_path / "logs") == [STOPPED, STOPPED]
+    assert run_apart(stopped_after, 4, policy_config(pyramid, tmp_path / "run"), log=tmp_path / "log") == STOPPED
+    two = together(sharded, tmp_path)
+    torch.testing.assert_close(torch.tensor(two[0][0]), torch.tensor(one[0][4:]), **ROUNDING)
+    saved = [load_file(tmp_path / run / "model.safetensors") for run in ("straight", "run")]
+    assert apart(*saved) < 1e-4
+
+
+STOPPED = 7
+
+
+def stopped_after(step: int, config: Config) -> int:
+    """Ends as by Ctrl-C, after that many steps."""
+
+    def stop(self: Any, outputs: Any, batch: Any, index: int) -> None:
+        if self.global_step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    for kind in (LamTraining, PolicyTraining):
+        kind.on_train_batch_end = stop  # type: ignore[method-assign, assignment]
+    try:
+        only_trained(config)
+    except KeyboardInterrupt:
+        return STOPPED
+    return 0
+
+
+@pytest.mark.parametrize(("first", "then"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "streamed"])
+def test_resumed_by_another_number_of_processes_it_goes_on_in_the_same_order(
+    stored: bool, first: int, then: int, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """Nothing is lost or doubled: the losses are those of the unbroken run. Stopped after step 3, it ends step 4."""
+    cache = {} if stored else {"cache_gb": 0.0}
+    one = alone(lam_config(tiny_corpus, tmp_path / "straight", **cache), tmp_path)
+    runs = [lam_config(tiny_corpus, tmp_path / "run", devices=devices, **cache) for devices in (first, then)]
+    if first == 1:
+        assert run_apart(stopped_after, 3, runs[0], log=tmp_path / "log") == STOPPED
+        ((losses, weights), _) = together(runs[1], tmp_path)
+    else:
+        assert run_ranks(stopped_after, 3, runs[0], ranks=2, folder=tmp_path / "logs") == [STOPPED, STOPPED]
+        losses, weights = alone(runs[1], tmp_path)
+    torch.testing.assert_close(torch.tensor(losses), torch.tensor(one[0][4:]), **ROUNDING)
+    assert apart(one[1], weights) < 1e-4
+
+
+def out_of_time(config: Config, kept: Path) -> None:
+    """By the first process' clock the minutes are over after step 4, by the other's from the beginning."""
+    check, seen = Timer.on_train_batch_end, {"step": 0}
+
+    def watched(self: Timer, trainer: Any, *rest: Any) -> None:
+        seen["step"] = trainer.global_step
+        check(self, trainer, *rest)
+
+    def left(self: Timer, stage: str = "train") -> float:
+        return 4.0 - seen["step"] if process_rank() == 0 else -1.0
+
+    def save(self: Any) -> None:
+        (rate,) = {group["lr"] for group in self.optimizers().param_groups}
+        weights = {name: value.detach().clone() for name, value in self.state_dict().items()}
+        torch.save(
+            {"losses": [float(self.global_step), rate], "weights": weights}, kept.with_suffix(f".{self.global_rank}")
+        )
+
+    Timer.on_train_batch_end, Timer.time_remaining = watched, left  # type: ignore[method-assign, assignment]
+    LamTraining.on_train_end = save  # type: ignore[method-assign]
+    only_trained(config)
+
+
+def test_minutes_end_all_processes_at_the_same_step_and_rate(tiny_corpus: Path, tmp_path: Path) -> None:
+    """V4: each process' own clock would end, or slow, it alone."""
+    config = lam_config(tiny_corpus, tmp_path / "run", devices=2, minutes=5.0)
+    assert run_ranks(out_of_time, config, tmp_path / "end", ranks=2, folder=tmp_path / "logs") == [0, 0]
+    (first, weights), (second, others) = (of(tmp_path / "end", rank) for rank in range(2))
+    assert first == second and first[0] == 4
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["steps"] == 4
+
+
+def killed_after(step: int, rank: int, config: Config) -> None:
+    def kill(self: Any, outputs: Any, batch: Any, index: int) -> None:
+        if self.global_step == step and self.global_rank == rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    LamTraining.on_train_batch_end = kill  # type: ignore[method-assign, assignment]
+    only_trained(config)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_where_one_process_is_killed_the_others_end_and_all_resume(
+    rank: int, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    one = alone(lam_config(tiny_corpus, tmp_path / "straight"), tmp_path)
+    config = lam_config(tiny_corpus, tmp_path / "run", devices=2)
+    ended = run_ranks(killed_after, 5, rank, config, ranks=2, folder=tmp_path / "killed", timeout_s=60)
+    assert ended[rank] == -signal.SIGKILL and ended[1 - rank] > 0
+    assert not (tmp_path / "run" / "run.json").exists()
+    ((losses, weights), _) = together(config, tmp_path)
+    torch.testing.assert_close(torch.tensor(losses), torch.tensor(one[0][4:]), **ROUNDING)
+    assert apart(one[1], weights) < 1e-4
+
+
+def test_processes_that_srun_starts_are_one_training(tiny_corpus: Path, tmp_path: Path) -> None:
+    """As Slurm's variables say it, on one machine."""
+    first, second = together(lam_config(tiny_corpus, tmp_path / "run", devices=2), tmp_path, by="srun")
+    assert first[0] == second[0] and all(torch.equal(first[1][name], second[1][name]) for name in first[1])
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["pairs_seen"] == STEPS * 8
+
+
+def test_another_number_of_processes_than_of_devices_is_refused(
+    tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=r"--training.devices 2, and torchrun started 4 .*give --training.devices 4"):
+        train_lam.run(lam_config(tiny_corpus, tmp_path / "run", devices=2), quiet=True)
+    assert not (tmp_path / "run").exists()
+    assert launched() == Launch("torchrun", 4, 2)
+
+
+def test_a_batch_that_the_devices_do_not_divide_is_refused(tiny_corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch_size 8 with devices 3: .* choose a multiple of 3, such as 9"):
+        lam_config(tiny_corpus, tmp_path, devices=3)
