@@ -189,7 +189,9 @@ class ActionAwareTraining(nn.Module):
         lacking = ~action_mask.any(1, keepdim=True)
         action = action.float().masked_fill(lacking, 0.0)
         if generator is None:
-            noise, uniform = (draw.to(action.device) for draw in (ranks.normal(*action.shape), ranks.uniform(len(action))))
+            noise, uniform = (
+                draw.to(action.device) for draw in (ranks.normal(*action.shape), ranks.uniform(len(action)))
+            )
         else:
             device = generator.device
             noise = torch.randn(action.shape, generator=generator, device=device).to(action.device)

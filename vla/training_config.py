@@ -28,7 +28,8 @@ class PolicyTrainingConfig(Training):
     """32-true; bf16-mixed computes in bfloat16; bf16-true also keeps in bfloat16 the weights that are not trained. Those that are
     trained, and their average, stay float32: most steps of an optimiser are smaller than the spacing of bfloat16."""
     strategy: str = "auto"
-    """Lightning's name: auto, ddp or fsdp (large models; their frozen part is sharded too)."""
+    """auto (ddp on several devices), ddp, or fsdp (large models; their frozen part is sharded too). It may change where a run is
+    resumed."""
     val_samples: int = 256
     """Held-out samples of each dataset per validation, the same at each."""
     cache_features: bool = True

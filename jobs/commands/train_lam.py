@@ -88,6 +88,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     from lapa.training import LamTraining
     from lapa.training_data import TrainingData
 
+    quiet = quiet or process_rank() > 0  # of processes that train together the first speaks
     training = with_budget(config.training, config.steps, config.minutes)
     corpus = open_corpora(config.corpus)
     named = [str(each) for each in (config.corpus if isinstance(config.corpus, tuple) else (config.corpus,))]
@@ -121,9 +122,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         "text_format": TEXT_FORMAT if config.model.text_model else None,
     }
     expect_processes(training.devices)
-    run = Run(
-        config.out, settings, record=TRAINING, budget=BUDGET, free=LAYOUT, formats=formats, together=True
-    )
+    run = Run(config.out, settings, record=TRAINING, budget=BUDGET, free=LAYOUT, formats=formats, together=True)
     if (done := run.finished) is not None:
         if not quiet:
             _print(done, config)
@@ -177,7 +176,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     }
     with run.claim():
         summary = _train(run, module, data, facts, quiet=quiet)
-    if not quiet and process_rank() == 0:
+    if not quiet:
         _print(summary, config)
     return summary
 

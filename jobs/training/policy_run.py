@@ -52,6 +52,7 @@ def train_on(
     identity: what else the run depends on, kept with the settings; paths: fields of `config` that may move. `opening` goes to
     `open_mixture`. Raises ValueError for datasets that do not fit the policy, and where `config.out` holds another run.
     """
+    quiet = quiet or process_rank() > 0  # of processes that train together the first speaks
     settings = dataclasses.asdict(config)
     for moved in ("out", "cache", "policy", *paths):
         del settings[moved]
@@ -82,7 +83,7 @@ def train_on(
         refit=config.refit,
         **opening,
     )
-    if not quiet and process_rank() == 0:
+    if not quiet:
         print_training(summary, f"giza {job}: {config.out}", config.out)
     return summary
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import os
+import threading
+import time
 from typing import Any
 
 from lightning.fabric.plugins.environments import (
@@ -11,12 +13,9 @@ from lightning.fabric.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies import Strategy
 
-from corpora.store.ranks import expect_processes, launched
-
-SILENCE = timedelta(minutes=10)
-"""After which a process that does not answer ends the training: longer than a checkpoint takes, or a validation."""
+from corpora.store.ranks import expect_processes, launched, process_rank
 
 
 def spread(devices: int, strategy: str) -> dict[str, Any]:
@@ -27,6 +26,8 @@ def spread(devices: int, strategy: str) -> dict[str, Any]:
     environment: ClusterEnvironment
     if launch is None:
         environment = LightningEnvironment()
+        if process_rank():  # one of those that the first process started
+            threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     elif launch.by == "torchrun":
         environment = TorchElasticEnvironment()
     else:
@@ -40,5 +41,12 @@ def _strategy(devices: int, name: str) -> str | Strategy:
     if name == "fsdp":
         from jobs.training.sharded import Sharded
 
-        return Sharded(devices, timeout=SILENCE)
-    return "auto" if devices == 1 else DDPStrategy(timeout=SILENCE)
+        return Sharded(devices)
+    return "auto" if devices == 1 else "ddp"
+
+
+def _end_with(starter: int) -> None:
+    """Ends this process after the one that started it, which it would wait for: half an hour where they have not met yet."""
+    while os.getppid() == starter:
+        time.sleep(1)
+    os._exit(1)

@@ -7,7 +7,6 @@ them, one tensor after the other, and writes; each reads, and keeps its shard.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -22,10 +21,8 @@ from vla.sharding import gathered
 class Sharded(ModelParallelStrategy):
     """For a module whose `configure_model` shards it over `device_mesh["data_parallel"]`."""
 
-    def __init__(self, devices: int, *, timeout: timedelta) -> None:
-        super().__init__(
-            data_parallel_size=devices, tensor_parallel_size=1, save_distributed_checkpoint=False, timeout=timeout
-        )
+    def __init__(self, devices: int) -> None:
+        super().__init__(data_parallel_size=devices, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
     @property
     def lightning_restore_optimizer(self) -> bool:

@@ -42,7 +42,7 @@ def run_apart(target: Callable[..., Any], *args: Any, log: Path, timeout_s: floa
 
 
 def run_ranks(
-    target: Callable[..., Any], *args: Any, ranks: int, folder: Path, by: str = "torchrun", timeout_s: float = 100
+    target: Callable[..., Any], *args: Any, ranks: int, folder: Path, by: str = "torchrun", timeout_s: float = 140
 ) -> list[int]:
     """As `run_apart`, of so many processes that train together, started as torchrun or srun would. What they print is in
     FOLDER/RANK.log; one that takes longer than the others by `timeout_s` is killed."""
@@ -76,7 +76,13 @@ def _told(rank: int, ranks: int, port: int, by: str) -> dict[str, str]:
         told |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "GROUP_RANK": 0}
         told |= {"TORCHELASTIC_RUN_ID": "test"}
     else:
-        told |= {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NTASKS": ranks, "SLURM_NNODES": 1, "SLURM_NODEID": 0}
+        told |= {
+            "SLURM_PROCID": rank,
+            "SLURM_LOCALID": rank,
+            "SLURM_NTASKS": ranks,
+            "SLURM_NNODES": 1,
+            "SLURM_NODEID": 0,
+        }
         told |= {"SLURM_STEP_ID": 0, "SLURM_JOB_ID": 7, "SLURM_JOB_NAME": "test", "SLURM_NTASKS_PER_NODE": ranks}
     return {name: str(value) for name, value in told.items()}
 
