@@ -126,7 +126,10 @@ def assert_one_training(one: tuple[Curve, Weights], two: list[tuple[Curve, Weigh
 
 
 KINDS: dict[str, LamConfig] = {
-    kind: dataclasses.replace(TINY, quantiser=dataclasses.replace(TINY.quantiser, kind=kind))
+    # codes that a batch does not use are replaced at once
+    kind: dataclasses.replace(
+        TINY, quantiser=dataclasses.replace(TINY.quantiser, kind=kind, decay=0.3, expire_below=0.5)
+    )
     for kind in ("nsvq", "vq", "rvq", "vqvae", "fsq", "kl")
 }
 
