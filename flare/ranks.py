@@ -102,13 +102,14 @@ def counted(here: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance (biased) over the rows [B, ...] of all ranks, each of which has as many."""
-    mean, variance = x.mean(0), x.var(0, correction=0)
+def moments(x: Tensor, *, correction: int = 0) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the rows [B, ...] of all ranks, each of which has as many; `correction` as torch's."""
     if size() == 1:
-        return mean, variance
-    everywhere = mean_over_ranks(mean)
-    return everywhere, mean_over_ranks(variance + (mean - everywhere).square())
+        return x.mean(0), x.std(0, correction=correction)
+    here, rows = x.mean(0), len(x) * size()
+    mean = mean_over_ranks(here)
+    variance = mean_over_ranks(x.var(0, correction=0) + (here - mean).square())
+    return mean, (variance * rows / max(1, rows - correction)).sqrt()
 
 
 @torch.no_grad()

@@ -118,9 +118,9 @@ class LamTraining(lightning.LightningModule):
     @torch.no_grad()
     def _track_latents(self, latent: Tensor) -> None:
         """Running mean and deviation, kept with the model for draws of random latents."""
-        mean, variance = ranks.moments(latent.detach().float())
+        mean, deviation = ranks.moments(latent.detach().float())
         self.model.latent_mean.lerp_(mean, 0.02)
-        self.model.latent_std.lerp_(variance.sqrt(), 0.02)
+        self.model.latent_std.lerp_(deviation, 0.02)
 
     def configure_optimizers(self) -> Any:
         training = self.training_config

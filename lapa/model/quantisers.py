@@ -341,9 +341,8 @@ class CompandedQuantiser(Quantiser):
 
     @torch.no_grad()
     def _track(self, z: Tensor) -> None:
-        mean, variance = ranks.moments(z.flatten(0, -2))
-        rows = ranks.size() * z.shape[:-1].numel()
-        scale = (variance * rows / max(1, rows - 1)).sqrt().mean().clamp_min(1e-6)
+        mean, deviation = ranks.moments(z.flatten(0, -2), correction=1)
+        scale = deviation.mean().clamp_min(1e-6)
         share = 0.02 if self.started else 1.0
         self.mean.lerp_(mean, share)
         self.scale.lerp_(scale, share)
