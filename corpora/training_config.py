@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ class Training:
     minutes: float = 0.0
     """Wall-clock minutes after which it stops early, resumed sessions counted together; 0: no limit."""
     batch_size: int = 64
-    """Samples or pairs per step."""
+    """Samples or pairs per batch, over all devices, which must divide it."""
     accumulate: int = 1
     """Batches per optimiser step."""
     lr: float = 1e-3
@@ -29,7 +30,8 @@ class Training:
     precision: str = "32-true"
     """Lightning's name."""
     devices: int = 1
-    """Devices; more than one train with DDP."""
+    """Devices, of all machines, each with a process of its own; more than one train with DDP. It may change where a run is
+    resumed."""
     val_every_steps: int = 500
     """Steps between validations; twice as often a checkpoint is written."""
     workers: int | None = None
@@ -43,5 +45,10 @@ class Training:
         for name in self.counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: at least 1")
+        if self.batch_size % self.devices:
+            raise ValueError(
+                f"batch_size {self.batch_size} with devices {self.devices}: a batch is divided evenly over the devices; choose a "
+                f"multiple of {self.devices}, such as {math.ceil(self.batch_size / self.devices) * self.devices}"
+            )
         if self.precision not in self.precisions:
             raise ValueError(f"precision '{self.precision}': {' or '.join(self.precisions)}")

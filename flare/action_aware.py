@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flare import ranks
 from flare.objective import check_mask
 from flare.vision import FrozenText
 
@@ -187,16 +188,21 @@ class ActionAwareTraining(nn.Module):
         # steps past the end are out of the loss alone: a head that saw them missing would read how long the episode goes on
         lacking = ~action_mask.any(1, keepdim=True)
         action = action.float().masked_fill(lacking, 0.0)
-        device = generator.device if generator is not None else action.device
-        noise = torch.randn(action.shape, generator=generator, device=device).to(action.device)
-        uniform = torch.rand(len(action), generator=generator, device=device).to(action.device)
+        if generator is None:
+            noise, uniform = (
+                draw.to(action.device) for draw in (ranks.normal(*action.shape), ranks.uniform(len(action)))
+            )
+        else:
+            device = generator.device
+            noise = torch.randn(action.shape, generator=generator, device=device).to(action.device)
+            uniform = torch.rand(len(action), generator=generator, device=device).to(action.device)
         time = 0.999 * (1 - uniform.pow(1 / 1.5))  # the inverse of Beta(1.5, 1)'s distribution function, u = x^1.5
         noise = noise.masked_fill(lacking, 0.0)
         at = time[:, None, None]
         context = self.encoder(images, instruction, image_mask=image_mask)
         velocity = self.head((1 - at) * noise + at * action, time, context, state=state, embodiment=embodiment)
         error = F.mse_loss(velocity.float(), action - noise, reduction="none").masked_fill(~action_mask, 0.0)
-        return error.sum() / action_mask.sum().clamp_min(1)
+        return error.sum() / ranks.counted(action_mask.sum())
 
 
 def check_images(images: Tensor, instruction: Sequence[str], image_mask: Tensor | None) -> tuple[int, int]:

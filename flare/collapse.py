@@ -16,7 +16,6 @@ import math
 from dataclasses import asdict, dataclass
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -115,13 +114,6 @@ class CollapseMonitor:
             sums["compared"] += len(t)
             sums["copied"] = (unit_t * F.normalize(present[has_future].double(), dim=-1)).sum((0, 2))
         self._sums = {name: value + self._sums[name] if self._sums else value for name, value in sums.items()}
-
-    def reduce(self) -> None:
-        """Sums over all ranks, once before `report`; nothing where there is one process. Every rank must have added a batch
-        (of no sample with a future, if need be)."""
-        if dist.is_available() and dist.is_initialized():
-            for name in sorted(self._sums):
-                dist.all_reduce(self._sums[name])
 
     def report(self) -> AlignmentReport | None:
         """What the sums amount to; None where fewer than two samples had a future."""

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from corpora.store.told import listed
+from flare import ranks
 
 
 class AlignmentHead(nn.Module):
@@ -78,10 +79,10 @@ def alignment_loss(
 
 
 def mean_alignment(loss: Tensor, counted: Tensor, align: Tensor | None = None) -> Tensor:
-    """The batch's scalar: mean of `loss` [B] over the samples that are `counted` (bool [B]), each times its dataset's weight
+    """The batch's scalar: mean of `loss` [B] over the samples of all ranks that are `counted` (bool [B]), each times its dataset's weight
     `align` [B] (default 1; 2 doubles the coefficient for that dataset, 0 leaves its future alone)."""
     weighted = loss if align is None else loss * align
-    return weighted.sum() / counted.sum().clamp_min(1)
+    return weighted.sum() / ranks.counted(counted.sum())
 
 
 def _check_shapes(predicted: Tensor, target: Tensor, has_future: Tensor, token_mask: Tensor | None) -> None:

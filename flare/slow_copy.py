@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel
 
 
@@ -41,7 +42,14 @@ class SlowCopy(AveragedModel):
         kept = min(self.decay, update / (update + 9)) if self._warm_up else self.decay
         for mine, theirs in zip(self.module.parameters(), model.parameters(), strict=True):
             if theirs.requires_grad:
-                mine.lerp_(theirs.to(mine), 1 - kept)
+                mine.lerp_(_as(mine, theirs), 1 - kept)
         for kept_buffer, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
             kept_buffer.copy_(buffer)
         self.n_averaged += 1
+
+
+def _as(mine: Tensor, theirs: Tensor) -> Tensor:
+    """`theirs` where and as wide as `mine`; whole where the module is in shards (FSDP), but this copy of it is not."""
+    if isinstance(theirs, DTensor) and not isinstance(mine, DTensor):
+        theirs = theirs.full_tensor()
+    return theirs.to(mine.device, mine.dtype)

@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from corpora.text import ReadText
+from flare import ranks
 from flare.action_aware import ActionAwareEncoder, ActionAwareTraining, FlowHead, check_images
 from flare.config import FlareConfig
 from flare.slow_copy import SlowCopy
@@ -41,6 +41,8 @@ class TargetEncoder(nn.Module, ABC):
     """M."""
     dim: int
     """D."""
+    together: bool = False
+    """Ranks encode together: those whose samples have no future are asked, too."""
     reads_features: bool = False
     """In the images' place it takes their features, float32 [B, V, N, C]."""
 
@@ -64,7 +66,7 @@ class TargetEncoder(nn.Module, ABC):
         index = has_future.nonzero().flatten()
         targets = torch.zeros(len(future), self.tokens, self.dim, device=future.device)
         token_mask = torch.zeros(targets.shape[:2], dtype=torch.bool, device=future.device)
-        if len(index):
+        if len(index) or (self.together and ranks.size() > 1):
             given = None if image_mask is None else image_mask[index]
             targets[index] = self(future[index], [instruction[i] for i in index.tolist()], image_mask=given)
             token_mask[index] = True if given is None else self.token_mask(given)
@@ -194,7 +196,7 @@ class StandardisedTarget(TargetEncoder):
 
     Token by token, because a camera that stands still shows each of them its own background, which alone would give a
     cosine near 1 to whoever predicts the mean. The statistics are buffers [M, D] that move in `update`, by `MOMENTUM` of the
-    last encoded batch's, alike on all ranks; before the first update a batch is standardised by its own. They must follow
+    last encoded batch's, of all ranks together; before the first update a batch is standardised by its own. They must follow
     faster than the average that they describe (decay 0.995, 200 steps): behind it, the distance is one more common direction.
     """
 
@@ -206,6 +208,7 @@ class StandardisedTarget(TargetEncoder):
         super().__init__()
         self.inner = inner
         self.tokens, self.dim, self.reads_features = inner.tokens, inner.dim, inner.reads_features
+        self.together = True
         self.register_buffer("mean", torch.zeros(inner.tokens, inner.dim))
         self.register_buffer("variance", torch.ones(inner.tokens, inner.dim))
         self.register_buffer("started", torch.zeros(inner.tokens, dtype=torch.bool))
@@ -215,14 +218,17 @@ class StandardisedTarget(TargetEncoder):
         self.inner.check(images, instruction, image_mask)
 
     def encode(self, images: Tensor, instruction: Sequence[str], image_mask: Tensor | None) -> Tensor:
-        raw = self.inner(images, instruction, image_mask=image_mask)
+        if len(images):
+            raw = self.inner(images, instruction, image_mask=image_mask)
+        else:
+            raw = torch.zeros(0, self.tokens, self.dim, device=images.device)
         if image_mask is None:
             shown = torch.ones(raw.shape[:2], device=raw.device)
         else:
             shown = self.token_mask(image_mask).to(raw.dtype)
-        count = shown.sum(0)[:, None]
-        mean = (raw * shown[..., None]).sum(0) / count.clamp_min(1)
-        variance = ((raw - mean).pow(2) * shown[..., None]).sum(0) / count.clamp_min(1)
+        count = ranks.sum_over_ranks(shown.sum(0))[:, None]
+        mean = ranks.sum_over_ranks((raw * shown[..., None]).sum(0)) / count.clamp_min(1)
+        variance = ranks.sum_over_ranks(((raw - mean).pow(2) * shown[..., None]).sum(0)) / count.clamp_min(1)
         known = count[:, 0] > 1
         self._last = (mean, variance, known)
         begun = self.started[:, None]
@@ -240,17 +246,13 @@ class StandardisedTarget(TargetEncoder):
     def update(self, vision: nn.Module | None = None) -> None:
         self.inner.update(vision)
         if self._last is None:
-            mean, variance, votes = self.mean, self.variance, torch.zeros_like(self.mean[:, :1])
-        else:
-            mean, variance = self._last[:2]
-            votes = self._last[2][:, None].to(mean.dtype)
+            return
+        mean, variance, known = self._last
         self._last = None
-        sums = _sum_over_ranks(torch.cat([votes * mean, votes * variance, votes], 1))  # a rank may have had no future
-        total = sums[:, -1:]
-        share = torch.where(self.started[:, None], MOMENTUM, 1.0) * (total > 0)
-        self.mean.lerp_(sums[:, : self.dim] / total.clamp_min(1), share)
-        self.variance.lerp_(sums[:, self.dim : -1] / total.clamp_min(1), share)
-        self.started |= total[:, 0] > 0
+        share = torch.where(self.started, MOMENTUM, 1.0) * known
+        self.mean.lerp_(mean, share[:, None])
+        self.variance.lerp_(variance, share[:, None])
+        self.started |= known
 
     def token_mask(self, image_mask: Tensor) -> Tensor:
         return self.inner.token_mask(image_mask)
@@ -388,10 +390,3 @@ def probe_tokens(vision: nn.Module, image_size: int) -> tuple[int, int]:
         shown = list(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
         raise ValueError(f"the vision module makes {shown} of uint8 [1, 3, S, S]: tokens [1, N, D] are wanted")
     return tokens.shape[1], tokens.shape[2]
-
-
-def _sum_over_ranks(value: Tensor) -> Tensor:
-    """Every rank must keep the same statistics, or their targets drift apart."""
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(value)
-    return value

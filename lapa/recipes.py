@@ -132,4 +132,4 @@ RECIPES: dict[str, Recipe] = {
 }
 """What is trained on a CPU is trained in the precision in which its latents are extracted; there that is the faster one, too
 (133 pairs a second against 99, on a core without AMX). Published models keep their published batch on one device by
-accumulation: divide `accumulate` by the devices."""
+accumulation; on several divide `accumulate`, and multiply `batch_size`, by the devices."""

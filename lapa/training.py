@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flare import ranks
 from lapa.codes import CodeCounter, effective_rank
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel
@@ -55,6 +56,7 @@ class LamTraining(lightning.LightningModule):
         )
         self.texts, self.val_texts = texts, val_texts
         self.collapsed = False
+        self._number = 0
         self._codes: list[Tensor] = []
         self._latents: list[Tensor] = []
 
@@ -71,12 +73,12 @@ class LamTraining(lightning.LightningModule):
         encoding = self.model.encode(batch, text=text)
         seen = encoding.quantized
         if not self.model.quantiser.continuous and config.quantised_share < 1 and self.training:
-            coded = torch.rand(len(seen), 1, 1, device=seen.device) < config.quantised_share
+            coded = ranks.uniform(len(seen), 1, 1, device=seen.device) < config.quantised_share
             seen = torch.where(coded, seen, encoding.latent)
         elif not self.training and config.quantised_share < 1:
             seen = encoding.latent
         if config.latent_noise and self.training:
-            seen = seen + config.latent_noise * torch.randn_like(seen)
+            seen = seen + config.latent_noise * ranks.normal(*seen.shape, device=seen.device)
         predicted = self.model.predict(batch.first, seen, valid, text=text, rest=encoding.rest)
         parts = {
             "target": target_loss(predicted.target.float(), batch.second, valid if config.pixels else None, config)
@@ -97,27 +99,28 @@ class LamTraining(lightning.LightningModule):
         known = torch.isfinite(label)
         wanted = torch.where(known, label / self.label_scale, torch.zeros_like(label))
         error = (self.model.action_head(latent.flatten(1)) - wanted).pow(2) * known
-        return error.sum() / known.sum().clamp_min(1)
+        return error.sum() / ranks.counted(known.sum())
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # what is drawn depends on the batch's number alone, so a resumed run repeats an uninterrupted one
+        self._number = int(self.trainer.fit_loop.total_batch_idx)  # of the whole run, sessions before a resume included
 
     def training_step(self, batch: PairBatch, index: int) -> Tensor:
-        parts, latent, _ = self.losses(batch)
-        loss = torch.stack(list(parts.values())).sum()
+        with ranks.whole_batch(self.seed, self._number):
+            parts, latent, _ = self.losses(batch)
+        values = torch.stack(list(parts.values()))
         self._track_latents(latent)
-        self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()})
-        self.log("train/loss", loss.detach(), prog_bar=True)
-        return loss
+        told = ranks.mean_over_ranks(values.detach())
+        self.log_dict({f"train/{name}": value for name, value in zip(parts, told, strict=True)})
+        self.log("train/loss", told.sum())
+        return values.sum()
 
     @torch.no_grad()
     def _track_latents(self, latent: Tensor) -> None:
         """Running mean and deviation, kept with the model for draws of random latents."""
-        latent = latent.detach().float()
-        self.model.latent_mean.lerp_(latent.mean(0), 0.02)
-        self.model.latent_std.lerp_(latent.std(0, unbiased=False), 0.02)
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # noise and code draws depend on the batch's number alone, so a resumed run repeats an uninterrupted one
-        number = int(self.trainer.fit_loop.total_batch_idx)  # of the whole run, sessions before a resume included
-        torch.manual_seed((self.seed * 1_000_003 + number) * 4096 + self.global_rank)
+        mean, deviation = ranks.moments(latent.detach().float())
+        self.model.latent_mean.lerp_(mean, 0.02)
+        self.model.latent_std.lerp_(deviation, 0.02)
 
     def configure_optimizers(self) -> Any:
         training = self.training_config
@@ -177,7 +180,7 @@ def target_loss(predicted: Tensor, wanted: Tensor, valid: Tensor | None, config:
     scale = PIXEL_SCALE if config.pixels else 1.0
     if valid is None:
         return scale * error.mean()
-    return scale * (error * valid).sum() / (valid.sum() * error.shape[1]).clamp_min(1)
+    return scale * (error * valid).sum() / ranks.counted(valid.sum() * error.shape[1])
 
 
 def flow_loss(predicted: Tensor, wanted: Tensor, valid: Tensor | None) -> Tensor:
@@ -186,4 +189,4 @@ def flow_loss(predicted: Tensor, wanted: Tensor, valid: Tensor | None) -> Tensor
     if valid is None:
         return error.mean()
     weight = F.interpolate(valid, size=error.shape[-2:], mode="area")
-    return (error * weight).sum() / (weight.sum() * error.shape[1]).clamp_min(1)
+    return (error * weight).sum() / ranks.counted(weight.sum() * error.shape[1])

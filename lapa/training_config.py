@@ -14,8 +14,6 @@ class TrainingConfig(Training):
 
     counts: ClassVar[tuple[str, ...]] = (*Training.counts, "val_pairs")
 
-    batch_size: int = 64
-    """Pairs per step and device."""
     warmup_steps: int = 50
     """Steps of linear warm-up; then cosine to 3% at the end of the budget."""
     weight_decay: float = 0.02

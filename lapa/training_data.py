@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from corpora.clips.parts import plan_parts
-from corpora.store.run import process_rank
+from corpora.store.ranks import process_rank
 from lapa.model.config import LamConfig
 from lapa.pairs.batches import StoredBatches, StreamedBatches, loader_workers
 from lapa.pairs.cache import decoded, open_table, table_bytes
@@ -99,13 +99,13 @@ class TrainingData:
 
     def train_loader(self, start: int) -> DataLoader[Any]:
         """Endless batches of training pairs, from batch number `start` on."""
-        rank, ranks, size = process_rank(), int(os.environ.get("WORLD_SIZE", 1)), self.training.batch_size
+        size, ranks = self.training.batch_size, {"rank": process_rank(), "ranks": self.training.devices}
         dataset: StoredBatches | StreamedBatches
         if self.table is not None:
-            dataset = StoredBatches(self.table, size, seed=self.seed, rank=rank, start=start)
+            dataset = StoredBatches(self.table, size, seed=self.seed, start=start, **ranks)
         else:
             dataset = StreamedBatches(
-                self.corpus, self.train_rows, self.reader, size, seed=self.seed, rank=rank, ranks=ranks, start=start
+                self.corpus, self.train_rows, self.reader, size, seed=self.seed, start=start, **ranks
             )
         workers = loader_workers(self.training.workers)
         return DataLoader(dataset, batch_size=None, num_workers=workers, persistent_workers=workers > 0)

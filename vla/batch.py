@@ -7,6 +7,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from flare import ranks
+
 
 class PolicyBatch(TypedDict, total=False):
     """B samples, V cameras, T frames of history (oldest first), S pixels, H steps, Ds and Da padded widths."""
@@ -97,5 +99,5 @@ def shown_state(state_mask: Tensor, dropout: float) -> Tensor:
     """bool [B, Ds]: the mask without the states of a random share `dropout` of the samples."""
     if not dropout:
         return state_mask
-    hidden: Tensor = torch.rand(len(state_mask), 1, device=state_mask.device) < dropout
+    hidden: Tensor = ranks.uniform(len(state_mask), 1, device=state_mask.device) < dropout
     return state_mask & ~hidden

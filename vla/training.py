@@ -12,6 +12,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from flare import ranks
 from flare.action_aware import ActionAwareTraining
 from flare.collapse import CollapseAlarm, CollapseMonitor
 from flare.objective import AlignmentHead, alignment_loss, mean_alignment
@@ -19,6 +20,7 @@ from flare.slow_copy import SlowCopy
 from flare.targets import TargetEncoder
 from vla.batch import PolicyBatch, newest_features
 from vla.policy import Policy, PolicyLoss
+from vla.sharding import gathered, outline, shard_blocks, shard_root
 from vla.training_config import PolicyTrainingConfig
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,21 @@ class PolicyTraining(lightning.LightningModule):
         # the policy alone: the alignment's head is not saved, and is validated as it is
         self.average = SlowCopy(policy, training.ema, warm_up=True) if training.ema else None
         self.monitor = CollapseMonitor()
+        self._number = 0
         self._held_out: dict[str, list[float]] = defaultdict(list)
+        self._outline: list[Policy] = []  # no part of this module
+
+    def configure_model(self) -> None:
+        """In shards, where the strategy has a mesh for them."""
+        if self.device_mesh is None or self._outline:
+            return
+        mesh = self.device_mesh["data_parallel"]
+        self._outline.append(cast(Policy, outline(self.policy)))
+        if self.average is not None:
+            shard_blocks(self.average.module, mesh)
+            shard_root(self.average.module, mesh, "loss")
+        shard_blocks(self.policy, mesh)
+        shard_root(self, mesh, "training_step", "validation_step", ignored=self.target)
 
     def rate(self, step: int) -> float:
         """The learning rate of optimiser step number `step`."""
@@ -65,11 +81,22 @@ class PolicyTraining(lightning.LightningModule):
         averaged.embodiments, averaged.measured = self.policy.embodiments, self.policy.measured
         return averaged
 
+    def saved(self) -> Policy:
+        """`averaged`, whole on the first process where it is in shards; all must call it."""
+        averaged = self.averaged()
+        if not self._outline:
+            return averaged
+        weights = gathered(averaged.state_dict())
+        (whole,) = self._outline
+        if ranks.rank() == 0:
+            whole.load_state_dict(weights, assign=True)
+        return whole
+
     def losses(self, policy: Policy, batch: PolicyBatch) -> tuple[dict[str, Tensor], PolicyLoss]:
         """Parts of the loss, each a scalar."""
         output: PolicyLoss = policy.loss(batch)
         known = output.has_action.float()
-        parts = {"action": (output.action_loss * known).sum() / known.sum().clamp_min(1)}
+        parts = {"action": (output.action_loss * known).sum() / ranks.counted(known.sum())}
         if self.target is not None:
             predicted, target, has_future, mask = self._aligned(output, batch)
             loss = alignment_loss(predicted, target, has_future, token_mask=mask)
@@ -120,17 +147,18 @@ class PolicyTraining(lightning.LightningModule):
             embodiment=batch["embodiment"],
         )
 
-    def training_step(self, batch: PolicyBatch, index: int) -> Tensor:
-        parts, _ = self.losses(self.policy, batch)
-        loss = torch.stack(list(parts.values())).sum()
-        self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()})
-        self.log("train/loss", loss.detach(), prog_bar=True)
-        return loss
-
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # noise, times and crops depend on the batch's number alone, so a resumed run repeats an uninterrupted one
-        number = int(self.trainer.fit_loop.total_batch_idx)
-        torch.manual_seed((self.seed * 1_000_003 + number) * 4096 + self.global_rank)
+        # what is drawn depends on the batch's number alone, so a resumed run repeats an uninterrupted one
+        self._number = int(self.trainer.fit_loop.total_batch_idx)  # of the whole run, sessions before a resume included
+
+    def training_step(self, batch: PolicyBatch, index: int) -> Tensor:
+        with ranks.whole_batch(self.seed, self._number):
+            parts, _ = self.losses(self.policy, batch)
+        values = torch.stack(list(parts.values()))
+        told = ranks.mean_over_ranks(values.detach())
+        self.log_dict({f"train/{name}": value for name, value in zip(parts, told, strict=True)})
+        self.log("train/loss", told.sum())
+        return values.sum()
 
     def optimizer_step(self, *arguments: Any, **keywords: Any) -> None:
         super().optimizer_step(*arguments, **keywords)
@@ -200,7 +228,6 @@ class PolicyTraining(lightning.LightningModule):
             self.log(f"val/{name}", sum(losses) / len(losses), sync_dist=True)
         if self.target is None:
             return
-        self.monitor.reduce()
         report = self.monitor.report()
         if report is None:
             return

@@ -16,8 +16,6 @@ class PolicyTrainingConfig(Training):
     precisions: ClassVar[tuple[str, ...]] = ("32-true", "bf16-mixed", "bf16-true")
     counts: ClassVar[tuple[str, ...]] = (*Training.counts, "val_samples")
 
-    batch_size: int = 64
-    """Samples per step, over all devices."""
     warmup_share: float = 0.05
     """Share of the budget for linear warm-up; then cosine to 2% of the peak."""
     betas: tuple[float, float] = (0.9, 0.98)
@@ -30,7 +28,8 @@ class PolicyTrainingConfig(Training):
     """32-true; bf16-mixed computes in bfloat16; bf16-true also keeps in bfloat16 the weights that are not trained. Those that are
     trained, and their average, stay float32: most steps of an optimiser are smaller than the spacing of bfloat16."""
     strategy: str = "auto"
-    """Lightning's name: auto, ddp or fsdp (large models; their frozen part is sharded too)."""
+    """auto (ddp on several devices), ddp, or fsdp (large models; their frozen part is sharded too). It may change where a run is
+    resumed."""
     val_samples: int = 256
     """Held-out samples of each dataset per validation, the same at each."""
     cache_features: bool = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from corpora.store.files import UNFINISHED, plain, read_json, write_json
 from corpora.store.provenance import provenance
+from corpora.store.ranks import process_rank
 from corpora.store.upload import uploaded
 
 SETTINGS = "settings.json"
@@ -22,6 +22,8 @@ TRAINING = "train.json"
 """As SETTINGS, of trainings."""
 SUMMARY = "run.json"
 BUDGET = ("steps", "minutes", "training.steps", "training.minutes")
+LAYOUT = ("training.workers", "training.devices", "training.strategy")
+"""Of the processes that do the work: it may change where a training goes on."""
 LOCK = ".lock"
 LOCK_WAIT_S = 6.0
 """A killed process' loaders hold its lock until they notice, which takes them up to five seconds."""
@@ -45,6 +47,7 @@ class Run:
     summary, record: files of the folder: what came out, and the settings.
     inside: key of the summary that holds the settings, of which the record then goes when the run is finished.
     alone: the folder must hold nothing else.
+    together: several processes train together in it; the first of them claims it and writes, for all.
     """
 
     def __init__(
@@ -59,12 +62,14 @@ class Run:
         formats: Mapping[str, int | None] = MappingProxyType({}),
         inside: str = "",
         alone: bool = False,
+        together: bool = False,
     ) -> None:
         self.folder = folder.expanduser()
         self.settings = _flat(plain(dict(settings))) | dict(formats)
         self._summary, self._record = self.folder / summary, self.folder / record
         self._budget, self._free, self._formats = tuple(budget), {*budget, *free}, formats
         self._inside, self._alone = inside, alone
+        self._writes = not together or process_rank() == 0
 
     @property
     def finished(self) -> dict[str, Any] | None:
@@ -82,11 +87,11 @@ class Run:
     def claim(self) -> Iterator[Run]:
         """Makes the folder, locks it and writes the settings; clears what a killed process left half-written.
 
-        Of processes that train together the first does so for all. Raises ValueError as `finished`, and where another
+        Raises ValueError as `finished`, and where another
         process is writing there. A body that is refused (ValueError) before it wrote anything leaves nothing behind.
         """
         before = self.finished
-        if process_rank():
+        if not self._writes:
             yield self
             return
         made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
@@ -128,7 +133,7 @@ class Run:
         """Writes `summary` with its provenance (where it is to be `traced`) and returns it as JSON has it. The run is
         finished then."""
         record: dict[str, Any] = plain({**summary, "provenance": provenance()} if traced else dict(summary))
-        if process_rank() == 0:
+        if self._writes:
             write_json(self._summary, record)
             if self._inside:
                 self._record.unlink()
@@ -181,8 +186,3 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
             value = {str(place): entry for place, entry in enumerate(value)}
         flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
     return flat
-
-
-def process_rank() -> int:
-    """Of this process among those that train together, also before the trainer has gathered them."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from corpora.held_out import HELD_OUT
 from corpora.store.inputs import READ
-from corpora.store.run import BUDGET, TRAINING, Run, process_rank
+from corpora.store.ranks import expect_processes, process_rank
+from corpora.store.run import BUDGET, LAYOUT, TRAINING, Run
 from corpora.store.told import closest
 from corpora.text import TEXT_FORMAT, unread
 from jobs.cli import parse
@@ -88,6 +89,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     from lapa.training import LamTraining
     from lapa.training_data import TrainingData
 
+    quiet = quiet or process_rank() > 0  # of processes that train together the first speaks
     training = with_budget(config.training, config.steps, config.minutes)
     corpus = open_corpora(config.corpus)
     named = [str(each) for each in (config.corpus if isinstance(config.corpus, tuple) else (config.corpus,))]
@@ -120,7 +122,8 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         "held_out": None if config.holdout else HELD_OUT,
         "text_format": TEXT_FORMAT if config.model.text_model else None,
     }
-    run = Run(config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",), formats=formats)
+    expect_processes(training.devices)
+    run = Run(config.out, settings, record=TRAINING, budget=BUDGET, free=LAYOUT, formats=formats, together=True)
     if (done := run.finished) is not None:
         if not quiet:
             _print(done, config)
@@ -174,7 +177,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     }
     with run.claim():
         summary = _train(run, module, data, facts, quiet=quiet)
-    if not quiet and process_rank() == 0:
+    if not quiet:
         _print(summary, config)
     return summary
 
@@ -199,7 +202,7 @@ def _train(run: Run, module: LamTraining, data: TrainingData, facts: dict[str, A
     summary = facts | {
         "steps": took.steps,
         "minutes": took.minutes,
-        "pairs_seen": took.steps * training.batch_size * training.accumulate * took.world_size,
+        "pairs_seen": took.steps * training.batch_size * training.accumulate,
         "pairs_per_s": took.samples_per_s,
         "data_wait_share": took.data_wait_share,
         "parameters": sum(p.numel() for p in module.model.parameters()),

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from corpora.held_out import HELD_OUT
 from corpora.mixture.mixture import MixtureSpec
 from corpora.store.files import default_cache
-from corpora.store.run import BUDGET, TRAINING, Run, process_rank
+from corpora.store.ranks import expect_processes, process_rank
+from corpora.store.run import BUDGET, LAYOUT, TRAINING, Run
 from corpora.text import unread
 from flare.targets import TargetEncoder, TargetShape, build_target
 from jobs.console import print_training
@@ -53,6 +54,7 @@ def train_on(
     identity: what else the run depends on, kept with the settings; paths: fields of `config` that may move. `opening` goes to
     `open_mixture`. Raises ValueError for datasets that do not fit the policy, and where `config.out` holds another run.
     """
+    quiet = quiet or process_rank() > 0  # of processes that train together the first speaks
     settings = dataclasses.asdict(config)
     for moved in ("out", "cache", "policy", "head_weights", *paths):
         del settings[moved]
@@ -62,8 +64,16 @@ def train_on(
     settings |= {"policy_fingerprint": policy_fingerprint(config.policy) if config.policy else None}
     if config.head_weights:
         settings["head_fingerprint"] = head_fingerprint(config.head_weights)
-    formats = {"held_out": HELD_OUT, "policy_format": format_of(config.model.head)}
-    run = Run(config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",), formats=formats)
+    expect_processes(config.training.devices)
+    run = Run(
+        config.out,
+        settings,
+        record=TRAINING,
+        budget=BUDGET,
+        free=LAYOUT,
+        formats={"held_out": HELD_OUT, "policy_format": format_of(config.model.head)},
+        together=True,
+    )
     summary = train_in(
         run,
         mixture,
@@ -78,7 +88,7 @@ def train_on(
         refit=config.refit,
         **opening,
     )
-    if not quiet and process_rank() == 0:
+    if not quiet:
         print_training(summary, f"giza {job}: {config.out}", config.out)
     return summary
 
@@ -222,8 +232,8 @@ def train_policy(
             ],
             "held_out": {name: round(value, 6) for name, value in took.measured.items()},
         }
+        averaged = module.saved()
         if process_rank() == 0:
-            averaged = module.averaged()
             averaged.measured = {**policy.measured, "training": summary}
             averaged.trained_on = (*policy.trained_on, *(dataset.record() for dataset in datasets))
             merge_lora(averaged.float() if halved else averaged)

@@ -22,8 +22,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch.utils.data import DataLoader
 
-from corpora.store.run import process_rank
+from corpora.store.ranks import process_rank
 from corpora.training_config import Training
+from jobs.training.processes import spread
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,6 @@ class Fitted:
     minutes: float
     samples_per_s: float
     data_wait_share: float
-    world_size: int
     measured: dict[str, float]
     """Of the final weights, wherever the last validation in training fell; empty where nothing is held out."""
 
@@ -65,8 +65,8 @@ def fit(
     checkpoint where there is one.
 
     train: the number of the first batch -> batches from there on, without end. rate: optimiser step -> the learning rate
-    that `module` takes. unit, key: what a batch is counted in, and
-    an entry of it that has one of them each. strategy: auto is DDP on several devices.
+    that `module` takes. unit, key: what a batch is counted in, and an entry of it that has one of them each. strategy: see
+    `jobs.training.processes.spread`.
 
     Raises KeyboardInterrupt where it was stopped by hand, once the step is done and saved.
     """
@@ -85,8 +85,7 @@ def fit(
         keeper = StepCheckpoints(checkpoint, steps=max(1, training.val_every_steps // 2), stop=noted)
         trainer = lightning.Trainer(
             accelerator="gpu" if torch.cuda.is_available() else "cpu",
-            devices=training.devices,
-            strategy="ddp" if strategy == "auto" and training.devices > 1 else strategy,
+            **spread(training.devices, strategy),
             precision=training.precision,  # type: ignore[arg-type]
             max_steps=training.steps,
             max_epochs=-1,
@@ -123,7 +122,6 @@ def fit(
         minutes=round(timer.time_elapsed("train") / 60, 3),
         samples_per_s=round(meter.samples_per_s, 1),
         data_wait_share=round(meter.wait_share, 4),
-        world_size=trainer.world_size,
         measured=measured,
     )
 

@@ -1,7 +1,7 @@
 """Quantisers of latent actions: NSVQ (LAPA's), VQ, residual VQ, FSQ, and continuous latents (KL or none).
 
-Codes that nobody uses are replaced by random live *encodings*, never by copies of other codes (which would stay duplicates),
-and over all ranks alike.
+Codes that nobody uses are replaced by random live *encodings*, never by copies of other codes (which would stay duplicates).
+Usage, encodings and noise are those of the whole batch, however many ranks share it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flare import ranks
 from lapa.model.config import QuantiserConfig
 from lapa.model.kinds import QUANTISERS
 from lapa.model.quantiser import Quantised, Quantiser
@@ -56,11 +56,11 @@ class RenewedCodebook(Quantiser):
     def forward(self, z: Tensor) -> Quantised:
         flat = z.float().flatten(0, -2)
         if self.training and not self.started:
-            self._start(flat.detach())
+            self._start(z.detach().float())
         codes = torch.cdist(flat, self.codebook).argmin(-1)
         chosen = self.codebook[codes]
         if self.training:
-            self._renew(flat.detach(), codes)
+            self._renew(z.detach().float(), codes)
         quantized, loss = self.substitute(flat, chosen)
         return Quantised(quantized.view_as(z), codes.view(z.shape[:-1]), loss)
 
@@ -69,20 +69,18 @@ class RenewedCodebook(Quantiser):
         """What the decoder sees [M, dim] of encodings `z` [M, dim] whose codes' vectors are `chosen`, and the loss."""
 
     @torch.no_grad()
-    def _start(self, flat: Tensor) -> None:
+    def _start(self, z: Tensor) -> None:
         """The first codes are encodings, so that none starts out of reach."""
-        self.codebook.copy_(random_encodings(flat, self.config.codebook_size))
+        self.codebook.copy_(random_encodings(z, self.config.codebook_size))
         self.started.fill_(True)  # type: ignore[operator]
 
     @torch.no_grad()
-    def _renew(self, flat: Tensor, codes: Tensor) -> None:
-        counts = torch.bincount(codes, minlength=self.config.codebook_size).float()
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(counts)
+    def _renew(self, z: Tensor, codes: Tensor) -> None:
+        counts = ranks.sum_over_ranks(torch.bincount(codes, minlength=self.config.codebook_size).float())
         self.usage.lerp_(counts / counts.sum(), 1 - self.config.decay)
         dead = self.usage < self.config.expire_below / self.config.codebook_size
         if dead.any():
-            self.codebook[dead] = random_encodings(flat, int(dead.sum()))
+            self.codebook[dead] = random_encodings(z, int(dead.sum()))
             self.usage[dead] = 1 / self.config.codebook_size
 
 
@@ -96,7 +94,7 @@ class NoiseSubstitutionQuantiser(RenewedCodebook):
     def substitute(self, z: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         if not self.training:
             return chosen, z.new_zeros(())
-        noise = torch.randn_like(z)
+        noise = ranks.normal(len(z) // self.tokens, self.tokens, z.shape[-1], device=z.device).flatten(0, 1)
         unit = noise / noise.norm(dim=-1, keepdim=True).clamp_min(1e-6)
         # the small floor keeps the norm's gradient finite where an encoding sits on its code
         return z + (z - chosen).pow(2).sum(-1, keepdim=True).add(1e-8).sqrt() * unit, z.new_zeros(())
@@ -113,15 +111,17 @@ class StraightThroughQuantiser(RenewedCodebook):
 
 
 @torch.no_grad()
-def random_encodings(flat: Tensor, count: int) -> Tensor:
-    """`count` of the encodings [M, dim] at random, without repeats where there are enough; rank 0's on every rank."""
+def random_encodings(z: Tensor, count: int) -> Tensor:
+    """`count` of the encodings of the whole batch, z [B, tokens, dim] being this rank's, at random; without repeats where there
+    are enough. The same on every rank."""
+    flat = ranks.rows_of_all(z).flatten(0, -2)
+    same: dict[str, Any] = {"generator": ranks.generator(flat.device), "device": flat.device}
     if len(flat) >= count:
-        chosen = flat[torch.randperm(len(flat), device=flat.device)[:count]].clone()
+        chosen = flat[torch.randperm(len(flat), **same)[:count]].clone()
     else:
-        chosen = flat[torch.randint(len(flat), (count,), device=flat.device)]
-        chosen = chosen + 0.01 * flat.std() * torch.randn_like(chosen)  # too few to be distinct: never exact copies
-    if dist.is_available() and dist.is_initialized():
-        dist.broadcast(chosen, 0)
+        chosen = flat[torch.randint(len(flat), (count,), **same)]
+        # too few to be distinct: never exact copies
+        chosen = chosen + 0.01 * flat.std() * torch.randn(chosen.shape, **same)
     return chosen
 
 
@@ -155,11 +155,9 @@ class _LearnedCodebooks(Quantiser):
     def forward(self, z: Tensor) -> Quantised:
         z = z.float()
         if self.training:
-            ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-            fair = ranks * z.shape[0] * z.shape[1] / self.config.codebook_size
+            fair = ranks.size() * z.shape[0] * z.shape[1] / self.config.codebook_size
             for codebook in self._codebooks:
-                if ranks > 1:
-                    _follow_all_ranks(codebook)
+                _follow_all_ranks(codebook, self.tokens)
                 codebook.threshold_ema_dead_code = self.config.expire_below * fair
                 codebook.reset_cluster_size = fair
         with torch.autocast(z.device.type, enabled=False):  # distances in bf16 choose wrong codes
@@ -167,13 +165,19 @@ class _LearnedCodebooks(Quantiser):
         return Quantised(quantized, codes.long().flatten(1), loss.sum())
 
 
-def _follow_all_ranks(codebook: Any) -> None:
-    """What the library's sync_codebook sets, which must be known when a model is built: there is no process group yet then."""
-    from vector_quantize_pytorch.vector_quantize_pytorch import sample_vectors_distributed
+def _follow_all_ranks(codebook: Any, tokens: int) -> None:
+    """In place of the library's sync_codebook, which must be known when a model is built (there is no process group yet then),
+    and draws by how the batch is divided."""
 
-    codebook.use_ddp = True
-    codebook.sample_fn = codebook.replace_sample_fn = sample_vectors_distributed
-    codebook.kmeans_all_reduce_fn = codebook.all_reduce_fn = dist.all_reduce
+    def draw(samples: Tensor, count: int) -> Tensor:
+        """[1, B tokens, dim] -> [1, count, dim]."""
+        return random_encodings(samples[0].unflatten(0, (-1, tokens)), count)[None]
+
+    def add_up(value: Tensor) -> None:
+        value.copy_(ranks.sum_over_ranks(value))
+
+    codebook.sample_fn = codebook.replace_sample_fn = draw
+    codebook.kmeans_all_reduce_fn = codebook.all_reduce_fn = add_up
 
 
 class VectorQuantiser(_LearnedCodebooks):
@@ -227,7 +231,8 @@ class FiniteScalarQuantiser(Quantiser):
         super().__init__(config, dim, tokens)
         from vector_quantize_pytorch import FSQ
 
-        self.net = FSQ(levels=fsq_levels(config.codebook_size), dim=dim)
+        with torch.device("cpu"):  # the library reads what it just made, which the meta device does not hold
+            self.net = FSQ(levels=fsq_levels(config.codebook_size), dim=dim)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -266,7 +271,10 @@ class KlBottleneck(Quantiser):
     def drawn(self, mean: Tensor, log_variance: Tensor) -> Quantised:
         """In evaluation the mean itself."""
         divergence = 0.5 * (mean.pow(2) + log_variance.exp() - log_variance - 1).sum(-1).mean()
-        z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp() if self.training else mean
+        if self.training:
+            z = mean + ranks.normal(*mean.shape, device=mean.device) * (0.5 * log_variance).exp()
+        else:
+            z = mean
         return Quantised(z, None, self.config.kl_weight * divergence)
 
 
@@ -333,12 +341,8 @@ class CompandedQuantiser(Quantiser):
 
     @torch.no_grad()
     def _track(self, z: Tensor) -> None:
-        flat = z.flatten(0, -2)
-        mean, scale = flat.mean(0), flat.std(0).mean().clamp_min(1e-6)
-        if dist.is_available() and dist.is_initialized():
-            for value in (mean, scale):
-                dist.all_reduce(value, op=dist.ReduceOp.SUM)
-                value /= dist.get_world_size()
+        mean, deviation = ranks.moments(z.flatten(0, -2), correction=1)
+        scale = deviation.mean().clamp_min(1e-6)
         share = 0.02 if self.started else 1.0
         self.mean.lerp_(mean, share)
         self.scale.lerp_(scale, share)

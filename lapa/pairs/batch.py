@@ -98,16 +98,17 @@ class PairBatch:
 
         return self._each(convert)
 
-    def augmented(self, rng: np.random.Generator) -> PairBatch:
+    def augmented(self, rng: np.random.Generator, *, rank: int = 0, ranks: int = 1) -> PairBatch:
         """A shift shared by the batch and a change of contrast and brightness per pair; images only, features stay. Both frames of
-        a pair are changed alike, so that it carries nothing about what happened between them."""
+        a pair are changed alike, so that it carries nothing about what happened between them. These are every `ranks`-th pair of
+        a batch, from `rank` on."""
         if self.first.ndim != 4:
             return self
-        count, size = len(self), self.first.shape[-1]
+        count, size = len(self) * ranks, self.first.shape[-1]
         margin = round(SHIFT * size)
         dx, dy = (int(value) for value in rng.integers(-margin, margin + 1, 2))
-        contrast = 1 + CONTRAST * torch.from_numpy(rng.uniform(-1, 1, (count, 1, 1, 1))).float()
-        brightness = BRIGHTNESS * torch.from_numpy(rng.uniform(-1, 1, (count, 1, 1, 1))).float()
+        light, shade = (torch.from_numpy(rng.uniform(-1, 1, (count, 1, 1, 1))[rank::ranks]).float() for _ in range(2))
+        contrast, brightness = 1 + CONTRAST * light, BRIGHTNESS * shade
 
         # torchvision's adjust_contrast turns about each image's own grey and clamps, which would undo part of the change
         def change(image: Tensor) -> Tensor:

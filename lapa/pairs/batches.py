@@ -1,7 +1,7 @@
-"""Batches of pairs for training: which pairs, augmented how, is a function of (seed, rank, batch number) alone.
+"""Batches of pairs for training: which pairs, augmented how, is a function of (seed, batch number) alone.
 
-So a resumed training sees just what an uninterrupted one would have seen. A corpus larger than the disk budget is streamed
-from its shards through a pool of clips; there the order depends on the number of loader workers as well.
+So a resumed training sees just what an uninterrupted one would have seen, whatever the number of processes and loaders; each
+process has its rows of every batch. A corpus larger than the disk budget is streamed from its shards through pools of clips.
 """
 
 from __future__ import annotations
@@ -25,15 +25,19 @@ from lapa.pairs.table import PairTable
 
 
 class StoredBatches(IterableDataset):  # type: ignore[type-arg]
-    """Batches number `start`, `start` + 1, ... of a table; endless."""
+    """Batches number `start`, `start` + 1, ... of a table; endless. Of each, every `ranks`-th pair from `rank` on."""
 
-    def __init__(self, table: PairTable, batch_size: int, *, seed: int, rank: int = 0, start: int = 0) -> None:
-        self.table, self.batch_size, self.seed, self.rank, self.start = table, batch_size, seed, rank, start
+    def __init__(
+        self, table: PairTable, batch_size: int, *, seed: int, rank: int = 0, ranks: int = 1, start: int = 0
+    ) -> None:
+        self.table, self.batch_size, self.seed, self.start = table, batch_size, seed, start
+        self.rank, self.ranks = rank, ranks
 
     def batch(self, number: int) -> PairBatch:
-        """Batch `number`, the same at every call."""
-        rng = np.random.default_rng((self.seed, self.rank, number))
-        return self.table.batch(self.table.draw(rng.random(self.batch_size))).floats().augmented(rng)
+        """This rank's part of batch `number`, the same at every call."""
+        rng = np.random.default_rng((self.seed, 0, number))
+        chosen = self.table.draw(rng.random(self.batch_size)[self.rank :: self.ranks])
+        return self.table.batch(chosen).floats().augmented(rng, rank=self.rank, ranks=self.ranks)
 
     def __iter__(self) -> Iterator[PairBatch]:
         worker = get_worker_info()
@@ -44,11 +48,19 @@ class StoredBatches(IterableDataset):  # type: ignore[type-arg]
             number += step
 
 
-class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
-    """Batches from a pool of clips that is refilled from the shards in random order; memory is that of the pool.
+LANES = 4
+"""Batch n is of lane n % LANES: of so many loaders each reads clips of its own."""
+PARTS = 8
+"""Pair i of a batch is of part i % PARTS: of so many processes each reads clips of its own."""
 
-    What enters the pool and what is drawn from it is a function of the seed and the manifest's rows, not of what the clips
-    hold, so batch `start` of a resumed training is found by counting, without decoding what came before.
+
+class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
+    """Batches from pools of clips that are refilled from the shards in random order; memory is that of the pools. Of each batch,
+    every `ranks`-th pair from `rank` on.
+
+    Each part of each lane is a stream of its own, with its share of the clips and its pool. What enters a pool and what is drawn
+    from it is a function of the seed and the manifest's rows, not of what the clips hold, so batch `start` of a resumed training
+    is found by counting, without decoding what came before; other numbers of loaders and processes only read other streams.
     """
 
     def __init__(
@@ -62,10 +74,10 @@ class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
         rank: int = 0,
         ranks: int = 1,
         start: int = 0,
-        pool: int = 64,
+        pool: int = 8,
         pairs_per_clip: int = 32,
     ) -> None:
-        """Raises ValueError where no clip is long enough for a pair."""
+        """`pool`: clips of each stream. Raises ValueError where no clip is long enough for a pair."""
         gap_s = min(reader.gaps_s)
         long = [n for n, row in enumerate(rows) if row.frames > 1 and row.seconds > 0.9 * gap_s - 1 / max(row.fps, 1)]
         if not long:
@@ -79,80 +91,115 @@ class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
 
     def __iter__(self) -> Iterator[PairBatch]:
         worker = get_worker_info()
-        number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        # batch n is that of stream n % workers, whichever loader the resumed session asks first
-        number += self.start
-        stream, streams = self.rank * workers + number % workers, self.ranks * workers
-        mine = self._of_stream(stream, streams)
-        pool = _Pool(min(self.pool, len(mine)), self.pairs_per_clip, np.random.default_rng((self.seed, stream)))
-        for _ in range(number // workers * self.batch_size):
-            pool.draw()
-        tables = self._resumed(mine, stream, [entry for entry, _ in pool.entries])
-        coming = self._tables(mine, stream, pool.entered)
-        for batch in itertools.count(number // workers):
-            pairs = [self._pair(pool, tables, coming) for _ in range(self.batch_size)]
-            rng = np.random.default_rng((self.seed, stream, batch))
-            yield PairBatch.cat(pairs).floats().augmented(rng)
+        first, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        mine = range(self.rank, self.batch_size, self.ranks)
+        streams: dict[int, _Stream] = {}
+        for number in itertools.count(self.start + first, workers):
+            turn, lane = divmod(number, LANES)
+            pairs: dict[int, PairBatch] = {}
+            for part in sorted({row % PARTS for row in mine}):
+                rows = range(part, self.batch_size, PARTS)
+                place = lane * PARTS + part
+                if place not in streams:
+                    streams[place] = _Stream(self, self._of_stream(place), place, turn * len(rows))
+                pairs |= streams[place].pairs(rows, turn * len(rows), set(mine))
+            rng = np.random.default_rng((self.seed, 0, number))
+            batch = PairBatch.cat([pairs[row] for row in mine])
+            yield batch.floats().augmented(rng, rank=self.rank, ranks=self.ranks)
 
-    def _pair(
-        self, pool: _Pool, tables: dict[int, PairTable | None], coming: Iterator[tuple[int, PairTable | None]]
-    ) -> PairBatch:
-        entry, share = pool.draw()
-        while entry not in tables:
-            tables |= [next(coming)]
-        for gone in tables.keys() - {entry} - {kept for kept, _ in pool.entries}:
-            del tables[gone]
-        # in the place of a clip without a pair, the next one that has some
-        others = sorted(tables, key=lambda other: (other < entry, other))
-        table = next((found for other in others if (found := tables[other]) is not None), None)
-        if table is None:
-            raise ValueError(
-                f"{len(tables)} clips in a row hold no pair {min(self.reader.gaps_s):g} s apart: choose a shorter "
-                "--model.pair.gap-s"
-            )
-        return table.batch(table.draw(np.array([share])), flow=self.reader.flow)
-
-    def _of_stream(self, stream: int, streams: int) -> list[int]:
-        """Places in `rows` that one of the streams reads: whole shards where there are enough, else some clips of each."""
-        shards = sorted({self.rows[n].shard for n in self._long})
-        if len(shards) >= streams:
+    def _of_stream(self, stream: int) -> list[int]:
+        """Places in `rows` that one of the streams reads: whole shards where there are many, else some clips of each."""
+        shards, streams = sorted({self.rows[n].shard for n in self._long}), LANES * PARTS
+        if len(shards) >= 8 * streams:  # else some streams, and so their clips, would have far fewer shards than others
             mine = set(shards[stream::streams])
             return [n for n in self._long if self.rows[n].shard in mine]
         return self._long[stream::streams] or self._long
 
-    def _order(self, mine: list[int], stream: int, epoch: int) -> list[int]:
-        """The stream's clips in the order of an epoch: shards at random, each from its beginning to its end."""
+
+class _Stream:
+    """The clips `mine` (places in the batches' rows) through a pool: entry e is clip e % C of epoch e // C."""
+
+    def __init__(self, batches: StreamedBatches, mine: list[int], stream: int, drawn: int) -> None:
+        """`drawn`: pairs of it in the batches before."""
+        self._rows, self._reader, self._root = batches.rows, batches.reader, batches.corpus.root
+        self._mine, self._name = mine, f"{batches.seed} {stream}"
+        rng = np.random.default_rng((batches.seed, stream))
+        self._pool = _Pool(min(batches.pool, len(mine)), batches.pairs_per_clip, rng)
+        self._drawn = 0
+        self._skip(drawn)
+        self._tables: dict[int, PairTable | None] = {}
+        for entry, _ in self._pool.entries:
+            self._tables[entry] = self._read(entry)
+        self._next = self._pool.entered
+        self._coming = self._read_on(self._next)
+
+    def pairs(self, rows: Sequence[int], drawn: int, wanted: set[int]) -> dict[int, PairBatch]:
+        """Its pairs of one batch, behind which `drawn` were drawn before: those for the rows `wanted`."""
+        self._skip(drawn)
+        self._drawn += len(rows)
+        draws = {row: self._pool.draw() for row in rows}
+        found = {}
+        for row in (row for row in rows if row in wanted):
+            entry, share = draws[row]
+            table = self._from(entry)
+            found[row] = table.batch(table.draw(np.array([share])), flow=self._reader.flow)
+        for gone in self._tables.keys() - {entry for entry, _ in self._pool.entries}:
+            del self._tables[gone]
+        return found
+
+    def _skip(self, drawn: int) -> None:
+        for _ in range(drawn - self._drawn):
+            self._pool.draw()
+        self._drawn = drawn
+
+    def _from(self, entry: int) -> PairTable:
+        """The pairs of this entry; in the place of a clip without a pair, those of the next one that has some."""
+        for other in range(entry, entry + len(self._mine)):
+            if (table := self._table(other)) is not None:
+                return table
+        raise ValueError(
+            f"{len(self._mine)} clips in a row hold no pair {min(self._reader.gaps_s):g} s apart: choose a shorter "
+            "--model.pair.gap-s"
+        )
+
+    def _table(self, entry: int) -> PairTable | None:
+        while entry >= self._next:
+            self._tables[self._next] = next(self._coming)
+            self._next += 1
+        if entry not in self._tables:
+            self._tables[entry] = self._read(entry)
+        return self._tables[entry]
+
+    def _order(self, epoch: int) -> list[int]:
+        """Its clips in the order of an epoch: shards at random, each from its beginning to its end."""
         by_shard: dict[str, list[int]] = {}
-        for n in mine:
-            by_shard.setdefault(self.rows[n].shard, []).append(n)
+        for n in self._mine:
+            by_shard.setdefault(self._rows[n].shard, []).append(n)
         shards = list(by_shard)
-        random.Random(f"{self.seed} {stream} {epoch}").shuffle(shards)
+        random.Random(f"{self._name} {epoch}").shuffle(shards)
         return [n for shard in shards for n in by_shard[shard]]
 
-    def _tables(self, mine: list[int], stream: int, entry: int) -> Iterator[tuple[int, PairTable | None]]:
-        """(entry, pairs of its clip) from `entry` on; entry e is clip e % C of epoch e // C."""
+    def _read_on(self, entry: int) -> Iterator[PairTable | None]:
+        """The pairs of clip after clip, from `entry` on."""
 
         def parts() -> Iterator[Part]:
-            skip = entry % len(mine)
-            for epoch in itertools.count(entry // len(mine)):
-                order = self._order(mine, stream, epoch)[skip:]
+            skip = entry % len(self._mine)
+            for epoch in itertools.count(entry // len(self._mine)):
+                order = self._order(epoch)[skip:]
                 skip = 0
-                for shard, places in itertools.groupby(order, key=lambda n: self.rows[n].shard):
-                    yield Part(0, shard, tuple(self.rows[n] for n in places))
+                for shard, places in itertools.groupby(order, key=lambda n: self._rows[n].shard):
+                    yield Part(0, shard, tuple(self._rows[n] for n in places))
 
-        place = {self.rows[n].clip_id: n for n in mine}
-        for number, (_, row, item) in enumerate(self.reader.read_tables(self.corpus.root, parts()), entry):
-            yield number, _placed(decoded(item), place[row.clip_id])
+        place = {self._rows[n].clip_id: n for n in self._mine}
+        for _, row, item in self._reader.read_tables(self._root, parts()):
+            yield _placed(decoded(item), place[row.clip_id])
 
-    def _resumed(self, mine: list[int], stream: int, entries: list[int]) -> dict[int, PairTable | None]:
-        """The pairs of the clips that are in the pool where a session resumes."""
-        tables: dict[int, PairTable | None] = {}
-        for entry in entries:
-            n = self._order(mine, stream, entry // len(mine))[entry % len(mine)]
-            part = Part(0, self.rows[n].shard, (self.rows[n],))
-            ((_, _, item),) = self.reader.read_tables(self.corpus.root, [part])
-            tables[entry] = _placed(decoded(item), n)
-        return tables
+    def _read(self, entry: int) -> PairTable | None:
+        """The pairs of one clip alone."""
+        n = self._order(entry // len(self._mine))[entry % len(self._mine)]
+        part = Part(0, self._rows[n].shard, (self._rows[n],))
+        ((_, _, item),) = self._reader.read_tables(self._root, [part])
+        return _placed(decoded(item), n)
 
 
 class _Pool:

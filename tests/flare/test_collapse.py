@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from flare.collapse import AlignmentReport, CollapseAlarm, CollapseMonitor
@@ -152,18 +151,3 @@ def test_shapes_that_do_not_fit_are_errors() -> None:
         monitor.add(torch.ones(2, 3, 5), torch.ones(2, 3, 5), torch.ones(2).bool())
     monitor.reset()
     monitor.add(torch.ones(2, 3, 5), torch.ones(2, 3, 5), torch.ones(2).bool())
-
-
-def test_ranks_are_summed(made: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    monitor = CollapseMonitor()
-    monitor.add(made[0], made[1], torch.ones(40).bool(), present=made[2])
-    alone = monitor.report()
-    monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(dist, "all_reduce", lambda value: value.mul_(2))  # a second rank that saw the same
-    monitor.reduce()
-    both = monitor.report()
-    assert alone is not None and both is not None
-    assert both.samples == 80
-    assert both.alignment == pytest.approx(alone.alignment)
-    assert both.effective_rank == pytest.approx(alone.effective_rank)
-    assert both.copy_baseline == pytest.approx(alone.copy_baseline)

@@ -112,6 +112,19 @@ class DitBlock(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.width, eps=1e-5, elementwise_affine=False)
         self.mlp = MLP(config.width, config.dropout)
 
+    def forward(self, x: Tensor, condition: Tensor, mask: Tensor, context: Tensor | None) -> Tensor:
+        """`x` [B K, L, W], `condition` [B K, W]; `mask` of what is attended to: x itself, bool [B K, L], or `context` [B, N, C],
+        bool [B, N]."""
+        h = self.norm(x, condition)
+        if context is None:
+            h = self.attention(h, mask=mask)
+        else:
+            # the draws of one context attend to it side by side: its keys are computed once
+            side_by_side = h.unflatten(0, (len(context), -1)).flatten(1, 2)
+            h = self.attention(side_by_side, context, mask).view_as(h)
+        x = x + self.dropout(h)
+        return x + self.mlp(self.mlp_norm(x))
+
 
 class Dit(nn.Module):
     """ContextTokens [B, L, W] and flow times -> outputs [B, L, output_dim], and the future tokens' states on the way."""
@@ -138,21 +151,13 @@ class Dit(nn.Module):
         """
         x = x.to(self.out.weight.dtype)
         condition = self.time(flow_time_features(time_bucket).to(x.dtype))
-        draws = len(x) // len(context.features)
         where = self.config.future_layer if self.config.future_layer > 0 else len(self.blocks)
         states: Tensor | None = None
         for number, block in enumerate(self.blocks):
-            assert isinstance(block, DitBlock)
-            h = block.norm(x, condition)
             if number % 2:
-                h = block.attention(h, mask=mask)
+                x = block(x, condition, mask, None)
             else:
-                # the draws of one context attend to it side by side: its keys are computed once
-                side_by_side = h.unflatten(0, (-1, draws)).flatten(1, 2)
-                seen = self._context_mask(context, number)
-                h = block.attention(side_by_side, context.features, seen).view_as(h)
-            x = x + block.dropout(h)
-            x = x + block.mlp(block.mlp_norm(x))
+                x = block(x, condition, self._context_mask(context, number), context.features)
             if future is not None and number + 1 == where:
                 states = x[:, future]
         # those of a block come the other way round

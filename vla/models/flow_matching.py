@@ -14,15 +14,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from flare import ranks
 from vla.models.config import FlowConfig
 
 TIME_SCALE = 0.999
 """s of both published forms; it keeps t off its far end."""
 
 
-def sample_time(count: int, config: FlowConfig) -> Tensor:
-    """float32 [count], each in [0, 1)."""
-    beta = _sample_beta(count, config.alpha, config.beta)
+def sample_time(samples: int, config: FlowConfig) -> Tensor:
+    """float32 [B K] for B samples, each in [0, 1)."""
+    beta = _sample_beta(samples, config).flatten()
     time = (TIME_SCALE - beta) / TIME_SCALE if config.time == "n1" else (1 - beta) * TIME_SCALE
     return time.clamp(0.0, TIME_SCALE)  # the N1 form falls to -0.001 where b is nearly 1
 
@@ -32,22 +33,26 @@ def sample_start(shape: torch.Size, config: FlowConfig) -> tuple[Tensor, Tensor]
 
     With several draws the first `middle` x K of each sample's have zero noise, else each with that probability.
     """
-    noise, time = torch.randn(shape), sample_time(shape[0], config)
+    samples, draws = shape[0] // config.draws, config.draws
+    noise, time = ranks.normal(samples, draws, *shape[1:]).flatten(0, 1), sample_time(samples, config)
     if config.middle:
-        if config.draws > 1:
-            zero = torch.arange(shape[0]) % config.draws < round(config.middle * config.draws)
+        if draws > 1:
+            zero = torch.arange(shape[0]) % draws < round(config.middle * draws)
         else:
-            zero = torch.rand(shape[0]) < config.middle
+            zero = ranks.uniform(samples) < config.middle
         noise[zero], time[zero] = 0.0, 0.0
     return noise, time
 
 
-def _sample_beta(count: int, alpha: float, beta: float) -> Tensor:
+def _sample_beta(samples: int, config: FlowConfig) -> Tensor:
+    """[B, K]."""
+    alpha, beta = config.alpha, config.beta
     if beta == 1.0:  # the distribution function is b^alpha
-        return torch.rand(count).pow(1 / alpha)
+        return ranks.uniform(samples, config.draws).pow(1 / alpha)
     if alpha == 1.0:
-        return 1 - torch.rand(count).pow(1 / beta)
-    return torch.distributions.Beta(alpha, beta).sample((count,))
+        return 1 - ranks.uniform(samples, config.draws).pow(1 / beta)
+    one, other = (ranks.gamma(shape, samples, config.draws) for shape in (alpha, beta))
+    return one / (one + other)
 
 
 def bucket(time: Tensor, config: FlowConfig) -> Tensor:

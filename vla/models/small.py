@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from corpora.text import TEXT_FORMAT, ReadText, words_of
+from flare import ranks
 from vla.models.config import SmallBackboneConfig
 from vla.policy import Backbone, ContextTokens
 
@@ -220,7 +221,7 @@ def crop_images(images: Tensor, share: float, training: bool) -> Tensor:
     if not training:
         edge = (size - side) // 2
         return images[..., edge : edge + side, edge : edge + side]
-    places = torch.randint(0, size - side + 1, (len(images), 2)).tolist()
+    places = ranks.whole(size - side + 1, len(images), 2).tolist()
     return torch.stack([p[..., y : y + side, x : x + side] for p, (y, x) in zip(images, places, strict=True)])
 
 
@@ -235,8 +236,8 @@ def recoloured(images: Tensor, amount: float) -> Tensor:
     if not amount:
         return images
     batch, device = len(images), images.device
-    matrix = torch.eye(3, device=device) + amount * torch.randn(batch, 3, 3, device=device)
-    offset = amount * torch.randn(batch, 1, 3, 1, 1, device=device)
+    matrix = torch.eye(3, device=device) + amount * ranks.normal(batch, 3, 3, device=device)
+    offset = amount * ranks.normal(batch, 1, 3, 1, 1, device=device)
     return torch.einsum("bij,bpjhw->bpihw", matrix, images) + offset
 
 

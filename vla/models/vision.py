@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from corpora.text import ReadText
+from flare import ranks
 from flare.vision import FrozenVision
 from vla.models.config import PolicyConfig, SmallBackboneConfig, VisionConfig
 from vla.models.small import ImageReader
@@ -131,7 +132,7 @@ class VisionReader(nn.Module):
         """[B, V, T, C, h, w]."""
         x = self.norm(tokens.features)
         if self.training and self.noise:
-            x = x + self.noise * torch.randn_like(x)
+            x = x + self.noise * ranks.normal(*x.shape, device=x.device)
         grid = x.unflatten(1, (*image_mask.shape[1:], -1)).transpose(-1, -2)
         side = round(grid.shape[-1] ** 0.5)
         return grid.unflatten(-1, (side, -1))

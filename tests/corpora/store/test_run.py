@@ -154,7 +154,7 @@ def test_two_processes_do_not_write_one_folder_and_a_killed_one_frees_it(
 
 def test_of_processes_that_train_together_the_first_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
-    run = run_in(tmp_path / "run")
+    run = Run(tmp_path / "run", settings(), together=True)
     with run.claim():
         assert run.finish({"value": 1})["value"] == 1
     assert not (tmp_path / "run").exists()

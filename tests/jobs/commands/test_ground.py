@@ -6,8 +6,6 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -185,25 +183,6 @@ def test_ctrl_c_saves_the_step_ends_with_130_and_resumes_to_the_same_weights(
     ground.main(words)
     a, b = weights(straight[0]), weights(tmp_path / "run")
     assert all(torch.equal(a[name], b[name]) for name in a)
-
-
-@pytest.mark.slow  # whether gradients are synchronised is judged by tests/jobs/training/test_two_processes.py, in the default run
-def test_two_processes_train_one_policy(straight, data: Path, cache: Path, tmp_path: Path) -> None:
-    """Each takes its half of every batch; the policy is saved and the table printed once. Steps differ from those of one
-    process by the draws of times and noise alone."""
-    flags = ["--data", data, "--out", tmp_path, "--cache", cache, "--recipe", "debug", "--steps", STEPS]
-    flags += ["--embodiment", "two_link", "--cameras", CAMERAS[0], "--training.val-every-steps", 4]
-    flags += ["--training.devices", 2, "--training.strategy", "ddp"]
-    words = [sys.executable, "-m", "jobs.cli", "ground", *(str(flag) for flag in flags)]
-    done = subprocess.run(words, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, timeout=250)
-    assert done.returncode == 0, done.stderr.decode()
-    assert done.stdout.decode().count("trained_parameters") == 1
-    summary = json.loads((tmp_path / "run.json").read_text())
-    assert summary["steps"] == STEPS and summary["samples_seen"] == straight[1]["samples_seen"]
-    one, two = weights(straight[0]), weights(tmp_path)
-    apart = sum(float((one[name].float() - two[name].float()).square().sum()) for name in one)
-    whole = sum(float(value.float().square().sum()) for value in one.values())
-    assert 0 < apart < 0.05**2 * whole
 
 
 def test_a_finished_run_is_not_trained_again(straight, data: Path, cache: Path) -> None:

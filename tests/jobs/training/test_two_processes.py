@@ -1,5 +1,5 @@
-"""V16: two processes train one policy: their weights are equal, and those of one process at equal noise; without the
-synchronisation of gradients both tests would notice."""
+"""V16: two processes that the training itself starts train one policy: their weights are equal, and those of one process;
+without the synchronisation of gradients both tests would notice. Other launchers and trainings: test_ranks.py."""
 
 from __future__ import annotations
 
@@ -9,24 +9,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-import vla.models.dual_system as dual
 from jobs.commands import ground
 from tests.builders.datasets import CAMERAS, lerobot_v3
 from vla.training import PolicyTraining
 
 STEPS = 6
-
-
-def sample_start(shape: tuple[int, ...], flow: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise and times that do not depend on the place of a sample in its batch."""
-    noise = torch.sin(torch.arange(shape[1] * shape[2]).view(1, *shape[1:]))
-    return noise.expand(shape), torch.full((shape[0],), 0.4)
 
 
 SCRIPT = """
@@ -35,13 +27,10 @@ from pathlib import Path
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-import vla.models.dual_system as dual
 from jobs.commands import ground
-from tests.jobs.training.test_two_processes import sample_start
 from vla.training import PolicyTraining
 
 folder = Path(sys.argv[1])
-dual.sample_start = sample_start
 
 def save(self):
     torch.save(self.policy.state_dict(), folder / f"{kind}{self.global_rank}.pt")
@@ -60,9 +49,8 @@ if __name__ == "__main__":
 
 
 def words(data: Path, *flags: object) -> list[str]:
-    """Of a training without crops and averages."""
     said = ["--data", data, "--cache", data.parent / "cache", "--recipe", "debug", "--steps", STEPS]
-    said += ["--embodiment", "two_link", "--cameras", CAMERAS[0], "--training.ema", 0, "--model.small.crop", 1]
+    said += ["--embodiment", "two_link", "--cameras", CAMERAS[0], "--training.ema", 0]
     return list(map(str, [*said, *flags]))
 
 
@@ -76,7 +64,6 @@ def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch
     """The weights that this process trains."""
     found: dict[str, torch.Tensor] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dual, "sample_start", sample_start)
         patch.setattr(
             PolicyTraining, "on_train_end", lambda self: found.update(copy.deepcopy(self.policy.state_dict()))
         )

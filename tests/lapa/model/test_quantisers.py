@@ -223,6 +223,7 @@ RANK = """
 import sys
 import torch
 import torch.distributed as dist
+from flare.ranks import whole_batch
 from lapa.model.config import QuantiserConfig
 from lapa.model.quantisers import build_quantiser
 
@@ -231,9 +232,11 @@ torch.manual_seed(rank)
 kinds = ("vq", "rvq")
 nets = [build_quantiser(QuantiserConfig(kind, codebook_size=4, levels=1, decay=0.9), 2, tokens=1) for kind in kinds]
 dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-for _ in range(10):
+for number in range(10):
     for net in nets:
-        net.train()((10.0 if rank else -10.0) + torch.randn(16, 1, 2))
+        z = (10.0 if rank else -10.0) + torch.randn(16, 1, 2)
+        with whole_batch(0, number):
+            net.train()(z)
 torch.save([nets[0].codebook, nets[1].net.codebooks[0]], f"{folder}/{rank}.pt")
 dist.destroy_process_group()
 """

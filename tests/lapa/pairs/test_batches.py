@@ -79,8 +79,14 @@ def test_a_batch_is_a_function_of_its_number(store) -> None:  # type: ignore[no-
     wanted = [straight.batch(n) for n in range(5, 8)]
     for a, b in zip(wanted, resumed, strict=False):
         assert_same(a, b)
-    other = StoredBatches(made, 8, seed=3, rank=1).batch(5)
-    assert not torch.equal(other.first, wanted[0].first)
+    halves = [StoredBatches(made, 8, seed=3, rank=rank, ranks=2).batch(5) for rank in range(2)]
+    assert_same(interleaved(halves), wanted[0])
+
+
+def interleaved(parts: list[PairBatch]) -> PairBatch:
+    """The batch of which each process has its rows."""
+    count = len(parts) * len(parts[0])
+    return PairBatch.cat(parts).take(np.arange(count).reshape(len(parts), -1).T.ravel())
 
 
 def assert_same(a: PairBatch, b: PairBatch) -> None:
@@ -144,26 +150,34 @@ def test_each_gap_has_its_share_however_few_pairs_it_has(tiny_corpus: Path, tmp_
         )
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_resumed_stream_goes_on_where_it_was(store, tiny_corpus: Path, workers: int, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    """Without decoding what came before: only the clips in the pool are read again."""
+@pytest.mark.parametrize(("workers", "ranks"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 3)])
+def test_a_resumed_stream_goes_on_where_it_was(
+    store,
+    tiny_corpus: Path,
+    workers: int,
+    ranks: int,
+    monkeypatch,  # type: ignore[no-untyped-def]
+) -> None:
+    """Without decoding what came before, and with any number of loaders and processes: only the clips in the pools are read
+    again."""
     _, reader = store
     read = Corpus(tiny_corpus)
 
-    def stream(start: int, count: int) -> list[PairBatch]:
+    def stream(start: int, count: int, workers: int = 1, rank: int = 0, ranks: int = 1) -> list[PairBatch]:
         """As a loader with so many workers asks for them."""
         loaders = []
         for worker in range(workers):
             monkeypatch.setattr(
                 batches, "get_worker_info", lambda worker=worker: SimpleNamespace(id=worker, num_workers=workers)
             )
-            made = StreamedBatches(read, read.clips, reader, 8, seed=5, start=start, pool=3, pairs_per_clip=4)
-            loaders.append(itertools.islice(iter(made), count // workers))
-            loaders[-1] = iter(list(loaders[-1]))
+            layout = {"rank": rank, "ranks": ranks, "pool": 3, "pairs_per_clip": 4}
+            made = StreamedBatches(read, read.clips, reader, 12, seed=5, start=start, **layout)
+            loaders.append(iter(list(itertools.islice(iter(made), count // workers))))
         return [next(loaders[n % workers]) for n in range(count)]
 
-    straight, resumed = stream(0, 12), stream(6, 6)
-    for a, b in zip(straight[6:], resumed, strict=True):
-        assert_same(a, b)
+    straight = stream(0, 18)
+    parts = [stream(6, 12, workers, rank, ranks) for rank in range(ranks)]
+    for a, *b in zip(straight[6:], *parts, strict=True):
+        assert_same(a, interleaved(b))
     assert len({int(clip) for batch in straight for clip in batch.clip}) > 5  # the pool moves on
     assert not torch.equal(straight[0].t_s, straight[6].t_s)
