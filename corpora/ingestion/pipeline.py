@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 SETTINGS = IngestSettings()
 DEFAULTS = SourceDefaults()
-FORMAT = 7
+FORMAT = 8
 """Raised when the same settings would give other bytes."""
 STAGING = "staging"
 TIMING = "timing.json"

@@ -42,7 +42,17 @@ def shrunk(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     scale = side / min(height, width)
     if scale >= 1:
         return image
-    size = max(1, round(scale * width)), max(1, round(scale * height))
+    return by_area(image, (max(1, round(scale * width)), max(1, round(scale * height))))
+
+
+def by_area(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """[H, W] or [H, W, 3] shrunk to `size` (width, height): by a whole factor first, which OpenCV does many times faster."""
+    height, width = image.shape[:2]
+    factor = min(width // size[0], height // size[1])
+    if factor > 1 and width % factor == 0 and height % factor == 0:
+        image = np.asarray(cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA), np.uint8)
+    if (image.shape[1], image.shape[0]) == size:
+        return image
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 

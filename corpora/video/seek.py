@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.video.decode import DecodingReport, FrameSampler, analysis_size, decoded_frames
+from corpora.video.image import by_area
 from corpora.video.probe import VideoFacts
 
 CHECKED_CODECS = ("h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg")
@@ -94,7 +95,7 @@ def read_with_decord(
             if index in expected:
                 _compare_images(image, expected.pop(index), time_s)
             if wanted:
-                yield time_s, _shrink(image, size)
+                yield time_s, by_area(image, size)
         complaint = heard()
         if complaint:
             raise Disagreement(f"decord goes on after: {complaint}", WHILE_DECODING)
@@ -169,19 +170,6 @@ def _compare_images(image: NDArray[np.uint8], expected: NDArray[np.uint8], t_s: 
     if difference > MEAN_TOLERANCE:
         message = f"decord's frame at {t_s:.2f} s differs from PyAV's by {difference:.1f} of 255"
         raise Disagreement(message, WHILE_DECODING)
-
-
-def _shrink(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Averages areas; by a whole factor first, which OpenCV does many times faster."""
-    height, width = image.shape[:2]
-    factor = min(width // size[0], height // size[1])
-    if factor > 1 and width % factor == 0 and height % factor == 0:
-        image = np.asarray(
-            cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA), np.uint8
-        )
-    if (image.shape[1], image.shape[0]) == size:
-        return image
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _line(error: BaseException) -> str:
