@@ -107,7 +107,8 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
 
 
 class Converter:
-    """Frames of one video to RGB. Not to be shared by threads; it keeps the tables of the last conversion."""
+    """Frames of one video to RGB. Not to be shared by threads; it keeps the tables of the last conversion. By one thread: swscale
+    takes one for each core unless it is told otherwise, and frames this small are not worth that."""
 
     def __init__(self, showing: Showing) -> None:
         self._showing = showing
@@ -123,9 +124,9 @@ class Converter:
             to = {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
         area = Interpolation.AREA if size else Interpolation.BILINEAR
         if not to and frame.format.name in _HALVED and (width < frame.width or height < frame.height):
-            frame = self._scaler.reformat(frame, width, height, _SCALED, interpolation=area)
+            frame = self._scaler.reformat(frame, width, height, _SCALED, interpolation=area, threads=1)
             area = Interpolation.POINT
-        image = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=area, **to)
+        image = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=area, threads=1, **to)
         return self._showing.upright(np.asarray(image.to_ndarray(), np.uint8))
 
 
