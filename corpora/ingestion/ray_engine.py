@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import ray
@@ -23,8 +24,18 @@ class _Stage:
     def __init__(self, job: StagingJob) -> None:
         self._job, self._worker = job, job.new_worker()
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return self._job.run(self._worker, Source.from_json(json.loads(row["source"])))
+    def __call__(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        sources = [Source.from_json(source) for source in json.loads(row["sources"])]
+        return [self._job.run(self._worker, source) for source in sources]
+
+
+def by_file(sources: Sequence[Source], workers: int) -> list[list[Source]]:
+    """Stretches of one file together, for one worker, which reads through it once; but no more than each one's share."""
+    files: dict[str, list[Source]] = {}
+    for source in sources:
+        files.setdefault(source.media.path, []).append(source)
+    most = math.ceil(len(sources) / workers)
+    return [group[start : start + most] for group in files.values() for start in range(0, len(group), most)]
 
 
 def stage_on_ray(job: StagingJob, sources: Iterator[Source], workers: int) -> Iterator[dict[str, Any]]:
@@ -39,10 +50,10 @@ def stage_on_ray(job: StagingJob, sources: Iterator[Source], workers: int) -> It
     available = max(1, int(ray.cluster_resources().get("CPU", 1)))
     workers = min(workers, available)
     while batch := list(itertools.islice(sources, BATCH)):
-        rows = [{"source": json.dumps(source.to_json())} for source in batch]
+        rows = [{"sources": json.dumps([source.to_json() for source in group])} for group in by_file(batch, workers)]
         # Small blocks, so that outcomes (and with them the progress) come while the batch is under way.
         blocks = min(len(rows), 8 * workers)
-        staged = ray.data.from_items(rows, override_num_blocks=blocks).map(
+        staged = ray.data.from_items(rows, override_num_blocks=blocks).flat_map(
             cast(Any, _Stage),
             fn_constructor_args=(job,),
             num_cpus=1,

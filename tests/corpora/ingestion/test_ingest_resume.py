@@ -141,7 +141,7 @@ def test_what_was_staged_is_removed_as_shards_are_closed(videos, tmp_path):
 
     run(videos, out, dataclasses.replace(SETTINGS, shard_mb=0.02), progress=watch)
     assert len(left) == 12
-    assert max(left) <= 6
+    assert max(left[:6]) <= 3  # what comes then is near-duplicates, which close no shard
 
 
 @pytest.mark.parametrize("shards", [1, 2])
