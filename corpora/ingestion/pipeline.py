@@ -28,6 +28,7 @@ from corpora.clips.corpus import SUMMARY, Corpus
 from corpora.clips.survey import CorpusSurvey, listed
 from corpora.ingestion.assemble import Assembly, Place
 from corpora.ingestion.pool import STAGE_FUNCTION, StagingJob, stage_locally
+from corpora.ingestion.quicker import quicker_decoder
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.staged import SOURCES, clear_unfinished, is_staged, read_sources, staged_path
 from corpora.sources.discover import expand_inputs, find_sources
@@ -43,6 +44,7 @@ DEFAULTS = SourceDefaults()
 FORMAT = 8
 """Raised when the same settings would give other bytes."""
 STAGING = "staging"
+DECODER = "decoder.json"
 TIMING = "timing.json"
 """Apart from ingest.json, which holds nothing that differs from run to run."""
 
@@ -181,7 +183,9 @@ def _make_corpus(
                 f"no video in {', '.join(inputs)} (files of other kinds: {skipped or 'none'}); "
                 "give video files, folders, .tar or .jsonl files or LeRobot datasets"
             )
-        job = StagingJob(staging, settings, run.file_timeout_s, run.seed, run.function)
+        decoder = _decoder(staging, settings)
+        chosen = dataclasses.replace(settings, decoder=decoder["chosen"])
+        job = StagingJob(staging, chosen, run.file_timeout_s, run.seed, run.function)
         place = Place.found(staging, out)
         with contextlib.ExitStack() as opened:
             # where the corpus is there but for what was to be tried again, it stays until something of that is staged
@@ -208,6 +212,7 @@ def _make_corpus(
             "staging_s": round(staged_at - began, 3),
             "assembly_s": round(ended - staged_at, 3),
             "video_hours_per_hour": round(seconds / max(ended - began, 1e-9), 3),
+            "decoder_cpu_s": decoder["cpu_s"],
             "provenance": provenance(),
         }
         write_json(out / TIMING, timing)
@@ -217,11 +222,23 @@ def _make_corpus(
             "fingerprint": hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
             "sources_digest": digest,
             "files_skipped": skipped,
+            "decoder": decoder["chosen"],
         }
         summary = folder.finish({**header, **counts}, traced=False)
         if not counts["retry"]:
             shutil.rmtree(staging)
     return {**summary, **timing}
+
+
+def _decoder(staging: Path, settings: IngestSettings) -> dict[str, Any]:
+    """See `quicker_decoder`; what an ingest has begun with it goes on with, wherever that is."""
+    if settings.decoder != "auto":
+        return {"chosen": settings.decoder, "cpu_s": {}}
+    begun = read_json(staging / DECODER)
+    if begun is None:
+        begun = quicker_decoder()
+        write_json(staging / DECODER, begun)
+    return begun
 
 
 def _given(defaults: SourceDefaults) -> dict[str, Any]:

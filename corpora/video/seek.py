@@ -24,9 +24,6 @@ from corpora.video.probe import VideoFacts
 
 CHECKED_CODECS = ("h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg")
 """Others go to PyAV unasked: decord 0.6 opens neither AV1 nor GIF."""
-PARITY_SIDE = 480
-"""Short side up to which decord keeps up. Above it PyAV, which scales without converting the full image to RGB first,
-was measured 1.5 times (720p) to 2.5 times (1080p) as fast."""
 TIME_TOLERANCE_S = 0.002
 MEAN_TOLERANCE = 2.0
 """Mean absolute difference (0-255) between the two decoders' RGB; another frame differs by more."""
@@ -47,13 +44,13 @@ class Disagreement(Exception):
 
 
 def unsuited(facts: VideoFacts, choice: str, start_s: float, end_s: float) -> str:
-    """Why decord is not even tried; an empty string where it is. `choice`: "auto", "pyav" or "decord"."""
+    """Why decord is not even tried; an empty string where it is. `choice`: "pyav" or "decord"."""
     if facts.showing.words:  # first: the manifest names it, whoever decodes
         return f"decord is not used for video that is {facts.showing.words}"
     if facts.stored is not None:
         return "decord is not used for times other than the file's"
     if choice == "pyav":
-        return "as asked"
+        return "PyAV was chosen"
     if facts.codec not in CHECKED_CODECS:
         return f"decord is not used for {facts.codec}"
     if facts.bits > 8:
@@ -64,8 +61,6 @@ def unsuited(facts: VideoFacts, choice: str, start_s: float, end_s: float) -> st
         return "decord is not used for truncated files"
     if start_s > float(facts.times[0]) or end_s < facts.duration_s:
         return "decord is not used for part of a file"
-    if choice == "auto" and min(facts.width, facts.height) > PARITY_SIDE:
-        return f"above {PARITY_SIDE} lines PyAV is the faster"
     return ""
 
 
