@@ -254,7 +254,7 @@ def decode_clip(mp4: bytes, wanted: Collection[int] | None = None, *, count: int
         stream.codec_context.thread_count = 1
         for number, frame in enumerate(container.decode(stream)):
             if wanted is None or number in wanted:
-                frames.append(reformatter.reformat(frame, format="rgb24").to_ndarray())
+                frames.append(reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray())
     if count is not None and number + 1 != count:
         raise ValueError(f"{number + 1} frames decode, {count} were stored")
     return np.stack(frames)

@@ -57,7 +57,7 @@ class ClipRow:
     motion: float = 0.0
     """Mean absolute difference of luma (0-255) over about half a second."""
     camera_dx: float = 0.0
-    """Median over pairs of the absolute shift of the image's centre, in half-widths."""
+    """Median over pairs of the absolute shift of the image's centre, in half-widths. Like what follows, of kept windows only."""
     camera_dy: float = 0.0
     camera_rot_deg: float = 0.0
     camera_scale: float = 0.0

@@ -28,13 +28,19 @@ def open_for_writing(path: Path) -> tarfile.TarFile:
     return tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)
 
 
+def shard_name(number: int) -> str:
+    """Of the shards of a corpus, counted from 0."""
+    return f"clips-{number:06d}.tar"
+
+
 class ShardWriter:
     """Writes `clips-000000.tar`, `clips-000001.tar`, ... each under a temporary name until it is complete."""
 
-    def __init__(self, folder: Path, shard_mb: float) -> None:
+    def __init__(self, folder: Path, shard_mb: float, *, first: int = 0) -> None:
+        """`first`: number of the first shard that it writes."""
         self._folder = folder
         self._limit = round(shard_mb * 1e6)
-        self._number = -1
+        self._number = first - 1
         self._tar: tarfile.TarFile | None = None
         self._bytes = 0
         self._index = 0
@@ -75,7 +81,7 @@ class ShardWriter:
 
     @property
     def _name(self) -> str:
-        return f"clips-{self._number:06d}.tar"
+        return shard_name(self._number)
 
     @property
     def _temporary(self) -> Path:

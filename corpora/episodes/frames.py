@@ -25,6 +25,7 @@ from corpora.store.files import available_cores, read_through, stamp_of
 from corpora.store.frames import FrameFault, FrameTable, Images, Progress, Valid, make_frame_table
 from corpora.video.decode import DecodingReport, decoded_frames
 from corpora.video.image import fit_square
+from corpora.video.nearest import nearest_rows
 from corpora.video.probe import Unusable, VideoFacts, describe, probe
 from corpora.video.shown import Converter
 
@@ -119,12 +120,15 @@ def nearest_frames(
     clock) the nearest frame, of two equally near the later one; nothing where it is further away than one interval of rows
     (`interval_s`) or frames, the longer.
 
-    One pass from the keyframe before the first time; only frames that are wanted are converted. Raises Unusable where
+    One pass from the keyframe before the first time; only frames that are wanted are converted, and of the others those of which
+    no frame is made are not decoded, where the codec allows that. Raises Unusable where
     the file cannot be read.
     """
     reach_s = max(interval_s, facts.interval_s) + 1e-3
     start_s, end_s = max(0.0, float(wanted_s[0]) - reach_s), float(wanted_s[-1]) + reach_s
     convert = Converter(facts.showing)
+    needed = np.zeros(len(facts.times), bool)
+    needed[nearest_rows(facts.times, wanted_s, reach_s)[0]] = True
     last: tuple[float, VideoFrame] | None = None
     done = 0
 
@@ -134,7 +138,7 @@ def nearest_frames(
             if len(near):
                 yield near, fit_square(convert(last[1]), size, "stretch")
 
-    for t_s, frame in decoded_frames(path, facts, report=report, start_s=start_s, end_s=end_s):
+    for t_s, frame in decoded_frames(path, facts, report=report, start_s=start_s, end_s=end_s, needed=needed):
         if last is not None:
             stop = int(np.searchsorted(wanted_s, 0.5 * (last[0] + t_s) - 1e-6))
             yield from take(stop)

@@ -1,15 +1,18 @@
 """From any video to clean clips: finds the sources, stages each on its own, and assembles the corpus in their order.
 
 Killed at any moment and started again with the same settings, it goes on with the sources that are not staged yet, and
-the corpus has the same bytes as that of an uninterrupted run. Sources that could not be looked at for reasons of the
+the corpus has the same bytes as that of an uninterrupted run. As shards are closed, what was staged for them is removed.
+Sources that could not be looked at for reasons of the
 machine are rows with a reason and are counted under "retry"; while there are any, staging is kept, and the same call takes
 them up again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -23,13 +26,14 @@ from typing import Any, Literal, TextIO
 
 from corpora.clips.corpus import SUMMARY, Corpus
 from corpora.clips.survey import CorpusSurvey, listed
-from corpora.ingestion.assemble import assemble
+from corpora.ingestion.assemble import Assembly, Place
 from corpora.ingestion.pool import STAGE_FUNCTION, StagingJob, stage_locally
+from corpora.ingestion.quicker import quicker_decoder
 from corpora.ingestion.settings import IngestSettings
-from corpora.ingestion.staged import clear_unfinished, is_staged, staged_path
+from corpora.ingestion.staged import SOURCES, clear_unfinished, is_staged, read_sources, staged_path
 from corpora.sources.discover import expand_inputs, find_sources
 from corpora.sources.source import Source, SourceDefaults, check_tier
-from corpora.store.files import as_utf8, available_cores, json_lines, read_json, write_json, written_whole
+from corpora.store.files import as_utf8, available_cores, read_json, write_json, written_whole
 from corpora.store.provenance import provenance
 from corpora.store.remote import told
 from corpora.store.run import Run
@@ -38,9 +42,10 @@ log = logging.getLogger(__name__)
 
 SETTINGS = IngestSettings()
 DEFAULTS = SourceDefaults()
-FORMAT = 7
+FORMAT = 8
 """Raised when the same settings would give other bytes."""
 STAGING = "staging"
+DECODER = "decoder.json"
 TIMING = "timing.json"
 """Apart from ingest.json, which holds nothing that differs from run to run."""
 
@@ -172,7 +177,7 @@ def _make_corpus(
         return {**finished, **(read_json(out / TIMING) or {})}
     with folder.claim():
         clear_unfinished(staging)
-        with written_whole(staging / "sources.jsonl") as listed, listed.open("w", encoding="utf-8") as file:
+        with written_whole(staging / SOURCES) as listed, listed.open("w", encoding="utf-8") as file:
             total, digest, skipped = _list_sources(inputs, defaults, out, file)
         if total == 0:
             shutil.rmtree(staging)
@@ -180,19 +185,25 @@ def _make_corpus(
                 f"no video in {', '.join(inputs)} (files of other kinds: {skipped or 'none'}); "
                 "give video files, folders, .tar or .jsonl files or LeRobot datasets"
             )
-        job = StagingJob(staging, settings, run.file_timeout_s, run.seed, run.function)
-        staged, seconds = _stage_all(job, run, total, progress)
-        if finished is not None and not staged and finished["sources_digest"] == digest:
-            return {**finished, **(read_json(out / TIMING) or {})}  # what could not be looked at still cannot
-        (out / SUMMARY).unlink(missing_ok=True)
-        staged_at = time.monotonic()
-        done = Counter[str]()
-
-        def count() -> None:
-            done["sources"] += 1
-            progress("writing shards", done["sources"], total, seconds)
-
-        counts = assemble(_read_sources(staging), staging, out, settings, count)
+        decoder = _decoder(staging, settings)
+        chosen = dataclasses.replace(settings, decoder=decoder["chosen"])
+        job = StagingJob(staging, chosen, run.file_timeout_s, run.seed, run.function)
+        place = Place.found(staging, out)
+        with contextlib.ExitStack() as opened:
+            # where the corpus is there but for what was to be tried again, it stays until something of that is staged
+            assembly = opened.enter_context(Assembly(staging, out, settings, place)) if finished is None else None
+            follow = assembly.advance if assembly is not None else lambda: None
+            staged, seconds = _stage_all(job, run, total, place.sources, progress, follow)
+            if finished is not None and not staged and finished["sources_digest"] == digest:
+                return {**finished, **(read_json(out / TIMING) or {})}  # what could not be looked at still cannot
+            staged_at = time.monotonic()
+            if assembly is None:
+                (out / SUMMARY).unlink(missing_ok=True)
+                assembly = opened.enter_context(Assembly(staging, out, settings, place))
+            progress("writing shards", assembly.sources, total, seconds)
+            for sources in assembly.complete():
+                progress("writing shards", sources, total, seconds)
+            counts = assembly.finish()
         ended = time.monotonic()
         timing: dict[str, Any] = {
             "engine": run.engine,
@@ -203,6 +214,7 @@ def _make_corpus(
             "staging_s": round(staged_at - began, 3),
             "assembly_s": round(ended - staged_at, 3),
             "video_hours_per_hour": round(seconds / max(ended - began, 1e-9), 3),
+            "decoder_cpu_s": decoder["cpu_s"],
             "provenance": provenance(),
         }
         write_json(out / TIMING, timing)
@@ -212,11 +224,23 @@ def _make_corpus(
             "fingerprint": hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
             "sources_digest": digest,
             "files_skipped": skipped,
+            "decoder": decoder["chosen"],
         }
         summary = folder.finish({**header, **counts}, traced=False)
         if not counts["retry"]:
             shutil.rmtree(staging)
     return {**summary, **timing}
+
+
+def _decoder(staging: Path, settings: IngestSettings) -> dict[str, Any]:
+    """See `quicker_decoder`; what an ingest has begun with it goes on with, wherever that is."""
+    if settings.decoder != "auto":
+        return {"chosen": settings.decoder, "cpu_s": {}}
+    begun = read_json(staging / DECODER)
+    if begun is None:
+        begun = quicker_decoder()
+        write_json(staging / DECODER, begun)
+    return begun
 
 
 def _given(defaults: SourceDefaults) -> dict[str, Any]:
@@ -242,15 +266,13 @@ def _list_sources(
     return total, digest.hexdigest(), dict(sorted(skipped.items()))
 
 
-def _read_sources(staging: Path) -> Iterator[Source]:
-    for _, record in json_lines(staging / "sources.jsonl"):
-        yield Source.from_json(record)
-
-
-def _stage_all(job: StagingJob, run: IngestRun, total: int, progress: Progress) -> tuple[int, float]:
-    """Stages what is not staged yet; returns the number of sources staged now for good and their seconds of video."""
-    waiting = sum(not is_staged(job.staging, source) for source in _read_sources(job.staging))
-    pending = (source for source in _read_sources(job.staging) if not staged_path(job.staging, source).exists())
+def _stage_all(
+    job: StagingJob, run: IngestRun, total: int, assembled: int, progress: Progress, follow: Callable[[], None]
+) -> tuple[int, float]:
+    """Stages what is not staged yet but for the first `assembled`; returns the number of sources staged now for good and their
+    seconds of video. `follow` is called now and then."""
+    waiting = sum(not is_staged(job.staging, source) for source in _behind(job.staging, assembled))
+    pending = (source for source in _behind(job.staging, assembled) if not staged_path(job.staging, source).exists())
     done, staged, seconds = total - waiting, 0, 0.0
     progress("decoding", done, total, 0.0)
     if waiting == 0:
@@ -266,4 +288,9 @@ def _stage_all(job: StagingJob, run: IngestRun, total: int, progress: Progress) 
         staged += not outcome["retry"]
         seconds += outcome["seconds"]
         progress("decoding", min(total, done), total, seconds)
+        follow()
     return staged, seconds
+
+
+def _behind(staging: Path, assembled: int) -> Iterator[Source]:
+    return itertools.islice(read_sources(staging), assembled, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from corpora.sources.source import Source
 log = logging.getLogger(__name__)
 
 STAGE_FUNCTION = "corpora.ingestion.stage:stage_source"
+AHEAD = 256
+"""Sources that are looked through for those of one file."""
 ATTEMPTS = 2
 """A worker that dies may have been a victim of the machine; the same file gets one more."""
 
@@ -70,19 +73,45 @@ class StagingJob:
         return {"rows": 1, "seconds": 0.0, "retry": reason}
 
 
+class Turns:
+    """Hands sources to workers so that stretches of one file go to one of them, which reads through it once (see `stage._probed`):
+    another takes one only where nothing else is left. Looks ahead so far as `AHEAD`, for the files of several cameras take
+    turns. May be shared by threads."""
+
+    def __init__(self, sources: Iterator[Source]) -> None:
+        self._sources = sources
+        self._ahead: list[Source] = []
+        self._files: dict[int, str] = {}
+        """Of each worker, that of its last source."""
+        self._lock = threading.Lock()
+
+    def take(self, worker: int) -> Source | None:
+        """The next one for this worker; None: there are no more."""
+        with self._lock:
+            self._ahead += itertools.islice(self._sources, AHEAD - len(self._ahead))
+            own = self._files.pop(worker, None)
+            taken = set(self._files.values())
+            paths = [source.media.path for source in self._ahead]
+            ranks = [0 if path == own else 1 if path not in taken else 2 for path in paths]
+            if not ranks:
+                return None
+            source = self._ahead.pop(ranks.index(min(ranks)))
+            self._files[worker] = source.media.path
+            return source
+
+
 def stage_locally(job: StagingJob, sources: Iterator[Source], workers: int) -> Iterator[dict[str, Any]]:
     """Stages sources with `workers` processes, yielding each outcome as it comes; `sources` is drawn from as needed."""
-    lock = threading.Lock()
+    turns = Turns(sources)
     done: Queue[dict[str, Any] | Exception | None] = Queue(maxsize=4 * workers)
     stop = threading.Event()
     processes = [job.new_worker() for _ in range(workers)]
 
-    def work(worker: IsolatedWorker) -> None:
+    def work(number: int, worker: IsolatedWorker) -> None:
         try:
             with worker:
                 while not stop.is_set():
-                    with lock:
-                        source = next(sources, None)
+                    source = turns.take(number)
                     if source is None:
                         break
                     done.put(job.run(worker, source))
@@ -92,7 +121,7 @@ def stage_locally(job: StagingJob, sources: Iterator[Source], workers: int) -> I
         except Exception as error:  # handed to the caller's thread, which raises it
             done.put(error)
 
-    threads = [threading.Thread(target=work, args=(worker,), daemon=True) for worker in processes]
+    threads = [threading.Thread(target=work, args=each, daemon=True) for each in enumerate(processes)]
     for thread in threads:
         thread.start()
     running = workers

@@ -27,7 +27,7 @@ class IngestSettings:
     camera_gap_s: float = 0.5
     """Time between the two frames of a pair for which the camera's motion is measured."""
     decoder: Literal["auto", "pyav", "decord"] = "auto"
-    """auto: decord up to 480 lines where it is checked to agree with PyAV, else PyAV; decord: wherever it agrees."""
+    """auto: the one that a short measurement finds the quicker on this machine; decord: wherever it is checked to agree with PyAV."""
     crf: int = 16
     """Quality of the stored H.264; smaller is better."""
     gop: int = 16

@@ -25,7 +25,7 @@ from corpora.episodes.truth import cut_truth, truth_digest
 from corpora.ingestion.known import Known, known_of
 from corpora.ingestion.settings import IngestSettings
 from corpora.ingestion.staged import TEMPORARY, StagedWriter, fault_row, short_digest
-from corpora.ingestion.windows import Window, cut_windows
+from corpora.ingestion.windows import Window, camera_of, cut_windows
 from corpora.ingestion.worker import Heartbeat
 from corpora.sources.source import UNREACHABLE, Source
 from corpora.store.decode import decode
@@ -252,8 +252,6 @@ def _finish(
     absent = f"no ground truth: no row between {window.start_s:.2f} and {window.end_s:.2f} s" if blank else ""
     truth_note = "; ".join(filter(None, (known.note, absent)))
     detail = "; ".join(filter(None, (detail, damage, truth_note)))
-    inliers = window.camera["inlier_ratio"]
-    dx, dy, rotation, scale = median_motion(list(window.camera["h"][inliers > 0]), common.width / common.height)
     steps = len(window.t_s) - 1
     span = float(window.t_s[-1] - window.t_s[0])
     row = dataclasses.replace(
@@ -264,18 +262,24 @@ def _finish(
         luma_mean=window.quality.luma_mean,
         blur=window.quality.blur,
         motion=window.quality.motion,
+    )
+    if reason:
+        return row, {}, {}
+    camera = camera_of(window, settings.camera_gap_s)
+    inliers = camera["inlier_ratio"]
+    dx, dy, rotation, scale = median_motion(list(camera["h"][inliers > 0]), common.width / common.height)
+    row = dataclasses.replace(
+        row,
         camera_dx=dx,
         camera_dy=dy,
         camera_rot_deg=rotation,
         camera_scale=scale,
         camera_inliers=float(np.median(inliers)) if len(inliers) else 0.0,
     )
-    if reason:
-        return row, {}, {}
     relative = [float(t) - window.start_s for t in window.t_s]
     members = {
         "mp4": encode_clip(list(window.frames), relative, crf=settings.crf, gop=settings.gop),
-        "camera.npz": pack_arrays(window.camera),
+        "camera.npz": pack_arrays(camera),
         "embedding": embed_clip(window.frames, window.t_s).tobytes(),
     }
     codec = {"codec": "h264", "pixel_format": "yuv420p", "crf": settings.crf, "gop": settings.gop, "b_frames": 0}

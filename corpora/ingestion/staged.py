@@ -26,10 +26,11 @@ from numpy.typing import NDArray
 from corpora.clips.manifest import ClipRow
 from corpora.clips.shards import add_member, open_for_writing
 from corpora.sources.source import Source
-from corpora.store.files import as_utf8, put_in_place
+from corpora.store.files import as_utf8, json_lines, put_in_place
 from corpora.store.remote import here
 
 ROWS = "rows.jsonl"
+SOURCES = "sources.jsonl"
 DONE = "done"
 RETRY = "retry"
 TEMPORARY = "tmp"
@@ -44,6 +45,12 @@ class StagedClip:
     """t_s, codec facts and the dimensions of the ground truth; empty for dropped rows."""
     members: dict[str, bytes]
     embedding: NDArray[np.float32] | None
+
+
+def read_sources(staging: Path) -> Iterator[Source]:
+    """All that are listed, in order, one in memory at a time."""
+    for _, record in json_lines(staging / SOURCES):
+        yield Source.from_json(record)
 
 
 def staged_path(staging: Path, source: Source, state: str = DONE) -> Path:

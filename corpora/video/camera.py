@@ -50,7 +50,7 @@ Points = NDArray[np.float32]
 """[N, 2], pixels of a frame."""
 
 _LK: dict[str, Any] = {
-    "winSize": (11, 11),
+    "winSize": (9, 9),
     "maxLevel": 3,
     "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03),
 }
@@ -129,6 +129,8 @@ def _explain(start: Points, end: Points, tolerance: float, frame: TrackedFrame, 
         return unknown
     unit = min(frame.height, frame.width) / 240
     still = int((np.linalg.norm(end - start, axis=1) < max(0.25, STILL_PX * unit)).sum())
+    if still * STILL_ADVANTAGE >= tracks:  # whatever is fitted
+        return CameraMotion(np.eye(3), still / tracks, tracks, True)
     h, inliers = _fit(start, end, tolerance, homography=homography)
     if h is None or still * STILL_ADVANTAGE >= inliers:
         if still / tracks < MIN_INLIER_RATIO:
@@ -225,7 +227,8 @@ def _followers(
 
 def _cells(points: Points, frame: TrackedFrame) -> int:
     """Cells of a 4 x 4 grid over `frame` that hold one of the points."""
-    return len(np.unique(np.floor(4 * points / np.array([frame.width, frame.height])).astype(int), axis=0))
+    columns, rows = np.floor(4 * points / np.array([frame.width, frame.height])).astype(int).T
+    return len(np.unique(4 * rows + columns))
 
 
 _LOCAL = threading.local()
@@ -259,7 +262,7 @@ def _fit(start: Points, end: Points, tolerance: float, *, homography: bool) -> t
     simple = None if similarity is None else np.vstack([similarity, [0.0, 0.0, 1.0]])
     simple_cost, simple_inliers = _cost(simple, start, end, tolerance)
     if homography:
-        found, _ = cv2.findHomography(start, end, cv2.RANSAC, tolerance, maxIters=500, confidence=0.995)
+        found, _ = cv2.findHomography(start, end, cv2.USAC_FAST, tolerance, maxIters=500, confidence=0.995)
         free = None if found is None else np.asarray(found, np.float64)
         cost, inliers = _cost(free, start, end, tolerance)
         if free is not None and cost < HOMOGRAPHY_ADVANTAGE * simple_cost:

@@ -25,6 +25,11 @@ from corpora.video.shown import Converter, deinterlaced
 _OPTIONS = {"err_detect": "explode"}
 _LENIENT = ("tiff",)
 """Decoders that call FFmpeg's own files damaged when they are strict."""
+_SKIPPING = ("h264", "mpeg4", "mpeg2video")
+"""Decoders that leave out on demand what no other frame is made of, to the bit. HEVC's does, too, but there a frame so marked
+may be what frames of a higher layer are made of."""
+_TICK_S = 1e-6
+"""Of a stream's clock, above which times tell its ticks."""
 
 
 @dataclass
@@ -67,12 +72,23 @@ class FrameSampler:
         self._last = t_s
         return True
 
+    def chosen(self, start_s: float, end_s: float) -> NDArray[np.bool_]:
+        """bool, as `facts.times`: which frames in [start_s, end_s) it would keep, were none damaged."""
+        times = self.facts.times
+        fresh, found = FrameSampler(self.facts, self.max_fps), np.zeros(len(times), bool)
+        first, stop = np.searchsorted(times, [start_s - 1e-6, end_s - 1e-6])
+        found[first:stop] = [fresh.wants(t_s) for t_s in times[first:stop].tolist()]
+        return found
+
 
 def analysis_size(facts: VideoFacts, side: int) -> tuple[int, int]:
-    """(width, height) of square pixels, not yet turned, with a short side of `side`, or less where that would enlarge."""
+    """(width, height) of square pixels, not yet turned, with a short side of `side`, or less where that would enlarge. What is
+    shrunk has even sides: halving it is many times faster then."""
     width, height = facts.width * facts.showing.pixel_aspect, facts.height
-    scale = min(1.0, side / min(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
+    scale = side / min(width, height)
+    if scale >= 1:
+        return max(1, round(width)), max(1, round(height))
+    return max(2, 2 * round(width * scale / 2)), max(2, 2 * round(height * scale / 2))
 
 
 def read_frames(
@@ -87,12 +103,14 @@ def read_frames(
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """Yields (presentation time, uint8 [h, w, 3] RGB with short side `side`) of the sampled frames in [start_s, end_s).
 
-    One pass, one frame in memory. After damage it goes on at the next keyframe, for what follows is patched together.
+    One pass, one frame in memory. After damage it goes on at the next keyframe, for what follows is patched together. Frames
+    that are not sampled, and of which no other is made, are not decoded where the codec allows that.
     Raises Unusable("unreadable") where the container does not open.
     """
     size, convert = analysis_size(facts, side), Converter(facts.showing)
     span = {"start_s": facts.stored_s(start_s), "end_s": facts.stored_s(end_s)}
-    for stored_s, frame in decoded_frames(path, facts.stored or facts, report=report, **span):
+    needed = sampler.chosen(start_s, end_s)
+    for stored_s, frame in decoded_frames(path, facts.stored or facts, report=report, needed=needed, **span):
         t_s = facts.recorded_s(stored_s)
         if t_s >= start_s - 1e-6 and sampler.wants(t_s):
             yield t_s, convert(frame, size)
@@ -105,9 +123,10 @@ def decoded_frames(
     report: DecodingReport,
     start_s: float = 0.0,
     end_s: float = math.inf,
+    needed: NDArray[np.bool_] | None = None,
 ) -> Iterator[tuple[float, VideoFrame]]:
     """Yields (presentation time, frame) from the last keyframe before `start_s` on, strictly ascending in time; frames are
-    deinterlaced, and otherwise as stored."""
+    deinterlaced, and otherwise as stored. `needed`, as `facts.times`: of the others some may be left out."""
     options = {} if facts.codec in _LENIENT else _OPTIONS
     try:
         container = open_container(path, options)
@@ -119,7 +138,13 @@ def decoded_frames(
         first_s = float(facts.times[0])
         last, shown, lost_before = -math.inf, 0, report.lost
         before_s = facts.interval_s if facts.showing.interlaced else 0.0  # fields are filled in from both neighbours
-        stamped = _from(container, stream, facts, start_s - before_s, report)
+        base = float(stream.time_base) if stream.time_base else 1.0
+        skips = stream.codec_context.name in _SKIPPING and facts.seekable and not facts.truncated and base > _TICK_S
+        if needed is None or not skips or facts.showing.interlaced or needed.all():
+            needed = None
+        ticks = None if needed is None else set(np.rint((facts.times[needed] + facts.zero_s) / base).astype(int).tolist())
+        counted = None if needed is None else set(facts.times[needed].tolist())
+        stamped = _from(container, stream, facts, start_s - before_s, report, ticks)
         step_s = facts.interval_s or 1 / 25
         for stamp, frame in deinterlaced(stamped if facts.times_exact else of_their_own(stamped, step_s)):
             next_s = first_s if last < first_s else last + step_s
@@ -133,20 +158,25 @@ def decoded_frames(
             if t_s >= end_s - 1e-6:
                 break
             last = t_s
-            shown += t_s >= start_s - 1e-6
+            shown += t_s >= start_s - 1e-6 and (counted is None or t_s in counted)
             yield t_s, frame
     if end_s >= facts.duration_s:
         report.tell(facts.early)
-    wanted = (facts.times >= start_s - 1e-6) & (facts.times < end_s - 1e-6)
+    wanted = (facts.times >= start_s - 1e-6) & (facts.times < end_s - 1e-6) & (True if needed is None else needed)
     silent = len(np.unique(facts.times[wanted])) - shown - (report.lost - lost_before)
     if silent > 0 and facts.times_exact:
         report.tell(f"{silent} packets give no frame", lost=silent)
 
 
 def _from(
-    container: InputContainer, stream: VideoStream, facts: VideoFacts, start_s: float, report: DecodingReport
+    container: InputContainer,
+    stream: VideoStream,
+    facts: VideoFacts,
+    start_s: float,
+    report: DecodingReport,
+    needed: set[int] | None,
 ) -> Iterator[Stamped]:
-    """(container's time, frame) from the keyframe at or before `start_s` on.
+    """(container's time, frame) from the keyframe at or before `start_s` on; `needed` as `_tolerant` takes it.
 
     Containers seek by decoding time and may land on a later keyframe than asked; then an earlier one is tried.
     """
@@ -157,7 +187,7 @@ def _from(
             break
         key_s = facts.zero_s + float(facts.times[facts.keyframes[before - step]])
         container.seek(math.floor(key_s / base + 1e-3), stream=stream, backward=True)
-        frames = _tolerant(container, stream, facts, report)
+        frames = _tolerant(container, stream, facts, report, needed)
         first = next(frames, None)
         if first is not None and first[0] is not None and first[0] - facts.zero_s <= start_s + 1e-6:
             yield first
@@ -165,13 +195,18 @@ def _from(
             return
     if before > 0:
         container.seek(0)
-    yield from _tolerant(container, stream, facts, report)
+    yield from _tolerant(container, stream, facts, report, needed)
 
 
 def _tolerant(
-    container: InputContainer, stream: VideoStream, facts: VideoFacts, report: DecodingReport
+    container: InputContainer,
+    stream: VideoStream,
+    facts: VideoFacts,
+    report: DecodingReport,
+    needed: set[int] | None,
 ) -> Iterator[Stamped]:
-    """(container's time, frame); packets that fail are counted, and so are the frames up to the next keyframe."""
+    """(container's time, frame); packets that fail are counted, and so are the frames up to the next keyframe. `needed`: ticks
+    of the frames that must come, the others are left out where no frame is made of them; None: all. After damage all come."""
     base = float(stream.time_base) if stream.time_base else 1.0
     clock = None if facts.seekable else PacketClock(container, stream)
     order = DisplayOrder() if facts.in_decoding_order else None
@@ -193,6 +228,9 @@ def _tolerant(
         if packet.size and (packet.pos, packet.size) == facts.cut_off:
             report.tell("the file ends in the middle of a frame", lost=1)
             continue  # some decoders would patch it up from the frame before
+        if needed is not None:
+            unneeded = packet.pts is not None and packet.pts not in needed and not report.lost
+            stream.codec_context.skip_frame = "NONREF" if unneeded else "DEFAULT"
         try:
             frames = packet.decode()
         except av.error.FFmpegError as error:

@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 from av.container import OutputContainer
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from corpora.store.remote import here
@@ -35,8 +36,10 @@ def encode_clip(frames: Sequence[NDArray[np.uint8]], t_s: Sequence[float], *, cr
         params = f"keyint={gop}:min-keyint=1:bframes=0:threads=1:scenecut=0:mbtree=0"
         options = {"crf": str(crf), "preset": "veryfast", "x264-params": params}
         stream = _stream(container, frames[0], Fraction(30), base, options)
+        as_stored = VideoReformatter()
         for image, tick in zip(frames, ticks, strict=True):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame = as_stored.reformat(frame, format="yuv420p", threads=1)  # else one for each core
             frame.pts, frame.time_base = tick, base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -100,12 +103,13 @@ class EpisodeVideo:
         self._fps = fps
         self._encoding = encoding
         self._stream: av.VideoStream | None = None
+        self._as_stored = VideoReformatter()
         self.frames = 0
 
     def add(self, image: NDArray[np.uint8]) -> None:
         if self._stream is None:
             self._stream = self._open_stream(image)
-        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame = self._as_stored.reformat(av.VideoFrame.from_ndarray(image, format="rgb24"), format="yuv420p", threads=1)
         frame.pts = self.frames
         frame.time_base = Fraction(1, self._fps)
         self._container.mux(self._stream.encode(frame))

@@ -37,12 +37,27 @@ def fit_square(rgb: NDArray[np.uint8], size: int, fit: Fit) -> NDArray[np.uint8]
 
 
 def shrunk(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """[H, W] or [H, W, 3] with a short side of `side`, by area; as it is where it is no larger."""
+    """[H, W] or [H, W, 3] with a short side of `side`; as it is where it is no larger. By area, and from less than twice the side
+    linearly, which is ten times as fast: for measuring, not for storing."""
     height, width = image.shape[:2]
     scale = side / min(height, width)
     if scale >= 1:
         return image
     size = max(1, round(scale * width)), max(1, round(scale * height))
+    if scale <= 0.5 and width % 2 == 0 and height % 2 == 0:
+        image = by_area(image, (width // 2, height // 2))
+        return shrunk(image, side)
+    return by_area(image, size) if scale <= 0.5 else np.asarray(cv2.resize(image, size), np.uint8)
+
+
+def by_area(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """[H, W] or [H, W, 3] shrunk to `size` (width, height): by a whole factor first, which OpenCV does many times faster."""
+    height, width = image.shape[:2]
+    factor = min(width // size[0], height // size[1])
+    if factor > 1 and width % factor == 0 and height % factor == 0:
+        image = np.asarray(cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA), np.uint8)
+    if (image.shape[1], image.shape[0]) == size:
+        return image
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 

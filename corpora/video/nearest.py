@@ -45,6 +45,35 @@ def rows_later(t_s: NDArray[np.float64], gap_s: float) -> tuple[NDArray[np.int64
     return later, near & (later > np.arange(len(t_s)))
 
 
+def pair_indices(t_s: NDArray[np.float64], gap_s: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices (first, second), int64 [P] each, of the frames of one clip that lie `gap_s` seconds apart.
+
+    The second frame is the one nearest to t + gap_s. A pair is left out where that is off by more than a tenth of the
+    gap and by more than half a frame interval, where the clip has ended before (its last frame never stands in for a later
+    one), or where both are the same frame. Raises ValueError for a gap that is not positive.
+    """
+    if gap_s <= 0:
+        raise ValueError(f"gap_s {gap_s}: a gap is a positive number of seconds")
+    t_s = np.asarray(t_s, np.float64)
+    if len(t_s) < 2:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    wanted, half_interval = t_s + gap_s, 0.5 * float(np.median(np.diff(t_s)))
+    second, near = nearest_rows(t_s, wanted, max(0.1 * gap_s, half_interval))
+    first = np.arange(len(t_s))
+    good = near & (second > first) & (wanted <= t_s[-1] + half_interval + 1e-6)
+    return first[good], second[good]
+
+
+def every_stride(t_s: NDArray[np.float64], first: NDArray[np.int64], stride_s: float) -> NDArray[np.bool_]:
+    """Which of the pairs that begin at `t_s[first]` (ascending) to keep, at least `stride_s` apart."""
+    keep = np.zeros(len(first), bool)
+    last = -np.inf
+    for k, t in enumerate(t_s[first].tolist()):
+        if t - last >= stride_s - 1e-6:
+            keep[k], last = True, t
+    return keep
+
+
 def rows_back(ages_s: Sequence[float], interval_s: float) -> tuple[int, ...]:
     """How many rows before the present the frame of each age is, where rows are `interval_s` apart and the present is one of
     them: as `rows_within` finds them."""

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.video.image import shrunk
+from corpora.video.image import by_area, shrunk
 
 MEASURE_SIDE = 192
 """Short side of the images measured, so that thresholds mean the same for every source."""
@@ -69,7 +69,7 @@ class QualityMeter:
 
     def __init__(self, settings: QualitySettings) -> None:
         self._settings = settings
-        self._recent: deque[tuple[float, NDArray[np.float32], NDArray[np.float32]]] = deque()
+        self._recent: deque[tuple[float, NDArray[np.float32], NDArray[np.uint8]]] = deque()
         self._luma: list[float] = []
         self._sharpness: list[float] = []
         self._differences: list[float] = []
@@ -80,27 +80,25 @@ class QualityMeter:
     def add(self, t_s: float, luma: NDArray[np.uint8]) -> None:
         """`luma`: uint8 [h, w]."""
         luma = shrunk(luma, MEASURE_SIDE)
-        self._luma.append(float(luma.mean()))
         if t_s >= self._next_sharpness_s:
             self._sharpness.append(float(cv2.Laplacian(luma, cv2.CV_32F).var()))
             self._next_sharpness_s = t_s + SHARPNESS_INTERVAL_S
         height, width = luma.shape
+        half = by_area(luma, (width // 2 or 1, height // 2 or 1))
+        self._luma.append(float(half.mean()))
         cells_size = (max(1, width // CELL), max(1, height // CELL))
-        cells = np.asarray(cv2.resize(luma.astype(np.float32), cells_size, interpolation=cv2.INTER_AREA), np.float32)
-        half = np.asarray(
-            cv2.resize(luma, (width // 2 or 1, height // 2 or 1), interpolation=cv2.INTER_AREA), np.float32
-        )
+        cells = np.asarray(cv2.resize(half.astype(np.float32), cells_size, interpolation=cv2.INTER_AREA), np.float32)
         self._recent.append((t_s, cells, half))
         # The earlier frame nearest to half a second ago.
         while len(self._recent) > 2 and t_s - self._recent[1][0] >= self.GAP_S - 1e-6:
             self._recent.popleft()
         then, old_cells, old_half = self._recent[0]
         if t_s - then >= self.GAP_S - 1e-6:
-            self._differences.append(float(np.abs(half - old_half).mean()))
-            change = cells - old_cells
-            self._total_changes.append(float(np.quantile(np.abs(change), 0.99)))
-            change = np.abs(change - np.median(change))  # exposure that drifts is no motion
-            self._changes.append(float(np.quantile(change, 0.99)))
+            self._differences.append(float(cv2.absdiff(half, old_half).mean()))
+            change = (cells - old_cells).ravel()
+            self._total_changes.append(_quantile(np.abs(change), 0.99))
+            change = np.abs(change - _quantile(change, 0.5))  # exposure that drifts is no motion
+            self._changes.append(_quantile(change, 0.99))
 
     def finish(self) -> Quality:
         """The measurements; a window shorter than half a second has no motion and counts as static."""
@@ -113,3 +111,12 @@ class QualityMeter:
             moving_share=share,
             frozen_share=float((np.array(self._total_changes) < SAME).mean()) if len(changes) else 0.0,
         )
+
+
+def _quantile(values: NDArray[np.float32], share: float) -> float:
+    """As np.quantile, of float32 [N]; that takes ten times as long for so few."""
+    place = share * (len(values) - 1)
+    low = int(place)
+    high = min(low + 1, len(values) - 1)
+    parted = np.partition(values, (low, high))
+    return float(parted[low] + (place - low) * (parted[high] - parted[low]))

@@ -20,13 +20,11 @@ from numpy.typing import NDArray
 
 from corpora.store.remote import here
 from corpora.video.decode import DecodingReport, FrameSampler, analysis_size, decoded_frames
+from corpora.video.image import by_area
 from corpora.video.probe import VideoFacts
 
 CHECKED_CODECS = ("h264", "hevc", "vp8", "vp9", "mpeg4", "mjpeg")
 """Others go to PyAV unasked: decord 0.6 opens neither AV1 nor GIF."""
-PARITY_SIDE = 480
-"""Short side up to which decord keeps up. Above it PyAV, which scales without converting the full image to RGB first,
-was measured 1.5 times (720p) to 2.5 times (1080p) as fast."""
 TIME_TOLERANCE_S = 0.002
 MEAN_TOLERANCE = 2.0
 """Mean absolute difference (0-255) between the two decoders' RGB; another frame differs by more."""
@@ -47,13 +45,13 @@ class Disagreement(Exception):
 
 
 def unsuited(facts: VideoFacts, choice: str, start_s: float, end_s: float) -> str:
-    """Why decord is not even tried; an empty string where it is. `choice`: "auto", "pyav" or "decord"."""
+    """Why decord is not even tried; an empty string where it is. `choice`: "pyav" or "decord"."""
     if facts.showing.words:  # first: the manifest names it, whoever decodes
         return f"decord is not used for video that is {facts.showing.words}"
     if facts.stored is not None:
         return "decord is not used for times other than the file's"
     if choice == "pyav":
-        return "as asked"
+        return "PyAV was chosen"
     if facts.codec not in CHECKED_CODECS:
         return f"decord is not used for {facts.codec}"
     if facts.bits > 8:
@@ -64,8 +62,6 @@ def unsuited(facts: VideoFacts, choice: str, start_s: float, end_s: float) -> st
         return "decord is not used for truncated files"
     if start_s > float(facts.times[0]) or end_s < facts.duration_s:
         return "decord is not used for part of a file"
-    if choice == "auto" and min(facts.width, facts.height) > PARITY_SIDE:
-        return f"above {PARITY_SIDE} lines PyAV is the faster"
     return ""
 
 
@@ -95,7 +91,7 @@ def read_with_decord(
             if index in expected:
                 _compare_images(image, expected.pop(index), time_s)
             if wanted:
-                yield time_s, _shrink(image, size)
+                yield time_s, by_area(image, size)
         complaint = heard()
         if complaint:
             raise Disagreement(f"decord goes on after: {complaint}", WHILE_DECODING)
@@ -170,19 +166,6 @@ def _compare_images(image: NDArray[np.uint8], expected: NDArray[np.uint8], t_s: 
     if difference > MEAN_TOLERANCE:
         message = f"decord's frame at {t_s:.2f} s differs from PyAV's by {difference:.1f} of 255"
         raise Disagreement(message, WHILE_DECODING)
-
-
-def _shrink(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Averages areas; by a whole factor first, which OpenCV does many times faster."""
-    height, width = image.shape[:2]
-    factor = min(width // size[0], height // size[1])
-    if factor > 1 and width % factor == 0 and height % factor == 0:
-        image = np.asarray(
-            cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA), np.uint8
-        )
-    if (image.shape[1], image.shape[0]) == size:
-        return image
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _line(error: BaseException) -> str:

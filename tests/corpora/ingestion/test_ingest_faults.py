@@ -18,7 +18,7 @@ from corpora.video.shots import ShotSettings
 from tests.builders.datasets import lerobot_v2
 from tests.builders.videos import audio_only, numbered_frame, numbered_video, textured, without_frames, write_video
 
-SMALL = IngestSettings(size=64, clip_s=2.0, camera_gap_s=0.2)
+SMALL = IngestSettings(size=64, clip_s=2.0, camera_gap_s=0.2, decoder="decord")
 
 
 def make(out: Path, *inputs: Path, **how) -> list[ClipRow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 
 from corpora.clips.corpus import Corpus
-from corpora.ingestion.pipeline import IngestRun, make_corpus
+from corpora.ingestion.assemble import Assembly, Place
+from corpora.ingestion.pipeline import IngestRun, Progress, make_corpus, silent
 from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.stage import stage_source
 from corpora.sources.source import SourceDefaults
 from corpora.store import run as store_run
 from tests.builders.datasets import lerobot_v2
@@ -63,6 +66,10 @@ def contents(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
+def staged_in(out: Path) -> list[Path]:
+    return sorted((out / "staging").rglob("done/*/*.tar"))
+
+
 def start(videos: Path, out: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "jobs.cli", "ingest", str(videos), "--out", str(out), *FLAGS]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -97,8 +104,8 @@ def test_twenty_kills_change_nothing(videos, whole, tmp_path):
     check_kills(videos, whole, tmp_path / "killed", kills=20, seed=1)
 
 
-def run(videos: Path, out: Path, settings: IngestSettings = SETTINGS, **how) -> dict:
-    return make_corpus([str(videos)], settings, SourceDefaults(), IngestRun(out, **how))
+def run(videos: Path, out: Path, settings: IngestSettings = SETTINGS, progress: Progress = silent, **how) -> dict:
+    return make_corpus([str(videos)], settings, SourceDefaults(), IngestRun(out, **how), progress)
 
 
 class Stop(Exception):
@@ -117,11 +124,94 @@ def test_stopped_within_a_phase_it_goes_on_from_there(videos, whole, tmp_path, w
         make_corpus([str(videos)], SETTINGS, SourceDefaults(), IngestRun(out), stop)
     with pytest.raises(ValueError, match="its ingest has not finished"):
         Corpus(out)
-    staged_before = len(list((out / "staging").rglob("done/*/*.tar")))
+    staged_before = len(staged_in(out)) + Place.found(out / "staging", out).sources
     summary = run(videos, out, workers=2)
     assert summary["sources_staged"] == summary["sources"] - staged_before
     assert contents(out) == contents(whole)
     assert not (out / "staging").exists()
+
+
+def test_what_was_staged_is_removed_as_shards_are_closed(videos, tmp_path):
+    """No more is left at any time than what lies behind the last shard, and what a worker is ahead."""
+    out, left = tmp_path / "c", []
+
+    def watch(phase: str, done: int, total: int, seconds: float) -> None:
+        if phase == "decoding":
+            left.append(len(staged_in(out)))
+
+    run(videos, out, dataclasses.replace(SETTINGS, shard_mb=0.02), progress=watch)
+    assert len(left) == 12
+    assert max(left[:6]) <= 3  # what comes then is near-duplicates, which close no shard
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("lost", ["nothing", "the place", "the part"])
+def test_killed_about_the_closing_of_a_shard_it_goes_on_from_there(videos, whole, tmp_path, shards, lost):
+    """Whatever of shard, rows and place is on the disk already."""
+    closed, out = Assembly._close_part, tmp_path / "c"
+
+    def kill(assembly: Assembly) -> None:
+        number = assembly._part
+        if number + 1 < shards:
+            closed(assembly)
+            return
+        if lost != "the part":
+            assembly._give_back = lambda: None
+            closed(assembly)
+        if lost == "the place":
+            (out / "staging" / "parts" / f"{number:06d}.json").unlink()
+        raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Assembly, "_close_part", kill)
+        with pytest.raises(Stop):
+            run(videos, out)
+    assert Place.found(out / "staging", out).parts == shards - (lost != "nothing")
+    summary = run(videos, out)
+    assert summary["sources"] == 11
+    assert contents(out) == contents(whole)
+
+
+def test_sources_that_come_in_between_are_put_in_between(own_videos, tmp_path):
+    """Shards that were closed before then hold other clips than they should: they are written anew."""
+    out = tmp_path / "c"
+    with pytest.raises(Stop):
+        make_corpus([str(own_videos)], SETTINGS, SourceDefaults(), IngestRun(out), stop_after_shards(out, 2))
+    assert Place.found(out / "staging", out).sources > 0
+    numbered_video(own_videos / "0a.mp4", 30, seed=50)
+    run(own_videos, out)
+    run(own_videos, tmp_path / "anew")
+    assert contents(out) == contents(tmp_path / "anew")
+
+
+def test_shards_behind_a_source_that_is_tried_again_are_not_final(own_videos, tmp_path):
+    first, out = own_videos / "1.mp4", tmp_path / "c"
+    function = "tests.corpora.ingestion.test_ingest_resume:stage_but_one"
+    os.environ["NOT_NOW"] = first.name
+    try:
+        summary = run(own_videos, out, function=function)
+    finally:
+        del os.environ["NOT_NOW"]
+    assert summary["retry"] == {"unreachable": 1}
+    assert Place.found(out / "staging", out).sources <= 3  # arm comes before
+    assert len(Corpus(out).clips)
+    assert run(own_videos, out)["sources_staged"] == 1
+    run(own_videos, tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def stage_but_one(task: dict, heartbeat) -> dict:
+    if task["source"]["path"].endswith("/" + os.environ.get("NOT_NOW", "nothing")):
+        return {"retry": "unreachable", "detail": "as asked"}
+    return stage_source(task, heartbeat)
+
+
+def stop_after_shards(out: Path, count: int):
+    def stop(phase: str, done: int, total: int, seconds: float) -> None:
+        if len(list((out / "staging" / "parts").glob("0*.json"))) >= count:
+            raise Stop
+
+    return stop
 
 
 def test_a_finished_corpus_is_left_alone(videos, finished):
@@ -200,10 +290,10 @@ def test_a_staged_file_that_cannot_be_read_is_staged_again(videos, whole, tmp_pa
     out = tmp_path / "stopped"
     with pytest.raises(Stop):
         make_corpus([str(videos)], SETTINGS, SourceDefaults(), IngestRun(out), stop)
-    staged = sorted((out / "staging").rglob("done/*/*.tar"))
+    staged, assembled = staged_in(out), Place.found(out / "staging", out).sources
     os.truncate(staged[0], damage)
     summary = run(videos, out)
-    assert summary["sources_staged"] == summary["sources"] - len(staged) + 1
+    assert summary["sources_staged"] == summary["sources"] - assembled - len(staged) + 1
     assert contents(out) == contents(whole)
 
 

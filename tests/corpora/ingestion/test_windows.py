@@ -9,12 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
+from corpora.ingestion import stage
 from corpora.ingestion.settings import IngestSettings
-from corpora.ingestion.windows import cut_windows
+from corpora.ingestion.staged import clear_unfinished, read_staged, staged_path
+from corpora.ingestion.windows import camera_of, cut_windows
+from corpora.sources.source import File, Source
 from corpora.store.decode import decode
 from corpora.video.decode import DecodingReport, FrameSampler, read_frames
 from corpora.video.probe import probe
-from corpora.video.quality import QualityMeter, QualitySettings
+from corpora.video.quality import QualityMeter, QualitySettings, _quantile
 from corpora.video.shots import ShotSettings, label_shots
 from tests.builders.videos import numbered_frame, textured, write_video
 
@@ -145,13 +148,38 @@ def test_pairs_are_the_nearest_frames_to_the_gap_and_both_in_the_window():
     times = np.cumsum(rng.uniform(0.03, 0.12, 60))
     frames = ((0, float(t), numbered_frame(i)) for i, t in enumerate(times))
     for window in cut_windows(frames, SETTINGS):
-        for first, second in zip(window.camera["first"], window.camera["second"], strict=True):
+        camera = camera_of(window, 0.2)
+        for first, second in zip(camera["first"], camera["second"], strict=True):
             gaps = np.abs(window.t_s - window.t_s[first] - 0.2)
             gaps[: first + 1] = np.inf
             assert gaps[second] == gaps.min()
             assert gaps[second] <= 0.1 + 1e-9
-        unpaired = set(range(len(window.t_s))) - set(window.camera["first"].tolist())
-        assert all(window.t_s[-1] - window.t_s[index] < 0.2 + 0.12 for index in unpaired)
+        starts = window.t_s[camera["first"]]
+        assert window.t_s[-1] - starts[-1] < 0.2 + 0.12 + 0.1
+        assert (np.diff(starts) >= 0.1).all()
+        assert (np.diff(starts) < 0.1 + 0.12).all()
+
+
+def test_the_camera_of_windows_that_are_dropped_is_not_measured(tmp_path, monkeypatch):
+    still, moving = textured(160, 96, 5), [numbered_frame(index) for index in range(15)]
+    path = write_video(tmp_path / "v.mp4", [*moving, *[still] * 30, *moving], fps=15)
+    measured: list[float] = []
+    real = stage.camera_of
+    monkeypatch.setattr(stage, "camera_of", lambda window, gap_s: (measured.append(window.start_s), real(window, gap_s))[1])
+    source = Source("v", "v", File.at(path))
+    clear_unfinished(tmp_path)
+    task = {"source": source.to_json(), "settings": asdict(SETTINGS), "staging": str(tmp_path), "seed": 0}
+    stage.stage_source(task, lambda: None)
+    rows = [staged.row for staged in read_staged(staged_path(tmp_path, source))]
+    assert measured == [row.start_s for row in rows if row.kept]
+    assert [row.reason for row in rows] == ["", "static", "static", ""]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 100, 1824])
+@pytest.mark.parametrize("share", [0.5, 0.99])
+def test_quantiles_are_those_of_numpy(count, share):
+    values = np.random.default_rng(count).normal(size=count).astype(np.float32)
+    assert _quantile(values, share) == pytest.approx(np.quantile(values, share), abs=1e-6)
 
 
 def quality_of(frames: list[np.ndarray], fps: float = 15.0) -> str:

@@ -42,7 +42,7 @@ def test_frames_come_in_order_where_packets_know_only_the_order_of_decoding(tmp_
     np.testing.assert_allclose(times, np.arange(45) / rate, atol=0.0011)
     np.testing.assert_allclose(times, facts.times)
     assert report.lost == 0
-    assert unsuited(facts, "auto", 0.0, np.inf) == "decord is not used for a variable frame rate"
+    assert unsuited(facts, "decord", 0.0, np.inf) == "decord is not used for a variable frame rate"
     part = read(path, start_s=times[20], end_s=times[30])
     assert part[2] == list(range(20, 30))
 
@@ -69,7 +69,7 @@ def test_a_clock_that_restarts_goes_on_and_begins_a_shot(tmp_path):
     np.testing.assert_allclose(times, np.arange(90) / 15, atol=1e-3)
     assert (report.lost, facts.breaks) == (0, pytest.approx([3.0]))
     assert read(path, start_s=2.0, end_s=4.0)[2] == [*range(30, 45), *range(15)]
-    assert unsuited(facts, "auto", 0.0, np.inf)
+    assert unsuited(facts, "decord", 0.0, np.inf)
     alike = ((t_s, numbered_frame(0)) for t_s in times)
     shots = [shot for shot, _, _ in label_shots(alike, ShotSettings(), facts.breaks)]
     assert shots == [0] * 45 + [1] * 45

@@ -56,7 +56,7 @@ def test_a_disc_is_round_where_pixels_are_not_square(tmp_path, aspect, turned):
     assert disc.any(axis=0).sum() / disc.any(axis=1).sum() == pytest.approx(1.0, abs=0.04)
     wide = round(180 * aspect)
     assert facts.shown_size == ((144, wide) if turned else (wide, 144))
-    assert "of pixels" in unsuited(facts, "auto", 0.0, np.inf)
+    assert "of pixels" in unsuited(facts, "decord", 0.0, np.inf)
 
 
 def test_a_damaged_shape_of_pixels_is_not_believed(tmp_path):

@@ -20,6 +20,7 @@ import torch
 
 from corpora.clips.corpus import Corpus, decode_clip, iterate_shard
 from corpora.clips.parts import plan_parts
+from corpora.video.nearest import every_stride, pair_indices
 from jobs.benchmarks.extract import random_model
 from jobs.commands.extract import ExtractConfig, run
 from lapa.extraction.engine import BatchEncoder
@@ -30,7 +31,7 @@ from lapa.model.lam import LatentActionModel
 from lapa.pairs.batch import PairBatch
 from lapa.pairs.config import PairConfig
 from lapa.pairs.flow import pair_flow
-from lapa.pairs.pair import camera_of_pairs, every_stride, pair_indices, resize_frames, stabilise
+from lapa.pairs.pair import camera_of_pairs, resize_frames, stabilise
 from lapa.pairs.reader import PairReader
 from lapa.recipes import RECIPES
 from tests.builders.corpora import write_corpus

@@ -21,7 +21,7 @@ from tests.builders.corpora import corpus_files
 from tests.builders.datasets import CAMERAS, LENGTHS, TASKS, lerobot_v2, lerobot_v3, truth_of, webdataset
 from tests.builders.videos import number_of, numbered_frame, numbered_video, turn_clockwise, write_video
 
-SMALL = IngestSettings(size=64, clip_s=2.0, camera_gap_s=0.2)
+SMALL = IngestSettings(size=64, clip_s=2.0, camera_gap_s=0.2, decoder="decord")
 
 
 def luma_difference(one: np.ndarray, other: np.ndarray) -> float:

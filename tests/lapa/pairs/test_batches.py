@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from corpora.clips.corpus import Corpus
+from corpora.video.nearest import pair_indices
 from lapa.pairs import batches
 from lapa.pairs.batch import PairBatch
 from lapa.pairs.batches import StoredBatches, StreamedBatches
 from lapa.pairs.cache import open_table
 from lapa.pairs.config import LabelSpec
 from lapa.pairs.known_motion import SeenLabels, relative_motion
-from lapa.pairs.pair import pair_indices, resize_frames
+from lapa.pairs.pair import resize_frames
 from lapa.pairs.reader import PairReader
 from tests.builders.lam import TINY
 

@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 
 from corpora.clips.manifest import ClipRow
-from lapa.pairs.config import LabelSpec
+from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.windows import camera_of, cut_windows
+from corpora.video.nearest import every_stride, pair_indices
+from lapa.extraction.settings import ExtractionSettings
+from lapa.pairs.config import LabelSpec, PairConfig
 from lapa.pairs.flow import pair_flow
 from lapa.pairs.known_motion import SeenLabels, chosen_share, relative_motion
-from lapa.pairs.pair import pair_indices, stabilise
+from lapa.pairs.pair import stabilise
 from lapa.pairs.split import split_groups
+from tests.builders.videos import numbered_frame
 
 
 def slow_pairs(t_s: np.ndarray, gap_s: float, tolerance: float) -> list[tuple[int, int]]:
@@ -173,3 +178,14 @@ def test_holdout_patterns_say_when_they_match_nothing() -> None:
         split_groups(rows, share=0.15, patterns=["h/*"])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="nothing is left to train on"):
         split_groups(rows, share=0.15, patterns=["*"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fps", [4.0, 10.0, 15.0, 20.0])
+def test_ingest_measures_the_camera_of_the_pairs_that_extraction_asks_for_by_default(fps):
+    frames = ((0, index / fps, numbered_frame(index)) for index in range(round(5 * fps)))
+    (window,) = cut_windows(frames, IngestSettings(size=32))
+    camera = camera_of(window, IngestSettings().camera_gap_s)
+    first, second = pair_indices(window.t_s, PairConfig().extract_gap_s)
+    asked = every_stride(window.t_s, first, ExtractionSettings.stride_s)
+    np.testing.assert_array_equal(camera["first"], first[asked])
+    np.testing.assert_array_equal(camera["second"], second[asked])
