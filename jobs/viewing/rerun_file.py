@@ -65,8 +65,8 @@ def _log_frames(recording: object, entity: str, film: Film, seconds: float) -> N
     else:
         facts = probe(film.source)
         convert = Converter(facts.showing)
-        span = {"start_s": film.from_s, "end_s": film.from_s + seconds + 1e-3}
-        found = decoded_frames(film.source, facts, report=DecodingReport(), **span)
+        end_s = film.from_s + seconds + 1e-3
+        found = decoded_frames(film.source, facts, report=DecodingReport(), start_s=film.from_s, end_s=end_s)
         frames = [(t_s - film.from_s, convert(frame)) for t_s, frame in found if t_s >= film.from_s - 1e-6]
     for t_s, image in frames:
         _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

@@ -116,13 +116,6 @@ def test_one_long_file_is_worked_on_by_all():
     assert turns.take(0) is None
 
 
-def test_a_cluster_gets_stretches_of_one_file_together():
-    by_file = pytest.importorskip("corpora.ingestion.ray_engine").by_file
-    groups = by_file(stretches_of(["a", "b"], 10), 2)
-    assert [{source.group for source in group} for group in groups] == [{"a"}, {"b"}]
-    assert [len(group) for group in by_file(stretches_of(["a"], 10), 4)] == [3, 3, 3, 1]
-
-
 def test_however_the_stretches_are_shared_out_each_file_is_read_through_once(tmp_path, video):
     """C10: by one of the workers, and the clips are those of one worker."""
     other = numbered_video(tmp_path / "w.mp4", 90, seed=5)
