@@ -73,7 +73,7 @@ def test_open_loop_as_a_user_calls_it(tmp_path: Path, capsys: pytest.CaptureFixt
         found["normalised_squared_error"]["policy"]["value"] > found["normalised_squared_error"]["repeat_last"]["value"]
     )
     plots = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.png")}
-    assert set(plots) == {"open_loop_errors.png", "open_loop_episode_000001.png"}
+    assert set(plots) == {"open_loop_errors.png", "open_loop_episode_000001.png", "contact_sheet_episodes.png"}
     main([*flags, "--cache", str(tmp_path / "nowhere")])  # nothing to do: not even images are decoded
     again = json.loads((tmp_path / "out" / "evaluation.json").read_text())["open_loop"]
     assert again == found and not (tmp_path / "nowhere").exists()
