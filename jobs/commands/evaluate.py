@@ -290,9 +290,7 @@ def _card(result: Mapping[str, Any]) -> dict[str, Any]:
     for part in ("open_loop", "closed_loop"):
         if part in result:
             kept[part] = {
-                name: value
-                for name, value in result[part].items()
-                if not isinstance(value, list) and name not in _LONG
+                name: value for name, value in result[part].items() if not isinstance(value, list) and name not in _LONG
             }
     return kept
 

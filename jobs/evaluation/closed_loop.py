@@ -25,6 +25,7 @@ from corpora.video.nearest import rows_back
 from corpora.video.view import View
 from jobs.evaluation.rollout_log import (
     FAUCET_TASKS,
+    ROLLOUTS,
     VIDEO_HZ,
     Rollout,
     RolloutLog,
@@ -41,8 +42,6 @@ from jobs.evaluation.rollouts import (
     control_steps,
 )
 from jobs.evaluation.videos import FILMS, contact_sheet, write_video
-
-ROLLOUTS = "rollouts.jsonl"
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,13 @@ def episode_panels(drawn: DrawnEpisode, names: Sequence[str], order: Sequence[in
 
 def step_panel(curves: Mapping[str, Sequence[float | None]]) -> Panel:
     """Errors by how far ahead, from zero to the largest of those that a scale is fitted to."""
-    values = {name: np.asarray([np.nan if v is None else v for v in curve], np.float64) for name, curve in curves.items()}
-    high = max((float(np.nanmax(curve)) for name, curve in values.items() if name in BOUNDS and np.isfinite(curve).any()), default=1.0)
+    values = {
+        name: np.asarray([np.nan if v is None else v for v in curve], np.float64) for name, curve in curves.items()
+    }
+    high = max(
+        (float(np.nanmax(curve)) for name, curve in values.items() if name in BOUNDS and np.isfinite(curve).any()),
+        default=1.0,
+    )
     high = high or 1.0
     steps = np.arange(len(next(iter(values.values()))), dtype=np.float64)
     paths = {name: _path(steps, curve, max(1.0, steps[-1]), 0.0, 1.08 * high) for name, curve in values.items()}

@@ -17,6 +17,7 @@ from corpora.store.files import written_whole
 from corpora.video.encode import EpisodeVideo, VideoEncoding
 from corpora.video.probe import Unusable, probe
 from jobs.evaluation.open_loop import Chunks, OpenLoopResult
+from jobs.evaluation.verdict import two_digits
 from jobs.evaluation.videos import BAD, FILMS, GOOD, SheetRow, video_frames, write_sheet
 
 FILM_HZ = 10
@@ -165,9 +166,11 @@ def write_episodes_sheet(
         path = film_path(folder / FILMS, number)
         if path.is_file():
             ratio = beside_best(result.numbers, result.per_episode, number)
-            told = "" if ratio is None else f"x{ratio:.2g} of the best baseline"
+            told = "" if ratio is None else f"x{two_digits(ratio)} of the best baseline"
             colour = GOOD if ratio is not None and ratio < 1 else BAD
-            rows.append(SheetRow([f"episode {number}", f'"{instructions[number]}"', told], colour, video_frames(path), FILM_HZ))
+            rows.append(
+                SheetRow([f"episode {number}", f'"{instructions[number]}"', told], colour, video_frames(path), FILM_HZ)
+            )
     write_sheet(rows, folder / SHEET)
 
 

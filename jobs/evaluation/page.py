@@ -20,7 +20,7 @@ from corpora.store.files import write_text
 from jobs.evaluation.curves import FEW_CHUNKS, Panel, episode_panels, most_moving_first, step_panel, ticks, unit_of
 from jobs.evaluation.drawn import FILM_HZ, DrawnEpisode, beside_best, drawn_episodes, film_path
 from jobs.evaluation.open_loop import BASELINES, describe_still, episodes_told
-from jobs.evaluation.rollout_log import Rollout, logged
+from jobs.evaluation.rollout_log import ROLLOUTS, Rollout, logged
 from jobs.evaluation.tables import LANGUAGE, span_told
 from jobs.evaluation.verdict import Verdict, two_digits, verdicts
 from jobs.evaluation.videos import FILMS, video_frames, video_path
@@ -33,7 +33,7 @@ PAGE_BYTES = 6_000_000
 trajectories alone are more, fewer episodes are drawn."""
 TRAJECTORIES = 0.6
 """At most this part of a page is taken by trajectories, so that some films have room."""
-FIRST = 6
+FIRST = 8
 """Dimensions that are drawn at once; the others on demand."""
 STRIP, STRIP_SIDE = 12, 96
 """Frames above the curves, and pixels of their shorter side."""
@@ -74,6 +74,7 @@ class EpisodeView:
     """Second and picture; empty without a film."""
     ticks: list[float]
     film: Path | None
+    poster: str
     embedded: str = ""
     """The film; empty where it is too large for the page."""
 
@@ -84,11 +85,12 @@ class FilmView:
 
     rollout: Rollout
     film: Path
+    poster: str
     embedded: str = ""
 
 
 @dataclass
-class _Shown:
+class Shown:
     """What is taken from files beside evaluation.json."""
 
     episodes: list[EpisodeView] = field(default_factory=list)
@@ -100,7 +102,7 @@ class _Shown:
 
 def write_page(result: Mapping[str, Any], path: Path) -> None:
     """Writes the page of an evaluation.json to `path`, with what lies beside it there. Raises ValueError for damaged files."""
-    shown = _Shown(_episodes(result, path.parent), films=_films(result, path.parent))
+    shown = Shown(_episodes(result, path.parent), films=_films(result, path.parent))
     page = _rendered(result, shown)
     while len(page.encode()) > TRAJECTORIES * PAGE_BYTES and shown.episodes:
         shown.episodes.pop()
@@ -119,7 +121,7 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
     write_text(path, _rendered(result, shown))
 
 
-def _rendered(result: Mapping[str, Any], shown: _Shown) -> str:
+def _rendered(result: Mapping[str, Any], shown: Shown) -> str:
     opened, closed = result.get("open_loop"), result.get("closed_loop")
     found = verdicts(result)
     return render(
@@ -142,8 +144,8 @@ def _rendered(result: Mapping[str, Any], shown: _Shown) -> str:
         told="" if opened is None else episodes_told(opened["episodes"], opened["standing"]),
         still="" if opened is None or not opened.get("hold_still_is") else describe_still(opened["hold_still_is"]),
         rms={} if opened is None else _rms(opened),
-        success=[] if closed is None else _shares(closed["success"], closed["mean_seconds"]),
-        language=[] if closed is None else _shares({LANGUAGE[k]: v for k, v in closed.get("language", {}).items()}, {}),
+        success=[] if closed is None else _shares(closed["success"]),
+        language=[] if closed is None else _shares({LANGUAGE[k]: v for k, v in closed.get("language", {}).items()}),
         provenance=provenance_rows(result),
         span_told=span_told,
         number=two_digits,
@@ -216,14 +218,13 @@ def _per_episode(found: Mapping[str, Any]) -> list[BarGroup]:
     return groups
 
 
-def _shares(shares: Mapping[str, Any], seconds: Mapping[str, float | None]) -> list[BarGroup]:
-    groups = []
-    for name, share in shares.items():
-        if share["trials"]:
-            note = f"{seconds[name]:.2f} s to success" if seconds.get(name) is not None else ""
-            words = f"{share['successes']} of {share['trials']}"
-            groups.append(BarGroup(name, note, [Bar("policy", "", share["rate"], tuple(share["wilson95"]), words)]))
-    return groups
+def _shares(shares: Mapping[str, Any]) -> list[BarGroup]:
+    bars = [
+        Bar("policy", name, share["rate"], tuple(share["wilson95"]), f"{share['successes']} of {share['trials']}")
+        for name, share in shares.items()
+        if share["trials"]
+    ]
+    return [BarGroup("", "", bars)] if bars else []
 
 
 def _highest(groups: Sequence[BarGroup]) -> float:
@@ -243,17 +244,14 @@ def _episodes(result: Mapping[str, Any], folder: Path) -> list[EpisodeView]:
         ratio = beside_best(found["episode_numbers"], found["normalised_squared_error_per_episode"], drawn.episode)
         told = "" if ratio is None else f"x{two_digits(ratio)} of the squared error of its best baseline"
         film = film_path(folder / FILMS, drawn.episode)
-        views.append(
-            EpisodeView(drawn, told, panels, _strip(film, drawn.seconds), ticks(drawn.seconds), film if film.is_file() else None)
-        )
+        frames = video_frames(film) if film.is_file() else []
+        strip, poster = (_strip(frames, drawn.seconds), _jpeg(frames[0][..., ::-1])) if frames else ([], "")
+        views.append(EpisodeView(drawn, told, panels, strip, ticks(drawn.seconds), film if frames else None, poster))
     return views
 
 
-def _strip(film: Path, seconds: float) -> list[tuple[float, str]]:
+def _strip(frames: Sequence[NDArray[np.uint8]], seconds: float) -> list[tuple[float, str]]:
     """Pictures whose left edge is at their moment; the last one ends with the episode."""
-    if not film.is_file():
-        return []
-    frames = video_frames(film)
     times = np.arange(STRIP) * seconds / STRIP
     places = [min(round(t * FILM_HZ), len(frames) - 1) for t in times]
     return [(float(t), _jpeg(_small(frames[place])[..., ::-1])) for t, place in zip(times, places, strict=True)]
@@ -264,8 +262,11 @@ def _films(result: Mapping[str, Any], folder: Path) -> list[FilmView]:
     if "closed_loop" not in result:
         return []
     starts = result["closed_loop"]["settings"]["starts"]
-    views = [FilmView(each, video_path(folder / FILMS, each)) for each in logged(folder / "rollouts.jsonl") if each.start < starts]
-    views = [view for view in views if view.film.is_file()]
+    views = []
+    for each in logged(folder / ROLLOUTS):
+        film = video_path(folder / FILMS, each)
+        if each.start < starts and film.is_file():
+            views.append(FilmView(each, film, _jpeg(video_frames(film)[-1][..., ::-1])))
     by_outcome = [[view for view in views if view.rollout.as_instructed is outcome] for outcome in (False, True)]
     order = sorted((place, which) for which, some in enumerate(by_outcome) for place in range(len(some)))
     return [by_outcome[which][place] for place, which in order]
@@ -305,6 +306,6 @@ def provenance_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _settings(part: Mapping[str, Any]) -> str:
-    kept = {name: value for name, value in part["settings"].items() if value not in (None, "", [], 0, False)}
     hidden = ("fingerprint", "embodiment", "seed")
-    return ", ".join(f"{name} {value if isinstance(value, str) else json.dumps(value)}" for name, value in kept.items() if name not in hidden)
+    kept = {name: value for name, value in part["settings"].items() if value and name not in hidden}
+    return ", ".join(f"{name} {value if isinstance(value, str) else json.dumps(value)}" for name, value in kept.items())

@@ -20,6 +20,7 @@ _WAYS = {INSTRUCTIONS[task]: task.removeprefix("faucet-") for task in FAUCET_TAS
 ROLLOUT_FORMAT = 3
 """Raised when the same policy would do otherwise from the same start: in 1 an environment that closed spoilt the images
 of those that still played, so that its successes are void; in 2 noise depended on what else played."""
+ROLLOUTS = "rollouts.jsonl"
 VIDEO_HZ = 20
 """Frames a second of the videos of rollouts."""
 

@@ -122,7 +122,9 @@ def write_sheet(rows: Sequence[SheetRow], path: Path) -> None:
             _write(label, text, 24 + 22 * place, ink, x=12)
         drawn.append(np.pad(np.concatenate([label, *cells], 1), ((0, 4), (0, 0), (0, 0)), constant_values=255))
     wide = max(row.shape[1] for row in drawn)
-    sheet = np.concatenate([np.pad(row, ((0, 0), (0, wide - row.shape[1]), (0, 0)), constant_values=255) for row in drawn])
+    sheet = np.concatenate(
+        [np.pad(row, ((0, 0), (0, wide - row.shape[1]), (0, 0)), constant_values=255) for row in drawn]
+    )
     cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
 
 

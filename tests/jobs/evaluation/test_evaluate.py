@@ -65,8 +65,10 @@ def test_open_loop_as_a_user_calls_it(tmp_path: Path, capsys: pytest.CaptureFixt
         str(tmp_path / "out"),
     ]
     main([*flags, "--cache", str(tmp_path / "cache")])
-    assert "repeat last action" in capsys.readouterr().out
-    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["open_loop"]
+    said, result = capsys.readouterr().out, json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert said.startswith(f"Open loop: {result['verdict']['open_loop']['headline']}.") and "repeat last action" in said
+    assert result["training"] == {} and (tmp_path / "out" / "evaluation.html").is_file()
+    found = result["open_loop"]
     assert found["samples"] == 23 and found["episodes"] == 1
     assert len(found["hold_still_is"]) == 2 and set(found["hold_still_is"]) <= {"state", "zero", "last"}
     assert (
