@@ -7,7 +7,7 @@ import base64
 import json
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.store.files import write_text
-from jobs.evaluation.curves import FEW_CHUNKS, Panel, episode_panels, most_moving_first, step_panel, ticks, unit_of
+from jobs.evaluation.curves import Panel, episode_panels, most_moving_first, step_panel, ticks, unit_of
 from jobs.evaluation.drawn import FILM_HZ, DrawnEpisode, beside_best, drawn_episodes, film_path
 from jobs.evaluation.open_loop import BASELINES, describe_still, episodes_told
 from jobs.evaluation.rollout_log import ROLLOUTS, Rollout, logged
 from jobs.evaluation.tables import LANGUAGE, span_told
-from jobs.evaluation.verdict import Verdict, two_digits, verdicts
+from jobs.evaluation.verdict import two_digits, verdicts
 from jobs.evaluation.videos import FILMS, video_frames, video_path
 from lapa.reporting.page import render
 
@@ -128,13 +128,12 @@ def _rendered(result: Mapping[str, Any], shown: Shown) -> str:
         TEMPLATE,
         result=result,
         verdicts=[(TITLES[part], verdict) for part, verdict in found.items()],
-        tone=TONES[worst(found.values())],
+        tone=next((TONES[verdict.kind] for verdict in found.values()), ""),
         opened=opened,
         closed=closed,
         shown=shown,
         first=FIRST,
         hz=FILM_HZ,
-        few_chunks=FEW_CHUNKS,
         megabytes=f"{PAGE_BYTES / 1e6:g}",
         titles={"policy": "policy", "recorded": "recorded", **BASELINES},
         overall=None if opened is None else _overall(opened),
@@ -151,12 +150,6 @@ def _rendered(result: Mapping[str, Any], shown: Shown) -> str:
         number=two_digits,
         highest=_highest,
     )
-
-
-def worst(found: Iterable[Verdict]) -> str:
-    """The kind that the page's colour is of."""
-    order = ("bad", "concern", "unknown", "good")
-    return min((verdict.kind for verdict in found), key=order.index, default="unknown")
 
 
 # --- bars --------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from corpora.store.told import listed
 from jobs.evaluation.open_loop import episodes_told
 
 Kind = Literal["good", "concern", "bad", "unknown", "even"]
+WORST_FIRST: tuple[Kind, ...] = ("bad", "concern", "unknown", "even", "good")
 
 HARDLY = 0.9
 """Of the best baseline's squared error: above it a policy is hardly better. Four recipes on the same G1 data came out between 0.035
@@ -57,9 +58,10 @@ class Verdict:
 
 
 def verdicts(result: Mapping[str, Any]) -> dict[str, Verdict]:
-    """Part of evaluation.json -> what it says; rollouts come first, as they say more."""
+    """Part of evaluation.json -> what it says, the worst first; of two alike that of rollouts, as they say more."""
     judges = {"closed_loop": closed_loop_verdict, "open_loop": open_loop_verdict}
-    return {part: judge(result[part]) for part, judge in judges.items() if part in result}
+    found = {part: judge(result[part]) for part, judge in judges.items() if part in result}
+    return dict(sorted(found.items(), key=lambda item: WORST_FIRST.index(item[1].kind)))
 
 
 @dataclass(frozen=True)

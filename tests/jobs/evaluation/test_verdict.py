@@ -182,6 +182,7 @@ def test_words_to_the_faucet(told: int, words: str) -> None:
     assert words in texts[1] and "3 of 40" in texts[2]
 
 
-def test_rollouts_come_first() -> None:
-    assert list(verdicts({"open_loop": opened(0.2, 0.3), "closed_loop": closed(3, 4)})) == ["closed_loop", "open_loop"]
+def test_the_worst_comes_first_and_of_two_alike_the_rollouts() -> None:
+    for ratio, won, first in ((0.2, 115, "closed_loop"), (10, 115, "open_loop"), (10, 0, "closed_loop")):
+        assert next(iter(verdicts({"open_loop": opened(ratio, 0.3), "closed_loop": closed(won, 120)}))) == first
     assert verdicts({"policy": "x"}) == {}
