@@ -15,11 +15,10 @@ from jobs.ablation.page import TEMPLATE
 from jobs.evaluation.curves import Panel
 from jobs.evaluation.page import TEMPLATE as EVALUATION
 from jobs.evaluation.page import Bar, BarGroup, EpisodeView, FilmView, Shown
-from jobs.evaluation.verdict import Verdict
+from jobs.evaluation.verdict import Verdict as Said
 from lapa.codes import Codes
 from lapa.reporting.atlas import AtlasEntry
-from lapa.reporting.card import Card, Cuts, Probe
-from lapa.reporting.card import Verdict as Trust
+from lapa.reporting.card import Card, Cuts, Probe, Verdict
 from lapa.reporting.comparison import BodyComparison, Compared, Row
 from lapa.reporting.comparison import Comparison as Reports
 from lapa.reporting.images import Images
@@ -29,14 +28,14 @@ from lapa.reporting.scores import BodyToBody, MeanScore, Readout, Score
 NAMES: dict[Path, dict[str, type]] = {
     HERE / "page.html.j2": {
         "card": Card, "codes": Codes, "cuts": Cuts, "probe": Probe, "step": Readout, "score": Score, "images": Images,
-        "entry": AtlasEntry, "verdict": Trust, "between": BodyToBody,
+        "entry": AtlasEntry, "verdict": Verdict, "between": BodyToBody,
     },
     HERE / "compare.html.j2": {
         "found": Reports, "body": BodyComparison, "row": Row, "score": MeanScore, "model": Compared,
     },
     TEMPLATE: {"c": Comparison, "cell": Success, "statistics": Statistics},
     EVALUATION: {
-        "view": EpisodeView, "film": FilmView, "panel": Panel, "group": BarGroup, "bar": Bar, "shown": Shown, "verdict": Verdict,
+        "view": EpisodeView, "film": FilmView, "panel": Panel, "group": BarGroup, "bar": Bar, "shown": Shown, "verdict": Said,
     },
 }  # fmt: skip
 """What is called so in a template."""
