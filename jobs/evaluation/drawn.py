@@ -181,9 +181,12 @@ def beside_best(
     if episode not in numbers:
         return None
     place = list(numbers).index(episode)
-    errors = [values[place] for name, values in per_episode.items() if name != "policy" and values[place]]
-    mine = per_episode["policy"][place]
-    return None if mine is None or not errors else float(mine / min(errors))
+    mine, errors = (
+        per_episode["policy"][place],
+        [values[place] for name, values in per_episode.items() if name != "policy"],
+    )
+    known = mine is not None and errors and None not in errors and min(errors) > 0
+    return float(mine / min(errors)) if known else None
 
 
 def drawn_episodes(folder: Path, numbers: Sequence[int]) -> list[DrawnEpisode]:

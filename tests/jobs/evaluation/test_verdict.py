@@ -41,7 +41,10 @@ def opened(
         "moving": [True, True, False],
         "normalised_squared_error": {name: known(error) for name, error in errors.items()},
         "policy_over_baseline": {name: known(ratio) for name, ratio in ratios.items()},
-        "squared_error_per_dimension": {name: {"value": [error, error, 0.0]} for name, error in errors.items()},
+        "std": [0.1, 0.2, 0.0],
+        "squared_error_per_dimension": {
+            name: {"value": [error, error, 0.0], "bootstrap95": [[None] * 3] * 2} for name, error in errors.items()
+        },
         "normalised_squared_error_per_step": {name: [error, error] for name, error in errors.items()},
     }
 
