@@ -95,7 +95,10 @@ class DrawnEpisode:
                     episode,
                     str(file["instruction"]),
                     float(file["step_s"]),
-                    *(file[name] for name in ("t_s", "recorded", "starts_s", "mask")),
+                    file["t_s"],
+                    file["recorded"],
+                    file["starts_s"],
+                    file["mask"],
                     {name.removeprefix("chunks."): file[name] for name in file.files if name.startswith("chunks.")},
                 )
         except (OSError, KeyError, ValueError, EOFError) as error:

@@ -114,7 +114,8 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
         picture = cv2.imread(str(sheet))
         if picture is not None and len(found := _jpeg(picture)) < room:
             shown.sheet, room = found, room - len(found)
-    for view in (*shown.episodes, *shown.films):
+    filmed: list[EpisodeView | FilmView] = [*shown.episodes, *shown.films]
+    for view in filmed:
         if view.film is not None and 4 * view.film.stat().st_size / 3 + 200 < room:
             view.embedded = f"data:video/mp4;base64,{base64.b64encode(view.film.read_bytes()).decode('ascii')}"
             room -= len(view.embedded)
@@ -205,8 +206,8 @@ def _per_episode(found: Mapping[str, Any]) -> list[BarGroup]:
     errors, groups = found.get("normalised_squared_error_per_episode", {}), []
     for place, number in enumerate(found.get("episode_numbers", ())):
         mine = {method: values[place] for method, values in errors.items() if values[place] is not None}
-        best = min((name for name in mine if name != "policy"), key=lambda name: mine[name], default=None)
-        chosen = [name for name in ("policy", best) if name in mine]
+        best = sorted((name for name in mine if name != "policy"), key=lambda name: mine[name])[:1]
+        chosen = [name for name in ("policy", *best) if name in mine]
         groups.append(BarGroup(f"episode {number}", "", [_bar(name, mine[name], (None, None)) for name in chosen]))
     return groups
 
