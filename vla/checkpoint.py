@@ -183,8 +183,7 @@ def model_card(policy: Policy) -> str:
         f"images of {config.image_size} px; chunks of {config.horizon} steps."
         + (f" System 1 began with the weights of {begun}, whose licence holds for it." if begun else ""),
         "",
-        '    policy = vla.load("this folder or repository")',
-        '    policy.act(vla.Observation({"CAMERA": image}, state, "instruction"), "ROBOT").actions',
+        *_usage(policy),
         "",
         "| robot | cameras | action dimensions | step (s) |",
         "|---|---|---|---|",
@@ -192,7 +191,37 @@ def model_card(policy: Policy) -> str:
     for name, known in policy.embodiments.items():
         width = known.action_space.encoded_action_dim
         lines.append(f"| {name} | {', '.join(known.cameras)} | {width} | {known.step_s:.4f} |")
-    return "\n".join(lines) + "\n\n" + _measured_lines(policy.measured)
+    return "\n".join([*lines, "", *_limits(policy)]) + "\n\n" + _measured_lines(policy.measured)
+
+
+def _usage(policy: Policy) -> list[str]:
+    """Five lines of code, with the names of the robot that it learned last (latent actions are nobody's)."""
+    robot = ([name for name in policy.embodiments if name != LATENT] or ["ROBOT"])[-1]
+    cameras = policy.embodiments[robot].cameras if robot in policy.embodiments else ("CAMERA",)
+    pictures = ", ".join(f'"{camera}": image' for camera in cameras)
+    return [
+        "```python",
+        "import vla",
+        'policy = vla.load("this folder or repository")',
+        f'seen = vla.Observation({{{pictures}}}, state, "instruction")  # uint8 [H, W, 3], float [Ds]',
+        f'chunk = policy.act(seen, "{robot}")',
+        "chunk.actions, chunk.step_s  # [steps, Da] in the robot's own numbers, seconds between two",
+        "```",
+    ]
+
+
+def _limits(policy: Policy) -> list[str]:
+    """What the policy is not good for."""
+    data = list(dict.fromkeys(one.folder or one.name for one in policy.trained_on))
+    return [
+        "## Limits",
+        "",
+        "- It knows the robots of the table, with these cameras and this step; for another train it with `giza ground`.",
+        f"- It was trained on {listed(data) or 'data that it does not name'}; what was held out, {DATA} says. Elsewhere "
+        "it may do anything.",
+        "- Actions are cut to the range of its training data. Nothing else keeps a robot from doing harm: stay at the stop.",
+        "- The licence above is of the weights; the data and the backbone have their own.",
+    ]
 
 
 class _Store:
@@ -223,7 +252,11 @@ Policy.store = _Store()
 
 
 def _measured_lines(measured: dict[str, Any]) -> str:
-    said = f"```json\n{json.dumps(measured, indent=1)}\n```" if measured else "Nothing yet: run giza evaluate."
+    words = measured.get("evaluation", {}).get("verdict", {})
+    told = "".join(f"- {part.replace('_', ' ')}: **{said}**\n" for part, said in words.items()) + (
+        "\n" if words else ""
+    )
+    said = told + f"```json\n{json.dumps(measured, indent=1)}\n```" if measured else "Nothing yet: run giza evaluate."
     return f"{MEASURED}\n\n{said}\n"
 
 

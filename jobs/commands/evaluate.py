@@ -37,7 +37,7 @@ class EvaluateConfig:
     policy: str = field(metadata=READ_OR_HUB)
     """Run folder of giza pretrain or giza ground, or a name on the hub."""
     out: Path
-    """Folder for evaluation.json, plots and videos; the same command again resumes."""
+    """Folder for evaluation.json, evaluation.html, plots and videos; the same command again resumes."""
     embodiment: str = ""
     """Robot that acts; may be left out where the policy knows only one."""
     data: Path | None = field(default=None, metadata=READ)
@@ -50,7 +50,7 @@ class EvaluateConfig:
     every: int = 2
     """With --data: predict a chunk at every k-th row."""
     plots: int = 3
-    """With --data: episodes whose trajectories are drawn."""
+    """With --data: episodes whose trajectories are drawn, and that are filmed."""
     metaworld: bool = False
     """Closed loop in Meta-World."""
     tasks: tuple[str, ...] = ()
@@ -100,13 +100,15 @@ class EvaluateConfig:
 
 
 def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
-    """Evaluates what is still missing, writes evaluation.json and returns it.
+    """Evaluates what is still missing, writes evaluation.json and its page, and returns the former.
 
     Raises ValueError for a policy, dataset or task there is not, and for an `out` that holds another evaluation.
     """
     import torch
 
     from jobs.evaluation.acting import embodiment_of, load_acting
+    from jobs.evaluation.page import PAGE, write_page
+    from jobs.evaluation.verdict import verdicts
 
     started = time.monotonic()
     if config.threads:
@@ -121,13 +123,16 @@ def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
             "policy": config.policy,
             **measured,
             "seed": config.seed,
+            "training": _training(config.policy, policy),
         }
         if config.data is not None:
             result["open_loop"] = _open_loop(config, policy, embodiment, fingerprint, quiet)
         if config.metaworld:
             result["closed_loop"] = _closed_loop(config, policy, embodiment, fingerprint, quiet)
+        result["verdict"] = {part: verdict.to_json() for part, verdict in verdicts(result).items()}
         result["wall_s"] = round(time.monotonic() - started, 1)
         result = run.finish(result)
+        write_page(result, config.out / PAGE)
     if Path(config.policy).is_dir():  # the model card holds what was measured
         from vla.checkpoint import record_measured
 
@@ -136,6 +141,15 @@ def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
     if not quiet:
         print_result(result, config.out)
     return result
+
+
+def _training(name: str, policy: Any) -> dict[str, Any]:
+    """How the policy was made, as far as it is known: recipe, steps, seed."""
+    from corpora.store.run import TRAINING
+
+    record = read_json(Path(name) / TRAINING) or {}
+    found = {"recipe": record.get("recipe"), **policy.measured.get("training", {})}
+    return {fact: found.get(fact) for fact in ("recipe", "steps", "seed") if found.get(fact) is not None}
 
 
 def _comparable(before: Mapping[str, Any]) -> dict[str, Any]:
@@ -272,29 +286,36 @@ def _closed_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerpri
 def _card(result: Mapping[str, Any]) -> dict[str, Any]:
     """Of a result, what belongs on a model card: tables without single rollouts or dimensions."""
     kept: dict[str, Any] = {"embodiment": result["embodiment"], "seed": result["seed"]}
+    kept["verdict"] = {part: verdict["headline"] for part, verdict in result["verdict"].items()}
     for part in ("open_loop", "closed_loop"):
         if part in result:
             kept[part] = {
-                name: value
-                for name, value in result[part].items()
-                if not isinstance(value, list) and name not in ("settings", "squared_error_per_dimension")
+                name: value for name, value in result[part].items() if not isinstance(value, list) and name not in _LONG
             }
     return kept
 
 
-def print_result(result: Mapping[str, Any], out: Path) -> None:
-    """Tables of what was measured, on the terminal."""
-    from rich.console import Console
+_LONG = ("settings", "squared_error_per_dimension", "normalised_squared_error_per_episode")
 
-    from jobs.evaluation.tables import closed_loop_tables, open_loop_table
+
+def print_result(result: Mapping[str, Any], out: Path) -> None:
+    """What it says in words, then tables of what was measured, on the terminal."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from jobs.evaluation.page import PAGE
+    from jobs.evaluation.tables import VERDICT_STYLES, closed_loop_tables, open_loop_table
 
     console = Console()
+    for part, verdict in result["verdict"].items():
+        title = part.replace("_", " ").capitalize()
+        console.print(Text(f"{title}: {verdict['headline']}.", VERDICT_STYLES[verdict["kind"]]), soft_wrap=True)
     if "open_loop" in result:
         console.print(open_loop_table(result["open_loop"]))
     if "closed_loop" in result:
         for table in closed_loop_tables(result["closed_loop"]):
             console.print(table)
-    console.print(f"{result['wall_s']:.0f} s -> {told(out / RESULT)}", soft_wrap=True)
+    console.print(f"{result['wall_s']:.0f} s -> {told(out / RESULT)}, {PAGE}", soft_wrap=True)
 
 
 def main(argv: Sequence[str]) -> None:

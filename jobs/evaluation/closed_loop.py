@@ -25,6 +25,7 @@ from corpora.video.nearest import rows_back
 from corpora.video.view import View
 from jobs.evaluation.rollout_log import (
     FAUCET_TASKS,
+    ROLLOUTS,
     VIDEO_HZ,
     Rollout,
     RolloutLog,
@@ -40,10 +41,7 @@ from jobs.evaluation.rollouts import (
     RolloutSettings,
     control_steps,
 )
-from jobs.evaluation.videos import contact_sheet, write_video
-
-ROLLOUTS = "rollouts.jsonl"
-VIDEOS = "films"
+from jobs.evaluation.videos import FILMS, contact_sheet, write_video
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ def closed_loop(
         nonlocal steps
         steps += rollout.steps
         if rollout.frames is not None:  # before the log says that there is nothing left to do
-            write_video(out / VIDEOS, rollout)
+            write_video(out / FILMS, rollout)
         played.add(rollout)
         progress(len(set(wanted) & played.done()), len(wanted))
 
@@ -164,7 +162,7 @@ def closed_loop(
     )
     order = {key: place for place, key in enumerate(wanted)}
     rollouts = sorted((each for each in played.rollouts if each.key in order), key=lambda each: order[each.key])
-    contact_sheet(out / VIDEOS, rollouts, out / "contact_sheet.png")
+    contact_sheet(out / FILMS, rollouts, out / "contact_sheet.png")
     result: dict[str, Any] = {
         "settings": {**played.settings, "step_s": step_s, "starts": settings.starts},
         "success": {name: share.to_json() for name, share in success_shares(rollouts).items()},

@@ -10,7 +10,7 @@ Which action holds a robot still its action space says, else its data: see vla/a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -150,6 +150,12 @@ class OpenLoopResult:
     """[Da]: the rule by which each dimension holds still."""
     standing: Standing = "not known"
     """What the episodes are to the policy."""
+    numbers: tuple[int, ...] = ()
+    """[E] of the episodes; earlier versions kept none."""
+    per_episode: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Method -> normalised squared error [E], as `overall`."""
+    drawn: tuple[int, ...] = ()
+    """Episodes that are kept with their trajectories and films."""
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
@@ -172,6 +178,12 @@ class OpenLoopResult:
             episodes=found["episodes"],
             hold_still_is=tuple(found["hold_still_is"]),
             standing=found["standing"],
+            numbers=tuple(found.get("episode_numbers", ())),
+            per_episode={
+                name: np.asarray(values, np.float64)
+                for name, values in found.get("normalised_squared_error_per_episode", {}).items()
+            },
+            drawn=tuple(found.get("drawn", ())),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -188,6 +200,9 @@ class OpenLoopResult:
             "normalised_squared_error_per_step": {name: found.tolist() for name, found in self.per_step.items()},
             "hold_still_is": list(self.hold_still_is),
             "standing": self.standing,
+            "episode_numbers": list(self.numbers),
+            "normalised_squared_error_per_episode": {name: found.tolist() for name, found in self.per_episode.items()},
+            "drawn": list(self.drawn),
         }
 
 
@@ -220,6 +235,7 @@ def compare(
     overall: dict[str, Interval] = {}
     per_step: dict[str, NDArray[np.float64]] = {}
     sums: dict[str, NDArray[np.float64]] = {}
+    per_episode: dict[str, NDArray[np.float64]] = {}
     for method, predicted in predictions.items():
         if predicted.shape != truth.action.shape:
             raise ValueError(f"{method} predicts {predicted.shape}: must be {truth.action.shape}")
@@ -230,6 +246,7 @@ def compare(
         sums[method] = (by_episode / scale)[:, moving].mean(1)
         overall[method] = bootstrap_ratio(sums[method], counts, weights)
         with np.errstate(invalid="ignore", divide="ignore"):
+            per_episode[method] = sums[method] / counts
             per_step[method] = (error.sum(0) / scale)[:, moving].mean(1) / truth.mask.sum(0)
     policy, *others = predictions
     ratio = {other: bootstrap_ratio(sums[policy], sums[other], weights) for other in others}
@@ -245,6 +262,8 @@ def compare(
         len(truth.action),
         len(groups),
         tuple(still_rules),
+        numbers=tuple(groups.tolist()),
+        per_episode=per_episode,
     )
 
 

@@ -21,8 +21,10 @@ from corpora.mixture.spec import DatasetSpec
 from corpora.mixture.views import Window
 from corpora.store.told import listed as listed_few
 from corpora.video.nearest import rows_within
+from jobs.evaluation.drawn import DrawnEpisode, write_episodes_sheet, write_film
 from jobs.evaluation.open_loop import Baselines, Chunks, OpenLoopResult, compare
 from jobs.evaluation.plots import error_figure, plot_trajectories
+from jobs.evaluation.videos import FILMS
 from vla.actions.names import places
 from vla.actions.rest import held_by, matching_state_dims
 from vla.data.placed import placed
@@ -107,6 +109,8 @@ class RecordedEpisodes:
             seen_rows = self._samples.frames(rows)
             check_rest(facts, seen_rows, has.step_s)
             check_range(facts, self._samples.numbers(some), seen_rows, may_move=True)
+        self.episodes = chosen
+        """Of `chosen`, seen by the policy's cameras."""
         begins = samples.rows
         looked = [begins[(begins >= episode.start) & (begins < episode.stop)] for episode in chosen.episodes]
         first = np.concatenate([np.arange(len(part)) % every == 0 for part in looked])
@@ -192,7 +196,8 @@ def measure_open_loop(
     standing: Standing = "not known",
     progress: Callable[[int, int], None] | None = None,
 ) -> OpenLoopResult:
-    """The policy beside the baselines on the held-out moments; draws the errors, and the first `plots` episodes."""
+    """The policy beside the baselines on the held-out moments; draws the errors, and the first `plots` episodes, of which
+    trajectories and films are kept for the page."""
     predicted = recorded.predict(policy, embodiment, seed=seed, progress=progress)
     baselines = Baselines(recorded.train, recorded.held_by, policy.embodiment(embodiment).action_space)
     methods: dict[str, NDArray[Any]] = {"policy": predicted, **baselines.predict(recorded.held)}
@@ -200,7 +205,12 @@ def measure_open_loop(
     result = compare(methods, recorded.held, baselines.std, names, still_rules=rules, seed=seed)
     result = replace(result, standing=standing)
     error_figure(result).savefig(out / "open_loop_errors.png", dpi=100)
-    for episode in list(dict.fromkeys(recorded.held.episode.tolist()))[:plots]:
+    shown = list(dict.fromkeys(recorded.held.episode[recorded.held.mask[:, 0]].tolist()))[:plots]
+    instructions = {episode.index: episode.instruction for episode in recorded.episodes.episodes}
+    for episode in shown:
         path = out / f"open_loop_episode_{episode:06d}.png"
         plot_trajectories(result, recorded.held, predicted, episode, recorded.step_s, path)
-    return result
+        DrawnEpisode.of(recorded.held, methods, episode, instructions[episode], recorded.step_s).save(out)
+        write_film(out / FILMS, recorded.episodes, episode)
+    write_episodes_sheet(out, shown, instructions, result)
+    return replace(result, drawn=tuple(shown))

@@ -20,6 +20,7 @@ _WAYS = {INSTRUCTIONS[task]: task.removeprefix("faucet-") for task in FAUCET_TAS
 ROLLOUT_FORMAT = 3
 """Raised when the same policy would do otherwise from the same start: in 1 an environment that closed spoilt the images
 of those that still played, so that its successes are void; in 2 noise depended on what else played."""
+ROLLOUTS = "rollouts.jsonl"
 VIDEO_HZ = 20
 """Frames a second of the videos of rollouts."""
 
@@ -86,7 +87,7 @@ class RolloutLog:
                 f"{path} was begun with another {name} ({before.get(name)} there, {self.settings.get(name)} here); "
                 "choose another --out or remove it"
             )
-        self.rollouts = [Rollout(**json.loads(line)) for line in lines[1:-1]]
+        self.rollouts = logged(path)
         if lines[-1]:  # a line that was being written when the job was killed
             path.write_text("\n".join(lines[:-1]) + "\n", "utf-8")
 
@@ -98,6 +99,12 @@ class RolloutLog:
     def done(self) -> set[tuple[str, int, str]]:
         """Keys (task, start, instruction) of what needs no second rollout."""
         return {rollout.key for rollout in self.rollouts}
+
+
+def logged(path: Path) -> list[Rollout]:
+    """Of a log, whatever its settings; a line that is not finished does not count. Empty where there is no log."""
+    lines = path.read_text("utf-8").split("\n") if path.exists() else []
+    return [Rollout(**json.loads(line)) for line in lines[1:-1]]
 
 
 def success_shares(rollouts: Sequence[Rollout]) -> dict[str, Share]:

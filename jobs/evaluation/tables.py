@@ -11,13 +11,15 @@ from rich.table import Table
 from jobs.console import numbers_table
 from jobs.evaluation.open_loop import BASELINES, describe_still, episodes_told
 
-_LANGUAGE = {
+LANGUAGE = {
     "compliance": "turned as told, both ways",
     "open": 'told "open"',
     "close": 'told "close"',
     "blank": "told nothing: the scene's own way",
     "blank_turned": "told nothing: either way",
 }
+VERDICT_STYLES = {"good": "bold green", "concern": "bold yellow", "bad": "bold red", "unknown": "bold"}
+"""Kind of a verdict -> how it looks on the terminal."""
 
 
 def open_loop_table(found: Mapping[str, Any]) -> Table:
@@ -54,7 +56,7 @@ def closed_loop_tables(found: Mapping[str, Any]) -> list[Table]:
         return [success]
     language = numbers_table("Which way the faucet was turned", [""], ("share", "95% (Wilson)"))
     for name, share in found["language"].items():
-        language.add_row(_LANGUAGE[name], *_share(share))
+        language.add_row(LANGUAGE[name], *_share(share))
     return [success, language]
 
 

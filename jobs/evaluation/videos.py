@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -15,13 +16,15 @@ from corpora.store.files import written_whole
 from corpora.video.encode import EpisodeVideo, VideoEncoding
 from jobs.evaluation.rollout_log import VIDEO_HZ, Rollout
 
+FILMS = "films"
+"""The folder of films beside evaluation.json."""
 _WIDTH = 256
 """Pixels of a video's image, and its caption above."""
 _CAPTION = 36
 COLUMNS, CELL = 8, 112
 """Of the contact sheet, and pixels of one of its images."""
 _OUTCOME = {True: "did as told", False: "did not"}
-_GOOD, _BAD = (46, 140, 70), (190, 50, 40)
+GOOD, BAD = (46, 140, 70), (190, 50, 40)
 
 
 def video_path(folder: Path, rollout: Rollout) -> Path:
@@ -71,33 +74,61 @@ def _write(canvas: NDArray[np.uint8], text: str, y: int, colour: tuple[int, int,
 def contact_sheet(folder: Path, rollouts: Sequence[Rollout], path: Path) -> None:
     """PNG with a row for each rollout whose video is in `folder`: COLUMNS moments from the first to the last, marked green where
     it did as told, red where not; without any, nothing is written."""
-    rows, size = [], CELL
+    rows = []
     for rollout in rollouts:
         path_of_video = video_path(folder, rollout)
         if not path_of_video.is_file():
             continue
-        images = _frames(path_of_video)[: -(VIDEO_HZ // 2)]
-        chosen = np.linspace(0, len(images) - 1, COLUMNS).round().astype(int)
-        cells = []
-        for number in chosen:
-            cell = cv2.resize(images[number][_CAPTION:], (size, size), interpolation=cv2.INTER_AREA)
-            at, white = f"{number / VIDEO_HZ:.1f} s", (255, 255, 255)
-            cv2.putText(cell, at, (3, size - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.33, white, 1, cv2.LINE_AA)
-            cells.append(np.asarray(cell, np.uint8))
-        label = np.full((size, 190, 3), 250, np.uint8)
-        colour = _GOOD if rollout.as_instructed else _BAD
-        label[:, :5] = colour
-        _write(label, f"{rollout.task} #{rollout.start}", 24, (30, 30, 30), x=12)
-        _write(label, f'"{rollout.instruction}"', 46, (90, 90, 90), x=12)
-        _write(label, _OUTCOME[rollout.as_instructed], 68, colour, x=12)
+        images = [image[_CAPTION:] for image in video_frames(path_of_video)[: -(VIDEO_HZ // 2)]]
+        lines = [f"{rollout.task} #{rollout.start}", f'"{rollout.instruction}"', _OUTCOME[rollout.as_instructed]]
         if rollout.turned:
-            _write(label, f"turned {rollout.turned}", 90, (30, 30, 30), x=12)
-        rows.append(np.concatenate([label, *cells], 1))
-    if rows:
-        sheet = np.concatenate([np.pad(row, ((0, 4), (0, 0), (0, 0)), constant_values=255) for row in rows])
-        cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+            lines.append(f"turned {rollout.turned}")
+        rows.append(SheetRow(lines, GOOD if rollout.as_instructed else BAD, images, VIDEO_HZ))
+    write_sheet(rows, path)
 
 
-def _frames(path: Path) -> list[NDArray[np.uint8]]:
+@dataclass(frozen=True)
+class SheetRow:
+    """A film on a contact sheet."""
+
+    lines: Sequence[str]
+    """At most four."""
+    colour: tuple[int, int, int]
+    """Of its mark and its third line."""
+    images: Sequence[NDArray[np.uint8]]
+    """[F] of [H, W, 3]."""
+    hz: int
+
+
+def write_sheet(rows: Sequence[SheetRow], path: Path) -> None:
+    """PNG with COLUMNS moments of each row, from the first to the last; without any row, none is left there."""
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    drawn = []
+    for row in rows:
+        cells = []
+        for number in np.linspace(0, len(row.images) - 1, COLUMNS).round().astype(int):
+            height, width = row.images[number].shape[:2]
+            shown = (round(CELL * width / height), CELL)
+            cell = cv2.resize(row.images[number], shown, interpolation=cv2.INTER_AREA)
+            at, white = f"{number / row.hz:.1f} s", (255, 255, 255)
+            cv2.putText(cell, at, (3, CELL - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.33, white, 1, cv2.LINE_AA)
+            cells.append(np.asarray(cell, np.uint8))
+        label = np.full((CELL, 190, 3), 250, np.uint8)
+        label[:, :5] = row.colour
+        inks = ((30, 30, 30), (90, 90, 90), row.colour, (30, 30, 30))
+        for place, (text, ink) in enumerate(zip(row.lines, inks, strict=False)):
+            _write(label, text, 24 + 22 * place, ink, x=12)
+        drawn.append(np.pad(np.concatenate([label, *cells], 1), ((0, 4), (0, 0), (0, 0)), constant_values=255))
+    wide = max(row.shape[1] for row in drawn)
+    sheet = np.concatenate(
+        [np.pad(row, ((0, 0), (0, wide - row.shape[1]), (0, 0)), constant_values=255) for row in drawn]
+    )
+    cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+
+
+def video_frames(path: Path) -> list[NDArray[np.uint8]]:
+    """[H, W, 3] each."""
     with av.open(str(path)) as container:
         return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in container.decode(video=0)]

@@ -12,6 +12,10 @@ from jinja2 import Environment, UndefinedError, nodes
 
 from jobs.ablation.findings import Comparison, Statistics, Success
 from jobs.ablation.page import TEMPLATE
+from jobs.evaluation.curves import Panel
+from jobs.evaluation.page import TEMPLATE as EVALUATION
+from jobs.evaluation.page import Bar, BarGroup, EpisodeView, FilmView, Shown
+from jobs.evaluation.verdict import Verdict as Said
 from lapa.codes import Codes
 from lapa.reporting.atlas import AtlasEntry
 from lapa.reporting.card import Card, Cuts, Probe, Verdict
@@ -30,11 +34,14 @@ NAMES: dict[Path, dict[str, type]] = {
         "found": Reports, "body": BodyComparison, "row": Row, "score": MeanScore, "model": Compared,
     },
     TEMPLATE: {"c": Comparison, "cell": Success, "statistics": Statistics},
+    EVALUATION: {
+        "view": EpisodeView, "film": FilmView, "panel": Panel, "group": BarGroup, "bar": Bar, "shown": Shown, "verdict": Said,
+    },
 }  # fmt: skip
 """What is called so in a template."""
 
 
-@pytest.mark.parametrize("template", NAMES, ids=lambda path: path.name)
+@pytest.mark.parametrize("template", NAMES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_what_a_template_reads_of_a_type_is_there(template: Path) -> None:
     read = set()
     for node in Environment().parse(template.read_text("utf-8")).find_all(nodes.Getattr):

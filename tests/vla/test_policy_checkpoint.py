@@ -20,7 +20,7 @@ from vla.models.dual_system import DualSystemPolicy
 from vla.noise import NoiseKey
 from vla.policy import Policy
 from vla.recipes import DEBUG, RECIPES
-from vla.trained_on import DATA
+from vla.trained_on import DATA, TrainedOn
 
 PICTURES = some_images(2)
 NOISE = [NoiseKey(0, (row,)) for row in range(2)]
@@ -95,6 +95,21 @@ def test_the_card_holds_what_was_measured_and_the_robots(saved: tuple[Policy, Pa
     assert f"{sum(p.numel() for p in policy.parameters()) / 1e6:.1f} million parameters" in card
     tiny_policy().save_pretrained(tmp_path)
     assert "giza evaluate" in (tmp_path / CARD).read_text()
+    record_measured(tmp_path, "evaluation", {"verdict": {"open_loop": "better than every baseline"}})
+    assert "- open loop: **better than every baseline**" in (tmp_path / CARD).read_text().partition("## Measured")[2]
+
+
+def test_the_card_says_how_it_is_used_and_what_it_is_not_good_for(tmp_path: Path) -> None:
+    policy = tiny_policy()
+    teach(policy, "latent", 4, 3)
+    teach(policy, "so101", 4, 3)
+    policy.trained_on = (TrainedOn("pick", "drawers", "", "so101", "episodes", ("0:5",)),)
+    policy.save_pretrained(tmp_path)
+    card = (tmp_path / CARD).read_text()
+    usage = card.split("```python\n")[1].split("```")[0]
+    compile(usage, "card", "exec")
+    assert '"head": image' in usage and 'policy.act(seen, "so101")' in usage and len(usage.splitlines()) == 5
+    assert "trained on drawers;" in card.partition("## Limits")[2] and "stay at the stop" in card
 
 
 def test_slots_keep_their_places_when_a_later_version_knows_other_names(copied: Path) -> None:

@@ -19,6 +19,7 @@ from jobs.evaluation.open_loop import OPEN_LOOP_FORMAT
 from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
 from tests.builders.datasets import lerobot_v3
 from tests.jobs.evaluation.test_open_loop import made_policy
+from tests.jobs.evaluation.test_verdict import opened
 from vla.actions.space import ActionSpace
 from vla.checkpoint import build_policy
 from vla.embodiment import Embodiment
@@ -65,15 +66,17 @@ def test_open_loop_as_a_user_calls_it(tmp_path: Path, capsys: pytest.CaptureFixt
         str(tmp_path / "out"),
     ]
     main([*flags, "--cache", str(tmp_path / "cache")])
-    assert "repeat last action" in capsys.readouterr().out
-    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["open_loop"]
+    said, result = capsys.readouterr().out, json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert said.startswith(f"Open loop: {result['verdict']['open_loop']['headline']}.") and "repeat last action" in said
+    assert result["training"] == {} and (tmp_path / "out" / "evaluation.html").is_file()
+    found = result["open_loop"]
     assert found["samples"] == 23 and found["episodes"] == 1
     assert len(found["hold_still_is"]) == 2 and set(found["hold_still_is"]) <= {"state", "zero", "last"}
     assert (
         found["normalised_squared_error"]["policy"]["value"] > found["normalised_squared_error"]["repeat_last"]["value"]
     )
     plots = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.png")}
-    assert set(plots) == {"open_loop_errors.png", "open_loop_episode_000001.png"}
+    assert set(plots) == {"open_loop_errors.png", "open_loop_episode_000001.png", "contact_sheet_episodes.png"}
     main([*flags, "--cache", str(tmp_path / "nowhere")])  # nothing to do: not even images are decoded
     again = json.loads((tmp_path / "out" / "evaluation.json").read_text())["open_loop"]
     assert again == found and not (tmp_path / "nowhere").exists()
@@ -199,13 +202,15 @@ def test_closed_loop_goes_on_where_it_was_and_records_what_it_did(tmp_path: Path
     with av.open(str(out / "films" / films[0])) as film:
         assert sum(1 for _ in film.decode(video=0)) == 5 + 10  # at 0, 4, ..., 16 steps, then the last one stays
     record = json.loads((out / "evaluation.json").read_text())
-    other = {"settings": {"open_loop_format": OPEN_LOOP_FORMAT, "of": "another call"}}
+    other = {**opened(0.2, 0.3), "settings": {"open_loop_format": OPEN_LOOP_FORMAT, "of": "another call"}}
     (out / "evaluation.json").write_text(json.dumps({**record, "open_loop": other}))
     assert (out / "contact_sheet.png").stat().st_size > 1000
     (out / "rollouts.jsonl").write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])  # killed while it wrote
     both = run(EvaluateConfig(starts=2, **fields), quiet=True)
     more = both["closed_loop"]
-    assert both["open_loop"] == other
+    assert both["open_loop"] == other and set(both["verdict"]) == {"open_loop", "closed_loop"}
+    page = (out / "evaluation.html").read_text("utf-8")
+    assert page.count('<video src="data:video/mp4') == 3 and "Errors beside the baselines" in page
     assert (out / "rollouts.jsonl").read_text().splitlines()[:3] == lines[:3]
     assert more["success"]["faucet-open"]["trials"] == 2 and more["language"]["compliance"]["trials"] == 4
     assert run(EvaluateConfig(starts=2, **fields), quiet=True)["closed_loop"]["control_steps_per_s"] is None
