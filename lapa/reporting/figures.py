@@ -116,8 +116,8 @@ def usage_bars(shares: Sequence[float], labels: Sequence[str], colours: Sequence
     ticks = [labels[k] for k in order] if len(order) <= 32 else []
     axes.set_xticks(range(len(ticks)), ticks, rotation=90 if upright else 0, fontsize=10)
     axes.set(xlim=(-0.6, len(order) - 0.4), ylim=(0, max(1.15 * max(shares, default=0.0), 1.5 * even)))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(axis="y", color=LINE)
     return figure
 

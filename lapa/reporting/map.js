@@ -48,11 +48,13 @@
     });
   }
 
-  function describe(k) {
+  function valueOf(k) {
     const of = colouring.of[k];
-    const value = isKinds() ? colouring.labels[of] : of === null ? "not known" : String(of);
-    return `${data.labels[k]}; ${colouring.name}: ${value}`;
+    const value = isKinds() ? colouring.labels[of] : of === null ? "not known" : String(Number(of.toPrecision(2)));
+    return `${colouring.name}: ${value}`;
   }
+
+  const describe = (k) => `${data.labels[k]}; ${valueOf(k)}`;
 
   function legend() {
     const box = part("legend");
@@ -135,7 +137,7 @@
     const button = document.createElement("button");
     button.type = "button";
     button.dataset.point = k;
-    button.append(card(k, `${words}, ${percent}% of the median distance`));
+    button.append(card(k, `${words}, ${percent}% as far as usual`));
     button.addEventListener("click", () => {
       choose(k);
       part("player").focus();
@@ -146,12 +148,13 @@
   function choose(k) {
     move(k);
     points.forEach((point) => point.classList.remove("near"));
-    const lists = [["another source", data.near[k]], ["another body", data.bodies[k]]];
-    part("chosen").replaceChildren(card(k, describe(k)));
-    part("near").replaceChildren(...lists.flatMap(([words, found]) => found.map(([other, percent]) => {
+    const bodies = data.bodies[k].map(([other]) => other);
+    const found = [...data.near[k].filter(([other]) => !bodies.includes(other)), ...data.bodies[k]];
+    part("chosen").replaceChildren(card(k, valueOf(k)));
+    part("near").replaceChildren(...found.map(([other, percent]) => {
       points[other].classList.add("near");
-      return neighbour(other, percent, words);
-    })));
+      return neighbour(other, percent, bodies.includes(other) ? "another body" : "another source");
+    }));
     part("player").hidden = false;
     paint();
   }
@@ -214,7 +217,7 @@
   map.setAttribute("tabindex", "0");
   map.setAttribute("role", "application");
   document.querySelectorAll("[data-map][hidden]:not([data-map=player])").forEach((each) => { each.hidden = false; });
-  place(Object.keys(data.maps)[0]);
+  place(part("places").value);
   legend();
   choose(Math.max(0, data.clip.findIndex((clip) => clip in videos)));
 })();

@@ -33,6 +33,7 @@ def render(template: str | Path, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     environment.filters |= {
         "figure": figure,
         "span": span,
