@@ -93,6 +93,9 @@ def find_known_motion(
     for embodiment in np.unique(sample.embodiment[has]).tolist():
         rows = np.flatnonzero(has & (sample.embodiment == embodiment))
         features = {name for clip in np.unique(sample.clip_id[rows]) for name in truth[str(clip)] if name != "t_s"}
+        if not features and target is None:
+            notes.append(f"{embodiment}: no motion of this body is recorded")
+            continue
         try:
             feature = choose_feature(sorted(features), target)
             rows, motion = motion_of(sample, truth, rows, feature)
