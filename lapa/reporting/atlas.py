@@ -91,7 +91,7 @@ def label_pairs(sample: LatentSample, codes: Codes | None, seed: int) -> list[Ki
         return [_kinds("k-means clusters of the continuous latent", names, of)]
     positions = []
     for position, of in enumerate(sample.codes.T.astype(np.int64)):
-        counts = codes.positions[position].counts if codes else np.bincount(of)
+        counts = codes.positions[position].counts if codes else tuple(np.bincount(of).tolist())
         names = tuple(str(code) for code in range(len(counts)))
         positions.append(Kinds(position_name(position, sample.codes.shape[1]), names, tuple(colours_of(counts)), of))
     sequences, inverse = np.unique(sample.codes, axis=0, return_inverse=True)

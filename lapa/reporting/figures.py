@@ -28,12 +28,13 @@ COLOURS = {
     "latent": ACCENT,
     "quantized": "#7d5bbe",
     "first_frame": "#8d8d86",
-    "untrained": "#2f9180",
-    "pca": "#c46a1c",
+    "untrained": "#2f9181",
+    "pca": "#c46a1d",
     "vision": "#b0487f",
     "features": "#8a6d1f",
     "shuffled": "#a5a29a",
 }
+"""Of no other chart, so that THEME can tell them."""
 THEME = {
     INK: "ink", SOFT: "soft", LINE: "line", ACCENT: "accent", GOOD: "good", BAD: "bad", CARD: "card",
     **{colour: f"f-{name}" for name, colour in COLOURS.items() if name != "latent"},
