@@ -211,7 +211,7 @@
     colouring = data.colourings[Number(event.target.value)];
     only = null;
     legend();
-    paint();
+    choose(current);
   });
 
   map.setAttribute("tabindex", "0");
