@@ -49,6 +49,7 @@ JOBS = {
     "ground": ("jobs.commands.ground", "fine-tune: few-demonstration post-training of a policy on one robot"),
     "evaluate": ("jobs.commands.evaluate", "open loop on held-out episodes, closed loop in Meta-World"),
     "serve": ("jobs.commands.serve", "a policy server in Isaac-GR00T's protocol"),
+    "view": ("jobs.commands.view", "play clips or episodes beside their latents, states, actions and predictions"),
     "pyramid": ("jobs.commands.pyramid", "print and draw a pyramid file, and check it"),
     "ablate": ("jobs.ablation.command", "which tier buys what, at a matched budget, with seeds and intervals"),
     "bench": ("jobs.benchmarks.command", "throughput as a ratio to its limit, measured in one run"),

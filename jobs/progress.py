@@ -77,7 +77,7 @@ class _Voice:
     def __init__(self) -> None:
         self.doing: list[Activity] = []
         self.drawn = 0
-        """Bars on a terminal, which need no lines."""
+        """Bars on a terminal, and servers, which need no lines."""
         self.told_s = time.monotonic()
         self.begun = threading.Event()
         """The flags are read and right: help and a user's error need no sign of life."""
@@ -147,6 +147,16 @@ def _drawn(activity: Activity, console: Console, keep: bool) -> Iterator[Update]
             progress.update(task, completed=activity.share, description=activity.said())
         finally:
             VOICE.drawn -= 1
+
+
+@contextmanager
+def at_service() -> Iterator[None]:
+    """Of a server: its silence means that nobody asks."""
+    VOICE.drawn += 1
+    try:
+        yield
+    finally:
+        VOICE.drawn -= 1
 
 
 @contextmanager

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from vla.noise import NoiseKey
     from vla.observation import ActionChunk, Observation
     from vla.policy import Policy
+    from vla.published_heads import load_head
     from vla.serving.groot import serve
 
 __getattr__, __dir__, __all__ = door(
@@ -54,6 +55,7 @@ __getattr__, __dir__, __all__ = door(
         "vla.noise": "NoiseKey",
         "vla.observation": "ActionChunk Observation",
         "vla.policy": "Policy",
+        "vla.published_heads": "load_head",
         "vla.serving.groot": "serve",
     },
 )

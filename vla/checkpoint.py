@@ -24,14 +24,17 @@ from vla.embodiment import LATENT, Embodiment
 from vla.models.behaviour_cloning import BehaviourCloning
 from vla.models.config import PolicyConfig, from_dict, to_dict
 from vla.models.dual_system import DualSystemPolicy
-from vla.policy import Policy
+from vla.policy import HEAD_WEIGHTS, Policy
 from vla.trained_on import DATA, read_records, write_records
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 CARD = "README.md"
 BACKBONE = "backbone"
-FORMAT = 1
+FORMAT = 2
+"""Raised when the same weights would compute something else. In 1 the DiT read the flow time otherwise."""
+ALIKE = frozenset({"regression"})
+"""Heads that compute the same in all formats."""
 HASHED_AT_ONCE = 8 << 20
 """Bytes."""
 MEASURED = "## Measured"
@@ -58,6 +61,11 @@ def build_policy(config: PolicyConfig, backbone: Path | None = None) -> Policy:
             f"head '{config.head}': there are {', '.join(HEADS)}; register others with vla.checkpoint.register"
         )
     return HEADS[config.head](config, backbone)
+
+
+def format_of(head: str) -> int | None:
+    """What a training that is resumed must have begun with; None where that does not matter."""
+    return None if head in ALIKE else FORMAT
 
 
 def save_policy(policy: Policy, folder: str | Path) -> None:
@@ -155,15 +163,16 @@ def model_card(policy: Policy) -> str:
     """Markdown: what the policy is, the robots that it knows, and what was measured, as it came out."""
     config = policy.config
     named = config.vlm.name or config.vision.name
+    begun = str(policy.measured.get(HEAD_WEIGHTS, ""))
     total = sum(p.numel() for p in policy.parameters())
     datasets = policy.measured.get("training", {}).get("members", [])
     data = ModelCardData(
         library_name="giza",
-        license="apache-2.0",
+        license="other" if begun else "apache-2.0",
         pipeline_tag="robotics",
         tags=["robotics", "vision-language-action", *policy.embodiments],
         datasets=[dataset["name"] for dataset in datasets] or None,
-        base_model=named or None,
+        base_model=[base for base in (named, begun) if base] or None,
     )
     lines = [
         f"---\n{data.to_yaml()}\n---",
@@ -171,7 +180,8 @@ def model_card(policy: Policy) -> str:
         "# A policy made by giza",
         "",
         f"{total / 1e6:.1f} million parameters; head {config.head}; backbone {named or 'small, from scratch'}; "
-        f"images of {config.image_size} px; chunks of {config.horizon} steps.",
+        f"images of {config.image_size} px; chunks of {config.horizon} steps."
+        + (f" System 1 began with the weights of {begun}, whose licence holds for it." if begun else ""),
         "",
         '    policy = vla.load("this folder or repository")',
         '    policy.act(vla.Observation({"CAMERA": image}, state, "instruction"), "ROBOT").actions',
@@ -229,8 +239,11 @@ def _read(folder: Path, name: str | Path, wanted: tuple[str, ...]) -> tuple[dict
         written, config = values["giza_policy"], from_dict(values["policy"])
     except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise _no_configuration(path, error) from error
-    if written != FORMAT:
-        raise ValueError(f"{path}: a policy of format {written!r}; this version of giza reads {FORMAT}")
+    if written not in (range(1, FORMAT + 1) if config.head in ALIKE else (FORMAT,)):
+        raise ValueError(
+            f"{path}: a policy of format {written!r}; this version of giza reads {FORMAT}: train it again with giza pretrain or "
+            "giza ground, or use it with the version that made it"
+        )
     return values, config
 
 

@@ -32,6 +32,8 @@ from vla.trained_on import TrainedOn
 
 log = logging.getLogger(__name__)
 
+HEAD_WEIGHTS = "head_weights"
+"""Key of `Policy.measured`: the published model that System 1 began with, by its name on the hub."""
 TEXTS_HEARD = 1000
 """Of which it is remembered that they were looked at."""
 

@@ -58,6 +58,7 @@ N1 = PolicyConfig(
     horizon=16,
     max_state_dim=64,
     max_action_dim=32,
+    padded="noise",
     vlm=VlmConfig(name=SMOLVLM2, layer=12, project_to=1536),
     dit=DitConfig(layers=16),
 )
@@ -69,6 +70,7 @@ N1_5 = PolicyConfig(
     max_state_dim=64,
     max_action_dim=32,
     future_tokens=32,
+    padded="noise",
     vlm=VlmConfig(name=SMOLVLM2, layer=12, self_attention_layers=4),
     dit=DitConfig(layers=16, future_layer=12),
 )
@@ -76,14 +78,17 @@ N1_5 = PolicyConfig(
 
 N1_6 = PolicyConfig(
     image_size=224,
-    horizon=16,
+    horizon=50,
     max_state_dim=128,
     max_action_dim=128,
+    hidden_state="token",
+    padded="noise",
     vlm=VlmConfig(name=QWEN3_VL, layer=16),
     dit=DitConfig(layers=32, cross="alternate"),
     flow=FlowConfig(time="n1_6"),
 )
-"""GR00T N1.6's layout: 32 layers, text and image cross-attention in turn; use it with state-relative actions."""
+"""GR00T N1.6's layout: 32 layers, text and image cross-attention in turn, chunks of 50 steps as in its checkpoint; use it with
+state-relative actions."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from vla.training_config import TuningConfig
 ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "q", "k", "v", "out"})
 """Names of the linear layers of an attention: transformers', and this package's."""
 
-OF_PROJECTOR = ("action_position", "direct")
-"""What goes with the projector, where a policy has it, as GR00T's `tune_projector` has the action tokens' positions."""
+OF_PROJECTOR = ("action_position", "direct", "no_state")
+"""What goes with the projector, where a policy has it, as GR00T's `tune_projector` has the action tokens' positions and what
+stands for a state that is hidden."""
 OF_DIT = ("future",)
 """What goes with the DiT: tokens of its own sequence."""
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.parts import PartKey, read_footers
+from corpora.mixture.judged import NEVER, judged
 from corpora.mixture.label_type import LATENT, Actions, Count, Label, Permutable, PolicyLimits, folder_faults
 from corpora.mixture.labels import EmbodimentFacts, Labels, list_width, tokens_of_latents
 from corpora.mixture.pseudo_actions import BY_IMAGES, BY_TRACKS, PseudoActionFacts, read_facts
@@ -113,6 +114,16 @@ class Latents(_Written):
     @property
     def fitted_as(self) -> Actions:
         return Actions(normalisation="mean_std")
+
+    @property
+    def verdict(self) -> str:
+        found = judged(self.folder)
+        return NEVER if found is None else str(found)
+
+    @property
+    def untrusted(self) -> bool:
+        found = judged(self.folder)
+        return found is not None and found.untrusted
 
     def count(self, corpus: Corpus, found: Count, embodiment: str, limits: PolicyLimits) -> None:
         if fault := self._of_another(corpus.identity):

@@ -110,6 +110,16 @@ class Label(ABC):  # noqa: B024 - what is abstract depends on what it is a label
         return []
 
     @property
+    def verdict(self) -> str:
+        """What giza report said of them; "" of labels that it does not judge."""
+        return ""
+
+    @property
+    def untrusted(self) -> bool:
+        """Whether that was not to trust them."""
+        return False
+
+    @property
     def description(self) -> str:
         """What a table of training data calls it."""
         return self.title

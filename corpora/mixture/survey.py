@@ -91,6 +91,7 @@ class MixtureSurvey:
                             },
                             "label": found.spec.label.words[0],
                             "dimensions": found.dims,
+                            **({"verdict": found.spec.label.verdict} if found.spec.label.verdict else {}),
                             **dataclasses.asdict(found.contents),
                         }
                         for found in tier.datasets

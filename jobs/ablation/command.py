@@ -193,6 +193,7 @@ def run(config: AblateConfig, own: Sequence[Arm] = ()) -> dict[str, Any]:
     from jobs.ablation.page import write_page
     from jobs.ablation.tables import print_tables
     from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
+    from vla.checkpoint import FORMAT as POLICY_FORMAT
 
     began = time.monotonic()
     arms = arms_named(config.design, config.arms, {arm.name: arm for arm in own})
@@ -210,6 +211,7 @@ def run(config: AblateConfig, own: Sequence[Arm] = ()) -> dict[str, Any]:
             "rollout_format": ROLLOUT_FORMAT,
             "held_out": HELD_OUT,
             "transfer": FORMAT if config.design == "transfer" else None,
+            "policy_format": POLICY_FORMAT,
         },
     )
     with run.claim():

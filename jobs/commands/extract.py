@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from corpora.mixture.judged import NEVER, judged
 from jobs.cli import parse
 from jobs.console import facts_table, print_ending
 from jobs.progress import bar
@@ -72,5 +73,7 @@ def main(argv: Sequence[str]) -> None:
     """The job's command line."""
     config = parse(ExtractConfig, argv, job="extract")
     summary = run(config)
+    found = judged(config.out, summary["model_hash"])
+    print(f"verdict: {found or f'{NEVER}; giza report says whether to trust them'}")
     totals = f"{summary['pairs']} pairs of {summary['clips']} clips, model {summary['model_hash']}"
     print_ending(table(summary), summary, config.out, totals)

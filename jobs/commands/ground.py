@@ -56,6 +56,8 @@ class GroundConfig(TrainPolicy):
     """Pyramid file whose datasets are trained on beside the demonstrations."""
     co_train_share: float = 0.5
     """Share of the samples that come from `co_train`."""
+    anyway: bool = False
+    """Also train on latents of which giza report said 'do not trust'."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,17 +72,19 @@ class GroundConfig(TrainPolicy):
 def run(config: GroundConfig, parts: Sequence[ActionPart] = (), *, quiet: bool = False) -> dict[str, Any]:
     """Trains (or resumes) and saves the policy to `config.out`; returns the summary."""
     from jobs.training.policy_run import train_on
+    from jobs.training.verdicts import heed_verdicts
 
     config = dataclasses.replace(config, embodiment=embodiment_in(config))
     parts = tuple(parts) or parts_of(config)
     mixture = mixture_of_demonstrations(config, parts)
+    heed_verdicts(mixture, anyway=config.anyway)
     folder = None if config.co_train is None else config.co_train.expanduser().parent
     beside = [spec.to_json(relative_to=folder) for spec in mixture.datasets if spec.name != DEMONSTRATIONS]
     return train_on(
         config,
         mixture,
         {"action_parts": [dataclasses.asdict(part) for part in parts], **({"beside": beside} if beside else {})},
-        paths=("data", "co_train", "action_parts"),
+        paths=("data", "co_train", "action_parts", "anyway", "new_embodiment"),
         job="ground",
         quiet=quiet,
         held_out_episodes={DEMONSTRATIONS: config.held_episodes},

@@ -26,6 +26,8 @@ class PretrainConfig(TrainPolicy):
     """Share, about, of each dataset's episodes or videos that is held out."""
     stride_s: float = 0.0
     """Clips without labels: seconds between two samples; 0: every frame."""
+    anyway: bool = False
+    """Also train on latents of which giza report said 'do not trust'."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,15 +42,17 @@ def run(config: PretrainConfig, *, quiet: bool = False, mixture: MixtureSpec | N
     """
     from corpora.mixture.mixture import read_mixture
     from jobs.training.policy_run import train_on
+    from jobs.training.verdicts import heed_verdicts
 
     folder = None
     if mixture is None:
         mixture, folder = read_mixture(config.pyramid), config.pyramid.expanduser().parent
+    heed_verdicts(mixture, anyway=config.anyway)
     return train_on(
         config,
         mixture,
         {"datasets": [spec.to_json(relative_to=folder) for spec in mixture.datasets]},
-        paths=("pyramid",),
+        paths=("pyramid", "anyway"),
         job="pretrain",
         quiet=quiet,
         held_out=config.held_share,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from corpora.store import remote
+from corpora.store import remote, upload
 from corpora.store.files import read_json
 from corpora.store.inputs import READ
 from corpora.store.run import SETTINGS, Run
@@ -21,6 +23,8 @@ from lapa.reporting.settings import ReportSettings
 
 if TYPE_CHECKING:
     from lapa.reporting.card import Card
+
+log = logging.getLogger(__name__)
 
 LATENTS = "latents"
 """In --out: latents from elsewhere, as giza keeps its own."""
@@ -114,11 +118,27 @@ def run(config: ReportConfig) -> Card:
         with run.claim():
             card.save_html(config.out / "report.html")
             record = run.finish(card.to_json() | {"config": inputs, "wall_s": round(time.monotonic() - start, 1)})
+        if foreign is None:
+            _keep_verdict(config, card)
     else:
         card = Card.from_json(record)
     print_card(card)
     Console().print(f"{record['wall_s']:.0f} s -> {remote.told(config.out / 'report.html')}")
     return card
+
+
+def _keep_verdict(config: ReportConfig, card: Card) -> None:
+    """Beside latents of giza's own: whoever uses them hears it."""
+    from corpora.mixture.judged import Judged
+    from lapa.latents import Latents
+
+    levels = {body: verdict.level for body, verdict in card.verdicts.items()}
+    for folder, key in Latents(folders(config.latents)).keys.items():
+        try:
+            with upload.uploaded(folder):
+                Judged(levels, datetime.date.today().isoformat(), key.model_hash).save(folder)
+        except OSError as error:
+            log.warning("the verdict is not kept beside the latents '%s' (%s): jobs will call them never judged", folder, error)
 
 
 def foreign_latents(config: ReportConfig) -> Path | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from corpora.store.inputs import READ, READ_OR_HUB
 from jobs.cli import parse
+from jobs.progress import at_service
 
 if TYPE_CHECKING:
     from vla.policy import Policy
@@ -124,7 +125,8 @@ def serve(policy: Policy, config: ServeConfig) -> dict[str, Any]:
     print(f"  action   {', '.join(f'{part.name} ({part.width})' for part in layout.action)}")
     print(f"  chunk    {policy.config.horizon} steps of {served.step_s:g} s", flush=True)
     try:
-        server.serve()
+        with at_service():
+            server.serve()
     except KeyboardInterrupt:
         print("stopped")
     counts = dict(server.counts)

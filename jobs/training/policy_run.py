@@ -23,11 +23,12 @@ from jobs.training.budget import with_budget
 from jobs.training.settings import TrainPolicy, check_model
 from jobs.training.trainer import fit
 from lapa.pairs.batches import loader_workers
-from vla.checkpoint import build_policy, load_policy, policy_fingerprint
+from vla.checkpoint import build_policy, format_of, load_policy, policy_fingerprint
 from vla.data.loader import PolicyBatches, TrainingDataset, cacheable, cached_features, held_out_batches, some_images
 from vla.data.open import open_mixture
 from vla.models.config import PolicyConfig
 from vla.policy import Policy
+from vla.published_heads import head_fingerprint, load_head
 from vla.recipes import EVERYTHING
 from vla.training import PolicyTraining, halve_frozen
 from vla.training_config import PolicyTrainingConfig, TuningConfig
@@ -53,21 +54,23 @@ def train_on(
     `open_mixture`. Raises ValueError for datasets that do not fit the policy, and where `config.out` holds another run.
     """
     settings = dataclasses.asdict(config)
-    for moved in ("out", "cache", "policy", *paths):
+    for moved in ("out", "cache", "policy", "head_weights", *paths):
         del settings[moved]
     settings |= settings.pop("selection", {})
     settings |= {**identity, "data_fingerprint": mixture.fingerprints()}
     settings |= {"data_contents": mixture.contents_fingerprints()}
     settings |= {"policy_fingerprint": policy_fingerprint(config.policy) if config.policy else None}
-    run = Run(
-        config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",), formats={"held_out": HELD_OUT}
-    )
+    if config.head_weights:
+        settings["head_fingerprint"] = head_fingerprint(config.head_weights)
+    formats = {"held_out": HELD_OUT, "policy_format": format_of(config.model.head)}
+    run = Run(config.out, settings, record=TRAINING, budget=BUDGET, free=("training.workers",), formats=formats)
     summary = train_in(
         run,
         mixture,
         config.model,
         with_budget(config.training, config.steps, config.minutes),
         policy=config.policy,
+        head_weights=config.head_weights,
         tuning=config.tuning,
         seed=config.seed,
         cache=config.cache,
@@ -87,6 +90,7 @@ def train_in(
     training: PolicyTrainingConfig,
     *,
     policy: str | Path = "",
+    head_weights: Path | None = None,
     tuning: TuningConfig = EVERYTHING,
     seed: int,
     data_seed: int | None = None,
@@ -96,13 +100,17 @@ def train_in(
 ) -> dict[str, Any]:
     """Trains (or resumes) a policy on `mixture` in the folder of `run`, or returns what it came to.
 
-    model: of fresh weights; beside `policy`, which it goes on from, that policy's own. data_seed: of what is held out; by
+    model: of fresh weights; beside `policy`, which it goes on from, that policy's own. head_weights: of a published model, that
+    fresh weights begin with. data_seed: of what is held out; by
     default `seed`. `opening` goes to `open_mixture`. Raises ValueError for datasets that do not fit the policy.
     """
     if (done := run.finished) is not None:
         return done
     lightning.seed_everything(seed, workers=True, verbose=False)
     trained = load_policy(policy) if policy else build_policy(model)
+    if head_weights is not None:
+        rows = load_head(trained, head_weights)
+        log.info("published weights of embodiments: %s", ", ".join(f"{name} {row}" for name, row in rows.items()))
     check_model(model, trained.config, policy)
     if tuning != EVERYTHING and not trained.tunable:
         raise ValueError(f"--tuning: a policy of head '{trained.config.head}' is trained whole; leave --tuning.* out")
@@ -233,6 +241,7 @@ def _dataset_summary(batches: PolicyBatches, number: int, batch_count: int) -> d
         "samples": len(dataset.train),
         "held_out_samples": len(dataset.held_out),
         "idle_rows": dataset.data.idle_rows,
+        **({"verdict": verdict} if (verdict := dataset.data.spec.label.verdict) else {}),
         **_encoded_as(dataset),
         "epochs": round(batches.order.epochs(batch_count)[number], 3),
     }

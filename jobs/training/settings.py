@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from corpora.store.inputs import READ_OR_HUB, expect_input
+from corpora.store.inputs import READ, READ_OR_HUB, expect_input
 from jobs.training.budget import check_budget
 from vla.models.config import PolicyConfig
 from vla.recipes import EVERYTHING, RECIPES, tuning_of_policy
@@ -30,6 +30,8 @@ class TrainPolicy:
     backbone: str = ""
     """Frozen model (hub name or folder) instead of the recipe's own: a vision model of small_dino and bc_dino, a vision-language
     model of n1 and later."""
+    head_weights: Path | None = field(default=None, metadata=READ)
+    """Folder of GR00T N1.5 or N1.6 as NVIDIA publishes it: System 1 begins with its weights (--recipe n1_5 or n1_6)."""
     cache: Path | None = None
     """Folder for decoded images; default GIZA_CACHE, else the user's cache."""
     seed: int = 0
@@ -53,6 +55,10 @@ class TrainPolicy:
         check_budget(self.steps, self.minutes)
         if self.refit and not self.policy:
             raise ValueError("--refit without --policy: there are no statistics yet; leave it out")
+        if self.head_weights and self.policy:
+            raise ValueError(
+                "--head-weights beside --policy: that policy has weights of its own; leave one of them out"
+            )
         if self.backbone:
             object.__setattr__(self, "model", with_backbone(self.model, self.backbone))
 

@@ -67,4 +67,6 @@ def test_no_file_asks_of_which_variant_another_is() -> None:
         ("lapa/reporting/measure.py", "Latents"),  # lapa's, which are no label
         ("lapa/extraction/extract.py", "Corpus"),
         ("jobs/functions.py", "Result"),
+        ("lapa/latent_dataset.py", "Corpus"),
+        ("lapa/latent_dataset.py", "Latents"),
     }

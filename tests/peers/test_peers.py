@@ -1,4 +1,5 @@
-"""Other people's trainers read what `giza export` writes: `make peers`. Each runs in an environment of its own."""
+"""Other people's trainers read what `giza export` writes, and heads in their layout give what their code gives: `make peers`. Each
+runs in an environment of its own."""
 
 from __future__ import annotations
 
@@ -19,6 +20,8 @@ from tests.builders.corpora import write_corpus
 from tests.builders.datasets import lerobot_v2
 from tests.builders.exports import converted, exported, with_images
 from tests.builders.foreign import measured_latents
+from tests.builders.groot_head import LAYOUTS, Shown, expected, of_layout, off
+from vla.published_heads import load_head
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(1800)]
 HERE = Path(__file__).parent
@@ -86,3 +89,31 @@ def test_groot_reads_the_export(made: tuple[Path, Path], tmp_path: Path, checkou
     wanted = json.loads(before)["action"]["q01"]
     np.testing.assert_allclose(told["q01"]["action"], wanted, rtol=1e-6)
     assert (out / "meta" / "stats.json").read_bytes() == before  # N1.5 writes its own where it cannot use them
+
+
+def test_openpi_reads_the_export(made: tuple[Path, Path], tmp_path: Path) -> None:
+    checkout = PEERS / "openpi"
+    if not checkout.is_dir():
+        pytest.skip(f"no checkout of openpi in GIZA_PEERS ({PEERS}): src/, packages/ and site/ (see openpi_peer.py)")
+    out = exported(tmp_path / "latents-v21", *made, format="lerobot-v2.1")
+    told = told_by("openpi_peer.py", checkout, out)
+    first = next(latents_by_clip(Latents(made[1]), "latent"))
+    rows = sum(pq.read_metadata(path).num_rows for path in (out / "data").rglob("*.parquet"))
+    assert (told["rows"], told["action"]) == (rows, [5, 8]) and told["prompts"]
+    np.testing.assert_allclose(told["first_action"], first.vector[0], rtol=1e-6)
+    assert list(told["images"].values()) == [[3, *next(iter(told["images"].values()))[1:]]]
+
+
+@pytest.mark.parametrize("size", [(), ("--published",)], ids=["tiny", "published"])
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_groots_head_gives_what_ours_gives(tmp_path: Path, layout: str, size: tuple[str, ...]) -> None:
+    checkout = PEERS / f"groot-{layout.replace('_', '.')}"
+    if checkout not in GROOT:
+        pytest.skip(f"no checkout of Isaac-GR00T at {checkout}")
+    told_by("groot_head_peer.py", checkout, tmp_path, *size)
+    theirs, told = expected(tmp_path / "expected.safetensors")
+    policy = of_layout(LAYOUTS[layout], told["config"])
+    load_head(policy, tmp_path)
+    shown = Shown(policy, theirs, told["robots"])
+    assert off(shown.sampled(theirs["action"].shape[2]), theirs["sampled"]) < 1e-6
+    assert off(shown.velocity(), theirs["velocity"]) < 1e-6

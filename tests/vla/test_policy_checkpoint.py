@@ -73,6 +73,7 @@ def test_the_baseline_comes_back_too(tmp_path: Path) -> None:
     policy = tiny_bc()
     teach(policy, "so101", 4, 3)
     policy.save_pretrained(tmp_path)
+    change(giza_policy=1)(tmp_path)  # whose other head read the flow time otherwise
     again = Policy.from_pretrained(str(tmp_path))
     assert np.array_equal(act(again, "so101", 4), act(policy, "so101", 4))
     assert again.embodiment_id("so101") == policy.embodiment_id("so101")
@@ -145,7 +146,12 @@ WIDER = to_dict(dataclasses.replace(DEBUG, hidden=48))
         (lambda f: (f / CONFIG).write_bytes(b"\xff\xfe\x00"), "not the configuration of a policy"),
         (lambda f: (f / CONFIG).write_text("[1, 2]"), "not the configuration of a policy"),
         (lambda f: (f / CONFIG).write_text('{"model_type": "llama"}'), "not the configuration of a policy"),
-        (change(giza_policy=99), "format 99; this version of giza reads 1"),
+        (change(giza_policy=99), "format 99; this version of giza reads 2"),
+        (
+            change(giza_policy=1),
+            "format 1; this version of giza reads 2: train it again with giza pretrain or giza ground",
+        ),
+        (change(giza_policy=None), "format None; this version of giza reads 2"),
         (change(robots={"gr1": {}}), "not the configuration of a policy"),
         (change(policy={**to_dict(DEBUG), "wings": 2}), "unknown field wings.*another version"),
         (change(policy=WIDER), "damaged, or not of this config.json"),

@@ -128,20 +128,6 @@ def test_a_head_of_ones_own_is_saved_and_loaded_by_its_name(tmp_path: Path) -> N
         vla.load(tmp_path)
 
 
-def test_weights_of_the_layers_former_names_load(tmp_path: Path) -> None:
-    """Policies saved before `embodiments` meant the robots."""
-    from safetensors.torch import load_file, save_file
-
-    policy = acting_policy()
-    vla.save(policy, tmp_path)
-    weights = load_file(tmp_path / "model.safetensors")
-    old = {name.replace("embodiment_layers.", "embodiments."): value for name, value in weights.items()}
-    assert old.keys() != weights.keys()
-    save_file(old, tmp_path / "model.safetensors")
-    again = vla.load(tmp_path).state_dict()
-    assert all(torch.equal(value, again[name]) for name, value in policy.state_dict().items())
-
-
 def test_a_backbone_without_language_layers_says_so() -> None:
     policy = tiny_policy()
     assert isinstance(policy.system2, Backbone) and not policy.system2.is_constant

@@ -102,7 +102,7 @@ class DitConfig:
     output_dim: int = 1024
     """Width of what the action decoders read."""
     dropout: float = 0.2
-    """In training, after attention and MLP."""
+    """In training, within the MLP and after it, and twice after attention, as GR00T has it."""
     cross: Literal["all", "alternate"] = "all"
     """all: cross-attention sees every token; alternate (N1.6): text and image tokens in turn."""
     future_layer: int = -1
@@ -189,6 +189,10 @@ class PolicyConfig:
     """Learned tokens in the DiT's sequence (N1.5 and FLARE: 32)."""
     state_dropout: float = 0.0
     """Share of training samples whose state is hidden, so that images are looked at."""
+    hidden_state: Literal["masked", "token"] = "masked"
+    """In the place of a state that is hidden or not there: nothing, or a learned token (N1.6)."""
+    padded: Literal["zero", "noise"] = "zero"
+    """What System 1 sees of the action's dimensions that a robot does not have: zero, or noise like the others' (GR00T)."""
     slots: int = 32
     """Embodiments that there is room for (GR00T: 32)."""
     hidden: int = 1024

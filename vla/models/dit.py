@@ -2,10 +2,12 @@
 
 GR00T's layout (REFERENCE.md, section 2): block 0, 2, ... cross-attends, block 1, 3, ... self-attends; each block
 
-    h <- h + Attention(AdaLN(h, time), context or itself)
+    h <- h + Dropout(Attention(AdaLN(h, time), context or itself))
     h <- h + MLP(LayerNorm(h))
 
-with AdaLN(h, c) = LayerNorm(h) (1 + scale(c)) + shift(c) and no gate.
+with AdaLN(h, c) = LayerNorm(h) (1 + scale(c)) + shift(c) and no gate; attention and MLP end in a dropout of their own. Weights
+that NVIDIA published compute here what they compute in its code (vla/published_heads.py), but for one thing: tokens that are padding
+are never seen, where N1.5 sees them.
 """
 
 from __future__ import annotations
@@ -21,15 +23,30 @@ from vla.models.config import DitConfig
 from vla.policy import ContextTokens
 
 TIME_CHANNELS = 256
+LOG_10_000 = float(torch.tensor(math.log(10_000), dtype=torch.float32))
+"""Rounded as in GR00T's action encoder: at a time of 1000 the last bit of a frequency is the fifth digit of a sine."""
 
 
 def sinusoid(position: Tensor, channels: int) -> Tensor:
     """[...] -> [..., channels]: sine then cosine of geometric frequencies from 1 to 1/10000; float32 whatever torch's default is,
     for at a time of 1000 an angle in bfloat16 is no angle."""
     half = channels // 2
-    frequency = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32, device=position.device) / half)
-    angle = position.float().unsqueeze(-1) * frequency
+    powers = -torch.arange(half, dtype=torch.float32, device=position.device) * (LOG_10_000 / half)
+    angle = _angles(position, powers)
     return torch.cat([angle.sin(), angle.cos()], -1)
+
+
+def flow_time_features(bucket: Tensor) -> Tensor:
+    """[B] -> float32 [B, TIME_CHANNELS]: cosine then sine of geometric frequencies of which the last is 1/10000 itself, as
+    GR00T's DiT reads the flow time (its action encoder reads `sinusoid`)."""
+    half = TIME_CHANNELS // 2
+    powers = -math.log(10_000) * torch.arange(half, dtype=torch.float32, device=bucket.device)
+    angle = _angles(bucket, powers / (half - 1))
+    return torch.cat([angle.cos(), angle.sin()], -1)
+
+
+def _angles(position: Tensor, powers: Tensor) -> Tensor:
+    return position.float().unsqueeze(-1) * torch.exp(powers)
 
 
 class Attention(nn.Module):
@@ -91,6 +108,7 @@ class DitBlock(nn.Module):
         super().__init__()
         self.norm = AdaLayerNorm(config.width)
         self.attention = Attention(config.width, config.heads, config.head_dim, context_dim, config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
         self.mlp_norm = nn.LayerNorm(config.width, eps=1e-5, elementwise_affine=False)
         self.mlp = MLP(config.width, config.dropout)
 
@@ -119,7 +137,7 @@ class Dit(nn.Module):
         [B K, M, W] of the tokens in `future`.
         """
         x = x.to(self.out.weight.dtype)
-        condition = self.time(sinusoid(time_bucket, TIME_CHANNELS).to(x.dtype))
+        condition = self.time(flow_time_features(time_bucket).to(x.dtype))
         draws = len(x) // len(context.features)
         where = self.config.future_layer if self.config.future_layer > 0 else len(self.blocks)
         states: Tensor | None = None
@@ -133,11 +151,12 @@ class Dit(nn.Module):
                 side_by_side = h.unflatten(0, (-1, draws)).flatten(1, 2)
                 seen = self._context_mask(context, number)
                 h = block.attention(side_by_side, context.features, seen).view_as(h)
-            x = x + h
+            x = x + block.dropout(h)
             x = x + block.mlp(block.mlp_norm(x))
             if future is not None and number + 1 == where:
                 states = x[:, future]
-        scale, shift = self.out_condition(F.silu(condition)).unsqueeze(1).chunk(2, -1)
+        # those of a block come the other way round
+        shift, scale = self.out_condition(F.silu(condition)).unsqueeze(1).chunk(2, -1)
         return self.out(self.out_norm(x) * (1 + scale) + shift), states
 
     def _context_mask(self, context: ContextTokens, number: int) -> Tensor:
@@ -154,6 +173,7 @@ class VisionLanguageBlocks(nn.Module):
         super().__init__()
         if width % heads:
             raise ValueError(f"{heads} heads do not divide the {width} features of a vision-language token")
+        self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
             nn.ModuleDict(
                 {
@@ -170,6 +190,6 @@ class VisionLanguageBlocks(nn.Module):
         x = tokens.features
         for block in self.blocks:
             assert isinstance(block, nn.ModuleDict)
-            x = x + block["attention"](block["norm"](x), mask=tokens.mask)
+            x = x + self.dropout(block["attention"](block["norm"](x), mask=tokens.mask))
             x = x + block["mlp"](block["mlp_norm"](x))
         return dataclasses.replace(tokens, features=x)

@@ -1,8 +1,8 @@
 """The dual-system policy: a vision-language backbone, and the flow-matching DiT that turns its tokens into actions.
 
 The DiT's sequence is [state (1), future tokens (M), action (H)]; a learned position is added to action tokens only.
-A token that is not there (no state, no action) is masked out of self-attention. A step past the episode's end is there, as in
-acting, where nobody knows the end: it is taken out of the loss alone.
+A token that is not there (no state, no action) is masked out of self-attention, unless a learned one stands for the state. A step
+past the episode's end is there, as in acting, where nobody knows the end: it is taken out of the loss alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,9 +79,9 @@ class DualSystemPolicy(Policy):
         direct = self.projector.direct_dim
         self.direct = nn.Linear(direct, config.horizon * width) if direct else None
         self.future = nn.Parameter(0.5 * torch.randn(config.future_tokens, width))
+        self.no_state = nn.Parameter(0.02 * torch.randn(1, 1, width)) if config.hidden_state == "token" else None
 
         self.most_views = None if config.vlm.name else (config.small.cameras, config.small.history)
-        self.register_load_state_dict_pre_hook(_renamed)
 
     @classmethod
     def build(cls, config: PolicyConfig, settings: Path | None) -> DualSystemPolicy:
@@ -168,11 +167,10 @@ class DualSystemPolicy(Policy):
         """
         config = self.config
         time_bucket = bucket(time, config.flow)
-        # what is padded must not be seen: neither noise in padded dimensions nor the value of a hidden state
-        action_tokens = (
-            self.embodiment_layers.action(x.masked_fill(~dims[:, None], 0), time_bucket, embodiment_id)
-            + self.action_position
-        )
+        # what is padded is not seen: neither noise in padded dimensions, unless it is asked for, nor the value of a hidden state
+        if config.padded == "zero":
+            x = x.masked_fill(~dims[:, None], 0)
+        action_tokens = self.embodiment_layers.action(x, time_bucket, embodiment_id) + self.action_position
         if self.direct is not None:
             assert tokens.direct is not None
             draws = len(x) // len(tokens.direct)
@@ -180,11 +178,15 @@ class DualSystemPolicy(Policy):
                 -1, *action_tokens.shape[1:]
             ).repeat_interleave(draws, 0)
         state_token = self.embodiment_layers.state(state.masked_fill(~state_mask, 0)[:, None], embodiment_id)
+        has_state = state_mask.any(1, keepdim=True)
+        if self.no_state is not None:
+            state_token = torch.where(has_state[:, None], state_token, self.no_state.to(state_token.dtype))
+            has_state = torch.ones_like(has_state)
         future = self.future.to(action_tokens.dtype).expand(len(x), -1, -1)
         sequence = torch.cat([state_token.to(action_tokens.dtype), future, action_tokens], 1)
         there = torch.cat(
             [
-                state_mask.any(1, keepdim=True),
+                has_state,
                 torch.ones(len(x), config.future_tokens, dtype=torch.bool, device=x.device),
                 dims.any(1, keepdim=True).expand(-1, config.horizon),
             ],
@@ -213,12 +215,6 @@ class DualSystemPolicy(Policy):
             return self.velocity(tokens, x, dims, time, state, state_mask, embodiment_id)[0].float()
 
         return euler(velocity, start, config.flow.steps) * dims[:, None]
-
-
-def _renamed(policy: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Weights saved before the layers of embodiments had a name of their own."""
-    for name in [name for name in state if name.startswith(f"{prefix}embodiments.")]:
-        state[f"{prefix}embodiment_layers.{name.removeprefix(f'{prefix}embodiments.')}"] = state.pop(name)
 
 
 def _system2(config: PolicyConfig, settings: Path | None) -> tuple[Backbone, VisionReader | None]:

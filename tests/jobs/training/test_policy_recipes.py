@@ -23,7 +23,7 @@ TRAINED = {
     "bc_dino": {"reader", "instruction", "head"},
     "n1": HEAD | VISION,
     "n1_5": HEAD | {"future"},
-    "n1_6": (HEAD | {f"layer {number}" for number in (2, 3, 4, 5)}),
+    "n1_6": (HEAD | {"no_state"} | {f"layer {number}" for number in (2, 3, 4, 5)}),
 }
 """Recipe -> parts of the policy of which something is trained (REFERENCE.md, section 2)."""
 

@@ -45,11 +45,11 @@ def test_a_training_in_bfloat16_keeps_in_float32_what_matters(
 ) -> None:
     times: list[tuple[Tensor, Tensor]] = []
     kinds: set[tuple[torch.dtype, ...]] = set()
-    embed, step = dit.sinusoid, PolicyTraining.training_step
+    embed, step = dit.flow_time_features, PolicyTraining.training_step
 
-    def spied(position: Tensor, channels: int) -> Tensor:
-        times.append((position.detach().clone(), embed(position, channels).detach().clone()))
-        return embed(position, channels)
+    def spied(bucket: Tensor) -> Tensor:
+        times.append((bucket.detach().clone(), embed(bucket).detach().clone()))
+        return embed(bucket)
 
     def spied_step(module: PolicyTraining, *given: Any) -> Any:
         assert module.average is not None
@@ -59,7 +59,7 @@ def test_a_training_in_bfloat16_keeps_in_float32_what_matters(
         )
         return step(module, *given)
 
-    monkeypatch.setattr(dit, "sinusoid", spied)
+    monkeypatch.setattr(dit, "flow_time_features", spied)
     monkeypatch.setattr(PolicyTraining, "training_step", spied_step)
     config = ground.GroundConfig(
         data=data, out=tmp_path / "out", recipe="debug", cache=tmp_path / "cache", embodiment="two_link",
@@ -70,8 +70,8 @@ def test_a_training_in_bfloat16_keeps_in_float32_what_matters(
     assert summary["steps"] == STEPS and all(np.isfinite(value) for value in summary["held_out"].values())
     assert kinds == {(torch.float32, torch.float32)}
     assert len(times) > STEPS
-    for position, embedded in times:
-        acting = embed(position, embedded.shape[-1])
+    for bucket, embedded in times:
+        acting = embed(bucket)
         assert torch.cosine_similarity(embedded.double(), acting.double(), dim=-1).min() > 0.99999
     saved = load_file(tmp_path / "out" / WEIGHTS)
     assert {value.dtype for value in saved.values()} == {torch.float32}

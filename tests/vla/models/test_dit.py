@@ -104,8 +104,8 @@ def test_the_whole_transformer_is_its_formula() -> None:
     tokens.mask[0, 2:4] = False
     mask[1, 4:] = False
     found, _ = model(x, mask, tokens, time)
-    angles = time[:, None].float() * torch.exp(-math.log(10_000) * torch.arange(128) / 128)
-    condition = model.time(torch.cat([angles.sin(), angles.cos()], -1))
+    angles = time[:, None].float() * torch.exp(-math.log(10_000) * torch.arange(128) / 127)
+    condition = model.time(torch.cat([angles.cos(), angles.sin()], -1))
     h = x
     for number, block in enumerate(model.blocks):
         normed = block.norm(h, condition)
@@ -114,9 +114,23 @@ def test_the_whole_transformer_is_its_formula() -> None:
         h = h + slow_attention(block.attention, normed, keys, seen)
         inner = F.gelu(F.linear(F.layer_norm(h, (16,)), block.mlp[0].weight, block.mlp[0].bias), approximate="tanh")
         h = h + F.linear(inner, block.mlp[3].weight, block.mlp[3].bias)
-    scale, shift = model.out_condition(F.silu(condition))[:, None].chunk(2, -1)
+    shift, scale = model.out_condition(F.silu(condition))[:, None].chunk(2, -1)
     slow = model.out(F.layer_norm(h, (16,), eps=1e-6) * (1 + scale) + shift)
     torch.testing.assert_close(found, slow, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_in_training_what_attention_gives_is_dropped_twice_and_an_mlp_once() -> None:
+    model, (x, mask, time) = dit(dropout=0.2).train(), sequence(64)
+    blocks = VisionLanguageBlocks(CONTEXT, layers=2, heads=2, dropout=0.2).train()
+    attended: list[Tensor] = []
+    for layer in (*(block.dropout for block in model.blocks), blocks.dropout):
+        layer.register_forward_hook(lambda _, __, output: attended.append(output))
+    through: list[Tensor] = []
+    model.blocks[0].mlp.register_forward_hook(lambda _, __, output: through.append(output))
+    model(x, mask, blocks(context(64)), time)
+    dropped = [float((output == 0).float().mean()) for output in (*attended, *through)]
+    assert dropped == pytest.approx([1 - 0.8**2] * 6 + [0.2], abs=0.03)
 
 
 @torch.no_grad()
