@@ -26,9 +26,11 @@ from lapa.reporting.scores import BodyToBody, MeanScore, Readout, Score
 NAMES: dict[Path, dict[str, type]] = {
     HERE / "page.html.j2": {
         "card": Card, "codes": Codes, "cuts": Cuts, "probe": Probe, "step": Readout, "score": Score, "images": Images,
-        "entry": AtlasEntry, "verdict": Verdict, "between": BodyToBody, "unit": AtlasUnit, "kinds": Kinds,
+        "verdict": Verdict, "between": BodyToBody, "kinds": Kinds,
     },
-    HERE / "map.html.j2": {"images": Images, "card": Card, "map": LatentMap, "first": Kinds},
+    HERE / "map.html.j2": {
+        "images": Images, "card": Card, "map": LatentMap, "first": Kinds, "entry": AtlasEntry, "unit": AtlasUnit,
+    },
     HERE / "compare.html.j2": {
         "found": Reports, "body": BodyComparison, "row": Row, "score": MeanScore, "model": Compared,
     },
