@@ -44,15 +44,16 @@ def run(config: CompareConfig) -> Comparison:
             raise ValueError(f"'{folder}' holds no report.json: make it with giza report --out {folder}")
         records[name] = record
 
+    from corpora.store.provenance import provenance
     from lapa.reporting.card import Card
     from lapa.reporting.comparison import compare
-    from lapa.reporting.page import write_page
+    from lapa.reporting.page import provenance_rows, write_page
 
     found = compare({name: Card.from_json(record) for name, record in records.items()})
     out = config.out.expanduser()
     out.mkdir(parents=True, exist_ok=True)
     with uploaded(out):
-        write_page(out / "compare.html", "compare.html.j2", found=found)
+        write_page(out / "compare.html", "compare.html.j2", found=found, made=provenance_rows(provenance()))
         write_json(out / "compare.json", dataclasses.asdict(found))
     print_comparison(found)
     print(f"-> {told(out / 'compare.html')}")

@@ -9,14 +9,18 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from lapa.codes import Codes
 from lapa.latents import LatentSample
+from lapa.reporting.palette import Kinds, colours_of
 
 MAX_CODES = 12
-CLIPS_PER_CODE = 5
+MORE_CODES = 48
+"""Of all positions after what is shown first, together."""
+CLIPS_PER_CODE = 4
 QUERIES = 5
 NEIGHBOURS = 4
 REPEATS = 10
-"""Whole sequences of codes are shown where they occur this often on average; else the first token's codes are."""
+"""Whole sequences of codes are shown where they occur this often on average; else those of each position are."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class AtlasEntry:
 
     name: str
     """"3", or "3 1 0 7" for a sequence."""
+    colour: int
+    """Index into the palette, or REST."""
     share: float
     """Of the sample's pairs."""
     groups: int
@@ -34,6 +40,15 @@ class AtlasEntry:
     """Mean absolute difference of luma of its pairs, 0-255."""
     rows: tuple[int, ...]
     """Of the sample, drawn at random, from different source videos where there are enough."""
+
+
+@dataclass(frozen=True)
+class AtlasUnit:
+    """The most used of one kind."""
+
+    kinds: Kinds
+    """Of all pairs of the sample: "sequences of codes", "codes of position 1" or "k-means clusters of the continuous latent"."""
+    entries: tuple[AtlasEntry, ...]
 
 
 @dataclass(frozen=True)
@@ -50,21 +65,20 @@ class Neighbours:
 class Atlas:
     """All of it, as rows of the sample."""
 
-    kind: str
-    """What an entry is: "sequences of codes", "codes of the first token" or "k-means clusters of the continuous
-    latent"."""
-    entries: tuple[AtlasEntry, ...]
+    units: tuple[AtlasUnit, ...]
+    """What strips are sorted by first; then the codes of each position."""
     neighbours: tuple[Neighbours, ...]
 
     def rows(self) -> NDArray[np.int64]:
         """All rows that are shown."""
-        rows = [row for entry in self.entries for row in entry.rows]
+        rows = [row for unit in self.units for entry in unit.entries for row in entry.rows]
         rows += [row for found in self.neighbours for row in (found.query, *found.rows)]
         return np.unique(np.array(rows, np.int64))
 
 
-def label_pairs(sample: LatentSample, seed: int) -> tuple[NDArray[np.int64], list[str], str]:
-    """(label of each pair [N], name of each label, what labels are)."""
+def label_pairs(sample: LatentSample, codes: Codes | None, seed: int) -> list[Kinds]:
+    """What the strips of a page are sorted by, first; then the codes of each position. `codes`: of all pairs; what is a colour's
+    of its own goes by them, so that bars over all pairs have the same."""
     if sample.codes is None:
         clusters = min(MAX_CODES, len(sample))
         all_points = {"min_points_per_centroid": 1, "max_points_per_centroid": 10**6}
@@ -72,54 +86,79 @@ def label_pairs(sample: LatentSample, seed: int) -> tuple[NDArray[np.int64], lis
         latent = np.ascontiguousarray(sample.latent, np.float32)
         kmeans.train(latent)
         _, found = kmeans.index.search(latent, 1)
-        names = [str(k) for k in range(clusters)]
-        return found[:, 0].astype(np.int64), names, "k-means clusters of the continuous latent"
+        names = tuple(str(k) for k in range(clusters))
+        of = found[:, 0].astype(np.int64)
+        return [_kinds("k-means clusters of the continuous latent", names, of)]
+    positions = []
+    for position, of in enumerate(sample.codes.T.astype(np.int64)):
+        counts = codes.positions[position].counts if codes else tuple(np.bincount(of).tolist())
+        names = tuple(str(code) for code in range(len(counts)))
+        positions.append(Kinds(position_name(position, sample.codes.shape[1]), names, tuple(colours_of(counts)), of))
     sequences, inverse = np.unique(sample.codes, axis=0, return_inverse=True)
     if sample.codes.shape[1] > 1 and len(sequences) * REPEATS <= len(sample):
-        names = [" ".join(str(code) for code in row) for row in sequences]
-        return inverse.ravel().astype(np.int64), names, "sequences of codes"
-    codes, inverse = np.unique(sample.codes[:, 0], return_inverse=True)
-    return inverse.ravel().astype(np.int64), [str(code) for code in codes], "codes of the first token"
+        names = tuple(" ".join(str(code) for code in row) for row in sequences)
+        return [_kinds("sequences of codes", names, inverse.ravel().astype(np.int64)), *positions]
+    return positions
 
 
-def build_atlas(sample: LatentSample, *, prefer: NDArray[np.bool_], seed: int = 0) -> Atlas:
+def _kinds(name: str, labels: tuple[str, ...], of: NDArray[np.int64]) -> Kinds:
+    return Kinds(name, labels, tuple(colours_of(np.bincount(of, minlength=len(labels)).tolist())), of)
+
+
+def position_name(position: int, positions: int) -> str:
+    """What the codes of one position are called; the first is position 1."""
+    return f"codes of position {position + 1}" if positions > 1 else "codes"
+
+
+def build_atlas(sample: LatentSample, codes: Codes | None, *, prefer: NDArray[np.bool_], seed: int = 0) -> Atlas:
     """The most used codes with some of their pairs, and nearest neighbours of some moving pairs.
 
-    `prefer` [N]: pairs (held out of training) that queries are taken from where there are enough.
+    `codes`: of all pairs; `prefer` [N]: pairs (held out of training) that queries are taken from where there are enough.
     """
     rng = np.random.default_rng([seed, 11])
-    labels, names, kind = label_pairs(sample, seed)
-    counts = np.bincount(labels, minlength=len(names))
+    kinds = label_pairs(sample, codes, seed)
+    more = max(3, MORE_CODES // max(1, len(kinds) - 1))
+    units = tuple(_unit(sample, each, MAX_CODES if k == 0 else min(MAX_CODES, more), rng) for k, each in enumerate(kinds))
+    return Atlas(units, tuple(find_neighbours(sample, prefer, rng)))
+
+
+def _unit(sample: LatentSample, kinds: Kinds, most: int, rng: np.random.Generator) -> AtlasUnit:
+    counts = np.bincount(kinds.of, minlength=len(kinds.labels))
     entries = []
-    for label in np.argsort(-counts, kind="stable")[:MAX_CODES].tolist():
-        rows = np.flatnonzero(labels == label)
+    for label in np.argsort(-counts, kind="stable")[:most].tolist():
+        rows = np.flatnonzero(kinds.of == label)
         if len(rows) == 0:
             continue
         entries.append(
             AtlasEntry(
-                names[label],
-                float(counts[label] / len(labels)),
+                kinds.labels[label],
+                kinds.colours[label],
+                float(counts[label] / len(sample)),
                 len(np.unique(sample.group[rows])),
                 len(np.unique(sample.embodiment[rows])),
                 float(sample.motion[rows].mean()),
                 tuple(spread_over_groups(rows, sample.group, CLIPS_PER_CODE, rng)),
             )
         )
-    return Atlas(kind, tuple(entries), tuple(find_neighbours(sample, prefer, rng)))
+    return AtlasUnit(kinds, tuple(entries))
 
 
 def spread_over_groups(
     rows: NDArray[np.integer], groups: NDArray[Any], most: int, rng: np.random.Generator
 ) -> list[int]:
     """Up to `most` of `rows` at random, a second of one group only when every group has one."""
-    order = rng.permutation(rows)
+    return [int(row) for row in in_turn(rng.permutation(rows), groups)[:most]]
+
+
+def in_turn(rows: NDArray[np.integer], labels: NDArray[Any]) -> NDArray[np.integer]:
+    """`rows` in another order: one of each label (of `labels`, of every row there is), then a second of each ..."""
     seen: dict[str, int] = {}
     turn = []
-    for row in order.tolist():
-        name = str(groups[row])
+    for row in rows.tolist():
+        name = str(labels[row])
         turn.append(seen.get(name, 0))
         seen[name] = turn[-1] + 1
-    return [int(row) for row in order[np.argsort(turn, kind="stable")][:most]]
+    return rows[np.argsort(turn, kind="stable")]
 
 
 def find_neighbours(sample: LatentSample, prefer: NDArray[np.bool_], rng: np.random.Generator) -> list[Neighbours]:

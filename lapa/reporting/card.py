@@ -16,13 +16,14 @@ from typing import Any, Literal
 import cattrs
 from cattrs.gen import make_dict_unstructure_fn, override
 
-from corpora.store.files import plain
+from corpora.store.files import plain, write_text
 from lapa.codes import Codes, LatentHealth
 from lapa.foreign.facts import ForeignFacts
 from lapa.reporting.images import Images
-from lapa.reporting.page import write_page
+from lapa.reporting.page import provenance_rows, render
 from lapa.reporting.scores import BodyToBody, Difference, Interval, MeanScore, Readout, Score
 from lapa.reporting.settings import ReportSettings
+from lapa.reporting.weighed import WEIGHED
 
 Level = Literal["trust", "trust with care", "do not trust", "cannot tell"]
 HoldoutKind = Literal["held out of training", "named", "k-fold"]
@@ -33,6 +34,8 @@ TITLES: dict[Level, str] = {
     "do not trust": "Do not trust",
     "cannot tell": "Cannot tell: no actions known",
 }
+PAGE_BYTES = 25 * 10**6
+"""Of report.html at most; what would be more are videos that are left out."""
 FEATURES = {
     "latent": "latent",
     "quantized": "its code",
@@ -282,6 +285,8 @@ class Card:
     """By body."""
     images: Images | None = field(default=None, repr=False, compare=False)
     """Not in report.json."""
+    made: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """Where and when it was measured (`corpora.store.provenance`), and the training's recipe and steps."""
 
     @property
     def probe(self) -> Probe | None:
@@ -298,12 +303,23 @@ class Card:
 
     def save_html(self, path: str | Path) -> None:
         """Writes the card as one self-contained page."""
-        write_page(Path(path), "page.html.j2", card=self, images=self.images, features=FEATURES)
+        training = {"recipe": self.made.get("recipe"), "steps": self.made.get("steps"), "model": self.model_hash}
+        context = {
+            "card": self,
+            "features": FEATURES,
+            "weighed": WEIGHED,
+            "made": provenance_rows(self.made, **training, seed=self.settings.seed),
+            "budget_mb": PAGE_BYTES // 10**6,
+        }
+        page = render("page.html.j2", images=self.images, **context)
+        if self.images is not None and (over := len(page.encode()) - PAGE_BYTES) > 0:
+            page = render("page.html.j2", images=self.images.lighter(over), **context)
+        write_text(Path(path), page)
 
     def to_json(self) -> dict[str, Any]:
         """As report.json has it; what is not finite becomes None."""
-        record: dict[str, Any] = _CONVERTER.unstructure(dataclasses.replace(self, verdicts={}, images=None))
-        for name in ("images", "verdicts", "transfer_reason"):
+        record: dict[str, Any] = _CONVERTER.unstructure(dataclasses.replace(self, verdicts={}, images=None, made={}))
+        for name in ("images", "made", "verdicts", "transfer_reason"):
             del record[name]
         for name in ("no_decoder", "foreign", "extracted"):  # only where there is something to say
             if not record[name]:
@@ -328,7 +344,8 @@ class Card:
         try:
             card = _CONVERTER.structure(parts, Card)
             own = card.probe.warnings if card.probe else []
-            return dataclasses.replace(card, warnings=card.warnings[: len(card.warnings) - len(own)])
+            warnings = card.warnings[: len(card.warnings) - len(own)]
+            return dataclasses.replace(card, warnings=warnings, made=record.get("provenance") or {})
         except Exception as error:
             why = "; ".join(cattrs.transform_error(error, path="report"))
             raise ValueError(f"this is no report card of today's format: {why}; run giza report again") from error

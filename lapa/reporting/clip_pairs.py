@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -40,6 +39,8 @@ class ClipPairs:
     """[2, H, W, 3]: the clip's first and its last frame, as the model is shown them."""
     frames: NDArray[np.uint8]
     """[T, H, W, 3]: all of the clip, as the corpus keeps it."""
+    t_s: NDArray[np.float64]
+    """[T]: their times in the source."""
     first: NDArray[np.int64]
     """[P]: which of `frames` each pair begins with."""
     second: NDArray[np.int64]
@@ -56,7 +57,7 @@ def read_pairs(
         pairs = reader.at(clip, sample.t_s[rows], sample.gap_s[rows], sample.camera[rows])
         ends = shown(clip.frames[[0, -1]], reader.config, clip.row)
         first, second = frames_at(clip, sample.t_s[rows], sample.gap_s[rows])
-        yield ClipPairs(clip.row, rows, pairs, _thumbs(pairs), ends, clip.frames, first, second)
+        yield ClipPairs(clip.row, rows, pairs, _thumbs(pairs), ends, clip.frames, clip.t_s, first, second)
         if progress is not None:
             progress("reading clips", number + 1, len(clips))
 
@@ -72,19 +73,3 @@ def seen_images(pairs: PairBatch) -> Tensor:
 def _thumbs(pairs: PairBatch) -> NDArray[np.uint8]:
     frames = seen_images(pairs).permute(0, 1, 3, 4, 2).flatten(0, 1).numpy()
     return resize_frames(frames, THUMB).reshape(len(pairs), 2, THUMB, THUMB, 3)
-
-
-def pair_images(
-    corpus: Corpus, sample: LatentSample, rows: NDArray[np.integer], size: int
-) -> dict[int, NDArray[np.uint8]]:
-    """Row of the sample -> [2, size, size, 3], first and second frame, for looking at."""
-    wanted = rows_by_clip(sample, np.unique(rows))
-    result: dict[int, NDArray[np.uint8]] = {}
-    for clip in corpus.read(row.clip_id for row in corpus.clips if row.clip_id in wanted):
-        of_clip = wanted[clip.row.clip_id]
-        i, j = frames_at(clip, sample.t_s[of_clip], sample.gap_s[of_clip])
-        for row, a, b in zip(of_clip.tolist(), i, j, strict=True):
-            result[row] = np.stack(
-                [cv2.resize(clip.frames[k], (size, size), interpolation=cv2.INTER_AREA) for k in (a, b)]
-            )
-    return result

@@ -1,4 +1,4 @@
-"""Inline figures of a page: Matplotlib's charts as SVG in the page's own colours, and strips of frames as PNG."""
+"""Inline figures of a page: Matplotlib's charts as SVG in the page's own colours, and strips of frames as JPEG."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
-from itertools import zip_longest
 from typing import Any
 from xml.etree import ElementTree
 
@@ -17,24 +16,31 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
-GAP = 4
-GROUP_GAP = 14
+from lapa.reporting import palette
+
+JPEG_QUALITY = 85
 INK, SOFT, LINE, ACCENT = "#1d1f21", "#62676d", "#dedbd3", "#1f5fa8"
 GOOD, BAD, CARD = "#22763f", "#b3261e", "#ffffff"
-THEME = {INK: "ink", SOFT: "soft", LINE: "line", ACCENT: "accent", GOOD: "good", BAD: "bad", CARD: "card"}
-"""Colours of base.html.j2 on a light desk; on the page they are its variables, and so follow a dark one."""
 COLOURS = {
     "latent": ACCENT,
     "quantized": "#7d5bbe",
     "first_frame": "#8d8d86",
-    "untrained": "#2f9180",
-    "pca": "#c46a1c",
+    "untrained": "#2f9181",
+    "pca": "#c46a1d",
     "vision": "#b0487f",
     "features": "#8a6d1f",
+    "shuffled": "#a5a29a",
 }
+"""Of no other chart, so that THEME can tell them."""
+THEME = {
+    INK: "ink", SOFT: "soft", LINE: "line", ACCENT: "accent", GOOD: "good", BAD: "bad", CARD: "card",
+    **{colour: f"f-{name}" for name, colour in COLOURS.items() if name != "latent"},
+    **{colour: f"k{number}" for number, colour in enumerate(palette.COLOURS)},
+}
+"""Colours of base.html.j2 on a light desk; on the page they are its variables, and so follow a dark one."""
 MODELS = (ACCENT, "#c2410c", "#15803d", "#a21caf", "#0e7490", "#854d0e")
 """Of latents that are set side by side."""
 Curve = Sequence[tuple[int, float, Sequence[float]]]
@@ -95,18 +101,25 @@ def _themed(style: str) -> str:
     return re.sub(r"#[0-9a-f]{6}", lambda c: f"var(--{THEME[c[0]]})" if c[0] in THEME else c[0], style)
 
 
-def usage_bars(positions: Sequence[Sequence[int]]) -> Figure:
-    """Share of each code, in the order of the codebook, with a line where all would be used alike; from the counts of
-    each position in a row of codes."""
-    counts = np.array([sum(column) for column in zip_longest(*positions, fillvalue=0)])
-    shares = counts / max(1, counts.sum())
-    even = 1 / len(shares)
-    figure, axes = chart(620, 120)
-    for code, bar in enumerate(axes.bar(range(len(shares)), shares, 0.85, color=ACCENT)):
-        bar.set_gid(f"{TIP}code {code}: {100 * shares[code]:.1f}%")
+def usage_bars(shares: Sequence[float], labels: Sequence[str], colours: Sequence[int], each: str = "code", most: int = 48) -> Figure:
+    """How often each of some labels occurs, in the colours that the map has for them (`lapa.reporting.palette`); a dashed line
+    where all would occur alike. At most `most`, then the most frequent of them."""
+    even = 1 / max(1, len(shares))
+    order = range(len(shares))
+    if len(shares) > most:
+        order = np.argsort(-np.asarray(shares), kind="stable")[:most].tolist()  # type: ignore[assignment]
+    figure, axes = chart(440, 150)
+    filled = [palette.COLOURS[colours[k]] if colours[k] != palette.REST else SOFT for k in order]
+    for k, bar in zip(order, axes.bar(range(len(order)), [shares[k] for k in order], 0.85, color=filled), strict=True):
+        bar.set_gid(f"{TIP}{each} {labels[k]}: {100 * shares[k]:.1f}%")
     axes.axhline(even, color=SOFT, dashes=(4, 3), linewidth=1)
-    beside(axes, even, f"{100 * even:.1f}% each", SOFT)
-    axes.set(xlim=(-0.5, len(shares) - 0.5), yticks=[], xticks=range(len(shares)) if len(shares) <= 32 else [])
+    upright = len(order) > 16 or max(len(labels[k]) for k in order) > 2
+    ticks = [labels[k] for k in order] if len(order) <= 32 else []
+    axes.set_xticks(range(len(ticks)), ticks, rotation=90 if upright else 0, fontsize=10)
+    axes.set(xlim=(-0.6, len(order) - 0.4), ylim=(0, max(1.15 * max(shares, default=0.0), 1.5 * even)))
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(axis="y", color=LINE)
     return figure
 
 
@@ -150,20 +163,24 @@ def beside(axes: Axes, y: float, text: str, colour: str = INK, weight: str = "no
 
 
 def strip(groups: Sequence[Sequence[NDArray[np.uint8]]], side: int, alt: str) -> Markup:
-    """An <img> of groups of frames side by side; uint8 [S, S, 3] RGB each, resized to `side`; gaps are transparent."""
-    columns: list[NDArray[np.uint8]] = []
-    for number, group in enumerate(groups):
-        for position, frame in enumerate(group):
-            if number or position:
-                columns.append(np.zeros((side, GAP if position else GROUP_GAP, 4), np.uint8))
-            method = cv2.INTER_AREA if frame.shape[0] > side else cv2.INTER_CUBIC
-            resized = frame if frame.shape[0] == side else cv2.resize(frame, (side, side), interpolation=method)
-            columns.append(np.dstack([resized, np.full((side, side), 255, np.uint8)]))
-    image = np.concatenate(columns, axis=1)
-    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    """Groups of frames side by side, which wrap where the page is narrow; uint8 [H, W, 3] RGB each, `side` pixels its shorter
+    side."""
+    told = Markup("").join(
+        Markup('<span class="group">{}</span>').format(Markup("").join(_image(frame, side) for frame in group))
+        for group in groups
+    )
+    return Markup('<div class="strip" role="img" aria-label="{}">{}</div>').format(alt, told)
+
+
+def _image(frame: NDArray[np.uint8], side: int) -> Markup:
+    scale = side / min(frame.shape[:2])
+    width, height = round(frame.shape[1] * scale), round(frame.shape[0] * scale)
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    resized = frame if scale == 1 else cv2.resize(frame, (width, height), interpolation=method)
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(resized, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     assert done
     encoded = base64.b64encode(data.tobytes()).decode("ascii")
-    return Markup('<img src="data:image/png;base64,{}" width="{}" alt="{}">').format(encoded, image.shape[1], alt)
+    return Markup('<img src="data:image/jpeg;base64,{}" width="{}" height="{}" alt="">').format(encoded, width, height)
 
 
 def change_image(first: NDArray[np.uint8], second: NDArray[np.uint8], gain: int = 1) -> NDArray[np.uint8]:

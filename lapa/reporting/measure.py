@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from corpora.clips.several import open_corpora
 from corpora.store.files import read_json
+from corpora.store.provenance import provenance
 from lapa.codes import CodeCounter, Codes, latent_health
 from lapa.foreign.bring import foreign_facts
 from lapa.foreign.facts import ForeignFacts
@@ -27,8 +28,9 @@ from lapa.reporting.card import AtlasSize, Card, Cuts, Probe, Reconstruction, Tr
 from lapa.reporting.checks.appearance import check_appearance
 from lapa.reporting.checks.reconstruction import check_cuts, check_reconstruction
 from lapa.reporting.checks.transfer import check_transfer
-from lapa.reporting.clip_pairs import pair_images
+from lapa.reporting.clip_pictures import ClipPictures, model_aspect, stored_aspect
 from lapa.reporting.images import Frame, Images, TransferStrip
+from lapa.reporting.latent_map import draw_map
 from lapa.reporting.probes.baselines import Components, ImageComponents
 from lapa.reporting.probes.bodies import check_bodies
 from lapa.reporting.probes.camera import check_camera
@@ -44,9 +46,6 @@ from lapa.reporting.settings import Progress, ReportSettings
 from lapa.reporting.survey import Survey, survey_clips
 from lapa.reporting.verdict import judge
 
-IMAGE = 96
-"""Side of the clips' frames in the report."""
-
 
 @dataclass(frozen=True)
 class RunFacts:
@@ -56,6 +55,8 @@ class RunFacts:
     held_out_groups: tuple[str, ...] = ()
     labelled_clips: int = 0
     model_hash: str = ""
+    recipe: str = ""
+    steps: int = 0
 
     def unseen(self, groups: NDArray[np.str_]) -> NDArray[np.bool_]:
         """Which of `groups` [N] the model was not trained on; none where nothing is known of its training."""
@@ -72,6 +73,8 @@ class RunFacts:
             tuple(facts.get("held_out_groups", ())),
             int(facts.get("labelled_clips", 0)),
             model_hash(folder),
+            str(facts.get("recipe", "")),
+            int(facts.get("steps", 0)),
         )
 
 
@@ -141,24 +144,30 @@ def make_card(
     warnings = _warnings(sample, run, model)
     prefer = run.unseen(sample.group)
     rng = np.random.default_rng([settings.seed, 3])
-    seen = survey_clips(corpus, sample, model, prefer, truth, settings, featurise, rng, progress)
+    foreign = foreign_facts(latents)
+    codes, codes_reason = _codes(model, latents, foreign)
+    known, notes = find_known_motion(sample, truth, settings.target, settings.dims)
+    progress("code atlas", 0, 1)
+    atlas = build_atlas(sample, codes, prefer=prefer, seed=settings.seed)
+    latent_map = draw_map(sample, known, [unit.kinds for unit in atlas.units], settings.seed)
+    pictures = ClipPictures(set(atlas.rows().tolist()), set(latent_map.clips), corpus.fit)
+    clock.lap("atlas")
+    seen = survey_clips(corpus, sample, model, prefer, truth, settings, featurise, rng, progress, pictures)
     clock.lap("reading clips")
     progress("principal components", 0, 1)
     principal = ImageComponents(seen.thumbs, "change", sample.latent.shape[1], settings.seed)
     components = principal.components(training_pairs(prefer))
     clock.lap("principal components")
-    progress("codes", 0, 1)
-    foreign = foreign_facts(latents)
-    codes, codes_reason = _codes(model, latents, foreign)
     latent = latent_health(sample.latent, sample.group)
     decoded = _Decoded()
+    aspect_of = {row.clip_id: _aspect(row, corpus.fit, model) for row in clips}
+    aspect = np.array([aspect_of[clip] for clip in sample.clip_id.tolist()])
     if model is not None:
         progress("reconstruction", 0, 1)
-        decoded = _decode(model, sample, seen, components, prefer, featurise, settings.seed, rng)
+        decoded = _decode(model, sample, seen, components, prefer, featurise, aspect_of, settings.seed, rng)
         if not decoded.ours:
             warnings.append("The stored latents are not what this model makes of these pairs: extract them again.")
     clock.lap("decoding")
-    known, notes = find_known_motion(sample, truth, settings.target, settings.dims)
     probes = _probes(known, sample, seen, run, settings, progress)
     bodies = check_bodies(known, sample, seen.thumbs, settings)
     reason = "; ".join(notes) or "no clip of the corpus has ground truth"
@@ -171,18 +180,25 @@ def make_card(
     appearance = check_appearance(sample, seen.thumbs, pca, settings)
     clock.lap("appearance")
     progress("action transfer", 0, 1)
-    transfer, strips, transfer_reason = _transfer(model, sample, seen, rng)
-    progress("code atlas", 0, 1)
-    atlas = build_atlas(sample, prefer=prefer, seed=settings.seed)
-    clock.lap("transfer and atlas")
-    shown = atlas.rows()
+    transfer, strips, transfer_reason = _transfer(model, sample, seen, aspect, rng)
+    clock.lap("transfer")
+
+    def label(row: int) -> str:
+        return f"{sample.group[row]} at {sample.t_s[row]:.1f} s"
+
+    points = latent_map.rows
     images = Images(
         atlas,
-        {row: list(frames) for row, frames in pair_images(corpus, sample, shown, IMAGE).items()},
-        {int(row): f"{sample.group[row]} at {sample.t_s[row]:.1f} s" for row in shown},
+        pictures.frames,
+        {row: label(row) for row in pictures.frames},
         decoded.examples,
         decoded.cut_examples,
         strips,
+        latent_map,
+        [label(row) for row in points.tolist()],
+        sample.t_s[points].tolist(),
+        sample.gap_s[points].tolist(),
+        pictures.videos,
     )
     card = Card(
         settings=settings,
@@ -205,7 +221,7 @@ def make_card(
         camera=camera,
         transfer=transfer,
         transfer_reason=transfer_reason,
-        atlas=AtlasSize(atlas.kind, len(atlas.entries)),
+        atlas=AtlasSize(atlas.units[0].kinds.name, len(atlas.units[0].entries)),
         seconds=clock.seconds,
         warnings=warnings,
         bodies=bodies,
@@ -214,6 +230,7 @@ def make_card(
         foreign=foreign,
         extracted=latents.extracted,
         images=images,
+        made={"recipe": run.recipe, "steps": run.steps or None, **provenance()},
     )
     return replace(card, verdicts={body: judge(card, body) for body in card.embodiments})
 
@@ -242,14 +259,21 @@ def _decode(
     components: Components,
     prefer: NDArray[np.bool_],
     featurise: Featurise | None,
+    aspect_of: Mapping[str, float],
     seed: int,
     rng: np.random.Generator,
 ) -> _Decoded:
     on = "held-out videos" if prefer.any() else "videos it may have been trained on (none were held out)"
-    found = check_reconstruction(model, sample, seen.to_decode, seen.thumbs, components, on, seed)
+    aspect = np.array([aspect_of[clip] for clip in sample.clip_id.tolist()])
+    found = check_reconstruction(model, sample, seen.to_decode, seen.thumbs, components, on, aspect, seed)
     explained, ends = found[0].explained, np.stack(seen.ends)
-    cuts = check_cuts(model, seen.rows, ends, seen.thumbs, explained, components, featurise, seed, rng)
+    of_clips = np.array([aspect_of[row.clip_id] for row in seen.rows])
+    cuts = check_cuts(model, seen.rows, ends, seen.thumbs, explained, components, featurise, of_clips, seed, rng)
     return _Decoded(*found, *cuts)
+
+
+def _aspect(row: ClipRow, fit: str, model: LatentActionModel | None) -> float:
+    return stored_aspect(row, fit) if model is None else model_aspect(row, fit, model.config.pair)
 
 
 class _Clock:
@@ -294,7 +318,11 @@ def _warnings(sample: LatentSample, run: RunFacts, model: LatentActionModel | No
 
 
 def _transfer(
-    model: LatentActionModel | None, sample: LatentSample, seen: Survey, rng: np.random.Generator
+    model: LatentActionModel | None,
+    sample: LatentSample,
+    seen: Survey,
+    aspect: NDArray[np.floating],
+    rng: np.random.Generator,
 ) -> tuple[Transfer | None, list[TransferStrip], str]:
     if model is None:
         return None, [], NO_MODEL[0].lower() + NO_MODEL[1:]
@@ -302,7 +330,7 @@ def _transfer(
         return None, [], f"the target is features of {model.config.target}: there is no picture to show"
     rows, pairs = seen.gallery_pairs()
     groups, bodies, motion = sample.group[rows], sample.embodiment[rows], sample.motion[rows]
-    return *check_transfer(model, pairs, groups, bodies, motion, rng), ""
+    return *check_transfer(model, pairs, groups, bodies, motion, aspect[rows], rng), ""
 
 
 def _codes(model: LatentActionModel | None, latents: Latents, foreign: ForeignFacts | None) -> tuple[Codes | None, str]:

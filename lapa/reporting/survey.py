@@ -19,6 +19,7 @@ from lapa.pairs.reader import PairReader
 from lapa.pairs.table import Featurise
 from lapa.reporting.atlas import spread_over_groups
 from lapa.reporting.clip_pairs import THUMB, read_pairs, seen_images
+from lapa.reporting.clip_pictures import ClipPictures
 from lapa.reporting.probes.baselines import encode_pairs, feature_change, token_change, untrained_models
 from lapa.reporting.settings import Progress, ReportSettings
 
@@ -62,10 +63,11 @@ def survey_clips(
     featurise: Featurise | None,
     rng: np.random.Generator,
     progress: Progress,
+    pictures: ClipPictures,
 ) -> Survey:
     """Reads the sample's clips once. `prefer` [N]: pairs of held-out groups, which alone are decoded where there are
-    any; `with_truth`: clips whose actions are known, which the untrained networks and the frozen vision models see. Without a
-    model nothing is kept to be decoded.
+    any; `with_truth`: clips whose actions are known, which the untrained networks and the frozen vision models see;
+    `pictures`: what the page shows of the clips. Without a model nothing is kept to be decoded.
 
     Raises ValueError where `settings.vision` or `settings.features` cannot be loaded."""
     vision, tokens = (frozen_vision(name) if name else None for name in (settings.vision, settings.features))
@@ -89,6 +91,7 @@ def survey_clips(
     config = PairConfig() if model is None else model.config.pair
     for clip in read_pairs(corpus, sample, PairReader(config, featurise=featurise), progress):
         seen.thumbs[clip.rows] = clip.thumbs
+        pictures.add(clip)
         if clip.row.clip_id in with_truth:
             for values, network in zip(seen.untrained, networks, strict=True):
                 values[clip.rows] = encode_pairs(network, clip.pairs)

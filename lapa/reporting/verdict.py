@@ -26,7 +26,7 @@ from lapa.reporting.card import Card, Level, Probe, Reason, Verdict
 from lapa.reporting.probes.baselines import FEATURE_NUMBERS
 from lapa.reporting.scores import figure, span
 
-FORMAT = 5
+FORMAT = 6
 """Of the card: raised when the same latents would be measured or judged otherwise, in words or numbers."""
 LEAST_R2 = 0.05
 GOOD_R2 = 0.5

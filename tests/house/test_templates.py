@@ -17,18 +17,23 @@ from jobs.evaluation.page import TEMPLATE as EVALUATION
 from jobs.evaluation.page import Bar, BarGroup, EpisodeView, FilmView, Shown
 from jobs.evaluation.verdict import Verdict as Said
 from lapa.codes import Codes
-from lapa.reporting.atlas import AtlasEntry
+from lapa.reporting.atlas import AtlasEntry, AtlasUnit
 from lapa.reporting.card import Card, Cuts, Probe, Verdict
 from lapa.reporting.comparison import BodyComparison, Compared, Row
 from lapa.reporting.comparison import Comparison as Reports
 from lapa.reporting.images import Images
+from lapa.reporting.latent_map import LatentMap
 from lapa.reporting.page import HERE, render
+from lapa.reporting.palette import Kinds
 from lapa.reporting.scores import BodyToBody, MeanScore, Readout, Score
 
 NAMES: dict[Path, dict[str, type]] = {
     HERE / "page.html.j2": {
         "card": Card, "codes": Codes, "cuts": Cuts, "probe": Probe, "step": Readout, "score": Score, "images": Images,
-        "entry": AtlasEntry, "verdict": Verdict, "between": BodyToBody,
+        "verdict": Verdict, "between": BodyToBody, "kinds": Kinds,
+    },
+    HERE / "map.html.j2": {
+        "images": Images, "card": Card, "map": LatentMap, "first": Kinds, "entry": AtlasEntry, "unit": AtlasUnit,
     },
     HERE / "compare.html.j2": {
         "found": Reports, "body": BodyComparison, "row": Row, "score": MeanScore, "model": Compared,
@@ -64,4 +69,4 @@ def test_a_template_is_escaped_and_a_name_that_is_lacking_is_an_error(tmp_path: 
 
 def test_templates_are_part_of_the_package() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
-    assert "*.j2" in project["tool"]["setuptools"]["package-data"]["*"]
+    assert {"*.j2", "*.js"} <= set(project["tool"]["setuptools"]["package-data"]["*"])

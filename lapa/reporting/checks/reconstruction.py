@@ -26,6 +26,7 @@ from lapa.pairs.table import Featurise, PairTable
 from lapa.reporting.atlas import spread_over_groups
 from lapa.reporting.card import Cuts, Reconstruction
 from lapa.reporting.clip_pairs import BATCH, THUMB
+from lapa.reporting.clip_pictures import at_aspect
 from lapa.reporting.images import Frame
 from lapa.reporting.probes.baselines import Components, change_images
 
@@ -43,13 +44,14 @@ def check_reconstruction(
     thumbs: NDArray[np.uint8],
     components: Components,
     on: str,
+    aspect: NDArray[np.floating],
     seed: int,
 ) -> tuple[Reconstruction, list[list[Frame]], bool]:
     """(figures, example images, whether the stored latents are what the model makes of these pairs).
 
     `to_decode`: pairs, with their rows of the sample; `thumbs` [N, 2, THUMB, THUMB, 3] of the sample;
     `components`: of the training pairs' difference images, as many as the latent has dimensions; `on`: what the pairs
-    are.
+    are; `aspect` [N]: width by height that the images of each pair are shown in.
     """
     rows = np.concatenate([rows for rows, _ in to_decode])
     pairs = PairBatch.cat([pairs for _, pairs in to_decode])
@@ -69,7 +71,7 @@ def check_reconstruction(
         return found, [], ours
     lively = np.argsort(-sample.motion[rows], kind="stable")[: max(EXAMPLES, len(rows) // 2)]
     chosen = np.array(spread_over_groups(lively, groups, EXAMPLES, rng), np.int64)
-    return found, _examples(model, pairs.take(chosen), seed), ours
+    return found, _examples(model, pairs.take(chosen), aspect[rows[chosen]], seed), ours
 
 
 def check_cuts(
@@ -80,13 +82,15 @@ def check_cuts(
     real_explained: float,
     components: Components,
     featurise: Featurise | None,
+    aspect: NDArray[np.floating],
     seed: int,
     rng: np.random.Generator,
 ) -> tuple[Cuts | None, list[list[Frame]]]:
     """(figures of pairs across a cut, or None where no two clips differ enough; example images).
 
     `ends` [clips, 2, S, S, 3]: first and last frame of each of `clips`; clips of different sources that look alike are
-    left out. `thumbs` and `components` as in `check_reconstruction`; `real_explained` is its figure.
+    left out. `thumbs` and `components` as in `check_reconstruction`; `real_explained` is its figure;
+    `aspect` [clips]: width by height that each is shown in.
     """
     chosen, kind = cut_pairs(clips, rng, MAX_CUTS)
     energy = float(np.median((change_images(thumbs[:: max(1, len(thumbs) // 2000)]) ** 2).mean(1)))
@@ -113,11 +117,14 @@ def check_cuts(
     if not model.config.pixels:
         return found, []
     some = np.unique(np.linspace(0, len(pairs) - 1, EXAMPLES).round().astype(np.int64))
-    return found, [columns[:3] for columns in _examples(model, pairs.take(some), seed)]
+    of = aspect[[chosen[k][1] for k in some]]
+    return found, [columns[:3] for columns in _examples(model, pairs.take(some), of, seed)]
 
 
 @torch.inference_mode()
-def _examples(model: LatentActionModel, pairs: PairBatch, seed: int) -> list[list[Frame]]:
+def _examples(
+    model: LatentActionModel, pairs: PairBatch, aspect: NDArray[np.floating], seed: int
+) -> list[list[Frame]]:
     """Of each pair: first, second, predicted from the code, from the continuous latent, from a random code."""
     batch = pairs.floats()
     first, second, valid = batch.first, batch.second, batch.valid
@@ -126,7 +133,7 @@ def _examples(model: LatentActionModel, pairs: PairBatch, seed: int) -> list[lis
     columns = [first, second]
     columns += [model.decode(first, latent, valid) for latent in (encoding.quantized, encoding.latent, random)]
     arrays = [as_frames(column) for column in columns]
-    return [[column[k] for column in arrays] for k in range(len(first))]
+    return [[at_aspect(column[k], float(aspect[k])) for column in arrays] for k in range(len(first))]
 
 
 def _kept(components: Components, change: NDArray[np.float32]) -> float:

@@ -8,13 +8,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lapa.model.lam import LatentActionModel
 from lapa.pairs.batch import PairBatch, as_frames
 from lapa.reporting.card import Agreement, Transfer
 from lapa.reporting.checks.reconstruction import other_pairs
 from lapa.reporting.clip_pairs import BATCH
-from lapa.reporting.images import TransferStrip
+from lapa.reporting.clip_pictures import at_aspect
+from lapa.reporting.images import Frame, TransferStrip
 
 MOVING_PERCENTILE = 70.0
 """Strips show pairs with at least this much motion; a latent of rest shows nothing."""
@@ -26,15 +28,17 @@ def check_transfer(
     groups: NDArray[Any],
     embodiments: NDArray[Any],
     motion: NDArray[np.floating],
+    aspect: NDArray[np.floating],
     rng: np.random.Generator,
 ) -> tuple[Transfer, list[TransferStrip]]:
-    """Within all and between embodiments; strips. For models that predict images."""
+    """Within all and between embodiments; strips, each pair's images in its `aspect` [P] (width by height). For models that
+    predict images."""
     within = transfer_agreement(model, pairs, other_pairs(groups, rng))
     foreign = [np.flatnonzero(embodiments != name) for name in embodiments]
     other = np.array([rng.choice(rows) if len(rows) else -1 for rows in foreign])
     across = transfer_agreement(model, pairs, other) if (other >= 0).all() else None
     chosen = choose_transfers(groups, embodiments, motion, 8, rng)
-    strips = transfer_strips(model, pairs, groups, embodiments, chosen)
+    strips = transfer_strips(model, pairs, groups, embodiments, aspect, chosen)
     return Transfer(within.same_latent, within.chance, across, len(chosen)), strips
 
 
@@ -71,6 +75,7 @@ def transfer_strips(
     pairs: PairBatch,
     groups: NDArray[Any],
     embodiments: NDArray[Any],
+    aspect: NDArray[np.floating],
     chosen: list[tuple[int, int]],
 ) -> list[TransferStrip]:
     """Decodes each chosen transfer; for models that predict images."""
@@ -78,15 +83,19 @@ def transfer_strips(
     for row, onto in chosen:
         pair, target = pairs.take([row]).floats(), pairs.take([onto]).floats()
         encoding = model.encode(pair)
+
+        def shown(image: Tensor, of: int) -> Frame:
+            return at_aspect(as_frames(image)[0], float(aspect[of]))
+
         strips.append(
             TransferStrip(
                 str(groups[row]),
                 str(groups[onto]),
                 bool(embodiments[row] != embodiments[onto]),
-                (as_frames(pair.first)[0], as_frames(pair.second)[0]),
-                as_frames(target.first)[0],
-                as_frames(model.decode(target.first, encoding.quantized, target.valid))[0],
-                as_frames(model.decode(target.first, encoding.latent, target.valid))[0],
+                (shown(pair.first, row), shown(pair.second, row)),
+                shown(target.first, onto),
+                shown(model.decode(target.first, encoding.quantized, target.valid), onto),
+                shown(model.decode(target.first, encoding.latent, target.valid), onto),
             )
         )
     return strips

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from corpora.episodes.modality import COLUMNS
 from corpora.store.files import digest_of
 from lapa.latents import LatentSample
-from lapa.pairs.known_motion import is_action, relative_motion
+from lapa.pairs.known_motion import relative_motion
 from lapa.reporting.atlas import neighbour_agreement
 from lapa.reporting.card import HoldoutKind, Probe
+from lapa.reporting.known_motion import KnownMotion
 from lapa.reporting.probes.baselines import FEATURE_NUMBERS, FeatureComponents, ImageComponents, fixed, shuffled
 from lapa.reporting.probes.probe import Feature, Split, held_out_split, k_fold_splits, run_probe
 from lapa.reporting.settings import ReportSettings
@@ -68,21 +69,6 @@ def choose_dims(motion: NDArray[np.floating], embodiment: str, feature: str, wan
 
 
 @dataclass(frozen=True)
-class KnownMotion:
-    """Pairs of one embodiment whose motion is known."""
-
-    embodiment: str
-    feature: str
-    dims: list[int]
-    rows: NDArray[np.int64]
-    """[P], of the sample."""
-    y: NDArray[np.float64]
-    """[P, K]: relative motion in `dims`."""
-    others: dict[int, float]
-    """Spread of each dimension that is not asked for."""
-
-
-@dataclass(frozen=True)
 class Holdout:
     """How groups were split."""
 
@@ -107,6 +93,9 @@ def find_known_motion(
     for embodiment in np.unique(sample.embodiment[has]).tolist():
         rows = np.flatnonzero(has & (sample.embodiment == embodiment))
         features = {name for clip in np.unique(sample.clip_id[rows]) for name in truth[str(clip)] if name != "t_s"}
+        if not features and target is None:
+            notes.append(f"{embodiment}: no motion of this body is recorded")
+            continue
         try:
             feature = choose_feature(sorted(features), target)
             rows, motion = motion_of(sample, truth, rows, feature)
@@ -246,7 +235,7 @@ def probe_known_motion(
     groups = sample.group[rows]
     found = run_probe(features, known.y, groups, holdout.splits, settings, progress)
     return Probe(
-        target=f"{'the sum of' if is_action(known.feature) else 'the change of'} {known.feature}",
+        target=known.what,
         feature=known.feature,
         embodiment=known.embodiment,
         gap_s=float(np.median(sample.gap_s[rows])),

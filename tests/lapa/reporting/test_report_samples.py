@@ -17,7 +17,7 @@ from lapa.reporting.checks.reconstruction import cut_pairs, other_pairs, psnr
 from lapa.reporting.clip_pairs import read_pairs
 from lapa.reporting.measure import training_pairs
 from lapa.reporting.probes.baselines import change_images
-from lapa.reporting.probes.motion import choose_holdout
+from lapa.reporting.probes.motion import choose_holdout, find_known_motion
 from tests.builders.reports import CONFIG, FRAMES, GAP, make_latents
 
 
@@ -110,3 +110,13 @@ def test_other_pairs_are_of_other_groups() -> None:
     alone = other_pairs(np.repeat(["a"], 10), np.random.default_rng(0))
     assert (alone != np.arange(10)).all()
     assert psnr(0.01) == pytest.approx(20)
+
+
+def test_a_body_of_which_no_motion_is_recorded_is_told_in_a_whole_sentence(motion_latents: Path) -> None:
+    sample = Latents(motion_latents).sample(100)
+    nothing = {clip: {"t_s": np.arange(3.0)} for clip in np.unique(sample.clip_id).tolist()}
+    known, notes = find_known_motion(sample, nothing, None, ())
+    assert known == [] and notes
+    assert all(note.endswith(": no motion of this body is recorded") for note in notes)
+    with pytest.raises(ValueError, match="the corpus knows no feature"):
+        find_known_motion(sample, nothing, "hand", ())

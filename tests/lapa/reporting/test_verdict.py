@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from lapa.reporting.card import CameraProbe, Card, Reason, Verdict
+from lapa.reporting.card import FEATURES, CameraProbe, Card, Reason, Transfer, Verdict
+from lapa.reporting.scores import MeanScore
 from lapa.reporting.verdict import judge
+from lapa.reporting.weighed import WEIGHED
 from tests.builders.cards import BODY, difference, good_card, score
 
 
@@ -92,6 +94,40 @@ def test_each_body_has_a_verdict_of_its_own() -> None:
     texts_of = {body: [reason.text for reason in judge(card, body).reasons] for body in (BODY, "hand", "leg")}
     own = {body: [text for text in ("All.", "Few.", "Seen.") if text in texts] for body, texts in texts_of.items()}
     assert own == {BODY: ["All.", "Few."], "hand": ["All.", "Seen."], "leg": ["All."]}
+
+
+DECODED = ("explained", "continuous_explained", "random_code_explained", "shuffled_code_explained", "pca_explained")
+EXTREMES = (-3.0, 0.0, 0.5, 0.99)
+
+
+def kinds(card: Card) -> list[str]:
+    verdict = judge(card, BODY)
+    return [verdict.level, *(reason.kind for reason in verdict.reasons)]
+
+
+def sways(cards: list[Card], change: Any) -> bool:
+    """Whether the verdict on one of them depends on what `change` sets to some value."""
+    return any(kinds(changed(card, change(value))) != kinds(card) for card in cards for value in EXTREMES)
+
+
+def test_the_verdict_weighs_what_the_page_says_that_it_weighs() -> None:
+    copying = changed(good_card(), {"cuts": {"continuous_explained": 0.9}})
+    guessed = changed(copying, {"cuts": {"guess_explained": -3.0}})
+    cards = [good_card(), copying, guessed]
+    for part, names in (("reconstruction", DECODED), ("cuts", (*DECODED, "guess_explained", "real_explained"))):
+        found = {name for name in names if sways(cards, lambda value, p=part, n=name: {p: {n: value}})}
+        assert found == WEIGHED[part]
+    assert sways(cards, lambda value: {"camera": {"r2_mean": value}})
+    beside = MeanScore(0.0, (0.0, 0.0))
+    for name in ("pca", "shuffled"):  # the camera's baselines
+        assert not sways(cards, lambda value, n=name: {"camera": {"baselines": {n: dataclasses.replace(beside, r2_mean=value)}}})
+    found = set()
+    for name in FEATURES:
+        of = {"scores": {name: score(0.0, 0.0, 0.0)}} if name == "latent" else {"difference": {name: difference(0.0)}}
+        if kinds(changed(good_card(), probe(**of))) != kinds(good_card()):
+            found.add(name)
+    assert found == WEIGHED["probe"]
+    assert not sways(cards, lambda value: {"transfer": Transfer(value, 0.0, None, 0)})
 
 
 def test_a_verdict_prints_as_a_title_and_a_marked_line_a_reason() -> None:
