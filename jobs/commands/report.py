@@ -248,6 +248,8 @@ def print_card(card: Card) -> None:
     console.print(f"[bold]{escape(body)}{card.verdict.title}[/]")
     for reason in card.verdict.reasons:
         console.print(f" {marks[reason.kind]}", escape(reason.text), highlight=False)
+    for step in card.verdict.next_steps:
+        console.print(" > next:", escape(step), highlight=False)
     for sentence in card.foreign.told if card.foreign else ():
         console.print(escape(sentence), highlight=False)
     for body, verdict in card.verdicts.items():

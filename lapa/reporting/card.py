@@ -206,6 +206,8 @@ class Reason:
 
     kind: Literal["good", "concern", "bad"]
     text: str
+    remedy: str = ""
+    """What to do about it."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,14 @@ class Verdict:
         return TITLES[self.level]
 
     @property
+    def next_steps(self) -> tuple[str, ...]:
+        """What to do now, the most pressing first."""
+        remedies = dict.fromkeys(reason.remedy for reason in self.reasons if reason.remedy)
+        if self.level == "trust":
+            return ("train on them: label = 'latent' in a pyramid file for giza pretrain", *remedies)
+        return tuple(remedies) or ("train on them, with the concerns in mind",)
+
+    @property
     def text(self) -> str:
         """Title and sentences in one line."""
         return " ".join([self.title + ".", *(reason.text for reason in self.reasons)])
@@ -229,7 +239,8 @@ class Verdict:
         return "\n".join([self.title, *(f" {marks[reason.kind]} {reason.text}" for reason in self.reasons)])
 
     def to_json(self) -> dict[str, Any]:
-        return {"level": self.level, "title": self.title, "reasons": [dataclasses.asdict(r) for r in self.reasons]}
+        reasons = [dataclasses.asdict(reason) for reason in self.reasons]
+        return {"level": self.level, "title": self.title, "reasons": reasons, "next_steps": list(self.next_steps)}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ nearly as much as a pair's own; latents of another model.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 from lapa.reporting.card import Card, Level, Probe, Reason, Verdict
@@ -48,6 +49,24 @@ RIVALS = {
 }
 
 
+REMEDIES = {
+    "collapsed latent": "train longer, or on more varied video; a longer gap leaves more to tell",
+    "collapsed codes": "use the continuous latent as the label, or train again with --model.quantiser.kind fsq, fewer codes or "
+    "a longer gap",
+    "idle codes": "the continuous latent is the better label; fewer codes lose nothing",
+    "idle decoder": "train longer; where that does not help, with a longer gap, so that more changes between the frames",
+    "camera": "keep --model.pair.camera-compensation on, and leave out video whose camera moves much",
+    "copy": "train again with fewer --model.tokens or a smaller --model.latent-dim, or with --model.latent-noise 0.5",
+    "cut": "a smaller --model.latent-dim or --model.latent-noise leaves less room for the picture",
+    "probe": "train longer, ingest more video, or show it a few labels (--labels.feature)",
+    "rival": "train longer or on more video; until the latent is above it, that baseline is the cheaper label",
+    "vision": "train on such features (--model.target, recipe univla), or use that model as the policy's backbone (small_dino)",
+    "unknown": "ingest a few dozen clips with known actions beside these",
+    "no model": "give --lam, where the model is at hand",
+}
+"""What to do about a reason."""
+
+
 def judge(card: Card, body: str) -> Verdict:
     """The verdict on the latents of one body: what was measured of all of them, and what is known of this body's
     motion."""
@@ -60,13 +79,14 @@ def judge(card: Card, body: str) -> Verdict:
             "concern",
             f"No known actions to compare with ({_unknown(card, body)}), so nothing here shows that the latents are "
             "actions; a few dozen labelled clips, ingested with the rest, would settle it.",
+            REMEDIES["unknown"],
         )
         reasons = [*collapse, *copies, *decoder, unknown, *concerns]
         broken = any(reason.kind == "bad" for reason in reasons)
         return _sorted("do not trust" if broken else "cannot tell", reasons)
     found, sound, useless = _judge_probe(card.probes[body])
     # Where actions are known, they say more than the decoder does.
-    decoder = [Reason("concern", reason.text) if reason.kind == "bad" else reason for reason in decoder]
+    decoder = [dataclasses.replace(reason, kind="concern") if reason.kind == "bad" else reason for reason in decoder]
     reasons = [*collapse, *copies, *found, *decoder, *concerns]
     if useless or any(reason.kind == "bad" for reason in (*collapse, *copies)):
         return _sorted("do not trust", reasons)
@@ -97,6 +117,7 @@ def _collapse(card: Card) -> list[Reason]:
                 "bad",
                 "The continuous latent has collapsed: its variance lies in "
                 f"{latent.effective_dims:.1f} of {latent.dim} dimensions.",
+                REMEDIES["collapsed latent"],
             )
         )
     if codes is None:
@@ -106,9 +127,9 @@ def _collapse(card: Card) -> list[Reason]:
         rows = codes.combinations.perplexity
         usage += f", at the worst of {len(codes.positions)} positions, and whole rows have one of {rows:.1f}"
     if codes.collapsed:
-        reasons.append(Reason("bad", f"The codes have collapsed: {usage}."))
+        reasons.append(Reason("bad", f"The codes have collapsed: {usage}.", REMEDIES["collapsed codes"]))
     elif codes.thin:
-        reasons.append(Reason("concern", f"Much of the codebook is idle: {usage}."))
+        reasons.append(Reason("concern", f"Much of the codebook is idle: {usage}.", REMEDIES["idle codes"]))
     else:
         reasons.append(Reason("good", f"The codebook is alive: {usage}."))
     return reasons
@@ -118,7 +139,7 @@ def _decoder(card: Card) -> list[Reason]:
     found = card.reconstruction
     if found is None:
         text = f"{card.no_decoder}: reconstruction, cuts, transfer and the untrained network were not measured."
-        return [Reason("concern", text)]
+        return [Reason("concern", text, REMEDIES["no model"])]
     own, random = found.explained, found.random_code_explained
     if found.psnr_db is not None:
         figures = (
@@ -128,12 +149,13 @@ def _decoder(card: Card) -> list[Reason]:
     else:
         figures = f"{100 * own:.0f}% of the change explained on {found.on}, {100 * random:.0f}% with a random code"
     if own < DECODER_GAIN:
-        return [Reason("bad", f"The code predicts the second frame no better than a copy of the first ({figures}).")]
+        text = f"The code predicts the second frame no better than a copy of the first ({figures})."
+        return [Reason("bad", text, REMEDIES["idle decoder"])]
     if own - random < DECODER_GAIN:
-        return [Reason("bad", f"The decoder does not heed the code ({figures}).")]
+        return [Reason("bad", f"The decoder does not heed the code ({figures}).", REMEDIES["idle decoder"])]
     if own - random < HEEDED * own:
         text = f"A random code predicts the second frame nearly as well as a pair's own ({figures})."
-        return [Reason("concern", text)]
+        return [Reason("concern", text, REMEDIES["idle decoder"])]
     return [Reason("good", f"The code predicts the second frame ({figures}).")]
 
 
@@ -144,7 +166,8 @@ def _concerns(card: Card, body: str) -> list[Reason]:
     if r2 is not None:
         found = f"R2 {figure(r2)} from the latent to the measured motion of the camera"
         if r2 > CAMERA_R2:
-            reasons.append(Reason("concern", f"The latent carries the camera's movement ({found})."))
+            text = f"The latent carries the camera's movement ({found})."
+            reasons.append(Reason("concern", text, REMEDIES["camera"]))
         else:
             reasons.append(Reason("good", f"Little of the camera's movement is in the latent ({found})."))
     return reasons
@@ -162,7 +185,7 @@ def _copies(card: Card) -> list[Reason]:
             what = "The latent copies the second frame"
             if look.first_r2 > look.r2:
                 what = "The latent copies the scene, the second frame as well as the first"
-            reasons.append(Reason("bad", f"{what}: {found}."))
+            reasons.append(Reason("bad", f"{what}: {found}.", REMEDIES["copy"]))
         else:
             reasons.append(Reason("good", f"The latent is no picture of the second frame ({found})."))
     if (cuts := card.cuts) is None:
@@ -175,10 +198,10 @@ def _copies(card: Card) -> list[Reason]:
     )
     if known > unknowing + COPIED * (1 - unknowing):
         text = f"Across a cut, where there is no action, the decoder still rebuilds the second frame: {figures}."
-        reasons.append(Reason("bad", text))
+        reasons.append(Reason("bad", text, REMEDIES["copy"]))
     elif known > CUT_EXPLAINED:
         text = f"Across a cut, where there is no action, much of the second frame is rebuilt: {figures}."
-        reasons.append(Reason("concern", text))
+        reasons.append(Reason("concern", text, REMEDIES["cut"]))
     else:
         reasons.append(Reason("good", f"Across a cut, where there is no action, the decoder is lost: {figures}."))
     return reasons
@@ -190,10 +213,10 @@ def _judge_probe(probe: Probe) -> tuple[list[Reason], bool, bool]:
     found = f"R2 {figure(latent.r2_mean)} {span(latent.ci95)}"
     if latent.ci95[0] <= LEAST_R2 or probe.difference["shuffled"].ci95[0] <= 0:
         text = f"A linear probe finds no dependable relation between latents and {probe.target} ({found})."
-        return [Reason("bad", text)], False, True
+        return [Reason("bad", text, REMEDIES["probe"])], False, True
     good = latent.r2_mean >= GOOD_R2
     text = f"A linear probe of held-out episodes reads {probe.target} over {probe.gap_s:.2f} s with {found}"
-    reasons = [Reason("good" if good else "concern", text + ("." if good else "; that is weak."))]
+    reasons = [Reason("good", f"{text}.") if good else Reason("concern", f"{text}; that is weak.", REMEDIES["probe"])]
     sound, useless = good, False
     for name, title in RIVALS.items():
         if name not in probe.difference:
@@ -205,12 +228,12 @@ def _judge_probe(probe: Probe) -> tuple[list[Reason], bool, bool]:
         if low > 0:
             reasons.append(Reason("good", f"The latent is above {title} ({figures} R2)."))
             continue
-        sound = False
+        sound, remedy = False, REMEDIES["vision" if name in ("vision", "features") else "rival"]
         few = f" with all labels, but above it with {', '.join(beaten_at)} labelled pairs" if beaten_at else ""
         if high < 0:
             useless |= not beaten_at
             kind: Literal["concern", "bad"] = "concern" if beaten_at else "bad"
-            reasons.append(Reason(kind, f"The latent is below {title}{few} ({figures} R2)."))
+            reasons.append(Reason(kind, f"The latent is below {title}{few} ({figures} R2).", remedy))
         else:
-            reasons.append(Reason("concern", f"The latent is not clearly above {title}{few} ({figures} R2)."))
+            reasons.append(Reason("concern", f"The latent is not clearly above {title}{few} ({figures} R2).", remedy))
     return reasons, sound, useless

@@ -151,3 +151,32 @@ def test_the_page_of_a_card_without_images_says_what_the_card_does(tmp_path: Pat
     page = (tmp_path / "card.html").read_text("utf-8")
     assert "Trust with care" in page and "A &lt;b&gt;thing&lt;/b&gt; &amp; more." in page
     assert "keeps no images" in page and "<img" not in page
+
+
+@pytest.mark.parametrize(
+    ("change", "step"),
+    [
+        ({"warnings": []}, "train on them: label = 'latent'"),
+        ({"codes": {"collapsed": True, "used": 1, "perplexity": 1.0}}, "use the continuous latent as the label"),
+        (probe(difference={"pca": difference(-0.2)}), "until the latent is above it, that baseline is the cheaper label"),
+        (probe(difference={"vision": difference(-0.2)}), "train on such features"),
+        ({"warnings": ["The videos were trained on."]}, "train on them, with the concerns in mind"),
+    ],
+)
+def test_every_verdict_says_what_to_do_next(change: dict[str, Any], step: str) -> None:
+    verdict = judge(changed(good_card(), change), BODY)
+    assert any(step in found for found in verdict.next_steps)
+    assert Verdict(verdict.level, verdict.reasons).to_json()["next_steps"] == list(verdict.next_steps)
+
+
+def test_what_is_bad_has_a_remedy() -> None:
+    """Of each reason that can stop a training."""
+    for change in (
+        {"codes": {"collapsed": True, "used": 1, "perplexity": 1.0}},
+        {"latent": {"collapsed": True, "effective_dims": 1.1}},
+        {"cuts": {"explained": 0.9}},
+        {"appearance": {"r2": 0.7, "beyond_difference": 0.67}},
+        probe(scores={"latent": score(0.03, -0.1, 0.1)}),
+    ):
+        verdict = judge(changed(good_card(), change), BODY)
+        assert verdict.level == "do not trust" and all(r.remedy for r in verdict.reasons if r.kind == "bad")
