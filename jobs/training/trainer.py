@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,11 +19,11 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch.utils.data import DataLoader
 
 from corpora.store.ranks import process_rank
 from corpora.training_config import Training
+from jobs.progress import bar
 from jobs.training.processes import spread
 
 log = logging.getLogger(__name__)
@@ -182,21 +182,16 @@ class StepCheckpoints(Checkpoint):
 
 
 class Meter(Callback):
-    """Samples a second and the share of the time spent waiting for data; drawn where `show`, and without a terminal
-    printed every minute. Lightning's RichProgressBar shows neither the wait nor, of endless batches, how much is left."""
+    """Samples a second and the share of the time spent waiting for data; told where `show`. Lightning's RichProgressBar shows
+    neither the wait nor, of endless batches, how much is left."""
 
     def __init__(self, steps: int, *, unit: str, key: str, show: bool) -> None:
         self._steps, self._unit, self._key = steps, unit, key
-        self._wait_s = self._busy_s = self._line_s = self._start = 0.0
+        self._wait_s = self._busy_s = self._start = 0.0
         self._samples = self._seen = 0
         self._end: float | None = None
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-        )
-        self._bar = Progress(*columns) if show else None
+        self._show, self._shown, self._update = show, ExitStack(), _nothing
+        self._trainer: lightning.Trainer | None = None
 
     @property
     def samples_per_s(self) -> float:
@@ -208,11 +203,16 @@ class Meter(Callback):
         return self._wait_s / max(self._wait_s + self._busy_s, 1e-9)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        if not trainer.is_global_zero:
-            self._bar = None
-        if self._bar is not None:
-            self._bar.start()
-            self._task = self._bar.add_task("training", total=self._steps)
+        self._trainer = trainer
+        quiet = not (self._show and trainer.is_global_zero)
+        self._update = self._shown.enter_context(bar("training", unit="steps", quiet=quiet, text=self._told))
+        self._update(trainer.global_step, self._steps)
+
+    def _told(self) -> str:
+        """The loss is asked for here alone: a GPU would have to be waited for at every step."""
+        metrics = {} if self._trainer is None else self._trainer.callback_metrics
+        loss = float(metrics.get("train/loss", float("nan")))
+        return f"loss {loss:.3f}, {self.samples_per_s:.0f} {self._unit}/s, {self.wait_share:.0%} waiting for data"
 
     def on_train_batch_start(self, *_: Any) -> None:
         self._start = time.monotonic()
@@ -228,15 +228,7 @@ class Meter(Callback):
         if self._seen % 20 == 0:
             pl_module.log(f"speed/{self._unit}_per_s", self.samples_per_s)
             pl_module.log("speed/data_wait_share", self.wait_share)
-        if self._bar is None:
-            return
-        loss = float(trainer.callback_metrics.get("train/loss", float("nan")))
-        rate = f"{self.samples_per_s:.0f} {self._unit}/s, {self.wait_share:.0%} waiting for data"
-        text = f"step {trainer.global_step} of {self._steps}, loss {loss:.3f}, {rate}"
-        self._bar.update(self._task, completed=trainer.global_step, description=text)
-        if not self._bar.console.is_terminal and self._end - self._line_s > 60:
-            self._line_s = self._end
-            self._bar.console.print(text)
+        self._update(trainer.global_step, self._steps)
 
     def on_validation_start(self, *_: Any) -> None:
         self._end = None
@@ -245,8 +237,11 @@ class Meter(Callback):
         self._end = None
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._shown.close()
+
+
+def _nothing(*_: Any) -> None:
+    """Before the first step there is nothing to tell."""
 
 
 class _TensorBoard(TensorBoardLogger):
