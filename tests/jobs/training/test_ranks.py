@@ -221,8 +221,15 @@ def stopped_after(step: int, config: Config) -> int:
     return 0
 
 
-@pytest.mark.parametrize(("first", "then"), [(1, 2), (2, 1)])
-@pytest.mark.parametrize("stored", [True, False], ids=["stored", "streamed"])
+@pytest.mark.parametrize(
+    ("stored", "first", "then"),
+    [
+        (True, 1, 2),
+        (False, 2, 1),
+        pytest.param(True, 2, 1, marks=pytest.mark.slow),
+        pytest.param(False, 1, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_resumed_by_another_number_of_processes_it_goes_on_in_the_same_order(
     stored: bool, first: int, then: int, tiny_corpus: Path, tmp_path: Path
 ) -> None:
