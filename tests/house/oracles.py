@@ -117,7 +117,7 @@ def make(folder: Path, *, ablation: bool) -> dict[str, Any]:
     giza("report --lam lam --corpus corpus --latents latents --out report", folder)
     found["report"] = of_json(folder / "report" / "report.json")
     (folder / "pyramid.toml").write_text(PYRAMID.format(sample=SAMPLE))
-    giza("pretrain --pyramid pyramid.toml --recipe debug --steps 20 --out base", folder)
+    giza("pretrain --pyramid pyramid.toml --recipe debug --steps 20 --out base --anyway", folder)
     found["pretrain"] = of_weights(folder / "base" / "model.safetensors")
     giza(f"ground --data {SAMPLE}/robot_still --recipe debug --steps 20 --demos 3 --out policy", folder)
     found["ground"] = of_weights(folder / "policy" / "model.safetensors")
