@@ -1,5 +1,4 @@
-"""The report card: what was measured of a latent action model and its latents, each figure beside its trivial
-baselines.
+"""The report card: what was measured of a model and its latents, each figure beside its trivial baselines.
 
 `lapa.reporting.measure` fills it in, `verdict.py` judges it, `page.html.j2` shows it; report.json is `Card.to_json`.
 """
@@ -224,10 +223,9 @@ class Verdict:
     @property
     def next_steps(self) -> tuple[str, ...]:
         """What to do now, the most pressing first."""
+        use = "train on them: label = 'latent' in a pyramid file for giza pretrain"
         remedies = dict.fromkeys(reason.remedy for reason in self.reasons if reason.remedy)
-        if self.level == "trust":
-            return ("train on them: label = 'latent' in a pyramid file for giza pretrain", *remedies)
-        return tuple(remedies) or ("train on them, with the concerns in mind",)
+        return (use, *remedies) if self.level == "trust" else tuple(remedies) or (f"{use}; mind the concerns",)
 
     @property
     def text(self) -> str:
@@ -239,8 +237,8 @@ class Verdict:
         return "\n".join([self.title, *(f" {marks[reason.kind]} {reason.text}" for reason in self.reasons)])
 
     def to_json(self) -> dict[str, Any]:
-        reasons = [dataclasses.asdict(reason) for reason in self.reasons]
-        return {"level": self.level, "title": self.title, "reasons": reasons, "next_steps": list(self.next_steps)}
+        facts = {**dataclasses.asdict(self), "title": self.title, "next_steps": list(self.next_steps)}
+        return facts | {"reasons": list(facts["reasons"])}
 
 
 @dataclass(frozen=True)
@@ -316,9 +314,7 @@ class Card:
         """Writes the card as one self-contained page."""
         training = {"recipe": self.made.get("recipe"), "steps": self.made.get("steps"), "model": self.model_hash}
         context = {
-            "card": self,
-            "features": FEATURES,
-            "weighed": WEIGHED,
+            **{"card": self, "features": FEATURES, "weighed": WEIGHED},
             "made": provenance_rows(self.made, **training, seed=self.settings.seed),
             "budget_mb": PAGE_BYTES // 10**6,
         }

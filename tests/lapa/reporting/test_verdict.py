@@ -160,7 +160,7 @@ def test_the_page_of_a_card_without_images_says_what_the_card_does(tmp_path: Pat
         ({"codes": {"collapsed": True, "used": 1, "perplexity": 1.0}}, "use the continuous latent as the label"),
         (probe(difference={"pca": difference(-0.2)}), "until the latent is above it, that baseline is the cheaper label"),
         (probe(difference={"vision": difference(-0.2)}), "train on such features"),
-        ({"warnings": ["The videos were trained on."]}, "train on them, with the concerns in mind"),
+        ({"warnings": ["The videos were trained on."]}, "mind the concerns"),
     ],
 )
 def test_every_verdict_says_what_to_do_next(change: dict[str, Any], step: str) -> None:
