@@ -53,7 +53,9 @@ if TYPE_CHECKING:
     from vla import Policy
     from vla import load as load_policy
 
-_OF_JOBS = "ablate compare crosspaint evaluate export extract ground ingest label pretrain report simulate track train_lam"
+_OF_JOBS = (
+    "ablate compare crosspaint evaluate export extract ground ingest label pretrain report simulate track train_lam"
+)
 
 _get, _dir, _names = door(
     __name__,

@@ -64,7 +64,7 @@ class Activity:
 
 
 def duration(seconds: float) -> str:
-    """"8 s", "3 min", "2 h 5 min"."""
+    """ "8 s", "3 min", "2 h 5 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)

@@ -32,7 +32,12 @@ class LatentDataset(Dataset[dict[str, Any]]):
     """
 
     def __init__(
-        self, corpus: str | Path | Corpus, latents: str | Path | Latents, *, size: int = 0, cache: str | Path | None = None
+        self,
+        corpus: str | Path | Corpus,
+        latents: str | Path | Latents,
+        *,
+        size: int = 0,
+        cache: str | Path | None = None,
     ) -> None:
         """Raises ValueError where the latents are not of this corpus."""
         self.corpus = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
@@ -81,5 +86,3 @@ class LatentDataset(Dataset[dict[str, Any]]):
         named = {name: getattr(row, name) for name in ("clip_id", "source", "group", "embodiment", "text")}
         numbers = {"t_s": float(self._t_s[number]), "gap_s": float(self._gap_s[number])}
         return {"frames": frames, "latent": self._latent[number], "codes": self._codes[number], **numbers, **named}
-
-

@@ -20,7 +20,9 @@ from tests.builders.videos import numbered_video
 def test_importing_it_loads_no_torch() -> None:
     code = "import giza, sys; assert giza.__version__ and not {'torch', 'av', 'pyarrow'} & sys.modules.keys(); print(dir(giza))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert all(f"'{name}'" in said for name in ("LatentActionModel", "LatentDataset", "load_latents", "ingest", "ablate"))
+    assert all(
+        f"'{name}'" in said for name in ("LatentActionModel", "LatentDataset", "load_latents", "ingest", "ablate")
+    )
 
 
 def test_every_name_is_there() -> None:

@@ -75,7 +75,9 @@ class Assembly:
         _clear(staging / PARTS, out / SHARDS, place.parts)
         for record in self._records():
             if "embedding" in record:
-                self._index.add(_candidate(ClipRow.from_json(record["row"]), record["truth"]), _unpacked(record["embedding"]))
+                self._index.add(
+                    _candidate(ClipRow.from_json(record["row"]), record["truth"]), _unpacked(record["embedding"])
+                )
         self._waiting, self._given_back = read_sources(staging), read_sources(staging)
         self._digest = hashlib.blake2b(digest_size=16)
         for source in itertools.islice(self._waiting, self.sources):

@@ -39,7 +39,12 @@ def quicker_decoder() -> dict[str, Any]:
     """{"chosen": "pyav" or "decord", "cpu_s": {decoder: CPU seconds for a video of two seconds}}; decord is not among them where
     it does not decode. Measured in a process of its own, and remembered in giza's cache for this machine and these versions."""
     path = default_cache() / "decoder" / f"{platform.node() or 'machine'}.json"
-    measured_with = {"av": av.__version__, "decord": _version("decord"), "opencv": cv2.__version__, "machine": platform.machine()}
+    measured_with = {
+        "av": av.__version__,
+        "decord": _version("decord"),
+        "opencv": cv2.__version__,
+        "machine": platform.machine(),
+    }
     known = read_json(path)
     if known is not None and known.get("measured_with") == measured_with:
         return known
@@ -68,7 +73,10 @@ def measure(task: dict[str, Any], heartbeat: Callable[[], None]) -> dict[str, fl
         path = Path(folder) / "v.mp4"
         _write(path)
         facts = probe(path)
-        readers = {"pyav": functools.partial(_read, path, facts), "decord": functools.partial(_read_decord, path, facts)}
+        readers = {
+            "pyav": functools.partial(_read, path, facts),
+            "decord": functools.partial(_read_decord, path, facts),
+        }
         cpu_s: dict[str, float] = {}
         for _ in range(REPEATS):
             for name, read in readers.items():
@@ -102,7 +110,9 @@ def _write(path: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.codec_context.thread_count = 1
         for number in range(FRAMES):
-            image = np.ascontiguousarray(scene[number : number + HEIGHT, 2 * number : 2 * number + WIDTH]).astype(np.uint8)
+            image = np.ascontiguousarray(scene[number : number + HEIGHT, 2 * number : 2 * number + WIDTH]).astype(
+                np.uint8
+            )
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
 

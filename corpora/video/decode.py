@@ -142,7 +142,9 @@ def decoded_frames(
         skips = stream.codec_context.name in _SKIPPING and facts.seekable and not facts.truncated and base > _TICK_S
         if needed is None or not skips or facts.showing.interlaced or needed.all():
             needed = None
-        ticks = None if needed is None else set(np.rint((facts.times[needed] + facts.zero_s) / base).astype(int).tolist())
+        ticks = (
+            None if needed is None else set(np.rint((facts.times[needed] + facts.zero_s) / base).astype(int).tolist())
+        )
         counted = None if needed is None else set(facts.times[needed].tolist())
         stamped = _from(container, stream, facts, start_s - before_s, report, ticks)
         step_s = facts.interval_s or 1 / 25

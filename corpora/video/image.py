@@ -55,7 +55,9 @@ def by_area(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     height, width = image.shape[:2]
     factor = min(width // size[0], height // size[1])
     if factor > 1 and width % factor == 0 and height % factor == 0:
-        image = np.asarray(cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA), np.uint8)
+        image = np.asarray(
+            cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA), np.uint8
+        )
     if (image.shape[1], image.shape[0]) == size:
         return image
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

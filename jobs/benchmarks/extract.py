@@ -97,7 +97,11 @@ def run(config: BenchExtractConfig) -> dict[str, Any]:
 
 
 def _summary(
-    config: BenchExtractConfig, pipeline: ExtractionPipeline, corpus: Corpus, gap_s: float, rounds: list[dict[str, float]]
+    config: BenchExtractConfig,
+    pipeline: ExtractionPipeline,
+    corpus: Corpus,
+    gap_s: float,
+    rounds: list[dict[str, float]],
 ) -> dict[str, Any]:
     quiet = [entry for entry in rounds if entry["others_share"] <= BUSY]
     medians = {name: statistics.median(entry[name] for entry in quiet or rounds) for name in rounds[0]}

@@ -29,7 +29,9 @@ def run(config: BenchMachineConfig) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "cores": available_cores(),
         "threads": torch.get_num_threads(),
-        "tflops": {name: matmul_tflops(device, getattr(torch, name), config.seconds) for name in ("float32", "bfloat16")},
+        "tflops": {
+            name: matmul_tflops(device, getattr(torch, name), config.seconds) for name in ("float32", "bfloat16")
+        },
         "copy_gb_per_s": _copy(device, config.seconds),
     }
     return saved(config, summary)
@@ -61,7 +63,9 @@ def _fastest_s(call: Callable[[], Any], device: str, seconds: float) -> float:
 
 def table(summary: dict[str, Any]) -> Table:
     """The ceilings."""
-    result = numbers_table(f"giza bench machine: {summary['device']}, {summary['threads']} threads", ["at most"], ["", ""])
+    result = numbers_table(
+        f"giza bench machine: {summary['device']}, {summary['threads']} threads", ["at most"], ["", ""]
+    )
     for name, value in summary["tflops"].items():
         result.add_row(f"matrix products, {name}", f"{value:.3g}", "TFLOP/s")
     result.add_row("copy in memory", f"{summary['copy_gb_per_s']:.1f}", "GB/s")

@@ -104,7 +104,9 @@ def embodiment_in(config: GroundConfig) -> str:
     told = f"--policy '{config.policy}' knows {', '.join(known) or 'no robot'}"
     if named in known:
         if config.new_embodiment:
-            raise ValueError(f"--new-embodiment beside --embodiment {named}: {told}; leave it out, or give another name")
+            raise ValueError(
+                f"--new-embodiment beside --embodiment {named}: {told}; leave it out, or give another name"
+            )
         return named
     if not named and len(known) == 1:
         log.info("embodiment %s, the only robot that the policy knows", *known)

@@ -138,7 +138,9 @@ def _keep_verdict(config: ReportConfig, card: Card) -> None:
             with upload.uploaded(folder):
                 Judged(levels, datetime.date.today().isoformat(), key.model_hash).save(folder)
         except OSError as error:
-            log.warning("the verdict is not kept beside the latents '%s' (%s): jobs will call them never judged", folder, error)
+            log.warning(
+                "the verdict is not kept beside the latents '%s' (%s): jobs will call them never judged", folder, error
+            )
 
 
 def foreign_latents(config: ReportConfig) -> Path | None:

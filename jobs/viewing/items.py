@@ -134,11 +134,15 @@ class ViewedEpisodes(Viewed):
     """Episodes of a LeRobot dataset, the failed ones too; `policy`: whose chunks are drawn over the actions. Raises ValueError
     for a dataset whose images lie in its records (RLDS)."""
 
-    def __init__(self, folder: Path, selection: EpisodeSelection = ALL_EPISODES, policy: str = "", embodiment: str = "") -> None:
+    def __init__(
+        self, folder: Path, selection: EpisodeSelection = ALL_EPISODES, policy: str = "", embodiment: str = ""
+    ) -> None:
         self._episodes = open_episodes(folder, selection)
         self._policy, self._embodiment, self._folder = policy, embodiment, folder
         if not any(episode.videos for episode in self._episodes.episodes):
-            raise ValueError(f"'{folder}': its images lie in its records, not in videos; giza view plays LeRobot datasets")
+            raise ValueError(
+                f"'{folder}': its images lie in its records, not in videos; giza view plays LeRobot datasets"
+            )
         self.heads = [
             Head(f"episode {episode.index}", _outcome(episode), episode.instruction, float(episode.t_s[-1]))
             for episode in self._episodes.episodes
@@ -204,7 +208,9 @@ def open_viewed(
             raise ValueError(f"--policy '{policy}' beside a corpus: a policy acts on episodes; give a LeRobot dataset")
         return ViewedClips(Corpus(folder), None if latents is None else Latents(latents))
     if latents is not None:
-        raise ValueError(f"--latents '{latents}' beside '{folder}', which is no corpus: give the corpus that they are of")
+        raise ValueError(
+            f"--latents '{latents}' beside '{folder}', which is no corpus: give the corpus that they are of"
+        )
     if (folder / "meta").is_dir():
         return ViewedEpisodes(folder, policy=policy, embodiment=embodiment)
     if part_paths(folder):

@@ -61,7 +61,9 @@ def _log_frames(recording: object, entity: str, film: Film, seconds: float) -> N
         import av
 
         with av.open(io.BytesIO(film.source), "r") as container:
-            frames = [(float(frame.time or 0.0), frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+            frames = [
+                (float(frame.time or 0.0), frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)
+            ]
     else:
         facts = probe(film.source)
         convert = Converter(facts.showing)

@@ -51,14 +51,16 @@ def serve(viewed: Viewed, title: str, port: int) -> ThreadingHTTPServer:
             elif self.path == "/items":
                 listed = {"title": title, "items": [vars(head) for head in viewed.heads]}
                 self._send(json.dumps(listed).encode(), "application/json")
-            elif (found := re.fullmatch(r"/items/(\d+)/(tracks|films|film/(\d+))", self.path)) and int(
-                found[1]
-            ) < len(viewed.heads):
+            elif (found := re.fullmatch(r"/items/(\d+)/(tracks|films|film/(\d+))", self.path)) and int(found[1]) < len(
+                viewed.heads
+            ):
                 number = int(found[1])
                 if found[2] == "tracks":
                     self._send(tracks(number), "application/json")
                 elif found[2] == "films":
-                    named = [{name: getattr(film, name) for name in ("camera", "from_s", "aspect")} for film in films(number)]
+                    named = [
+                        {name: getattr(film, name) for name in ("camera", "from_s", "aspect")} for film in films(number)
+                    ]
                     self._send(json.dumps(named).encode(), "application/json")
                 elif int(found[3]) < len(films(number)):
                     self._send_film(films(number)[int(found[3])])

@@ -118,7 +118,9 @@ def build_atlas(sample: LatentSample, codes: Codes | None, *, prefer: NDArray[np
     rng = np.random.default_rng([seed, 11])
     kinds = label_pairs(sample, codes, seed)
     more = max(3, MORE_CODES // max(1, len(kinds) - 1))
-    units = tuple(_unit(sample, each, MAX_CODES if k == 0 else min(MAX_CODES, more), rng) for k, each in enumerate(kinds))
+    units = tuple(
+        _unit(sample, each, MAX_CODES if k == 0 else min(MAX_CODES, more), rng) for k, each in enumerate(kinds)
+    )
     return Atlas(units, tuple(find_neighbours(sample, prefer, rng)))
 
 

@@ -314,7 +314,9 @@ class Card:
         """Writes the card as one self-contained page."""
         training = {"recipe": self.made.get("recipe"), "steps": self.made.get("steps"), "model": self.model_hash}
         context = {
-            "card": self, "features": FEATURES, "weighed": WEIGHED,
+            "card": self,
+            "features": FEATURES,
+            "weighed": WEIGHED,
             "made": provenance_rows(self.made, **training, seed=self.settings.seed),
             "budget_mb": PAGE_BYTES // 10**6,
         }

@@ -36,7 +36,13 @@ COLOURS = {
 }
 """Of no other chart, so that THEME can tell them."""
 THEME = {
-    INK: "ink", SOFT: "soft", LINE: "line", ACCENT: "accent", GOOD: "good", BAD: "bad", CARD: "card",
+    INK: "ink",
+    SOFT: "soft",
+    LINE: "line",
+    ACCENT: "accent",
+    GOOD: "good",
+    BAD: "bad",
+    CARD: "card",
     **{colour: f"f-{name}" for name, colour in COLOURS.items() if name != "latent"},
     **{colour: f"k{number}" for number, colour in enumerate(palette.COLOURS)},
 }
@@ -101,7 +107,9 @@ def _themed(style: str) -> str:
     return re.sub(r"#[0-9a-f]{6}", lambda c: f"var(--{THEME[c[0]]})" if c[0] in THEME else c[0], style)
 
 
-def usage_bars(shares: Sequence[float], labels: Sequence[str], colours: Sequence[int], each: str = "code", most: int = 48) -> Figure:
+def usage_bars(
+    shares: Sequence[float], labels: Sequence[str], colours: Sequence[int], each: str = "code", most: int = 48
+) -> Figure:
     """How often each of some labels occurs, in the colours that the map has for them (`lapa.reporting.palette`); a dashed line
     where all would occur alike. At most `most`, then the most frequent of them."""
     even = 1 / max(1, len(shares))
@@ -177,7 +185,9 @@ def _image(frame: NDArray[np.uint8], side: int) -> Markup:
     width, height = round(frame.shape[1] * scale), round(frame.shape[0] * scale)
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     resized = frame if scale == 1 else cv2.resize(frame, (width, height), interpolation=method)
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(resized, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    done, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(resized, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )
     assert done
     encoded = base64.b64encode(data.tobytes()).decode("ascii")
     return Markup('<img src="data:image/jpeg;base64,{}" width="{}" height="{}" alt="">').format(encoded, width, height)

@@ -76,9 +76,7 @@ class LatentMap:
     """[N, N], in the latent space."""
 
 
-def draw_map(
-    sample: LatentSample, motions: Sequence[KnownMotion], kinds: Sequence[Kinds], seed: int
-) -> LatentMap:
+def draw_map(sample: LatentSample, motions: Sequence[KnownMotion], kinds: Sequence[Kinds], seed: int) -> LatentMap:
     """The map of `sample`. `kinds`: of all its pairs, what colours the points beside their body, source and motion."""
     rng = np.random.default_rng([seed, 17])
     clips, rows = draw_points(sample, rng)

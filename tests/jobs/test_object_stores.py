@@ -110,8 +110,13 @@ def test_latents_of_a_corpus_behind_a_url(bucket: str, tiny_corpus: Path, tiny_l
     store.put(f"{tiny_corpus}/", f"{bucket}/tiny/", recursive=True)
     store.put(f"{tiny_lam}/", f"{bucket}/lam/", recursive=True)
     words = ["--gap-s", "0.4", "--device", "cpu"]
-    assert main(["extract", "--lam", f"{bucket}/lam", "--corpus", f"{bucket}/tiny", "--out", f"{bucket}/z", *words]) == 0
-    assert main(["extract", "--lam", str(tiny_lam), "--corpus", str(tiny_corpus), "--out", str(tmp_path / "z"), *words]) == 0
+    assert (
+        main(["extract", "--lam", f"{bucket}/lam", "--corpus", f"{bucket}/tiny", "--out", f"{bucket}/z", *words]) == 0
+    )
+    assert (
+        main(["extract", "--lam", str(tiny_lam), "--corpus", str(tiny_corpus), "--out", str(tmp_path / "z"), *words])
+        == 0
+    )
     there = down(f"{bucket}/z", tmp_path / "there")
     parts = sorted(path.name for path in there.glob("part-*.parquet"))
     assert parts and parts == sorted(path.name for path in (tmp_path / "z").glob("part-*.parquet"))
@@ -121,7 +126,9 @@ def test_latents_of_a_corpus_behind_a_url(bucket: str, tiny_corpus: Path, tiny_l
     assert Latents(f"{bucket}/z").parts[0].name == parts[0] and load(f"{bucket}/lam").config == load(tiny_lam).config
     copied = copy_of(f"{bucket}/z")
     shutil.rmtree(copied)  # another machine finds it finished
-    assert main(["extract", "--lam", f"{bucket}/lam", "--corpus", f"{bucket}/tiny", "--out", f"{bucket}/z", *words]) == 0
+    assert (
+        main(["extract", "--lam", f"{bucket}/lam", "--corpus", f"{bucket}/tiny", "--out", f"{bucket}/z", *words]) == 0
+    )
 
 
 def test_what_is_wrong_is_told_with_the_url(bucket: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

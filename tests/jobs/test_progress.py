@@ -58,7 +58,9 @@ def test_a_command_is_never_silent(monkeypatch: pytest.MonkeyPatch, capsys: pyte
             show(1, 4)
             time.sleep(1.2)  # one piece takes longer
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("giza report: at work, 1 s") and any(line.startswith("probing: 1 of 4 pairs") for line in lines)
+    assert lines[0].startswith("giza report: at work, 1 s") and any(
+        line.startswith("probing: 1 of 4 pairs") for line in lines
+    )
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(8, "8 s"), (89, "89 s"), (150, "2 min"), (7500, "2 h 5 min")])

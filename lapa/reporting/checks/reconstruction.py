@@ -122,9 +122,7 @@ def check_cuts(
 
 
 @torch.inference_mode()
-def _examples(
-    model: LatentActionModel, pairs: PairBatch, aspect: NDArray[np.floating], seed: int
-) -> list[list[Frame]]:
+def _examples(model: LatentActionModel, pairs: PairBatch, aspect: NDArray[np.floating], seed: int) -> list[list[Frame]]:
     """Of each pair: first, second, predicted from the code, from the continuous latent, from a random code."""
     batch = pairs.floats()
     first, second, valid = batch.first, batch.second, batch.valid

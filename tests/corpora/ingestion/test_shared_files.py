@@ -93,7 +93,9 @@ def test_no_array_is_made_up_beside_those_that_are_packed(monkeypatch):
 
 def stretches_of(files: list[str], each: int) -> list[Source]:
     """As the files of several cameras take turns."""
-    return [Source(f"{name}-{n}", name, File(f"/{name}.mp4"), span_s=(n, n + 1.0)) for n in range(each) for name in files]
+    return [
+        Source(f"{name}-{n}", name, File(f"/{name}.mp4"), span_s=(n, n + 1.0)) for n in range(each) for name in files
+    ]
 
 
 def test_stretches_of_one_file_go_to_one_worker_while_there_are_others():
@@ -127,7 +129,10 @@ def test_however_the_stretches_are_shared_out_each_file_is_read_through_once(tmp
     settings = IngestSettings(size=64, camera_gap_s=0.2)
     made = [
         make_corpus(
-            [str(tmp_path / "list.jsonl")], settings, SourceDefaults(), IngestRun(tmp_path / f"c{n}", workers=n, function=function)
+            [str(tmp_path / "list.jsonl")],
+            settings,
+            SourceDefaults(),
+            IngestRun(tmp_path / f"c{n}", workers=n, function=function),
         )
         for n in (1, 2)
     ]

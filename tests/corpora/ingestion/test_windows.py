@@ -165,7 +165,9 @@ def test_the_camera_of_windows_that_are_dropped_is_not_measured(tmp_path, monkey
     path = write_video(tmp_path / "v.mp4", [*moving, *[still] * 30, *moving], fps=15)
     measured: list[float] = []
     real = stage.camera_of
-    monkeypatch.setattr(stage, "camera_of", lambda window, gap_s: (measured.append(window.start_s), real(window, gap_s))[1])
+    monkeypatch.setattr(
+        stage, "camera_of", lambda window, gap_s: (measured.append(window.start_s), real(window, gap_s))[1]
+    )
     source = Source("v", "v", File.at(path))
     clear_unfinished(tmp_path)
     task = {"source": source.to_json(), "settings": asdict(SETTINGS), "staging": str(tmp_path), "seed": 0}

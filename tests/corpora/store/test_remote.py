@@ -92,7 +92,10 @@ def test_large_files_are_fetched_when_they_are_opened(folder: str) -> None:
     stamp = tar.stat()
     assert stamp.st_size == 1000 and not stamp.st_mode & 0o777 and on_disk(tar) == 0
     assert here(tar).read_bytes() == b"t" * 1000
-    assert (tar.stat().st_size, tar.stat().st_mtime_ns) == (1000, stamp.st_mtime_ns)  # the stamps by which files are known
+    assert (tar.stat().st_size, tar.stat().st_mtime_ns) == (
+        1000,
+        stamp.st_mtime_ns,
+    )  # the stamps by which files are known
     read_through(tar)
 
 
@@ -162,9 +165,7 @@ def test_an_output_grows_in_the_store_and_ends_there(bucket: str, monkeypatch: p
     assert names(url) == {"settings.json", "run.json", "part-000001.parquet"}
 
 
-def test_another_machine_goes_on_where_one_died(
-    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_machine_goes_on_where_one_died(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"{bucket}/died"
     copy = at_hand(url, made_here=True)
     (copy / "a.txt").write_bytes(b"a")

@@ -344,13 +344,16 @@ def test_a_robot_that_the_policy_does_not_know_is_refused_unless_it_is_said_to_b
     base = str(straight[0])
     trained: list[str] = []
     monkeypatch.setattr(
-        "jobs.training.policy_run.train_on", lambda config, mixture, *_, **__: trained.append(mixture.datasets[0].embodiment)
+        "jobs.training.policy_run.train_on",
+        lambda config, mixture, *_, **__: trained.append(mixture.datasets[0].embodiment),
     )
 
     def run(**changes: Any) -> None:
         ground.run(settings(data, tmp_path, cache, policy=base, **changes), quiet=True)
 
-    with pytest.raises(ValueError, match=r"--embodiment 'two_lnk': --policy '.*' knows two_link; give one of these, or"):
+    with pytest.raises(
+        ValueError, match=r"--embodiment 'two_lnk': --policy '.*' knows two_link; give one of these, or"
+    ):
         run(embodiment="two_lnk")
     with pytest.raises(ValueError, match="knows two_link"):  # a name of every policy, which was never trained here
         run(embodiment="franka")

@@ -62,7 +62,9 @@ def test_extract_says_whether_they_were_judged(
 def test_pyramid_and_policy_carry_it(
     file: Path, latents: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert [d.spec.label.verdict for d in pyramid.run(pyramid.PyramidConfig(file, recipe="debug")).datasets] == ["never judged"]
+    assert [d.spec.label.verdict for d in pyramid.run(pyramid.PyramidConfig(file, recipe="debug")).datasets] == [
+        "never judged"
+    ]
     say(latents, "cannot tell")
     pyramid.main([str(file), "--recipe", "debug"])
     assert "hands, latents: hand: cannot tell (2026-11-30)\n" in capsys.readouterr().out

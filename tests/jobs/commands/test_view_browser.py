@@ -35,7 +35,9 @@ def page(viewed: Viewed) -> Iterator[Any]:
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.goto(f"http://127.0.0.1:{server.server_port}/")
-        page.wait_for_function("document.querySelectorAll('canvas').length && document.querySelector('video').readyState > 1")
+        page.wait_for_function(
+            "document.querySelectorAll('canvas').length && document.querySelector('video').readyState > 1"
+        )
         yield page
         browser.close()
         server.shutdown()

@@ -68,7 +68,9 @@ def test_a_model_that_copies_through_its_continuous_latent_alone_is_found_out(
     thumbs = np.stack([frames[[0, GAP]] for _, frames in clips])
     components, rng = fit_components(change_images(thumbs), 16, 0), np.random.default_rng(0)
     monkeypatch.setattr(reconstruction, "THUMB", SIZE)
-    cuts, _ = check_cuts(model, [row for row, _ in clips], ends, thumbs, 0.5, components, None, np.ones(len(clips)), 0, rng)
+    cuts, _ = check_cuts(
+        model, [row for row, _ in clips], ends, thumbs, 0.5, components, None, np.ones(len(clips)), 0, rng
+    )
     assert cuts is not None and cuts.continuous_explained > 0.99 and cuts.explained < 0.01
     assert 0.2 < cuts.guess_explained < 0.7
     verdict = judge(good_card(cuts=cuts), BODY)

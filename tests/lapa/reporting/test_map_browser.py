@@ -66,7 +66,9 @@ def alone(found: dict[str, Any], way: str = "t-SNE") -> int:
     """The point that is farthest from its nearest on the map, so that a click can mean no other."""
     flat = found["maps"][way]
     places = list(zip(flat[::2], flat[1::2], strict=True))
-    apart = [min((x - u) ** 2 + (y - v) ** 2 for j, (u, v) in enumerate(places) if j != k) for k, (x, y) in enumerate(places)]
+    apart = [
+        min((x - u) ** 2 + (y - v) ** 2 for j, (u, v) in enumerate(places) if j != k) for k, (x, y) in enumerate(places)
+    ]
     return apart.index(max(apart))
 
 
@@ -139,7 +141,9 @@ def test_colours_can_be_chosen_and_one_label_shown_alone(page: Any) -> None:
 def test_another_map_moves_the_points(page: Any) -> None:
     found = data(page)
     part(page, "places").select_option("PCA")
-    moved = page.evaluate("[...document.querySelectorAll('#map circle')].map((c) => c.getAttribute('cx') + ' ' + c.getAttribute('cy'))")
+    moved = page.evaluate(
+        "[...document.querySelectorAll('#map circle')].map((c) => c.getAttribute('cx') + ' ' + c.getAttribute('cy'))"
+    )
     flat = found["maps"]["PCA"]
     assert sorted(moved) == sorted(f"{x} {y}" for x, y in zip(flat[::2], flat[1::2], strict=True))
     point = alone(found, "PCA")
@@ -173,7 +177,9 @@ def test_whole_clips_are_played_where_that_is_asked_for(page: Any) -> None:
 
 @pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1400, "light"), (2200, "dark")])
 def test_without_scripts_it_is_a_picture_that_fits(browser: Any, address: str, width: int, scheme: str) -> None:
-    context = browser.new_context(viewport={"width": width, "height": 900}, java_script_enabled=False, color_scheme=scheme)
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, java_script_enabled=False, color_scheme=scheme
+    )
     page = context.new_page()
     page.goto(address)
     box = page.locator("#map").bounding_box()

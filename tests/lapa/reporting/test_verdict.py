@@ -120,7 +120,9 @@ def test_the_verdict_weighs_what_the_page_says_that_it_weighs() -> None:
     assert sways(cards, lambda value: {"camera": {"r2_mean": value}})
     beside = MeanScore(0.0, (0.0, 0.0))
     for name in ("pca", "shuffled"):  # the camera's baselines
-        assert not sways(cards, lambda value, n=name: {"camera": {"baselines": {n: dataclasses.replace(beside, r2_mean=value)}}})
+        assert not sways(
+            cards, lambda value, n=name: {"camera": {"baselines": {n: dataclasses.replace(beside, r2_mean=value)}}}
+        )
     found = set()
     for name in FEATURES:
         of = {"scores": {name: score(0.0, 0.0, 0.0)}} if name == "latent" else {"difference": {name: difference(0.0)}}
@@ -158,7 +160,10 @@ def test_the_page_of_a_card_without_images_says_what_the_card_does(tmp_path: Pat
     [
         ({"warnings": []}, "train on them: label = 'latent'"),
         ({"codes": {"collapsed": True, "used": 1, "perplexity": 1.0}}, "use the continuous latent as the label"),
-        (probe(difference={"pca": difference(-0.2)}), "until the latent is above it, that baseline is the cheaper label"),
+        (
+            probe(difference={"pca": difference(-0.2)}),
+            "until the latent is above it, that baseline is the cheaper label",
+        ),
         (probe(difference={"vision": difference(-0.2)}), "train on such features"),
         ({"warnings": ["The videos were trained on."]}, "mind the concerns"),
     ],
