@@ -313,13 +313,8 @@ class Card:
     def save_html(self, path: str | Path) -> None:
         """Writes the card as one self-contained page."""
         training = {"recipe": self.made.get("recipe"), "steps": self.made.get("steps"), "model": self.model_hash}
-        context = {
-            "card": self,
-            "features": FEATURES,
-            "weighed": WEIGHED,
-            "made": provenance_rows(self.made, **training, seed=self.settings.seed),
-            "budget_mb": PAGE_BYTES // 10**6,
-        }
+        made = provenance_rows(self.made, **training, seed=self.settings.seed)
+        context = {"card": self, "features": FEATURES, "weighed": WEIGHED, "made": made, "budget_mb": PAGE_BYTES // 10**6}
         page = render("page.html.j2", images=self.images, **context)
         if self.images is not None and (over := len(page.encode()) - PAGE_BYTES) > 0:
             page = render("page.html.j2", images=self.images.lighter(over), **context)
