@@ -314,7 +314,8 @@ class Card:
         """Writes the card as one self-contained page."""
         training = {"recipe": self.made.get("recipe"), "steps": self.made.get("steps"), "model": self.model_hash}
         made = provenance_rows(self.made, **training, seed=self.settings.seed)
-        context = {"card": self, "features": FEATURES, "weighed": WEIGHED, "made": made, "budget_mb": PAGE_BYTES // 10**6}
+        mb = PAGE_BYTES // 10**6
+        context = {"card": self, "features": FEATURES, "weighed": WEIGHED, "made": made, "budget_mb": mb}
         page = render("page.html.j2", images=self.images, **context)
         if self.images is not None and (over := len(page.encode()) - PAGE_BYTES) > 0:
             page = render("page.html.j2", images=self.images.lighter(over), **context)
