@@ -26,26 +26,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jobs
 from corpora.door import door
 
 if TYPE_CHECKING:
     from corpora import Corpus, open_episodes, read_mixture
-    from jobs import (
-        ablate,
-        compare,
-        crosspaint,
-        evaluate,
-        export,
-        extract,
-        ground,
-        ingest,
-        label,
-        pretrain,
-        report,
-        simulate,
-        track,
-        train_lam,
-    )
+    from jobs import *  # noqa: F403
     from lapa.latent_dataset import LatentDataset
     from lapa.latents import Latents, LatentSample
     from lapa.latents import Latents as load_latents
@@ -53,15 +39,11 @@ if TYPE_CHECKING:
     from vla import Policy
     from vla import load as load_policy
 
-_OF_JOBS = (
-    "ablate compare crosspaint evaluate export extract ground ingest label pretrain report simulate track train_lam"
-)
-
 _get, _dir, _names = door(
     __name__,
     {
         "corpora": "Corpus open_episodes read_mixture",
-        "jobs": _OF_JOBS,
+        "jobs": " ".join(jobs.__all__),
         "lapa.latents": "Latents LatentSample load_latents=Latents",
         "lapa.latent_dataset": "LatentDataset",
         "vla": "Policy load_policy=load",

@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
-from corpora.store.files import write_json, write_text, written_whole
+from corpora.store.files import digest_file, write_json, write_text, written_whole
 from corpora.store.remote import at_hand
 from corpora.store.told import listed
 from vla.embodiment import LATENT, Embodiment
@@ -35,8 +35,6 @@ FORMAT = 2
 """Raised when the same weights would compute something else. In 1 the DiT read the flow time otherwise."""
 ALIKE = frozenset({"regression"})
 """Heads that compute the same in all formats."""
-HASHED_AT_ONCE = 8 << 20
-"""Bytes."""
 MEASURED = "## Measured"
 """Heading of the card's last part."""
 
@@ -95,9 +93,7 @@ def policy_fingerprint(name: str | Path) -> str:
     settings = sorted(path for path in (folder / BACKBONE).rglob("*") if path.is_file())
     for path in (*settings, folder / WEIGHTS):
         digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
-        with path.open("rb") as file:
-            while block := file.read(HASHED_AT_ONCE):
-                digest.update(block)
+        digest_file(digest, path)
     return digest.hexdigest()
 
 

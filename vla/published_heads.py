@@ -25,7 +25,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from corpora.store.files import read_json
+from corpora.store.files import digest_file, read_json
 from corpora.store.told import listed
 from vla.models.config import PolicyConfig
 from vla.policy import HEAD_WEIGHTS, Policy
@@ -161,9 +161,7 @@ def head_fingerprint(folder: str | Path) -> str:
     settings = [folder / name for name in (CONFIG, IDS) if (folder / name).is_file()]
     for path in sorted({*settings, *(folder / file for file in _files(folder).values())}):
         digest.update(f"{path.name} {path.stat().st_size}".encode())
-        with path.open("rb") as file:
-            while block := file.read(8 << 20):
-                digest.update(block)
+        digest_file(digest, path)
     return digest.hexdigest()
 
 

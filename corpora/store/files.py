@@ -16,6 +16,8 @@ from typing import Any
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)
+READ_AT_ONCE = 8 << 20
+"""Bytes."""
 UNFINISHED = ".tmp"
 """Suffix of a file that is being written; what a killed process left of it may be removed."""
 
@@ -129,6 +131,13 @@ def digest_of(*parts: str | bytes) -> str:
         data = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
         found.update(len(data).to_bytes(8, "little") + data)
     return found.hexdigest()
+
+
+def digest_file(digest: hashlib.blake2b, path: Path) -> None:
+    """Adds all bytes of a file, some at a time."""
+    with path.open("rb") as file:
+        while block := file.read(READ_AT_ONCE):
+            digest.update(block)
 
 
 def stamp_of(path: Path) -> tuple[int, int]:

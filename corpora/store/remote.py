@@ -33,7 +33,7 @@ WRITER = ".giza-writer.json"
 """In the store: who writes there, and when it last did."""
 LATER = frozenset([".tar", ".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"])
 """Suffixes of files that are fetched when they are opened."""
-SENT_AT_ONCE = 16
+FETCHED_AT_ONCE = 16
 """Files that are fetched side by side."""
 JUST_OPENED_S = 60.0
 """A file that was asked for within this time may not be open yet: it makes no room."""
@@ -240,7 +240,7 @@ def _bring(store: Store, found: Mapping[str, Stored], folder: Path, keep: set[st
     later = {name for name in new if Path(name).suffix.lower() in LATER}
     for name in later:
         _stand_in(folder / name, new[name].size, new[name].mtime_ns)
-    with ThreadPoolExecutor(SENT_AT_ONCE) as pool:
+    with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
         for future in [pool.submit(_fetch, store, new[name], folder / name) for name in new.keys() - later]:
             future.result()
     if new or gone:
