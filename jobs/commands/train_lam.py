@@ -83,6 +83,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     from corpora.clips.several import open_corpora
     from lapa.model.checkpoint import initialise_from, model_hash, read_lam_config
     from lapa.model.lam import LatentActionModel, featurise_for
+    from lapa.pairs.batches import BATCHES
     from lapa.pairs.known_motion import KNOWN_MOTION, SeenLabels
     from lapa.pairs.pair import STABILISED
     from lapa.pairs.split import split_groups
@@ -121,6 +122,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         "known_motion": KNOWN_MOTION if config.labels.feature else None,
         "held_out": None if config.holdout else HELD_OUT,
         "text_format": TEXT_FORMAT if config.model.text_model else None,
+        "batches": BATCHES,
     }
     expect_processes(training.devices)
     run = Run(config.out, settings, record=TRAINING, budget=BUDGET, free=LAYOUT, formats=formats, together=True)

@@ -48,6 +48,8 @@ class StoredBatches(IterableDataset):  # type: ignore[type-arg]
             number += step
 
 
+BATCHES = 2
+"""Raised when the same settings would make other batches. 1 had a batch for each device, and streams in another order."""
 LANES = 4
 """Batch n is of lane n % LANES: of so many loaders each reads clips of its own."""
 PARTS = 8

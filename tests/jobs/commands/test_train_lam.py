@@ -311,3 +311,13 @@ def test_the_command_line_overrides_a_recipes_fields(monkeypatch: pytest.MonkeyP
     )
     training = with_budget(seen[0].training, seen[0].steps, seen[0].minutes)
     assert (training.steps, training.minutes, training.lr) == (7, 0, 1e-4)
+
+
+def test_a_run_whose_batches_were_made_otherwise_is_refused(tiny_corpus: Path, tiny_lam: Path, tmp_path: Path) -> None:
+    """Before, a batch was that of each device: going on would silently train on others."""
+    out = Path(shutil.copytree(tiny_lam, tmp_path / "lam"))
+    record = json.loads((out / "train.json").read_text())
+    del record["batches"]
+    (out / "train.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="begun by another version of giza .batches absent there"):
+        train_lam.run(lam_settings(tiny_corpus, out), quiet=True)
