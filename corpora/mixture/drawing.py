@@ -24,6 +24,8 @@ _BOX = Box(24, 100, 540, 400)
 _LIST_X, _LIST_WIDTH = 620, 456
 _LEAST_BAND = 28.0
 _LINE = 18.0
+_ROW = 34.0
+"""Height of a dataset in the list: its name and hours, and below them what its label is."""
 _HEAD = 46.0
 """Height of a tier's title and its totals."""
 _GAP = 18.0
@@ -57,7 +59,7 @@ def pyramid_svg(survey: MixtureSurvey, *, dark: bool = True) -> str:
     blocks = [_Block.of(tier, survey) for tier in tiers]
     needed = sum(block.height for block in blocks) + _GAP * (len(blocks) - 1)
     box = Box(_BOX.x, _BOX.y, _BOX.width, max(_BOX.height, needed))
-    bands, scale = cut_bands([[found.contents.hours for found in tier] for tier in tiers], box, least=_LEAST_BAND)
+    bands, scale = cut_bands([_hours_once(tier) for tier in tiers], box, least=_LEAST_BAND)
     height = math.ceil(box.y + box.height + 64)
     name = survey.name or "A pyramid of robot data"
     out = [
@@ -86,7 +88,7 @@ def pyramid_text(survey: MixtureSurvey) -> str:
         return ""
     rows, columns = 16, 44
     box = Box(0, 0, columns, rows)
-    bands, scale = cut_bands([[found.contents.hours for found in tier] for tier in tiers], box, least=1.0)
+    bands, scale = cut_bands([_hours_once(tier) for tier in tiers], box, least=1.0)
     fills = {"human": "░", "synthetic": "▒", "neural": "▓", "robot": "█"}
     cuts = [round(band.top * rows) for band in bands] + [rows]
     lines = []
@@ -119,8 +121,8 @@ class _Block:
     totals: str
     share: str
     colour: str
-    lines: tuple[tuple[str, str], ...]
-    """Of each dataset: number and name; hours and the like."""
+    lines: tuple[tuple[str, str, str], ...]
+    """Of each dataset: number and name; hours and the like; its kind of label, and of latents the verdict on them."""
     columns: int
 
     @classmethod
@@ -138,7 +140,7 @@ class _Block:
 
     @property
     def height(self) -> float:
-        return _HEAD + self.rows * _LINE
+        return _HEAD + self.rows * _ROW
 
     def draw(self, top: float) -> list[str]:
         out = [
@@ -148,10 +150,11 @@ class _Block:
             _text(_LIST_X + 20, top + 36, self.totals, 12, soft=True, room=_LIST_WIDTH - 20),
         ]
         room = _column_width(self.columns)
-        for number, (name, tail) in enumerate(self.lines):
+        for number, (name, tail, label) in enumerate(self.lines):
             column, row = divmod(number, self.rows)
-            x, y = _LIST_X + 20 + column * (room + _GUTTER), top + _HEAD + 9 + row * _LINE
+            x, y = _LIST_X + 20 + column * (room + _GUTTER), top + _HEAD + 9 + row * _ROW
             out += [_text(x, y, name, 12), _text(x + room, y, tail, 12, soft=True, anchor="end")]
+            out += [_text(x, y + 15, label, 11, soft=True, room=room)]
         return out
 
 
@@ -161,6 +164,12 @@ def _column_width(columns: int) -> float:
 
 def _largest_first(tier: TierSurvey) -> list[DatasetSurvey]:
     return sorted(tier.datasets, key=lambda found: -found.contents.hours)
+
+
+def _hours_once(tier: Sequence[DatasetSurvey]) -> list[float]:
+    """Of each dataset; those that several share, under labels of their own, are parted between them."""
+    of = [found.spec.data for found in tier]
+    return [found.contents.hours / (1 if found.spec.planned else of.count(found.spec.data)) for found in tier]
 
 
 def _of_tier(survey: MixtureSurvey, tier: str) -> TierSurvey:
@@ -179,14 +188,25 @@ def _contents_text(contents: Contents) -> str:
     return " · ".join(parts)
 
 
-def _dataset_line(number: int, found: DatasetSurvey, room: float, roomy: bool) -> tuple[str, str]:
+def _dataset_line(number: int, found: DatasetSurvey, room: float, roomy: bool) -> tuple[str, str, str]:
     contents = found.contents
     tail = hours_text(contents.hours)
     if roomy:
         tail += f" · {contents.share:.1%}"
         if contents.epochs is not None:
             tail += f" · {contents.epochs:.1f} epochs"
-    return _cut(f"{number} {found.spec.name}", room - _wide(tail, 12) - 12, 12), tail
+    return _cut(f"{_numbered(number)} {found.spec.name}", room - _wide(tail, 12) - 12, 12), tail, _label_text(found)
+
+
+def _numbered(number: int) -> str:
+    """Of a dataset in its tier: in brackets, or it would be read as a count."""
+    return f"[{number}]"
+
+
+def _label_text(found: DatasetSurvey) -> str:
+    """Its kind of label, of a control that it is shuffled, and of latents the verdict on them."""
+    label = found.spec.label
+    return f"{label.description}; {label.verdict}" if label.verdict else label.description
 
 
 def _band(tier: Sequence[DatasetSurvey], band: Band, box: Box) -> list[str]:
@@ -201,7 +221,7 @@ def _band(tier: Sequence[DatasetSurvey], band: Band, box: Box) -> list[str]:
         seam = 1.5 if right - left > 8 else 0.4  # a wide seam would hide a small dataset
         out.append(
             f'<polygon class="seam" stroke-width="{seam}" fill="{fill}" points="{corners}" '
-            f"data-dataset={quoteattr(name)}><title>{escape(name)}: {hours}</title></polygon>"
+            f"data-dataset={quoteattr(name)}><title>{escape(name)}: {hours}, {escape(_label_text(found))}</title></polygon>"
         )
         x, room = 0.5 * (left + right), right - left - 2 * _LEAN
         if band.height(box) >= 40 and max(_wide(name, 12), _wide(hours, 11)) <= room:
@@ -211,8 +231,8 @@ def _band(tier: Sequence[DatasetSurvey], band: Band, box: Box) -> list[str]:
             ]
         elif _wide(f"{name} · {hours}", 12) <= room:
             out.append(_text(x, y + 4, f"{name} · {hours}", 12, anchor="middle", kind="on"))
-        elif right - left >= _wide(str(number + 1), 11) + 6:
-            out.append(_text(x, y + 4, str(number + 1), 11, anchor="middle", kind="on"))
+        elif right - left >= _wide(_numbered(number + 1), 11) + 6:
+            out.append(_text(x, y + 4, _numbered(number + 1), 11, anchor="middle", kind="on"))
     return out
 
 
@@ -240,7 +260,14 @@ def _placed(centres: Sequence[float], blocks: Sequence[_Block], box: Box) -> lis
 def _caption(scale: Scale, y: float) -> list[str]:
     return [
         _text(24, y, f"Scale: {scale.name};", 12, soft=True, room=WIDTH - 48),
-        _text(24, y + _LINE, "within a tier, the area of a dataset is proportional to its hours.", 12, soft=True),
+        _text(
+            24,
+            y + _LINE,
+            "within a tier, areas are proportional to hours; hours under several labels count once.",
+            12,
+            soft=True,
+            room=_BOX.width,
+        ),
     ]
 
 

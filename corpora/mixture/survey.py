@@ -143,20 +143,28 @@ def survey_datasets(
     for tier in TIERS:
         mine = tuple(found for found in made if found.spec.tier == tier)
         if mine:
-            tiers.append(TierSurvey(tier, mine, _together([found.contents for found in mine], steps * batch_size)))
+            tiers.append(TierSurvey(tier, mine, _together(mine, steps * batch_size)))
             if not planned and not tiers[-1].contents.samples:
                 faults.append(f"tier '{tier}' has no sample: none of its datasets holds any")
     faults += _embodiment_faults(specs, counts)
-    whole = _together([found.contents for found in made], steps * batch_size)
+    whole = _together(made, steps * batch_size)
     return MixtureSurvey(name, tuple(tiers), whole, steps, batch_size, planned, tuple(faults))
 
 
-def _together(parts: Sequence[Contents], drawn: int) -> Contents:
+def _together(datasets: Sequence[DatasetSurvey], drawn: int) -> Contents:
+    """Of all of them. Clips, frames and hours that several datasets have, under labels of their own, count once."""
+    parts = [found.contents for found in datasets]
     samples, share = sum(part.samples for part in parts), sum(part.share for part in parts)
+    seen = [found.spec.data for found in datasets]
+    once = [
+        found.contents
+        for place, found in enumerate(datasets)
+        if found.spec.planned or found.spec.data not in seen[:place]
+    ]
     return Contents(
-        sum(part.clips for part in parts),
-        sum(part.frames for part in parts),
-        sum(part.hours for part in parts),
+        sum(part.clips for part in once),
+        sum(part.frames for part in once),
+        sum(part.hours for part in once),
         samples,
         share,
         drawn * share / samples if drawn and samples else None,

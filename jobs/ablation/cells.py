@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from vla.models.config import PolicyConfig
 from vla.recipes import tuning_of_policy
 from vla.training_config import PolicyTrainingConfig
 
+log = logging.getLogger(__name__)
 RESULT = "result.json"
 FAILURE = "failure.json"
 
@@ -92,17 +94,21 @@ class CellJob:
     """Of the budget's batch."""
     start_seed: int = 0
     """Of the starts; in design transfer every seed has its own."""
+    filmed: bool = False
+    """A success and a failure with most demonstrations are filmed."""
 
 
 def run_arm(job: CellJob) -> list[dict[str, Any]]:
     """The cells of one arm and seed, in the order of its plans; a failure is a result too."""
-    import logging
     import warnings
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     with torch_threads(job.threads):
-        return [_cell(job, plan) for plan in job.plans]
+        results = [_cell(job, plan) for plan in job.plans]
+        if job.filmed:
+            _film(job, max(results, key=lambda result: result["demos"]))
+        return results
 
 
 def _cell(job: CellJob, plan: Plan) -> dict[str, Any]:
@@ -224,19 +230,30 @@ def _train(job: CellJob, mixture: MixtureSpec, folder: Path, steps: int, start: 
     )
 
 
-def _rollouts(job: CellJob, policy: Any, folder: Path) -> list[dict[str, Any]]:
-    """Successes from the starts that all cells of a seed share; resumed start by start."""
+def _film(job: CellJob, result: dict[str, Any]) -> None:
+    """Of a cell that is done; one that cannot be filmed stops nothing."""
+    if result["status"] != "done":
+        return
+    from jobs.ablation.films import RECORD, film
+    from vla.checkpoint import load_policy
+
+    folder = Path(job.out) / "runs" / Cell(job.arm, result["demos"], job.seed).folder
+    try:
+        if not (folder / RECORD).is_file():
+            act, how = _acting(job, load_policy(folder))
+            film(act, how, result["rollouts"], folder)
+    except Exception as error:
+        log.warning("%s is not filmed: %s: %s", folder.name, type(error).__name__, error)
+
+
+def _acting(job: CellJob, policy: Any) -> tuple[Any, Any]:
+    """The policy as rollouts ask it, and how they are played."""
     import torch
 
     from corpora.simulation.metaworld import Look
     from jobs.evaluation.acting import metaworld_act, metaworld_view
-    from jobs.evaluation.closed_loop import ClosedLoopSettings, play
-    from jobs.evaluation.rollout_log import RolloutLog
+    from jobs.evaluation.closed_loop import ClosedLoopSettings
 
-    settings = {"tasks": job.tasks, "starts": job.budget.starts, "execute": job.budget.execute}
-    if job.start_seed:
-        settings["start_seed"] = job.start_seed
-    log = RolloutLog(folder / "rollouts.jsonl", settings)
     how = ClosedLoopSettings(
         job.tasks,
         job.budget.starts,
@@ -250,8 +267,21 @@ def _rollouts(job: CellJob, policy: Any, folder: Path) -> list[dict[str, Any]]:
         seed=job.start_seed,
     )
     policy = policy.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    play(metaworld_act(policy, EMBODIMENT), how, skip=log.done(), on_complete=log.add)
-    ordered = sorted(log.rollouts, key=lambda rollout: (rollout.task, rollout.start))
+    return metaworld_act(policy, EMBODIMENT), how
+
+
+def _rollouts(job: CellJob, policy: Any, folder: Path) -> list[dict[str, Any]]:
+    """Successes from the starts that all cells of a seed share; resumed start by start."""
+    from jobs.evaluation.closed_loop import play
+    from jobs.evaluation.rollout_log import RolloutLog
+
+    settings = {"tasks": job.tasks, "starts": job.budget.starts, "execute": job.budget.execute}
+    if job.start_seed:
+        settings["start_seed"] = job.start_seed
+    played = RolloutLog(folder / "rollouts.jsonl", settings)
+    act, how = _acting(job, policy)
+    play(act, how, skip=played.done(), on_complete=played.add)
+    ordered = sorted(played.rollouts, key=lambda rollout: (rollout.task, rollout.start))
     return [{"task": r.task, "start": r.start, "success": r.success, "steps": r.steps} for r in ordered]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from corpora.held_out import HELD_OUT
-from corpora.mixture.mixture import MixtureSpec, read_mixture
+from corpora.mixture.mixture import read_mixture
 from corpora.simulation.tasks import task_names
 from jobs.ablation.arms import DESIGNS, Arm, arms_named, cells
 from jobs.ablation.cells import FAILURE, RESULT, CellJob, Plan, each, grounded_on, plans
@@ -249,6 +249,7 @@ def _measure(config: AblateConfig, arms: Sequence[Arm]) -> tuple[dict[str, Any],
             threads=share_of_cores(parallel),
             batch_share=config.budget.robot_share if arm.thinned else 1.0,
             start_seed=tiers[seed].start_seed,
+            filmed=seed == config.seeds[0],
         )
         for seed in config.seeds
         for arm in arms
@@ -268,7 +269,7 @@ def _measure(config: AblateConfig, arms: Sequence[Arm]) -> tuple[dict[str, Any],
     result = gather(config, arms, plan[first])
     result["pyramid"] = {
         "tiers": [{"tier": tier, "hours": value} for tier, value in tiers[first].hours().items()],
-        "svg": _drawing(arms, plan[first], config.budget),
+        "arms": _drawings(arms, plan[first], config.budget),
     }
     result["copy"] = {
         task: {name: sum(floor[task][name] for floor in floors if task in floor) for name in ("success", "of")}
@@ -290,16 +291,18 @@ def open_tiers(config: AblateConfig) -> dict[int, Maker]:
     return {seed: TransferTiers(config.out, known, tasks, config.data, seed) for seed in config.seeds}
 
 
-def _drawing(arms: Sequence[Arm], plan: Mapping[str, Sequence[Plan]], budget: Budget) -> str | None:
-    """The pyramid of all that any arm but a control trains on, at the largest number of demonstrations, in its shares of a
-    batch."""
-    most = [max(plan[arm.name], key=lambda found: found.demos) for arm in arms if not arm.is_control]
-    base = {spec.name: spec for found in most for spec in found.base.datasets}
-    robot = {spec.name: spec for found in most for spec in found.robot.datasets}
-    try:
-        return grounded_on(MixtureSpec(tuple(robot.values())), MixtureSpec(tuple(base.values())), budget).svg()
-    except ValueError:  # a dataset that failed to be made is told by its arm; the page then draws the hours
-        return None
+def _drawings(arms: Sequence[Arm], plan: Mapping[str, Sequence[Plan]], budget: Budget) -> list[dict[str, Any]]:
+    """The pyramid of each arm at its largest number of demonstrations, in its shares of a batch; arms that train on the same
+    share one."""
+    names: dict[str, list[str]] = {}
+    for arm in arms:
+        most = max(plan[arm.name], key=lambda found: found.demos)
+        try:
+            drawn = grounded_on(most.robot, most.base, budget).svg()
+        except ValueError:  # a dataset that failed to be made is told by its arm
+            continue
+        names.setdefault(drawn, []).append(arm.name)
+    return [{"names": found, "svg": drawn} for drawn, found in names.items()]
 
 
 def _said(result: dict[str, Any]) -> str:
@@ -312,6 +315,8 @@ def _said(result: dict[str, Any]) -> str:
 
 def gather(config: AblateConfig, arms: Sequence[Arm], plan: Mapping[str, Sequence[Plan]]) -> dict[str, Any]:
     """What the runs left on disk, for statistics and page; a cell without a result is `missing`."""
+    from jobs.ablation.films import films_of
+
     runs = []
     for cell in cells({arm.name: config.demos_of(arm.name) for arm in arms}, config.seeds):
         folder = config.out / "runs" / cell.folder
@@ -321,7 +326,7 @@ def gather(config: AblateConfig, arms: Sequence[Arm], plan: Mapping[str, Sequenc
         else:
             record = json.loads(found.read_text("utf-8"))
             record.pop("traceback", None)
-            runs.append(record)
+            runs.append(record | {"films": films_of(folder, config.out)})
     settings = {
         "design": config.design,
         "lift": config.lift,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from xml.etree import ElementTree
 
 from markupsafe import Markup
 
 from jobs.ablation.charts import colours_of, forest, hour_bars, learning_curves
+from jobs.ablation.films import PAGE_BYTES, ShownFilm, shown_films
 from jobs.ablation.findings import Comparison, Statistics, verdict
 from jobs.ablation.sentences import arm_words, instrument_words, power_words, reference_words
 from jobs.ablation.tables import COST, cost_cells, costs, matched_words
@@ -24,15 +26,19 @@ REFUSED = ("script", "foreignObject", "image", "use", "a", "iframe")
 
 
 def write_page(result: Mapping[str, Any], path: str | Path, statistics: Statistics) -> None:
-    """Writes the page."""
-    Path(path).write_text(render(result, statistics), "utf-8")
+    """Writes the page, with the films that lie beside it."""
+    Path(path).write_text(render(result, statistics, shown_films(result, Path(path).parent)), "utf-8")
 
 
-def render(result: Mapping[str, Any], statistics: Statistics) -> str:
-    """The page, as text."""
+def render(
+    result: Mapping[str, Any],
+    statistics: Statistics,
+    films: Mapping[str, Sequence[ShownFilm]] = MappingProxyType({}),
+) -> str:
+    """The page, as text. `films`: of each arm."""
     colours = colours_of(statistics.arms)
     settings = result["settings"]
-    pyramid = result.get("pyramid") or {"tiers": [], "svg": None}
+    pyramid: dict[str, Any] = {"tiers": [], "arms": []} | dict(result.get("pyramid") or {})
     rows = costs(result)
     return render_page(
         TEMPLATE,
@@ -56,7 +62,9 @@ def render(result: Mapping[str, Any], statistics: Statistics) -> str:
         at=at,
         points=points,
         seeds_in_words=seeds_in_words,
-        drawing=_safe_svg(pyramid["svg"]),
+        drawings=[(one["names"], drawn) for one in pyramid["arms"] if (drawn := _safe_svg(one["svg"])) is not None],
+        films=films,
+        megabytes=f"{PAGE_BYTES / 1e6:g}",
         hour_bars=hour_bars,
         forest=lambda: forest(statistics.comparisons, statistics),
         colours=colours,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 import re
@@ -12,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from corpora.mixture.clip_samples import ClipsAt
 from corpora.mixture.drawing import COLOURS, pyramid_svg, pyramid_text
 from corpora.mixture.geometry import SCALES, Box, cut_bands
+from corpora.mixture.label_kinds import Latents, Unlabelled
 from corpora.mixture.mixture import MixtureSpec, read_mixture
 from corpora.mixture.spec import DatasetSpec, Planned
 from corpora.mixture.survey import Contents, DatasetSurvey, MixtureSurvey, TierSurvey
@@ -96,7 +99,7 @@ def test_every_dataset_is_named_and_no_text_is_outside_or_over_another(which: st
     for (one, *a), (two, *b) in itertools.combinations(texts, 2):
         apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
         assert apart, f"'{one}' lies over '{two}'"
-    listed = [text for text, *_ in texts if re.match(r"\d+ ", text)]
+    listed = [text for text, *_ in texts if re.match(r"\[\d+\] ", text)]
     assert len(listed) >= len(survey.datasets)
     for found in survey.datasets:
         start = found.spec.name[:4]
@@ -119,6 +122,31 @@ def test_areas_are_as_the_caption_says(which: str) -> None:
     for part, parts in zip(hours, tiers, strict=True):
         shares = np.array(part) / sum(part) if sum(part) else np.full(len(part), 1 / len(part))
         assert np.array(parts) / sum(parts) == pytest.approx(shares, abs=2e-3)
+
+
+def test_clips_under_two_labels_take_the_room_of_one_dataset() -> None:
+    """And each is named with its label, a control with what makes it one."""
+    hours = {"human": [2.0, 2.0], "robot": [1.0]}
+    survey = made(hours)
+    people = ClipsAt(Path("people"))
+    labels = (Latents(Path("mined")).shuffled(3), Unlabelled())
+    tier = dataclasses.replace(
+        survey.tiers[0],
+        datasets=tuple(
+            dataclasses.replace(
+                found, spec=dataclasses.replace(found.spec, data=people, label=label, embodiment="latent")
+            )
+            for found, label in zip(survey.tiers[0].datasets, labels, strict=True)
+        ),
+    )
+    both = dataclasses.replace(survey, tiers=(tier, survey.tiers[1]))
+    svg = pyramid_svg(both)
+    found = areas(svg)
+    one, two = (found[each.spec.name] for each in tier.datasets)
+    assert one == pytest.approx(two, rel=1e-3)
+    alone = areas(pyramid_svg(made({"human": [2.0], "robot": [1.0]})))
+    assert one + two == pytest.approx(alone["member 0"], rel=1e-2)
+    assert "latents shuffled; never judged" in svg and "FLARE" in svg and "actions" in svg
 
 
 def test_the_plainest_scale_in_which_all_can_be_seen_is_taken() -> None:

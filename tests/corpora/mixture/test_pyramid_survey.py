@@ -107,6 +107,10 @@ def test_counts_are_those_of_the_data(data: Path) -> None:
     tiers = {tier.tier: tier.contents for tier in found.tiers}
     assert list(tiers) == ["human", "neural", "robot"]
     assert tiers["human"].samples == contents["latent"].samples + contents["none"].samples
+    for name in ("clips", "frames", "hours"):  # one corpus under three labels
+        once = getattr(contents["latent"], name)
+        assert getattr(tiers["human"], name) == pytest.approx(once)
+        assert getattr(found.contents, name) == pytest.approx(once + getattr(contents["robot"], name))
     assert {one.spec.name: one.dims for one in found.datasets} == {
         "robot": "state 3, action 2", "latent": "4 tokens of 3", "none": "", "pseudo": "5 steps of 2",
     }  # fmt: skip

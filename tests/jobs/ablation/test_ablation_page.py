@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from jobs.ablation.charts import colours_of, forest, learning_curves
+from jobs.ablation.films import PAGE_BYTES
 from jobs.ablation.findings import verdict
 from jobs.ablation.page import render, write_page
 from jobs.ablation.sentences import arm_words
@@ -27,6 +28,7 @@ from lapa.reporting.figures import CARD, INK, svg
 ARMS = {"robot-only": 0.3, "bc": 0.3, "human-latent": 0.8, "shuffled": 0.3}
 TASKS = ("drawer-open", "push")
 HOSTILE = "<script>alert('x')</script>\"&[bold]"
+EMBEDDED = re.compile(r'src="data:video/mp4;base64,[A-Za-z0-9+/=]*"')
 VOID = ("meta", "br", "img", "link", "input", "hr")
 
 
@@ -51,7 +53,7 @@ def made(arms: dict[str, float] | None = None, *, seeds: int = 3, **more: Any) -
         "settings": {"tasks": list(TASKS), "demos": [1, 3], "seeds": list(range(seeds)), "starts": 10, "lr": 1e-3},
         "pyramid": {
             "tiers": [{"tier": "robot", "hours": 0.01}, {"tier": "human", "hours": 2, "episodes": 1480}],
-            "svg": None,
+            "arms": [],
         },
         "arms": [{"name": arm, "says": f"what {arm} is", "members": ["robot"]} for arm in arms or ARMS],
         "runs": runs,
@@ -99,7 +101,7 @@ def check(text: str) -> Nesting:
     assert not {"script", "link", "img", "iframe", "base", "object"} & set(parser.seen)
     contents = re.compile(r'<a href="#[\w-]+">')  # links within the page alone
     assert parser.seen.count("a") == len(contents.findall(text))
-    assert not re.search(r"https?:|//|\bsrc\s*=|\bhref\s*=|url\(|@import", contents.sub("", text))
+    assert not re.search(r"https?:|//|\bsrc\s*=|\bhref\s*=|url\(|@import", contents.sub("", EMBEDDED.sub("", text)))
     assert "nan" not in re.findall(r"[a-z]+", text) and "None" not in text.replace("None: all", "")
     return parser
 
@@ -194,24 +196,47 @@ def test_names_and_reasons_cannot_break_out() -> None:
 def test_a_drawing_that_does_more_than_draw_is_left_out(inside: str) -> None:
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" class="giza-pyramid">{inside}</svg>'
     result = made()
-    result["pyramid"]["svg"] = svg
+    result["pyramid"]["arms"] = [{"names": list(ARMS), "svg": svg}]
     text = page(result)
     check(text)
     assert 'class="giza-pyramid"' not in text and "hours of each tier" in text
 
 
-def test_a_given_drawing_stands_for_the_bars() -> None:
+def test_given_drawings_stand_for_the_bars() -> None:
     result = made()
-    result["pyramid"]["svg"] = (
+    svg = (
         '<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg" class="giza-pyramid" viewBox="0 0 9 9">'
         '<style>.giza-pyramid text { fill: red }</style><text x="1" y="1" font-size="22" font-weight="600">A &lt; B</text></svg>'
     )
+    result["pyramid"]["arms"] = [{"names": ["robot-only", "bc"], "svg": svg}, {"names": ["human-latent"], "svg": svg}]
     text = page(result)
     check(text)
+    assert text.count('class="giza-pyramid"') == 2
+    shared, alone = re.findall(r"<summary>(.*?)</summary>\s*<div class=\"wide\"><svg", text, re.S)
+    assert "robot-only" in shared and "bc" in shared and "human-latent" in alone
     assert 'class="giza-pyramid"' in text and "hours of each tier" not in text and "<?xml" not in text
     assert (
         'style="font-size:22px;font-weight:600">A &lt; B</text>' in text
     )  # the page's style must not shrink its fonts
+
+
+def test_films_are_in_the_page_as_long_as_there_is_room(tmp_path: Path) -> None:
+    result = made()
+    for name, size in (("small", 1000), ("large", PAGE_BYTES)):
+        (tmp_path / f"{name}.mp4").write_bytes(b"v" * size)
+    films = [
+        {"task": "push", "start": start, "success": success, "seconds": 1.5, "file": f"{name}.mp4"}
+        for start, (success, name) in enumerate(((True, "small"), (False, "large"), (False, "gone")))
+    ]
+    next(run for run in result["runs"] if run["arm"] == "bc")["films"] = films
+    write_page(result, tmp_path / "ablation.html", summarise(result, draws=300))
+    text = (tmp_path / "ablation.html").read_text("utf-8")
+    check(text)
+    assert text.count("<video") == 1 and "data:video/mp4;base64,dnZ2" in text and len(text) < PAGE_BYTES
+    assert "large.mp4" in text and "gone.mp4" in text
+    assert [outcome.strip() for outcome in re.findall(r'>\s*(success|failure)</span> push', text)] == [
+        "success", "failure", "failure",
+    ]  # fmt: skip
 
 
 def test_points_stand_where_the_figures_say() -> None:

@@ -64,6 +64,10 @@ def test_a_small_ablation_from_end_to_end(
     assert [run["samples_seen"] for run in result["runs"]] == [24, 24]
     page = (config.out / "ablation.html").read_text()
     assert "human-flare" in page and "<svg" in page
+    filmed = [film for run in result["runs"] for film in run["films"]]
+    outcomes = [{rollout["success"] for rollout in run["rollouts"]} for run in result["runs"]]
+    assert [{film["success"] for film in run["films"]} for run in result["runs"]] == outcomes
+    assert all((config.out / film["file"]).is_file() for film in filmed) and page.count("<video") == len(filmed)
     before = {path: path.stat().st_mtime_ns for path in (config.out / "runs").rglob("*.safetensors")}
     ablate.run(config)
     assert {path: path.stat().st_mtime_ns for path in before} == before  # nothing is trained twice
