@@ -28,8 +28,9 @@ lint: setup  ## style, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# a test that hangs where its time-out cannot reach it (in C code) ends its worker, with all stacks, and is named
 test: lint  ## style, types, import rules and the tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 
 peers: setup $(PEERS)/lerobot/.setup-stamp  ## exports read, and trained on, by lerobot 0.4.4 and by what is in PEERS/groot-*
 	GIZA_PEERS=$(PEERS) $(BIN)/python -m pytest -m peers tests/peers

@@ -18,6 +18,12 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_N
     os.environ.setdefault(name, "1")
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """A failure is told when it happens: a run that is cut off says nothing at its end."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\n{report.nodeid}, {report.when}:\n{report.longreprtext[-2000:]}", file=sys.__stderr__, flush=True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is marked `gl` is skipped on a machine without a software GL library."""
     marked = [item for item in items if item.get_closest_marker("gl")]
