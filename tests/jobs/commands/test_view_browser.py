@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +11,9 @@ import pytest
 
 from jobs.viewing.items import Viewed, open_viewed
 from jobs.viewing.server import serve
+from tests.builders.browser import NEEDED, chromium
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright (pip install playwright)")
-CHROMIUM = os.environ.get("GIZA_CHROMIUM") or shutil.which("chromium")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (apt install chromium)")]
+pytestmark = NEEDED
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +23,8 @@ def viewed(tiny_corpus: Path, tiny_latents: Path) -> Viewed:
 
 @pytest.fixture
 def page(viewed: Viewed) -> Iterator[Any]:
-    with serve(viewed, "tiny", 0) as server, sync_api.sync_playwright() as playwright:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+    with serve(viewed, "tiny", 0) as server, chromium() as browser:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -39,9 +34,8 @@ def page(viewed: Viewed) -> Iterator[Any]:
             "document.querySelectorAll('canvas').length && document.querySelector('video').readyState > 1"
         )
         yield page
-        browser.close()
+        page.close()
         server.shutdown()
-        thread.join()
     assert errors == []
 
 

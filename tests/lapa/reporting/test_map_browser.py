@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from lapa.reporting.card import Card
+from tests.builders.browser import NEEDED, chromium
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright (pip install playwright)")
-CHROMIUM = os.environ.get("GIZA_CHROMIUM") or shutil.which("chromium")
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (apt install chromium)")]
+pytestmark = NEEDED
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +20,11 @@ def address(motion_card: Card, tmp_path_factory: pytest.TempPathFactory) -> str:
     return path.as_uri()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+    """One for each test: of one that hangs, the others take no harm."""
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
