@@ -206,7 +206,7 @@ def ablate(
             f"recipe '{recipe}' is of design {config.design}, which makes data of its own, and tiers are of design "
             f"{tiers.design}: choose recipe 'joint_demo' or 'joint', or leave tiers out"
         )
-    return Study(run(config, [arm for arm in arms if not isinstance(arm, str)]))
+    return Study(run(config, [arm for arm in arms if not isinstance(arm, str)]), folder=config.out)
 
 
 def configured(

@@ -189,6 +189,7 @@ def run(config: AblateConfig, own: Sequence[Arm] = ()) -> dict[str, Any]:
     `own`: arms beside those of ARMS, which `config.arms` may name. Raises ValueError for an unknown arm, and where `out`
     holds another ablation; an arm that fails is in the result and stops nothing.
     """
+    from corpora.store.provenance import provenance
     from corpora.store.run import TRAINING, Run
     from jobs.ablation.page import write_page
     from jobs.ablation.tables import print_tables
@@ -217,8 +218,9 @@ def run(config: AblateConfig, own: Sequence[Arm] = ()) -> dict[str, Any]:
     with run.claim():
         result, found = _measure(config, arms)
         result["minutes"] = round((time.monotonic() - began) / 60, 2)
+        result["provenance"] = provenance()
         write_page(result, config.out / "ablation.html", found)
-        result = run.finish(result)
+        result = run.finish(result, traced=False)
     print_tables(result, found)
     return result
 

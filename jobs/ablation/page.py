@@ -18,6 +18,7 @@ from jobs.ablation.sentences import arm_words, instrument_words, power_words, re
 from jobs.ablation.tables import COST, cost_cells, costs, matched_words
 from jobs.ablation.words import at, in_points, percent, points, seeds_in_words
 from jobs.evaluation.statistics import wilson
+from lapa.reporting.page import provenance_rows
 from lapa.reporting.page import render as render_page
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -25,9 +26,9 @@ REFUSED = ("script", "foreignObject", "image", "use", "a", "iframe")
 """Elements of a drawing that do more than draw."""
 
 
-def write_page(result: Mapping[str, Any], path: str | Path, statistics: Statistics) -> None:
-    """Writes the page, with the films that lie beside it."""
-    Path(path).write_text(render(result, statistics, shown_films(result, Path(path).parent)), "utf-8")
+def write_page(result: Mapping[str, Any], path: str | Path, statistics: Statistics, out: Path | None = None) -> None:
+    """Writes the page, with the films that lie in the ablation's folder `out` (None: that of the page)."""
+    Path(path).write_text(render(result, statistics, shown_films(result, out or Path(path).parent)), "utf-8")
 
 
 def render(
@@ -77,11 +78,20 @@ def render(
         cost_titles=list(COST),
         robot_samples={(row["arm"], row["demos"]): row["robot_samples_seen"] for row in rows},
         matched=matched_words(rows),
+        made=_made(result),
         plain=_plain,
     )
 
 
 MARKS = {"lifts": "good", "lowers": "bad", "cannot tell": "unknown"}
+
+
+def _made(result: Mapping[str, Any]) -> Sequence[tuple[str, Any]]:
+    """Where the page is from."""
+    settings = result["settings"]
+    steps = settings.get("pretrain_steps", 0) + settings.get("ground_steps", 0) or None
+    seeds = ", ".join(map(str, settings["seeds"]))
+    return provenance_rows(result.get("provenance") or {}, recipe=result.get("recipe"), steps=steps, seeds=seeds)
 
 
 def _limits(statistics: Statistics) -> list[tuple[str, str, str]]:

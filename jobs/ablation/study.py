@@ -23,9 +23,11 @@ class Study:
     Raises ValueError where two runs claim the same arm, demonstrations and seed.
     """
 
-    def __init__(self, result: Mapping[str, Any], statistics: Statistics | None = None) -> None:
-        """`statistics` are computed where they are not given (seed: settings' `seed`, else 0)."""
-        self.result = result
+    def __init__(
+        self, result: Mapping[str, Any], statistics: Statistics | None = None, folder: Path | None = None
+    ) -> None:
+        """`statistics` are computed where they are not given (seed: settings' `seed`, else 0); `folder`: of its films."""
+        self.result, self.folder = result, folder
         self.statistics = statistics or summarise(result, seed=int(result["settings"].get("seed", 0)))
 
     @staticmethod
@@ -34,7 +36,7 @@ class Study:
         path = Path(folder).expanduser() / "ablation.json"
         if not path.is_file():
             raise ValueError(f"'{folder}' holds no ablation.json: run giza ablate --out {folder}")
-        return Study(json.loads(path.read_text("utf-8")))
+        return Study(json.loads(path.read_text("utf-8")), folder=path.parent)
 
     @property
     def headline(self) -> str:
@@ -65,7 +67,7 @@ class Study:
 
     def save_html(self, path: str | Path) -> None:
         """Writes the page."""
-        write_page(self.result, path, self.statistics)
+        write_page(self.result, path, self.statistics, self.folder)
 
     def __str__(self) -> str:
         return "\n".join([self.headline + ".", *(f"  {comparison}" for comparison in self.statistics.comparisons)])

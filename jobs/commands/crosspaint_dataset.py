@@ -4,6 +4,7 @@ painted alike."""
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,11 +49,12 @@ def run_dataset(
     from corpora.episodes.contents import contents_fingerprint
     from corpora.episodes.lerobot import LeRobotDataset
     from corpora.episodes.opening import dataset_fingerprint
+    from corpora.store.provenance import provenance
     from corpora.store.run import Run
     from corpora.store.unread import expect_read
     from corpora.video.view import ROBOT
     from jobs.progress import bar
-    from lapa.reporting.page import write_page
+    from lapa.reporting.page import provenance_rows, write_page
 
     if (paint.agent if agent is None else agent.name) == ROBOT:
         raise ValueError(
@@ -79,7 +81,8 @@ def run_dataset(
         made_of = {"dataset": dataset.name, "fingerprint": settings["dataset"]}
         summary = {"settings": settings, "agent": opened.name, "view": view.to_json(), "made_of": made_of, **found}
         shown = shown_episodes(dataset, painted, run.folder, {each["episode"] for each in found["skipped"]})
-        write_page(run.folder / PAGE, TEMPLATE, painting=summary, dataset=str(root), episodes=shown)
+        made = provenance_rows(provenance(), settings=json.dumps(settings))
+        write_page(run.folder / PAGE, TEMPLATE, painting=summary, dataset=str(root), episodes=shown, made=made)
         return run.finish(summary)
 
 

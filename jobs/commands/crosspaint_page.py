@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from corpora.agent.crosspaint import PAINTING, SCHEMA, Crosspaint
 from corpora.clips.corpus import DAMAGE, SHARDS, decode_clip, iterate_shard
 from corpora.clips.manifest import ClipRow
 from corpora.clips.parts import part_paths
+from corpora.store.provenance import provenance
+from lapa.reporting.page import provenance_rows
 from lapa.reporting.page import write_page as write_any_page
 
 TEMPLATE = Path(__file__).with_name("crosspaint.html.j2")
@@ -47,6 +50,7 @@ def write_page(path: Path, painting: Crosspaint, found: dict[str, Any], count: i
         corpus=str(painting.corpus.folder),
         size=painting.corpus.clips[0].size,
         clips=shown_clips(painting, count),
+        made=provenance_rows(provenance(), settings=json.dumps(painting.config["settings"]["crosspaint"])),
     )
 
 

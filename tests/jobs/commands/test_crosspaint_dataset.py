@@ -106,7 +106,10 @@ def test_a_killed_job_goes_on_and_gives_the_same_bytes(robot: Path, tmp_path: Pa
     assert len(names) > 8
     for name in names:
         if name.name != "crosspaint.json":  # it tells the time
-            assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
+            one, two = ((tmp_path / folder / name).read_bytes() for folder in ("whole", "out"))
+            if name.suffix == ".html":  # as its last section does
+                one, two = (page.partition(b"Where this page is from")[0] for page in (one, two))
+            assert one == two, name
 
 
 @pytest.mark.parametrize("killed", ["written_whole", "write_json"])
