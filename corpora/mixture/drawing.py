@@ -183,7 +183,8 @@ def _totals(survey: MixtureSurvey) -> str:
 
 def _contents_text(contents: Contents) -> str:
     parts = [hours_text(contents.hours)]
-    parts += [f"{count:,} {what}" for count, what in ((contents.clips, "clips"), (contents.frames, "frames")) if count]
+    counts = ((contents.clips, "clip"), (contents.frames, "frame"))
+    parts += [f"{count:,} {what}{'s' if count > 1 else ''}" for count, what in counts if count]
     parts += [] if contents.epochs is None else [f"{contents.epochs:.1f} epochs"]
     return " · ".join(parts)
 
@@ -261,12 +262,7 @@ def _caption(scale: Scale, y: float) -> list[str]:
     return [
         _text(24, y, f"Scale: {scale.name};", 12, soft=True, room=WIDTH - 48),
         _text(
-            24,
-            y + _LINE,
-            "within a tier, areas are proportional to hours; hours under several labels count once.",
-            12,
-            soft=True,
-            room=_BOX.width,
+            24, y + _LINE, "within a tier proportional to hours; hours under several labels count once.", 12, soft=True
         ),
     ]
 

@@ -12,11 +12,12 @@ from typing import Any
 from corpora.simulation.tasks import INSTRUCTIONS
 from corpora.store.files import read_json, write_json
 from jobs.evaluation.closed_loop import Act, ClosedLoopSettings, play
-from jobs.evaluation.videos import FILMS, write_video
+from jobs.evaluation.page import jpeg
+from jobs.evaluation.videos import FILMS, video_frames, write_video
 
 RECORD = "films.json"
 """Beside a cell's result: what was filmed."""
-PAGE_BYTES = 6_000_000
+PAGE_BYTES = 10_000_000
 """Films take at most so much of a page; those that do not fit are named where they lie."""
 
 
@@ -65,6 +66,8 @@ class ShownFilm:
     file: str
     embedded: str
     """A data URL; "": there was no room, or the file is gone."""
+    poster: str
+    """Its last picture, likewise."""
 
 
 def shown_films(result: Mapping[str, Any], out: Path) -> dict[str, list[ShownFilm]]:
@@ -73,10 +76,11 @@ def shown_films(result: Mapping[str, Any], out: Path) -> dict[str, list[ShownFil
     room = PAGE_BYTES
     for run in result["runs"]:
         for one in run.get("films", []):
-            path, embedded = out / one["file"], ""
-            if path.is_file() and (size := 4 * path.stat().st_size // 3 + 100) <= room:
+            path, embedded, poster = out / one["file"], "", ""
+            if path.is_file() and (size := 4 * path.stat().st_size // 3 + 10_000) <= room:
                 room -= size
                 embedded = f"data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+                poster = jpeg(video_frames(path)[-1][..., ::-1])
             told = f"{one['task']} #{one['start']}, {one['seconds']:.2f} s"
-            shown.setdefault(run["arm"], []).append(ShownFilm(told, one["success"], one["file"], embedded))
+            shown.setdefault(run["arm"], []).append(ShownFilm(told, one["success"], one["file"], embedded, poster))
     return shown

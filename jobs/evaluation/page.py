@@ -112,7 +112,7 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
     sheet = path.parent / "contact_sheet.png"
     if shown.films and sheet.is_file():
         picture = cv2.imread(str(sheet))
-        if picture is not None and len(found := _jpeg(picture)) < room:
+        if picture is not None and len(found := jpeg(picture)) < room:
             shown.sheet, room = found, room - len(found)
     filmed: list[EpisodeView | FilmView] = [*shown.episodes, *shown.films]
     for view in filmed:
@@ -239,7 +239,7 @@ def _episodes(result: Mapping[str, Any], folder: Path) -> list[EpisodeView]:
         told = "" if ratio is None else f"x{two_digits(ratio)} of the squared error of its best baseline"
         film = film_path(folder / FILMS, drawn.episode)
         frames = video_frames(film) if film.is_file() else []
-        strip, poster = (_strip(frames, drawn.seconds), _jpeg(frames[0][..., ::-1])) if frames else ([], "")
+        strip, poster = (_strip(frames, drawn.seconds), jpeg(frames[0][..., ::-1])) if frames else ([], "")
         views.append(EpisodeView(drawn, told, panels, strip, ticks(drawn.seconds), film if frames else None, poster))
     return views
 
@@ -248,7 +248,7 @@ def _strip(frames: Sequence[NDArray[np.uint8]], seconds: float) -> list[tuple[fl
     """Pictures whose left edge is at their moment; the last one ends with the episode."""
     times = np.arange(STRIP) * seconds / STRIP
     places = [min(round(t * FILM_HZ), len(frames) - 1) for t in times]
-    return [(float(t), _jpeg(_small(frames[place])[..., ::-1])) for t, place in zip(times, places, strict=True)]
+    return [(float(t), jpeg(_small(frames[place])[..., ::-1])) for t, place in zip(times, places, strict=True)]
 
 
 def _films(result: Mapping[str, Any], folder: Path) -> list[FilmView]:
@@ -260,7 +260,7 @@ def _films(result: Mapping[str, Any], folder: Path) -> list[FilmView]:
     for each in logged(folder / ROLLOUTS):
         film = video_path(folder / FILMS, each)
         if each.start < starts and film.is_file():
-            views.append(FilmView(each, film, _jpeg(video_frames(film)[-1][..., ::-1])))
+            views.append(FilmView(each, film, jpeg(video_frames(film)[-1][..., ::-1])))
     by_outcome = [[view for view in views if view.rollout.as_instructed is outcome] for outcome in (False, True)]
     order = sorted((place, which) for which, some in enumerate(by_outcome) for place in range(len(some)))
     return [by_outcome[which][place] for place, which in order]
@@ -272,7 +272,8 @@ def _small(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _jpeg(bgr: NDArray[Any]) -> str:
+def jpeg(bgr: NDArray[Any]) -> str:
+    """A picture [H, W, 3] as a data URL."""
     done, data = cv2.imencode(".jpg", bgr, JPEG)
     assert done
     return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode('ascii')}"

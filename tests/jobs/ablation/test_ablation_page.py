@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from html.parser import HTMLParser
@@ -24,11 +25,12 @@ from jobs.ablation.study import Study
 from jobs.ablation.tables import costs, matched_words, print_tables, sentences
 from jobs.ablation.words import percent
 from lapa.reporting.figures import CARD, INK, svg
+from tests.builders.videos import numbered_video
 
 ARMS = {"robot-only": 0.3, "bc": 0.3, "human-latent": 0.8, "shuffled": 0.3}
 TASKS = ("drawer-open", "push")
 HOSTILE = "<script>alert('x')</script>\"&[bold]"
-EMBEDDED = re.compile(r'src="data:video/mp4;base64,[A-Za-z0-9+/=]*"')
+EMBEDDED = re.compile(r'(src|poster)="data:(video/mp4|image/jpeg);base64,[A-Za-z0-9+/=]*"')
 VOID = ("meta", "br", "img", "link", "input", "hr")
 
 
@@ -222,8 +224,8 @@ def test_given_drawings_stand_for_the_bars() -> None:
 
 def test_films_are_in_the_page_as_long_as_there_is_room(tmp_path: Path) -> None:
     result = made()
-    for name, size in (("small", 1000), ("large", PAGE_BYTES)):
-        (tmp_path / f"{name}.mp4").write_bytes(b"v" * size)
+    numbered_video(tmp_path / "small.mp4", 5)
+    (tmp_path / "large.mp4").write_bytes(b"v" * PAGE_BYTES)
     films = [
         {"task": "push", "start": start, "success": success, "seconds": 1.5, "file": f"{name}.mp4"}
         for start, (success, name) in enumerate(((True, "small"), (False, "large"), (False, "gone")))
@@ -232,7 +234,8 @@ def test_films_are_in_the_page_as_long_as_there_is_room(tmp_path: Path) -> None:
     write_page(result, tmp_path / "ablation.html", summarise(result, draws=300))
     text = (tmp_path / "ablation.html").read_text("utf-8")
     check(text)
-    assert text.count("<video") == 1 and "data:video/mp4;base64,dnZ2" in text and len(text) < PAGE_BYTES
+    film = base64.b64encode((tmp_path / "small.mp4").read_bytes()).decode()
+    assert text.count("<video") == 1 and f"data:video/mp4;base64,{film}" in text and len(text) < PAGE_BYTES
     assert "large.mp4" in text and "gone.mp4" in text
     assert [outcome.strip() for outcome in re.findall(r'>\s*(success|failure)</span> push', text)] == [
         "success", "failure", "failure",
