@@ -65,8 +65,9 @@ def test_help_is_answered_without_what_computes(job: str, helps: dict[str, str])
 
 
 def commands() -> list[str]:
-    """The lines of README that call giza."""
-    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    """The lines of README and of docs/ that call giza, each once."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    lines = list(dict.fromkeys(line for page in pages for line in page.read_text("utf-8").splitlines()))
     return [line.strip().split("  #")[0] for line in lines if re.match(r"    giza ", line)]
 
 
