@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from corpora.store.inputs import expect_inputs, with_copies
+from corpora.store.inputs import expect_inputs, expect_output, with_copies
 from corpora.store.own_modules import load_own_modules
 from corpora.store.remote import told
 from corpora.store.told import closest
@@ -92,6 +92,7 @@ def parse(
         options["description"] = f"{config_type.__doc__}\n\nRecipes: {', '.join(recipes)}."
     config = with_copies(tyro.cli(config_type, **options))
     expect_inputs(config)
+    expect_output(config, job.split()[0])
     VOICE.begin()
     if len(words) < len(argv):
         sys.stdout = sys.stderr = io.StringIO()

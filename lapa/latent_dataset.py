@@ -25,6 +25,7 @@ class LatentDataset(Dataset[dict[str, Any]]):
     latent: float32 [D], before quantisation
     codes: int64 [C]; of continuous models C is 0
     t_s, gap_s: float, time of the first frame in its source and between the two, seconds
+    frame_index: int, which frame of its source the first is, see `lapa.latents.SCHEMA`
     clip_id, source, group, embodiment, text: str
 
     Frames are decoded once, into the cache folder (`cache`, default $GIZA_CACHE), and shared by all processes that load;
@@ -57,7 +58,7 @@ class LatentDataset(Dataset[dict[str, Any]]):
         )
         kept = clips.table.valid[self._frames, 0].all(1)
         self._clip, self._frames, self._kept = self._clip[kept], self._frames[kept], np.flatnonzero(kept)
-        self._t_s, self._gap_s = sample.t_s[kept], sample.gap_s[kept]
+        self._t_s, self._gap_s, self._index = sample.t_s[kept], sample.gap_s[kept], sample.frame_index[kept]
         self._latent = torch.from_numpy(np.ascontiguousarray(sample.latent[kept]))
         codes = np.zeros((len(sample), 0), np.int64) if sample.codes is None else sample.codes.astype(np.int64)
         self._codes = torch.from_numpy(codes[kept])
@@ -84,5 +85,6 @@ class LatentDataset(Dataset[dict[str, Any]]):
         images = np.stack([self._table.images[place, 0] for place in self._frames[number]])
         frames: Tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
         named = {name: getattr(row, name) for name in ("clip_id", "source", "group", "embodiment", "text")}
-        numbers = {"t_s": float(self._t_s[number]), "gap_s": float(self._gap_s[number])}
+        numbers: dict[str, Any] = {"t_s": float(self._t_s[number]), "gap_s": float(self._gap_s[number])}
+        numbers["frame_index"] = int(self._index[number])
         return {"frames": frames, "latent": self._latent[number], "codes": self._codes[number], **numbers, **named}

@@ -28,16 +28,16 @@ from corpora.clips.parts import (
     list_column,
     part_paths,
     read_footer,
+    read_record,
     required,
     write_part,
 )
 from corpora.episodes.columns import column_array
-from corpora.store.files import read_json
 from corpora.store.remote import at_hand
 from lapa.pairs.batch import PairBatch
 
-SUMMARY = "extract.json"
-FORMAT = 2
+SUMMARY = "_extract.json"
+FORMAT = 3
 """Raised when the same settings would give other rows."""
 TRUTH_SHARE = 0.75
 """Pairs with known actions may take this share of the sample where there are others; the probe lives on them."""
@@ -46,8 +46,11 @@ THINNING = 4
 
 
 _TEXT, _LIST = pa.string(), pa.list_(pa.float32())
+_OF_CLIP = ("source", "group", "clip_id", "tier", "embodiment", "text")
+_NUMBERS = ("frame_index", "t_s", "gap_s", "motion", "camera_inlier_ratio")
 SCHEMA = required(
-    **dict.fromkeys(("source", "group", "clip_id", "tier", "embodiment"), _TEXT),
+    **dict.fromkeys(_OF_CLIP, _TEXT),
+    frame_index=pa.int64(),
     **dict.fromkeys(("t_s", "gap_s"), pa.float64()),
     codes=pa.list_(pa.int32()),
     **dict.fromkeys(("latent", "quantized"), _LIST),
@@ -56,9 +59,26 @@ SCHEMA = required(
     camera_inlier_ratio=pa.float32(),
     model_hash=_TEXT,
 )
-"""One row per pair. t_s: source time of the first frame; gap_s: the pair's actual gap; codes: empty for continuous
-models; latent: before quantisation, flattened; motion: mean absolute difference of luma, 0-255; camera: homography from
-first to second, row-major."""
+"""One row per pair of frames; none is null.
+
+source               video: the path below what was ingested, "<dataset>/episode_000003/<camera>" or "<tar>/<key>"
+group                unit of hold-out: one source video, or one episode with all its cameras
+clip_id              of the corpus: 16 hex digits
+tier                 human, synthetic, neural or robot
+embodiment           the body that acts; "" where it is not said
+text                 the clip's instruction; "" where it has none
+frame_index          first frame of the pair in its source: counted as shown, from 0; of an episode its row; -1 where it cannot be
+                     known (`Clip.frame_index`)
+t_s                  time of the first frame in its source, seconds
+gap_s                time between the two frames, seconds
+codes                [C], empty for continuous models
+latent               [D], before quantisation, flattened
+quantized            [D], the codes' vectors; the latent for continuous models
+motion               mean absolute difference of luma between the frames, 0-255
+camera               [9], homography from first to second, row-major, normalised coordinates
+camera_inlier_ratio  0 where the camera's motion is unknown
+model_hash           of the model that made the row
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +101,10 @@ class LatentSample:
     tier: NDArray[np.str_]
     embodiment: NDArray[np.str_]
     """The tier where no embodiment is named."""
+    text: NDArray[np.str_]
+    """The clip's instruction."""
+    frame_index: NDArray[np.int64]
+    """Of the first frame in its source, see `SCHEMA`."""
     t_s: NDArray[np.float64]
     """Source time of the first frame."""
     gap_s: NDArray[np.float64]
@@ -113,10 +137,7 @@ def write_latent_part(
 ) -> PartSummary:
     """Writes `part`: rows of `SCHEMA`, one a pair. `latents`: codes, latent, quantized, [pairs of all clips, D] each."""
     count = sum(len(pairs) for _, pairs in clips)
-    named = {
-        name: [getattr(row, name) for row, pairs in clips for _ in range(len(pairs))]
-        for name in ("source", "group", "clip_id", "tier", "embodiment")
-    }
+    named = {name: [getattr(row, name) for row, pairs in clips for _ in range(len(pairs))] for name in _OF_CLIP}
 
     def column(name: str, dtype: type) -> NDArray[Any]:
         return np.concatenate([np.zeros(0, dtype), *(getattr(pairs, name).numpy().ravel() for _, pairs in clips)])
@@ -124,6 +145,7 @@ def write_latent_part(
     table = pa.table(
         {
             **named,
+            "frame_index": column("frame_index", np.int64),
             "t_s": column("t_s", np.float64),
             "gap_s": column("gap_s", np.float64),
             **{name: list_column(values) for name, values in latents.items()},
@@ -153,6 +175,11 @@ class Latents:
             if not parts:
                 raise ValueError(f"'{folder}' holds no latents: make them with giza extract --out {folder}")
             key = read_footer(parts[0]).key(LatentKey, "latents")
+            if key.format != FORMAT:
+                raise ValueError(
+                    f"latents '{folder}' are of format {key.format}, this version of giza reads {FORMAT}: make them again with giza "
+                    "extract (latents from elsewhere: giza report) and another --out"
+                )
             same = next((other for other, its in self.keys.items() if its.corpus == key.corpus), None)
             if same is not None:
                 raise ValueError(f"'{same}' and '{folder}' are latents of the same corpus: give one of them")
@@ -180,13 +207,13 @@ class Latents:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The record extract.json; {} where the extraction has not finished. Raises ValueError where these are several."""
-        return read_json(self.folder / SUMMARY) or {}
+        """The record _extract.json; {} where the extraction has not finished. Raises ValueError where these are several."""
+        return read_record(self.folder, SUMMARY) or {}
 
     @property
     def extracted(self) -> list[str]:
         """Whose model made them and what it was shown, in words; one sentence where all folders say the same."""
-        found = [(read_json(folder / SUMMARY) or {}, key.precision) for folder, key in self.keys.items()]
+        found = [(read_record(folder, SUMMARY) or {}, key.precision) for folder, key in self.keys.items()]
         said = [
             f"By {record['made_by']}'s model in {precision}, which is shown {record['preprocessing']}."
             for record, precision in found
@@ -308,12 +335,12 @@ class Latents:
 
         codes = lists("codes", np.int32)
         return LatentSample(
-            **{name: text(name) for name in ("clip_id", "group", "tier")},
+            **{name: text(name) for name in ("clip_id", "group", "tier", "text")},
             embodiment=np.where(text("embodiment") == "", text("tier"), text("embodiment")),
             codes=codes if codes.shape[1] else None,
             **{name: lists(name, np.float32) for name in ("latent", "quantized")},
             camera=lists("camera", np.float64).reshape(-1, 3, 3),
-            **{name: table[name].to_numpy() for name in ("t_s", "gap_s", "motion", "camera_inlier_ratio")},
+            **{name: table[name].to_numpy() for name in _NUMBERS},
             pairs=len(chosen),
             model_hashes=tuple(sorted(set(table.column("model_hash").to_pylist()))),
         )

@@ -39,7 +39,7 @@ def open_source(settings: TrackSettings, corpus: Corpus) -> TrackSource:
 def track_corpus(
     corpus: Corpus, source: TrackSource, out: Path, *, part_frames: int, progress: Progress
 ) -> dict[str, Any]:
-    """Writes the parts that are missing, and clips.parquet; what track.json says of them.
+    """Writes the parts that are missing, and _clips.parquet; what _track.json says of them.
 
     A clip of which nothing is found, or that does not decode, is left out with its reason. Raises ValueError where `out`
     holds tracks of another source or corpus, OSError where the machine cannot read a track now.

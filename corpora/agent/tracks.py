@@ -1,7 +1,7 @@
 """Tracks of a corpus on disk, beside its clips.
 
-FOLDER/track.json            by which source, what share of the frames is seen; written last
-       clips.parquet         a row for each clip of the corpus: how much of it is seen, or why it has no track
+FOLDER/_track.json           by which source, what share of the frames is seen; written last
+       _clips.parquet        a row for each clip of the corpus: how much of it is seen, or why it has no track
        part-000000.parquet   a row for each frame of the clips that have one
 """
 
@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from corpora.agent.track import Track
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from corpora.clips.parts import PartKey, part_paths, read_footer, required, write_rows
+from corpora.clips.parts import PartKey, part_paths, read_footer, read_record, required, write_rows
 from corpora.store.decode import decode
-from corpora.store.files import digest_of, read_json
+from corpora.store.files import digest_of
 
-SUMMARY = "track.json"
-CLIPS = "clips.parquet"
+SUMMARY = "_track.json"
+CLIPS = "_clips.parquet"
 FORMAT = 1
 """Raised when the same settings would give other rows."""
 SCHEMA = required(
@@ -44,7 +44,7 @@ there is none. Pixels are those of the stored frame, see `Track`."""
 
 @dataclass(frozen=True)
 class ClipTrack:
-    """What clips.parquet says of one clip."""
+    """What _clips.parquet says of one clip."""
 
     clip_id: str
     source: str
@@ -80,7 +80,7 @@ def track_table(tracks: Sequence[tuple[ClipRow, NDArray[np.float64], Track]]) ->
 
 
 def write_clips(folder: Path, rows: Iterable[ClipRow], skipped: dict[str, tuple[str, str]]) -> list[ClipTrack]:
-    """clips.parquet of the clips `rows`, from the parts in `folder`, and what it says; `skipped`: clip id -> (reason, detail) of
+    """_clips.parquet of the clips `rows`, from the parts in `folder`, and what it says; `skipped`: clip id -> (reason, detail) of
     those without a track."""
     found: dict[str, tuple[int, float]] = {}
     for path in part_paths(folder):
@@ -122,7 +122,7 @@ class Tracks:
 
     def __init__(self, folder: str | Path, corpus: Corpus) -> None:
         self.folder = Path(folder).expanduser()
-        summary = read_json(self.folder / SUMMARY)
+        summary = read_record(self.folder, SUMMARY)
         if summary is None:
             raise ValueError(
                 f"'{folder}' holds no finished tracks: make them with giza track --corpus {corpus.folder} --out {folder}"

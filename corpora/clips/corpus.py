@@ -53,6 +53,10 @@ class Clip:
     truth: dict[str, NDArray[Any]] | None
     """t_s float64 [N] at the source's own rate and float32 [N, D] for each feature, NaN where a row holds nothing; None where
     nothing is known."""
+    frame_index: NDArray[np.int64]
+    """[T]: which frame of its video each frame is, counted in the order in which they are shown, the first being 0; of an
+    episode of a robot dataset, which row. -1 where that is not known: frames were lost of a video whose packets have no times,
+    rows could not be read, or an earlier version of giza made the corpus."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,18 @@ class StoredClip:
     members: dict[str, bytes]
 
     @cached_property
+    def _facts(self) -> dict[str, Any]:
+        return dict(json.loads(self.members["json"]))
+
+    @cached_property
     def t_s(self) -> NDArray[np.float64]:
         """[T], see `Clip`."""
-        return np.asarray(json.loads(self.members["json"])["t_s"], np.float64)
+        return np.asarray(self._facts["t_s"], np.float64)
+
+    @cached_property
+    def frame_index(self) -> NDArray[np.int64]:
+        """[T], see `Clip`."""
+        return np.asarray(self._facts.get("frame_index", [-1] * len(self.t_s)), np.int64)
 
     @cached_property
     def camera(self) -> dict[str, NDArray[Any]]:
@@ -86,7 +99,7 @@ class StoredClip:
 
     def decoded(self) -> Clip:
         """All of it. Raises ValueError as `frames`."""
-        return Clip(self.row, self.frames(), self.t_s, self.camera, self.truth)
+        return Clip(self.row, self.frames(), self.t_s, self.camera, self.truth, self.frame_index)
 
 
 class Corpus:

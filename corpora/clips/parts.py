@@ -1,7 +1,8 @@
 """Parquet made of a corpus, in parts: each of a run of clips of one shard, written whole or not at all.
 
 A part carries in its schema's metadata what it was made of (its folder's key, its clips) and which clips gave no rows, so
-a job that goes on reads footers and nothing else.
+a job that goes on reads footers and nothing else. The folder's records are called by names that begin with _: pandas,
+PyArrow and Spark, which read such a folder as one table, pass them by.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from numpy.typing import NDArray
 
 from corpora.clips.manifest import ClipRow
 from corpora.store.decode import decode
-from corpora.store.files import machine_trouble, written_whole
+from corpora.store.files import machine_trouble, read_json, written_whole
 
+SETTINGS = "_settings.json"
+"""Of the run that writes a folder of parts."""
 _METADATA = b"giza"
 
 
@@ -155,6 +158,25 @@ def list_column(values: NDArray[Any]) -> pa.ListArray:
 def part_paths(root: str | Path) -> list[Path]:
     """The Parquet files of a folder of parts, in their order."""
     return sorted(Path(root).expanduser().glob("part-*.parquet"))
+
+
+def read_record(folder: Path, name: str) -> dict[str, Any] | None:
+    """The record `name` ("_extract.json") of a folder of parts; None where there is none. Raises ValueError where it is damaged,
+    and for a folder of an earlier version of giza."""
+    record = read_json(folder / name)
+    if record is None and (said := earlier_version(folder, name)):
+        raise ValueError(f"'{folder}' {said}")
+    return record
+
+
+def earlier_version(folder: Path, name: str) -> str:
+    """What to do where an earlier version of giza wrote a folder whose record is now called `name`; "" where none did."""
+    if (folder / name).exists() or not (folder / name.removeprefix("_")).is_file():
+        return ""
+    return (
+        f"was written by an earlier version of giza ({name.removeprefix('_')}, now {name}): make it again by the same job, in "
+        "another folder"
+    )
 
 
 @dataclass(frozen=True)

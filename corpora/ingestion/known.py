@@ -15,6 +15,8 @@ from corpora.episodes.rows import EpisodeRows
 from corpora.episodes.truth import TruthRef
 from corpora.sources.source import Source
 from corpora.store.files import machine_trouble
+from corpora.video.decode import DecodingReport, frame_numbers
+from corpora.video.nearest import rows_within
 from corpora.video.probe import VideoFacts, describe
 
 
@@ -39,6 +41,20 @@ class Known:
     note: str = ""
     """Why there is none, or not all, or what is odd about it."""
     left_out: tuple[Stretch, ...] = ()
+    row_s: NDArray[np.float64] | None = None
+    """[N]: time of the file at which each row of the episode is; None of a source that is no episode."""
+
+    def frame_index(self, t_s: NDArray[np.float64], facts: VideoFacts, report: DecodingReport) -> NDArray[np.int64]:
+        """[T]: which row of the episode, or else which frame of the video (`frame_numbers`), the frames at `t_s` [T] are, on the
+        source's clock; -1 where that is not known. `report`: of the reading that gave them."""
+        file_s = t_s + self.source.origin_s
+        if self.row_s is None:
+            return frame_numbers(facts, report, file_s)
+        if not len(self.row_s):
+            return np.full(len(t_s), -1, np.int64)
+        apart = float(np.median(np.diff(self.row_s))) if len(self.row_s) > 1 else facts.interval_s
+        rows, near = rows_within(self.row_s, file_s, apart)
+        return np.where(near, rows, -1)
 
 
 def known_of(source: Source, facts: VideoFacts) -> Known:
@@ -49,7 +65,7 @@ def known_of(source: Source, facts: VideoFacts) -> Known:
     rows, notes = _read(source.truth)
     paired = pair(facts, source.span_s, _row_times(source.truth, rows), source.truth.fps)
     if paired is None:
-        return Known(source, note="; ".join(notes))
+        return Known(source, note="; ".join(notes), row_s=np.zeros(0))
     times, frames, shown, zero_s = facts.times, paired.frames, paired.shown, paired.zero_s
     end_s = float(times[frames.stop]) if frames.stop < len(times) else None
     exact = dataclasses.replace(source, span_s=(float(times[frames.start]), end_s), origin_s=zero_s)
@@ -61,7 +77,7 @@ def known_of(source: Source, facts: VideoFacts) -> Known:
             detail = "; ".join(part for part in (f"{stop - start} frames of no row", paired.note) if part)
             left_out.append(Stretch(float(times[start]) - zero_s, after_s - zero_s, detail))
     note = "; ".join(part for part in (*notes, paired.note) if part)
-    return Known(exact, truth, note, tuple(left_out))
+    return Known(exact, truth, note, tuple(left_out), paired.row_s)
 
 
 def _read(truth: TruthRef) -> tuple[EpisodeRows | None, list[str]]:

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 SETTINGS = IngestSettings()
 DEFAULTS = SourceDefaults()
-FORMAT = 8
+FORMAT = 9
 """Raised when the same settings would give other bytes."""
 STAGING = "staging"
 DECODER = "decoder.json"

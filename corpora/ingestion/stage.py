@@ -157,6 +157,8 @@ class _Stager:
         last_s = offset
         for window in self._windows(source, path, facts, common.decoder):
             row, members, extra = _finish(window, known, settings, common, report)
+            if members:
+                extra["frame_index"] = known.frame_index(window.t_s, facts, report).tolist()
             self.writer.add(row, members, extra)
             last_s = row.end_s
         if not self.writer.rows:

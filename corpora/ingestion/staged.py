@@ -42,7 +42,7 @@ class StagedClip:
 
     row: ClipRow
     extra: dict[str, Any]
-    """t_s, codec facts and the dimensions of the ground truth; empty for dropped rows."""
+    """t_s, frame_index, codec facts and the dimensions of the ground truth; empty for dropped rows."""
     members: dict[str, bytes]
     embedding: NDArray[np.float32] | None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from corpora.store.decode import decode
 from corpora.store.files import read_json, write_json
 
-JUDGED = "judged.json"
+JUDGED = "_judged.json"
 DO_NOT_TRUST = "do not trust"
 """The one verdict that stops a training."""
 NEVER = "never judged"

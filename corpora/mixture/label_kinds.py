@@ -20,8 +20,8 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.parts import PartKey, read_footers
 from corpora.mixture.judged import NEVER, judged
 from corpora.mixture.label_type import LATENT, Actions, Count, Label, Permutable, PolicyLimits, folder_faults
-from corpora.mixture.labels import EmbodimentFacts, Labels, list_width, tokens_of_latents
-from corpora.mixture.pseudo_actions import BY_IMAGES, BY_TRACKS, PseudoActionFacts, read_facts
+from corpora.mixture.labels import EXTRACTED, EmbodimentFacts, Labels, list_width, tokens_of_latents
+from corpora.mixture.pseudo_actions import BY_IMAGES, BY_TRACKS, SUMMARY, PseudoActionFacts, read_facts
 
 if TYPE_CHECKING:
     from corpora.clips.frames import ClipFrames
@@ -108,7 +108,7 @@ class Latents(_Written):
     title: ClassVar = "latents"
     embodiment: ClassVar = LATENT
     folder_key: ClassVar = "latents"
-    marker: ClassVar = "extract.json"
+    marker: ClassVar = EXTRACTED
     job: ClassVar = "extract"
 
     @property
@@ -169,12 +169,12 @@ class PseudoActions(_Written):
     words: ClassVar[tuple[str, ...]] = (BY_IMAGES, "pseudo-actions")
     title: ClassVar = "inverse-dynamics"
     folder_key: ClassVar = "pseudo_actions"
-    marker: ClassVar = "label.json"
+    marker: ClassVar = SUMMARY
     job: ClassVar = "label"
 
     @property
     def facts(self) -> PseudoActionFacts:
-        """What label.json says. Raises ValueError where the folder holds no finished labels of this kind."""
+        """What _label.json says. Raises ValueError where the folder holds no finished labels of this kind."""
         facts = read_facts(self.folder)
         if facts.by != self.words[0]:
             raise ValueError(

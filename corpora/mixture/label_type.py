@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.clips.corpus import Corpus
+from corpora.clips.parts import earlier_version
 from corpora.episodes.parts import TABLE, ActionPart
 from corpora.mixture.labels import Labels, exchanged
 from corpora.store.told import near
@@ -221,5 +222,7 @@ def folder_faults(key: str, folder: Path, markers: tuple[str, ...], otherwise: s
     if not folder.exists():
         return [f"{key} '{folder}': no such folder"]
     if not any((folder / marker).exists() for marker in markers):
+        if said := earlier_version(folder, markers[0]):
+            return [f"{key} '{folder}' {said}"]
         return [f"{key} '{folder}' lacks {markers[0]}{otherwise}: it is not finished, or another kind of folder"]
     return []

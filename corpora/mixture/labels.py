@@ -15,14 +15,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from corpora.clips.frames import ClipFrames
-from corpora.clips.parts import part_paths
+from corpora.clips.parts import part_paths, read_record
 from corpora.episodes.columns import column_array
-from corpora.store.files import machine_trouble, read_json
+from corpora.store.files import machine_trouble
 from corpora.video.image import SquaredBy
 from corpora.video.nearest import nearest_rows
 from corpora.video.probe import describe
 from corpora.video.view import View
 
+EXTRACTED = "_extract.json"
+"""Record of a folder of latents."""
 SAME_MOMENT_S = 1e-3
 """A label and its frame were shown at the same time, up to rounding."""
 
@@ -185,10 +187,9 @@ def _values(table: pa.Table, column: str, steps: int) -> NDArray[np.float32]:
 
 
 def tokens_of_latents(folder: Path) -> int:
-    """Tokens of one latent, as extract.json or the configuration of its model says. Raises ValueError where the folder holds
+    """Tokens of one latent, as _extract.json or the configuration of its model says. Raises ValueError where the folder holds
     no finished extraction, or neither says it."""
-    path = folder / "extract.json"
-    summary = read_json(path)
+    summary = read_record(folder, EXTRACTED)
     if summary is None:
         raise ValueError(f"'{folder}' holds no finished extraction; make one with: giza extract --out {folder}")
     config = Path(str(summary.get("lam", ""))).expanduser() / "config.json"

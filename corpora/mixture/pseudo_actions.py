@@ -1,7 +1,7 @@
 """Pseudo-actions of `giza label` on disk: chunks of a robot's actions that were read off video without actions, by an inverse
 dynamics model or from a track.
 
-    FOLDER/label.json             which robot, how many steps, what was measured; written last
+    FOLDER/_label.json            which robot, how many steps, what was measured; written last
            part-000000.parquet    clip_id, t_s, action (the chunk from there on, raw, flattened), steps
 """
 
@@ -17,19 +17,19 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from corpora.clips.parts import list_column, read_footer, required, write_rows
+from corpora.clips.parts import list_column, read_footer, read_record, required, write_rows
 from corpora.mixture.labels import EmbodimentFacts
 
-SUMMARY = "label.json"
+SUMMARY = "_label.json"
 BY_IMAGES, BY_TRACKS = "inverse-dynamics", "track"
-"""What made them, as label.json and a pyramid file say it."""
+"""What made them, as _label.json and a pyramid file say it."""
 SCHEMA = required(clip_id=pa.string(), t_s=pa.float64(), action=pa.list_(pa.float32()), steps=pa.int32())
 """One row a frame that has another a horizon later. action: [steps x dimensions], step after step, in the robot's units."""
 
 
 @dataclass(frozen=True)
 class PseudoActionFacts:
-    """What label.json says of the chunks."""
+    """What _label.json says of the chunks."""
 
     embodiment: str
     """Whose actions they are."""
@@ -53,10 +53,10 @@ class PseudoActionFacts:
 def read_facts(folder: str | Path) -> PseudoActionFacts:
     """Raises ValueError where the folder holds no finished labels."""
     path = Path(folder).expanduser() / SUMMARY
-    if not path.is_file():
+    values = read_record(path.parent, SUMMARY)
+    if values is None:
         raise ValueError(f"'{folder}' holds no finished pseudo-actions; make them with: giza label --out {folder}")
     try:
-        values = json.loads(path.read_text("utf-8"))
         robot = EmbodimentFacts(
             cameras=tuple(values["cameras"]),
             step_s=float(values["step_s"]),
@@ -71,7 +71,7 @@ def read_facts(folder: str | Path) -> PseudoActionFacts:
             str(values.get("by", BY_IMAGES)),
             tuple(values.get("unknown", ())),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}); label the corpus again") from error
 
 

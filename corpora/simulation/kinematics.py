@@ -218,7 +218,7 @@ def selection_of(file: RobotFile) -> EpisodeSelection:
 
 
 def write_tracks(episodes: Episodes, robot: PosedRobot, out: Path, progress: Progress) -> dict[str, Any]:
-    """A `TrackFile` for each episode, OUT/<dataset>/episode_000003.npz, and what track.json says of them. Files that are there
+    """A `TrackFile` for each episode, OUT/<dataset>/episode_000003.npz, and what _track.json says of them. Files that are there
     are kept."""
     frames = seen = 0
     for number, episode in enumerate(episodes.episodes):

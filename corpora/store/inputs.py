@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from corpora.store.kinds import expect_own
 from corpora.store.remote import at_hand, url_in
 from corpora.store.told import near
 
@@ -50,6 +51,13 @@ def expect_inputs(config: Any) -> None:
     """Raises ValueError that names the flag and the first file or folder that is not there, and what may have been meant."""
     for flag, value, hub in _read(config):
         expect_input(flag, value, hub=hub)
+
+
+def expect_output(config: Any, job: str) -> None:
+    """Raises ValueError where the folder that `job` is to write to is of another kind."""
+    out = getattr(config, OUTPUT, None)
+    if isinstance(out, Path):
+        expect_own(out.expanduser(), job)
 
 
 def expect_input(flag: str, value: str | Path, *, hub: bool = False) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from corpora.store.files import UNFINISHED, plain, read_json, write_json
+from corpora.store.kinds import expect_own
 from corpora.store.provenance import provenance
 from corpora.store.ranks import process_rank
 from corpora.store.upload import uploaded
@@ -150,6 +151,7 @@ class Run:
             known = {LOCK, self._record.relative_to(self.folder).parts[0]}
             if self._alone and self.folder.is_dir() and {path.name for path in self.folder.iterdir()} - known:
                 raise ValueError(f"--out '{self.folder}' holds other files: name a new or empty folder")
+            expect_own(self.folder, own=known | {self._summary.name, self._record.name})
             return {}
         there = _flat(found)
         differ = [

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from corpora.video.clock import DisplayOrder, PacketClock, Stamped, of_their_own
+from corpora.video.nearest import nearest_rows
 from corpora.video.probe import Unusable, VideoFacts, describe, open_container, opened_stream
 from corpora.video.shown import Converter, deinterlaced
 
@@ -28,6 +29,7 @@ _LENIENT = ("tiff",)
 _SKIPPING = ("h264", "mpeg4", "mpeg2video")
 """Decoders that leave out on demand what no other frame is made of, to the bit. HEVC's does, too, but there a frame so marked
 may be what frames of a higher layer are made of."""
+_SAME_S = 1e-5
 _TICK_S = 1e-6
 """Of a stream's clock, above which times tell its ticks."""
 
@@ -39,6 +41,9 @@ class DecodingReport:
     lost: int = 0
     """Packets that did not decode, and the frames that depended on them."""
     first_error: str = ""
+    shown_s: list[float] = field(default_factory=list)
+    """Times of all frames so far, of a file whose packets do not tell them (`VideoFacts.times_exact`), which is read from its
+    beginning."""
 
     def tell(self, error: str, *, lost: int = 0) -> None:
         """Of what went wrong, the first is remembered; all that is `lost` by it is counted."""
@@ -81,6 +86,16 @@ class FrameSampler:
         return found
 
 
+def frame_numbers(facts: VideoFacts, report: DecodingReport, t_s: NDArray[np.float64]) -> NDArray[np.int64]:
+    """[T]: which frame of the file each of `t_s` [T] is the time of, the first that is shown being 0; frames that do not decode
+    count. -1 where no frame is, and where frames were lost of a file whose packets do not tell their times."""
+    known = facts.times if facts.times_exact else np.array([] if report.lost else report.shown_s, np.float64)
+    if not len(known):
+        return np.full(len(t_s), -1, np.int64)
+    rows, near = nearest_rows(known, t_s, _SAME_S)
+    return np.where(near, rows, -1)
+
+
 def analysis_size(facts: VideoFacts, side: int) -> tuple[int, int]:
     """(width, height) of square pixels, not yet turned, with a short side of `side`, or less where that would enlarge. What is
     shrunk has even sides: halving it is many times faster then."""
@@ -112,6 +127,8 @@ def read_frames(
     needed = sampler.chosen(start_s, end_s)
     for stored_s, frame in decoded_frames(path, facts.stored or facts, report=report, needed=needed, **span):
         t_s = facts.recorded_s(stored_s)
+        if not facts.times_exact:
+            report.shown_s.append(t_s)
         if t_s >= start_s - 1e-6 and sampler.wants(t_s):
             yield t_s, convert(frame, size)
 

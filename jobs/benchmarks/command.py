@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from corpora.store.files import write_json
 from corpora.store.inputs import READ
+from corpora.store.kinds import expect_own
 from corpora.store.provenance import provenance
 from corpora.store.told import closest
 from jobs.cli import parse
@@ -158,6 +159,7 @@ def saved(config: Any, summary: dict[str, Any]) -> dict[str, Any]:
     """Writes bench.json to the bench's folder and returns what is in it but for the provenance."""
     summary |= {"config": dataclasses.asdict(config)}
     out = config.out.expanduser()
+    expect_own(out, "bench")
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "bench.json", summary | {"provenance": provenance()})
     return summary

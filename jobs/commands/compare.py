@@ -12,6 +12,7 @@ import tyro
 
 from corpora.store.files import read_json, write_json
 from corpora.store.inputs import READ
+from corpora.store.kinds import expect_own
 from corpora.store.remote import told
 from corpora.store.told import listed
 from corpora.store.upload import uploaded
@@ -51,6 +52,7 @@ def run(config: CompareConfig) -> Comparison:
 
     found = compare({name: Card.from_json(record) for name, record in records.items()})
     out = config.out.expanduser()
+    expect_own(out, "compare")
     out.mkdir(parents=True, exist_ok=True)
     with uploaded(out):
         write_page(out / "compare.html", "compare.html.j2", found=found, made=provenance_rows(provenance()))

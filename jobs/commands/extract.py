@@ -28,7 +28,7 @@ class ExtractConfig(ExtractionSettings):
 
 
 def run(config: ExtractConfig) -> dict[str, Any]:
-    """Extracts and returns the summary (extract.json), see `lapa.extraction.extract.write_latents`."""
+    """Extracts and returns the summary (_extract.json), see `lapa.extraction.extract.write_latents`."""
     from lapa.extraction.extract import write_latents
 
     began, made = time.perf_counter(), 0

@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 
 TRACK_FIELDS = ("tracks", "robot_tracks", "near", "near_demos", "unknown")
 """Fields that say nothing without --tracks."""
-MODEL = "model"
+MODEL = "_model"
+"""In --out, beside the labels: by a name that readers of Parquet folders pass by."""
 MEASURED = "measured.json"
 _FIT_CHUNKS = 20_000
 
@@ -114,16 +115,17 @@ class LabelConfig:
 
 
 def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
-    """Trains (or resumes), labels what is not labelled yet, and returns the summary (label.json).
+    """Trains (or resumes), labels what is not labelled yet, and returns the summary (_label.json).
 
     Raises ValueError for a robot without actions, a corpus whose clips are cropped or shorter than the horizon, tracks that do not fit or
     know no position, and an `out` that holds something else or is being written to.
     """
     from corpora.agent.tracks import Tracks
     from corpora.clips.corpus import Corpus
+    from corpora.clips.parts import SETTINGS
     from corpora.episodes.contents import contents_fingerprint
     from corpora.mixture.pseudo_actions import SUMMARY
-    from corpora.store.run import TRAINING, Run
+    from corpora.store.run import Run
     from jobs.labelling.tracks import FORMAT as TRACK_LABELS
 
     corpus = Corpus(config.corpus)
@@ -140,7 +142,7 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
         settings["tracks_identity"] = Tracks(config.tracks, corpus).identity
         settings["near_contents"] = contents_fingerprint(config.near) if config.near else None
     formats = {"held_out": HELD_OUT, "track_labels": TRACK_LABELS if config.tracks else None}
-    run = Run(out, settings, summary=SUMMARY, record=TRAINING, formats=formats)
+    run = Run(out, settings, summary=SUMMARY, record=SETTINGS, formats=formats)
     if (done := run.finished) is not None:
         return done
     make = (_by_tracks if config.tracks else _by_images)(config, corpus, out / MODEL, quiet)

@@ -53,6 +53,7 @@ def run(config: PyramidConfig) -> MixtureSurvey:
     from corpora.mixture.label_type import PolicyLimits
     from corpora.mixture.mixture import raise_faults, read_sound_datasets
     from corpora.store.files import write_json, write_text
+    from corpora.store.kinds import expect_own
     from corpora.store.provenance import provenance
     from vla.embodiment import SLOTS
     from vla.recipes import recipe_named
@@ -70,6 +71,7 @@ def run(config: PyramidConfig) -> MixtureSurvey:
     raise_faults(str(config.pyramid), [*faults, *survey.faults])
     if config.out is not None:
         out = config.out.expanduser()
+        expect_own(out, "pyramid")
         out.mkdir(parents=True, exist_ok=True)
         with uploaded(out):
             write_json(out / "pyramid.json", survey.to_json() | {"provenance": provenance()})

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from corpora.clips.parts import SETTINGS as PARTS_SETTINGS
 from corpora.store import remote, upload
 from corpora.store.files import read_json
 from corpora.store.inputs import READ
-from corpora.store.run import SETTINGS, Run
+from corpora.store.run import Run
 from jobs.cli import parse
 from lapa.foreign.settings import ForeignSettings
 from lapa.reporting.settings import ReportSettings
@@ -93,7 +94,7 @@ def run(config: ReportConfig) -> Card:
     same_pairs = [Latents(folder) for folder in config.same_pairs]
     if same_pairs:
         made_of["same_pairs"] = ", ".join(each.key.model_hash for each in same_pairs)
-    how = [read_json(folder.expanduser() / SETTINGS) for folder in folders(config.latents)]
+    how = [read_json(folder.expanduser() / PARTS_SETTINGS) for folder in folders(config.latents)]
     run = Run(
         config.out,
         dataclasses.asdict(settings) | made_of | {"latents": how[0] if len(how) == 1 else how},

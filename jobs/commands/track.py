@@ -38,9 +38,9 @@ class TrackConfig:
 
 
 def run(config: TrackConfig, *, source: TrackSource | None = None, quiet: bool = False) -> dict[str, Any]:
-    """Tracks what is not tracked yet and returns the summary (track.json). `source`: one of your own, already opened.
+    """Tracks what is not tracked yet and returns the summary (_track.json). `source`: one of your own, already opened.
 
-    A clip of which nothing is found stays in the corpus, and is named in clips.parquet with its reason. Raises ValueError
+    A clip of which nothing is found stays in the corpus, and is named in _clips.parquet with its reason. Raises ValueError
     for an unknown source, one that lacks what it needs, and an `out` that holds something else.
     """
     if config.robot is not None:
@@ -48,6 +48,7 @@ def run(config: TrackConfig, *, source: TrackSource | None = None, quiet: bool =
     from corpora.agent.tracking import open_source, track_corpus
     from corpora.agent.tracks import FORMAT, SUMMARY
     from corpora.clips.corpus import Corpus
+    from corpora.clips.parts import SETTINGS
     from corpora.store.run import Run
     from jobs.progress import bar
 
@@ -56,7 +57,7 @@ def run(config: TrackConfig, *, source: TrackSource | None = None, quiet: bool =
     opened = source or open_source(config.settings, corpus)
     settings = {**dataclasses.asdict(config.settings), "part_frames": config.part_frames}
     settings |= {"corpus_identity": corpus.identity, "source_identity": opened.identity}
-    run = Run(config.out, settings, summary=SUMMARY, free=("files",), formats={"format": FORMAT})
+    run = Run(config.out, settings, summary=SUMMARY, record=SETTINGS, free=("files",), formats={"format": FORMAT})
     if (done := run.finished) is not None:
         return done
     with run.claim(), bar("tracking", unit="clips", quiet=quiet, keep=True) as show:
@@ -76,6 +77,7 @@ def run(config: TrackConfig, *, source: TrackSource | None = None, quiet: bool =
 def _of_robot(config: TrackConfig, robot: Path, quiet: bool) -> dict[str, Any]:
     """Tracks of a robot's dataset by its kinematics."""
     from corpora.agent.tracks import SUMMARY
+    from corpora.clips.parts import SETTINGS
     from corpora.episodes.opening import dataset_fingerprint, open_episodes
     from corpora.simulation.kinematics import FORMAT, PosedRobot, selection_of, write_tracks
     from corpora.simulation.robot_file import RobotFile
@@ -92,7 +94,7 @@ def _of_robot(config: TrackConfig, robot: Path, quiet: bool) -> dict[str, Any]:
     with PosedRobot(file) as posed:
         posed.check(episodes)
         settings = {**dataclasses.asdict(file), "model": posed.identity, "dataset": dataset_fingerprint(config.corpus)}
-        run = Run(config.out, settings, summary=SUMMARY, formats={"format": FORMAT})
+        run = Run(config.out, settings, summary=SUMMARY, record=SETTINGS, formats={"format": FORMAT})
         if (done := run.finished) is not None:
             return done
         with run.claim(), bar("tracking", unit="episodes", quiet=quiet, keep=True) as show:

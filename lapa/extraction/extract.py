@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from corpora.clips.corpus import Corpus
-from corpora.clips.parts import Part, PartSummary, finished_parts, plan_parts
+from corpora.clips.parts import SETTINGS, Part, PartSummary, finished_parts, plan_parts
 from corpora.store.files import peak_memory_mb
 from corpora.store.run import Run
 from lapa.extraction.engine import latent_key, open_pipeline
@@ -55,7 +55,7 @@ def extract(
 def write_latents(
     settings: ExtractionSettings, out: str | Path, *, progress: Progress | None = None, named: str | None = None
 ) -> dict[str, Any]:
-    """What `extract` does; returns the record extract.json. `named`: the model, where it is not to be called by its folder.
+    """What `extract` does; returns the record _extract.json. `named`: the model, where it is not to be called by its folder.
 
     A killed extraction goes on where it was; a finished one does nothing. Raises ValueError where `lam` or `corpus` is not
     one, or `out` holds other latents or is being written to.
@@ -74,7 +74,7 @@ def write_latents(
     settings = dataclasses.replace(settings, lam=lam, corpus=corpus.folder.absolute(), gap_s=gap_s)
     config.pair.expect(corpus.squared_by)
     key, plan = latent_key(settings, corpus), plan_parts(corpus.clips, settings.part_frames)
-    run = Run(out, key.told, summary=SUMMARY, formats={"format": key.format})
+    run = Run(out, key.told, summary=SUMMARY, record=SETTINGS, formats={"format": key.format})
     if (before := run.finished) is not None:
         return before
     with run.claim():

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from corpora.clips.parts import SkippedClip, plan_parts
+from corpora.clips.parts import SkippedClip, plan_parts, read_record
 from corpora.store.decode import decode
-from corpora.store.files import UNFINISHED, read_json, write_json
+from corpora.store.files import UNFINISHED, write_json
 from lapa.foreign.facts import REMEDIES, ForeignFacts, faults_of
 from lapa.foreign.formats import Format, choose_format, fingerprint
 from lapa.foreign.own import is_own
@@ -44,7 +44,7 @@ Progress = Callable[[str, int, int], None]
 
 def foreign_facts(latents: Latents) -> ForeignFacts | None:
     """None of latents that giza extracted."""
-    found = [read_json(folder / SUMMARY) or {} for folder in latents.keys]
+    found = [read_record(folder, SUMMARY) or {} for folder in latents.keys]
     record = next((one[FOREIGN] for one in found if FOREIGN in one), None)
     return None if record is None else decode(ForeignFacts, record, what=f"{latents} {SUMMARY}")
 

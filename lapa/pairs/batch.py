@@ -21,8 +21,8 @@ CONTRAST = 0.2
 """Contrast is multiplied by 1 +- this."""
 BRIGHTNESS = 0.1
 """Brightness is moved by +- this (images are in [0, 1])."""
-_ON_THE_HOST = ("t_s", "gap_s")
-"""Float64, which not every device has."""
+_ON_THE_HOST = ("t_s", "gap_s", "frame_index")
+"""Nothing that is computed with; float64 not every device has."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class PairBatch:
     """float64 [B], time of the first frame in its source, seconds."""
     gap_s: Tensor | None = None
     """float64 [B], time between the frames, seconds."""
+    frame_index: Tensor | None = None
+    """int64 [B], which frame of its source the first is, see `Clip.frame_index`."""
     camera: Tensor | None = None
     """float32 [B, 3, 3], homography from first to second, normalised coordinates; the identity where it is unknown."""
     camera_inlier_ratio: Tensor | None = None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -137,7 +137,9 @@ class PairReader:
         images = decode(set(used.tolist()))
         h, inlier_ratio = camera_of_pairs(clip.camera, dict(zip(used.tolist(), images, strict=True)), first, second)
         starts, ends = t_s[first], t_s[second]
-        known = {"label": self.labels.of(clip.row.clip_id, clip.truth, starts, ends)} if self.labels.width else {}
+        known: dict[str, NDArray[Any]] = {"frame_index": clip.frame_index[first]}
+        if self.labels.width:
+            known["label"] = self.labels.of(clip.row.clip_id, clip.truth, starts, ends)
         first, second = where[: len(first)], where[len(first) :]
         luma = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
         motion = [cv2.absdiff(luma[i], luma[j]).mean() for i, j in zip(first.tolist(), second.tolist(), strict=True)]

@@ -51,6 +51,8 @@ class PairTable:
     """[P, 2, S/4, S/4], where it is kept."""
     features: NDArray[np.floating] | None = None
     """[F, N, D], what the model is fed instead of frames."""
+    frame_index: NDArray[np.int64] | None = None
+    """[P], which frame of its source the first is, see `Clip.frame_index`; None in tables of earlier versions of giza."""
 
     @staticmethod
     def of(
@@ -61,7 +63,7 @@ class PairTable:
         t_s: NDArray[np.floating],
         gap_s: NDArray[np.floating],
         camera: NDArray[np.floating],
-        **known: NDArray[np.float32],
+        **known: NDArray[Any],
     ) -> PairTable:
         """Pairs of one clip, with what more is known of them."""
         nothing = np.zeros(len(first), np.float32)
@@ -69,6 +71,7 @@ class PairTable:
             "camera_inlier_ratio": nothing,
             "motion": nothing,
             "label": nothing[:, None][:, :0],
+            "frame_index": np.full(len(first), -1, np.int64),
         } | known
         return PairTable(
             config=config,
@@ -112,6 +115,8 @@ class PairTable:
         names = ["clip", "t_s", "gap_s", "camera", "camera_inlier_ratio", "motion"]
         if self.label.shape[1]:
             names.append("label")
+        if self.frame_index is not None:
+            names.append("frame_index")
         known = {name: torch.from_numpy(getattr(self, name)[chosen]) for name in names}
         if plain:
             known["plain"] = torch.stack([channels_first(self.frames[k]) for k in (i, j)], 1)

@@ -26,7 +26,7 @@ licence = "CC BY 4.0"
 
 def extra_file(folder: Path) -> Path:
     """A pyramid file whose folders look finished."""
-    for name in ("kitchen/manifest.parquet", "street/manifest.parquet", "latents/extract.json"):
+    for name in ("kitchen/manifest.parquet", "street/manifest.parquet", "latents/_extract.json"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

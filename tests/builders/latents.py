@@ -29,6 +29,7 @@ def pairs_at(
         torch.zeros(count, 0),
         t_s=torch.from_numpy(np.asarray(t_s, np.float64)),
         gap_s=torch.full((count,), gap_s, dtype=torch.float64),
+        frame_index=torch.arange(count),
         motion=torch.zeros(count) if motion is None else torch.from_numpy(np.asarray(motion, np.float32)),
         camera=torch.zeros(count, 9) if camera is None else torch.from_numpy(np.asarray(camera, np.float32)),
         camera_inlier_ratio=torch.full((count,), inlier_ratio),

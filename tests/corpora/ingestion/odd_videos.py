@@ -142,9 +142,10 @@ def _frames(case: Case, rows: Sequence[ClipRow], clips: Sequence[Clip]) -> list[
     """What is wrong with what was stored of a video."""
     wrong: list[str] = []
     left = {number: t_s for t_s, number in case.seen}
+    place = {number: each for each, (_, number) in enumerate(sorted(case.seen))}
     last, shift_s = -1, None
     for clip in clips:
-        for t_s, image in zip(clip.t_s, clip.frames, strict=True):
+        for t_s, image, index in zip(clip.t_s, clip.frames, clip.frame_index.tolist(), strict=True):
             number, where = number_of(image), f"at {t_s:.3f} s"
             if number not in left:
                 if not case.unnoticed:
@@ -158,6 +159,8 @@ def _frames(case: Case, rows: Sequence[ClipRow], clips: Sequence[Clip]) -> list[
                 wrong.append(f"{where} frame {number} after {last}")
             if not case.clockless and abs(late_s) > case.tie_s + 1e-6 and not case.unnoticed:
                 wrong.append(f"{where} frame {number}, {late_s:+.4f} s off")
+            if not case.damaged and not case.unnoticed and index != place[number]:
+                wrong.append(f"{where} frame {number} is said to be the {index}th, of {place[number]}")
             last = number
             if (off := difference(image, case.images(number))) > case.tolerance and not case.unnoticed:
                 wrong.append(f"{where} frame {number} differs by {off:.1f}")

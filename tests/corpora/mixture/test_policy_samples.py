@@ -75,7 +75,7 @@ def write_latents(
         values = np.concatenate(latents)
         part = Part(number, "", tuple(clips.rows[run] for run in runs))
         write_made_part(folder, part, key, pairs, values, quantized=-values)
-    (folder / "extract.json").write_text(json.dumps({"gap_s": 0.5, "lam": str(folder / "lam")}))
+    (folder / "_extract.json").write_text(json.dumps({"gap_s": 0.5, "lam": str(folder / "lam")}))
     if lam_tokens is not None:
         (folder / "lam").mkdir()
         (folder / "lam" / "config.json").write_text(json.dumps({"tokens": lam_tokens}))

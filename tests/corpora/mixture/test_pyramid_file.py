@@ -23,8 +23,8 @@ def folder(tmp_path: Path) -> Path:
     for name, marker in (
         ("robot", "meta/info.json"),
         ("hands", "manifest.parquet"),
-        ("latents", "extract.json"),
-        ("labels", "label.json"),
+        ("latents", "_extract.json"),
+        ("labels", "_label.json"),
     ):
         (tmp_path / name / marker).parent.mkdir(parents=True)
         (tmp_path / name / marker).write_text("{}")
@@ -148,7 +148,7 @@ def test_a_file_says_over_which_clips_labels_are_shuffled(folder: Path) -> None:
 
 
 def test_mixtures_are_joined_relabelled_shuffled_and_weighed(folder: Path) -> None:
-    (folder / "labels" / "label.json").write_text(
+    (folder / "labels" / "_label.json").write_text(
         json.dumps(
             {"embodiment": "franka", "horizon": 4, "step_s": 0.1, "action_names": ["x"], "cameras": ["top"]}
             | {"codec": {}, "corpus_identity": "made"}

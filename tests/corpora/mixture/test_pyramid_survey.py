@@ -59,7 +59,7 @@ def write_latents(folder: Path, corpus: Corpus, identity: str, width: int) -> No
     values = np.zeros((PAIRS * len(pairs), width), np.float32)
     key = LatentKey(model_hash="model", gap_s=0.5, stride_s=0.1, corpus=identity, part_frames=99)
     write_made_part(folder, Part(0, "", tuple(corpus.clips)), key, pairs, values)
-    (folder / "extract.json").write_text(json.dumps({"tokens": 4, "gap_s": 0.5}))
+    (folder / "_extract.json").write_text(json.dumps({"tokens": 4, "gap_s": 0.5}))
 
 
 def write_pseudo_actions(folder: Path, corpus: Corpus) -> None:
@@ -70,7 +70,7 @@ def write_pseudo_actions(folder: Path, corpus: Corpus) -> None:
     ]
     write_labels(folder / "part-000000.parquet", labels, {})
     facts = {"embodiment": "franka", "horizon": 5, "step_s": 0.1, "action_names": ["a", "b"], "cameras": ["top"]}
-    (folder / "label.json").write_text(json.dumps({**facts, "codec": {}, "corpus_identity": corpus.identity}))
+    (folder / "_label.json").write_text(json.dumps({**facts, "codec": {}, "corpus_identity": corpus.identity}))
 
 
 ROBOT = DatasetSpec("robot", "robot", EpisodesAt(Path("robot")), weight=2.0, embodiment="franka", licence="MIT")

@@ -89,7 +89,7 @@ def test_what_is_not_known_is_not_told_and_a_file_that_is_lost_is_made_again(tmp
     path = tmp_path / "out" / "arm" / "episode_000000.npz"
     before = path.read_bytes()
     path.unlink()
-    (tmp_path / "out" / "track.json").unlink()
+    (tmp_path / "out" / "_track.json").unlink()
     run(TrackConfig(data, tmp_path / "out", robot=file), quiet=True)
     assert path.read_bytes() == before
 

@@ -116,7 +116,7 @@ def test_the_arms_of_the_modules_help_are_arms_of_the_design_that_it_says(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "extract.json").write_text("{}")
+    (tmp_path / "labels" / "_extract.json").write_text("{}")
     _, *examples = str(arms_module.__doc__).split("mine = ")
     transfer = TransferTiers(tmp_path, ("door-lock",), ("coffee-button",), TierData(), 0)
     assert ablate.RECIPES["demo"]["design"] == transfer.design  # whose example comes first
@@ -188,7 +188,7 @@ def test_only_what_the_arms_ask_for_is_made(tmp_path: Path) -> None:
 
 def test_a_users_own_arm_is_a_function_of_the_tiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tracks").mkdir()
-    (tmp_path / "tracks" / "extract.json").write_text("{}")
+    (tmp_path / "tracks" / "_extract.json").write_text("{}")
     mine = Arm(
         "human-track",
         "+ human video by tracked hands",

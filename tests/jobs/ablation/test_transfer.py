@@ -358,7 +358,7 @@ def test_a_small_transfer_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Mo
     result = ablate.run(config)
     assert [(run["status"], run["error"]) for run in result["runs"]] == [("done", None)] * 2
     folder = config.out / "replicates" / "seed0" / "demos1" / "painted"
-    label = json.loads((folder / "track" / "label.json").read_text())
+    label = json.loads((folder / "track" / "_label.json").read_text())
     assert label["rows"] > 0 and label["unknown"] == ["expert.gripper"]
     cut = {path.parent.name: 0 for path in (folder.parent / "robot-files").rglob("*.npz")}
     assert set(cut) == {"known", "novel"} and len(list((folder.parent / "robot-files" / "novel").iterdir())) == 1

@@ -104,7 +104,7 @@ def test_all_kinds_at_once(home: Path, tmp_path: Path, caplog: pytest.LogCapture
     assert red[:16].min() > 20 and red[16:].max() < 5
     reasons = {
         row["clip_id"]: row["reason"]
-        for row in pq.read_table(tmp_path / "out" / "tracks" / "clips.parquet").to_pylist()
+        for row in pq.read_table(tmp_path / "out" / "tracks" / "_clips.parquet").to_pylist()
     }
     assert {int(name, 16) for name, reason in reasons.items() if reason} == {NOBODY, OTHER_ASPECT, NO_FILE}
-    assert json.loads((tmp_path / "out" / "tracks" / "track.json").read_text("utf-8"))["tracked_clips"] == 4
+    assert json.loads((tmp_path / "out" / "tracks" / "_track.json").read_text("utf-8"))["tracked_clips"] == 4

@@ -142,7 +142,7 @@ def test_no_pair_is_clamped_or_doubled(corpus, whole):
 
 
 def test_what_a_clip_cannot_give_is_recorded(whole):
-    summary = json.loads((whole / "extract.json").read_text())
+    summary = json.loads((whole / "_extract.json").read_text())
     assert summary["skipped_reasons"] == {"shorter_than_gap": 1}
     assert summary["skipped"][0]["source"] == "video3.mp4"
     assert (summary["clips"], summary["pairs"], summary["parts"]) == (9, len(rows(whole)), len(parts(whole)))
@@ -184,7 +184,7 @@ def test_a_second_run_does_nothing(lam, corpus, tmp_path):
 def test_lost_parts_are_made_again_and_only_those(lam, corpus, whole, tmp_path):
     out = tmp_path / "out"
     extract(lam, corpus, out)
-    (out / "extract.json").unlink()
+    (out / "_extract.json").unlink()
     (out / "part-000001.parquet").unlink()
     (out / "part-000002.parquet.tmp").write_bytes(b"half")
     kept = (out / "part-000000.parquet").stat().st_mtime_ns
@@ -316,7 +316,7 @@ def test_killed_in_the_middle_and_resumed_it_gives_the_same_bytes(lam, corpus, w
         )
     extract(lam, corpus, out)
     assert parts(out) == parts(whole)
-    assert json.loads((out / "extract.json").read_text())["pairs"] == len(rows(out))
+    assert json.loads((out / "_extract.json").read_text())["pairs"] == len(rows(out))
 
 
 def start(lam: Path, corpus: Path, out: Path) -> subprocess.Popen:

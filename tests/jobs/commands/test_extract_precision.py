@@ -39,7 +39,7 @@ def test_bfloat16_moves_latents_by_a_fraction_of_their_spread(asked: ExtractConf
     codes = [np.array([row["codes"] for row in rows(out)]) for out in (asked.out, tmp_path / "half")]
     equal = (codes[0] == codes[1]).mean()
     assert equal > 0.9
-    summary = json.loads((tmp_path / "half" / "extract.json").read_text())
+    summary = json.loads((tmp_path / "half" / "_extract.json").read_text())
     assert summary["precision"] == "bfloat16"
     told = summary["rounding"]
     assert told["latent_moved"] == pytest.approx(moved, rel=0.3)
@@ -58,8 +58,8 @@ def test_a_folder_from_before_there_were_two_goes_on(asked: ExtractConfig, tmp_p
     run(replace(asked, out=out))
     first, *_, last = (out / name for name in sorted(parts(out)))
     assert "precision" not in read_footer(first).record["key"]
-    assert json.loads((out / "extract.json").read_text())["precision"] == "float32"
-    (out / "extract.json").unlink()
+    assert json.loads((out / "_extract.json").read_text())["precision"] == "float32"
+    (out / "_extract.json").unlink()
     last.unlink()
     assert run(replace(asked, out=out))["pairs_this_run"] < len(rows(out))
     assert_same_rows(rows(asked.out), rows(out))

@@ -229,13 +229,13 @@ def test_killed_itself_or_without_its_cluster_a_job_is_resumed(
             job.kill()
             assert job.wait() == -signal.SIGKILL
             wait_until(lambda: not workers_of(cluster))
-            assert not (out / "ingest.json").exists() and not (out / "extract.json").exists()
+            assert not (out / "ingest.json").exists() and not (out / "_extract.json").exists()
         job, before = start(latents, *extract), len(parts(latents))
         wait_until(lambda: len(parts(latents)) > before + 1, 120)
         cluster.head_node.kill_gcs_server()
         cluster.head_node.kill_raylet()
         assert job.wait(120) not in (0, None)
-        assert not (latents / "extract.json").exists()
+        assert not (latents / "_extract.json").exists()
     with ray_cluster(2):
         assert start(corpus, *ingest).wait(300) == 0 and start(latents, *extract).wait(300) == 0
     assert corpus_files(corpus) == corpus_files(tmp_path / "alone")

@@ -86,7 +86,7 @@ def test_where_the_motion_tells_the_action_the_labels_are_that(home: Path, label
 
 
 def test_frames_that_are_not_seen_have_no_label_and_are_counted(labels: Path) -> None:
-    summary = json.loads((labels / "label.json").read_text())
+    summary = json.loads((labels / "_label.json").read_text())
     assert summary["frames_without"] == {"clip without a track": COUNT, "no position": 3, "none a gap later": 4}
     assert summary["rows"] + sum(summary["frames_without"].values()) == len(CLIPS) * COUNT
     assert (summary["by"], summary["unknown"]) == ("track", ["gripper"])
@@ -144,7 +144,7 @@ def test_the_same_command_again_gives_the_same_labels(home: Path, labels: Path, 
     again = labelled(home, tmp_path / "again", part_frames=50)
     parts = sorted(again.folder.glob("part-*.parquet"))
     kept = [path.read_bytes() for path in parts]
-    for path in (parts[1], again.folder / "label.json"):
+    for path in (parts[1], again.folder / "_label.json"):
         path.unlink()
     assert labelled(home, again.folder, part_frames=50).summary["rows_this_run"] < again.summary["rows"]
     assert [path.read_bytes() for path in parts] == kept and len(parts) > 1

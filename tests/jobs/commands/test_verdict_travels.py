@@ -93,5 +93,5 @@ def test_what_is_not_to_be_trusted_is_not_trained_on_unless_asked_for(
 
 def test_a_damaged_verdict_is_named(latents: Path, file: Path) -> None:
     (latents / JUDGED).write_text("{")
-    with pytest.raises(ValueError, match="judged.json: damaged"):
+    with pytest.raises(ValueError, match="_judged.json: damaged"):
         pyramid.main([str(file), "--recipe", "debug"])

@@ -27,7 +27,7 @@ from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec
 from corpora.mixture.views import Window
 from jobs.commands import label
-from jobs.commands.label import LabelConfig
+from jobs.commands.label import MODEL, LabelConfig
 from jobs.labelling.inverse_dynamics import InverseDynamicsTraining, TrainInverseDynamics, train_model
 from jobs.training.trainer import CHECKPOINT
 from tests.builders.toy_world import FPS, toy_corpus, toy_robot, world
@@ -94,7 +94,7 @@ def pair(seed: int, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_the_action_that_is_seen_is_found_far_below_the_mean_chunk(labelled: Path) -> None:
-    held = json.loads((labelled / "label.json").read_text())["held_out"]
+    held = json.loads((labelled / "_label.json").read_text())["held_out"]
     error = {name: found["value"] for name, found in held["normalised_squared_error"].items()}
     assert error["model"] < 0.2 * error["mean_chunk"]
     ratio = held["model_over_baseline"]["mean_chunk"]
@@ -104,7 +104,7 @@ def test_the_action_that_is_seen_is_found_far_below_the_mean_chunk(labelled: Pat
 
 def test_its_baseline_that_holds_still_knows_a_displacement(labelled: Path) -> None:
     """What moves the block by nothing is zero, not what it did last, which is near what it does next."""
-    errors = json.loads((labelled / "label.json").read_text())["held_out"]["normalised_squared_error"]
+    errors = json.loads((labelled / "_label.json").read_text())["held_out"]["normalised_squared_error"]
     assert errors["hold_still"]["value"] == pytest.approx(errors["mean_chunk"]["value"], rel=0.2)
     assert errors["hold_still"]["value"] > 1.2 * errors["repeat_last"]["value"]
 
@@ -177,12 +177,12 @@ def test_the_same_settings_give_the_same_labels_and_an_interrupted_run_too(
         patch.setattr(TrainInverseDynamics, "on_train_batch_end", dies)
         with pytest.raises(RuntimeError, match="killed"):
             label.run(config_of(folders, out, steps=10), quiet=True)
-    assert torch.load(out / "model" / CHECKPOINT, weights_only=True)["global_step"] == 4
+    assert torch.load(out / MODEL / CHECKPOINT, weights_only=True)["global_step"] == 4
     label.run(config_of(folders, out, steps=10), quiet=True)
     parts = sorted(path.name for path in whole.glob("part-*.parquet"))
     assert len(parts) > 2
     assert all((out / name).read_bytes() == (whole / name).read_bytes() for name in parts)
-    for lost in (out / "label.json", out / parts[1]):
+    for lost in (out / "_label.json", out / parts[1]):
         lost.unlink()
     (out / f"{parts[1]}.tmp").write_bytes(b"half")
     summary = label.run(config_of(folders, out, steps=10), quiet=True)
