@@ -96,7 +96,7 @@ def write_latents(
                 "stored_px": sorted({row.size for part in plan for row in part.rows}),
                 "tokens": config.tokens,
                 "lam": str(lam) if named is None else named,
-                "corpus": str(corpus.folder),
+                "corpus": str(settings.corpus),
                 **{name: getattr(settings, name) for name in same},
             }
         )
