@@ -4,7 +4,7 @@ data and starts."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,7 @@ def run(config: CompareConfig) -> Comparison | EvaluationComparison:
     from lapa.reporting.page import provenance_rows, write_page
 
     found: Comparison | EvaluationComparison
+    show: Callable[[Any], None]
     if kind == REPORT:
         from lapa.reporting.card import Card
         from lapa.reporting.comparison import compare
@@ -64,7 +65,7 @@ def run(config: CompareConfig) -> Comparison | EvaluationComparison:
     with uploaded(out):
         write_page(out / "compare.html", template, found=found, made=provenance_rows(provenance()))
         write_json(out / "compare.json", dataclasses.asdict(found))
-    show(found)  # type: ignore[operator]
+    show(found)
     print(f"-> {told(out / 'compare.html')}")
     return found
 

@@ -86,7 +86,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     import torch
 
     from corpora.clips.several import open_corpora
-    from lapa.model.checkpoint import initialise_from, model_hash, read_lam_config
+    from lapa.model.checkpoint import initialise_from, made_by, model_hash, read_lam_config
     from lapa.model.lam import LatentActionModel, featurise_for
     from lapa.pairs.batches import BATCHES
     from lapa.pairs.known_motion import KNOWN_MOTION, SeenLabels
@@ -182,18 +182,29 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         "labels": dataclasses.asdict(config.labels),
         "streamed": data.streamed,
     }
+    begun = "" if config.init_from is None else made_by(config.init_from)
+    begun = "" if begun == "giza" else begun
     with run.claim():
-        summary = _train(run, module, data, facts, config.logger, quiet=quiet)
+        summary = _train(run, module, data, facts, config.logger, begun=begun, quiet=quiet)
     if not quiet:
         _print(summary, config)
     return summary
 
 
 def _train(
-    run: Run, module: LamTraining, data: TrainingData, facts: dict[str, Any], logger: LoggerName, *, quiet: bool
+    run: Run,
+    module: LamTraining,
+    data: TrainingData,
+    facts: dict[str, Any],
+    logger: LoggerName,
+    *,
+    begun: str,
+    quiet: bool,
 ) -> dict[str, Any]:
-    """Trains from where the run is, saves the model, and finishes the run with `facts` and what was measured."""
+    """Trains from where the run is, saves the model and its card, and finishes the run with `facts` and what was measured.
+    `begun`: the published model whose weights it began with."""
     from jobs.training.trainer import fit
+    from lapa.model.card import write_lam_card
     from lapa.model.checkpoint import model_hash, save_lam
 
     training = module.training_config
@@ -222,6 +233,7 @@ def _train(
     if process_rank() == 0:
         save_lam(module.model, run.folder)
         summary["model_hash"] = model_hash(run.folder)
+        write_lam_card(run.folder, module.config, summary, begun)
     return run.finish(summary)
 
 
