@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,23 +50,23 @@ def run(config: CompareConfig) -> Comparison | EvaluationComparison:
     from lapa.reporting.page import provenance_rows, write_page
 
     found: Comparison | EvaluationComparison
-    show: Callable[[Any], None]
+    show: Callable[[], None]
     if kind == REPORT:
         from lapa.reporting.card import Card
         from lapa.reporting.comparison import compare
 
         found = compare({name: Card.from_json(record) for name, record in records.items()})
-        template, show = Path("compare.html.j2"), print_comparison
+        template, show = Path("compare.html.j2"), partial(print_comparison, found)
     else:
         from jobs.evaluation.side_by_side import TEMPLATE, compare_evaluations
 
         found = compare_evaluations(records)
-        template, show = TEMPLATE, print_evaluations
+        template, show = TEMPLATE, partial(print_evaluations, found)
     out.mkdir(parents=True, exist_ok=True)
     with uploaded(out):
         write_page(out / "compare.html", template, found=found, made=provenance_rows(provenance()))
         write_json(out / "compare.json", dataclasses.asdict(found))
-    show(found)
+    show()
     print(f"-> {told(out / 'compare.html')}")
     return found
 
