@@ -1,10 +1,16 @@
-"""What the configurations of all trainings share: the budget, the optimiser, the devices; imports no torch."""
+"""What the configurations of all trainings share: the budget, the optimiser, the devices; imports no torch.
+
+Names of metrics say which direction is good: a loss is called one, what is better when it is higher ends in `HIGHER`. Others
+are no aim: baselines, learning rates, speeds, what is looked at for alarms.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from typing import ClassVar
+
+HIGHER = "_higher_is_better"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from corpora.training_config import HIGHER
+
+_AIMS = ("alignment", "effective_rank", "skill")
+
 
 @dataclass(frozen=True)
 class AlignmentReport:
@@ -55,8 +59,9 @@ class AlignmentReport:
         return (self.alignment - trivial) / max(1 - trivial, 1e-6)
 
     def scalars(self) -> dict[str, float]:
-        """By name, for a log; what was not given is left out."""
+        """By name, for a log, those that are aims saying which direction is good; what was not given is left out."""
         values = {name: float(value) for name, value in asdict(self).items()} | {"skill": self.skill}
+        values = {f"{name}{HIGHER}" if name in _AIMS else name: value for name, value in values.items()}
         return {name: value for name, value in values.items() if not math.isnan(value)}
 
     def __str__(self) -> str:

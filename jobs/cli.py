@@ -32,7 +32,7 @@ JOBS = {
     "extract": ("jobs.commands.extract", "latent actions of a corpus, as Parquet"),
     "report": ("jobs.commands.report", "may I trust these latents? report.json and report.html"),
     "export": ("jobs.commands.export", "latents, or a dataset, as other trainers read it: LeRobot v3.0, v2.1, GR00T"),
-    "compare": ("jobs.commands.compare", "several reports side by side, beside frozen features; compare.html"),
+    "compare": ("jobs.commands.compare", "several reports, or evaluations, side by side; compare.html"),
     "track": (
         "jobs.commands.track",
         "where the agent is in every frame: mask and point, by hand tracker or from files",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jobs.ablation.arms import Arm
     from jobs.ablation.study import Study
     from jobs.ablation.tiers import Tiers
+    from jobs.evaluation.side_by_side import EvaluationComparison
     from lapa.reporting.card import Card
     from lapa.reporting.comparison import Comparison
     from vla.policy import Policy
@@ -88,11 +89,11 @@ def export(
     return Result(config.out, run(config))
 
 
-def compare(reports: Sequence[Place], out: str | Path, **fields: Any) -> Comparison:
-    """`giza compare`: reports that were asked the same, side by side; also as compare.json and compare.html."""
+def compare(runs: Sequence[Place], out: str | Path, **fields: Any) -> Comparison | EvaluationComparison:
+    """`giza compare`: reports, or evaluations, that were asked the same, side by side; also as compare.json and compare.html."""
     from jobs.commands.compare import CompareConfig, run
 
-    return run(configured(CompareConfig, {"reports": [folder_of(each) for each in reports], "out": out, **fields}))
+    return run(configured(CompareConfig, {"runs": [folder_of(each) for each in runs], "out": out, **fields}))
 
 
 def track(corpus: Place | Corpus, out: str | Path, *, opened: TrackSource | None = None, **fields: Any) -> Result:

@@ -6,15 +6,18 @@ import logging
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from corpora.training_config import HIGHER
 from flare import ranks
 from lapa.codes import CodeCounter, effective_rank
 from lapa.model.config import LamConfig
 from lapa.model.lam import LatentActionModel
-from lapa.pairs.batch import PairBatch
+from lapa.pairs.batch import PairBatch, as_frames
 from lapa.training_config import TrainingConfig
 
 log = logging.getLogger(__name__)
@@ -22,6 +25,8 @@ log = logging.getLogger(__name__)
 PIXEL_SCALE = 100.0
 """Brings the mean square error of images in [0, 1] (about 0.01 for a copy) to the size of the other losses."""
 LABEL_WEIGHT = 1.0
+SHOWN = 8
+"""Held-out pairs of a picture."""
 
 
 class LamTraining(lightning.LightningModule):
@@ -59,6 +64,7 @@ class LamTraining(lightning.LightningModule):
         self._number = 0
         self._codes: list[Tensor] = []
         self._latents: list[Tensor] = []
+        self._shown: Tensor | None = None
 
     @property
     def config(self) -> LamConfig:
@@ -83,6 +89,8 @@ class LamTraining(lightning.LightningModule):
         parts = {
             "target": target_loss(predicted.target.float(), batch.second, valid if config.pixels else None, config)
         }
+        if not self.training and config.pixels and self._shown is None:
+            self._shown = torch.stack([batch.first[:SHOWN], batch.second[:SHOWN], predicted.target[:SHOWN].float()])
         if predicted.flow is not None:
             assert batch.flow is not None
             parts["flow"] = config.flow_weight * flow_loss(predicted.flow.float(), batch.flow, valid)
@@ -111,7 +119,7 @@ class LamTraining(lightning.LightningModule):
         values = torch.stack(list(parts.values()))
         self._track_latents(latent)
         told = ranks.mean_over_ranks(values.detach())
-        self.log_dict({f"train/{name}": value for name, value in zip(parts, told, strict=True)})
+        self.log_dict({f"train/{name}_loss": value for name, value in zip(parts, told, strict=True)})
         self.log("train/loss", told.sum())
         return values.sum()
 
@@ -143,7 +151,7 @@ class LamTraining(lightning.LightningModule):
     # Validation: held-out videos only.
 
     def on_validation_epoch_start(self) -> None:
-        self._codes, self._latents = [], []
+        self._codes, self._latents, self._shown = [], [], None
 
     def validation_step(self, batch: PairBatch, index: int) -> None:
         parts, latent, codes = self.losses(batch)
@@ -151,18 +159,21 @@ class LamTraining(lightning.LightningModule):
         if codes is not None:
             self._codes.append(codes)
         copy = target_loss(batch.first, batch.second, batch.valid if self.config.pixels else None, self.config)
-        found = {"val/copy": copy} | {f"val/{name}": parts[name] for name in ("target", "flow") if name in parts}
+        found = {"val/copy_loss": copy} | {
+            f"val/{name}_loss": parts[name] for name in ("target", "flow") if name in parts
+        }
         self.log_dict(found, batch_size=len(latent), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        self.log("val/effective_rank", effective_rank(torch.cat(self._latents).float().cpu().numpy()), sync_dist=True)
+        rank = effective_rank(torch.cat(self._latents).float().cpu().numpy())
+        self.log(f"val/effective_rank{HIGHER}", rank, sync_dist=True)
         if not self._codes:
             return
         counter = CodeCounter(self.model.quantiser.sizes)
         counter.add(torch.cat(self._codes).cpu().numpy())
         found = counter.summary()
-        self.log("val/perplexity", found.perplexity, prog_bar=True, sync_dist=True)
-        self.log("val/rows_perplexity", found.combinations.perplexity, sync_dist=True)
+        self.log(f"val/perplexity{HIGHER}", found.perplexity, prog_bar=True, sync_dist=True)
+        self.log(f"val/rows_perplexity{HIGHER}", found.combinations.perplexity, sync_dist=True)
         self.collapsed = found.collapsed
         if self.collapsed and not self.trainer.sanity_checking:
             log.warning(
@@ -172,6 +183,14 @@ class LamTraining(lightning.LightningModule):
                 found.size,
                 found.combinations.perplexity,
             )
+
+    def pictures(self) -> dict[str, NDArray[np.uint8]]:
+        """Name -> [H, W, 3]: of the last validation's first pairs, in a column each, both frames and what was decoded. {} of a
+        model that predicts features."""
+        if self._shown is None:
+            return {}
+        rows = [np.concatenate(list(as_frames(images)), 1) for images in self._shown]
+        return {"val/first_second_decoded": np.concatenate(rows)}
 
 
 def target_loss(predicted: Tensor, wanted: Tensor, valid: Tensor | None, config: LamConfig) -> Tensor:

@@ -156,7 +156,7 @@ class PolicyTraining(lightning.LightningModule):
             parts, _ = self.losses(self.policy, batch)
         values = torch.stack(list(parts.values()))
         told = ranks.mean_over_ranks(values.detach())
-        self.log_dict({f"train/{name}": value for name, value in zip(parts, told, strict=True)})
+        self.log_dict({f"train/{name}_loss": value for name, value in zip(parts, told, strict=True)})
         self.log("train/loss", told.sum())
         return values.sum()
 
@@ -212,7 +212,7 @@ class PolicyTraining(lightning.LightningModule):
             batch["dataset"].tolist(), output.action_loss.tolist(), output.has_action.tolist(), strict=True
         ):
             if has:
-                self._held_out[f"action/{self.dataset_names[number]}"].append(loss)
+                self._held_out[f"action_loss/{self.dataset_names[number]}"].append(loss)
         if self.target is not None and bool(batch["has_future"].any()):
             predicted, target, has_future, _ = self._aligned(output, batch)
             # where the change is aligned with, "nothing changes" is what a present that goes on would say
@@ -220,7 +220,7 @@ class PolicyTraining(lightning.LightningModule):
             present = torch.zeros_like(target) if still else self._present(batch)
             self.monitor.add(predicted.float(), target, has_future, present=present)
         if "target" in parts and bool(output.has_action.any()):
-            self._held_out["flare/target"].append(float(parts["target"]))
+            self._held_out["flare/target_loss"].append(float(parts["target"]))
 
     def on_validation_epoch_end(self) -> None:
         torch.set_rng_state(self._generator_state)

@@ -41,7 +41,7 @@ PAINTING = "painting"
 FORMAT = 2
 """Raised when the same settings would give other bytes; in 1 the metadata did not say the view, and kept the statistics of the
 old pictures."""
-OWN = (PAINTING, "crosspaint.json", "crosspaint.html", "simulate.json")
+OWN = (PAINTING, "crosspaint.json", "crosspaint.html", "simulate.json", "README.md")
 """Of the root of a dataset: what tells how it was made, which is no longer true of its copy."""
 _ENCODING = VideoEncoding(crf=16)
 

@@ -10,37 +10,59 @@ from huggingface_hub import DatasetCardData, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from corpora.store.files import read_json, write_text
+from corpora.store.card import write_card
+from corpora.store.files import read_json
 
-CARD = "README.md"
+USAGE = (
+    "import giza",
+    'episodes = giza.open_episodes("this folder").episodes',
+    "for episode in episodes:",
+    "    episode.instruction, episode.t_s  # text, seconds [T]",
+    "    episode.action, episode.state, episode.videos  # [T, Da] and [T, Ds] or None, files by camera",
+)
 
 
-def write_card(
-    root: Path, title: str, facts: Mapping[str, Any], licences: Mapping[str, int], notes: Sequence[str]
+def write_dataset_card(
+    root: Path,
+    title: str,
+    facts: Mapping[str, Any],
+    licences: Mapping[str, int],
+    notes: Sequence[str],
+    *,
+    job: str = "export",
+    tags: Sequence[str] = (),
+    limits: Sequence[str] = (),
 ) -> None:
-    """README.md of the dataset at `root`. `licences`: name -> episodes; `facts`: rows of a table; `notes`: paragraphs."""
+    """README.md of the dataset at `root`. `licences`: name -> episodes; `facts`: rows of a table; `notes`: paragraphs; `job`: which
+    wrote it."""
     info = read_json(root / "meta" / "info.json") or {}
     known = [name for name in licences if name != "unknown"]
     one = known[0] if len(known) == len(licences) == 1 else None
     data = DatasetCardData(
         license=one or ("other" if known else "unknown"),
         task_categories=["robotics"],
-        tags=["LeRobot", "giza", *([str(info["robot_type"])] if info.get("robot_type") else [])],
+        tags=["LeRobot", "giza", *([str(info["robot_type"])] if info.get("robot_type") else []), *tags],
         configs=[{"config_name": "default", "data_files": "data/*/*.parquet"}],
     )
-    table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     features = "\n".join(
         f"| `{name}` | {feature['dtype']} | {' x '.join(map(str, feature.get('shape') or []))} |"
         for name, feature in info.get("features", {}).items()
     )
     told = "".join(f"- {name}: {count} episodes\n" for name, count in licences.items())
-    text = (
-        f"---\n{data.to_yaml()}\n---\n\n# {title}\n\nWritten by giza export, LeRobot {info.get('codebase_version')}.\n\n"
-        f"| | |\n|---|---|\n{table}\n\n## Features\n\n| feature | type | shape |\n|---|---|---|\n{features}\n\n"
-        + "".join(f"{note}\n\n" for note in notes)
-        + (f"## Licences\n\n{told}" if told else "")
+    unknown = [] if known else ["Its licence is not known: whoever passes it on must say it."]
+    write_card(
+        root,
+        data,
+        title,
+        about=[f"Written by giza {job}, LeRobot {info.get('codebase_version')}.", *notes],
+        usage=USAGE,
+        facts=facts,
+        sections={
+            "Features": f"| feature | type | shape |\n|---|---|---|\n{features}",
+            "Licences": told.strip(),
+        },
+        limits=[*limits, *unknown],
     )
-    write_text(root / CARD, text)
 
 
 def check_repo(name: str) -> None:

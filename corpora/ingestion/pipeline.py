@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from corpora.clips.card import write_corpus_card
 from corpora.clips.corpus import SUMMARY, Corpus
 from corpora.clips.survey import CorpusSurvey, listed
 from corpora.ingestion.assemble import Assembly, Place
@@ -226,6 +227,7 @@ def _make_corpus(
             "files_skipped": skipped,
             "decoder": decoder["chosen"],
         }
+        write_corpus_card(out, {**header, **counts})
         summary = folder.finish({**header, **counts}, traced=False)
         if not counts["retry"]:
             shutil.rmtree(staging)

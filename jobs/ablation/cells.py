@@ -291,7 +291,7 @@ def _curve(folder: Path, dataset: str) -> list[list[float]]:
 
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
-    name = f"val/action/{dataset}"
+    name = f"val/action_loss/{dataset}"
     if name not in events.Tags()["scalars"]:
         return []
     return [[float(event.step), round(float(event.value), 5)] for event in events.Scalars(name)]

@@ -58,6 +58,7 @@ def run(config: CrosspaintConfig, *, agent: Agent | None = None, quiet: bool = F
     from corpora.agent.crosspaint import FORMAT, Crosspaint
     from corpora.agent.painting import AGENTS, Painter, open_agent
     from corpora.agent.tracks import Tracks
+    from corpora.clips.card import write_corpus_card
     from corpora.clips.corpus import SUMMARY, Corpus
     from corpora.episodes.lerobot import LeRobotDataset
     from corpora.store.run import Run
@@ -103,6 +104,7 @@ def run(config: CrosspaintConfig, *, agent: Agent | None = None, quiet: bool = F
         write_page(run.folder / PAGE, painting, found["painting"], config.shown)
         for remark in remarks(found["painting"]):
             log.warning("%s", remark)
+        write_corpus_card(run.folder, {"config": job, **found}, painted=found["painting"]["agent"])
         return run.finish({"config": job, **found})
 
 

@@ -47,6 +47,7 @@ def run_dataset(
     from corpora.agent.paint_dataset import FORMAT, one_camera, paint_dataset, tracks_identity
     from corpora.agent.painting import AGENTS, Painter, open_agent, view_of
     from corpora.episodes.contents import contents_fingerprint
+    from corpora.episodes.hub import write_dataset_card
     from corpora.episodes.lerobot import LeRobotDataset
     from corpora.episodes.opening import dataset_fingerprint
     from corpora.store.provenance import provenance
@@ -81,8 +82,25 @@ def run_dataset(
         made_of = {"dataset": dataset.name, "fingerprint": settings["dataset"]}
         summary = {"settings": settings, "agent": opened.name, "view": view.to_json(), "made_of": made_of, **found}
         shown = shown_episodes(dataset, painted, run.folder, {each["episode"] for each in found["skipped"]})
+<<<<<<< HEAD
         made = provenance_rows(provenance(), settings=json.dumps(settings))
         write_page(run.folder / PAGE, TEMPLATE, painting=summary, dataset=str(root), episodes=shown, made=made)
+=======
+        write_page(run.folder / PAGE, TEMPLATE, painting=summary, dataset=str(root), episodes=shown)
+        rest = (
+            f"{len(found['skipped'])} episodes are kept as they are" if found["skipped"] else "every episode is painted"
+        )
+        write_dataset_card(
+            run.folder,
+            f"{dataset.name}, with {opened.name} painted over its agent",
+            {"made of": dataset.name, "camera painted": painted, "episodes painted": found["painted"]},
+            {},
+            [],
+            job="crosspaint",
+            tags=("cross-painting",),
+            limits=[f"Its pictures are not as the camera took them ({painted}): {rest}."],
+        )
+>>>>>>> rows
         return run.finish(summary)
 
 

@@ -110,7 +110,7 @@ def _latents_export(config: ExportConfig, layout: Layout, progress: Callable[[in
     from corpora.clips.corpus import Corpus
     from corpora.episodes.conversion import FORMAT as CONVERSION
     from corpora.episodes.conversion import convert_dataset
-    from corpora.episodes.hub import write_card
+    from corpora.episodes.hub import write_dataset_card
     from corpora.episodes.lerobot import LeRobotDataset
     from lapa.exporting.card import facts_of, notes_of
     from lapa.exporting.dataset import FORMAT, write_latents_dataset
@@ -149,7 +149,7 @@ def _latents_export(config: ExportConfig, layout: Layout, progress: Callable[[in
             convert_dataset(LeRobotDataset.open(root), run.folder, layout, config.encoding)
         told = write_sidecar(run.folder, corpus, latents, plan, config.rows, written, report)
         title = f"Latent actions of {corpus.folder.resolve().name}"
-        write_card(run.folder, title, facts_of(told), told["licences"], notes_of(told))
+        write_dataset_card(run.folder, title, facts_of(told), told["licences"], notes_of(told))
         kept = {name: value for name, value in told.items() if name not in ("report", "left_out")}
         summary = run.finish({**kept, "format": config.format, "settings": run.settings})
         _clear(run.folder)
@@ -158,7 +158,7 @@ def _latents_export(config: ExportConfig, layout: Layout, progress: Callable[[in
 
 def _dataset_export(config: ExportConfig, layout: Layout, progress: Callable[[int, int], None]) -> dict[str, Any]:
     from corpora.episodes.conversion import FORMAT, convert_dataset
-    from corpora.episodes.hub import write_card
+    from corpora.episodes.hub import write_dataset_card
     from corpora.episodes.lerobot import LeRobotDataset
 
     assert config.dataset is not None
@@ -177,7 +177,7 @@ def _dataset_export(config: ExportConfig, layout: Layout, progress: Callable[[in
             "rows": made.rows,
             "rows a second": round(dataset.fps),
         }
-        write_card(run.folder, dataset.name, facts, {config.licence or "unknown": made.episodes}, [])
+        write_dataset_card(run.folder, dataset.name, facts, {config.licence or "unknown": made.episodes}, [])
         summary = run.finish(
             {
                 "kind": "dataset",

@@ -16,6 +16,7 @@ from corpora.episodes.parts import ActionPart, read_parts
 from corpora.mixture.label_type import NEW_EMBODIMENT
 from corpora.store.inputs import READ
 from jobs.cli import parse
+from jobs.training.logs import check_logger
 from jobs.training.settings import SETS, TrainPolicy
 from vla.recipes import FIELDS
 
@@ -71,6 +72,7 @@ class GroundConfig(TrainPolicy):
 
 def run(config: GroundConfig, parts: Sequence[ActionPart] = (), *, quiet: bool = False) -> dict[str, Any]:
     """Trains (or resumes) and saves the policy to `config.out`; returns the summary."""
+    check_logger(config.logger)
     from jobs.training.policy_run import train_on
     from jobs.training.verdicts import heed_verdicts
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from corpora.store.inputs import READ
 from jobs.cli import parse
+from jobs.training.logs import check_logger
 from jobs.training.settings import SETS, TrainPolicy
 from vla.recipes import FIELDS
 
@@ -40,6 +41,7 @@ def run(config: PretrainConfig, *, quiet: bool = False, mixture: MixtureSpec | N
 
     Raises ValueError for a wrong pyramid (all its faults together) and for datasets that do not fit the policy.
     """
+    check_logger(config.logger)
     from corpora.mixture.mixture import read_mixture
     from jobs.training.policy_run import train_on
     from jobs.training.verdicts import heed_verdicts

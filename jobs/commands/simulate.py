@@ -115,7 +115,9 @@ def run(config: SimulateConfig) -> dict[str, Any]:
     with folder.claim():
         facts, frames = _record(config, writer, started)
         spent = {"wall_s": time.perf_counter() - started, "cpu_s": time.process_time() - started_cpu}
-        summary = folder.finish(_summary(config, settings, facts, frames, spent))
+        summary = _summary(config, settings, facts, frames, spent)
+        _write_card(config, summary)
+        summary = folder.finish(summary)
         writer.clear_staging()
     return summary
 
@@ -201,6 +203,41 @@ def _summary(
     if not config.action_free:  # whether it went well is not for those who have the video alone
         summary |= {"success": success_rates(facts), "per_episode": list(facts)}
     return summary
+
+
+def _write_card(config: SimulateConfig, summary: Mapping[str, Any]) -> None:
+    """README.md of the dataset: nothing in it depends on when and where it was made."""
+    from corpora.episodes.hub import write_dataset_card
+
+    rates = summary.get("success", {})
+    told = {f"success, {task}": f"{rate['all']:.0%}" for task, rate in rates.items()}
+    versions = ", ".join(f"{name} {version}" for name, version in summary["settings"]["versions"].items())
+    facts = {
+        "tasks": ", ".join(summary["settings"]["tasks"]),
+        "episodes, frames": f"{summary['episodes']}, {summary['frames']} ({summary['seconds'] / 60:.1f} minutes)",
+        "camera": f"{config.camera}, {config.size} px, {config.episode.fps} frames a second",
+        "looks like": config.appearance,
+        "seed": config.episode.seed,
+        "made with": versions,
+        **told,
+    }
+    actions = (
+        "Actions are left out." if config.action_free else "Episodes that failed are among them: read `next.success`."
+    )
+    write_dataset_card(
+        config.out,
+        f"Meta-World, simulated: {config.out.resolve().name}",
+        facts,
+        {},
+        [],
+        job="simulate",
+        tags=("simulation", "meta-world"),
+        limits=[
+            "It is simulated: pictures, contacts and the expert (a script, with noise) are no real robot's.",
+            actions,
+            "Meta-World and MuJoCo have licences of their own (MIT, Apache 2.0).",
+        ],
+    )
 
 
 def success_rates(facts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

@@ -19,6 +19,7 @@ from jobs.cli import parse
 from jobs.console import facts_table, print_ending
 from jobs.progress import bar
 from jobs.training.budget import check_budget, with_budget
+from jobs.training.logs import LoggerName, check_logger
 from lapa.model.config import LamConfig
 from lapa.pairs.config import LabelSpec
 from lapa.recipes import RECIPES, SMALL
@@ -55,6 +56,9 @@ class TrainLamConfig:
     """Share of the source videos that is held out where `holdout` names none."""
     labels: LabelSpec = dataclasses.field(default_factory=LabelSpec)
     """Few known actions in the loss (LAOM)."""
+    logger: LoggerName = "tensorboard"
+    """Where the curves, and decoded pairs at each validation, go: files in OUT/tensorboard, Weights & Biases (its package is
+    yours to install), or nowhere."""
     init_from: Path | None = dataclasses.field(default=None, metadata=READ)
     """Run folder, or published checkpoint, to start from; for recipe univla, the run of univla_stage1."""
     model: LamConfig = SMALL
@@ -67,10 +71,11 @@ class TrainLamConfig:
 
 
 def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
-    """Trains (or resumes) and writes model.safetensors, config.json, run.json and TensorBoard logs to `config.out`.
+    """Trains (or resumes) and writes model.safetensors, config.json, run.json and logs to `config.out`.
 
     Returns what run.json holds. Raises ValueError for a corpus that is none, or a folder that holds another run.
     """
+    check_logger(config.logger)
     if config.model.stage == 2 and config.init_from is None:
         raise ValueError(
             "--model.stage 2 continues a stage 1 run: train one with --recipe univla_stage1, and give its folder "
@@ -81,7 +86,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     import torch
 
     from corpora.clips.several import open_corpora
-    from lapa.model.checkpoint import initialise_from, model_hash, read_lam_config
+    from lapa.model.checkpoint import initialise_from, made_by, model_hash, read_lam_config
     from lapa.model.lam import LatentActionModel, featurise_for
     from lapa.pairs.batches import BATCHES
     from lapa.pairs.known_motion import KNOWN_MOTION, SeenLabels
@@ -109,7 +114,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     with torch.device("meta"):  # parts that do not fit together say so before anything is claimed or decoded
         LatentActionModel(config.model)
     settings = dataclasses.asdict(config)
-    for moved in ("out", "corpus", "init_from"):  # the same run may be called by another path
+    for moved in ("out", "corpus", "logger", "init_from"):  # the same run may be called by another path
         del settings[moved]
     if not config.labels.embodiment:  # runs of earlier versions know no such flag
         del settings["labels"]["embodiment"]
@@ -177,16 +182,29 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
         "labels": dataclasses.asdict(config.labels),
         "streamed": data.streamed,
     }
+    begun = "" if config.init_from is None else made_by(config.init_from)
+    begun = "" if begun == "giza" else begun
     with run.claim():
-        summary = _train(run, module, data, facts, quiet=quiet)
+        summary = _train(run, module, data, facts, config.logger, begun=begun, quiet=quiet)
     if not quiet:
         _print(summary, config)
     return summary
 
 
-def _train(run: Run, module: LamTraining, data: TrainingData, facts: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
-    """Trains from where the run is, saves the model, and finishes the run with `facts` and what was measured."""
+def _train(
+    run: Run,
+    module: LamTraining,
+    data: TrainingData,
+    facts: dict[str, Any],
+    logger: LoggerName,
+    *,
+    begun: str,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Trains from where the run is, saves the model and its card, and finishes the run with `facts` and what was measured.
+    `begun`: the published model whose weights it began with."""
     from jobs.training.trainer import fit
+    from lapa.model.card import write_lam_card
     from lapa.model.checkpoint import model_hash, save_lam
 
     training = module.training_config
@@ -199,6 +217,7 @@ def _train(run: Run, module: LamTraining, data: TrainingData, facts: dict[str, A
         rate=module.rate,
         unit="pairs",
         key="",
+        logger=logger,
         quiet=quiet,
     )
     summary = facts | {
@@ -214,6 +233,7 @@ def _train(run: Run, module: LamTraining, data: TrainingData, facts: dict[str, A
     if process_rank() == 0:
         save_lam(module.model, run.folder)
         summary["model_hash"] = model_hash(run.folder)
+        write_lam_card(run.folder, module.config, summary, begun)
     return run.finish(summary)
 
 

@@ -21,6 +21,7 @@ from flare.targets import TargetEncoder, TargetShape, build_target
 from jobs.console import print_training
 from jobs.progress import bar
 from jobs.training.budget import with_budget
+from jobs.training.logs import LoggerName
 from jobs.training.settings import TrainPolicy, check_model
 from jobs.training.trainer import fit
 from lapa.pairs.batches import loader_workers
@@ -56,7 +57,7 @@ def train_on(
     """
     quiet = quiet or process_rank() > 0  # of processes that train together the first speaks
     settings = dataclasses.asdict(config)
-    for moved in ("out", "cache", "policy", "head_weights", *paths):
+    for moved in ("out", "cache", "logger", "policy", "head_weights", *paths):
         del settings[moved]
     settings |= settings.pop("selection", {})
     settings |= {**identity, "data_fingerprint": mixture.fingerprints()}
@@ -84,6 +85,7 @@ def train_on(
         tuning=config.tuning,
         seed=config.seed,
         cache=config.cache,
+        logger=config.logger,
         quiet=quiet,
         refit=config.refit,
         **opening,
@@ -105,6 +107,7 @@ def train_in(
     seed: int,
     data_seed: int | None = None,
     cache: Path | None = None,
+    logger: LoggerName = "tensorboard",
     quiet: bool,
     **opening: Any,
 ) -> dict[str, Any]:
@@ -135,7 +138,7 @@ def train_in(
     )
     if trained.tunable:
         apply_tuning(trained, tuning, log=(lambda text: None) if quiet else print)
-    return train_policy(trained, datasets, training, run, seed=seed, cache=cache, quiet=quiet)
+    return train_policy(trained, datasets, training, run, seed=seed, cache=cache, logger=logger, quiet=quiet)
 
 
 def train_policy(
@@ -146,6 +149,7 @@ def train_policy(
     *,
     seed: int,
     cache: Path | None = None,
+    logger: LoggerName = "tensorboard",
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Trains (or resumes) and saves the averaged policy to the run's folder, as `from_pretrained` reads it. Returns the
@@ -216,6 +220,7 @@ def train_policy(
             key="embodiment",
             clip=training.clip,
             strategy=training.strategy,
+            logger=logger,
             quiet=quiet,
         )
         summary = {

@@ -11,6 +11,7 @@ from typing import Any
 
 from corpora.store.inputs import READ, READ_OR_HUB, expect_input
 from jobs.training.budget import check_budget
+from jobs.training.logs import LoggerName
 from vla.models.config import PolicyConfig
 from vla.recipes import EVERYTHING, RECIPES, tuning_of_policy
 from vla.training_config import PolicyTrainingConfig, TuningConfig
@@ -40,6 +41,8 @@ class TrainPolicy:
     """Optimiser steps, instead of the recipe's."""
     minutes: float | None = None
     """Wall-clock minutes after which it stops early."""
+    logger: LoggerName = "tensorboard"
+    """Where the curves go: files in OUT/tensorboard, Weights & Biases (its package is yours to install), or nowhere."""
     refit: bool = False
     """Make the statistics of embodiments that --policy knows anew, of these data; default: they stay, and what lies beyond is
     cut to the old range and told. An action that never moved before and does now is refused without it."""

@@ -18,12 +18,13 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, Timer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from corpora.store.ranks import process_rank
 from corpora.training_config import Training
 from jobs.progress import bar
+from jobs.training.loggers import Pictures, logger_of
+from jobs.training.logs import LoggerName
 from jobs.training.processes import spread
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def fit(
     key: str,
     clip: float = 1.0,
     strategy: str = "auto",
+    logger: LoggerName = "tensorboard",
     quiet: bool = False,
 ) -> Fitted:
     """Trains `module` for `training.steps` optimiser steps, or for as many as `training.minutes` allow, from the folder's
@@ -66,7 +68,7 @@ def fit(
 
     train: the number of the first batch -> batches from there on, without end. rate: optimiser step -> the learning rate
     that `module` takes. unit, key: what a batch is counted in, and an entry of it that has one of them each. strategy: see
-    `jobs.training.processes.spread`.
+    `jobs.training.processes.spread`. logger: where its curves go, see `jobs.training.loggers`.
 
     Raises KeyboardInterrupt where it was stopped by hand, once the step is done and saved.
     """
@@ -81,7 +83,7 @@ def fit(
         del state
     timer = Timer(timedelta(minutes=training.minutes) if training.minutes else None)
     meter = Meter(training.steps, unit=unit, key=key, show=not quiet)
-    with _ctrl_c_noted() as noted, _quiet_lightning():
+    with _ctrl_c_noted() as noted, _quiet_lightning(), logger_of(logger, folder) as told:
         keeper = StepCheckpoints(checkpoint, steps=max(1, training.val_every_steps // 2), stop=noted)
         trainer = lightning.Trainer(
             accelerator="gpu" if torch.cuda.is_available() else "cpu",
@@ -95,8 +97,8 @@ def fit(
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             log_every_n_steps=20,
-            logger=_TensorBoard(str(folder), name="tensorboard", version=""),
-            callbacks=[timer, meter, keeper],
+            logger=told or False,
+            callbacks=[timer, meter, keeper, *([] if told is None else [Pictures(told)])],
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
@@ -242,13 +244,6 @@ class Meter(Callback):
 
 def _nothing(*_: Any) -> None:
     """Before the first step there is nothing to tell."""
-
-
-class _TensorBoard(TensorBoardLogger):
-    """Without hparams.yaml, which would be empty: a run's settings lie beside it."""
-
-    def save(self) -> None:
-        self.experiment.flush()
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def test_the_skill_is_measured_from_the_better_trivial_predictor(made: tuple[Ten
     without = watch(target, target)
     assert math.isnan(without.copy_baseline)
     assert "copy_baseline" not in without.scalars()
-    assert without.scalars()["skill"] == pytest.approx(1)
+    assert without.scalars()["skill_higher_is_better"] == pytest.approx(1)
 
 
 def test_rank_counts_dimensions_that_vary() -> None:

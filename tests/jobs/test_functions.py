@@ -83,7 +83,7 @@ def test_a_notebook_trains_fine_tunes_and_evaluates(tmp_path: Path, monkeypatch:
     mixture = read_mixture(tmp_path / "pyramid.toml")
     short = {"recipe": "debug", "steps": 2, "training": {"val_every_steps": 2}}
     base = jobs.pretrain(mixture, out=tmp_path / "base", **short)
-    assert base.held_out["val/action/pick"] > 0 and list(base.model.embodiments) == ["two_link"]
+    assert base.held_out["val/action_loss/pick"] > 0 and list(base.model.embodiments) == ["two_link"]
     tuned = jobs.ground(
         data,
         out=tmp_path / "tuned",

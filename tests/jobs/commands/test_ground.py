@@ -104,9 +104,9 @@ def test_a_run_trains_and_leaves_a_policy_that_acts(straight, data: Path) -> Non
 
 def test_held_out_losses_are_logged_for_each_member_and_kept(straight) -> None:
     out, summary, _ = straight
-    curve = logged(out)["val/action/demonstrations"]
+    curve = logged(out)["val/action_loss/demonstrations"]
     assert len(curve) >= 3 and all(value > 0 for value in curve.values())
-    assert summary["held_out"]["val/action/demonstrations"] == pytest.approx(list(curve.values())[-1], rel=1e-3)
+    assert summary["held_out"]["val/action_loss/demonstrations"] == pytest.approx(list(curve.values())[-1], rel=1e-3)
 
 
 @pytest.mark.parametrize("stop", [5])

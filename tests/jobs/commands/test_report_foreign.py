@@ -128,13 +128,13 @@ def test_reports_that_were_not_asked_the_same_are_refused(
 
 def test_folders_that_cannot_be_compared(reports: Path, tmp_path: Path) -> None:
     own = reports / "own"
-    with pytest.raises(ValueError, match=r"several reports are called own: tell them apart with --names"):
+    with pytest.raises(ValueError, match=r"several folders are called own: tell them apart with --names"):
         compare.run(compare.CompareConfig((own, own), tmp_path / "out"))
-    with pytest.raises(ValueError, match=r"1 names for 2 reports"):
+    with pytest.raises(ValueError, match=r"1 names for 2 folders"):
         compare.run(compare.CompareConfig((own, reports / "theirs"), tmp_path / "out", ("a",)))
     with pytest.raises(ValueError, match=r"1 report to compare"):
         compare.run(compare.CompareConfig((own,), tmp_path / "out"))
-    with pytest.raises(ValueError, match=r"holds no report.json: make it with giza report"):
+    with pytest.raises(ValueError, match=r"holds no report.json and no evaluation.json: make it with giza report"):
         compare.run(compare.CompareConfig((own, tmp_path), tmp_path / "out"))
 
 

@@ -123,7 +123,7 @@ def test_training_sees_no_held_out_video_and_validation_no_other(
     assert summary["held_out_groups"] == ["video1", "video4"]
     assert summary["train_groups"] == ["video0", "video2", "video5", "video6"]
     assert json.loads((tmp_path / "run" / "run.json").read_text())["held_out_groups"] == summary["held_out_groups"]
-    assert {"val/target", "val/copy", "val/perplexity"} <= set(summary["validation"])
+    assert {"val/target_loss", "val/copy_loss", "val/perplexity_higher_is_better"} <= set(summary["validation"])
 
 
 def test_few_labels_train_a_head_on_their_share(tiny_corpus: Path, tmp_path: Path) -> None:

@@ -52,13 +52,15 @@ def target_of(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_the_target_learns_from_actions_and_the_policy_aligns_with_it(settings, straight) -> None:
     curves = logged(settings.out)
-    taught = [value for _, value in sorted(curves["train/target"].items())]
+    taught = [value for _, value in sorted(curves["train/target_loss"].items())]
     assert taught[-1] < 0.75 * taught[0]
-    unseen = [value for _, value in sorted(curves["val/flare/target"].items())]
+    unseen = [value for _, value in sorted(curves["val/flare/target_loss"].items())]
     assert unseen[-1] < 0.75 * unseen[0]  # on the held-out episode
-    aligned = [value for _, value in sorted(curves["val/flare/alignment"].items())]
+    aligned = [value for _, value in sorted(curves["val/flare/alignment_higher_is_better"].items())]
     assert aligned[0] < aligned[-1] and aligned[-1] > 0.98
-    assert {"val/flare/target", "val/flare/alignment", "val/action/pick"} <= set(straight["held_out"])
+    assert {"val/flare/target_loss", "val/flare/alignment_higher_is_better", "val/action_loss/pick"} <= set(
+        straight["held_out"]
+    )
     moved = target_of(settings.out)
     assert moved and int(next(value for name, value in moved.items() if name.endswith("n_averaged"))) == STEPS + 1
 

@@ -109,10 +109,10 @@ def test_clips_without_actions_train_by_alignment_alone(tmp_path: Path) -> None:
         held_share=0.3, model=DEBUG.policy, training=training,
     )  # fmt: skip
     summary = pretrain.run(config, quiet=True)
-    assert not [name for name in summary["held_out"] if name.startswith("val/action")]
+    assert not [name for name in summary["held_out"] if name.startswith("val/action_loss")]
     curves = logged(tmp_path / "run")
-    assert set(curves["train/action"].values()) == {0.0}
-    aligned = [value for _, value in sorted(curves["val/flare/alignment"].items())]
+    assert set(curves["train/action_loss"].values()) == {0.0}
+    aligned = [value for _, value in sorted(curves["val/flare/alignment_higher_is_better"].items())]
     # on held-out clips; of six made clips little more than the common direction can be learned
     assert aligned[-1] > aligned[0] + 0.1
 

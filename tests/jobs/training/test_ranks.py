@@ -179,7 +179,7 @@ def test_in_shards_it_is_trained_and_saved_as_with_ddp(pyramid: Path, tmp_path: 
     ddp, fsdp = saved
     assert {k: v.shape for k, v in ddp.items()} == {k: v.shape for k, v in fsdp.items()}
     assert apart(ddp, fsdp) < 1e-5
-    assert set(summaries[0]["held_out"]) >= {"val/action/demos", "val/flare/alignment"}
+    assert set(summaries[0]["held_out"]) >= {"val/action_loss/demos", "val/flare/alignment_higher_is_better"}
     assert summaries[0]["held_out"] == pytest.approx(summaries[1]["held_out"], abs=1e-4)
     assert summaries[0]["parameters"] == summaries[1]["parameters"]
     checkpoints = [torch.load(tmp_path / s / CHECKPOINT, weights_only=True) for s in ("ddp", "fsdp")]

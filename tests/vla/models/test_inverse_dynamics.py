@@ -17,6 +17,7 @@ import torch
 from corpora.clips.corpus import MANIFEST, SUMMARY, Corpus
 from corpora.clips.frames import open_clip_frames
 from corpora.clips.manifest import ManifestWriter
+from corpora.clips.parts import SETTINGS
 from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.parts import ActionPart
 from corpora.mixture.clip_samples import ClipSamples, ClipsAt
@@ -269,9 +270,9 @@ def test_labels_of_the_experts_action_are_not_resumed_and_new_ones_fit_the_robot
     )
     opened = open_mixture(mixture, build_policy(RECIPES["debug"].policy), cache=folders[2])
     assert len(opened) == 2
-    record = json.loads((config.out / "train.json").read_text())
+    record = json.loads((config.out / SETTINGS).read_text())
     assert record.pop("action_done") == ["0:2"]
-    (config.out / "train.json").write_text(json.dumps(record))
+    (config.out / SETTINGS).write_text(json.dumps(record))
     with pytest.raises(ValueError, match=r"another version of giza \(action_done absent there"):
         label.run(config, quiet=True)
 
