@@ -117,3 +117,4 @@ def test_groots_head_gives_what_ours_gives(tmp_path: Path, layout: str, size: tu
     shown = Shown(policy, theirs, told["robots"])
     assert off(shown.sampled(theirs["action"].shape[2]), theirs["sampled"]) < 1e-6
     assert off(shown.velocity(), theirs["velocity"]) < 1e-6
+    assert shown.loss().mean() == pytest.approx(float(theirs["loss"]), rel=1e-5)
