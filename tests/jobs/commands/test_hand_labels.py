@@ -113,7 +113,7 @@ def test_what_is_not_known_is_masked_and_held(home: Path, base: Path) -> None:
 
 
 def test_frames_without_a_label_are_counted_and_the_rest_is_said(labels: Path) -> None:
-    summary = json.loads((labels / "label.json").read_text())
+    summary = json.loads((labels / "_label.json").read_text())
     soon = HORIZON // 2
     blind = {"no position": len(LOST), "no rotation to see it from": COUNT, "lost too soon": 2 * soon}
     assert summary["frames_without"] == blind and summary["rows"] == 3 * COUNT - sum(blind.values())
@@ -123,7 +123,7 @@ def test_frames_without_a_label_are_counted_and_the_rest_is_said(labels: Path) -
 
 
 def test_without_the_frame_a_motion_is_that_of_the_space(home: Path, base: Path) -> None:
-    assert json.loads((base / "label.json").read_text())["known"]["qx"] < 0.7
+    assert json.loads((base / "_label.json").read_text())["known"]["qx"] < 0.7
     datasets = opened(home, base, "base.toml")
     found = batch_of(datasets, [(1, 3)])["action"][0, :, :3]
     start = {"hand": batch_of(datasets, [(0, 43)])["action"][0, :, :3]}
@@ -239,3 +239,19 @@ def test_held_goes_on_with_the_step_before_and_begins_with_the_first_known() -> 
     values = np.array([[[nan, nan], [1, nan], [nan, nan], [2, nan], [nan, nan]]], np.float32)
     found = held(values)[0]
     assert found[:, 0].tolist() == [1, 1, 1, 2, 2] and np.isnan(found[:, 1]).all()
+
+
+def test_people_are_pretrained_on_and_the_robot_is_grounded_in_the_same_slot(
+    home: Path, labels: Path, tmp_path: Path
+) -> None:
+    video = DatasetSpec("video", "human", ClipsAt(home / "clips"), HandActions(labels), embodiment="arm")
+    model = dataclasses.replace(RECIPES["debug"].policy, state_dropout=0.8, hidden_state="zero")
+    given: dict[str, Any] = {"recipe": "debug", "steps": 2, "cache": home / "cache"}
+    base = jobs.pretrain(MixtureSpec((video,)), tmp_path / "base", model=model, **given).model
+    given["training"] = dataclasses.replace(RECIPES["debug"].training, state_dropout=0.2)
+    given |= {"policy": tmp_path / "base", "embodiment": "arm", "action_parts": read_parts(home / "hand.toml")}
+    policy = jobs.ground(home / "arm", tmp_path / "policy", **given).model
+    assert (base.config.state_dropout, policy.config.state_dropout) == (0.8, 0.2)
+    assert policy.embodiment_id("arm") == base.embodiment_id("arm")
+    spaces = [each.embodiment("arm").action_space.to_json() for each in (base, policy)]
+    assert spaces[0] == spaces[1], "the labels' own, which were fitted on the robot"
