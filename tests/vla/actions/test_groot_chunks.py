@@ -69,6 +69,24 @@ def test_what_is_decoded_is_nvidias_pose() -> None:
     np.testing.assert_allclose(found, episode.restored, atol=2e-6)
 
 
+def test_poses_as_n1_7s_datasets_hold_them_give_the_same() -> None:
+    """eef_9d: place, and two rows of the rotation's matrix, in state and action."""
+    episode = Episode()
+    six = [
+        np.concatenate(
+            [rows[..., :3], matrix_to_rotation_6d(quaternion_to_matrix(rows[..., 3:7], "xyzw")), rows[..., 7:]], -1
+        )
+        for rows in (episode.starts, episode.done, episode.state, episode.action)
+    ]
+    wrist = dataclasses.replace(END_EFFECTOR[1], dims=range(3, 9), state_dims=range(3, 9), rotation="rotation_6d")
+    parts = (END_EFFECTOR[0], wrist, ActionPart("gripper", (9,), (9,)))
+    space = ActionSpace.fit(six[0], six[1], parts=parts, frames=(six[2], six[3]))
+    np.testing.assert_allclose(space.encode_action(six[0], six[1]), episode.chunks, atol=2e-6)
+    np.testing.assert_allclose(space.encode_state(six[0]), episode.states, atol=2e-6)
+    np.testing.assert_allclose(space.decode_action(six[0], episode.chunks), episode.restored, atol=2e-6)
+    assert space.origin(1).tolist() == [[0, 0, 0, 1, 0, 0, 0, 1, 0, 0]]
+
+
 @pytest.mark.parametrize("change", [{"normalisation": "q01_q99"}, {"per_step": False}, {"frame": ""}])
 def test_no_other_choice_gives_them(change: dict) -> None:
     episode = Episode()
