@@ -23,6 +23,7 @@ from corpora.mixture.label_type import Actions
 from corpora.mixture.labels import held
 from corpora.mixture.mixture import MixtureSpec, read_mixture
 from corpora.mixture.spec import DatasetSpec
+from jobs.commands.label import main
 from jobs.labelling.hands import between
 from tests.builders.arm import PARTS, arm_robot, hand_file, way
 from tests.builders.toy_world import FPS, toy_corpus
@@ -120,6 +121,15 @@ def test_frames_without_a_label_are_counted_and_the_rest_is_said(labels: Path) -
     assert (summary["by"], summary["unknown"], summary["step_s"]) == ("hand", [], 1 / FPS)
     assert 0.9 < summary["known"]["x"] == summary["known"]["qx"] == summary["known"]["gripper"] < 1
     assert max(summary["beyond_range"].values(), default=0) < 0.1
+
+
+def test_the_command_says_what_is_known(home: Path, labels: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fields = {"robot": "arm", "corpus": "clips", "tracks": "tracks", "action-parts": "hand.toml", "cache": "cache"}
+    flags = [word for name, place in fields.items() for word in (f"--{name}", str(home / place))]
+    flags += ["--out", str(labels), "--embodiment", "arm", "--horizon", str(HORIZON), "--hand", "--opens", "high"]
+    main([*flags, "--image-size", "32", "--held-share", "0"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "known: gripper" in said and "without: lost too soon" in said and "frames labelled" in said
 
 
 def test_without_the_frame_a_motion_is_that_of_the_space(home: Path, base: Path) -> None:
