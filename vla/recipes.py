@@ -98,13 +98,14 @@ N1_7 = PolicyConfig(
     state_dropout=0.8,
     hidden_state="zero",
     padded="noise",
-    vlm=VlmConfig(name=QWEN3_VL, layer=12),
+    vlm=VlmConfig(name=QWEN3_VL, layer=12, prompt="groot"),
     dit=DitConfig(layers=32, cross="alternate"),
     flow=FlowConfig(time="n1_6"),
 )
 """GR00T N1.7's layout: N1.6's with chunks of 40 steps, layer 12 of Qwen3-VL-2B, and states that are hidden as a token of zeros,
-four of five in pretraining. 32 layers as in its checkpoint; its code's default is 16. Use it with an end effector whose chunks
-are relative, with statistics of each step (README.md, "Actions")."""
+four of five in pretraining (fine-tuning: --training.state-dropout 0.2). 32 layers as in its checkpoint; its code's default is 16.
+Use it with an end effector whose chunks are relative, with statistics of each step: --action-parts with representation, frame
+and per_step, normalisation min_max for these, percentiles for the rest."""
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,9 @@ class VlmConfig:
     """A linear layer to this width before the DiT (N1: 1536); 0: none."""
     layer_norm: bool = True
     """A layer norm before the DiT (N1.5 and later)."""
+    prompt: Literal["chat", "groot"] = "chat"
+    """chat: the instruction as it stands, in a turn that the model is to answer; groot (N1.6, N1.7): in small letters without
+    punctuation, and no answer is asked for."""
 
 
 @dataclass(frozen=True)

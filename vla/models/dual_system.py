@@ -227,4 +227,4 @@ def _system2(config: PolicyConfig, settings: Path | None) -> tuple[Backbone, Vis
 
     if settings is not None:
         return HfBackbone.from_pretrained(settings, weights=False), None
-    return HfBackbone.from_pretrained(config.vlm.name, layer=config.vlm.layer), None
+    return HfBackbone.from_pretrained(config.vlm.name, layer=config.vlm.layer, prompt=config.vlm.prompt), None
