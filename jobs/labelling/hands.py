@@ -13,6 +13,7 @@ What a track does not know at the frame, or h steps later, is NaN, and masked in
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.agent.track import Track
 from corpora.agent.tracks import Tracks
 from corpora.clips.corpus import Corpus
 from corpora.episodes.parts import ActionPart
@@ -31,11 +33,15 @@ from corpora.store.files import digest_of, write_json
 from vla.actions.rotations import from_matrix, quaternion_to_matrix
 from vla.embodiment import Embodiment
 
+log = logging.getLogger(__name__)
+
 FILE = "hands.json"
 FORMAT = 1
 """Raised when the same tracks would give other labels."""
 LEAST_STEPS = 0.5
 """Share of a chunk's steps at which the hand's position must be known."""
+MEASURED = 20_000
+"""Labels, or a few more, whose range is compared with the robot's."""
 ENDS = (0.05, 0.95)
 """Quantiles of the openings of all hands that are closed and open."""
 
@@ -75,24 +81,29 @@ class HandLabeller:
         that lies beyond the robot's range, and why frames have no label. Raises ValueError where the robot has no relative end
         effector, and where no track knows what that takes."""
         position, turn = end_effector(facts.action_space.parts, wrist)
-        known = [tracks[name] for name in corpus.times() if name in tracks]
-        if not any(np.isfinite(track.position_m).all(1).any() for track in known):
+        times, placed, turned, found = corpus.times(), False, False, [np.zeros(0, np.float32)]
+        for track in (tracks[name] for name in times if name in tracks):
+            placed |= bool(np.isfinite(_places(track)).all(1).any())
+            turned |= bool(np.isfinite(track.turn_xyzw).all(1).any())
+            found.append(track.opening[np.isfinite(track.opening)])
+        if not placed:
             raise ValueError(
                 f"tracks '{tracks.folder}' know no position_m: how a hand moves in the robot's space is not known in an image; give "
                 "those of giza crosspaint (OUT/tracks), or files with position_m (giza track --source files)"
             )
-        if position.frame and not any(np.isfinite(track.turn_xyzw).all(1).any() for track in known):
+        if position.frame and not turned:
             raise ValueError(
                 f"action part '{position.name}' is seen from the hand (frame '{position.frame}'), and tracks '{tracks.folder}' know "
                 "no turn_xyzw: give files that do, or action parts without the frame"
             )
-        found = np.concatenate([track.opening for track in known])
-        found = found[np.isfinite(found)]
-        ends = np.quantile(found, ENDS) if len(found) else np.zeros(2)
+        openings_seen = np.concatenate(found)
+        ends = np.quantile(openings_seen, ENDS) if len(openings_seen) else np.zeros(2)
         told = opens and ends[1] > ends[0]
+        if opens and not told:
+            log.warning("--opens %s: no track knows how far a hand opens: %s is masked", opens, ", ".join(opening))
         openings = _ends_of(facts, opening, opens) if told else {}
         spread = float(ends[0]), float(ends[1])
-        labeller = cls(facts, horizon, position, turn, openings, spread, tracks, corpus.times())
+        labeller = cls(facts, horizon, position, turn, openings, spread, tracks, times)
         return labeller, labeller._measured()
 
     @property
@@ -128,20 +139,6 @@ class HandLabeller:
         frames = np.flatnonzero(enough)
         return ClipLabels(clip_id, self.times[clip_id][frames], found[frames]) if len(frames) else None
 
-    def without(self) -> dict[str, int]:
-        """Why frames have no label -> how many."""
-        counts: Counter[str] = Counter()
-        for clip_id, t_s in self.times.items():
-            if clip_id not in self.tracks:
-                counts["clip without a track"] += len(t_s)
-                continue
-            there = np.isfinite(self.tracks[clip_id].position_m).all(1)
-            turned = np.isfinite(self.tracks[clip_id].turn_xyzw).all(1) | (not self.position.frame)
-            counts["no position"] += int((~there).sum())
-            counts["no rotation to see it from"] += int((there & ~turned).sum())
-            counts["lost too soon"] += int((there & turned & ~self._read(clip_id)[1]).sum())
-        return {reason: count for reason, count in counts.items() if count}
-
     def _read(self, clip_id: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """[T, H, Da], NaN where not known, and bool [T] which frames have a label."""
         t_s, dims = self.times[clip_id], self.facts.action_space.action_dim
@@ -150,7 +147,8 @@ class HandLabeller:
             return found.astype(np.float32), np.zeros(len(t_s), np.bool_)
         track = self.tracks[clip_id]
         later = t_s[:, None] + self.facts.step_s * np.arange(1, self.horizon + 1)
-        start, place = track.position_m.astype(np.float64), between(t_s, track.position_m, later)
+        start = _places(track)
+        place = between(t_s, start, later)
         turned, turns = matrices(track.turn_xyzw), _turns_between(t_s, track.turn_xyzw, later)
         moved = place - start[:, None]
         if self.position.frame:
@@ -167,16 +165,33 @@ class HandLabeller:
         return found.astype(np.float32), np.asarray(known.mean(1) >= LEAST_STEPS)
 
     def _measured(self) -> dict[str, Any]:
-        names, space = self.facts.action_space.action_names, self.facts.action_space
-        labels = [label.action for name in self.times if (label := self.chunks(name)) is not None]
-        told: dict[str, Any] = {"frames_without": self.without(), "training": {"opening": list(self.spread)}}
-        if not labels:
-            return told | {"known": dict.fromkeys(names, 0.0), "beyond_range": {}}
-        chunks = np.concatenate(labels)
-        told["known"] = dict(zip(names, np.isfinite(chunks).mean((0, 1)).tolist(), strict=True))
-        whole = held(chunks)
-        beyond = space.outside(space.origin(len(whole)), whole, frames=(None, whole.reshape(-1, whole.shape[2])))
-        told["beyond_range"] = {name.removeprefix("action: "): share for name, share in beyond.items() if share}
+        space, counts, kept, total = self.facts.action_space, Counter[str](), [], 0
+        known = np.zeros(space.action_dim)
+        for clip_id, t_s in self.times.items():
+            if clip_id not in self.tracks:
+                counts["clip without a track"] += len(t_s)
+                continue
+            found, enough = self._read(clip_id)
+            there = np.isfinite(_places(self.tracks[clip_id])).all(1)
+            turned = np.isfinite(self.tracks[clip_id].turn_xyzw).all(1) | (not self.position.frame)
+            counts["no position"] += int((~there).sum())
+            counts["no rotation to see it from"] += int((there & ~turned).sum())
+            counts["lost too soon"] += int((there & turned & ~enough).sum())
+            known += np.isfinite(found[enough]).mean(1).sum(0)
+            if total < MEASURED:
+                kept.append(held(found[enough]))
+            total += int(enough.sum())
+        told: dict[str, Any] = {
+            "frames_without": {reason: count for reason, count in counts.items() if count},
+            "training": {"opening": list(self.spread)},
+            "known": dict(zip(space.action_names, (known / max(total, 1)).tolist(), strict=True)),
+            "beyond_range": {},
+        }
+        if total:
+            chunks = np.concatenate(kept)
+            rows = chunks.reshape(-1, chunks.shape[2])
+            beyond = space.outside(space.origin(len(chunks)), chunks, frames=(None, rows))
+            told["beyond_range"] = {name.removeprefix("action: "): share for name, share in beyond.items() if share}
         return told
 
 
@@ -222,6 +237,11 @@ def _ends_of(facts: Embodiment, words: Sequence[str], opens: str) -> dict[int, t
             "name the gripper, or leave out --opens"
         )
     return found
+
+
+def _places(track: Track) -> Floats:
+    """[T, 3]: where the hand is, in the frames in which it is seen."""
+    return np.where(track.seen[:, None], track.position_m.astype(np.float64), np.nan)
 
 
 def between(t_s: Floats, values: NDArray[np.floating], wanted_s: Floats) -> Floats:
