@@ -1,10 +1,11 @@
-"""Action heads that NVIDIA published (GR00T N1.5 and N1.6), read as System 1 of a policy of the same layout.
+"""Action heads that NVIDIA published (GR00T N1.5, N1.6 and N1.7), read as System 1 of a policy of the same layout.
 
     policy = vla.build(N1_5)
     vla.load_head(policy, "GR00T-N1.5-3B")     # hf download nvidia/GR00T-N1.5-3B --local-dir GR00T-N1.5-3B
 
 Everything but the backbone comes from the folder: the DiT, the embodiments' layers, positions, future tokens and what stands
-between vision-language tokens and the DiT. Their own backbone (Eagle) is not read, so a head meets tokens of another model.
+between vision-language tokens and the DiT. Their own backbone (Eagle; of N1.7 Cosmos-Reason2, a Qwen3-VL) is not read, so a
+head meets tokens of another model.
 
 Of the 32 embodiments in the weights NVIDIA names some (`Published.rows`). A name of the policy that is among these begins with
 that embodiment's weights, and names that the policy lacks are added; every other name, and every free place, begins with those
@@ -96,6 +97,23 @@ PUBLISHED = {
             "oxe_droid": 16,
         },
     ),
+    "Gr00tN1d7": Published(
+        "GR00T N1.7",
+        "nvidia/GR00T-N1.7-3B",
+        "n1_7",
+        {
+            NEW: 10,
+            "oxe_droid_relative_eef_relative_joint": 24,
+            "xdof_relative_eef_relative_joint": 27,
+            "real_g1_relative_eef_relative_joints": 25,
+            "real_r1_pro_sharpa_relative_eef": 26,
+            "unitree_g1_full_body_with_waist_height_nav_cmd": 25,
+            "unitree_g1_sonic": 11,
+            "simpler_env_google": 0,
+            "simpler_env_widowx": 1,
+            "libero_sim": 2,
+        },
+    ),
 }
 """By the model_type of config.json."""
 
@@ -183,16 +201,16 @@ def _check_sizes(what: Published, settings: Mapping[str, Any], policy: Policy) -
     """Raises ValueError where the policy is of other sizes, or the head of a kind that is not built."""
     try:
         wanted = _sizes(what, settings)
+        between = settings.get("vl_self_attention_cfg") or {}
         kinds = {
+            "state_history_length": (settings.get("state_history_length", 1), 1),
             "attend_text_every_n_blocks": (settings.get("attend_text_every_n_blocks", 2), 2),
             "diffusion_model_cfg.activation_fn": (
                 settings["diffusion_model_cfg"].get("activation_fn", "gelu-approximate"),
                 "gelu-approximate",
             ),
-            "vl_self_attention_cfg.attention_head_dim": (
-                (settings.get("vl_self_attention_cfg") or {}).get("attention_head_dim", HEAD_DIM),
-                HEAD_DIM,
-            ),
+            "vl_self_attention_cfg.attention_head_dim": (between.get("attention_head_dim", HEAD_DIM), HEAD_DIM),
+            "vl_self_attention_cfg.positional_embeddings": (between.get("positional_embeddings"), None),
         }
         tokens = int(settings["backbone_embedding_dim"])
     except (KeyError, TypeError, ValueError) as error:
@@ -224,6 +242,7 @@ def _sizes(what: Published, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a policy's configuration as the head has them. Raises KeyError for a setting that is missing."""
     dit = settings["diffusion_model_cfg"]
     older = what.recipe == "n1_5"
+    between = settings.get("vl_self_attention_cfg") or {}
     return {
         "horizon": settings["action_horizon"],
         "max_state_dim": settings["max_state_dim"],
@@ -231,8 +250,8 @@ def _sizes(what: Published, settings: Mapping[str, Any]) -> dict[str, Any]:
         "hidden": settings["hidden_size"],
         "future_tokens": settings.get("num_target_vision_tokens", 32) if older else 0,
         "padded": "noise",
-        "hidden_state": "masked" if older else "token",
-        "vlm.self_attention_layers": settings["vl_self_attention_cfg"]["num_layers"] if older else 0,
+        "hidden_state": {"n1_5": "masked", "n1_6": "token", "n1_7": "zero"}[what.recipe],
+        "vlm.self_attention_layers": between.get("num_layers", 0),
         "vlm.layer_norm": True,
         "vlm.project_to": 0,
         "dit.layers": dit["num_layers"],

@@ -90,6 +90,23 @@ N1_6 = PolicyConfig(
 """GR00T N1.6's layout: 32 layers, text and image cross-attention in turn, chunks of 50 steps as in its checkpoint; use it with
 state-relative actions."""
 
+N1_7 = PolicyConfig(
+    image_size=256,
+    horizon=40,
+    max_state_dim=132,
+    max_action_dim=132,
+    state_dropout=0.8,
+    hidden_state="zero",
+    padded="noise",
+    vlm=VlmConfig(name=QWEN3_VL, layer=12, prompt="groot"),
+    dit=DitConfig(layers=32, cross="alternate"),
+    flow=FlowConfig(time="n1_6"),
+)
+"""GR00T N1.7's layout: N1.6's with chunks of 40 steps, layer 12 of Qwen3-VL-2B, and states that are hidden as a token of zeros,
+four of five in pretraining (fine-tuning: --training.state-dropout 0.2). 32 layers as in its checkpoint; its code's default is 16.
+Use it with an end effector whose chunks are relative, with statistics of each step: --action-parts with representation, frame
+and per_step, normalisation min_max for these, percentiles for the rest."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -142,6 +159,7 @@ RECIPES: dict[str, Recipe] = {
         FROZEN_VLM,
     ),
     "n1_6": Recipe(N1_6, dataclasses.replace(_GROOT, batch_size=64), TuningConfig(vlm_top_layers=4)),
+    "n1_7": Recipe(N1_7, _GROOT, FROZEN_VLM),
 }
 """N1 trains its vision-language model's eyes, N1.6 its top 4 language layers (REFERENCE.md, section 2)."""
 FIELDS = {

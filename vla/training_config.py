@@ -34,6 +34,9 @@ class PolicyTrainingConfig(Training):
     """Held-out samples of each dataset per validation, the same at each."""
     cache_features: bool = True
     """Compute the features of a frozen vision-language model once for each sample, and keep them on disk."""
+    state_dropout: float | None = None
+    """From here on the policy's share of samples whose state is hidden (GR00T N1.7: 0.8 in pretraining, 0.2 in fine-tuning); None:
+    as it was built."""
     flare: bool = False
     """Align the future tokens' states with the future's embedding."""
     alignment: FlareConfig = field(default_factory=FlareConfig)
@@ -43,6 +46,8 @@ class PolicyTrainingConfig(Training):
         super().__post_init__()
         if self.strategy not in {"auto", "ddp", "fsdp"}:
             raise ValueError(f"strategy '{self.strategy}': auto, ddp or fsdp")
+        if self.state_dropout is not None and not 0 <= self.state_dropout < 1:
+            raise ValueError(f"training.state_dropout {self.state_dropout}: must be within 0 and 1")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema {self.ema}: within 0 and 1, e.g. 0.995")
 

@@ -24,7 +24,7 @@ from corpora.store.files import digest_of
 
 log = logging.getLogger(__name__)
 
-THUMB_TIP, INDEX_TIP = 4, 8
+WRIST, THUMB_TIP, INDEX_TIP, KNUCKLE = 0, 4, 8, 9
 """Of MediaPipe's 21 landmarks."""
 SMALL_PX = 256
 """In frames that are smaller, hands that fill less than a tenth of the image are lost."""
@@ -53,6 +53,14 @@ class Hand:
     @property
     def point_px(self) -> NDArray[np.float32]:
         return (self.landmarks_px[THUMB_TIP] + self.landmarks_px[INDEX_TIP]) / 2
+
+    @property
+    def opening(self) -> float:
+        """From tip to tip of thumb and index finger, in lengths of the palm (from the wrist to the middle finger's knuckle), both
+        as the image shows them: what points at the camera looks shorter."""
+        marks = self.landmarks_px
+        apart, palm = (np.linalg.norm(marks[a] - marks[b]) for a, b in ((THUMB_TIP, INDEX_TIP), (WRIST, KNUCKLE)))
+        return float(apart / palm) if palm > 0 else float("nan")
 
 
 class HandDetector(Protocol):
@@ -209,7 +217,7 @@ class HandTracks(TrackSource):
             raise Untracked("no_hand", f"no{wanted} hand in {len(frames)} frames")
         hands: list[list[Hand]] = [[] for _ in frames]
         point = np.full((len(frames), 2), np.nan, np.float32)
-        confidence = np.zeros(len(frames), np.float32)
+        confidence, opening = np.zeros(len(frames), np.float32), np.full(len(frames), np.nan, np.float32)
         scale = np.array([size / width, 1], np.float32)
         for run in runs:
             whole = bridged(run, clip.t_s, settings.bridge_s)
@@ -217,10 +225,10 @@ class HandTracks(TrackSource):
                 hands[frame].append(hand)
                 if any(run is one for one in chosen):
                     point[frame] = (hand.point_px + 0.5) * scale - 0.5
-                    confidence[frame] = hand.confidence
+                    confidence[frame], opening[frame] = hand.confidence, hand.opening
         masks = np.zeros((len(frames), size, size), bool)
         for frame, there in enumerate(hands):
             if there:
                 mask = self._mask(np.asarray(frames[frame], np.uint8), [hand.landmarks_px for hand in there])
                 masks[frame] = resize_mask(mask, size, size)
-        return known_track(masks, point, confidence)
+        return known_track(masks, point, confidence, opening=opening)

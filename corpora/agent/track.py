@@ -10,6 +10,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+SHAPES: dict[str, tuple[int, ...]] = {
+    "point_px": (2,),
+    "confidence": (),
+    "depth_m": (),
+    "position_m": (3,),
+    "turn_xyzw": (4,),
+    "opening": (),
+}
+"""Of what a track says of one moment, beside the mask."""
+
 Progress = Callable[[int, int, str], None]
 """Called with (clips, episodes or files done, how many in all, what to say)."""
 
@@ -37,10 +47,15 @@ class Track:
     """[T]: the point's distance from the camera along its axis, metres; NaN where it is not known."""
     position_m: NDArray[np.float32]
     """[T, 3]: the point in the space that the robot's actions are in, metres; NaN where it is not known."""
+    turn_xyzw: NDArray[np.float32]
+    """[T, 4], quaternion: how the hand is turned in that space, as if it were the robot's tool; NaN where it is not known."""
+    opening: NDArray[np.float32]
+    """[T]: how far thumb and index finger are apart, more where more, in any unit that is the same in all of a corpus; NaN
+    where it is not known."""
 
     def __post_init__(self) -> None:
         count = len(self.mask)
-        for name, shape in (("point_px", (2,)), ("confidence", ()), ("depth_m", ()), ("position_m", (3,))):
+        for name, shape in SHAPES.items():
             if (found := getattr(self, name).shape) != (count, *shape):
                 raise ValueError(f"{name} {list(found)}: must be {[count, *shape]}, as the mask has {count} frames")
 
@@ -59,27 +74,28 @@ class Track:
             return self
         masks = [resize_mask(mask, size, size) for mask in self.mask]
         points = (self.point_px + 0.5) * (size / before) - 0.5
-        return Track(np.stack(masks), points.astype(np.float32), self.confidence, self.depth_m, self.position_m)
+        return dataclasses.replace(self, mask=np.stack(masks), point_px=points.astype(np.float32))
 
 
 def known_track(
     mask: NDArray[np.bool_],
     point_px: NDArray[np.floating],
     confidence: NDArray[np.floating] | None = None,
-    depth_m: NDArray[np.floating] | None = None,
-    position_m: NDArray[np.floating] | None = None,
+    **known: NDArray[np.floating],
 ) -> Track:
-    """A track of which no more is known than what is given; without a confidence, all of that for sure."""
+    """A track of which no more is known than what is given (`known`: others of SHAPES, by name); without a confidence, all of
+    that for sure."""
     count = len(mask)
     point = np.asarray(point_px, np.float32)
     if confidence is None:
         confidence = np.asarray(mask.any((1, 2)) | np.isfinite(point).all(1), np.float32)
+    rest = {name: shape for name, shape in SHAPES.items() if name not in ("point_px", "confidence")}
+    given = {name: known.get(name, np.full((count, *shape), np.nan)) for name, shape in rest.items()}
     return Track(
         np.asarray(mask, bool),
         point,
         np.asarray(confidence, np.float32),
-        np.full(count, np.nan, np.float32) if depth_m is None else np.asarray(depth_m, np.float32),
-        np.full((count, 3), np.nan, np.float32) if position_m is None else np.asarray(position_m, np.float32),
+        **{name: np.asarray(values, np.float32) for name, values in given.items()},
     )
 
 

@@ -4,9 +4,11 @@ masks and points of their own (HaWoR, WiLoR, SAM2, a robot's kinematics) do.
     t_s         float [N], ascending: seconds from the first frame of the video or episode
     mask        bool or uint8 [N, H, W]: the whole image at any size of its aspect; 0 where the agent is not
     point_px    float [N, 2], x and y in pixels of the mask; NaN where it is not known
-    confidence  float [N], 0 to 1; may be left out, as the next two may
+    confidence  float [N], 0 to 1; may be left out, as all that follow may
     depth_m     float [N], along the camera's axis
     position_m  float [N, 3], in the space of the robot's actions
+    turn_xyzw   float [N, 4], quaternion in that space: the hand's, as if it were the robot's tool
+    opening     float [N], more where thumb and index finger are further apart, in one unit for all files
 """
 
 from __future__ import annotations
@@ -19,13 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.agent.track import Track, Untracked, known_track, resize_mask
+from corpora.agent.track import SHAPES, Track, Untracked, known_track, resize_mask
 from corpora.store.files import machine_trouble, written_whole
 from corpora.video.nearest import rows_within
 
 _NEEDED = ("t_s", "mask", "point_px")
-_SHAPES: dict[str, tuple[int, ...]] = {"t_s": (), "point_px": (2,), "confidence": (), "depth_m": (), "position_m": (3,)}
-"""Of a moment."""
+_SHAPES = {"t_s": (), **SHAPES}
 _ASPECT_OFF = 0.02
 """Of the ratio of width to height: sizes are whole pixels."""
 
@@ -38,7 +39,7 @@ class TrackFile:
     mask: NDArray[np.bool_]
     point_px: NDArray[np.float32]
     known: dict[str, NDArray[np.float32]]
-    """Of confidence, depth_m and position_m those that it has."""
+    """Of what may be left out that which it has."""
 
     @staticmethod
     def read(path: Path) -> TrackFile:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from corpora.agent.track import Track
+from corpora.agent.track import SHAPES, Track, known_track
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from corpora.clips.parts import PartKey, part_paths, read_footer, read_record, required, write_rows
@@ -28,18 +28,22 @@ from corpora.store.files import digest_of
 
 SUMMARY = "_track.json"
 CLIPS = "_clips.parquet"
-FORMAT = 1
-"""Raised when the same settings would give other rows."""
+FORMAT = 2
+"""Raised when the same settings would give other rows; 1 knew no turn and no opening, which are read as not known."""
 SCHEMA = required(
     clip_id=pa.string(),
     frame=pa.int32(),
     t_s=pa.float64(),
-    **dict.fromkeys(("x_px", "y_px", "confidence", "depth_m"), pa.float32()),
+    **dict.fromkeys(("x_px", "y_px", "confidence", "depth_m", "opening"), pa.float32()),
     position_m=pa.list_(pa.float32(), 3),
+    turn_xyzw=pa.list_(pa.float32(), 4),
     mask=pa.binary(),
 )
 """NaN is what is not known. mask: a bit for each pixel of the stored frame, row after row (numpy.packbits); empty where
 there is none. Pixels are those of the stored frame, see `Track`."""
+
+_PLAIN = tuple(name for name in SHAPES if name != "point_px")
+"""Columns that are called as in `Track`."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,8 @@ def track_table(tracks: Sequence[tuple[ClipRow, NDArray[np.float64], Track]]) ->
         columns["t_s"] += t_s.tolist()
         columns["x_px"] += track.point_px[:, 0].tolist()
         columns["y_px"] += track.point_px[:, 1].tolist()
-        columns["confidence"] += track.confidence.tolist()
-        columns["depth_m"] += track.depth_m.tolist()
-        columns["position_m"] += track.position_m.tolist()
+        for name in _PLAIN:
+            columns[name] += getattr(track, name).tolist()
         columns["mask"] += [np.packbits(mask).tobytes() if mask.any() else b"" for mask in track.mask]
     return pa.table(columns, schema=SCHEMA)
 
@@ -178,13 +181,7 @@ class Tracks:
             for mask, packed in zip(masks, mine["mask"].to_pylist(), strict=True):
                 if packed:
                     mask[:] = np.unpackbits(np.frombuffer(packed, np.uint8), count=size * size).reshape(size, size)
-            yield (
-                name,
-                Track(
-                    masks,
-                    np.stack([mine["x_px"].to_numpy(), mine["y_px"].to_numpy()], 1),
-                    mine["confidence"].to_numpy(),
-                    mine["depth_m"].to_numpy(),
-                    np.array(mine["position_m"].to_pylist(), np.float32).reshape(-1, 3),
-                ),
-            )
+            point = np.stack([mine["x_px"].to_numpy(), mine["y_px"].to_numpy()], 1)
+            there = [name for name in _PLAIN if name in mine.column_names]
+            known = {name: np.array(mine[name].to_pylist(), np.float32).reshape(-1, *SHAPES[name]) for name in there}
+            yield name, known_track(masks, point, **known)

@@ -21,12 +21,19 @@ from typing import Any, Literal, get_args
 
 Representation = Literal["absolute", "delta", "relative"]
 """absolute: as recorded; delta: to the step before, the first to the state; relative: to the state at the chunk's beginning."""
-RotationKind = Literal["none", "quaternion_xyzw", "quaternion_wxyz", "euler_xyz", "axis_angle"]
-"""How a robot writes a rotation; none: the numbers are no rotation. euler_xyz: roll, pitch, yaw about the fixed axes x, y, z."""
+RotationKind = Literal["none", "quaternion_xyzw", "quaternion_wxyz", "euler_xyz", "axis_angle", "rotation_6d"]
+"""How a robot writes a rotation; none: the numbers are no rotation. euler_xyz: roll, pitch, yaw about the fixed axes x, y, z.
+rotation_6d: the first two rows of its matrix, as GR00T N1.7's eef_9d has them behind x, y, z."""
 Normalisation = Literal["min_max", "mean_std", "q01_q99", "none"]
 """min_max and q01_q99: the range to [-1, 1]; mean_std: (x - mean) / std; none: unchanged."""
 
-ROTATION_WIDTH: dict[str, int] = {"quaternion_xyzw": 4, "quaternion_wxyz": 4, "euler_xyz": 3, "axis_angle": 3}
+ROTATION_WIDTH: dict[str, int] = {
+    "quaternion_xyzw": 4,
+    "quaternion_wxyz": 4,
+    "euler_xyz": 3,
+    "axis_angle": 3,
+    "rotation_6d": 6,
+}
 """Numbers of each kind of rotation."""
 NAMES_6D = ("r11", "r12", "r13", "r21", "r22", "r23")
 """Names of the six numbers that a policy sees of a rotation, by row and column of its matrix."""

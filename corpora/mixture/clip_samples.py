@@ -119,15 +119,17 @@ class ClipSamples:
     def __getitem__(self, index: int) -> Sample:
         run = int(self._runs[index])
         images, mask = self._views.around(int(self._rows[index]), *self._bounds(run))
-        action, action_mask, known = None, np.zeros(self.horizon, np.bool_), None
+        action, action_mask, known, from_origin = None, np.zeros(self.horizon, np.bool_), None, False
         if self._labels is not None:
-            known = self._labels.known
+            known, from_origin = self._labels.known, self._labels.facts.from_origin
             label = self._labels.values[index]
-            action = label[np.minimum(np.arange(self.horizon), len(label) - 1)]
+            steps = np.minimum(np.arange(self.horizon), len(label) - 1)
+            action, known = label[steps], known if known is None or known.ndim == 1 else known[index, steps]
             action_mask[: len(label)] = True
         future = self._views.shown(int(self._futures[index]))
         before = None if self._before is None else self._views.shown(int(self._before[index]))
-        return Sample(images, mask, self._clips.rows[run].text, None, action, action_mask, future, known, before)
+        text = self._clips.rows[run].text
+        return Sample(images, mask, text, None, action, action_mask, future, known, before, from_origin)
 
     def numbers(self, indices: Sequence[int]) -> Numbers:
         """The labels of these samples. Raises ValueError where there are none."""

@@ -4,6 +4,7 @@ Actions            a robot's own, recorded beside the images
 Latents            latent actions that `giza extract` mined out of clips
 PseudoActions      a robot's actions that an inverse dynamics model (`giza label`) read off clips
 TrackActions       a robot's actions for how the tool of a track moves (`giza label --tracks`), gripper not known
+HandActions        how a hand moves and opens, as a robot's relative chunks (`giza label --tracks --hand`)
 Unlabelled         nothing: alignment with the future only (FLARE)
 """
 
@@ -20,8 +21,8 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.parts import PartKey, read_footers
 from corpora.mixture.judged import NEVER, judged
 from corpora.mixture.label_type import LATENT, Actions, Count, Label, Permutable, PolicyLimits, folder_faults
-from corpora.mixture.labels import EXTRACTED, EmbodimentFacts, Labels, list_width, tokens_of_latents
-from corpora.mixture.pseudo_actions import BY_IMAGES, BY_TRACKS, SUMMARY, PseudoActionFacts, read_facts
+from corpora.mixture.labels import EXTRACTED, EmbodimentFacts, Labels, held, list_width, tokens_of_latents
+from corpora.mixture.pseudo_actions import BY_HANDS, BY_IMAGES, BY_TRACKS, SUMMARY, PseudoActionFacts, read_facts
 
 if TYPE_CHECKING:
     from corpora.clips.frames import ClipFrames
@@ -79,7 +80,7 @@ class _Written(Permutable):
             raise ValueError(fault)
         labels = self._read(clips, embodiment, horizon)
         order = self.order(labels.runs, clips)
-        return labels if order is None else replace(labels, values=labels.values[order])
+        return labels if order is None else labels.exchanged(order)
 
     @abstractmethod
     def _read(self, clips: ClipFrames, embodiment: str, horizon: int) -> Labels:
@@ -171,6 +172,8 @@ class PseudoActions(_Written):
     folder_key: ClassVar = "pseudo_actions"
     marker: ClassVar = SUMMARY
     job: ClassVar = "label"
+    holes: ClassVar[bool] = False
+    """Whether single numbers may not be known."""
 
     @property
     def facts(self) -> PseudoActionFacts:
@@ -214,13 +217,18 @@ class PseudoActions(_Written):
                 f"the pseudo-actions in '{self.folder}' are those of '{facts.embodiment}', not of '{embodiment}'; give "
                 f"that embodiment, or label with --embodiment {embodiment}"
             )
-        found = Labels.read(self.folder, clips, column="action", steps=facts.horizon, job="label", facts=facts.robot)
+        found = Labels.read(
+            self.folder, clips, column="action", steps=facts.horizon, job="label", facts=facts.robot, holes=self.holes
+        )
         dim = len(facts.robot.action_names)
         if len(found.rows) and found.values.shape[2] != dim:
             raise ValueError(
                 f"'{self.folder}' holds actions of {found.values.shape[2]} dimensions, but names {dim}: label again"
             )
-        return replace(found, values=found.values[:, :horizon], known=facts.known)
+        values = found.values[:, :horizon]
+        if self.holes:
+            return replace(found, values=held(values), known=np.isfinite(values))
+        return replace(found, values=values, known=facts.known)
 
 
 @dataclass(frozen=True)
@@ -231,5 +239,16 @@ class TrackActions(PseudoActions):
     title: ClassVar = "track"
 
 
-LABELS: tuple[type[Label], ...] = (Actions, Latents, PseudoActions, TrackActions, Unlabelled)
+@dataclass(frozen=True)
+class HandActions(PseudoActions):
+    """As pseudo-actions, by `giza label --tracks --hand` (EgoScale, GR00T N1.7): how the hand moves from where it is, and how far it
+    opens, as chunks of a robot whose end effector is relative, in that robot's own slot. What is not known is masked, and
+    held in the meantime; the state always is."""
+
+    words: ClassVar[tuple[str, ...]] = (BY_HANDS,)
+    title: ClassVar = "hand"
+    holes: ClassVar = True
+
+
+LABELS: tuple[type[Label], ...] = (Actions, Latents, PseudoActions, TrackActions, HandActions, Unlabelled)
 """As pyramid files name them."""

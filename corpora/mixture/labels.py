@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class EmbodimentFacts:
     robot and have no part in its statistics. None: the samples are what an action space is fitted on."""
     views: Mapping[str, View] = field(default_factory=dict)
     """Camera -> how its pictures were painted; others are as the camera saw them."""
+    from_origin: bool = False
+    """Its chunks begin at the origin, unturned: what is relative is counted from there, and no state is known beside it."""
 
 
 def numbered(kind: str, width: int) -> tuple[str, ...]:
@@ -68,17 +70,25 @@ class Labels:
     """[N, steps, dim]."""
     facts: EmbodimentFacts
     known: NDArray[np.bool_] | None = None
-    """[dim]: dimensions of which the values tell; None: all."""
+    """[dim]: dimensions of which the values tell, or [N, steps, dim]; None: all."""
 
     @classmethod
     def read(
-        cls, folder: Path, clips: ClipFrames, *, column: str, steps: int, job: str, facts: EmbodimentFacts
+        cls,
+        folder: Path,
+        clips: ClipFrames,
+        *,
+        column: str,
+        steps: int,
+        job: str,
+        facts: EmbodimentFacts,
+        holes: bool = False,
     ) -> Labels:
         """The lists in `column` of the Parquet parts that `giza <job>` wrote to `folder`, each of `steps` steps or tokens,
         of those frames that were decoded.
 
         Raises ValueError for a part that cannot be read, a label without a frame at its time, lists that do not divide into
-        `steps`, and numbers that are not finite.
+        `steps`, and, unless there may be `holes`, numbers that are not finite.
         """
         place = {row.clip_id: run for run, row in enumerate(clips.rows)}
         found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
@@ -90,7 +100,7 @@ class Labels:
                 if known.any():
                     kept, runs = table.filter(pa.array(known)), runs[known]
                     t_s = column_array(kept.column("t_s"), np.float64)[:, 0]
-                    found.append((_join(clips, runs, t_s, folder, job), runs, _values(kept, column, steps)))
+                    found.append((_join(clips, runs, t_s, folder, job), runs, _values(kept, column, steps, holes)))
             except (OSError, KeyError, pa.ArrowException) as error:
                 if machine_trouble(error):
                     raise
@@ -104,6 +114,11 @@ class Labels:
         order = np.argsort(rows, kind="stable")
         order = order[clips.table.valid[rows[order]].any(1)]
         return cls(rows[order], runs[order], values[order], facts)
+
+    def exchanged(self, order: NDArray[np.int64]) -> Labels:
+        """Each frame with the label that is number `order` [N]."""
+        known = self.known if self.known is None or self.known.ndim == 1 else self.known[order]
+        return replace(self, values=self.values[order], known=known)
 
 
 def exchanged(runs: NDArray[np.int64], seed: int, texts: Sequence[str] | None = None) -> NDArray[np.int64]:
@@ -177,11 +192,22 @@ def _join(
     return rows
 
 
-def _values(table: pa.Table, column: str, steps: int) -> NDArray[np.float32]:
+def held(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[N, steps, dim] without holes: the number of the step before, at the beginning of the step after; NaN is left where a dimension
+    is known at no step."""
+    found = values
+    for order in (slice(None), slice(None, None, -1)):
+        steps = np.arange(values.shape[1])[None, :, None]
+        last = np.maximum.accumulate(np.where(np.isfinite(found[:, order]), steps, 0), axis=1)
+        found = np.take_along_axis(found[:, order], last, axis=1)[:, order]
+    return found
+
+
+def _values(table: pa.Table, column: str, steps: int, holes: bool) -> NDArray[np.float32]:
     flat = column_array(table.column(column), np.float32)
     if steps < 1 or not flat.shape[1] or flat.shape[1] % steps:
         raise ValueError(f"tokens {steps}: labels of {flat.shape[1]} numbers do not divide into so many")
-    if not np.isfinite(flat).all():
+    if not holes and not np.isfinite(flat).all():
         raise ValueError("numbers that are not finite: the model that made them is broken")
     return flat.reshape(len(flat), steps, -1)
 

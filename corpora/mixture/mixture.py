@@ -48,7 +48,7 @@ from corpora.episodes.parts import parts_of
 from corpora.mixture.clip_samples import ClipsAt
 from corpora.mixture.drawing import pyramid_svg, pyramid_text
 from corpora.mixture.episode_samples import EpisodesAt
-from corpora.mixture.label_kinds import LABELS, Latents, PseudoActions, TrackActions, Unlabelled
+from corpora.mixture.label_kinds import LABELS, HandActions, Latents, PseudoActions, TrackActions, Unlabelled
 from corpora.mixture.label_type import Label, PolicyLimits
 from corpora.mixture.pseudo_actions import read_facts
 from corpora.mixture.spec import Data, DatasetSpec, Planned
@@ -294,7 +294,7 @@ def _label_at(folder: Path) -> Label:
     if (folder / Latents.marker).is_file():
         return Latents(folder)
     if (folder / PseudoActions.marker).is_file():
-        by = {kind.words[0]: kind for kind in (PseudoActions, TrackActions)}
+        by = {kind.words[0]: kind for kind in (PseudoActions, TrackActions, HandActions)}
         return by.get(read_facts(folder).by, PseudoActions)(folder)
     raise ValueError(
         f"'{folder}' holds no finished labels: neither {Latents.marker} of giza extract nor {PseudoActions.marker} of "

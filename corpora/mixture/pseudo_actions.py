@@ -1,5 +1,5 @@
 """Pseudo-actions of `giza label` on disk: chunks of a robot's actions that were read off video without actions, by an inverse
-dynamics model or from a track.
+dynamics model, from a track, or as a hand moved.
 
     FOLDER/_label.json            which robot, how many steps, what was measured; written last
            part-000000.parquet    clip_id, t_s, action (the chunk from there on, raw, flattened), steps
@@ -21,10 +21,11 @@ from corpora.clips.parts import list_column, read_footer, read_record, required,
 from corpora.mixture.labels import EmbodimentFacts
 
 SUMMARY = "_label.json"
-BY_IMAGES, BY_TRACKS = "inverse-dynamics", "track"
+BY_IMAGES, BY_TRACKS, BY_HANDS = "inverse-dynamics", "track", "hand"
 """What made them, as _label.json and a pyramid file say it."""
 SCHEMA = required(clip_id=pa.string(), t_s=pa.float64(), action=pa.list_(pa.float32()), steps=pa.int32())
-"""One row a frame that has another a horizon later. action: [steps x dimensions], step after step, in the robot's units."""
+"""One row a frame that has another a horizon later. action: [steps x dimensions], step after step, in the robot's units; NaN, of
+hands alone, is what is not known."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def read_facts(folder: str | Path) -> PseudoActionFacts:
             step_s=float(values["step_s"]),
             action_names=tuple(values["action_names"]),
             codec=dict(values["codec"]),
+            from_origin=values.get("by") == BY_HANDS,
         )
         return PseudoActionFacts(
             str(values["embodiment"]),

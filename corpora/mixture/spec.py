@@ -53,10 +53,12 @@ class Sample:
     future: NDArray[np.uint8] | None
     """[V, S, S, 3]; None where it is not asked for, or lies past the end."""
     action_known: NDArray[np.bool_] | None = None
-    """[Da]: dimensions of the action that are known, the same in all samples of a dataset; None: all."""
+    """[Da]: dimensions of the action that are known, the same in all samples of a dataset, or [H, Da]; None: all."""
     before: NDArray[np.uint8] | None = None
     """[V, S, S, 3]: what the change to `future` is counted from; None: the newest of `images`. As a control the future is that
     of another clip, and this with it."""
+    from_origin: bool = False
+    """The chunk begins at the origin, unturned: what is relative is counted from there. There is no state beside it."""
 
 
 @dataclass(frozen=True)

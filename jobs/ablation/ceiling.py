@@ -15,7 +15,8 @@ from corpora.mixture.pseudo_actions import SUMMARY, ClipLabels, chunks_at, write
 from corpora.simulation.episode import EXPERT_ACTION
 from corpora.store.files import write_json
 from corpora.store.provenance import provenance
-from jobs.commands.label import LabelConfig, robot_facts
+from jobs.labelling.config import LabelConfig
+from jobs.labelling.robot import robot_facts
 
 _EPISODE = re.compile(r"episode_(\d+)")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from corpora.mixture.pseudo_actions import BY_IMAGES, BY_TRACKS
+from corpora.mixture.pseudo_actions import BY_HANDS, BY_IMAGES, BY_TRACKS
 from jobs.evaluation.tables import span_told
 
 
@@ -51,5 +51,17 @@ def _add_track_rows(table: Table, summary: dict[str, Any]) -> None:
         table.add_row(f"  without: {reason}", str(count))
 
 
-_ROWS = {BY_IMAGES: _add_image_rows, BY_TRACKS: _add_track_rows}
+def _add_hand_rows(table: Table, summary: dict[str, Any]) -> None:
+    """What is known of the labels' numbers, which of it lies beyond the robot's range, and which frames have none."""
+    for name, share in summary["known"].items():
+        table.add_row(f"known: {name}", f"{share:.0%}" + (", masked" if name in summary["unknown"] else ""))
+    for name, share in summary["beyond_range"].items():
+        table.add_row(f"beyond the robot's range: {name}", f"{share:.1%}")
+    table.add_section()
+    table.add_row("frames labelled", str(summary["rows"]))
+    for reason, count in summary["frames_without"].items():
+        table.add_row(f"  without: {reason}", str(count))
+
+
+_ROWS = {BY_IMAGES: _add_image_rows, BY_TRACKS: _add_track_rows, BY_HANDS: _add_hand_rows}
 """What made the labels -> what it adds."""

@@ -125,6 +125,8 @@ def train_in(
         rows = load_head(trained, head_weights)
         log.info("published weights of embodiments: %s", ", ".join(f"{name} {row}" for name, row in rows.items()))
     check_model(model, trained.config, policy)
+    if training.state_dropout is not None:
+        trained.config = dataclasses.replace(trained.config, state_dropout=training.state_dropout)
     if tuning != EVERYTHING and not trained.tunable:
         raise ValueError(f"--tuning: a policy of head '{trained.config.head}' is trained whole; leave --tuning.* out")
     datasets = open_mixture(

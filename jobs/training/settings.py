@@ -32,7 +32,7 @@ class TrainPolicy:
     """Frozen model (hub name or folder) instead of the recipe's own: a vision model of small_dino and bc_dino, a vision-language
     model of n1 and later."""
     head_weights: Path | None = field(default=None, metadata=READ)
-    """Folder of GR00T N1.5 or N1.6 as NVIDIA publishes it: System 1 begins with its weights (--recipe n1_5 or n1_6)."""
+    """Folder of GR00T N1.5, N1.6 or N1.7 as NVIDIA publishes it: System 1 begins with its weights (--recipe n1_5, n1_6, n1_7)."""
     cache: Path | None = None
     """Folder for decoded images; default GIZA_CACHE, else the user's cache."""
     seed: int = 0
@@ -73,7 +73,7 @@ def with_backbone(model: PolicyConfig, name: str) -> PolicyConfig:
             return dataclasses.replace(model, **{part: dataclasses.replace(getattr(model, part), name=name)})
     raise ValueError(
         f"--backbone '{name}': this recipe's policy has no model by name; choose --recipe small_dino or bc_dino for a vision "
-        "model, n1_5 or n1_6 for a vision-language model"
+        "model, n1_5 to n1_7 for a vision-language model"
     )
 
 

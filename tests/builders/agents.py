@@ -33,7 +33,7 @@ class Acted:
     @property
     def file(self) -> TrackFile:
         position = np.stack([self.point[:, 0] / SIZE, self.point[:, 1] / SIZE, self.depth], 1).astype(np.float32)
-        known = {"depth_m": self.depth.astype(np.float32), "position_m": position}
+        known = {"depth_m": self.depth.astype(np.float32), "position_m": position, "opening": position[:, 2]}
         return TrackFile(np.arange(len(self.mask)) / FPS, self.mask, self.point.astype(np.float32), known)
 
 

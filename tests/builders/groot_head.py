@@ -13,13 +13,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from vla.batch import PolicyBatch
 from vla.models.config import PolicyConfig
 from vla.models.dual_system import DualSystemPolicy
 from vla.models.flow_matching import noised
 from vla.policy import Backbone, ContextTokens
-from vla.recipes import N1_5, N1_6
+from vla.recipes import N1_5, N1_6, N1_7
 
-LAYOUTS = {"n1_5": N1_5, "n1_6": N1_6}
+LAYOUTS = {"n1_5": N1_5, "n1_6": N1_6, "n1_7": N1_7}
 
 
 class Tokens(Backbone):
@@ -89,6 +90,28 @@ class Shown:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("vla.models.dual_system.drawn", lambda *_: self.given["noise"])
             return self.policy.sample(self.tokens, self.state, self.there, self.rows, dims)
+
+    @torch.no_grad()
+    def loss(self) -> Tensor:
+        """Of the training step at the peer's times, where its robot has an action."""
+        given, size = self.given, len(self.state)
+        batch = PolicyBatch(
+            images=torch.zeros(size, 1, 1, 3, 8, 8, dtype=torch.uint8),
+            image_mask=torch.ones(size, 1, 1, dtype=torch.bool),
+            instruction=[""] * size,
+            state=self.state,
+            state_mask=self.there,
+            action=given["action"] * given["action_mask"],
+            action_mask=given["action_mask"].bool(),
+            embodiment=self.rows,
+            features=given["features"],
+            feature_mask=given["mask"],
+            feature_is_image=given["image_mask"],
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("vla.models.dual_system.sample_start", lambda *_: (given["noise"], given["time"]))
+            patch.setattr("vla.models.dual_system.shown_state", lambda mask, _: mask & ~given["hidden"][:, None])
+            return self.policy.loss(batch).action_loss
 
     @torch.no_grad()
     def velocity(self) -> Tensor:

@@ -2,7 +2,7 @@
 
     python groot_head_peer.py CHECKOUT FOLDER [--published]
 
-CHECKOUT: a checkout of Isaac-GR00T, N1.5 or N1.6. Writes to FOLDER what NVIDIA publishes of a model, of its head alone and with
+CHECKOUT: a checkout of Isaac-GR00T, N1.5, N1.6 or N1.7. Writes to FOLDER what NVIDIA publishes of a model, of its head alone and with
 drawn weights (config.json, safetensors in shards with their index), and expected.safetensors: inputs and what
 the head made of them, with the names and shapes of its weights beside. It is tiny; `--published`: of the published size, its
 weights in bfloat16. Of what the checkout imports, all but torch and diffusers is stood in for: the head uses none of it.
@@ -81,6 +81,18 @@ def sizes(published: bool) -> dict[str, Any]:
     }
 
 
+def between(published: bool) -> dict[str, Any]:
+    """Self-attention over the tokens before the DiT."""
+    return {
+        "attention_head_dim": 64,
+        "dropout": 0.2,
+        "final_dropout": True,
+        "num_attention_heads": 32 if published else 2,
+        "num_layers": 4 if published else 2,
+        "positional_embeddings": None,
+    }
+
+
 def n1_5(published: bool) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """The head, its settings, and config.json."""
     code = importlib.import_module("gr00t.model.action_head.flow_matching_action_head")
@@ -90,14 +102,7 @@ def n1_5(published: bool) -> tuple[Any, dict[str, Any], dict[str, Any]]:
         "max_state_dim": 64 if published else 7,
         "action_horizon": 16 if published else 6,
         "num_target_vision_tokens": 32 if published else 3,
-        "vl_self_attention_cfg": {
-            "attention_head_dim": 64,
-            "dropout": 0.2,
-            "final_dropout": True,
-            "num_attention_heads": 32 if published else 2,
-            "num_layers": 4 if published else 2,
-            "positional_embeddings": None,
-        },
+        "vl_self_attention_cfg": between(published),
     }
     settings["diffusion_model_cfg"] |= {
         "num_layers": 16 if published else 4,
@@ -122,6 +127,26 @@ def n1_6(published: bool) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     settings["diffusion_model_cfg"]["num_layers"] = 32 if published else 8
     head = code.Gr00tN1d6ActionHead(configs.Gr00tN1d6Config(**settings))
     return head, settings, {"model_type": "Gr00tN1d6", **settings}
+
+
+def n1_7(published: bool) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Likewise; the published one has the layers between tokens and DiT that its deployment notes speak of."""
+    code = importlib.import_module("gr00t.model.gr00t_n1d7.gr00t_n1d7")
+    configs = importlib.import_module("gr00t.configs.model.gr00t_n1d7")
+    settings = sizes(published) | {
+        "max_action_dim": 132 if published else 5,
+        "max_state_dim": 132 if published else 7,
+        "action_horizon": 40 if published else 6,
+        "state_dropout_prob": 0.8,
+        "state_history_length": 1,
+        "use_alternate_vl_dit": True,
+        "attend_text_every_n_blocks": 2,
+    }
+    settings["diffusion_model_cfg"]["num_layers"] = 32 if published else 8
+    if published:
+        settings["vl_self_attention_cfg"] = between(published)
+    head = code.Gr00tN1d7ActionHead(configs.Gr00tN1d7Config(**settings))
+    return head, settings, {"model_type": "Gr00tN1d7", **settings}
 
 
 def inputs(settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -152,7 +177,8 @@ class Fields(dict):
 
 def stand_in(checkout: Path) -> None:
     """Packages of the checkout without what their __init__ imports; transformers' classes without what they do."""
-    for name in ("gr00t", "gr00t.model", "gr00t.model.gr00t_n1d6", "gr00t.configs", "gr00t.configs.model"):
+    versions = ("gr00t.model.gr00t_n1d6", "gr00t.model.gr00t_n1d7")
+    for name in ("gr00t", "gr00t.model", *versions, "gr00t.configs", "gr00t.configs.model"):
         package = types.ModuleType(name)
         package.__path__ = [str(checkout.joinpath(*name.split(".")))]
         sys.modules[name] = package
@@ -175,44 +201,54 @@ def main() -> None:
     import diffusers
 
     stand_in(given.checkout)
-    older = (given.checkout / "gr00t" / "model" / "action_head").is_dir()
-    head, settings, config = (n1_5 if older else n1_6)(given.published)
+    makers = {"action_head": n1_5, "gr00t_n1d6": n1_6, "gr00t_n1d7": n1_7}
+    make = next(make for name, make in makers.items() if (given.checkout / "gr00t" / "model" / name).is_dir())
+    head, settings, config = make(given.published)
     prefix = "action_head."
     shapes = {f"{prefix}{name}": list(value.shape) for name, value in head.state_dict().items()}
     weights = drawn(shapes, torch.bfloat16 if given.published else torch.float32)
     for name, value in head.eval().state_dict().items():
         value.copy_(weights[prefix + name])
-    ids = {"gr1": 24, "new_embodiment": 31} if older else {"gr1": 20, "libero_panda": 2}
+    ids = {
+        n1_5: {"gr1": 24, "new_embodiment": 31},
+        n1_6: {"gr1": 20, "libero_panda": 2},
+        n1_7: {"real_r1_pro_sharpa_relative_eef": 26, "libero_sim": 2},
+    }[make]
     robots = torch.tensor(list(ids.values()))[[0, 1, 0, 1]]
     shown = inputs(settings)
-    if not older:  # N1.5 sees padding, and has nothing for a state that is hidden
-        shown["mask"][1, -1] = shown["mask"][3, 0] = False
+    if make is not n1_5:  # which sees padding, and has nothing for a state that is hidden
+        if "vl_self_attention_cfg" not in settings:  # that, too, sees padding
+            shown["mask"][1, -1] = shown["mask"][3, 0] = False
         shown["image_mask"][2] = False  # no image at all
         shown["hidden"][1:3] = True
     kept: dict[str, torch.Tensor] = {}
     head.action_decoder.register_forward_hook(lambda _, __, output: kept.update(decoded=output))
     head.sample_time = lambda *_, **options: shown["time"].to(options["dtype"])
 
-    def played(call: Any, dtype: torch.dtype) -> Any:
-        """What NVIDIA's code makes of the inputs, its noise given."""
+    def played(call: Any, dtype: torch.dtype, mask: torch.Tensor | None = None) -> Any:
+        """What NVIDIA's code makes of the inputs, its noise given; with a `mask`, of actions that are known where it is 1."""
         cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in shown.items()}
         seen = {"backbone_features": cast["features"], "backbone_attention_mask": cast["mask"]}
-        given = {"state": cast["state"], "embodiment_id": robots, "action": cast["action"]}
+        given = {"state": cast["state"], "embodiment_id": robots}
+        if call == head:  # in acting, N1.7 would go on from an action
+            mask = torch.ones_like(cast["action"]) if mask is None else mask
+            given |= {"action": cast["action"] * mask, "action_mask": mask}
         with (
             patch.object(torch, "randn", lambda *_, **options: shown["noise"].to(options["dtype"])),
             patch.object(torch, "rand", lambda *_, **__: torch.where(shown["hidden"], 0.0, 1.0)),
         ):
-            return call(
-                Fields({**seen, "image_mask": cast["image_mask"]}),
-                Fields({**given, "action_mask": torch.ones_like(cast["action"])}),
-            )
+            return call(Fields({**seen, "image_mask": cast["image_mask"]}), Fields(given))
 
     def velocity(dtype: torch.dtype) -> torch.Tensor:
         played(head.to(dtype), dtype)
         return kept["decoded"][:, -settings["action_horizon"] :]
 
     sampled = played(head.get_action, torch.float32)["action_pred"]
+    head.training = make is n1_7  # which hides states then alone; the layers below drop nothing
     expected = {**shown, "sampled": sampled, "velocity": velocity(torch.float32)}
+    expected["action_mask"] = torch.ones_like(shown["action"])
+    expected["action_mask"][..., -1] = 0  # the robot has fewer
+    expected["loss"] = played(head, torch.float32, expected["action_mask"])["loss"]
     if not given.published:  # of twice the size
         expected["velocity_double"] = velocity(torch.float64)
     write_published(given.folder, config, weights)

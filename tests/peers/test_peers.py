@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file
 
 from lapa.exporting.rows import latents_by_clip
 from lapa.latents import Latents
@@ -27,6 +28,7 @@ pytestmark = [pytest.mark.peers, pytest.mark.timeout(1800)]
 HERE = Path(__file__).parent
 PEERS = Path(os.environ.get("GIZA_PEERS", "not-there"))
 LEROBOT = PEERS / "lerobot" / "bin" / "python"
+CHUNKS = HERE.parent / "vla" / "fixtures" / "groot_n1_7_chunks.safetensors"
 GROOT = sorted(PEERS.glob("groot-*"))
 
 
@@ -104,6 +106,17 @@ def test_openpi_reads_the_export(made: tuple[Path, Path], tmp_path: Path) -> Non
     assert list(told["images"].values()) == [[3, *next(iter(told["images"].values()))[1:]]]
 
 
+def test_groots_chunks_are_those_of_the_fixture(tmp_path: Path) -> None:
+    checkout = PEERS / "groot-n1.7"
+    if checkout not in GROOT:
+        pytest.skip(f"no checkout of Isaac-GR00T at {checkout}")
+    told_by("groot_chunks_peer.py", checkout, tmp_path / "made.safetensors")
+    kept, made = load_file(CHUNKS), load_file(tmp_path / "made.safetensors")
+    assert kept.keys() == made.keys()
+    for name, values in kept.items():
+        np.testing.assert_allclose(made[name], values, atol=1e-6)
+
+
 @pytest.mark.parametrize("size", [(), ("--published",)], ids=["tiny", "published"])
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_groots_head_gives_what_ours_gives(tmp_path: Path, layout: str, size: tuple[str, ...]) -> None:
@@ -117,3 +130,4 @@ def test_groots_head_gives_what_ours_gives(tmp_path: Path, layout: str, size: tu
     shown = Shown(policy, theirs, told["robots"])
     assert off(shown.sampled(theirs["action"].shape[2]), theirs["sampled"]) < 1e-6
     assert off(shown.velocity(), theirs["velocity"]) < 1e-6
+    assert shown.loss().mean() == pytest.approx(float(theirs["loss"]), rel=1e-5)

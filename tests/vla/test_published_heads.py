@@ -62,6 +62,8 @@ def test_a_published_head_gives_what_nvidias_code_gives(head: Head) -> None:
     shown = Shown(policy, theirs, head.robots)
     assert off(shown.sampled(dims=5), theirs["sampled"]) < 1e-6
     assert off(shown.velocity(), theirs["velocity"]) < 1e-6
+    if "loss" in theirs:  # of a training step, of a robot with fewer dimensions than the policy
+        assert shown.loss().mean() == pytest.approx(float(theirs["loss"]), rel=1e-6)
     exact = Shown(policy.double(), theirs, head.robots).velocity()
     assert off(exact, theirs["velocity_double"]) < 1e-6  # 4e-16 on the machine of the fixtures
 
@@ -80,12 +82,14 @@ def test_a_robot_of_fewer_dimensions_gets_nvidias_actions_for_those_it_has(head:
 def test_each_name_begins_with_the_published_robot_of_that_name_and_all_others_with_the_new_one(head: Head) -> None:
     policy = head.policy()
     rows = load_head(policy, head.folder)
-    new, gr1, droid = {"n1_5": (31, 24, 17), "n1_6": (10, 20, 16)}[head.layout]
+    new, gr1, droid = {"n1_5": (31, 24, 17), "n1_6": (10, 20, 16), "n1_7": (10, 10, 10)}[head.layout]
     assert [rows[name] for name in ("new_embodiment", "gr1", "oxe_droid")] == [new, gr1, droid]
     assert {rows[name] for name in ("latent", "digit", "aloha", "franka", "metaworld")} == {new}
     if head.layout == "n1_6":
         assert (rows["libero_panda"], rows["agibot_genie1"]) == (2, new)
         assert len(policy.slots) == len(SLOTS) + 5
+    if head.layout == "n1_7":
+        assert (rows["real_r1_pro_sharpa_relative_eef"], rows["oxe_droid_relative_eef_relative_joint"]) == (26, 24)
     theirs = head.weights["action_head.action_encoder.W2.W"]
     ours = policy.embodiment_layers.action.layer2.weight
     for name, row in rows.items():
@@ -98,7 +102,7 @@ def test_the_card_leaves_the_licence_to_those_whose_weights_it_began_with(head: 
     policy = head.policy()
     assert "license: apache-2.0" in model_card(policy)
     load_head(policy, head.folder)
-    name = {"n1_5": "nvidia/GR00T-N1.5-3B", "n1_6": "nvidia/GR00T-N1.6-3B"}[head.layout]
+    name = f"nvidia/GR00T-{head.layout.upper().replace('_', '.')}-3B"
     card = model_card(policy)
     assert "license: other" in card and f"- {name}\n" in card and f"began with the weights of {name}" in card
 
@@ -161,7 +165,7 @@ DIT = "action_head.model.transformer_blocks.0.norm1.linear.weight"
     ("damage", "said"),
     [
         (lambda f: (f / "config.json").unlink(), r"holds no config.json: give the folder of a published model"),
-        (edit_config(model_type="Gr00tN1d7"), r"type 'Gr00tN1d7'; heads are read of GR00T N1.5 .* and GR00T N1.6"),
+        (edit_config(model_type="Gr00tN2"), r"type 'Gr00tN2'; heads are read of GR00T N1.5 .* and GR00T N1.7"),
         (
             edit_config(action_horizon=16, hidden_size=1024),
             r"--model.horizon 16 \(the policy has 6\), --model.hidden 1024 \(the policy has 20\); choose --recipe n1_5",
@@ -217,6 +221,36 @@ def test_a_policy_of_another_layout_is_refused(tmp_path: Path) -> None:
         ValueError, match=r"--model.future-tokens 0 \(the policy has 3\), --model.hidden-state token.*n1_6"
     ):
         load_head(head.policy(), older.folder)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "said"),
+    [
+        ("n1_6", "n1_7", r"--model.hidden-state token \(the policy has zero\); choose --recipe n1_6"),
+        ("n1_7", "n1_6", r"--model.hidden-state zero \(the policy has token\); choose --recipe n1_7"),
+    ],
+)
+def test_the_head_of_another_generation_is_refused_by_its_settings(
+    theirs: str, ours: str, said: str, tmp_path: Path
+) -> None:
+    head = made(theirs, tmp_path)
+    with pytest.raises(ValueError, match=said):
+        load_head(of_layout(LAYOUTS[ours], head.config), tmp_path)
+
+
+def test_the_weights_of_another_generation_are_refused_by_their_names(tmp_path: Path) -> None:
+    made("n1_6", tmp_path)
+    edit_config(model_type="Gr00tN1d7")(tmp_path)
+    later = made("n1_7", tmp_path / "later")
+    with pytest.raises(ValueError, match=r"N1.7's head; missing none, unexpected action_head.mask_token: .*choose the"):
+        load_head(later.policy(), tmp_path)
+
+
+def test_a_head_that_reads_more_than_one_state_is_refused(tmp_path: Path) -> None:
+    head = made("n1_7", tmp_path)
+    edit_config(state_history_length=2)(tmp_path)
+    with pytest.raises(ValueError, match=r"state_history_length 2 \(giza builds 1\); such a head is not read"):
+        load_head(head.policy(), tmp_path)
 
 
 def test_the_fingerprint_is_that_of_the_contents(tmp_path: Path) -> None:

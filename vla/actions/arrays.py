@@ -41,9 +41,10 @@ class SpaceData:
         known = np.ones(chunk.shape[:2], np.bool_) if mask is None else as_numpy(mask).astype(np.bool_)
         expect("mask of chunks", known, chunk.shape[:2])
         seen, rows = (start, chunk[known]) if frames is None else (frames[0], as_numpy(frames[1]))
-        seen = np.zeros((len(rows), 0)) if seen is None else as_numpy(seen)
+        alone = seen is None  # rows of which no state is known, beside chunks of which one is
+        seen = np.zeros((len(rows), 0)) if alone else as_numpy(seen)
         state_dim = seen.shape[-1] if start is None else start.shape[-1]
-        expect("states", seen, (None, state_dim))
+        expect("states", seen, (None, 0 if alone else state_dim))
         expect("actions", rows, (None, chunk.shape[2]))
         if start is not None:
             expect("states of chunks", start, (chunk.shape[0], state_dim))

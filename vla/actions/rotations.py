@@ -145,6 +145,7 @@ _FORMS: dict[str, _Form] = {
     "quaternion_wxyz": _quaternion("wxyz"),
     "euler_xyz": _Form(euler_to_matrix, matrix_to_euler, _nearest_euler),
     "axis_angle": _Form(axis_angle_to_matrix, matrix_to_axis_angle, _nearest_axis_angle),
+    "rotation_6d": _Form(rotation_6d_to_matrix, matrix_to_rotation_6d, lambda values, reference: values),
 }
 
 

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from corpora.episodes.parts import NAMES_6D, ActionPart, Normalisation
 from vla.actions.arrays import Array, SpaceData, as_numpy, expect, expect_numbers
 from vla.actions.chunks import represent, represented_steps, restore
-from vla.actions.layout import check_parts, named, one_part, split, state_columns, unroll_state
+from vla.actions.layout import check_parts, named, one_part, split, state_columns, state_rotations, unroll_state
 from vla.actions.normalise import Normaliser
 from vla.actions.rest import displacements, resting
+from vla.actions.rotations import from_matrix
 
 FORMAT = 2
 """Of `ActionSpace.to_json`."""
@@ -218,9 +219,10 @@ class ActionSpace:
     def encode_action(self, state: Array | None, chunk: Array, mask: Array | None = None) -> NDArray[np.float32]:
         """Raw chunk [.., H, Da], beside the raw state [.., Ds] at its beginning, to normalised float32 [.., H, Da'].
 
-        mask bool [.., H] is False where an action is unknown: whatever stands there is encoded as 0. The state may be None where
-        all parts are absolute. Raises ValueError for shapes that do not fit, a horizon that statistics per step were not made
-        for, and numbers that are none (NaN, quaternions of length zero) where the mask does not hide them.
+        mask bool [.., H], or [.., H, Da], is False where an action, or a number of it, is unknown: whatever stands there is
+        encoded as 0. The state may be None where all parts are absolute. Raises ValueError for shapes that do not fit, a
+        horizon that statistics per step were not made for, and numbers that are none (NaN, quaternions of length zero) where
+        the mask does not hide them.
         """
         raw, start = as_numpy(chunk), self._start(state)
         expect("action chunk", raw, (..., self.horizon, self.action_dim))
@@ -228,8 +230,11 @@ class ActionSpace:
         encoded = np.concatenate(pieces, axis=-1)
         if mask is not None:
             known = as_numpy(mask).astype(np.bool_)
-            expect("mask", known, raw.shape[:-1])
-            encoded = np.where(self.known_steps(known)[..., None], encoded, 0.0)
+            single = known.ndim == raw.ndim
+            expect("mask", known, raw.shape if single else raw.shape[:-1])
+            encoded = np.where(
+                self.known_numbers(known) if single else self.known_steps(known)[..., None], encoded, 0.0
+            )
         expect_numbers(
             encoded, self.encoded_action_names, "give the mask of the steps that are known, or mend the data"
         )
@@ -244,13 +249,21 @@ class ActionSpace:
         return known
 
     def known_numbers(self, known: Array) -> NDArray[np.bool_]:
-        """Numbers [Da'] that can be encoded, of the known ones of a raw action [Da]: a rotation needs all of its own."""
+        """Numbers [.., Da'] that can be encoded, of the known ones of raw actions [.., Da]: a rotation needs all of its own."""
         given = as_numpy(known).astype(np.bool_)
-        expect("known", given, (self.action_dim,))
-        found = [given[list(part.dims)] for part in self.parts]
-        return np.concatenate(
-            [np.full(part.width, own.all()) if part.turns else own for part, own in zip(self.parts, found, strict=True)]
-        )
+        expect("known", given, (..., self.action_dim))
+        found = []
+        for part in self.parts:
+            own = given[..., list(part.dims)]
+            found.append(np.repeat(own.all(-1, keepdims=True), part.width, -1) if part.turns else own)
+        return np.concatenate(found, axis=-1)
+
+    def origin(self, count: int) -> NDArray[np.float32]:
+        """[count, Ds]: the raw state at which what is relative is the motion itself: zeros, its rotations those that turn nothing."""
+        state = np.zeros((count, self.state_dim), np.float32)
+        for dims, kind in state_rotations(self.parts):
+            state[:, list(dims)] = from_matrix(kind, np.eye(3))
+        return state
 
     def decode_action(self, state: Array | None, encoded: Array) -> NDArray[np.float32]:
         """Encoded [.., H, Da'] to a raw chunk, float32 [.., H, Da]: the inverse of `encode_action`.

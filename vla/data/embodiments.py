@@ -115,21 +115,40 @@ def _learned(
     for member in members:
         with member.data.spec.errors_named():
             check_said(member.said, member.placement, learned)
-            if member.follows and space.needs_state:
+            if member.facts.from_origin:
+                _check_meaning(ActionSpace.from_json(dict(member.facts.codec or {})), learned)
+            elif member.follows and space.needs_state:
                 raise ValueError(
                     f"its pseudo-actions come without a state, which the robot's {space.parts[0].representation} actions need; "
                     "train the robot with absolute actions (--representation absolute, in a pyramid file representation = "
-                    "'absolute')"
+                    "'absolute'), or label hands as relative motion (giza label --tracks --hand)"
                 )
             check_rest(learned, member.data.frames(member.train.tolist()), member.facts.step_s)
             if old or member.follows:
-                check_range(learned, *_numbers([member], seed), may_move=member.follows)
+                numbers, frames = _numbers([member], seed)
+                if member.facts.from_origin:
+                    numbers = replace(numbers, states=space.origin(len(numbers.chunks)))
+                check_range(learned, numbers, frames, may_move=member.follows)
     if space.displacements is None and recorded:  # of an older giza
         frames = _frames(recorded)
         names = space.state_names, space.action_names
         rest = displacements(space.parts, frames.states, frames.moved, frames.actions, names)
         learned = replace(learned, action_space=replace(space, displacements=rest))
     return learned
+
+
+def _check_meaning(labelled: ActionSpace, slot: Embodiment) -> None:
+    """Raises ValueError where hands were labelled as another robot's chunks than those of the slot."""
+    made, has = (
+        {part.name: f"{part.representation} {part.rotation}, frame '{part.frame}'" for part in space.parts}
+        for space in (labelled, slot.action_space)
+    )
+    if made != has:
+        name = next(name for name in {**made, **has} if made.get(name) != has.get(name))
+        raise ValueError(
+            f"its hands were labelled with the action part '{name}' as {made.get(name, 'none')}, and embodiment '{slot.name}' has "
+            f"{has.get(name, 'none')}: label them again with that robot's --action-parts, or train it with theirs"
+        )
 
 
 def _fitted(slot: Slot, recorded: Sequence[_Member], old: ActionSpace | None, policy: Policy, seed: int) -> ActionSpace:

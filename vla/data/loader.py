@@ -118,11 +118,16 @@ def collate(
             )
         if those[0].action is not None:
             chunks = np.stack([each.action for each in those])  # type: ignore[misc]
-            encoded = torch.from_numpy(space.encode_action(states, chunks))
+            known = None if those[0].action_known is None else np.stack([each.action_known for each in those])  # type: ignore[misc]
+            if known is not None:
+                known = np.broadcast_to(known if known.ndim == 3 else known[:, None], chunks.shape)
+            start = space.origin(len(chunks)) if those[0].from_origin else states
+            # where some steps of a number are known, the others are held, and seen: they are taken out of the loss alone
+            visible = None if known is None else np.broadcast_to(known.any(1, keepdims=True), chunks.shape)
+            encoded = torch.from_numpy(space.encode_action(start, chunks, visible))
             padded, there = pad_last(encoded, config.max_action_dim)
-            if (told := those[0].action_known) is not None:
-                there[..., : encoded.shape[-1]] &= torch.from_numpy(space.known_numbers(told))
-                padded = padded.masked_fill(~there, 0.0)
+            if known is not None:
+                there[..., : encoded.shape[-1]] &= torch.from_numpy(space.known_numbers(known))
             steps = torch.from_numpy(space.known_steps(np.stack([each.action_mask for each in those])))
             horizon = padded.shape[1]
             action[place, :horizon] = padded

@@ -56,6 +56,7 @@ class PlacedSamples:
             image_mask=placed_views(sample.image_mask, where),
             state=self._state(sample.state),
             action=None if sample.action is None else sample.action[:, list(where.action)],
+            action_known=None if sample.action_known is None else sample.action_known[..., list(where.action)],
             future=None if sample.future is None else placed_views(sample.future, where),
             before=None if sample.before is None else placed_views(sample.before, where),
         )

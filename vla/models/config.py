@@ -66,6 +66,9 @@ class VlmConfig:
     """A linear layer to this width before the DiT (N1: 1536); 0: none."""
     layer_norm: bool = True
     """A layer norm before the DiT (N1.5 and later)."""
+    prompt: Literal["chat", "groot"] = "chat"
+    """chat: the instruction as it stands, in a turn that the model is to answer; groot (N1.6, N1.7): in small letters without
+    punctuation, and no answer is asked for."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class DitConfig:
     dropout: float = 0.2
     """In training, within the MLP and after it, and twice after attention, as GR00T has it."""
     cross: Literal["all", "alternate"] = "all"
-    """all: cross-attention sees every token; alternate (N1.6): text and image tokens in turn."""
+    """all: cross-attention sees every token; alternate (N1.6, N1.7): text and image tokens in turn."""
     future_layer: int = -1
     """Future tokens are read after this many blocks (FLARE: 6 of 8); -1: after the last."""
 
@@ -127,7 +130,7 @@ class FlowConfig:
     """How times are drawn in training, and how many steps sampling takes."""
 
     time: Literal["n1", "n1_6"] = "n1"
-    """n1: t = (s - b) / s, of GR00T N1 and N1.5; n1_6: t = (1 - b) s, of N1.6; b from Beta(alpha, beta), s = 0.999."""
+    """n1: t = (s - b) / s, of GR00T N1 and N1.5; n1_6: t = (1 - b) s, of N1.6 and N1.7; b from Beta(alpha, beta), s = 0.999."""
     alpha: float = 1.5
     """Of the Beta distribution: above 1 more of the training falls on noisy chunks (small t)."""
     beta: float = 1.0
@@ -189,8 +192,9 @@ class PolicyConfig:
     """Learned tokens in the DiT's sequence (N1.5 and FLARE: 32)."""
     state_dropout: float = 0.0
     """Share of training samples whose state is hidden, so that images are looked at."""
-    hidden_state: Literal["masked", "token"] = "masked"
-    """In the place of a state that is hidden or not there: nothing, or a learned token (N1.6)."""
+    hidden_state: Literal["masked", "token", "zero"] = "masked"
+    """In the place of a state that is hidden or not there: nothing, a learned token (N1.6), or a token of zeros, which is looked at
+    (N1.7)."""
     padded: Literal["zero", "noise"] = "zero"
     """What System 1 sees of the action's dimensions that a robot does not have: zero, or noise like the others' (GR00T)."""
     slots: int = 32

@@ -1,7 +1,7 @@
 """The dual-system policy: a vision-language backbone, and the flow-matching DiT that turns its tokens into actions.
 
 The DiT's sequence is [state (1), future tokens (M), action (H)]; a learned position is added to action tokens only.
-A token that is not there (no state, no action) is masked out of self-attention, unless a learned one stands for the state. A step
+A token that is not there (no state, no action) is masked out of self-attention, unless another stands for the state. A step
 past the episode's end is there, as in acting, where nobody knows the end: it is taken out of the loss alone.
 """
 
@@ -179,8 +179,9 @@ class DualSystemPolicy(Policy):
             ).repeat_interleave(draws, 0)
         state_token = self.embodiment_layers.state(state.masked_fill(~state_mask, 0)[:, None], embodiment_id)
         has_state = state_mask.any(1, keepdim=True)
-        if self.no_state is not None:
-            state_token = torch.where(has_state[:, None], state_token, self.no_state.to(state_token.dtype))
+        if config.hidden_state != "masked":
+            hidden = torch.zeros_like(state_token) if self.no_state is None else self.no_state.to(state_token.dtype)
+            state_token = torch.where(has_state[:, None], state_token, hidden)
             has_state = torch.ones_like(has_state)
         future = self.future.to(action_tokens.dtype).expand(len(x), -1, -1)
         sequence = torch.cat([state_token.to(action_tokens.dtype), future, action_tokens], 1)
@@ -226,4 +227,4 @@ def _system2(config: PolicyConfig, settings: Path | None) -> tuple[Backbone, Vis
 
     if settings is not None:
         return HfBackbone.from_pretrained(settings, weights=False), None
-    return HfBackbone.from_pretrained(config.vlm.name, layer=config.vlm.layer), None
+    return HfBackbone.from_pretrained(config.vlm.name, layer=config.vlm.layer, prompt=config.vlm.prompt), None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ class HfBackbone(Backbone):
     would show 16 more). Raises ValueError for a layer beyond the model's and for a model that shows no images.
     """
 
-    def __init__(self, model: nn.Module, processor: Any, *, layer: int = DEFAULT_LAYER, name: str = "") -> None:
+    def __init__(
+        self, model: nn.Module, processor: Any, *, layer: int = DEFAULT_LAYER, name: str = "", prompt: str = "chat"
+    ) -> None:
         super().__init__()
         # without the language head, which nobody asks for words
         vlm: Any = model.model if hasattr(model, "lm_head") else model
@@ -50,6 +53,7 @@ class HfBackbone(Backbone):
         self.processor = processor
         self.layer = layer
         self.name = name
+        self.prompt = prompt
         self.padding_side = "right"
         self.text_format = TEXT_FORMAT
         self.reads_normed = self._cut(layer)
@@ -64,11 +68,12 @@ class HfBackbone(Backbone):
         layer: int | None = None,
         dtype: torch.dtype = torch.float32,
         weights: bool = True,
+        prompt: str = "chat",
     ) -> HfBackbone:
         """By hub name, by the folder of a model, or from what `save_pretrained` wrote (which keeps its own layer).
 
-        `weights` False: random weights, for a state that is loaded afterwards. Raises ValueError where the model cannot be
-        loaded, or not completely.
+        `weights` False: random weights, for a state that is loaded afterwards; `prompt`: of `VlmConfig`. Raises ValueError where
+        the model cannot be loaded, or not completely.
         """
         from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
@@ -102,7 +107,8 @@ class HfBackbone(Backbone):
                 f"vision-language model '{name}' lacks {len(lost)} of its weights ({lost[0]}, ...): download it again"
             )
         layer = DEFAULT_LAYER if layer is None else layer
-        backbone = cls(model, processor, layer=layer, name=str(name))
+        prompt = saved.get("prompt", "chat") if saved else prompt
+        backbone = cls(model, processor, layer=layer, name=str(name), prompt=prompt)
         if saved and not saved["reads_normed"]:
             backbone._skip_norm()
         if saved:
@@ -130,6 +136,7 @@ class HfBackbone(Backbone):
             "reads_normed": self.reads_normed,
             "name": self.name,
             "text_format": self.text_format,
+            "prompt": self.prompt,
         }
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
@@ -146,13 +153,13 @@ class HfBackbone(Backbone):
         self._check(images, image_mask, instruction)
         kept = image_mask.cpu()
         shown = [list(images[k][kept[k]]) for k in range(len(images))]
-        instruction = [one_form(text, self.text_format) for text in instruction]
+        instruction = [self._asked(text) for text in instruction]
         chats = [
             [{"role": "user", "content": [*({"type": "image"} for _ in row), {"type": "text", "text": text}]}]
             for row, text in zip(shown, instruction, strict=True)
         ]
         found = self.processor(
-            text=self.processor.apply_chat_template(chats, add_generation_prompt=True),
+            text=self.processor.apply_chat_template(chats, add_generation_prompt=self.prompt == "chat"),
             images=shown if any(shown) else None,
             padding=True,
             padding_side=self.padding_side,
@@ -163,7 +170,7 @@ class HfBackbone(Backbone):
         return {name: value.to(device, non_blocking=True) for name, value in found.items()}
 
     def read_text(self, instruction: str) -> ReadText:
-        return tuple(self.processor.tokenizer(one_form(instruction, self.text_format))["input_ids"]), 0
+        return tuple(self.processor.tokenizer(self._asked(instruction))["input_ids"]), 0
 
     def encode(self, inputs: dict[str, Tensor]) -> ContextTokens:
         """The model on what `prepare` returned."""
@@ -231,7 +238,12 @@ class HfBackbone(Backbone):
             "chat_template": processor.chat_template,
             "text_format": self.text_format,
             "vocabulary": hashlib.sha256(vocabulary).hexdigest(),
+            **({} if self.prompt == "chat" else {"prompt": self.prompt}),
         }
+
+    def _asked(self, instruction: str) -> str:
+        text = one_form(instruction, self.text_format)
+        return text if self.prompt == "chat" else re.sub(r"[^\w\s]", "", text.lower())
 
     def _cut(self, layer: int) -> bool:
         """Drops the language layers above `layer`; whether the final norm is still applied."""

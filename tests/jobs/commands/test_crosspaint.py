@@ -67,6 +67,7 @@ def test_it_is_a_corpus_with_the_same_clips_and_tracks_of_its_own(home: Path, ag
         track, was = tracks[clip.row.clip_id], before[clip.row.clip_id]
         assert (clip.t_s == old.t_s).all() and (clip.camera["h"] == old.camera["h"]).all()
         assert (track.point_px == was.point_px).all() and tracks.clips[clip.row.clip_id].seen == FRAMES
+        assert np.isfinite(was.opening).all() and (track.opening == was.opening).all()
         around = ~(was.mask | track.mask)
         assert np.abs(clip.frames.astype(int) - old.frames)[around].mean() < 4  # it was encoded again
         if agent == "robot":

@@ -23,6 +23,7 @@ TRAINED = {
     "bc_dino": {"reader", "instruction", "head"},
     "n1": HEAD | VISION,
     "n1_5": HEAD | {"future"},
+    "n1_7": HEAD,
     "n1_6": (HEAD | {"no_state"} | {f"layer {number}" for number in (2, 3, 4, 5)}),
 }
 """Recipe -> parts of the policy of which something is trained (REFERENCE.md, section 2)."""
@@ -45,7 +46,10 @@ def test_each_recipe_trains_what_its_model_trained(name: str) -> None:
     }
     everything = {part(parameter) for parameter, value in policy.named_parameters() if value.numel()}
     assert trained == TRAINED.get(name, everything)
-    assert cacheable(policy) == (name in {"n1_5", "small_dino", "bc_dino"}) and RECIPES[name].training.cache_features
+    assert (
+        cacheable(policy) == (name in {"n1_5", "n1_7", "small_dino", "bc_dino"})
+        and RECIPES[name].training.cache_features
+    )
 
 
 def test_of_a_policy_that_was_trained_before_the_eyes_stay_frozen_whatever_the_recipe(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def near_pi(count: int, gap: float) -> NDArray[np.float64]:
     return axis / np.linalg.norm(axis, axis=-1, keepdims=True) * (np.pi - gap)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "rotation_6d"])
 def test_every_kind_comes_back_over_any_leading_axes(kind: RotationKind) -> None:
     given = matrices(4, 5, 3)
     values = from_matrix(kind, given)

@@ -224,6 +224,23 @@ def test_saved_and_loaded_it_is_the_same(family: Family, layer: int, tmp_path: P
     torch.testing.assert_close(empty(images, mask, TEXTS).features, want.features, atol=0, rtol=0)
 
 
+def test_groots_prompt_asks_for_no_answer_in_small_letters_without_signs(tmp_path: Path) -> None:
+    plain, groot = tiny("qwen3vl"), tiny("qwen3vl")
+    groot.prompt = "groot"
+    images = some_images(1, cameras=1)
+    said, asked = (
+        backbone.processor.tokenizer.decode(
+            backbone.prepare(images, everywhere(images), ["Open, the DOOR!"])["input_ids"][0]
+        )
+        for backbone in (plain, groot)
+    )
+    assert said.endswith("Open, the DOOR!<|im_end|>\n<|im_start|>assistant\n")
+    assert asked.endswith("open the door<|im_end|>\n")
+    assert groot.read_text("Open, the DOOR!") == groot.read_text("open the door") != plain.read_text("Open, the DOOR!")
+    groot.save_pretrained(tmp_path)
+    assert HfBackbone.from_pretrained(tmp_path).prompt == "groot" and groot.describe() != plain.describe()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_models_own_folder_is_loaded_and_cut(family: Family, tmp_path: Path) -> None:
     """The layout of the hub: a model with its language head, and its processor."""

@@ -29,6 +29,7 @@ from corpora.mixture.spec import DatasetSpec
 from corpora.mixture.views import Window
 from jobs.commands import label
 from jobs.commands.label import MODEL, LabelConfig
+from jobs.labelling import robot as robot_of_label
 from jobs.labelling.inverse_dynamics import InverseDynamicsTraining, TrainInverseDynamics, train_model
 from jobs.training.trainer import CHECKPOINT
 from tests.builders.toy_world import FPS, toy_corpus, toy_robot, world
@@ -248,7 +249,7 @@ def test_of_simulated_data_the_action_done_is_learned_under_the_policys_names(fo
     found = {}
     for action in ((), ("expert",), ("action",)):
         config = config_of(folders, tmp_path / "out", robot=robot, selection=EpisodeSelection(action=action))
-        member = label._robot(config, lambda done, total: None)
+        member = robot_of_label.samples_of(config, lambda done, total: None)
         chunks = member.numbers(list(range(20))).chunks
         found[action] = (member.episodes.action_names, bool(chunks.any()))
     assert found == {
@@ -258,7 +259,7 @@ def test_of_simulated_data_the_action_done_is_learned_under_the_policys_names(fo
     }
     # what was said of a part lying in `action` itself stays the choice of modality.json
     (robot / "meta" / "modality.json").write_text(json.dumps({"action": {"down": {"start": 0, "end": 1}}}))
-    assert label.action_done(config_of(folders, tmp_path / "out", robot=robot)) == ()
+    assert robot_of_label.action_done(config_of(folders, tmp_path / "out", robot=robot)) == ()
 
 
 def test_labels_of_the_experts_action_are_not_resumed_and_new_ones_fit_the_robots_slot(folders, tmp_path: Path) -> None:
@@ -320,7 +321,7 @@ def test_actions_that_need_a_state_are_refused() -> None:
 def test_training_counts_its_budget(folders, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no budget"):
         InverseDynamicsTraining(steps=0)
-    member = label._robot(config_of(folders, tmp_path), lambda done, total: None)
+    member = robot_of_label.samples_of(config_of(folders, tmp_path), lambda done, total: None)
     assert isinstance(member, EpisodeSamples)
     usable = np.flatnonzero(member.has_future)
     assert len(usable) == 9 * (90 - HORIZON)
