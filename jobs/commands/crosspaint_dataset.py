@@ -82,11 +82,8 @@ def run_dataset(
         made_of = {"dataset": dataset.name, "fingerprint": settings["dataset"]}
         summary = {"settings": settings, "agent": opened.name, "view": view.to_json(), "made_of": made_of, **found}
         shown = shown_episodes(dataset, painted, run.folder, {each["episode"] for each in found["skipped"]})
-<<<<<<< HEAD
         made = provenance_rows(provenance(), settings=json.dumps(settings))
         write_page(run.folder / PAGE, TEMPLATE, painting=summary, dataset=str(root), episodes=shown, made=made)
-=======
-        write_page(run.folder / PAGE, TEMPLATE, painting=summary, dataset=str(root), episodes=shown)
         rest = (
             f"{len(found['skipped'])} episodes are kept as they are" if found["skipped"] else "every episode is painted"
         )
@@ -100,7 +97,6 @@ def run_dataset(
             tags=("cross-painting",),
             limits=[f"Its pictures are not as the camera took them ({painted}): {rest}."],
         )
->>>>>>> rows
         return run.finish(summary)
 
 

@@ -77,7 +77,9 @@ def disturbed(words: Sequence[str], log: Path, kills: int, whole_s: float, rng: 
             done += 1
         else:
             if process.returncode:
-                raise RuntimeError(f"{words[0]} ended with {process.returncode} after {done} kills: see {log}") from None
+                raise RuntimeError(
+                    f"{words[0]} ended with {process.returncode} after {done} kills: see {log}"
+                ) from None
             continue  # it had ended before: to end again at once is what is asked of it then
         if number % 2:
             os.killpg(process.pid, signal.SIGKILL)
