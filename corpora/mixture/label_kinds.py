@@ -118,6 +118,8 @@ class Latents(_Written):
 
     @property
     def verdict(self) -> str:
+        if self.folder == Path():  # only drawn
+            return ""
         found = judged(self.folder)
         return NEVER if found is None else str(found)
 

@@ -18,6 +18,8 @@ from jobs.cli import parse
 if TYPE_CHECKING:
     from corpora.mixture.survey import Contents, MixtureSurvey
 
+TEMPLATE = Path(__file__).with_name("pyramid.html.j2")
+
 
 @dataclass(frozen=True)
 class PyramidConfig:
@@ -26,7 +28,7 @@ class PyramidConfig:
     pyramid: Path = field(metadata=READ)
     """TOML file of datasets."""
     out: Path | None = None
-    """Folder for pyramid.json and pyramid.svg; without it they are not written."""
+    """Folder for pyramid.json, pyramid.svg and pyramid.html; without it they are not written."""
     steps: int = 0
     """Planned optimiser steps, for epochs; 0: the recipe's, where it counts steps."""
     batch_size: int = 0
@@ -48,13 +50,16 @@ class PyramidConfig:
 
 
 def run(config: PyramidConfig) -> MixtureSurvey:
-    """Surveys, and writes pyramid.json and pyramid.svg to `out` where it is given. Raises ValueError that names all faults together."""
-    from corpora.mixture.drawing import pyramid_svg
+    """Surveys, and writes record, drawing and page to `out` where it is given. Raises ValueError that names all faults together."""
+    from markupsafe import Markup
+
+    from corpora.mixture.drawing import hours_text, pyramid_svg
     from corpora.mixture.label_type import PolicyLimits
     from corpora.mixture.mixture import raise_faults, read_sound_datasets
     from corpora.store.files import write_json, write_text
     from corpora.store.kinds import expect_own
     from corpora.store.provenance import provenance
+    from lapa.reporting.page import provenance_rows, write_page
     from vla.embodiment import SLOTS
     from vla.recipes import recipe_named
 
@@ -76,6 +81,9 @@ def run(config: PyramidConfig) -> MixtureSurvey:
         with uploaded(out):
             write_json(out / "pyramid.json", survey.to_json() | {"provenance": provenance()})
             write_text(out / "pyramid.svg", pyramid_svg(survey, dark=not config.light))
+            drawing = Markup(pyramid_svg(survey, dark=not config.light))
+            made = provenance_rows(provenance(), recipe=config.recipe)
+            write_page(out / "pyramid.html", TEMPLATE, survey=survey, drawing=drawing, hours_text=hours_text, made=made)
     return survey
 
 

@@ -9,6 +9,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from importlib import resources
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import numpy as np
 import pytest
@@ -251,6 +252,11 @@ def test_the_example_is_the_table_of_the_report(tmp_path: Path, capsys: pytest.C
     plan = recipe_named("small").training
     drawn = pyramid_svg(read_mixture(EXAMPLE).survey(steps=plan.steps, batch_size=plan.batch_size))
     assert (tmp_path / "n1" / "pyramid.svg").read_text() == drawn
+    page = (tmp_path / "n1" / "pyramid.html").read_text()
+    assert page.count('class="giza-pyramid"') == 1 and "3,288.8 h" in page and "Where this page is from" in page
+    assert "never judged" not in page  # there is nothing to judge
+    for dataset in survey.datasets:
+        assert f"<td>{escape(dataset.spec.name)}</td>" in page
 
 
 def test_a_mixture_draws_itself_in_a_notebook() -> None:
