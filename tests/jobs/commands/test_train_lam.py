@@ -195,7 +195,7 @@ def test_no_label_of_a_held_out_video_is_seen(
     labels = LabelSpec("observation.state", (0, 1, 2), 1.0)
     seen: list[SeenLabels] = []
 
-    def trained(run, module, data, facts, *, quiet):  # type: ignore[no-untyped-def]
+    def trained(run, module, data, facts, logger, **how):  # type: ignore[no-untyped-def]
         seen.append(data.reader.labels)
         return facts
 
