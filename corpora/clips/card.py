@@ -29,7 +29,7 @@ def write_corpus_card(folder: Path, summary: Mapping[str, Any], *, painted: str 
         "clips kept": survey.kept.count,
         "hours kept": f"{survey.kept.hours:.3f}",
     }
-    if "size" in settings:
+    if {"size", "max_fps"} <= {*settings}:
         facts["frames"] = f"{settings['size']} px square, of at most {settings['max_fps']:g} a second"
     for title, counts in (("tier", survey.tiers), ("embodiment", survey.embodiments), ("left out", survey.dropped)):
         facts |= {f"{title}: {name}": f"{each.count} clips, {each.hours:.3f} h" for name, each in counts.items()}

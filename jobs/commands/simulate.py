@@ -226,7 +226,7 @@ def _write_card(config: SimulateConfig, summary: Mapping[str, Any]) -> None:
     )
     write_dataset_card(
         config.out,
-        f"Meta-World, simulated: {config.out.resolve().name}",
+        "Episodes of Meta-World, simulated",
         facts,
         {},
         [],
