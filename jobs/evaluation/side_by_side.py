@@ -47,9 +47,9 @@ class Row:
             return ""
         sign = 1 if self.better == "lower" else -1
         best = min(known, key=lambda each: sign * float(known[each].value or 0.0))
-        if name == best:
-            return "best"
         mine, other = known[name], known[best]
+        if mine.value == other.value:
+            return "best"
         if None in (mine.low, mine.high, other.low, other.high):
             return ""
         assert mine.low is not None and mine.high is not None and other.low is not None and other.high is not None
