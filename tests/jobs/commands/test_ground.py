@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import jobs
 from corpora.episodes.episode import EpisodeSelection
 from jobs import cli
+from jobs.ablation.cells import _curve
 from jobs.commands import ground
 from jobs.training.trainer import CHECKPOINT
 from tests.builders.datasets import CAMERAS, FPS, ONE_TASK, lerobot_v2, lerobot_v3, opened
@@ -105,6 +106,9 @@ def test_a_run_trains_and_leaves_a_policy_that_acts(straight, data: Path) -> Non
 def test_held_out_losses_are_logged_for_each_member_and_kept(straight) -> None:
     out, summary, _ = straight
     curve = logged(out)["val/action_loss/demonstrations"]
+    assert _curve(out, "demonstrations") == [
+        [step, round(value, 5)] for step, value in sorted(curve.items())
+    ]  # an ablation's
     assert len(curve) >= 3 and all(value > 0 for value in curve.values())
     assert summary["held_out"]["val/action_loss/demonstrations"] == pytest.approx(list(curve.values())[-1], rel=1e-3)
 
