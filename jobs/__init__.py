@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         ground,
         ingest,
         label,
+        multiply,
         pretrain,
         report,
         simulate,
@@ -44,7 +45,7 @@ __getattr__, __dir__, __all__ = door(
     {
         "jobs.ablation": "",
         "jobs.evaluation": "",
-        "jobs.functions": "ablate compare crosspaint evaluate export extract ground ingest label pretrain report simulate track "
-        "train_lam",
+        "jobs.functions": "ablate compare crosspaint evaluate export extract ground ingest label multiply pretrain report "
+        "simulate track train_lam",
     },
 )

@@ -27,6 +27,7 @@ from corpora.store.told import closest
 JOBS = {
     "demo": ("jobs.commands.demo", "run everything on the sample corpus and write report.html"),
     "simulate": ("jobs.commands.simulate", "Meta-World video whose actions are known, as a LeRobot v3.0 dataset"),
+    "multiply": ("jobs.commands.multiply", "demonstrations in new scenes (MimicGen), as a synthetic LeRobot dataset"),
     "ingest": ("jobs.commands.ingest", "any video to clean clips: shards, manifest, reasons"),
     "train-lam": ("jobs.commands.train_lam", "train a latent action model on an ingested corpus"),
     "extract": ("jobs.commands.extract", "latent actions of a corpus, as Parquet"),

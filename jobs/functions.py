@@ -51,6 +51,14 @@ def simulate(out: str | Path, **fields: Any) -> Result:
     return Result(config.out, run(config))
 
 
+def multiply(demos: Place, into: int, out: str | Path, **fields: Any) -> Result:
+    """`giza multiply`: simulated demonstrations in new scenes, `into` of each task, as a LeRobot dataset."""
+    from jobs.commands.multiply import MultiplyConfig, run
+
+    config = configured(MultiplyConfig, {"demos": demos, "into": into, "out": out, **fields})
+    return Result(config.out, run(config))
+
+
 def train_lam(
     corpus: Place | Corpus | list[Place] | tuple[Place, ...], out: str | Path, *, recipe: str = "small", **fields: Any
 ) -> LamResult:

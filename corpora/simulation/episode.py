@@ -1,4 +1,5 @@
-"""One simulated episode: the expert acts with smooth noise before a camera that stands or moves, and all is recorded.
+"""One simulated episode: the expert, or another actor, acts with smooth noise before a camera that stands or moves, and all is
+recorded.
 
 Frame t shows the world before action t. With `frame_every` k only every k-th control step is stored; the action of a
 stored frame is then the mean of the k actions from it to the next.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,15 +137,64 @@ class ToolRecord:
         return TrackFile(t_s, np.stack(self._masks), points, {"depth_m": depths, "position_m": places})
 
 
+class Actor(Protocol):
+    """Who acts in an episode."""
+
+    @property
+    def name(self) -> str:
+        """Sets its starts, noise and cameras apart from those of other actors; "" is the expert."""
+        ...
+
+    def begin(self, env: MetaWorldEnv, number: int) -> int:
+        """The scene of episode `number` is set: how many control steps there are to do."""
+        ...
+
+    def wanted(self, env: MetaWorldEnv) -> NDArray[np.float64]:
+        """[4], each within [-1, 1]."""
+        ...
+
+    def noisy(self, step: int) -> bool:
+        """Whether noise comes upon the action of this control step."""
+        ...
+
+
+class Expert:
+    """Meta-World's script."""
+
+    name = ""
+
+    def begin(self, env: MetaWorldEnv, number: int) -> int:
+        return MAX_STEPS
+
+    def wanted(self, env: MetaWorldEnv) -> NDArray[np.float64]:
+        return env.expert_action()
+
+    def noisy(self, step: int) -> bool:
+        return True
+
+
+EXPERT = Expert()
+
+
+def start_seed(seed: int, task: str, episode: int, actor: str = "") -> int:
+    """What `MetaWorldEnv.reset` gets for this episode of a dataset of seed `seed`."""
+    return int(episode_generator(seed, task, episode, f"{actor}start").integers(2**31))
+
+
 def record_episode(
-    env: MetaWorldEnv, settings: EpisodeSettings, episode: int, record: EpisodeRecord, tools: ToolRecord | None = None
-) -> None:
-    """Plays episode number `episode` of the environment's task into `record`, whose facts then have its success, and where
-    the agent is into `tools`."""
+    env: MetaWorldEnv,
+    settings: EpisodeSettings,
+    episode: int,
+    record: EpisodeRecord | None,
+    tools: ToolRecord | None = None,
+    actor: Actor = EXPERT,
+) -> dict[str, Any]:
+    """Plays episode number `episode` of the environment's task into `record`, and where the agent is into `tools`; returns the
+    facts of the episode, which `record` has, too: task, episode, noise, success, steps. Without a record nothing is drawn."""
 
     def draws(stream: str) -> np.random.Generator:
         # Streams of their own: with the same seed a moving camera watches the very same actions as a still one.
-        return episode_generator(settings.seed, env.task, episode, stream)
+        return episode_generator(settings.seed, env.task, episode, actor.name + stream)
 
     level = settings.level(episode)
     noise = smooth_noise(draws("noise"), settings.max_steps, level, smoothing_s=settings.noise_smoothing_s)
@@ -159,27 +209,31 @@ def record_episode(
     )
     if env.look.appearance != "robot":
         env.become(int(draws("person").integers(settings.people)))
-    state = env.reset(int(draws("start").integers(2**31)))
+    state = env.reset(start_seed(settings.seed, env.task, episode, actor.name))
     succeeded = False
-    last_step = settings.max_steps
+    last_step = min(settings.max_steps, actor.begin(env, episode))
     while env.steps + settings.frame_every <= last_step:
         step = env.steps
         row: dict[str, Any] = {"observation.state": state, "camera.motion": path[step]}
-        image = env.render(path[step])
+        image = None if record is None else env.render(path[step])
         if tools is not None:
             tools.add(env, path[step])
         done, wanted = [], []
         reached = False
         for _ in range(settings.frame_every):
-            expert = env.expert_action()
-            action = np.clip(expert + noise[env.steps], -1, 1).astype(np.float32)
+            want = actor.wanted(env)
+            action = np.clip(want + noise[env.steps] * actor.noisy(env.steps), -1, 1).astype(np.float32)
             state = env.step(action)
             done.append(action)
-            wanted.append(expert.astype(np.float32))
+            wanted.append(want.astype(np.float32))
             reached = reached or env.success
         row |= {"action": np.mean(done, axis=0), EXPERT_ACTION: np.mean(wanted, axis=0), "next.success": reached}
-        record.add(image, row)
+        if record is not None and image is not None:
+            record.add(image, row)
         if reached and not succeeded:
             succeeded = True
             last_step = min(last_step, max(env.steps + settings.steps_after_success, settings.min_steps))
-    record.facts = {"task": env.task, "episode": episode, "noise": level, "success": succeeded, "steps": env.steps}
+    facts = {"task": env.task, "episode": episode, "noise": level, "success": succeeded, "steps": env.steps}
+    if record is not None:
+        record.facts = facts
+    return facts

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from corpora.simulation.gl import require_offscreen_gl
 from corpora.simulation.head_camera import CameraPose, looking_at
+from corpora.simulation.segments import GOAL, Place
 from corpora.simulation.tasks import INSTRUCTIONS, task_name
 
 if TYPE_CHECKING:
@@ -206,6 +208,21 @@ class MetaWorldEnv:
         """float32 [11], see STATE_NAMES."""
         observation = self._observed()
         return np.concatenate([observation[:4], self._env.data.qpos[self._joints]]).astype(np.float32)
+
+    def places(self, names: Sequence[str]) -> tuple[Place, ...]:
+        """Where these bodies of the model stand now, and GOAL the task's target. Physics goes on as if nobody had looked."""
+        import mujoco
+
+        model, data = self._env.model, self._env.data
+        looked = mujoco.MjData(model)  # Meta-World moves bodies at a reset, and the data learn of it at the next step
+        looked.qpos[:], looked.mocap_pos[:], looked.mocap_quat[:] = data.qpos, data.mocap_pos, data.mocap_quat
+        mujoco.mj_kinematics(model, looked)
+        found = {
+            name: Place(looked.body(name).xpos.copy(), looked.body(name).xmat.reshape(3, 3).copy())
+            for name in names
+            if name != GOAL
+        }
+        return tuple(found.get(name) or Place(np.array(self._env._target_pos, np.float64)) for name in names)
 
     def faucet_turned(self) -> Literal["open", "close"] | None:
         """Which way the faucet is turned by now; None in between and in scenes without a faucet.

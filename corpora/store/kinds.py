@@ -19,14 +19,18 @@ class Kind:
 
 
 _PARTS = ("extract", "label", "track")
-_DATASETS = ("simulate", "export", "crosspaint")
+_DATASETS = ("simulate", "multiply", "export", "crosspaint")
 KINDS = (
     Kind("a corpus", ("ingest", "crosspaint"), ("ingest.json", "manifest.parquet", "staging")),
     Kind("latents", ("extract",), ("_extract.json", "extract.json")),
     Kind("labels", ("label",), ("_label.json", "label.json")),
     Kind("tracks", ("track",), ("_track.json", "track.json")),
     Kind("latents, labels or tracks", _PARTS, ("_settings.json",)),
-    Kind("a LeRobot dataset", _DATASETS, ("meta/info.json", ".simulate-settings.json", ".export-settings.json")),
+    Kind(
+        "a LeRobot dataset",
+        _DATASETS,
+        ("meta/info.json", ".simulate-settings.json", ".multiply-settings.json", ".export-settings.json"),
+    ),
     Kind("an RLDS dataset", (), ("features.json", "dataset_info.json")),
     Kind("a report", ("report",), ("report.json",)),
     Kind("an evaluation", ("evaluate",), ("evaluation.json",)),

@@ -166,6 +166,7 @@ _ARM: dict[str, Any] = {"recipe": "trunk"}
 _FLARE: dict[str, Any] = {"recipe": "trunk_flare"}
 _CHECK: dict[str, Any] = {"recipe": "trunk", "role": "positive"}
 _CONTROL: dict[str, Any] = {"recipe": "trunk", "role": "control"}
+_MULTIPLIED: People = lambda tiers, demos: tiers.multiplied(demos)  # noqa: E731
 _TRACKED, _AS_IS = _clips("tracked"), _clips("tracked", "as-is")
 _LATENT, _LABELLED, _ALIGNED = _clips("latent"), _clips("labelled_latent"), _clips("unlabelled")
 _PAINTED = "+ people with the robot painted over them, by "
@@ -181,6 +182,13 @@ _TRANSFER = (
     _arm("robot-flare", "the same, with FLARE on the robot's own future", role="baseline", **_FLARE),
     _arm("robot-small", "demonstrations alone, the dual system", role="baseline", recipe="small"),
     _arm("bc", "plain behaviour cloning on the demonstrations", role="baseline", recipe="bc"),
+    _arm(
+        "multiplied",
+        "+ the novel tasks' demonstrations in other scenes (MimicGen)",
+        _MULTIPLIED,
+        controls=("robot-half",),
+        **_ARM,
+    ),
     _arm("human-track", f"{_PAINTED}hand tracks", _TRACKED, controls=("shuffled", "shuffled-within"), **_ARM),
     _arm("shuffled", _SAME, _permuted(_TRACKED), **_CONTROL),
     _arm("shuffled-within", f"{_SAME} of the same task", _permuted(_TRACKED, within_text=True), **_CONTROL),

@@ -65,10 +65,10 @@ class AblateConfig:
     known_tasks: tuple[str, ...] = KNOWN
     """Design transfer: those with many demonstrations."""
     arms: tuple[str, ...] = ("robot-only", "bc", "human-latent", "human-flare")
-    """Of transfer: robot-only, robot-half, robot-flare, robot-small, bc, human-track, shuffled, shuffled-within, human-as-is,
-    as-is-shuffled, same-body, true, human-latent, latent-shuffled, labelled-latent, labelled-shuffled, human-flare,
-    flare-shuffled, human-both, both-shuffled; of joint: robot-only, bc, synthetic, human-latent, human-flare, human-both,
-    human-idm, human-true, everything, shuffled."""
+    """Of transfer: robot-only, robot-half, robot-flare, robot-small, bc, multiplied, human-track, shuffled, shuffled-within,
+    human-as-is, as-is-shuffled, same-body, true, human-latent, latent-shuffled, labelled-latent, labelled-shuffled,
+    human-flare, flare-shuffled, human-both, both-shuffled; of joint: robot-only, bc, synthetic, human-latent, human-flare,
+    human-both, human-idm, human-true, everything, shuffled."""
     demos: tuple[int, ...] = (1, 3)
     """Demonstrations of each of `tasks`; 0 only in design transfer."""
     zero_arms: tuple[str, ...] = ()

@@ -7,7 +7,8 @@ Each replicate is simulated anew: other demonstrations, people, rooms, clips and
         robot              corpus of both, from which the robot is cut out
         human/corpus       people's clips of the novel tasks
         body/corpus        the robot itself in people's rooms, without actions: a positive control; with its labels
-        demosN/            what N demonstrations of each novel task make of people's: cut-outs, painted clips, labels, latents
+        demosN/            what N demonstrations of each novel task make of people's: cut-outs, painted clips, labels, latents;
+                           and these demonstrations multiplied
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ Word = Literal["track", "true", "latents", "labelled-latents", "none"]
 """Actions by tracks, true ones, latents (of a model that the robot's known motion has a part in, or none), or no label."""
 KNOWN, NOVEL = 22.0, 10.0
 """Weights of the demonstrations of known and of novel tasks in the robot's share of a batch."""
+
+
+MULTIPLIED = 50
+"""Trajectories that the demonstrations of a novel task are multiplied into."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,36 @@ class TransferOrder(Order):
         return [episode.index for episode in episodes.episodes]
 
 
+@dataclass(frozen=True)
+class MultiplyOrder(Order):
+    """The demonstrations of the novel tasks in other scenes, with their own actions."""
+
+    out: Path
+    """Of the replicate."""
+    data: TierData
+    demos: int
+    """Of each task, which are multiplied."""
+
+    @property
+    def folder(self) -> Path:
+        return self.out / f"demos{self.demos}" / "multiplied"
+
+    def make(self, how: LabelConfig) -> None:
+        import torch._dynamo  # noqa: F401 - before the simulator's GL, see Maker._simulate
+
+        from jobs.commands import multiply
+
+        multiply.run(
+            multiply.MultiplyConfig(
+                demos=self.out / "novel",
+                into=max(MULTIPLIED, self.demos),
+                out=self.folder,
+                take=self.demos,
+                seed=self.data.seed,
+            )
+        )
+
+
 class TransferTiers(Maker):
     """The tiers of one replicate."""
 
@@ -158,6 +193,7 @@ class TransferTiers(Maker):
     mixtures: ClassVar = (
         "robot(demos)",
         *(f"{name}(demos, clips)" for name in ("tracked", "true_actions", "latent", "labelled_latent", "unlabelled")),
+        "multiplied(demos)",
     )
     places: ClassVar = {"robot": ("known", "novel"), "human": ("human/video",)}
 
@@ -176,6 +212,14 @@ class TransferTiers(Maker):
         chosen = EpisodesAt(self.out / "novel", EpisodeSelection(demos=demos))
         novel = DatasetSpec("demonstrations", "robot", chosen, weight=NOVEL, embodiment=EMBODIMENT)
         return MixtureSpec((known, novel))
+
+    def multiplied(self, demos: int) -> MixtureSpec:
+        """The novel tasks' demonstrations in other scenes; nothing where there are none."""
+        if not demos:
+            return MixtureSpec(())
+        order = MultiplyOrder(self.out, self.data, demos)
+        self.orders.append(order)
+        return MixtureSpec((DatasetSpec("multiplied", "synthetic", EpisodesAt(order.folder), embodiment=EMBODIMENT),))
 
     def tracked(self, demos: int, clips: Clips = "painted") -> MixtureSpec:
         """Clips with the robot's actions for how the hand moves."""

@@ -96,7 +96,7 @@ def run(config: SimulateConfig) -> dict[str, Any]:
     Raises ValueError where `out` holds something else, and where the simulator or its GL library is missing.
     """
     started, started_cpu = time.perf_counter(), time.process_time()
-    settings = {**config.settings(), "versions": _versions(), "format": FORMAT}
+    settings = {**config.settings(), "versions": versions(), "format": FORMAT}
     folder = Run(
         config.out,
         settings,
@@ -106,7 +106,7 @@ def run(config: SimulateConfig) -> dict[str, Any]:
         alone=True,
         formats={"format": FORMAT},
     )
-    writer = LeRobotWriter(config.out, _format(config))
+    writer = LeRobotWriter(config.out, dataset_format(config.look(), config.episode, config.encoding))
     if (done := folder.finished) is not None:
         if config.truth is not None and not config.truth.exists():
             raise ValueError(f"{config.out} is finished but its truth {config.truth} is gone; remove {config.out}")
@@ -142,7 +142,7 @@ def _record(config: SimulateConfig, writer: LeRobotWriter, started: float) -> tu
     return [writer.staged_facts(number) for number in range(total)], frames
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Of the packages that the bytes depend on; without the simulator, none of them."""
     try:
         return {name: importlib.metadata.version(name) for name in ("metaworld", "mujoco", "av", "numpy")}
@@ -151,14 +151,15 @@ def _versions() -> dict[str, str]:
         raise
 
 
-def _format(config: SimulateConfig) -> LeRobotFormat:
+def dataset_format(look: Look, episode: EpisodeSettings, encoding: VideoEncoding) -> LeRobotFormat:
+    """Of a dataset of episodes that look like this."""
     return LeRobotFormat(
-        fps=config.episode.fps,
-        camera=f"observation.images.{config.camera}",
-        size=config.size,
-        features=episode_features(still_pose(config.camera)),
-        robot_type="simulated_hand" if config.appearance == "hand" else "sawyer",
-        encoding=config.encoding,
+        fps=episode.fps,
+        camera=f"observation.images.{look.camera}",
+        size=look.size,
+        features=episode_features(still_pose(look.camera)),
+        robot_type="simulated_hand" if look.appearance == "hand" else "sawyer",
+        encoding=encoding,
     )
 
 

@@ -14,6 +14,7 @@ from jobs.commands import ground
 WORDS = {
     "demo": "",
     "simulate": "",
+    "multiply": "--demos HERE --into 2",
     "ingest": "HERE",
     "train-lam": "--corpus HERE",
     "extract": "--lam HERE --corpus HERE",

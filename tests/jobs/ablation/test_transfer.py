@@ -42,6 +42,8 @@ def test_every_arm_trains_on_the_robots_data_in_one_ratio_and_on_what_it_says(tm
         assert robot["known"] / robot["demonstrations"] == pytest.approx(2.2)
         (zero,) = plans(arm, tiers, (0,))
         assert [spec.name for spec in zero.robot.datasets] == ["known"]
+        if name == "multiplied":
+            continue
         told[name] = [
             (Path(spec.data.corpus).parent.name, spec.label.words[0], spec.label.description.partition("shuffled")[1:])
             for spec in plan.base.datasets
@@ -68,6 +70,24 @@ def test_every_arm_trains_on_the_robots_data_in_one_ratio_and_on_what_it_says(tm
     assert isinstance(spec.label, TrueActions)
     (spec,) = plans(TRANSFER["human-as-is"], tiers_at(tmp_path), (1,))[0].base.datasets
     assert isinstance(spec.label, TrackActions) and spec.embodiment == "metaworld"
+
+
+def test_multiplied_demonstrations_are_those_of_the_cell_and_of_the_synthetic_tier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jobs.commands import multiply
+
+    made: list[multiply.MultiplyConfig] = []
+    monkeypatch.setattr(multiply, "run", made.append)
+    one, none = plans(TRANSFER["multiplied"], tiers_at(tmp_path), (1, 0))
+    (spec,) = one.base.datasets
+    (order,) = one.orders
+    order.make(LabelConfig(Path(), "metaworld", Path(), Path()))
+    (config,) = made
+    assert (spec.tier, spec.data.folder, spec.embodiment) == ("synthetic", config.out, "metaworld")  # type: ignore[attr-defined]
+    novel = tmp_path.resolve() / "replicates" / "seed0" / "novel"
+    assert (config.demos, config.take, config.into, config.seed) == (novel, 1, 50, TierData().seed + 1000)
+    assert not none.orders and not none.base.datasets  # nothing to multiply
 
 
 @pytest.mark.parametrize("share", [0.5, 0.25, 0.0])

@@ -18,7 +18,7 @@ from corpora.episodes.lerobot_writer import BOOKKEEPING
 from corpora.simulation import gl as offscreen_gl
 from corpora.simulation.episode import EXPERT_ACTION, EpisodeSettings
 from corpora.simulation.metaworld import HEAD_POSE, Look, MetaWorldEnv, episode_generator
-from jobs.commands.simulate import FORMAT, SimulateConfig, _versions, main, run
+from jobs.commands.simulate import FORMAT, SimulateConfig, main, run, versions
 from tests.builders.cameras import measure_camera_motion, offscreen_gl_available, plane_homography
 from tests.builders.datasets import opened
 
@@ -73,7 +73,7 @@ def test_a_folder_of_the_version_without_the_experts_action_is_refused(name: str
     if not offscreen_gl_available():
         pytest.skip("no simulator, no versions of it")
     wanted = config(tmp_path / "sim")
-    settings = {**wanted.settings(), "versions": _versions()}
+    settings = {**wanted.settings(), "versions": versions()}
     (tmp_path / "sim").mkdir()
     record = settings if name.startswith(".") else {"settings": settings, "episodes": 2}
     (tmp_path / "sim" / name).write_text(json.dumps(record))
