@@ -33,6 +33,9 @@ SMALL_FLARE = dataclasses.replace(SMALL, future_tokens=9, dit=dataclasses.replac
 BC = dataclasses.replace(SMALL, head="regression")
 """Plain convolutional behaviour cloning, the baseline."""
 
+SMALL_WORLD = dataclasses.replace(SMALL, head="world_action", flow=dataclasses.replace(SMALL.flow, alpha=1.0))
+"""The future picture beside the chunk, of what `small` sees and in one step; actions' flow times are uniform."""
+
 DINOV2_SMALL = "facebook/dinov2-small"
 
 SMALL_DINO = dataclasses.replace(SMALL, image_size=112, vision=VisionConfig(name=DINOV2_SMALL))
@@ -144,6 +147,7 @@ RECIPES: dict[str, Recipe] = {
         PolicyTrainingConfig(steps=3000, workers=0, flare=True, alignment=FlareConfig(standardise=True, ema=1.0)),
         EVERYTHING,
     ),
+    "small_world": Recipe(SMALL_WORLD, PolicyTrainingConfig(steps=3000, workers=0), EVERYTHING),
     "bc": Recipe(BC, PolicyTrainingConfig(steps=3000, workers=0), EVERYTHING),
     "small_dino": Recipe(SMALL_DINO, PolicyTrainingConfig(steps=3000, workers=0), FROZEN_VLM),
     "bc_dino": Recipe(BC_DINO, PolicyTrainingConfig(steps=3000, workers=0), EVERYTHING),
