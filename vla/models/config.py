@@ -272,10 +272,8 @@ class PolicyConfig:
             raise ValueError(f"feeding with head '{self.head}': only the outputs of head 'regression' feed its action")
         if self.head == "regression" and self.vlm.name:
             raise ValueError("head 'regression' is the plain convolutional baseline: it takes no vlm.name")
-        if self.head == "world_action" and (self.vlm.name or self.future_tokens):
-            raise ValueError(
-                "head 'world_action' sees pictures by their own tokens: it takes no vlm.name and no future_tokens"
-            )
+        if self.head == "world_action" and self.vlm.name:
+            raise ValueError("head 'world_action' sees pictures by tokens of their own: it takes no vlm.name")
         if self.vision.name and self.vlm.name:
             raise ValueError(f"vision.name '{self.vision.name}' and vlm.name '{self.vlm.name}': one backbone, not two")
 

@@ -16,7 +16,7 @@ from tests.builders.recipes import tiny_dino
 from tests.builders.world import tiny_world, tiny_world_config
 from vla.batch import PolicyBatch
 from vla.checkpoint import build_policy, load_policy, save_policy
-from vla.models.config import FlowConfig, VisionConfig
+from vla.models.config import FlowConfig, VisionConfig, VlmConfig
 from vla.models.world_action import Block, WorldActionPolicy, WorldContext, _visible
 from vla.models.world_dit import Layout
 
@@ -254,8 +254,8 @@ def test_saved_and_loaded_it_acts_as_before(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_head_that_sees_by_other_means_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"world_action.*no vlm.name and no future_tokens"):
-        tiny_world_config(future_tokens=4)
+    with pytest.raises(ValueError, match=r"world_action.*no vlm.name"):
+        tiny_world_config(vlm=VlmConfig(name="some/model"))
     for name, value in (("future_s", 0.0), ("picture_end", 1.5), ("widths", (12,)), ("steps", 0), ("weight", -1.0)):
         with pytest.raises(ValueError, match=f"world.*{name}|world.{name}"):
             tiny_world_config(**{name: value})
