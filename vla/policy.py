@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -120,14 +120,12 @@ class Backbone(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class PictureLoss:
-    """Of what is seen next."""
+    """Of what is seen next; `weight`: beside the actions' loss."""
 
     loss: Tensor
-    """[B]; 0 where nothing follows."""
+    """[B]; 0 where nothing follows (`has_future` bool [B])."""
     has_future: Tensor
-    """bool [B]."""
     weight: float
-    """Beside the actions' loss."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +174,8 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
     store: ClassVar[Store]
     tunable: ClassVar[bool] = False
     """Whether parts of it may be trained alone: it has `backbone`, `projector`, `embodiment_layers` and `dit`."""
+    sampler: ClassVar[bool] = False
+    """Whether chunks are sampled in `config.flow.steps` passes."""
     most_views: tuple[int, int] | None = None
     """Most cameras, and frames of history, that it has places for; None: any number."""
 
@@ -300,7 +300,13 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
     @property
     def passes(self) -> int:
         """Of System 1 for one chunk: the steps of its sampler, if it has one."""
-        return 1
+        return self.config.flow.steps if self.sampler else 1
+
+    def sample_in(self, passes: int) -> None:
+        """From now on chunks are sampled in so many passes. Raises ValueError for fewer than 1, and where there is no sampler."""
+        if passes < 1 or not self.sampler:
+            raise ValueError(f"passes {passes}: at least 1, of a policy with a sampler")
+        self.config = replace(self.config, flow=replace(self.config.flow, steps=passes))
 
     @property
     def device(self) -> torch.device:

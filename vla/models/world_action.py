@@ -81,6 +81,7 @@ class Block:
 class WorldActionPolicy(Policy):
     """A causal transformer over picture, action and state tokens."""
 
+    sampler = True
     config: PolicyConfig
 
     def __init__(self, config: PolicyConfig, settings: Path | None = None) -> None:
@@ -129,10 +130,6 @@ class WorldActionPolicy(Policy):
     @property
     def future_s(self) -> float:
         return self.config.world.future_s
-
-    @property
-    def passes(self) -> int:
-        return self.config.flow.steps
 
     def _copy_embodiment(self, source: int, target: int) -> None:
         self.embodiment_layers.copy(source, target)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.builders.policies import batch_of, here, keys, some_images, teach
+from tests.builders.policies import batch_of, here, keys, some_images, teach, tiny_bc
 from tests.builders.recipes import tiny_dino
 from tests.builders.world import tiny_world, tiny_world_config
 from vla.batch import PolicyBatch
@@ -185,7 +185,8 @@ def test_with_the_cache_and_without_it_the_velocities_are_the_same() -> None:
 
 @pytest.mark.parametrize(("steps", "end"), [(1, 0.2), (4, 0.2), (4, 1.0)])
 def test_sampling_is_the_same_with_the_cache_and_without_it(steps: int, end: float) -> None:
-    policy = tiny_world(history_s=HISTORY, picture_end=end, flow=FlowConfig(steps=steps))
+    policy = tiny_world(history_s=HISTORY, picture_end=end)
+    policy.sample_in(steps)
     assert policy.passes == steps
     batch = batch_of(policy.config, [1, 2])
     context = policy.encode(batch["images"], batch["image_mask"], batch["instruction"])
@@ -201,6 +202,12 @@ def test_sampling_is_the_same_with_the_cache_and_without_it(steps: int, end: flo
         (seen, acted), _ = in_one_pass(policy, batch, Block(x, y, end * time, time), dims)
         x, y = x + end * seen / steps, y + acted / steps
     torch.testing.assert_close(actions, y, atol=1e-4, rtol=1e-4)
+
+
+def test_passes_of_what_does_not_sample_are_refused() -> None:
+    for policy, passes in ((tiny_world(), 0), (tiny_bc(), 4)):
+        with pytest.raises(ValueError, match=rf"passes {passes}: at least 1, of a policy with a sampler"):
+            policy.sample_in(passes)
 
 
 def test_the_cache_holds_what_the_camera_saw_and_not_what_was_foretold() -> None:
