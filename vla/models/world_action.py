@@ -14,6 +14,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -338,16 +339,16 @@ class WorldActionPolicy(Policy):
     ) -> tuple[Tensor, Tensor]:
         """Encoded actions [B, H, Da] and picture tokens [B, V N, C], in `flow.steps` steps. `dims` bool [B, Da]; `picture_end`: the
         flow time that the picture is brought to."""
-        assert isinstance(tokens, WorldContext)
+        context = cast(WorldContext, tokens)  # of `encode`
         flow, size = self.config.flow, len(state)
-        chunk, picture = (self.config.horizon, self.config.max_action_dim), tokens.newest.shape[1:]
+        chunk, picture = (self.config.horizon, self.config.max_action_dim), context.newest.shape[1:]
         numbers = [chunk[0] * chunk[1], picture[0] * picture[1]]
         first, second = drawn(noise, (size, sum(numbers))).to(state.device).split(numbers, 1)
         x, y = flow.temperature * second.view(size, *picture), flow.temperature * first.view(size, *chunk)
         for step in range(flow.steps):
             time = torch.full((size,), step / flow.steps, device=state.device)
             block = Block(x, y, picture_end * time, time)
-            seen, acted = self.velocities(tokens, block, dims, state, state_mask, embodiment_id)
+            seen, acted = self.velocities(context, block, dims, state, state_mask, embodiment_id)
             x, y = x + picture_end * seen.float() / flow.steps, y + acted.float() / flow.steps
         return y * dims[:, None], x
 

@@ -11,13 +11,16 @@ import pytest
 import torch
 
 from corpora.episodes.episode import EpisodeSelection
+from jobs.ablation.arms import ARMS, POLICIES
+from jobs.ablation.command import POLICY
 from jobs.commands import evaluate, ground, pretrain
 from jobs.training.policy_run import FIRST
 from tests.builders.corpora import write_corpus
 from tests.builders.datasets import CAMERAS, ONE_TASK, lerobot_v3
+from tests.builders.policies import batch_of
 from tests.builders.recipes import tiny_dino
 from tests.builders.world import tiny_world_config
-from vla.checkpoint import load_policy
+from vla.checkpoint import build_policy, load_policy
 from vla.models.config import VisionConfig
 from vla.models.world_action import WorldActionPolicy
 from vla.recipes import recipe_named
@@ -165,3 +168,19 @@ def test_on_a_frozen_model_it_trains_without_a_first_stage(data: Path, tmp_path:
     summary = pretrain.run(settings(data, out, model=model, training=training, steps=3, cache=tmp_path), quiet=True)
     assert FIRST not in summary and summary["held_out"]["val/picture_error/clips"] > 0
     assert (tmp_path / "features").is_dir() == kept
+
+
+def test_the_world_arms_of_an_ablation_have_a_policy_of_its_own_sizes() -> None:
+    kind = POLICIES[ARMS["human-world"].recipe]
+    policy = build_policy(dataclasses.replace(POLICY, head=kind.head, feeding=kind.feeding))
+    assert policy.first_stage is not None and policy.future_s and not policy.future_tokens
+    side = policy.config.image_size
+    batch = batch_of(policy.config, [3, 3])
+    grown = {name: torch.nn.functional.interpolate(batch[name].flatten(0, -4).float(), side) for name in SHOWN}  # type: ignore[literal-required]
+    batch["images"] = grown["images"].to(torch.uint8).view(2, 1, 1, 3, side, side)
+    batch["future"] = grown["future"].to(torch.uint8).view(2, 1, 3, side, side)
+    output = policy.train().loss(batch)
+    assert output.picture is not None and output.picture.loss.min() > 0 and output.action_loss.min() > 0
+
+
+SHOWN = ("images", "future")
