@@ -203,7 +203,8 @@ FIELDS = {
 
 def tuning_of_policy(config: PolicyConfig) -> TuningConfig:
     """What is trained of a policy that was trained before, where nothing else is asked for."""
-    return FROZEN_VLM if config.vlm.name or (config.vision.name and config.head == "flow") else EVERYTHING
+    whole = config.head in ("regression", "world_action")
+    return FROZEN_VLM if config.vlm.name or (config.vision.name and not whole) else EVERYTHING
 
 
 def recipe_named(name: str) -> Recipe:
