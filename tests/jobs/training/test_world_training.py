@@ -80,7 +80,7 @@ def test_it_trains_in_two_stages_and_tells_each_beside_its_baseline(straight: tu
     first = summary[FIRST]
     assert first["steps"] == 6 and set(first["held_out"]) == {"error", "mean_picture"}
     told = {f"val/{name}/{data}" for name in ("picture_error", "picture_copied") for data in ("clips", "demos")}
-    assert set(summary["held_out"]) == told | {"val/action/demos"}
+    assert set(summary["held_out"]) == told | {"val/action_loss/demos"}
     assert all(np.isfinite(value) for value in summary["held_out"].values())
     policy = load_policy(out)
     assert isinstance(policy, WorldActionPolicy) and policy.first_stage is None
