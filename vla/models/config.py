@@ -189,11 +189,11 @@ class WorldConfig:
     """Of the autoencoder's stages; each halves the image, and one more that makes the tokens."""
     channels: int = 48
     """Of its picture tokens."""
-    steps: int = 500
+    steps: int = 800
     """Optimiser steps of the training's first stage, which trains the autoencoder alone."""
     images: int = 48
     """That a step of it sees, at most."""
-    lr: float = 2e-3
+    lr: float = 5e-3
     """Its peak learning rate."""
 
     def __post_init__(self) -> None:
