@@ -125,10 +125,10 @@ def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     policy, fingerprint = load_acting(config.policy, device=config.device)
     embodiment = embodiment_of(policy, config.embodiment)
-    measured = {"fingerprint": fingerprint, "embodiment": embodiment}
+    measured: dict[str, Any] = {"fingerprint": fingerprint, "embodiment": embodiment}
     if config.passes:
         policy.sample_in(config.passes)
-        measured["passes"] = str(config.passes)
+        measured["passes"] = config.passes
     run = Run(config.out, measured, summary=RESULT)
     with run.claim():
         result: dict[str, Any] = {

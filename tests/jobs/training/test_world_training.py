@@ -150,14 +150,16 @@ def test_grounding_keeps_the_pictures_and_the_policy_is_evaluated(
     same = {name for name in before if torch.equal(before[name], after[name])}
     pictures = {name for name in before if name.startswith("pictures.")}
     assert pictures <= same and "frame.weight" not in same
-    found = evaluate.run(
-        evaluate.EvaluateConfig(
-            policy=str(tmp_path / "run"), out=tmp_path / "evaluation", data=data / "pick", cache=data / "cache",
-            plots=0, selection=EpisodeSelection(episodes="1"),
-        ),
-        quiet=True,
+    asked = evaluate.EvaluateConfig(
+        policy=str(tmp_path / "run"), out=tmp_path / "four", data=data / "pick", cache=data / "cache",
+        plots=0, selection=EpisodeSelection(episodes="1"),
     )  # fmt: skip
-    assert "open_loop" in found["verdict"]
+    four = evaluate.run(asked, quiet=True)
+    other = evaluate.run(dataclasses.replace(asked, out=tmp_path / "one", passes=1), quiet=True)
+    assert other["passes"] == 1 and "passes" not in four
+    assert {**other["open_loop"], "settings": 0} != {**four["open_loop"], "settings": 0}
+    with pytest.raises(ValueError, match="passes"):
+        evaluate.run(dataclasses.replace(asked, passes=1), quiet=True)
 
 
 @pytest.mark.parametrize("kept", [True, False])
