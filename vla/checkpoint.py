@@ -24,6 +24,7 @@ from vla.embodiment import LATENT, Embodiment
 from vla.models.behaviour_cloning import BehaviourCloning
 from vla.models.config import PolicyConfig, from_dict, to_dict
 from vla.models.dual_system import DualSystemPolicy
+from vla.models.world_action import WorldActionPolicy
 from vla.policy import HEAD_WEIGHTS, Policy
 from vla.trained_on import DATA, read_records, write_records
 
@@ -40,7 +41,11 @@ MEASURED = "## Measured"
 
 Head = Callable[[PolicyConfig, Path | None], Policy]
 """A configuration, and the folder of a saved backbone's settings where there is one, to a policy with fresh weights."""
-HEADS: dict[str, Head] = {"flow": DualSystemPolicy.build, "regression": BehaviourCloning}
+HEADS: dict[str, Head] = {
+    "flow": DualSystemPolicy.build,
+    "regression": BehaviourCloning,
+    "world_action": WorldActionPolicy,
+}
 """By the name that `PolicyConfig.head` gives."""
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.video.image import fit_square
+from corpora.video.nearest import after_beginning
+from vla.actions.names import places
 from vla.embodiment import Embodiment
 
 
@@ -41,6 +44,37 @@ class Observation:
             )
         if self.painted and not known.views:
             raise ValueError(f"painted: the pictures of '{known.name}' were not painted in training; leave it out")
+
+    def seen_by(
+        self, known: Embodiment, history_s: Sequence[float], side: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """uint8 [V, T, 3, side, side] and bool [V, T], in the order of the embodiment's cameras, T = len(history_s). Raises ValueError
+        where the observation does not fit it."""
+        self.check_view(known)
+        images, since_s = self.images, self.since_start_s
+        if not since_s >= 0:
+            raise ValueError(f"since_start_s {since_s}: must be at least 0 seconds")
+        history = len(history_s)
+        there = after_beginning(history_s, since_s, known.step_s)
+        where = dict(zip(images, places(list(images), known.cameras), strict=True))
+        if unknown := [name for name, place in where.items() if place is None]:
+            raise ValueError(f"image '{unknown[0]}': the cameras of '{known.name}' are {', '.join(known.cameras)}")
+        seen = np.zeros((len(known.cameras), history, side, side, 3), np.uint8)
+        mask = np.zeros((len(known.cameras), history), np.bool_)
+        for name, given in images.items():
+            frames = np.asarray(given)
+            frames = frames[None] if frames.ndim == 3 else frames
+            if frames.dtype != np.uint8 or frames.ndim != 4 or len(frames) != history or frames.shape[3] != 3:
+                raise ValueError(
+                    f"image '{name}': {frames.dtype} {list(np.shape(given))}: must be uint8 [{history}, height, width, 3], the "
+                    "first axis being optional where it is 1"
+                )
+            place = where[name]
+            assert place is not None
+            fit = known.squared_by or "stretch"
+            shown = [fit_square(np.ascontiguousarray(frame), side, fit) for frame in frames[there]]
+            seen[place, there], mask[place] = shown, there
+        return np.ascontiguousarray(seen.transpose(0, 1, 4, 2, 3)), mask
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -20,12 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from corpora.text import ReadText
-from corpora.video.image import fit_square
-from corpora.video.nearest import after_beginning
-from vla.actions.names import places
 from vla.batch import PolicyBatch, pad_last
 from vla.embodiment import SLOTS, Embodiment
 from vla.evaluating import evaluating
+from vla.first_stage import FirstStage
 from vla.noise import NoiseKey
 from vla.observation import ActionChunk, Observation
 from vla.trained_on import TrainedOn
@@ -121,6 +119,16 @@ class Backbone(nn.Module, ABC):
 
 
 @dataclass(frozen=True)
+class PictureLoss:
+    """Of what is seen next; `weight`: beside the actions' loss."""
+
+    loss: Tensor
+    """[B]; 0 where nothing follows (`has_future` bool [B])."""
+    has_future: Tensor
+    weight: float
+
+
+@dataclass(frozen=True)
 class PolicyLoss:
     """Of one training batch."""
 
@@ -132,6 +140,8 @@ class PolicyLoss:
     """[B, K, M, W]: the future tokens' states for each of K flow draws; None without future tokens."""
     tokens: ContextTokens
     """Of System 2."""
+    picture: PictureLoss | None = None
+    """None where a policy predicts no picture."""
 
 
 class PolicySizes(Protocol):
@@ -164,6 +174,8 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
     store: ClassVar[Store]
     tunable: ClassVar[bool] = False
     """Whether parts of it may be trained alone: it has `backbone`, `projector`, `embodiment_layers` and `dit`."""
+    sampler: ClassVar[bool] = False
+    """Whether chunks are sampled in `config.flow.steps` passes."""
     most_views: tuple[int, int] | None = None
     """Most cameras, and frames of history, that it has places for; None: any number."""
 
@@ -272,9 +284,29 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
         return 0
 
     @property
+    def first_stage(self) -> FirstStage | None:
+        """What is to be trained before the rest; None where nothing is, or it is done."""
+        return None
+
+    @property
+    def future_s(self) -> float | None:
+        """Seconds to the picture that it learns to predict; None where it does not."""
+        return None
+
+    def measure(self, batch: PolicyBatch) -> dict[str, Tensor]:
+        """[B] each: what else is told of held-out samples, NaN where it is not of one."""
+        return {}
+
+    @property
     def passes(self) -> int:
         """Of System 1 for one chunk: the steps of its sampler, if it has one."""
-        return 1
+        return self.config.flow.steps if self.sampler else 1
+
+    def sample_in(self, passes: int) -> None:
+        """From now on chunks are sampled in so many passes. Raises ValueError for fewer than 1, and where there is no sampler."""
+        if passes < 1 or not self.sampler:
+            raise ValueError(f"passes {passes}: at least 1, of a policy with a sampler")
+        self.config = replace(self.config, flow=replace(self.config.flow, steps=passes))
 
     @property
     def device(self) -> torch.device:
@@ -354,31 +386,8 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
 
     def _images(self, observation: Observation, known: Embodiment) -> tuple[Tensor, Tensor]:
         """uint8 [1, V, T, 3, S, S] and bool [1, V, T], in the order of the embodiment's cameras."""
-        observation.check_view(known)
-        images, since_s = observation.images, observation.since_start_s
-        if not since_s >= 0:
-            raise ValueError(f"since_start_s {since_s}: must be at least 0 seconds")
-        history, side = len(self.config.history_s), self.config.image_size
-        there = after_beginning(self.config.history_s, since_s, known.step_s)
-        where = dict(zip(images, places(list(images), known.cameras), strict=True))
-        if unknown := [name for name, place in where.items() if place is None]:
-            raise ValueError(f"image '{unknown[0]}': the cameras of '{known.name}' are {', '.join(known.cameras)}")
-        seen = np.zeros((len(known.cameras), history, side, side, 3), np.uint8)
-        mask = torch.zeros(1, len(known.cameras), history, dtype=torch.bool)
-        for name, given in images.items():
-            frames = np.asarray(given)
-            frames = frames[None] if frames.ndim == 3 else frames
-            if frames.dtype != np.uint8 or frames.ndim != 4 or len(frames) != history or frames.shape[3] != 3:
-                raise ValueError(
-                    f"image '{name}': {frames.dtype} {list(np.shape(given))}: must be uint8 [{history}, height, width, 3], the "
-                    "first axis being optional where it is 1"
-                )
-            place = where[name]
-            assert place is not None
-            fit = known.squared_by or "stretch"
-            shown = [fit_square(np.ascontiguousarray(frame), side, fit) for frame in frames[there]]
-            seen[place, there], mask[0, place] = shown, torch.from_numpy(there)
-        return torch.from_numpy(seen).permute(0, 1, 4, 2, 3)[None].contiguous(), mask
+        images, mask = observation.seen_by(known, self.config.history_s, self.config.image_size)
+        return torch.from_numpy(images)[None], torch.from_numpy(mask)[None]
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.store.save(self, Path(save_directory))

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from corpora.store.told import closest
 from flare.config import FlareConfig
-from vla.models.config import DitConfig, FlowConfig, PolicyConfig, SmallBackboneConfig, VisionConfig, VlmConfig
+from vla.models.config import (
+    DitConfig,
+    FlowConfig,
+    PolicyConfig,
+    SmallBackboneConfig,
+    VisionConfig,
+    VlmConfig,
+    WorldConfig,
+)
 from vla.training_config import PolicyTrainingConfig, TuningConfig
 
 SMOLVLM2 = "HuggingFaceTB/SmolVLM2-2.2B-Instruct"
@@ -32,6 +40,9 @@ SMALL_FLARE = dataclasses.replace(SMALL, future_tokens=9, dit=dataclasses.replac
 
 BC = dataclasses.replace(SMALL, head="regression")
 """Plain convolutional behaviour cloning, the baseline."""
+
+SMALL_WORLD = dataclasses.replace(SMALL, head="world_action", flow=dataclasses.replace(SMALL.flow, alpha=1.0))
+"""The picture that follows is denoised beside the chunk, of what `small` sees, and in one step."""
 
 DINOV2_SMALL = "facebook/dinov2-small"
 
@@ -107,6 +118,24 @@ four of five in pretraining (fine-tuning: --training.state-dropout 0.2). 32 laye
 Use it with an end effector whose chunks are relative, with statistics of each step: --action-parts with representation, frame
 and per_step, normalisation min_max for these, percentiles for the rest."""
 
+SIGLIP2 = "google/siglip2-large-patch16-256"
+"""FLARE's target encoder (2505.15659)."""
+
+DREAMZERO = PolicyConfig(
+    head="world_action",
+    image_size=256,
+    history_s=(4.8, 3.2, 1.6, 0.0),
+    horizon=24,
+    max_state_dim=64,
+    max_action_dim=32,
+    vision=VisionConfig(name=SIGLIP2),
+    dit=DitConfig(layers=40, heads=40, head_dim=128, dropout=0.0),
+    flow=FlowConfig(alpha=1.0),
+    world=WorldConfig(future_s=1.6, times="block", picture_end=1.0),
+)
+"""DreamZero's sizes (2602.15922: Wan 2.1's transformer of 40 layers, 5120 wide; blocks of 24 actions, four at most in sight), on the
+tokens of a frozen SigLIP2 instead of Wan's autoencoder, with words of our own instead of UMT5. Never run."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -116,9 +145,6 @@ class Recipe:
     training: PolicyTrainingConfig
     tuning: TuningConfig
 
-
-SIGLIP2 = "google/siglip2-large-patch16-256"
-"""FLARE's target encoder (2505.15659)."""
 
 _GROOT = PolicyTrainingConfig(
     steps=10_000,
@@ -144,6 +170,7 @@ RECIPES: dict[str, Recipe] = {
         PolicyTrainingConfig(steps=3000, workers=0, flare=True, alignment=FlareConfig(standardise=True, ema=1.0)),
         EVERYTHING,
     ),
+    "small_world": Recipe(SMALL_WORLD, PolicyTrainingConfig(steps=3000, workers=0), EVERYTHING),
     "bc": Recipe(BC, PolicyTrainingConfig(steps=3000, workers=0), EVERYTHING),
     "small_dino": Recipe(SMALL_DINO, PolicyTrainingConfig(steps=3000, workers=0), FROZEN_VLM),
     "bc_dino": Recipe(BC_DINO, PolicyTrainingConfig(steps=3000, workers=0), EVERYTHING),
@@ -158,6 +185,11 @@ RECIPES: dict[str, Recipe] = {
         dataclasses.replace(_GROOT, alignment=FlareConfig(target="frozen", target_name=SIGLIP2)),
         FROZEN_VLM,
     ),
+    "dreamzero": Recipe(
+        DREAMZERO,
+        dataclasses.replace(_GROOT, steps=100_000, batch_size=128, lr=1e-5),
+        EVERYTHING,
+    ),
     "n1_6": Recipe(N1_6, dataclasses.replace(_GROOT, batch_size=64), TuningConfig(vlm_top_layers=4)),
     "n1_7": Recipe(N1_7, _GROOT, FROZEN_VLM),
 }
@@ -171,7 +203,8 @@ FIELDS = {
 
 def tuning_of_policy(config: PolicyConfig) -> TuningConfig:
     """What is trained of a policy that was trained before, where nothing else is asked for."""
-    return FROZEN_VLM if config.vlm.name or (config.vision.name and config.head != "regression") else EVERYTHING
+    whole = config.head in ("regression", "world_action")
+    return FROZEN_VLM if config.vlm.name or (config.vision.name and not whole) else EVERYTHING
 
 
 def recipe_named(name: str) -> Recipe:

@@ -19,6 +19,7 @@ from flare.objective import AlignmentHead, alignment_loss, mean_alignment
 from flare.slow_copy import SlowCopy
 from flare.targets import TargetEncoder
 from vla.batch import PolicyBatch, newest_features
+from vla.first_stage import FirstStage
 from vla.policy import Policy, PolicyLoss
 from vla.sharding import gathered, outline, shard_blocks, shard_root
 from vla.training_config import PolicyTrainingConfig
@@ -27,7 +28,8 @@ log = logging.getLogger(__name__)
 
 
 class PolicyTraining(lightning.LightningModule):
-    """Loss = action loss over the samples with actions + coefficient x alignment over the samples with a future."""
+    """Loss = action loss over the samples with actions + coefficient x alignment, or the picture's loss, over the samples with a
+    future."""
 
     def __init__(
         self,
@@ -97,6 +99,9 @@ class PolicyTraining(lightning.LightningModule):
         output: PolicyLoss = policy.loss(batch)
         known = output.has_action.float()
         parts = {"action": (output.action_loss * known).sum() / ranks.counted(known.sum())}
+        if output.picture is not None:
+            seen = output.picture
+            parts["picture"] = seen.weight * mean_alignment(seen.loss, seen.has_future, batch.get("align"))
         if self.target is not None:
             predicted, target, has_future, mask = self._aligned(output, batch)
             loss = alignment_loss(predicted, target, has_future, token_mask=mask)
@@ -213,6 +218,10 @@ class PolicyTraining(lightning.LightningModule):
         ):
             if has:
                 self._held_out[f"action_loss/{self.dataset_names[number]}"].append(loss)
+        for name, values in policy.measure(batch).items():
+            for number, value in zip(batch["dataset"].tolist(), values.tolist(), strict=True):
+                if not math.isnan(value):
+                    self._held_out[f"{name}/{self.dataset_names[number]}"].append(value)
         if self.target is not None and bool(batch["has_future"].any()):
             predicted, target, has_future, _ = self._aligned(output, batch)
             # where the change is aligned with, "nothing changes" is what a present that goes on would say
@@ -235,6 +244,48 @@ class PolicyTraining(lightning.LightningModule):
             self.log(f"val/flare/{name}", value)
         for reason in CollapseAlarm().reasons(report):
             log.warning("FLARE: %s", reason)
+
+
+class FirstStageTraining(lightning.LightningModule):
+    """Of what a policy trains before the rest."""
+
+    def __init__(self, stage: FirstStage, training: PolicyTrainingConfig, *, seed: int) -> None:
+        super().__init__()
+        self.stage = stage
+        self.training_config, self.seed = training, seed
+        self._number = 0
+        self._held_out: dict[str, list[float]] = defaultdict(list)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of optimiser step number `step`."""
+        return self.training_config.lr * schedule(min(1.0, step / self.training_config.steps), 0.05)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._number = int(self.trainer.fit_loop.total_batch_idx)
+
+    def training_step(self, batch: PolicyBatch, index: int) -> Tensor:
+        with ranks.whole_batch(self.seed, self._number):
+            loss = self.stage.loss(batch)
+        self.log("train/loss", ranks.mean_over_ranks(loss.detach()))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.AdamW(self.parameters(), lr=self.training_config.lr, weight_decay=0.0)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate(self.global_step)
+
+    def on_validation_epoch_start(self) -> None:
+        self._held_out.clear()
+
+    def validation_step(self, batch: PolicyBatch, index: int) -> None:
+        for name, value in self.stage.measure(batch).items():
+            self._held_out[name].append(float(value))
+
+    def on_validation_epoch_end(self) -> None:
+        for name, values in self._held_out.items():
+            self.log(name, sum(values) / len(values), sync_dist=True)
 
 
 def schedule(progress: float, warmup_share: float) -> float:

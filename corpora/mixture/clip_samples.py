@@ -57,7 +57,8 @@ class ClipsAt(Data):
         spec.warn(frames.table.lacking)
         if not spec.label.acts and opening.window.future_s is None:
             raise ValueError(
-                f"label '{spec.label.words[0]}' has nothing to learn without FLARE: give --training.flare, or another label"
+                f"label '{spec.label.words[0]}' has nothing to learn without FLARE: give --training.flare, --recipe small_world, or "
+                "another label"
             )
         labels = spec.label.read(frames, spec.embodiment, opening.window.horizon)
         samples = ClipSamples(spec, frames, opening.window, labels, opening.stride_s)

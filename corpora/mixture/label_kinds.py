@@ -5,7 +5,7 @@ Latents            latent actions that `giza extract` mined out of clips
 PseudoActions      a robot's actions that an inverse dynamics model (`giza label`) read off clips
 TrackActions       a robot's actions for how the tool of a track moves (`giza label --tracks`), gripper not known
 HandActions        how a hand moves and opens, as a robot's relative chunks (`giza label --tracks --hand`)
-Unlabelled         nothing: alignment with the future only (FLARE)
+Unlabelled         nothing: what is seen next is all there is to learn (FLARE, head world_action)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Unlabelled(Permutable):
-    """Frames that a policy only aligns its future tokens with."""
+    """Frames of which a policy only learns what is seen next."""
 
     words: ClassVar[tuple[str, ...]] = ("none", "unlabelled")
     title: ClassVar = "FLARE"

@@ -35,11 +35,14 @@ class PolicyKind:
     """The future is aligned with."""
     change: bool = False
     """What is aligned with is how it differs from now."""
+    unlabelled: str = Unlabelled.title
+    """What it learns of video without labels, as a table says it."""
 
 
 POLICIES = {
     "small": PolicyKind("flow matching", ""),  # the dual system
     "small_flare": PolicyKind("flow matching", "", flare=True),
+    "small_world": PolicyKind("flow matching", "world_action", unlabelled="next pictures"),
     "bc": PolicyKind(),
     "trunk": PolicyKind(feeding=True),
     "trunk_flare": PolicyKind(feeding=True, flare=True, change=True),
@@ -93,7 +96,8 @@ class Arm:
         if spec.tier != "human":
             return spec.tier
         aligned = ", FLARE" if self.flare and spec.label.acts else ""
-        return f"human ({spec.label.description}{aligned})"
+        learned = spec.label.description.replace(Unlabelled.title, POLICIES[self.recipe].unlabelled)
+        return f"human ({learned}{aligned})"
 
 
 People = Callable[[Any, int], MixtureSpec]
@@ -115,6 +119,12 @@ def _latents(tiers: Any, demos: int) -> MixtureSpec:
     return found
 
 
+def _unlabelled(tiers: Any, demos: int) -> MixtureSpec:
+    found: MixtureSpec = tiers.human + tiers.extra(Unlabelled)
+    return found
+
+
+_WORLD = "demonstrations alone, the picture that follows and the actions denoised together"
 _JOINT = (
     _arm("robot-only", "demonstrations alone, trained as long", role="baseline"),
     _arm("bc", "plain convolutional behaviour cloning on the demonstrations", recipe="bc", role="baseline"),
@@ -123,7 +133,7 @@ _JOINT = (
     _arm(
         "human-flare",
         "+ human video by FLARE",
-        lambda tiers, demos: tiers.human + tiers.extra(Unlabelled),
+        _unlabelled,
         recipe="small_flare",
     ),
     _arm("human-both", "+ human video by latent actions and FLARE", _latents, recipe="small_flare"),
@@ -144,6 +154,21 @@ _JOINT = (
         "shuffled",
         "control: human video with latents permuted over clips",
         lambda tiers, demos: _latents(tiers, demos).shuffled(),
+        role="control",
+    ),
+    _arm("world-only", _WORLD, recipe="small_world", role="baseline"),
+    _arm(
+        "human-world",
+        "the same, + human video by the pictures that follow",
+        _unlabelled,
+        recipe="small_world",
+        controls=("world-shuffled", "world-only"),
+    ),
+    _arm(
+        "world-shuffled",
+        "control: the same with what follows of other clips",
+        lambda tiers, demos: _unlabelled(tiers, demos).shuffled(),
+        recipe="small_world",
         role="control",
     ),
 )
@@ -210,6 +235,21 @@ _TRANSFER = (
         **_FLARE,
     ),
     _arm("both-shuffled", _SAME, _permuted(_LATENT), role="control", **_FLARE),
+    _arm("world-only", _WORLD, recipe="small_world", role="baseline"),
+    _arm(
+        "human-world",
+        f"{_PAINTED}the pictures that follow, which are denoised beside actions",
+        _ALIGNED,
+        recipe="small_world",
+        controls=("world-shuffled", "world-only"),
+    ),
+    _arm(
+        "world-shuffled",
+        "control: the same with what follows of other clips",
+        _permuted(_ALIGNED),
+        recipe="small_world",
+        role="control",
+    ),
 )
 TRANSFER: dict[str, Arm] = {arm.name: arm for arm in _TRANSFER}
 """Of design transfer."""

@@ -40,6 +40,9 @@ ARMS = {
     "shuffled": "#6b8cae",
     "shuffled-within": "#a3b8cc",
     "latent-shuffled": "#86b0a8",
+    "world-only": "#6a6f4f",
+    "human-world": "#a5632a",
+    "world-shuffled": "#c9a27e",
 }
 """Of the arms that giza knows; others take theirs by their name."""
 OTHERS = ("#7a8f1f", "#9c4f2e", "#4f79a8", "#a83f74", "#2b8a9c", "#806d3a", "#5d4a8a", "#946060")

@@ -67,8 +67,9 @@ class AblateConfig:
     arms: tuple[str, ...] = ("robot-only", "bc", "human-latent", "human-flare")
     """Of transfer: robot-only, robot-half, robot-flare, robot-small, bc, multiplied, human-track, shuffled, shuffled-within,
     human-as-is, as-is-shuffled, same-body, true, human-latent, latent-shuffled, labelled-latent, labelled-shuffled,
-    human-flare, flare-shuffled, human-both, both-shuffled; of joint: robot-only, bc, synthetic, human-latent, human-flare,
-    human-both, human-idm, human-true, everything, shuffled."""
+    human-flare, flare-shuffled, human-both, both-shuffled, world-only, human-world, world-shuffled; of joint: robot-only, bc,
+    synthetic, human-latent, human-flare, human-both, human-idm, human-true, everything, shuffled, world-only, human-world,
+    world-shuffled."""
     demos: tuple[int, ...] = (1, 3)
     """Demonstrations of each of `tasks`; 0 only in design transfer."""
     zero_arms: tuple[str, ...] = ()
@@ -88,7 +89,7 @@ class AblateConfig:
     parallel: int = 0
     """Arms side by side on this machine; 0: one for each core, at most 8. On a cluster each has as many cores as here."""
     policy: PolicyConfig = POLICY
-    """Of all arms; bc has its own head."""
+    """Of all arms; bc and world arms have their own heads."""
     backbone: str = ""
     """A frozen vision model, by hub name or folder, in the place of convolutions from scratch: the leading 128 components of its
     features, or all of fewer."""

@@ -73,6 +73,8 @@ class EvaluateConfig:
     """With --metaworld: processes of environments."""
     slots: int = 6
     """With --metaworld: environments of each process that play side by side."""
+    passes: int = 0
+    """Of System 1 for a chunk, the steps of its sampler; 0: as it was trained for."""
     cache: Path | None = None
     """Folder for decoded images; default GIZA_CACHE, else the user's cache."""
     device: str = ""
@@ -94,7 +96,15 @@ class EvaluateConfig:
             raise ValueError("--keep-idle is of training: an evaluation looks at every row; leave it out")
         if not self.metaworld and (self.tasks or self.language_check):
             raise ValueError("--tasks and --language-check are of the closed loop: add --metaworld")
-        for name, least in (("every", 1), ("plots", 0), ("starts", 1), ("execute", 1), ("films", 0), ("threads", 0)):
+        for name, least in (
+            ("every", 1),
+            ("plots", 0),
+            ("starts", 1),
+            ("execute", 1),
+            ("films", 0),
+            ("threads", 0),
+            ("passes", 0),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} {getattr(self, name)}: must be at least {least}")
 
@@ -115,7 +125,10 @@ def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     policy, fingerprint = load_acting(config.policy, device=config.device)
     embodiment = embodiment_of(policy, config.embodiment)
-    measured = {"fingerprint": fingerprint, "embodiment": embodiment}
+    measured: dict[str, Any] = {"fingerprint": fingerprint, "embodiment": embodiment}
+    if config.passes:
+        policy.sample_in(config.passes)
+        measured["passes"] = config.passes
     run = Run(config.out, measured, summary=RESULT)
     with run.claim():
         result: dict[str, Any] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from vla.models.config import PolicyConfig
 from vla.policy import Policy
 from vla.published_heads import head_fingerprint, load_head
 from vla.recipes import EVERYTHING
-from vla.training import PolicyTraining, halve_frozen
+from vla.training import FirstStageTraining, PolicyTraining, halve_frozen
 from vla.training_config import PolicyTrainingConfig, TuningConfig
 from vla.tuning import apply_tuning, merge_lora
 
@@ -133,7 +133,7 @@ def train_in(
         mixture,
         trained,
         seed=seed if data_seed is None else data_seed,
-        future_s=training.alignment.future_s if training.flare else None,
+        future_s=trained.future_s or (training.alignment.future_s if training.flare else None),
         cache=cache,
         progress=None if quiet else lambda name: bar(f"decoding {name}"),
         **opening,
@@ -161,7 +161,7 @@ def train_policy(
     """
     kept = training.cache_features and cacheable(policy)
     target = flare_target(policy, training, cameras_of(datasets), kept=kept) if training.flare else None
-    kept_future = target is not None and target.reads_features
+    kept_future = kept and policy.future_s is not None if target is None else target.reads_features
     if target is not None:
         texts = {text for each in datasets for text in each.data.texts}
         for said in unread(texts, target.read_text, "FLARE's target"):
@@ -174,7 +174,6 @@ def train_policy(
         training = dataclasses.replace(training, precision="bf16-mixed")
     if policy.system2 is not None:
         policy.system2.fit(lambda: some_images(datasets[0]))
-    module = PolicyTraining(policy, training, seed=seed, dataset_names=names, target=target)
     look_up = None
     if kept:
         with bar("features of the frozen model", quiet=quiet) as progress:
@@ -210,8 +209,10 @@ def train_policy(
         kept_future=kept_future,
     )
     validation: DataLoader[Any] | None = DataLoader(held_out, batch_size=None) if held_out else None  # type: ignore[arg-type]
-    module.train()  # Lightning keeps modes as they are, and a loaded policy is in evaluation mode
     with run.claim():
+        stage = _first_stage(policy, loader, validation, training, run.folder / FIRST, seed=seed, quiet=quiet)
+        module = PolicyTraining(policy, training, seed=seed, dataset_names=names, target=target)
+        module.train()  # Lightning keeps modes as they are, and a loaded policy is in evaluation mode
         took = fit(
             module,
             loader,
@@ -238,6 +239,7 @@ def train_policy(
                 _dataset_summary(batches, number, took.steps * training.accumulate) for number in range(len(names))
             ],
             "held_out": {name: round(value, 6) for name, value in took.measured.items()},
+            **stage,
         }
         averaged = module.saved()
         if process_rank() == 0:
@@ -246,6 +248,36 @@ def train_policy(
             merge_lora(averaged.float() if halved else averaged)
             averaged.save_pretrained(run.folder)
         return run.finish(summary)
+
+
+FIRST = "first_stage"
+"""Folder of a run: where what is trained before the rest is resumed from."""
+
+
+def _first_stage(
+    policy: Policy,
+    loader: Callable[[int], DataLoader[Any]],
+    validation: DataLoader[Any] | None,
+    training: PolicyTrainingConfig,
+    folder: Path,
+    *,
+    seed: int,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Trains (or resumes) what the policy wants trained before the rest, on the same batches; what came of it, for the summary."""
+    stage = policy.first_stage
+    if stage is None:
+        return {}
+    steps = stage.config.steps
+    own = dataclasses.replace(
+        training, steps=steps, minutes=0.0, lr=stage.config.lr, accumulate=1, val_every_steps=steps
+    )
+    module = FirstStageTraining(stage, own, seed=seed)
+    module.train()
+    took = fit(module, loader, validation, own, folder, rate=module.rate, key="embodiment", quiet=quiet)
+    stage.settle()
+    measured = {name: round(value, 6) for name, value in took.measured.items()}
+    return {FIRST: {"steps": took.steps, "minutes": took.minutes, "held_out": measured}}
 
 
 def _dataset_summary(batches: PolicyBatches, number: int, batch_count: int) -> dict[str, Any]:

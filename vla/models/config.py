@@ -170,12 +170,55 @@ class FlowConfig:
 
 
 @dataclass(frozen=True)
+class WorldConfig:
+    """Head world_action: the picture that is denoised beside a chunk of actions, and what its tokens are."""
+
+    future_s: float = 0.8
+    """Seconds from now to the picture that ends a block: about as long as the chunk."""
+    weight: float = 1.0
+    """Of the picture's loss beside the actions'."""
+    times: Literal["block", "flash"] = "flash"
+    """block: picture and actions of a block have one flow time, as `flow` draws it; flash: the picture's is biased to noise, 1 - b
+    with b from Beta(picture_alpha, 1), and the actions' is drawn on its own, so that one step does."""
+    picture_alpha: float = 3.0
+    """Of that Beta distribution (DreamZero: 3, a mean time of 0.25)."""
+    picture_end: float = 0.2
+    """Flow time that sampling brings the picture to while the actions come to 1: 1 denoises both, less leaves the picture near
+    noise (flash; DreamZero: 0.2)."""
+    widths: tuple[int, ...] = (32, 48, 64)
+    """Of the autoencoder's stages; each halves the image, and one more that makes the tokens."""
+    channels: int = 48
+    """Of its picture tokens."""
+    steps: int = 800
+    """Optimiser steps of the training's first stage, which trains the autoencoder alone."""
+    images: int = 48
+    """That a step of it sees, at most."""
+    lr: float = 5e-3
+    """Its peak learning rate."""
+
+    def __post_init__(self) -> None:
+        if not self.future_s > 0:
+            raise ValueError(f"world.future_s {self.future_s}: above 0 seconds, e.g. 0.8")
+        if self.weight < 0 or self.picture_alpha <= 0 or self.lr <= 0:
+            raise ValueError(
+                f"world.weight {self.weight}, picture_alpha {self.picture_alpha}, lr {self.lr}: at least 0, and above 0"
+            )
+        if not 0 <= self.picture_end <= 1:
+            raise ValueError(f"world.picture_end {self.picture_end}: a flow time within 0 (noise) and 1 (picture)")
+        if not self.widths or any(width < 8 or width % 8 for width in self.widths):
+            raise ValueError(f"world.widths {self.widths}: one or more, each a multiple of 8")
+        for name in ("channels", "steps", "images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"world.{name} {getattr(self, name)}: must be at least 1")
+
+
+@dataclass(frozen=True)
 class PolicyConfig:
     """A policy's parts and sizes. What belongs to one robot (dimensions, statistics, rates) is in its `Embodiment`."""
 
     head: str = "flow"
-    """flow: the dual system; regression: plain convolutional behaviour cloning, the baseline `bc`; or one that was registered
-    (vla/checkpoint.py)."""
+    """flow: the dual system; regression: plain convolutional behaviour cloning, the baseline `bc`; world_action: future picture
+    and actions denoised together; or one that was registered (vla/checkpoint.py)."""
     image_size: int = 84
     """Height and width of the images that come in."""
     history_s: tuple[float, ...] = (0.0,)
@@ -211,6 +254,8 @@ class PolicyConfig:
     """System 1."""
     flow: FlowConfig = field(default_factory=FlowConfig)
     """Its objective and sampler."""
+    world: WorldConfig = field(default_factory=WorldConfig)
+    """What head world_action has beside actions."""
 
     def __post_init__(self) -> None:
         for name in ("image_size", "horizon", "max_state_dim", "max_action_dim", "hidden", "slots"):
@@ -227,6 +272,8 @@ class PolicyConfig:
             raise ValueError(f"feeding with head '{self.head}': only the outputs of head 'regression' feed its action")
         if self.head == "regression" and self.vlm.name:
             raise ValueError("head 'regression' is the plain convolutional baseline: it takes no vlm.name")
+        if self.head == "world_action" and self.vlm.name:
+            raise ValueError("head 'world_action' sees pictures by tokens of their own: it takes no vlm.name")
         if self.vision.name and self.vlm.name:
             raise ValueError(f"vision.name '{self.vision.name}' and vlm.name '{self.vlm.name}': one backbone, not two")
 

@@ -53,6 +53,7 @@ class DualSystemPolicy(Policy):
     """GR00T's design (2503.14734) with exchangeable parts."""
 
     tunable = True
+    sampler = True
     config: PolicyConfig
 
     def __init__(
@@ -102,10 +103,6 @@ class DualSystemPolicy(Policy):
     @property
     def future_width(self) -> int:
         return self.config.dit.width
-
-    @property
-    def passes(self) -> int:
-        return self.config.flow.steps
 
     def _copy_embodiment(self, source: int, target: int) -> None:
         self.embodiment_layers.copy(source, target)

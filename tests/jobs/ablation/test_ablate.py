@@ -145,6 +145,9 @@ def test_every_arm_trains_on_what_it_says(tmp_path: Path) -> None:
         "human-true": [("human", "inverse-dynamics")],
         "everything": [latent, synthetic],
         "shuffled": [latent],
+        "world-only": [],
+        "human-world": [("human", "none")],
+        "world-shuffled": [("human", "none")],
     }
     seeds = {name: base(ARMS[name], tiers)[0].label.shuffle_seed for name in ("human-latent", "shuffled")}
     assert seeds == {"human-latent": None, "shuffled": 0}
@@ -165,6 +168,9 @@ def test_every_arm_trains_on_what_it_says(tmp_path: Path) -> None:
         "human-true": ["robot", "human (true)"],
         "everything": ["robot", "synthetic", "human (latents, FLARE)"],
         "shuffled": ["robot", "human (latents shuffled)"],
+        "world-only": ["robot"],
+        "human-world": ["robot", "human (next pictures)"],
+        "world-shuffled": ["robot", "human (next pictures shuffled)"],
     }
 
 
@@ -230,6 +236,8 @@ def test_extra_clips_join_the_arms_that_use_video_with_their_label(tmp_path: Pat
         "everything": {"kitchen"},
         "shuffled": {"kitchen"},
         "human-flare": {"street"},
+        "human-world": {"street"},
+        "world-shuffled": {"street"},
     }
     kitchen = next(spec for spec in joined["human-latent"] if spec.name == "kitchen")
     assert kitchen.label == Latents(tmp_path / "latents") and kitchen.data.corpus == tmp_path / "kitchen"

@@ -65,6 +65,8 @@ def test_every_arm_trains_on_the_robots_data_in_one_ratio_and_on_what_it_says(tm
         "flare-shuffled": [("painted", "none", over)],
         "human-both": [("painted", "latent", kept)],
         "both-shuffled": [("painted", "latent", over)],
+        "human-world": [("painted", "none", kept)],
+        "world-shuffled": [("painted", "none", over)],
     }
     (spec,) = plans(TRANSFER["true"], tiers_at(tmp_path), (1,))[0].base.datasets
     assert isinstance(spec.label, TrueActions)

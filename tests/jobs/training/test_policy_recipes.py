@@ -17,10 +17,15 @@ from vla.recipes import EVERYTHING, FIELDS, FROZEN_VLM, RECIPES
 from vla.tuning import apply_tuning
 
 HEAD = {"projector", "dit", "embodiment_layers", "action_position"}
+WORLD = {
+    *("words", "word_position", "frame", "noised_picture", "grid", "camera", "moment", "action_position", "dit"),
+    *("picture_velocity", "action_state", "embodiment_layers"),
+}
 VISION = {"vlm.vision_model", "vlm.connector"}
 TRAINED = {
     "small_dino": HEAD,
     "bc_dino": {"reader", "instruction", "head"},
+    "dreamzero": WORLD,
     "n1": HEAD | VISION,
     "n1_5": HEAD | {"future"},
     "n1_7": HEAD,
@@ -47,7 +52,7 @@ def test_each_recipe_trains_what_its_model_trained(name: str) -> None:
     everything = {part(parameter) for parameter, value in policy.named_parameters() if value.numel()}
     assert trained == TRAINED.get(name, everything)
     assert (
-        cacheable(policy) == (name in {"n1_5", "n1_7", "small_dino", "bc_dino"})
+        cacheable(policy) == (name in {"n1_5", "n1_7", "small_dino", "bc_dino", "dreamzero"})
         and RECIPES[name].training.cache_features
     )
 

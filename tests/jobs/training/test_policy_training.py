@@ -213,7 +213,7 @@ def test_what_flares_target_does_not_read_is_told(
     def begun(*given: Any, **named: Any) -> None:
         raise InterruptedError
 
-    monkeypatch.setattr(policy_run, "PolicyTraining", begun)
+    monkeypatch.setattr(policy_run, "PolicyBatches", begun)
     monkeypatch.setattr(policy_run, "cameras_of", lambda datasets: 1)
     monkeypatch.setattr(policy_run, "flare_target", lambda *given, **named: target)
     training = dataclasses.replace(DEBUG.training, flare=True)

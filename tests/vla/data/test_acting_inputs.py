@@ -28,6 +28,7 @@ from vla.data.loader import collate
 from vla.data.open import open_mixture
 from vla.models.behaviour_cloning import BehaviourCloning
 from vla.models.dual_system import DualSystemPolicy
+from vla.models.world_action import WorldActionPolicy
 from vla.noise import NoiseKey
 from vla.observation import Observation
 from vla.policy import Policy
@@ -65,11 +66,17 @@ def model_inputs(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> list[dict[s
         seen.append({"tokens": tokens.features, "state": state, "robot": robot})
         return once(self, tokens, state, robot)
 
-    kind, name, spy = (
-        (BehaviourCloning, "_chunks", chunks)
-        if isinstance(policy, BehaviourCloning)
-        else (DualSystemPolicy, "velocity", velocity)
-    )  # type: ignore[assignment]
+    def velocities(self: Any, tokens: Any, block: Any, dims: Any, state: Any, mask: Any, robot: Any) -> Any:
+        kept = {"dims": dims, "state": state.masked_fill(~mask, 0), "state_mask": mask, "robot": robot}
+        # a moment's cameras lie side by side: the one that is not there is taken out
+        there = tokens.features[tokens.mask][None]
+        seen.append({"tokens": there, "newest": tokens.newest[tokens.newest_there], **kept})
+        return once(self, tokens, block, dims, state, mask, robot)
+
+    kind, name, spy = {
+        BehaviourCloning: (BehaviourCloning, "_chunks", chunks),
+        WorldActionPolicy: (WorldActionPolicy, "velocities", velocities),
+    }.get(type(policy), (DualSystemPolicy, "velocity", velocity))  # type: ignore[call-overload]
     once = getattr(kind, name)
     monkeypatch.setattr(kind, name, spy)
     return seen
@@ -118,6 +125,8 @@ def test_a_moment_is_the_same_to_the_model_in_training_and_in_acting(
 
 
 def _alike(name: str, trained: Tensor, acted: Tensor) -> bool:
+    if name == "newest":
+        return torch.allclose(trained, acted, atol=1e-5)
     if name != "tokens":
         return torch.equal(trained, acted)
     count = min(trained.shape[1], acted.shape[1])  # the camera that is not there is masked, and comes last
