@@ -394,16 +394,3 @@ def test_plans_travel_to_other_processes(tmp_path: Path) -> None:
 
     made = plans(TRANSFER["human-track"], tiers_at(tmp_path), (0, 1))
     assert pickle.loads(pickle.dumps(made)) == made and all(isinstance(plan, Plan) for plan in made)
-
-
-def test_a_copy_replays_its_tasks_demonstration_step_by_step_and_holds_its_end() -> None:
-    from jobs.ablation.copying import copy_act
-    from jobs.evaluation.closed_loop import Observations
-
-    shown = np.arange(10, dtype=np.float32)[:, None] * np.ones(4, np.float32)
-    act = copy_act({"a": shown, "b": -shown}, 4)
-    nothing = np.zeros((2, 1, 1, 3, 8, 8), np.uint8)
-    seen = Observations(
-        nothing, np.ones((2, 1, 1), bool), ["", ""], np.zeros((2, 11), np.float32), ["b", "a"], [0, 0], [1, 2]
-    )
-    assert np.array_equal(act(seen)[..., 0], [[-4, -5, -6, -7], [8, 9, 9, 9]])
