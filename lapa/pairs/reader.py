@@ -175,22 +175,22 @@ def _ahead(
 ) -> Iterator[tuple[Part, ClipRow, T | SkippedClip]]:
     ahead: deque[tuple[Part, ClipRow, Future[T | SkippedClip]]] = deque()
     frames = 0
-    with ThreadPoolExecutor(workers, thread_name_prefix="pairs") as pool:
-        try:
-            for part in parts:
-                for clip in _stored_clips(root, part):
-                    ahead.append((part, clip.row, pool.submit(_or_skipped, work, clip)))
-                    frames += clip.row.frames
-                    while len(ahead) > 2 * workers + 2 and frames - ahead[0][1].frames >= ahead_frames:
-                        first, row, waiting = ahead.popleft()
-                        frames -= row.frames
-                        yield first, row, waiting.result()
-            while ahead:
-                first, row, waiting = ahead.popleft()
-                yield first, row, waiting.result()
-        finally:
-            for _, _, waiting in ahead:
-                waiting.cancel()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="pairs")
+    try:
+        for part in parts:
+            for clip in _stored_clips(root, part):
+                ahead.append((part, clip.row, pool.submit(_or_skipped, work, clip)))
+                frames += clip.row.frames
+                while len(ahead) > 2 * workers + 2 and frames - ahead[0][1].frames >= ahead_frames:
+                    first, row, waiting = ahead.popleft()
+                    frames -= row.frames
+                    yield first, row, waiting.result()
+        while ahead:
+            first, row, waiting = ahead.popleft()
+            yield first, row, waiting.result()
+    finally:
+        # nobody is waited for: a reader that was left alone may be closed by the garbage collector, in one of these very threads
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _or_skipped(work: Callable[[StoredClip], T | SkippedClip], clip: StoredClip | SkippedClip) -> T | SkippedClip:
