@@ -64,10 +64,30 @@ def test_help_is_answered_without_what_computes(job: str, helps: dict[str, str])
         assert re.search(rf"Recipes:.*\b{re.escape(recipe)}\b", " ".join(helps[job].split()))
 
 
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "EXPERIMENTS.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_of_code_are_closed_and_hold_something(page: Path) -> None:
+    """One that is not closed turns the rest of the page into code."""
+    opened = ""
+    for number, line in enumerate(page.read_text("utf-8").splitlines()):
+        if line.startswith("```"):
+            assert not opened or held, f"line {number + 1}: an empty block"
+            opened, held = "" if opened else line, False
+        elif opened:
+            held |= bool(line.strip())
+    assert not opened
+
+
+def test_readme_shows_what_the_demo_prints() -> None:
+    shown = (ROOT / "README.md").read_text("utf-8").split("```")[1]
+    assert "giza report" in shown and "Trust" in shown
+
+
 def commands() -> list[str]:
     """The lines of README and of docs/ that call giza, each once."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    lines = list(dict.fromkeys(line for page in pages for line in page.read_text("utf-8").splitlines()))
+    lines = list(dict.fromkeys(line for page in PAGES for line in page.read_text("utf-8").splitlines()))
     return [line.strip().split("  #")[0] for line in lines if re.match(r"    giza ", line)]
 
 
