@@ -38,7 +38,7 @@ peers: setup $(PEERS)/lerobot/.setup-stamp  ## exports read, and trained on, by 
 $(PEERS)/lerobot/.setup-stamp:
 	mkdir -p $(PEERS)
 	$(PYTHON) -m venv $(PEERS)/lerobot
-	$(PEERS)/lerobot/bin/python -m pip install --quiet lerobot==0.4.4 numpydantic
+	$(PEERS)/lerobot/bin/python -m pip install --quiet lerobot==0.4.4 numpydantic scipy
 	touch $@
 
 notebooks: setup  ## runs the notebooks of docs/ again and keeps what they print
