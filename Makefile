@@ -41,8 +41,22 @@ $(PEERS)/lerobot/.setup-stamp:
 	$(PEERS)/lerobot/bin/python -m pip install --quiet lerobot==0.4.4 numpydantic scipy
 	touch $@
 
-notebooks: setup  ## runs the notebooks of docs/ again and keeps what they print
+notebooks: setup  ## runs the notebooks of docs/ again and keeps what they print, but for progress and where this folder lies
 	cd docs && ../$(BIN)/jupyter execute --inplace *.ipynb
+	$(BIN)/python -c "$$KEPT" docs/*.ipynb
+
+define KEPT
+import sys, nbformat
+from pathlib import Path
+for name in map(Path, sys.argv[1:]):
+    notebook = nbformat.read(name, as_version=4)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [each for each in cell.outputs if each.get("name") != "stderr"]
+    name.write_text(nbformat.writes(notebook).replace(str(Path.cwd()), "..") + "\n", "utf-8")
+endef
+export KEPT
 
 clean:  ## remove the environment and the demo's output
 	rm -rf $(VENV) out/demo

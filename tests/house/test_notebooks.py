@@ -84,3 +84,13 @@ def test_an_arm_of_ones_own_is_ablated(runs: Path, monkeypatch: pytest.MonkeyPat
     )
     assert "no difference shown" in scope["study"].headline.lower() or "No lift" in scope["study"].headline
     assert (runs / "ablation" / "ablation.html").is_file()
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.ipynb")), ids=lambda path: path.name)
+def test_what_is_stored_is_what_was_printed(path: Path) -> None:
+    """Of a run from top to bottom, without progress, failures, or where it was run."""
+    cells = [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert outputs and all(output["output_type"] != "error" and output.get("name") != "stderr" for output in outputs)
+    assert "Path('/" not in json.dumps(outputs)
