@@ -70,7 +70,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "EXPERIMENTS.md", 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_blocks_of_code_are_closed_and_hold_something(page: Path) -> None:
     """One that is not closed turns the rest of the page into code."""
-    opened = ""
+    opened, held = "", False
     for number, line in enumerate(page.read_text("utf-8").splitlines()):
         if line.startswith("```"):
             assert not opened or held, f"line {number + 1}: an empty block"
