@@ -25,7 +25,7 @@ from typing import Literal
 
 from lapa.reporting.card import Card, Level, Probe, Reason, Verdict
 from lapa.reporting.probes.baselines import FEATURE_NUMBERS
-from lapa.reporting.scores import figure, span
+from lapa.reporting.scores import Difference, figure, span
 
 FORMAT = 6
 """Of the card: raised when the same latents would be measured or judged otherwise, in words or numbers."""
@@ -223,17 +223,23 @@ def _judge_probe(probe: Probe) -> tuple[list[Reason], bool, bool]:
             continue
         difference = probe.difference[name]
         low, high = difference.ci95
-        beaten_at = [str(b.labels) for b in probe.budgets if name in b.difference and b.difference[name].ci95[0] > 0]
-        figures = f"{figure(difference.mean, '+')} {span(difference.ci95, '+')}"
+        beaten_at = {str(b.labels): b.difference[name] for b in probe.budgets if name in b.difference}
+        beaten_at = {labels: found for labels, found in beaten_at.items() if found.ci95[0] > 0}
+        figures = _above(difference)
         if low > 0:
-            reasons.append(Reason("good", f"The latent is above {title} ({figures} R2)."))
+            reasons.append(Reason("good", f"The latent is above {title} ({figures})."))
             continue
         sound, remedy = False, REMEDIES["vision" if name in ("vision", "features") else "rival"]
-        few = f" with all labels, but above it with {', '.join(beaten_at)} labelled pairs" if beaten_at else ""
+        few = ", ".join(f"{labels} labelled pairs ({_above(found)})" for labels, found in beaten_at.items())
+        told = f"{title} with all labels ({figures}), but above it with {few}" if few else f"{title} ({figures})"
         if high < 0:
             useless |= not beaten_at
             kind: Literal["concern", "bad"] = "concern" if beaten_at else "bad"
-            reasons.append(Reason(kind, f"The latent is below {title}{few} ({figures} R2).", remedy))
+            reasons.append(Reason(kind, f"The latent is below {told}.", remedy))
         else:
-            reasons.append(Reason("concern", f"The latent is not clearly above {title}{few} ({figures} R2).", remedy))
+            reasons.append(Reason("concern", f"The latent is not clearly above {told}.", remedy))
     return reasons, sound, useless
+
+
+def _above(difference: Difference) -> str:
+    return f"{figure(difference.mean, '+')} {span(difference.ci95, '+')} R2"

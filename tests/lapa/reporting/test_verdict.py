@@ -185,3 +185,11 @@ def test_what_is_bad_has_a_remedy() -> None:
     ):
         verdict = judge(changed(good_card(), change), BODY)
         assert verdict.level == "do not trust" and all(r.remedy for r in verdict.reasons if r.kind == "bad")
+
+
+def test_each_number_of_labels_is_told_with_its_own_difference() -> None:
+    card = changed(good_card(), probe(difference={"pca": difference(0.0)}))
+    told = judge(card, BODY).text
+    at_64 = next(b for b in card.probes[BODY].budgets if b.labels == 64).difference["pca"]
+    assert "not clearly above PCA of the difference with all labels (+0.00 [" in told
+    assert f"above it with 64 labelled pairs ({at_64.mean:+.2f} [" in told
