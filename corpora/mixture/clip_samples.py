@@ -5,6 +5,7 @@ Images come from the shared table of `clip_frames`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +44,7 @@ class ClipsAt(Data):
             len(corpus.clips),
             sum(row.frames for row in corpus.clips),
             sum(row.seconds for row in corpus.clips) / 3600,
+            tiers=_tiers(corpus),
         )
         if corpus.clips:
             label.count(corpus, found, embodiment, limits)
@@ -51,9 +53,9 @@ class ClipsAt(Data):
         return found
 
     def open(self, spec: DatasetSpec, opening: Opening) -> tuple[SampleDataset, set[str]]:
-        frames = open_clip_frames(
-            Corpus(self.corpus), opening.image_size, cache=opening.cache, progress=opening.progress
-        )
+        corpus = Corpus(self.corpus)
+        spec.warn(Count(len(corpus.clips), tiers=_tiers(corpus)).of_other_tiers(spec.tier))
+        frames = open_clip_frames(corpus, opening.image_size, cache=opening.cache, progress=opening.progress)
         spec.warn(frames.table.lacking)
         if not spec.label.acts and opening.window.future_s is None:
             raise ValueError(
@@ -71,6 +73,10 @@ class ClipsAt(Data):
     def origin(self) -> Origin:
         """The corpus."""
         return Origin("clips", self.corpus.expanduser().resolve().name, Corpus(self.corpus).identity)
+
+
+def _tiers(corpus: Corpus) -> dict[str, int]:
+    return dict(Counter(row.tier for row in corpus.clips))
 
 
 class ClipSamples:

@@ -59,6 +59,13 @@ class Count:
     faults: list[str] = field(default_factory=list)
     broken: bool = False
     """It could not be read; its fault gives the reason."""
+    tiers: dict[str, int] = field(default_factory=dict)
+    """Clips of each tier by their corpus; empty where it knows none."""
+
+    def of_other_tiers(self, tier: str) -> str:
+        """What a dataset that calls all of it `tier` must be told; "": nothing."""
+        others = [f"{count} of tier {name}" for name, count in sorted(self.tiers.items()) if name != tier]
+        return f"of its {self.clips} clips {' and '.join(others)} by the corpus, not {tier}" if others else ""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ class DatasetSurvey:
     contents: Contents
     dims: str
     """Of its states and actions, as people read it."""
+    told: str = ""
+    """What is odd about it, and no fault."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class MixtureSurvey:
                             "label": found.spec.label.words[0],
                             "dimensions": found.dims,
                             **({"verdict": found.spec.label.verdict} if found.spec.label.verdict else {}),
+                            **({"told": found.told} if found.told else {}),
                             **dataclasses.asdict(found.contents),
                         }
                         for found in tier.datasets
@@ -136,7 +139,7 @@ def survey_datasets(
         share = size / total if total else 0.0
         epochs = steps * batch_size * share / found.samples if steps and batch_size and found.samples else None
         contents = Contents(found.clips, found.frames, found.hours, found.samples, share, epochs)
-        made.append(DatasetSurvey(spec, contents, found.dims))
+        made.append(DatasetSurvey(spec, contents, found.dims, found.of_other_tiers(spec.tier)))
         if spec.weight > 0 and not (found.samples or found.broken or spec.planned):
             faults.append(f"dataset '{spec.name}': no sample to train on; leave it out, or give it weight = 0")
     tiers = []

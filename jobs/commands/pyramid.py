@@ -132,9 +132,11 @@ def main(argv: Sequence[str]) -> None:
     survey = run(config)
     console = Console()
     console.print(table(survey))
-    for spec in (found.spec for found in survey.datasets):
-        if spec.label.verdict:
-            console.print(f"{spec.name}, latents: {spec.label.verdict}", highlight=False, markup=False, soft_wrap=True)
+    for found in survey.datasets:
+        verdict = found.spec.label.verdict
+        for said in (f"latents: {verdict}" if verdict else "", found.told):
+            if said:
+                console.print(f"{found.spec.name}, {said}", highlight=False, markup=False, soft_wrap=True)
     console.print(pyramid_text(survey), highlight=False, markup=False, soft_wrap=True)
     where = f" -> {told(config.out)}" if config.out else ""
     console.print(f"{len(survey.datasets)} datasets of {len(survey.tiers)} tiers{where}", soft_wrap=True)

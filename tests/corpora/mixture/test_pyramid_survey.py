@@ -19,10 +19,10 @@ from corpora.mixture.clip_samples import ClipSamples, ClipsAt
 from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.label_kinds import Latents, PseudoActions, Unlabelled
 from corpora.mixture.label_type import PolicyLimits
-from corpora.mixture.mixture import MixtureSpec
+from corpora.mixture.mixture import MixtureSpec, read_mixture
 from corpora.mixture.order import MixtureOrder
 from corpora.mixture.pseudo_actions import ClipLabels, write_labels
-from corpora.mixture.spec import DatasetSpec, Planned
+from corpora.mixture.spec import DatasetSpec, Opening, Planned
 from corpora.mixture.survey import MixtureSurvey
 from corpora.mixture.views import Window
 from jobs.commands import pyramid as job
@@ -253,6 +253,25 @@ def test_the_job_prints_and_writes_what_it_counts(
     assert tiers["robot"]["epochs"] == pytest.approx(100 * 8 * 0.75 / sum(LENGTHS))
     assert tiers["human"]["members"][0]["embodiment"] == "latent"
     assert "<svg" in (tmp_path / "out" / "pyramid.svg").read_text()
+
+
+def test_clips_that_their_corpus_calls_another_tier_are_told(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Robot clips in a corpus that a pyramid calls people's video would else count as people's, unsaid."""
+    said = f"of its {len(SEEDS)} clips {len(SEEDS)} of tier human by the corpus, not synthetic"
+    path = data / "mixed.toml"
+    path.write_text(FILE.replace('tier = "human"', 'tier = "synthetic"'))
+    job.main([str(path), "--out", str(tmp_path / "out")])
+    assert f"hands, {said}" in capsys.readouterr().out
+    told = [found.told for found in read_mixture(path).survey().datasets]
+    assert sorted(told) == ["", said] and said in (tmp_path / "out" / "pyramid.html").read_text()
+    opening = Opening(Window(4, future_s=0.5), 32, seed=0, held_out=0.0, stride_s=0.1, cache=tmp_path)
+    for tier, expected in (("human", 0), ("synthetic", 1)):
+        caplog.clear()
+        spec = dataclasses.replace(NONE, tier=tier, data=ClipsAt(data / "corpus"))
+        spec.data.open(spec, opening)
+        assert sum(said in record.message for record in caplog.records) == expected
 
 
 def test_the_job_names_faults_of_the_file_and_of_the_data_together(data: Path) -> None:
