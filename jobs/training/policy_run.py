@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from torch.utils.data import DataLoader
 
 from corpora.held_out import HELD_OUT
@@ -197,7 +198,13 @@ def train_policy(
     def loader(start: int) -> DataLoader[Any]:
         batches.start = start
         workers = loader_workers(training.workers)
-        return DataLoader(batches, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
+        return DataLoader(
+            batches,
+            batch_size=None,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
 
     held_out = held_out_batches(
         datasets,

@@ -162,7 +162,10 @@ class BatchEncoder:
                 pairs = pairs.take(slice(0, count))
             taken.append(pairs)
             count -= len(pairs)
-        batch = PairBatch.cat(taken).to(self._device).floats(contiguous=False)
+        batch = PairBatch.cat(taken)
+        if self._device.type == "cuda":
+            batch = batch.pin_memory()
+        batch = batch.to(self._device).floats(contiguous=False)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
             encoding = self._model.encode(batch)
         codes = encoding.latent.new_zeros(len(batch), 0) if encoding.codes is None else encoding.codes
