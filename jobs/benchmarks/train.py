@@ -40,6 +40,7 @@ def run(config: BenchTrainConfig) -> dict[str, Any]:
     )
     shutil.rmtree(settings.out, ignore_errors=True)  # it would be finished
     whole = train_lam.run(settings, quiet=True)
+    training = dataclasses.replace(training, precision=whole["precision"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     module = LamTraining(LatentActionModel(recipe.model), training, seed=config.seed).to(device)
     alone, flops = _alone(module, device, training.batch_size, training.precision)

@@ -72,6 +72,7 @@ def fit(
 
     Raises KeyboardInterrupt where it was stopped by hand, once the step is done and saved.
     """
+    assert training.precision != "auto"  # `jobs.training.precision.settled` decides before the run is claimed
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     checkpoint = folder / CHECKPOINT
     resumed = checkpoint if checkpoint.is_file() else None
