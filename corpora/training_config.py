@@ -35,6 +35,9 @@ class Training:
     """Of AdamW."""
     precision: str = "32-true"
     """Lightning's name; auto: see `jobs.training.precision`."""
+    compile: bool = False
+    """Compile the blocks of the network (torch.compile): steps are faster once that is done, which takes minutes and a C++ compiler.
+    It may change where a run is resumed; what is saved is the same but for rounding."""
     devices: int = 1
     """Devices, of all machines, each with a process of its own; more than one train with DDP. It may change where a run is
     resumed."""

@@ -70,6 +70,11 @@ class LamTraining(lightning.LightningModule):
     def config(self) -> LamConfig:
         return self.model.config
 
+    @property
+    def compiled(self) -> tuple[torch.nn.Module, ...]:
+        """What --training.compile compiles: all but the quantiser, whose choices are no such work."""
+        return self.model.encoder, self.model.decoder
+
     def losses(self, batch: PairBatch) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         """Parts of the training loss (each a scalar), latents [B, tokens, dim], codes."""
         config = self.config

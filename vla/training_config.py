@@ -48,6 +48,8 @@ class PolicyTrainingConfig(Training):
         super().__post_init__()
         if self.strategy not in {"auto", "ddp", "fsdp"}:
             raise ValueError(f"strategy '{self.strategy}': auto, ddp or fsdp")
+        if self.compile and self.strategy == "fsdp":
+            raise ValueError("compile with strategy fsdp: shards are not compiled; leave one of them out")
         if self.state_dropout is not None and not 0 <= self.state_dropout < 1:
             raise ValueError(f"training.state_dropout {self.state_dropout}: must be within 0 and 1")
         if not 0 <= self.ema < 1:

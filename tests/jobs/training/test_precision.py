@@ -165,3 +165,58 @@ def test_auto_is_bfloat16_where_that_is_fast_and_a_run_goes_on_in_what_it_began_
     assert train(2, chosen)["already_finished"]
     with pytest.raises(ValueError, match=f"training.precision {chosen} there"):
         train(2, "bf16-mixed" if chosen == "32-true" else "32-true")
+
+
+@pytest.mark.parametrize("job", ["train-lam", "ground"])
+def test_a_compiled_training_learns_the_same_and_saves_the_same_names(
+    job: str, data: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a compiler that only traces; with g++ it takes minutes."""
+    compiled: list[str] = []
+
+    def traced(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        compiled.append(str(graph))
+        return graph.forward
+
+    compile_ = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda part: compile_(part, backend=traced))
+
+    def train(out: Path, *, steps: int, compile: bool) -> dict[str, Tensor]:
+        if job == "train-lam":
+            settings = lam_settings(tiny_corpus, out, steps=steps)
+            changed = dataclasses.replace(settings.training, compile=compile)
+            train_lam.run(dataclasses.replace(settings, training=changed), quiet=True)
+        else:
+            ground.run(
+                ground.GroundConfig(
+                    data=data, out=out, recipe="debug", cache=tmp_path / "cache", embodiment="two_link",
+                    selection=EpisodeSelection(cameras=CAMERAS[:1]), model=DEBUG.policy, steps=steps,
+                    held_episodes="1", training=dataclasses.replace(DEBUG.training, compile=compile),
+                ),
+                quiet=True,
+            )  # fmt: skip
+        return load_file(out / WEIGHTS)
+
+    plain = train(tmp_path / "plain", steps=3, compile=False)
+    assert not compiled
+    found = train(tmp_path / "compiled", steps=3, compile=True)
+    assert compiled and found.keys() == plain.keys()
+    for name in plain:
+        torch.testing.assert_close(found[name], plain[name], rtol=1e-3, atol=1e-4, msg=name)
+    train(tmp_path / "plain", steps=4, compile=True)  # a run may go on compiled
+
+    def fails(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        raise RuntimeError("no compiler\nat all")
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(nn.Module, "compile", lambda part: compile_(part, backend=fails))
+    with pytest.raises(
+        ValueError, match=r"^--training.compile: torch.compile failed \(.*no compiler at all\); leave the flag out"
+    ):
+        train(tmp_path / "failed", steps=3, compile=True)
+    torch._dynamo.reset()
+
+
+def test_shards_are_not_compiled() -> None:
+    with pytest.raises(ValueError, match="compile with strategy fsdp"):
+        PolicyTrainingConfig(steps=1, compile=True, strategy="fsdp")
