@@ -25,8 +25,9 @@ from typing import Any, Generic, TypeVar, cast
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from corpora.store.files import UNFINISHED
+from corpora.store.files import UNFINISHED, default_cache
 from corpora.store.own_modules import VARIABLE, load_own_modules
+from corpora.store.remote import url_of
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ LOOK_S = 5.0
 """Between two looks at which machines the cluster has."""
 NO_MACHINE_S = 60.0
 """For which a cluster may be without any machine."""
+
+TOLD = (VARIABLE, "GIZA_CACHE", "GIZA_REMOTE_GB")
+"""Variables that workers have of the job: where copies of what lies behind URLs are, among them."""
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -117,6 +121,11 @@ class Shared:
 
 def unseen(path: str | Path, host: str) -> FileNotFoundError:
     """For a path that this machine has and machine `host` of the cluster has not."""
+    if url_of(Path(path)):
+        return FileNotFoundError(
+            f"a worker on '{host}' does not see this machine's copy of '{path}': set GIZA_CACHE, which is '{default_cache()}', to a "
+            "folder that all machines of the cluster share (NFS, for one); then run the same command again"
+        )
     return FileNotFoundError(
         f"a worker on '{host}' does not see '{path}' as this machine does: give every machine of the cluster the same folders "
         "under the same paths (NFS, for one), or take it out of the cluster; then run the same command again"
@@ -173,9 +182,11 @@ class _Task(Generic[Item]):
 class _Worker:
     """An actor."""
 
-    def start(self, make: Callable[[], Callable[[Any], Any]], folders: Shared, modules: str) -> None:
+    def start(self, make: Callable[[], Callable[[Any], Any]], folders: Shared, told: dict[str, str]) -> None:
+        for name in TOLD:  # the worker's own are those of who started the cluster
+            os.environ.pop(name, None)
+        os.environ |= told
         folders.expect()
-        os.environ[VARIABLE] = modules
         load_own_modules()
         self._function = make()
 
@@ -188,7 +199,7 @@ class _Pool:
 
     def __init__(self, make: Any, folders: Shared, most: int | None, cores: int, gpus: int, fresh: bool) -> None:
         self._actor: Any = ray.remote(num_cpus=cores, num_gpus=gpus, max_restarts=0)(_Worker)
-        self._start = (make, folders, os.environ.get(VARIABLE, ""))
+        self._start = (make, folders, {name: os.environ[name] for name in TOLD if name in os.environ})
         self._most, self._needs, self._fresh = sys.maxsize if most is None else most, (cores, gpus), fresh
         self._busy: dict[Any, tuple[Any, _Task[Any] | None]] = {}
         """Reference to what comes -> who makes it of what."""

@@ -17,7 +17,7 @@ HIGHER = "_higher_is_better"
 class Training:
     """How long and how something is trained."""
 
-    precisions: ClassVar[tuple[str, ...]] = ("bf16-mixed", "32-true")
+    precisions: ClassVar[tuple[str, ...]] = ("bf16-mixed", "32-true", "auto")
     counts: ClassVar[tuple[str, ...]] = ("batch_size", "accumulate", "devices", "val_every_steps")
     """Fields that are at least 1."""
 
@@ -34,7 +34,10 @@ class Training:
     weight_decay: float = 1e-4
     """Of AdamW."""
     precision: str = "32-true"
-    """Lightning's name."""
+    """Lightning's name; auto: see `jobs.training.precision`."""
+    compile: bool = False
+    """Compile the blocks of the network (torch.compile): steps are faster once that is done, which takes minutes and a C++ compiler.
+    It may change where a run is resumed; what is saved is the same but for rounding."""
     devices: int = 1
     """Devices, of all machines, each with a process of its own; more than one train with DDP. It may change where a run is
     resumed."""
@@ -57,4 +60,6 @@ class Training:
                 f"multiple of {self.devices}, such as {math.ceil(self.batch_size / self.devices) * self.devices}"
             )
         if self.precision not in self.precisions:
-            raise ValueError(f"precision '{self.precision}': {' or '.join(self.precisions)}")
+            raise ValueError(
+                f"precision '{self.precision}': {', '.join(self.precisions[:-1])} or {self.precisions[-1]}"
+            )

@@ -37,9 +37,10 @@ def print_training(summary: Mapping[str, Any], title: str, out: Path) -> None:
         )
         datasets.add_row(*names, *map(str, counts))
     Console().print(datasets)
-    shown = ("steps", "minutes", "samples_seen", "samples_per_s", "data_wait_share", "parameters", "trained_parameters")
+    shown = ("steps", "minutes", "samples_seen", "samples_per_s", "data_wait_share", "precision", "parameters")
     losses = {f"held out: {name.removeprefix('val/')}": f"{value:.4f}" for name, value in summary["held_out"].items()}
-    print_ending(facts_table("", {name: summary[name] for name in shown} | losses), summary, out)
+    facts = {name: summary[name] for name in (*shown, "trained_parameters") if name in summary}
+    print_ending(facts_table("", facts | losses), summary, out)
 
 
 def numbers_table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:

@@ -70,12 +70,17 @@ class LamTraining(lightning.LightningModule):
     def config(self) -> LamConfig:
         return self.model.config
 
+    @property
+    def compiled(self) -> tuple[torch.nn.Module, ...]:
+        """What --training.compile compiles: all but the quantiser, whose choices are no such work."""
+        return self.model.encoder, self.model.decoder
+
     def losses(self, batch: PairBatch) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         """Parts of the training loss (each a scalar), latents [B, tokens, dim], codes."""
         config = self.config
         valid = batch.valid
         texts = self.texts if self.training else self.val_texts
-        text = None if texts is None or batch.clip is None else texts.to(batch.first.device)[batch.clip]
+        text = None if texts is None or batch.clip is None else texts[batch.clip].to(batch.first.device)
         encoding = self.model.encode(batch, text=text)
         seen = encoding.quantized
         if not self.model.quantiser.continuous and config.quantised_share < 1 and self.training:
@@ -115,7 +120,7 @@ class LamTraining(lightning.LightningModule):
 
     def training_step(self, batch: PairBatch, index: int) -> Tensor:
         with ranks.whole_batch(self.seed, self._number):
-            parts, latent, _ = self.losses(batch)
+            parts, latent, _ = self.losses(batch.floats())
         values = torch.stack(list(parts.values()))
         self._track_latents(latent)
         told = ranks.mean_over_ranks(values.detach())
@@ -154,6 +159,7 @@ class LamTraining(lightning.LightningModule):
         self._codes, self._latents, self._shown = [], [], None
 
     def validation_step(self, batch: PairBatch, index: int) -> None:
+        batch = batch.floats()
         parts, latent, codes = self.losses(batch)
         self._latents.append(latent.flatten(1))
         if codes is not None:

@@ -18,8 +18,9 @@ class TrainingConfig(Training):
     """Steps of linear warm-up; then cosine to 3% at the end of the budget."""
     weight_decay: float = 0.02
     """Of AdamW."""
-    precision: str = "bf16-mixed"
-    """Lightning's name: bf16-mixed or 32-true."""
+    precision: str = "auto"
+    """bf16-mixed, 32-true, or auto: bf16-mixed where the hardware is fast at it (GPUs since Ampere, CPUs with AVX512-BF16 or AMX), else
+    32-true; a run goes on in what it began with."""
     val_every_steps: int = 200
     """Steps between validations."""
     val_pairs: int = 512

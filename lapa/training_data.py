@@ -108,7 +108,13 @@ class TrainingData:
                 self.corpus, self.train_rows, self.reader, size, seed=self.seed, start=start, **ranks
             )
         workers = loader_workers(self.training.workers)
-        return DataLoader(dataset, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
+        return DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
 
     def val_loader(self) -> DataLoader[Any] | None:
         """`training.val_pairs` held-out pairs, the same at every call; None where nothing is held out."""
@@ -116,4 +122,4 @@ class TrainingData:
             return None
         chosen = np.random.default_rng(0).permutation(len(self.val_table))[: self.training.val_pairs]
         parts = np.array_split(chosen, math.ceil(len(chosen) / self.training.batch_size))
-        return DataLoader([self.val_table.batch(part).floats() for part in parts], batch_size=None)  # type: ignore[arg-type]
+        return DataLoader([self.val_table.batch(part) for part in parts], batch_size=None)  # type: ignore[arg-type]

@@ -152,7 +152,7 @@ _GROOT = PolicyTrainingConfig(
     lr=1e-4,
     weight_decay=1e-5,
     betas=(0.95, 0.999),
-    precision="bf16-mixed",
+    precision="auto",
     ema=0.0,
     val_every_steps=1000,
 )

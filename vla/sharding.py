@@ -8,7 +8,7 @@ file.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,13 +18,19 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
 
-def shard_blocks(module: nn.Module, mesh: DeviceMesh) -> None:
-    """Shards each block that runs as a whole (has a `forward` of its own), the inner ones first."""
+def blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """Each entry of a list of modules that runs as a whole (has a `forward` of its own), the inner ones first."""
     for part in reversed(list(module.modules())):
         if isinstance(part, nn.ModuleList):
             for block in part:
                 if not isinstance(block, nn.ModuleDict | nn.ModuleList) and any(True for _ in block.parameters()):
-                    fully_shard(block, mesh=mesh)
+                    yield block
+
+
+def shard_blocks(module: nn.Module, mesh: DeviceMesh) -> None:
+    """Shards each block."""
+    for block in blocks(module):
+        fully_shard(block, mesh=mesh)
 
 
 def shard_root(module: nn.Module, mesh: DeviceMesh, *methods: str, ignored: nn.Module | None = None) -> None:

@@ -21,7 +21,7 @@ from flare.targets import TargetEncoder
 from vla.batch import PolicyBatch, newest_features
 from vla.first_stage import FirstStage
 from vla.policy import Policy, PolicyLoss
-from vla.sharding import gathered, outline, shard_blocks, shard_root
+from vla.sharding import blocks, gathered, outline, shard_blocks, shard_root
 from vla.training_config import PolicyTrainingConfig
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,13 @@ class PolicyTraining(lightning.LightningModule):
         if ranks.rank() == 0:
             whole.load_state_dict(weights, assign=True)
         return whole
+
+    @property
+    def compiled(self) -> list[torch.nn.Module]:
+        """What --training.compile compiles: blocks, of which one is compiled for all that are alike; not those of the average."""
+        every = list(blocks(self.policy))
+        within = {id(part) for block in every for part in block.modules() if part is not block}
+        return [block for block in every if id(block) not in within]
 
     def losses(self, policy: Policy, batch: PolicyBatch) -> tuple[dict[str, Tensor], PolicyLoss]:
         """Parts of the loss, each a scalar."""
@@ -255,6 +262,7 @@ class FirstStageTraining(lightning.LightningModule):
         self.training_config, self.seed = training, seed
         self._number = 0
         self._held_out: dict[str, list[float]] = defaultdict(list)
+        self.compiled: tuple[torch.nn.Module, ...] = ()
 
     def rate(self, step: int) -> float:
         """The learning rate of optimiser step number `step`."""

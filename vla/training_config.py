@@ -13,7 +13,7 @@ from flare.config import FlareConfig
 class PolicyTrainingConfig(Training):
     """How long and how a policy is trained."""
 
-    precisions: ClassVar[tuple[str, ...]] = ("32-true", "bf16-mixed", "bf16-true")
+    precisions: ClassVar[tuple[str, ...]] = ("32-true", "bf16-mixed", "bf16-true", "auto")
     counts: ClassVar[tuple[str, ...]] = (*Training.counts, "val_samples")
 
     warmup_share: float = 0.05
@@ -25,8 +25,10 @@ class PolicyTrainingConfig(Training):
     clip: float = 1.0
     """Largest norm of the gradient."""
     precision: str = "32-true"
-    """32-true; bf16-mixed computes in bfloat16; bf16-true also keeps in bfloat16 the weights that are not trained. Those that are
-    trained, and their average, stay float32: most steps of an optimiser are smaller than the spacing of bfloat16."""
+    """32-true; bf16-mixed computes in bfloat16; auto: that where the hardware is fast at it (GPUs since Ampere, CPUs with AVX512-BF16
+    or AMX), else 32-true, and a run goes on in what it began with; bf16-true also keeps in bfloat16 the weights that are not
+    trained. Those that are trained, and their average, stay float32: most steps of an optimiser are smaller than the spacing of
+    bfloat16."""
     strategy: str = "auto"
     """auto (ddp on several devices), ddp, or fsdp (large models; their frozen part is sharded too). It may change where a run is
     resumed."""
@@ -46,6 +48,8 @@ class PolicyTrainingConfig(Training):
         super().__post_init__()
         if self.strategy not in {"auto", "ddp", "fsdp"}:
             raise ValueError(f"strategy '{self.strategy}': auto, ddp or fsdp")
+        if self.compile and self.strategy == "fsdp":
+            raise ValueError("compile with strategy fsdp: shards are not compiled; leave one of them out")
         if self.state_dropout is not None and not 0 <= self.state_dropout < 1:
             raise ValueError(f"training.state_dropout {self.state_dropout}: must be within 0 and 1")
         if not 0 <= self.ema < 1:

@@ -37,6 +37,8 @@ FETCHED_AT_ONCE = 16
 """Files that are fetched side by side."""
 JUST_OPENED_S = 60.0
 """A file that was asked for within this time may not be open yet: it makes no room."""
+EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs"}
+"""Scheme -> the extra of giza with the package that fsspec needs for it; hf:// needs none."""
 _URL = re.compile(r"([a-z][a-z0-9+]+):/+(.+)", re.DOTALL)  # Path("s3://a") is "s3:/a"
 
 
@@ -120,7 +122,9 @@ class Store:
         try:
             self._fs, self.path = fsspec.url_to_fs(url)
         except ImportError as error:
-            raise ValueError(f"'{url}': {error}; s3:// wants pip install 's3fs', gs:// 'gcsfs'") from error
+            scheme = url.partition("://")[0]
+            wanted = f"pip install 'giza[{EXTRAS[scheme]}]'" if scheme in EXTRAS else error
+            raise ValueError(f"'{url}': what reads {scheme}:// is not installed; {wanted}") from error
         except ValueError as error:
             raise ValueError(f"'{url}': {error}; known: s3, gs, hf, https and what else fsspec has") from error
 

@@ -23,8 +23,8 @@ TRAINING = "train.json"
 """As SETTINGS, of trainings."""
 SUMMARY = "run.json"
 BUDGET = ("steps", "minutes", "training.steps", "training.minutes")
-LAYOUT = ("training.workers", "training.devices", "training.strategy")
-"""Of the processes that do the work: it may change where a training goes on."""
+LAYOUT = ("training.workers", "training.devices", "training.strategy", "training.compile")
+"""Of the processes that do the work, and how: it may change where a training goes on."""
 LOCK = ".lock"
 LOCK_WAIT_S = 6.0
 """A killed process' loaders hold its lock until they notice, which takes them up to five seconds."""

@@ -57,3 +57,9 @@ def listed(items: Sequence[Any], most: int = ITEMS) -> str:
     """ "3, 4, 5 and 40 more"."""
     shown = ", ".join(map(str, items[:most]))
     return f"{shown} and {len(items) - most} more" if len(items) > most else shown
+
+
+def not_compiled(flag: str, error: Exception) -> str:
+    """In a line: what torch.compile, which `flag` asked for, failed at."""
+    reason = " ".join(str(error).split("\n\n")[0].split())[:200]
+    return f"--{flag}: torch.compile failed ({reason}); leave the flag out, or see to it that there is a C++ compiler (g++)"

@@ -25,13 +25,15 @@ log = logging.getLogger(__name__)
 EVERY_S = 30.0
 SILENT_S = 4 * EVERY_S
 """A writer that was not heard of for so long is dead."""
+COMMITS, SLOWER = "hf://datasets/", 20
+"""Where each file that is sent is a commit, of which the hub takes so many an hour, all is done so many times more rarely."""
 NOT_SENT = (STATE, WRITER, ".lock")
 
 
 @contextmanager
 def uploaded(folder: Path) -> Iterator[None]:
-    """While a job writes to `folder`: sends what is new every half minute, and all of it at the end, also where the job fails.
-    Does nothing for a folder that stands for no URL.
+    """While a job writes to `folder`: sends what is new every half minute (ten minutes where files are commits), and all of it at
+    the end, also where the job fails. Does nothing for a folder that stands for no URL.
 
     Raises ValueError where another machine writes there, and OSError where the last files cannot be sent.
     """
@@ -59,12 +61,16 @@ def _claim(store: Store) -> None:
         other = json.loads(there)
         silent_s = time.time() - other["time"]
         mine = (other["host"], other["pid"]) == (socket.gethostname(), os.getpid())
-        if not mine and silent_s < SILENT_S and not _dead(other["host"], other["pid"]):
+        if not mine and silent_s < SILENT_S * _slower(store) and not _dead(other["host"], other["pid"]):
             raise ValueError(
                 f"another process is writing to '{store.url}' ({other['host']}, {silent_s:.0f} s ago): wait for it, or "
                 "give another --out"
             )
     _tell_alive(store)
+
+
+def _slower(store: Store) -> int:
+    return SLOWER if store.url.startswith(COMMITS) else 1
 
 
 def _dead(host: str, pid: int) -> bool:
@@ -78,7 +84,7 @@ def _tell_alive(store: Store) -> None:
 
 
 def _send_at_times(store: Store, folder: Path, ended: threading.Event) -> None:
-    while not ended.wait(EVERY_S):
+    while not ended.wait(EVERY_S * _slower(store)):
         try:
             _tell_alive(store)
             send(store, folder)

@@ -91,6 +91,8 @@ class BenchTrainConfig:
     """Of the training."""
     batch_size: int = 0
     """Pairs; 0: the recipe's."""
+    compiled: bool = False
+    """Also the steps alone with torch.compile, which takes minutes to compile."""
     seed: int = 0
     """Of the weights and the order."""
 

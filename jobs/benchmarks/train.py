@@ -40,9 +40,16 @@ def run(config: BenchTrainConfig) -> dict[str, Any]:
     )
     shutil.rmtree(settings.out, ignore_errors=True)  # it would be finished
     whole = train_lam.run(settings, quiet=True)
+    training = dataclasses.replace(training, precision=whole["precision"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     module = LamTraining(LatentActionModel(recipe.model), training, seed=config.seed).to(device)
     alone, flops = _alone(module, device, training.batch_size, training.precision)
+    compiled: dict[str, float] = {}
+    if config.compiled:
+        for part in module.compiled:
+            part.compile()
+        rate = _alone(module, device, training.batch_size, training.precision)[0]
+        compiled = {"compiled_pairs_per_s": round(rate, 1), "compiled_ratio": round(rate / alone, 3)}
     ceiling = matmul_tflops(device, torch.float32 if training.precision == "32-true" else torch.bfloat16, 2.0)
     summary = {
         "recipe": config.recipe,
@@ -60,6 +67,7 @@ def run(config: BenchTrainConfig) -> dict[str, Any]:
         "gflop_per_pair": round(flops / 1e9, 3),
         "matmul_tflops": ceiling,
         "share_of_ceiling": round(alone * flops / ceiling / 1e12, 3),
+        **compiled,
     }
     return saved(config, summary)
 
@@ -81,6 +89,7 @@ def _alone(module: LamTraining, device: str, batch_size: int, precision: str) ->
         optimiser.step()
         optimiser.zero_grad()
 
+    step()  # what is set up, or compiled, at first use is not measured
     with FlopCounterMode(display=False) as counter:
         step()
     start = time.perf_counter()
@@ -99,6 +108,9 @@ def table(summary: dict[str, Any]) -> Table:
     )
     result = numbers_table(title, ["stage"], ("pairs/s", ""))
     result.add_row("steps alone, one batch at hand", f"{summary['alone_pairs_per_s']:.0f}", "")
+    if "compiled_ratio" in summary:
+        told = f"{summary['compiled_ratio']:.2f} times as fast"
+        result.add_row("compiled", f"{summary['compiled_pairs_per_s']:.0f}", told)
     result.add_row("training", f"{summary['pairs_per_s']:.0f}", f"{summary['ratio']:.2f} of it")
     wait = "reached" if summary["goal_met"] else "missed"
     result.add_row("waits for data", "", f"{summary['data_wait_share']:.1%} (under {GOAL:.0%}: {wait})")

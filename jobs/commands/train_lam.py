@@ -86,6 +86,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     import torch
 
     from corpora.clips.several import open_corpora
+    from jobs.training.precision import settled
     from lapa.model.checkpoint import initialise_from, made_by, model_hash, read_lam_config
     from lapa.model.lam import LatentActionModel, featurise_for
     from lapa.pairs.batches import BATCHES
@@ -96,6 +97,7 @@ def run(config: TrainLamConfig, *, quiet: bool = False) -> dict[str, Any]:
     from lapa.training_data import TrainingData
 
     quiet = quiet or process_rank() > 0  # of processes that train together the first speaks
+    config = dataclasses.replace(config, training=settled(config.training, config.out))
     training = with_budget(config.training, config.steps, config.minutes)
     corpus = open_corpora(config.corpus)
     named = [str(each) for each in (config.corpus if isinstance(config.corpus, tuple) else (config.corpus,))]
@@ -226,6 +228,7 @@ def _train(
         "pairs_seen": took.steps * training.batch_size * training.accumulate,
         "pairs_per_s": took.samples_per_s,
         "data_wait_share": took.data_wait_share,
+        "precision": training.precision,
         "parameters": sum(p.numel() for p in module.model.parameters()),
         "collapsed": module.collapsed,
         "validation": {name: round(value, 5) for name, value in took.measured.items()},
@@ -261,8 +264,8 @@ def _with_labels(config: TrainLamConfig, corpus: Corpus) -> LamConfig:
 
 
 def _print(summary: dict[str, Any], config: TrainLamConfig) -> None:
-    shown = ("recipe", "parameters", "steps", "minutes", "pairs_seen", "pairs_per_s", "data_wait_share", "train_clips")
-    facts = {name: summary[name] for name in (*shown, "collapsed")}
+    shown = ("recipe", "parameters", "steps", "minutes", "pairs_seen", "pairs_per_s", "data_wait_share", "precision")
+    facts = {name: summary[name] for name in (*shown, "train_clips", "collapsed") if name in summary}
     facts["held-out videos"] = len(summary["held_out_groups"])
     table = facts_table(f"latent action model: {config.out}", facts | summary["validation"])
     print_ending(table, summary, config.out)

@@ -124,7 +124,7 @@ def train_model(
 
     def loader(start: int) -> DataLoader[Any]:
         batches.start = start
-        return DataLoader(batches, batch_size=None)
+        return DataLoader(batches, batch_size=None, pin_memory=torch.cuda.is_available())
 
     device = model.device
     module = TrainInverseDynamics(model, training, seed=seed).train()

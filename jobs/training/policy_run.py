@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from torch.utils.data import DataLoader
 
 from corpora.held_out import HELD_OUT
@@ -22,6 +23,7 @@ from jobs.console import print_training
 from jobs.progress import bar
 from jobs.training.budget import with_budget
 from jobs.training.logs import LoggerName
+from jobs.training.precision import settled
 from jobs.training.settings import TrainPolicy, check_model
 from jobs.training.trainer import fit
 from lapa.pairs.batches import loader_workers
@@ -56,6 +58,7 @@ def train_on(
     `open_mixture`. Raises ValueError for datasets that do not fit the policy, and where `config.out` holds another run.
     """
     quiet = quiet or process_rank() > 0  # of processes that train together the first speaks
+    config = dataclasses.replace(config, training=settled(config.training, config.out))
     settings = dataclasses.asdict(config)
     for moved in ("out", "cache", "logger", "policy", "head_weights", *paths):
         del settings[moved]
@@ -168,7 +171,8 @@ def train_policy(
             log.warning("%s", said)
     lightning.seed_everything(seed, workers=True, verbose=False)
     names = [dataset.name for dataset in datasets]
-    halved = training.precision == "bf16-true"
+    training = settled(training, run.folder)
+    precision, halved = training.precision, training.precision == "bf16-true"
     if halved:
         halve_frozen(policy)
         training = dataclasses.replace(training, precision="bf16-mixed")
@@ -197,7 +201,13 @@ def train_policy(
     def loader(start: int) -> DataLoader[Any]:
         batches.start = start
         workers = loader_workers(training.workers)
-        return DataLoader(batches, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
+        return DataLoader(
+            batches,
+            batch_size=None,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
 
     held_out = held_out_batches(
         datasets,
@@ -233,6 +243,7 @@ def train_policy(
             "samples_seen": took.steps * training.batch_size * training.accumulate,
             "samples_per_s": took.samples_per_s,
             "data_wait_share": took.data_wait_share,
+            "precision": precision,
             "parameters": sum(p.numel() for p in policy.parameters()),
             "trained_parameters": sum(p.numel() for p in policy.parameters() if p.requires_grad),
             "members": [

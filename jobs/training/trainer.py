@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, Timer
 from torch.utils.data import DataLoader
 
 from corpora.store.ranks import process_rank
+from corpora.store.told import not_compiled
 from corpora.training_config import Training
 from jobs.progress import bar
 from jobs.training.loggers import Pictures, logger_of
@@ -70,8 +71,10 @@ def fit(
     that `module` takes. unit, key: what a batch is counted in, and an entry of it that has one of them each. strategy: see
     `jobs.training.processes.spread`. logger: where its curves go, see `jobs.training.loggers`.
 
-    Raises KeyboardInterrupt where it was stopped by hand, once the step is done and saved.
+    Raises KeyboardInterrupt where it was stopped by hand, once the step is done and saved, and ValueError where the network
+    cannot be compiled and is to be.
     """
+    assert training.precision != "auto"  # `jobs.training.precision.settled` decides before the run is claimed
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     checkpoint = folder / CHECKPOINT
     resumed = checkpoint if checkpoint.is_file() else None
@@ -81,6 +84,9 @@ def fit(
         done = int(state["global_step"]) * training.accumulate
         _tell_of_other_steps(state, training.steps, rate)
         del state
+    if training.compile:
+        for part in cast(Any, module).compiled:  # when each first runs; names of weights stay
+            part.compile()
     timer = Timer(timedelta(minutes=training.minutes) if training.minutes else None)
     meter = Meter(training.steps, unit=unit, key=key, show=not quiet)
     with _ctrl_c_noted() as noted, _quiet_lightning(), logger_of(logger, folder) as told:
@@ -105,6 +111,12 @@ def fit(
         )
         try:
             trainer.fit(module, train(done), validation, ckpt_path=resumed, weights_only=True)
+        except RuntimeError as error:
+            from torch._dynamo.exc import TorchDynamoException  # its import takes seconds
+
+            if not isinstance(error, TorchDynamoException):
+                raise
+            raise ValueError(not_compiled("training.compile", error)) from error
         except (_Stopped, SystemExit):  # Lightning turns a KeyboardInterrupt into an exit with status 1
             log.warning("stopped at step %d of %d", trainer.global_step, training.steps)
             raise KeyboardInterrupt from None
@@ -277,6 +289,7 @@ def _quiet_lightning() -> Iterator[None]:
             ".*GPU available but not used.*",
             ".*in eval mode at the start of training.*",
             ".*Trying to infer the `batch_size`.*",
+            ".*attribute of a Tensor that is not a leaf Tensor is being accessed.*",  # by torch.compile itself
             ".*have no `val_dataloader`.*",  # nothing is held out, which opening the data tells
         ):
             warnings.filterwarnings("ignore", message=message)

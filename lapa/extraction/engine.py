@@ -17,6 +17,7 @@ from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
 from corpora.clips.parts import Part, PartSummary, SkippedClip
 from corpora.store.files import available_cores
+from corpora.store.told import not_compiled
 from lapa.extraction.settings import Device, ExtractionSettings, Precision
 from lapa.latents import LatentKey, write_latent_part
 from lapa.model.checkpoint import featurise_of, load_lam, model_hash
@@ -103,6 +104,8 @@ def open_pipeline(settings: ExtractionSettings, cores: int | None = None) -> Ext
         raise ValueError(
             f"the codebook of '{settings.lam}' has never seen data: train the model with giza train-lam first"
         )
+    if settings.compile:
+        model.encoder.compile()
     cores = cores or available_cores()
     heavy = sum(p.numel() for p in model.encoder.parameters()) > HEAVY_PARAMETERS or not model.config.pixels
     if workers is None:
@@ -162,9 +165,19 @@ class BatchEncoder:
                 pairs = pairs.take(slice(0, count))
             taken.append(pairs)
             count -= len(pairs)
-        batch = PairBatch.cat(taken).to(self._device).floats(contiguous=False)
+        batch = PairBatch.cat(taken)
+        if self._device.type == "cuda":
+            batch = batch.pin_memory()
+        batch = batch.to(self._device).floats(contiguous=False)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bfloat16"):
-            encoding = self._model.encode(batch)
+            try:
+                encoding = self._model.encode(batch)
+            except RuntimeError as error:
+                from torch._dynamo.exc import TorchDynamoException  # its import takes seconds
+
+                if not isinstance(error, TorchDynamoException):
+                    raise
+                raise ValueError(not_compiled("compile", error)) from error
         codes = encoding.latent.new_zeros(len(batch), 0) if encoding.codes is None else encoding.codes
         # they stay on the device until the part is whole: the model need not wait for a copy
         self._results.append((codes.flatten(1), encoding.latent.flatten(1), encoding.quantized.flatten(1)))

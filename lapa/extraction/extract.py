@@ -86,7 +86,7 @@ def write_latents(
 
             write = extract_on_ray
         written, facts = write(settings, key, todo, out, _counter(plan, done, progress))
-        same = ("gap_s", "stride_s", "batch_size", "precision", "engine", "seed", "part_frames")
+        same = ("gap_s", "stride_s", "batch_size", "precision", "compile", "engine", "seed", "part_frames")
         return run.finish(
             {
                 **_summary(plan, done, written, facts),

@@ -32,8 +32,11 @@ class ExtractionSettings:
     device: Device = "auto"
     """Where the model runs."""
     precision: Precision = "float32"
-    """Of the network. bfloat16 is faster where the hardware multiplies in it (AVX512-BF16, CUDA), and rounds; how far latents move
-    by it is measured on some pairs, and told."""
+    """Of the network. bfloat16 is faster where the hardware multiplies in it (AVX512-BF16, CUDA), but never chosen by itself: the same
+    model would give other rows on another machine (of LAPA's codes 6%). How far latents move is measured on some pairs, and told."""
+    compile: bool = False
+    """Compile the encoder (torch.compile): faster once that is done, which takes minutes and a C++ compiler; latents are the same but
+    for rounding."""
     engine: Literal["local", "ray"] = "local"
     """ray: over the cluster of RAY_ADDRESS or of `ray start`, whose machines share the folders; the same rows."""
     part_frames: int = 4096

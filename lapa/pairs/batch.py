@@ -21,8 +21,8 @@ CONTRAST = 0.2
 """Contrast is multiplied by 1 +- this."""
 BRIGHTNESS = 0.1
 """Brightness is moved by +- this (images are in [0, 1])."""
-_ON_THE_HOST = ("t_s", "gap_s", "frame_index")
-"""Nothing that is computed with; float64 not every device has."""
+_ON_THE_HOST = ("t_s", "gap_s", "frame_index", "clip")
+"""Nothing that a model computes with; float64 not every device has."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,21 @@ class PairBatch:
     """float32 [B], mean absolute difference of luma, 0-255."""
     plain: Tensor | None = None
     """[B, 2, 3, S, S], uint8: both frames as they were before they were stabilised."""
+    light: Tensor | None = None
+    """float32 [B, 2], contrast (1: as it is) and brightness (0: as it is) that `floats` gives both images; None: as they are."""
 
     def __len__(self) -> int:
         return len(self.first)
 
     def to(self, device: str | torch.device) -> PairBatch:
-        """The same batch there; times stay."""
-        return self._each(lambda name, x: x if name in _ON_THE_HOST else x.to(device))
+        """The same batch there, copied beside what the host does next where it is `pinned`; times and clips stay."""
+        return self._each(
+            lambda name, x: x if name in _ON_THE_HOST else x.to(device, non_blocking=x.device.type == "cpu")
+        )
+
+    def pin_memory(self) -> PairBatch:
+        """The same batch in memory that a GPU reads by itself; as a DataLoader with `pin_memory` calls it."""
+        return self._each(lambda name, x: x if name in _ON_THE_HOST else x.pin_memory())
 
     def take(self, chosen: NDArray[np.integer] | Sequence[int] | slice) -> PairBatch:
         """The pairs `chosen`, in their order."""
@@ -88,40 +96,38 @@ class PairBatch:
         return dataclasses.replace(self, first=nothing, second=nothing, valid=None, flow=None, plain=None)
 
     def floats(self, *, contiguous: bool = True) -> PairBatch:
-        """As a model takes it: images in [0, 1], everything else a float of 32 bits as well.
+        """As a model takes it: images in [0, 1] and in their `light`, everything else a float of 32 bits as well.
 
         `contiguous`: False leaves images as they lie in memory, colours last, which spares a copy and rounds otherwise.
         """
 
         def convert(name: str, x: Tensor) -> Tensor:
             if name in {"first", "second", "plain"} and x.dtype == torch.uint8:
-                return (x.contiguous() if contiguous else x).float() / 255
-            return x.float() if name in {"first", "second", "valid", "flow"} else x
+                x = (x.contiguous() if contiguous else x).float() / 255
+            x = x.float() if name in {"first", "second", "valid", "flow"} else x
+            # torchvision's adjust_contrast turns about each image's own grey and clamps, which would undo part of the change
+            return (x - 0.5) * contrast + 0.5 + brightness if light is not None and name in {"first", "second"} else x
 
-        return self._each(convert)
+        if (light := self.light) is not None:
+            contrast, brightness = light[:, :, None, None, None].unbind(1)
+        return dataclasses.replace(self._each(convert), light=None)
 
     def augmented(self, rng: np.random.Generator, *, rank: int = 0, ranks: int = 1) -> PairBatch:
-        """A shift shared by the batch and a change of contrast and brightness per pair; images only, features stay. Both frames of
-        a pair are changed alike, so that it carries nothing about what happened between them. These are every `ranks`-th pair of
-        a batch, from `rank` on."""
+        """A shift shared by the batch and a `light` per pair; images only, features stay. Both frames of a pair are changed alike,
+        so that it carries nothing about what happened between them. These are every `ranks`-th pair of a batch, from `rank` on."""
         if self.first.ndim != 4:
             return self
         count, size = len(self) * ranks, self.first.shape[-1]
         margin = round(SHIFT * size)
         dx, dy = (int(value) for value in rng.integers(-margin, margin + 1, 2))
-        light, shade = (torch.from_numpy(rng.uniform(-1, 1, (count, 1, 1, 1))[rank::ranks]).float() for _ in range(2))
-        contrast, brightness = 1 + CONTRAST * light, BRIGHTNESS * shade
-
-        # torchvision's adjust_contrast turns about each image's own grey and clamps, which would undo part of the change
-        def change(image: Tensor) -> Tensor:
-            return (_shift(image, dx, dy) - 0.5) * contrast + 0.5 + brightness
-
+        contrast, brightness = (torch.from_numpy(rng.uniform(-1, 1, count)[rank::ranks]).float() for _ in range(2))
         return dataclasses.replace(
             self,
-            first=change(self.first),
-            second=change(self.second),
+            first=_shift(self.first, dx, dy),
+            second=_shift(self.second, dx, dy),
             valid=None if self.valid is None else _shift(self.valid, dx, dy),
             flow=None if self.flow is None else _shift_flow(self.flow, dx, dy),
+            light=torch.stack([1 + CONTRAST * contrast, BRIGHTNESS * brightness], 1),
         )
 
     def _each(self, change: Callable[[str, Tensor], Tensor]) -> PairBatch:

@@ -1,7 +1,8 @@
 """Batches of pairs for training: which pairs, augmented how, is a function of (seed, batch number) alone.
 
 So a resumed training sees just what an uninterrupted one would have seen, whatever the number of processes and loaders; each
-process has its rows of every batch. A corpus larger than the disk budget is streamed from its shards through pools of clips.
+process has its rows of every batch. Images are in uint8: they become floats (`PairBatch.floats`) on the device. A corpus larger
+than the disk budget is streamed from its shards through pools of clips.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class StoredBatches(IterableDataset):  # type: ignore[type-arg]
         """This rank's part of batch `number`, the same at every call."""
         rng = np.random.default_rng((self.seed, 0, number))
         chosen = self.table.draw(rng.random(self.batch_size)[self.rank :: self.ranks])
-        return self.table.batch(chosen).floats().augmented(rng, rank=self.rank, ranks=self.ranks)
+        return self.table.batch(chosen).augmented(rng, rank=self.rank, ranks=self.ranks)
 
     def __iter__(self) -> Iterator[PairBatch]:
         worker = get_worker_info()
@@ -107,7 +108,7 @@ class StreamedBatches(IterableDataset):  # type: ignore[type-arg]
                 pairs |= streams[place].pairs(rows, turn * len(rows), set(mine))
             rng = np.random.default_rng((self.seed, 0, number))
             batch = PairBatch.cat([pairs[row] for row in mine])
-            yield batch.floats().augmented(rng, rank=self.rank, ranks=self.ranks)
+            yield batch.augmented(rng, rank=self.rank, ranks=self.ranks)
 
     def _of_stream(self, stream: int) -> list[int]:
         """Places in `rows` that one of the streams reads: whole shards where there are many, else some clips of each."""

@@ -18,6 +18,7 @@ from ray.cluster_utils import Cluster
 
 from corpora import cluster as cluster_module
 from corpora.cluster import joined, machines, shared, work_through
+from corpora.store.remote import copy_of
 from jobs import cli
 from tests.builders.clusters import Worker, ray_cluster, wait_until, workers_of
 
@@ -133,6 +134,17 @@ def test_each_item_in_a_process_of_its_own(cluster: Cluster, tmp_path: Path) -> 
 def test_a_folder_that_workers_do_not_see_is_named(cluster: Cluster, tmp_path: Path) -> None:
     refused = pytest.raises(FileNotFoundError, match=rf"does not see '{tmp_path}/gone'.*same paths \(NFS")
     with joined(), shared(tmp_path, tmp_path / "gone") as folders, refused:
+        list(work_through(Worker, [0], folders, lost=lost))
+
+
+def test_a_copy_that_workers_do_not_see_is_named_by_its_url(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIZA_CACHE", str(tmp_path / "cache"))
+    refused = pytest.raises(
+        FileNotFoundError, match=rf"copy of '.*remote/s3/b/gone': set GIZA_CACHE, .*'{tmp_path}/cache'"
+    )
+    with joined(), shared(tmp_path, copy_of("s3://b/gone")) as folders, refused:
         list(work_through(Worker, [0], folders, lost=lost))
 
 

@@ -36,7 +36,7 @@ def test_counts_of_ones_own_are_checked_too(kind: type[Training], field: str) ->
 
 def test_only_policies_may_be_halved() -> None:
     assert PolicyTrainingConfig(steps=1, precision="bf16-true").precision == "bf16-true"
-    with pytest.raises(ValueError, match="precision 'bf16-true': bf16-mixed or 32-true"):
+    with pytest.raises(ValueError, match="precision 'bf16-true': bf16-mixed, 32-true or auto"):
         TrainingConfig(steps=1, precision="bf16-true")
 
 

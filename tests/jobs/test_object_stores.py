@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpora.clips.corpus import Corpus
-from corpora.store.remote import STATE, copy_of
+from corpora.store.remote import STATE, WRITER, copy_of
 from jobs.cli import main
 from lapa import Latents, load
 from tests.builders.corpora import corpus_files
 from tests.builders.datasets import lerobot_v2
 from tests.builders.s3 import s3_server
+from tests.builders.stores import stand_in
 from tests.builders.videos import numbered_video
 
 FLAGS = ["--size", "64", "--clip-s", "1", "--camera-gap-s", "0.2", "--shard-mb", "0.1", "--workers", "2"]
@@ -53,7 +54,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def down(url: str, folder: Path) -> Path:
-    store = fsspec.filesystem("s3")
+    store = fsspec.url_to_fs(url)[0]
     store.invalidate_cache()
     store.get(f"{url}/", f"{folder}/", recursive=True)
     return folder
@@ -117,8 +118,15 @@ def test_a_machine_that_dies_and_another_that_goes_on(videos: Path, bucket: str,
     assert not (there / "staging").exists()
 
 
-def test_latents_of_a_corpus_behind_a_url(bucket: str, tiny_corpus: Path, tiny_lam: Path, tmp_path: Path) -> None:
-    store = fsspec.filesystem("s3")
+@pytest.mark.parametrize("store_url", ["s3", "gs://bucket", "hf://buckets/me/some", "hf://datasets/me/some"])
+def test_latents_of_a_corpus_behind_a_url(
+    store_url: str, bucket: str, tiny_corpus: Path, tiny_lam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the server; and of Google's and the hub's, on stand-ins that tell of files what those do."""
+    if store_url != "s3":
+        bucket = store_url
+        stand_in(monkeypatch, bucket[:2], tmp_path / "store")
+    store = fsspec.url_to_fs(bucket)[0]
     store.put(f"{tiny_corpus}/", f"{bucket}/tiny/", recursive=True)
     store.put(f"{tiny_lam}/", f"{bucket}/lam/", recursive=True)
     words = ["--gap-s", "0.4", "--device", "cpu"]
@@ -136,6 +144,7 @@ def test_latents_of_a_corpus_behind_a_url(bucket: str, tiny_corpus: Path, tiny_l
         assert pq.read_table(there / name).equals(pq.read_table(tmp_path / "z" / name))
     assert Corpus(f"{bucket}/tiny").identity == Corpus(tiny_corpus).identity
     assert Latents(f"{bucket}/z").parts[0].name == parts[0] and load(f"{bucket}/lam").config == load(tiny_lam).config
+    assert not {path.name for path in there.rglob("*")} & {".lock", STATE, WRITER}
     copied = copy_of(f"{bucket}/z")
     shutil.rmtree(copied)  # another machine finds it finished
     assert (

@@ -132,7 +132,7 @@ def test_flow_moves_with_the_images_that_it_was_measured_on(monkeypatch: pytest.
         monkeypatch.setattr(f"lapa.pairs.batch.{name}", value)
     shifts = set()
     for seed in range(8):
-        seen = batch.augmented(np.random.default_rng(seed))
+        seen = batch.augmented(np.random.default_rng(seed)).floats()
         images = torch.nn.functional.avg_pool2d(seen.first[:, :1], 4)
         torch.testing.assert_close(seen.flow, 6 * images.expand(-1, 2, -1, -1))
         torch.testing.assert_close(seen.valid, seen.first[:, :1])

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from corpora.store.remote import at_hand
+from corpora.store.remote import at_hand, url_in
 from lapa.model.config import LamConfig
 from lapa.model.published.adapter import Adapter, Weights
 from lapa.model.published.dreamdojo import DreamDojo
@@ -64,7 +64,7 @@ def local(named: str | Path) -> Path:
     Raises ValueError where the hub does not have it, or it cannot be reached and was not fetched before.
     """
     on_hub = re.match(r"hf:/+(.*)", str(named))
-    if on_hub is None:
+    if on_hub is None or url_in(named):
         return at_hand(named).expanduser().absolute()
     parts = on_hub.group(1).split("/", 2)
     if len(parts) < 3 or not all(parts):

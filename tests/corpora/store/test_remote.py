@@ -4,12 +4,15 @@ that reaches the store whatever happens to the machine. The store is a real S3 s
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.registry import _registry
 
 from corpora.store import remote, upload
 from corpora.store.files import read_through
@@ -17,6 +20,7 @@ from corpora.store.remote import at_hand, copy_of, here, local, make_room, told,
 from corpora.store.run import Run
 from corpora.store.upload import send, uploaded
 from tests.builders.s3 import s3_server
+from tests.builders.stores import stand_in
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +148,31 @@ def test_a_url_with_nothing_behind_it_and_one_that_cannot_be_reached(
     with pytest.raises(OSError) as refused:
         at_hand("s3://nosuchbucket/a")
     assert isinstance(refused.value, FileNotFoundError) or refused.value.errno  # the machine's trouble, not the data's
+
+
+@pytest.mark.parametrize(("url", "package", "extra"), [("gs://b/a", "gcsfs", "gs"), ("s3://b/a", "s3fs", "s3")])
+def test_a_package_that_lacks_is_named(url: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(_registry, url[:2], raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        ValueError, match=rf"'{url}': what reads {url[:2]}:// is not installed; pip install 'giza\[{extra}\]'"
+    ):
+        at_hand(url)
+
+
+def test_what_is_kept_as_commits_is_sent_more_rarely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub takes some hundred commits an hour, and each file that is sent, a sign of life among them, is one."""
+    stand_in(monkeypatch, "hf", tmp_path / "store")
+    waits: list[float] = []
+
+    class Ended(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0)
+            return True
+
+    for url in ("hf://datasets/me/some", "hf://buckets/me/some"):
+        upload._send_at_times(remote.Store(url), tmp_path, Ended())
+    assert waits == [600, 30]
 
 
 def test_an_output_grows_in_the_store_and_ends_there(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from corpora.clips.parts import read_footer
 from jobs.benchmarks.extract import random_model
@@ -63,3 +64,23 @@ def test_a_folder_from_before_there_were_two_goes_on(asked: ExtractConfig, tmp_p
     last.unlink()
     assert run(replace(asked, out=out))["pairs_this_run"] < len(rows(out))
     assert_same_rows(rows(asked.out), rows(out))
+
+
+def test_compiled_latents_are_the_same_and_a_compiler_that_lacks_is_told_in_a_line(
+    asked: ExtractConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_ = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda part: compile_(part, backend="eager"))
+    assert run(replace(asked, out=tmp_path / "compiled", compile=True))["compile"]
+    plain, compiled = rows(asked.out), rows(tmp_path / "compiled")
+    assert [row["codes"] for row in plain] == [row["codes"] for row in compiled]
+    np.testing.assert_allclose([row["latent"] for row in plain], [row["latent"] for row in compiled], atol=1e-5)
+
+    def fails(graph: torch.fx.GraphModule, inputs: object) -> None:
+        raise RuntimeError("no compiler")
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda part: compile_(part, backend=fails))
+    with pytest.raises(ValueError, match=r"^--compile: torch.compile failed \(.*no compiler\); leave the flag out"):
+        run(replace(asked, out=tmp_path / "failed", compile=True))
+    torch._dynamo.reset()

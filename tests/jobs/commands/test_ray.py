@@ -23,6 +23,7 @@ from corpora.ingestion.settings import IngestSettings
 from corpora.sources.source import SourceDefaults
 from corpora.store.files import available_cores
 from jobs.benchmarks.extract import random_model
+from jobs.cli import main
 from jobs.commands.extract import ExtractConfig, run
 from lapa.extraction.extract import write_latents
 from lapa.recipes import RECIPES
@@ -121,6 +122,24 @@ def test_ray_extracts_the_same_bytes(tiny_corpus: Path, lam: Path, tmp_path: Pat
     assert parts(tmp_path / "ray") == parts(tmp_path / "alone") and len(parts(tmp_path / "ray")) > 2
     assert summary["skipped_reasons"] == {"shorter_than_gap": 1} and summary["decode_pairs_per_s"] > 0
     assert not list((tmp_path / "ray").glob("*.tmp"))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_ray_reads_and_writes_urls(
+    tiny_corpus: Path, lam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers take the job's copies, wherever those of who started the cluster would be."""
+    monkeypatch.setenv("GIZA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GIZA_MODULES", "tests.builders.stores")
+    store = tmp_path / "store"
+    shutil.copytree(tiny_corpus, store / "corpus"), shutil.copytree(lam, store / "lam")
+    url = f"standin:/{store}"
+    flags = ["--gap-s", "0.5", "--part-frames", "70", "--batch-size", "8", "--device", "cpu", "--measure-s", "0"]
+    words = ["--lam", f"{url}/lam", "--corpus", f"{url}/corpus", "--out", f"{url}/latents", *flags]
+    assert main(["extract", *words, "--engine", "ray"]) == 0
+    run(extraction(lam, tiny_corpus, tmp_path / "alone"))
+    assert parts(store / "latents") == parts(tmp_path / "alone")
+    assert not list((store / "latents").rglob("*.tmp")) and (store / "latents" / "_extract.json").exists()
 
 
 @pytest.mark.usefixtures("cluster")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
+import lightning
 import numpy as np
 import pytest
 import torch
@@ -13,10 +15,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from corpora.episodes.episode import EpisodeSelection
-from corpora.store.run import Run
-from jobs.commands import ground
+from corpora.store.run import TRAINING, Run
+from jobs.commands import ground, train_lam
 from jobs.training.policy_run import train_policy
 from tests.builders.datasets import CAMERAS, lerobot_v3
+from tests.builders.lam import lam_settings
 from tests.builders.policies import some_images, teach, tiny_bc, tiny_policy
 from tests.builders.vlms import tiny_backbone
 from tests.jobs.training.test_policy_data import CONFIG, members
@@ -126,3 +129,94 @@ def test_a_policy_in_bfloat16_acts_as_in_float32(kind: str) -> None:
     halved = act(policy.bfloat16())
     assert halved.dtype == np.float32
     assert 0 < np.abs(halved - whole).max() < 0.05 * whole.std()
+
+
+@pytest.mark.parametrize("job", ["train-lam", "ground"])
+@pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_auto_is_bfloat16_where_that_is_fast_and_a_run_goes_on_in_what_it_began_with(
+    job: str, fast: bool, chosen: str, data: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+
+    class Spied(lightning.Trainer):
+        def __init__(self, **options: Any) -> None:
+            used.append(options["precision"])
+            super().__init__(**options)
+
+    monkeypatch.setattr(lightning, "Trainer", Spied)
+
+    def train(steps: int, precision: str = "auto") -> dict[str, Any]:
+        if job == "train-lam":
+            settings = lam_settings(tiny_corpus, tmp_path / "out", steps=steps)
+            changed = dataclasses.replace(settings.training, precision=precision)
+            return train_lam.run(dataclasses.replace(settings, training=changed), quiet=True)
+        config = ground.GroundConfig(
+            data=data, out=tmp_path / "out", recipe="debug", cache=tmp_path / "cache", embodiment="two_link",
+            selection=EpisodeSelection(cameras=CAMERAS[:1]), model=DEBUG.policy, steps=steps, held_episodes="1",
+            training=dataclasses.replace(DEBUG.training, precision=precision),
+        )  # fmt: skip
+        return ground.run(config, quiet=True)
+
+    for steps in (1, 2):
+        monkeypatch.setattr("jobs.training.precision.fast_bfloat16", lambda steps=steps: fast == (steps == 1))
+        assert train(steps)["precision"] == chosen  # also where the second machine is another one
+    assert used == [chosen, chosen]
+    assert json.loads((tmp_path / "out" / TRAINING).read_text())["training.precision"] == chosen
+    assert train(2, chosen)["already_finished"]
+    with pytest.raises(ValueError, match=f"training.precision {chosen} there"):
+        train(2, "bf16-mixed" if chosen == "32-true" else "32-true")
+
+
+@pytest.mark.parametrize("job", ["train-lam", "ground"])
+def test_a_compiled_training_learns_the_same_and_saves_the_same_names(
+    job: str, data: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a compiler that only traces; with g++ it takes minutes."""
+    compiled: list[str] = []
+
+    def traced(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        compiled.append(str(graph))
+        return graph.forward
+
+    compile_ = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda part: compile_(part, backend=traced))
+
+    def train(out: Path, *, steps: int, compile: bool) -> dict[str, Tensor]:
+        if job == "train-lam":
+            settings = lam_settings(tiny_corpus, out, steps=steps)
+            changed = dataclasses.replace(settings.training, compile=compile)
+            train_lam.run(dataclasses.replace(settings, training=changed), quiet=True)
+        else:
+            ground.run(
+                ground.GroundConfig(
+                    data=data, out=out, recipe="debug", cache=tmp_path / "cache", embodiment="two_link",
+                    selection=EpisodeSelection(cameras=CAMERAS[:1]), model=DEBUG.policy, steps=steps,
+                    held_episodes="1", training=dataclasses.replace(DEBUG.training, compile=compile),
+                ),
+                quiet=True,
+            )  # fmt: skip
+        return load_file(out / WEIGHTS)
+
+    plain = train(tmp_path / "plain", steps=3, compile=False)
+    assert not compiled
+    found = train(tmp_path / "compiled", steps=3, compile=True)
+    assert compiled and found.keys() == plain.keys()
+    for name in plain:
+        torch.testing.assert_close(found[name], plain[name], rtol=1e-3, atol=1e-4, msg=name)
+    train(tmp_path / "plain", steps=4, compile=True)  # a run may go on compiled
+
+    def fails(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        raise RuntimeError("no compiler\nat all")
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(nn.Module, "compile", lambda part: compile_(part, backend=fails))
+    with pytest.raises(
+        ValueError, match=r"^--training.compile: torch.compile failed \(.*no compiler at all\); leave the flag out"
+    ):
+        train(tmp_path / "failed", steps=3, compile=True)
+    torch._dynamo.reset()
+
+
+def test_shards_are_not_compiled() -> None:
+    with pytest.raises(ValueError, match="compile with strategy fsdp"):
+        PolicyTrainingConfig(steps=1, compile=True, strategy="fsdp")

@@ -15,7 +15,7 @@ import torch
 from corpora.clips.corpus import Corpus
 from corpora.video.nearest import pair_indices
 from lapa.pairs import batches
-from lapa.pairs.batch import PairBatch
+from lapa.pairs.batch import BRIGHTNESS, CONTRAST, SHIFT, PairBatch, _shift, _shift_flow
 from lapa.pairs.batches import StoredBatches, StreamedBatches
 from lapa.pairs.cache import open_table
 from lapa.pairs.config import LabelSpec
@@ -103,7 +103,7 @@ def test_augmentation_keeps_what_happened(store, monkeypatch) -> None:  # type: 
     plain = made.batch(np.arange(8)).floats()
     monkeypatch.setattr("lapa.pairs.batch.CONTRAST", 0.0)
     monkeypatch.setattr("lapa.pairs.batch.BRIGHTNESS", 0.3)
-    seen = plain.augmented(np.random.default_rng(0))
+    seen = made.batch(np.arange(8)).augmented(np.random.default_rng(0)).floats()
     change = plain.second - plain.first
     moved = seen.second - seen.first
     same = [
@@ -112,6 +112,33 @@ def test_augmentation_keeps_what_happened(store, monkeypatch) -> None:  # type: 
         for dy in range(-2, 3)
     ]
     assert any(same)
+
+
+def in_floats(pairs: PairBatch, rng: np.random.Generator) -> PairBatch:
+    """Augmented as floats on the CPU, which is what loaders did before images went to the device in uint8."""
+    plain, margin = pairs.floats(), round(SHIFT * pairs.first.shape[-1])
+    dx, dy = (int(value) for value in rng.integers(-margin, margin + 1, 2))
+    light, shade = (torch.from_numpy(rng.uniform(-1, 1, (len(pairs), 1, 1, 1))).float() for _ in range(2))
+    first, second = (
+        (_shift(image, dx, dy) - 0.5) * (1 + CONTRAST * light) + 0.5 + BRIGHTNESS * shade
+        for image in (plain.first, plain.second)
+    )
+    assert plain.valid is not None and plain.flow is not None
+    valid, flow = _shift(plain.valid, dx, dy), _shift_flow(plain.flow, dx, dy)
+    return dataclasses.replace(plain, first=first, second=second, valid=valid, flow=flow)
+
+
+def test_images_go_to_the_device_in_uint8_and_are_there_what_they_were_as_floats(store) -> None:  # type: ignore[no-untyped-def]
+    made, _ = store
+    for number in range(4):
+        rng = np.random.default_rng((3, 0, number))
+        wanted = in_floats(made.batch(made.draw(rng.random(8))), rng)
+        loaded = StoredBatches(made, 8, seed=3).batch(number)
+        assert loaded.first.dtype == loaded.second.dtype == torch.uint8 and loaded.valid.dtype == torch.bool
+        there = loaded.to("cpu").floats()
+        assert_same(there, wanted)
+        assert there.first.is_contiguous() and there.second.is_contiguous()  # else networks round in another way
+        assert_same(there.floats(), wanted)
 
 
 def test_streaming_gives_the_same_kind_of_batch(store, tiny_corpus: Path) -> None:  # type: ignore[no-untyped-def]
