@@ -93,10 +93,10 @@ class EpisodesAt(Data):
                 f"{len(unlearned)} of the {len(tasks[1])} held-out instructions (such as '{unlearned[0]}') have no episode that "
                 "is trained on"
             )
-        frames = open_episode_frames(episodes, opening.image_size, cache=opening.cache, progress=opening.progress)
+        taken = episodes.take(sorted({*chosen, *out}))
+        frames = open_episode_frames(taken, opening.image_size, cache=opening.cache, progress=opening.progress)
         spec.warn(frames.lacking)
-        taken = sorted({*chosen, *out})
-        samples = EpisodeSamples(spec, episodes, frames, opening.window, taken, keep_idle=selection.keep_idle)
+        samples = EpisodeSamples(spec, taken, frames, opening.window, keep_idle=selection.keep_idle)
         return samples, {group[index] for index in out}
 
     def fingerprint(self, label: Label) -> str:

@@ -16,7 +16,7 @@ from corpora.clips.frames import open_clip_frames
 from corpora.clips.parts import Part
 from corpora.episodes.episode import EpisodeSelection
 from corpora.mixture.clip_samples import ClipSamples, ClipsAt
-from corpora.mixture.episode_samples import EpisodesAt
+from corpora.mixture.episode_samples import EpisodeSamples, EpisodesAt
 from corpora.mixture.label_kinds import Latents, PseudoActions, Unlabelled
 from corpora.mixture.label_type import PolicyLimits
 from corpora.mixture.mixture import MixtureSpec, read_mixture
@@ -286,3 +286,15 @@ def test_the_job_names_faults_of_the_file_and_of_the_data_together(data: Path) -
     for wanted in ("did you mean 'franka'", "of another corpus", "no such folder", "latents of 40 dimensions"):
         assert wanted in str(told.value), wanted
     assert not (data / "bad").exists()
+
+
+def test_of_chosen_episodes_no_other_is_decoded(data: Path, tmp_path: Path) -> None:
+    """Three demonstrations of fifty thousand would else take a night to decode; they are what they are among all."""
+    opening = Opening(Window(4, future_s=0.5), 32, seed=0, held_out=0.0, stride_s=0.1, cache=tmp_path)
+    one, whole = (
+        EpisodesAt(data / "robot", EpisodeSelection(episodes=which)).open(ROBOT, opening)[0] for which in ("1", "")
+    )
+    assert isinstance(one, EpisodeSamples) and len(one) == len(one.episodes.t_s) == LENGTHS[1] < len(whole)
+    mine = [number for number, group in enumerate(whole.groups) if group == one.groups[0]]
+    for number, among in enumerate(mine):
+        np.testing.assert_equal(vars(one[number]), vars(whole[among]))
