@@ -22,7 +22,7 @@ from corpora.store.remote import told
 from corpora.store.run import Run
 from corpora.store.told import listed
 from corpora.store.upload import uploaded
-from jobs.cli import parse
+from jobs.cli import parse, value_in
 from jobs.progress import bar
 from vla.trained_on import Known, known_of
 
@@ -388,4 +388,5 @@ def print_result(result: Mapping[str, Any], out: Path) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """The job's command line."""
+    check_benchmark(value_in(argv, "benchmark", "metaworld"))
     run(parse(EvaluateConfig, argv, job="evaluate"))

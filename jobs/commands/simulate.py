@@ -272,7 +272,9 @@ def table(summary: Mapping[str, Any]) -> Table:
 
 def main(argv: Sequence[str]) -> None:
     """The job's command line."""
-    if value_in(argv, "benchmark") == "libero":
+    benchmark = value_in(argv, "benchmark", "metaworld")
+    check_benchmark(benchmark)
+    if benchmark == "libero":
         from jobs.commands import simulate_libero
 
         simulate_libero.main(argv)

@@ -206,8 +206,9 @@ def _served(
             yield {"host": "127.0.0.1", "port": own.port, "timeout_s": settings.timeout_s}
         return
     host, _, port = settings.server.rpartition(":")
-    address = {"host": host or "127.0.0.1", "port": int(port), "timeout_s": settings.timeout_s}
-    with PolicyClient(address["host"], address["port"], api_token=os.environ.get(TOKEN_VARIABLE)) as client:
+    host = host or "127.0.0.1"
+    token = os.environ.get(TOKEN_VARIABLE)
+    with PolicyClient(host, int(port), api_token=token, timeout_s=settings.timeout_s) as client:
         try:
             config = client.get_modality_config()
         except TimeoutError as error:
@@ -223,7 +224,7 @@ def _served(
                 f"server '{settings.server}' serves another policy: its {kind} has {list(found)}, that of --policy "
                 f"{list(names)}; serve the same"
             )
-    yield address
+    yield {"host": host, "port": int(port), "timeout_s": settings.timeout_s}
 
 
 def _orders(

@@ -112,7 +112,8 @@ def _tried(
     for _ in range(WAIT_STEPS):
         world.step(REST)
     noise = smooth_noise(rng, SCRIPT_STEPS, facts["noise"], smoothing_s=NOISE_SMOOTHING_S, hz=CONTROL_HZ, dims=3)
-    script, rows, last = PickAndPlace(), [], SCRIPT_STEPS
+    script, last = PickAndPlace(), SCRIPT_STEPS
+    rows: list[dict[str, Any]] = []
     succeeded = False
     while len(rows) < last:
         wanted = script.action(world.place("tool"), world.place(f"{facts['task']}_1"), world.place("basket_1"))
