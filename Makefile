@@ -35,7 +35,7 @@ test: lint  ## style, types, import rules and the tests
 	$(BIN)/python -m pytest -n 2 -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 
 peers: setup $(PEERS)/lerobot/.setup-stamp  ## exports read, and trained on, by lerobot 0.4.4 and by what is in PEERS/groot-*
-	GIZA_PEERS=$(PEERS) $(BIN)/python -m pytest -m peers tests/peers
+	GIZA_PEERS=$(PEERS) GIZA_LIBERO=$(LIBERO) $(BIN)/python -m pytest -m peers tests/peers
 
 $(PEERS)/lerobot/.setup-stamp:
 	mkdir -p $(PEERS)

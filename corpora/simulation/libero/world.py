@@ -108,6 +108,8 @@ class World:
         self._env.robots[0].initialization_noise["magnitude"] = noise
         np.random.seed(seed)  # noqa: NPY002 - LIBERO draws from it
         self._env.reset()
+        for robot in self._env.robots:
+            robot.gripper.current_action[:] = 0  # how far it is on its way, which a reset leaves as it was
 
     def step(self, action: Sequence[float]) -> None:
         """[7], each within [-1, 1]: see corpora.simulation.libero.facts.ACTION_NAMES."""
