@@ -113,8 +113,11 @@ class EvaluateConfig:
             raise ValueError("--keep-idle is of training: an evaluation looks at every row; leave it out")
         if not self.played and (self.tasks or self.language_check):
             raise ValueError("--tasks and --language-check are of the closed loop: add --benchmark metaworld")
-        if self.language_check and self.played != "metaworld":
-            raise ValueError("--language-check is of Meta-World's faucet tasks: leave it out with --benchmark libero")
+        of_metaworld, of_libero = ("language_check", "camera"), ("suite", "wait_steps", "shadows", "server")
+        for name in of_metaworld if self.played == "libero" else of_libero:
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                where = "metaworld" if name in of_metaworld else "libero"
+                raise ValueError(f"--{name.replace('_', '-')} is of --benchmark {where}: leave it out")
         for name, least in (
             ("every", 1),
             ("plots", 0),

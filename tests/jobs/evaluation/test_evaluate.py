@@ -47,7 +47,8 @@ def metaworld_policy(folder: Path) -> Path:
         ({"metaworld": True, "starts": -1}, "--starts -1: must be at least 0"),
         ({"benchmark": "libro"}, r"benchmark .libro.: giza knows none of this name. Did you mean .libero."),
         ({"benchmark": "libero", "metaworld": True}, "give one of them"),
-        ({"benchmark": "libero", "language_check": True}, "faucet"),
+        ({"benchmark": "libero", "language_check": True}, "--language-check is of --benchmark metaworld"),
+        ({"metaworld": True, "suite": "goal"}, "--suite is of --benchmark libero"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(changes: dict, message: str, tmp_path: Path) -> None:
