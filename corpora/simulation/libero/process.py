@@ -40,7 +40,7 @@ def libero_python() -> Path:
     python = libero_folder() / "bin" / "python"
     if not python.is_file():
         raise ValueError(
-            f"no LIBERO environment in '{libero_folder()}': build it with make libero (a gigabyte), or name its folder in "
+            f"no LIBERO environment in '{libero_folder()}': build it with make libero (two gigabytes), or name its folder in "
             f"{ENVIRONMENT}"
         )
     return python
