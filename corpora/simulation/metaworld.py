@@ -88,15 +88,17 @@ def episode_generator(seed: int, task: str, episode: int, stream: str) -> np.ran
     return np.random.default_rng(np.random.SeedSequence(words))
 
 
-def smooth_noise(rng: np.random.Generator, steps: int, level: float, *, smoothing_s: float) -> NDArray[np.float64]:
-    """float64 [steps, 4]: Gaussian noise of standard deviation `level`, smoothed over time by a Gaussian window of
+def smooth_noise(
+    rng: np.random.Generator, steps: int, level: float, *, smoothing_s: float, hz: int = CONTROL_HZ, dims: int = 4
+) -> NDArray[np.float64]:
+    """float64 [steps, dims]: Gaussian noise of standard deviation `level`, smoothed over time by a Gaussian window of
     standard deviation `smoothing_s`, independent for each coordinate of the action."""
-    width = max(smoothing_s * CONTROL_HZ, 1e-6)
+    width = max(smoothing_s * hz, 1e-6)
     reach = math.ceil(4 * width)
     window = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
     window /= math.sqrt(float((window**2).sum()))
-    white = rng.standard_normal((steps + 2 * reach, 4))
-    return level * np.stack([np.convolve(white[:, axis], window, mode="valid") for axis in range(4)], axis=1)
+    white = rng.standard_normal((steps + 2 * reach, dims))
+    return level * np.stack([np.convolve(white[:, axis], window, mode="valid") for axis in range(dims)], axis=1)
 
 
 class MetaWorldEnv:

@@ -72,6 +72,8 @@ def read_simulated(root: Path, tasks: Sequence[str] = (), episodes: str = "", ta
             f"--demos '{root}': holds no simulate.json: name a dataset that giza simulate wrote and finished"
         )
     settings, facts = record["settings"], record.get("per_episode")
+    if settings.get("benchmark") == "libero":
+        raise ValueError(f"--demos '{root}': holds demonstrations of LIBERO; those of Meta-World alone are multiplied")
     if facts is None:
         raise ValueError(f"--demos '{root}': was simulated with --action-free: simulate it with its actions")
     what = f"--demos '{root}': simulate.json"

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from corpora.store.told import closest
 
+BENCHMARKS = ("metaworld", "libero")
+"""What is simulated, and what policies are measured in."""
+
 DEFAULT_TASKS = (
     "drawer-open",
     "button-press-topdown",
@@ -67,6 +70,12 @@ INSTRUCTIONS = {
     "window-close": "close the window",
     "window-open": "open the window",
 }
+
+
+def check_benchmark(name: str) -> None:
+    """Raises ValueError for an unknown one."""
+    if name not in BENCHMARKS:
+        raise ValueError(f"benchmark '{name}': giza knows none of this name. {closest(name, BENCHMARKS)}")
 
 
 def task_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""How good is this policy? Open loop on held-out episodes, closed loop in Meta-World, with intervals, plots and videos."""
+"""How good is this policy? Open loop on held-out episodes, closed loop in Meta-World or LIBERO, with intervals, plots and videos."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from tyro.conf import OmitArgPrefixes
 from corpora.episodes.contents import contents_fingerprint
 from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection, spans
 from corpora.episodes.opening import dataset_fingerprint
+from corpora.simulation.tasks import check_benchmark
 from corpora.store.files import plain, read_json
 from corpora.store.inputs import READ, READ_OR_HUB
 from corpora.store.remote import told
 from corpora.store.run import Run
 from corpora.store.told import listed
 from corpora.store.upload import uploaded
-from jobs.cli import parse
+from jobs.cli import parse, value_in
 from jobs.progress import bar
 from vla.trained_on import Known, known_of
 
@@ -32,7 +33,7 @@ RESULT = "evaluation.json"
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Measure a policy: --data for recorded episodes, --metaworld for rollouts, or both."""
+    """Measure a policy: --data for recorded episodes, --benchmark for rollouts, or both."""
 
     policy: str = field(metadata=READ_OR_HUB)
     """Run folder of giza pretrain or giza ground, or a name on the hub."""
@@ -51,26 +52,36 @@ class EvaluateConfig:
     """With --data: predict a chunk at every k-th row."""
     plots: int = 3
     """With --data: episodes whose trajectories are drawn, and that are filmed."""
+    benchmark: str = ""
+    """Closed loop in metaworld or libero."""
     metaworld: bool = False
-    """Closed loop in Meta-World."""
+    """The same as --benchmark metaworld."""
     tasks: tuple[str, ...] = ()
-    """With --metaworld: tasks; default: the six that giza simulate makes."""
-    starts: int = 20
-    """With --metaworld: unseen initial states of each task."""
-    execute: int = 8
-    """With --metaworld: steps of a chunk that are executed before the next is asked for."""
-    max_steps: int = 250
-    """With --metaworld: control steps (of 12.5 ms) after which a rollout has failed."""
+    """Of the benchmark; default: the six that giza simulate makes, or all of LIBERO's suite."""
+    starts: int = 0
+    """Unseen initial states of each task; 0: 20, and in LIBERO the 50 that it stores."""
+    execute: int = 0
+    """Steps of a chunk that are executed before the next is asked for; 0: 8, and in LIBERO 5."""
+    max_steps: int = 0
+    """Control steps after which a rollout has failed; 0: 250 (of 12.5 ms), and in LIBERO 220, 280, 300, 520 (of 50 ms) by suite."""
+    suite: str = "object"
+    """Of LIBERO: spatial, object, goal or long."""
+    wait_steps: int = 10
+    """In LIBERO: control steps at rest before the policy acts."""
+    shadows: bool = False
+    """In LIBERO: pictures with shadows, reflections and multisampling, as the published copies have; four times slower."""
+    server: str = ""
+    """In LIBERO: HOST:PORT of a giza serve of the same policy; default: one is started for the while."""
     language_check: bool = False
     """With --metaworld: tell each start of the faucet tasks both instructions, and none."""
     size: int = 96
-    """With --metaworld: pixels of the rendered images, as the training data were rendered; the policy sees them resized."""
+    """Pixels of the rendered images, as the training data were rendered; the policy sees them resized."""
     camera: str = "head"
     """With --metaworld: the camera of the training data."""
     films: int = 1
-    """With --metaworld: starts of each task and instruction that are recorded as videos."""
+    """Starts of each task and instruction that are recorded as videos."""
     workers: int = 2
-    """With --metaworld: processes of environments."""
+    """Processes of environments."""
     slots: int = 6
     """With --metaworld: environments of each process that play side by side."""
     passes: int = 0
@@ -85,8 +96,14 @@ class EvaluateConfig:
     """Of starts, noise and resamples: the same starts for every policy."""
 
     def __post_init__(self) -> None:
-        if self.data is None and not self.metaworld:
-            raise ValueError("nothing to evaluate on: give --data (open loop), --metaworld, or both")
+        if self.benchmark:
+            check_benchmark(self.benchmark)
+        if self.metaworld and self.benchmark not in ("", "metaworld"):
+            raise ValueError(f"--metaworld beside --benchmark {self.benchmark}: give one of them")
+        if self.data is None and not self.played:
+            raise ValueError(
+                "nothing to evaluate on: give --data (open loop), --benchmark metaworld or libero, or both"
+            )
         if self.data is None:
             chosen = {**vars(self.selection), "train_episodes": self.train_episodes}
             for name in ("episodes", "demos", "train_episodes", "cameras", "state", "action", "previous_action"):
@@ -94,19 +111,31 @@ class EvaluateConfig:
                     raise ValueError(f"--{name.replace('_', '-')} without --data: it chooses from a dataset")
         if self.selection.keep_idle:
             raise ValueError("--keep-idle is of training: an evaluation looks at every row; leave it out")
-        if not self.metaworld and (self.tasks or self.language_check):
-            raise ValueError("--tasks and --language-check are of the closed loop: add --metaworld")
+        if not self.played and (self.tasks or self.language_check):
+            raise ValueError("--tasks and --language-check are of the closed loop: add --benchmark metaworld")
+        of_metaworld, of_libero = ("language_check", "camera"), ("suite", "wait_steps", "shadows", "server")
+        for name in of_metaworld if self.played == "libero" else of_libero:
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                where = "metaworld" if name in of_metaworld else "libero"
+                raise ValueError(f"--{name.replace('_', '-')} is of --benchmark {where}: leave it out")
         for name, least in (
             ("every", 1),
             ("plots", 0),
-            ("starts", 1),
-            ("execute", 1),
+            ("starts", 0),
+            ("execute", 0),
+            ("max_steps", 0),
+            ("wait_steps", 0),
             ("films", 0),
             ("threads", 0),
             ("passes", 0),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} {getattr(self, name)}: must be at least {least}")
+
+    @property
+    def played(self) -> str:
+        """The benchmark of the closed loop; "" without one."""
+        return "metaworld" if self.metaworld else self.benchmark
 
 
 def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
@@ -140,8 +169,9 @@ def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
         }
         if config.data is not None:
             result["open_loop"] = _open_loop(config, policy, embodiment, fingerprint, quiet)
-        if config.metaworld:
-            result["closed_loop"] = _closed_loop(config, policy, embodiment, fingerprint, quiet)
+        if config.played:
+            play = {"metaworld": _metaworld, "libero": _libero}[config.played]
+            result["closed_loop"] = play(config, policy, embodiment, fingerprint, quiet)
         result["verdict"] = {part: verdict.to_json() for part, verdict in verdicts(result).items()}
         result["wall_s"] = round(time.monotonic() - started, 1)
         result = run.finish(result)
@@ -173,7 +203,7 @@ def _comparable(before: Mapping[str, Any]) -> dict[str, Any]:
     kept = {}
     for part, name, here, remedy in (
         ("open_loop", "open_loop_format", OPEN_LOOP_FORMAT, "--data"),
-        ("closed_loop", "rollout_format", ROLLOUT_FORMAT, "--metaworld and another --out"),
+        ("closed_loop", "rollout_format", ROLLOUT_FORMAT, "--benchmark and another --out"),
     ):
         if part not in before:
             continue
@@ -266,16 +296,44 @@ def _selection(config: EvaluateConfig, known: Known) -> EpisodeSelection:
     return dataclasses.replace(config.selection, episodes=",".join(spans(known.held_out)))
 
 
-def _closed_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint: str, quiet: bool) -> dict[str, Any]:
+def _libero(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint: str, quiet: bool) -> dict[str, Any]:
+    from corpora.simulation.libero.facts import EXECUTE, STARTS, LiberoLook
+    from jobs.evaluation.libero import LiberoSettings, libero_loop
+
+    settings = LiberoSettings(
+        suite=config.suite,
+        tasks=config.tasks,
+        starts=config.starts or STARTS,
+        execute=config.execute or EXECUTE,
+        max_steps=config.max_steps,
+        wait_steps=config.wait_steps,
+        look=LiberoLook(config.size, config.shadows),
+        videos=config.films,
+        workers=config.workers,
+        server=config.server,
+        seed=config.seed,
+    )
+    with bar("rollouts", quiet=quiet) as progress:
+        return libero_loop(
+            policy,
+            embodiment,
+            settings,
+            {"fingerprint": fingerprint, "embodiment": embodiment},
+            config.out,
+            progress=progress,
+        )
+
+
+def _metaworld(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint: str, quiet: bool) -> dict[str, Any]:
     from corpora.simulation.metaworld import Look
     from jobs.evaluation.acting import metaworld_act, metaworld_view
     from jobs.evaluation.closed_loop import ClosedLoopSettings, closed_loop
 
     settings = ClosedLoopSettings(
         tasks=config.tasks,
-        starts=config.starts,
-        execute=config.execute,
-        max_steps=config.max_steps,
+        starts=config.starts or 20,
+        execute=config.execute or 8,
+        max_steps=config.max_steps or 250,
         language_check=config.language_check,
         look=Look(config.size, config.camera),
         view=metaworld_view(policy, embodiment, camera=config.camera),
@@ -333,4 +391,5 @@ def print_result(result: Mapping[str, Any], out: Path) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """The job's command line."""
+    check_benchmark(value_in(argv, "benchmark", "metaworld"))
     run(parse(EvaluateConfig, argv, job="evaluate"))

@@ -1,4 +1,4 @@
-"""Meta-World video whose actions are known, as a LeRobot v3.0 dataset."""
+"""Meta-World or LIBERO video whose actions are known, as a LeRobot v3.0 dataset."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from corpora.episodes.lerobot_writer import LeRobotFormat, LeRobotWriter
 from corpora.simulation.episode import EpisodeSettings, ToolRecord, episode_features, episode_modality, record_episode
 from corpora.simulation.gl import require_offscreen_gl
 from corpora.simulation.metaworld import HEAD_CAMERA, Appearance, Look, MetaWorldEnv, still_pose
-from corpora.simulation.tasks import DEFAULT_TASKS, task_names
+from corpora.simulation.tasks import DEFAULT_TASKS, check_benchmark, task_names
 from corpora.store.files import write_json
 from corpora.store.run import Run
 from corpora.video.encode import VideoEncoding
-from jobs.cli import parse
+from jobs.cli import parse, value_in
 from jobs.console import numbers_table, print_ending
 from jobs.progress import bar
 
@@ -41,6 +41,8 @@ class SimulateConfig:
 
     out: Path
     """Folder of the dataset; the same command again resumes."""
+    benchmark: str = "metaworld"
+    """metaworld, or libero, which has other flags: giza simulate --benchmark libero --help."""
     tasks: tuple[str, ...] = DEFAULT_TASKS
     """Meta-World tasks, with or without "-v3"."""
     episodes: int = 25
@@ -65,6 +67,7 @@ class SimulateConfig:
     encoding: Annotated[VideoEncoding, tyro.conf.arg(name="")] = field(default_factory=VideoEncoding)
 
     def __post_init__(self) -> None:
+        check_benchmark(self.benchmark)
         task_names(self.tasks)
         if self.episodes < 1:
             raise ValueError(f"episodes {self.episodes}: must be at least 1 for each task")
@@ -85,7 +88,7 @@ class SimulateConfig:
         """All flags that the files depend on, as JSON has them."""
         fields = dataclasses.asdict(self)
         fields |= {"tasks": list(task_names(self.tasks)), "truth": self.truth is not None}
-        del fields["out"]
+        del fields["out"], fields["benchmark"]
         fields |= {"tracks": True} if fields.pop("tracks") is not None else {}
         return json.loads(json.dumps(fields))
 
@@ -269,6 +272,13 @@ def table(summary: Mapping[str, Any]) -> Table:
 
 def main(argv: Sequence[str]) -> None:
     """The job's command line."""
+    benchmark = value_in(argv, "benchmark", "metaworld")
+    check_benchmark(benchmark)
+    if benchmark == "libero":
+        from jobs.commands import simulate_libero
+
+        simulate_libero.main(argv)
+        return
     config = parse(SimulateConfig, argv, job="simulate")
     for chatty in ("OpenGL", "numexpr"):  # they tell at INFO which accelerators they lack
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -20,7 +20,7 @@ from corpora.store.files import write_text
 from jobs.evaluation.curves import Panel, episode_panels, most_moving_first, step_panel, ticks, unit_of
 from jobs.evaluation.drawn import FILM_HZ, DrawnEpisode, beside_best, drawn_episodes, film_path
 from jobs.evaluation.open_loop import BASELINES, describe_still, episodes_told
-from jobs.evaluation.rollout_log import ROLLOUTS, Rollout, logged
+from jobs.evaluation.rollout_log import ROLLOUTS, Rollout, benchmark_told, logged
 from jobs.evaluation.tables import LANGUAGE, span_told
 from jobs.evaluation.verdict import two_digits, verdicts
 from jobs.evaluation.videos import FILMS, video_frames, video_path
@@ -38,7 +38,7 @@ FIRST = 8
 STRIP, STRIP_SIDE = 12, 96
 """Frames above the curves, and pixels of their shorter side."""
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 80)
-TITLES = {"open_loop": "Open loop, on recorded episodes", "closed_loop": "Closed loop, in Meta-World"}
+TITLES = {"open_loop": "Open loop, on recorded episodes", "closed_loop": "Closed loop, in {benchmark}"}
 TONES = {"good": "v-trust", "concern": "v-trust-with-care", "bad": "v-do-not-trust", "unknown": ""}
 
 
@@ -124,11 +124,11 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
 
 def _rendered(result: Mapping[str, Any], shown: Shown) -> str:
     opened, closed = result.get("open_loop"), result.get("closed_loop")
-    found = verdicts(result)
+    found, benchmark = verdicts(result), benchmark_told((closed or {}).get("settings", {}))
     return render(
         TEMPLATE,
         result=result,
-        verdicts=[(TITLES[part], verdict) for part, verdict in found.items()],
+        verdicts=[(TITLES[part].format(benchmark=benchmark), verdict) for part, verdict in found.items()],
         tone=next((TONES[verdict.kind] for verdict in found.values()), ""),
         opened=opened,
         closed=closed,

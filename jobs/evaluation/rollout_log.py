@@ -37,7 +37,7 @@ class Rollout:
     instruction: str
     """The instruction that the policy was given."""
     success: bool
-    """Whether Meta-World's criterion of the task was met, whatever the instruction was."""
+    """Whether the benchmark's criterion of the task was met, whatever the instruction was."""
     turned: Literal["open", "close"] | None
     """Which way the faucet was turned first, past Meta-World's criterion of that way; None where there is none."""
     steps: int
@@ -60,6 +60,12 @@ class Rollout:
         values = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         del values["frames"]
         return values
+
+
+def benchmark_told(settings: Mapping[str, Any]) -> str:
+    """Of the settings of a closed loop: "Meta-World", "LIBERO-Object"."""
+    suite = str(settings.get("suite", ""))
+    return f"LIBERO-{suite.capitalize()}" if settings.get("benchmark") == "libero" else "Meta-World"
 
 
 class RolloutLog:
@@ -108,8 +114,8 @@ def logged(path: Path) -> list[Rollout]:
 
 
 def success_shares(rollouts: Sequence[Rollout]) -> dict[str, Share]:
-    """Task -> share of successes, and "all"; of rollouts whose instruction is their own task's."""
-    own = [rollout for rollout in rollouts if rollout.instruction == INSTRUCTIONS[rollout.task]]
+    """Task -> share of successes, and "all"; of rollouts whose instruction is their own task's (in LIBERO there are no others)."""
+    own = [each for each in rollouts if each.instruction == INSTRUCTIONS.get(each.task, each.instruction)]
     shares = {}
     for task in (*dict.fromkeys(rollout.task for rollout in own), "all"):
         mine = [rollout.success for rollout in own if task in (rollout.task, "all")]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from corpora.store.told import listed
 from jobs.evaluation.open_loop import BASELINES, STILL_TITLES, episodes_told
+from jobs.evaluation.rollout_log import benchmark_told
 from jobs.evaluation.tables import LANGUAGE
 from jobs.evaluation.verdict import DOING
 
@@ -104,7 +105,7 @@ def compare_evaluations(records: Records) -> EvaluationComparison:
     if not parts:
         has = "; ".join(f"{name}: {' and '.join(key for key in _PARTS if key in one)}" for name, one in records.items())
         raise ValueError(
-            f"the evaluations have no part in common ({has}): make them alike with giza evaluate --data, or --metaworld"
+            f"the evaluations have no part in common ({has}): make them alike with giza evaluate --data, or --benchmark"
         )
     made = [
         Evaluated(
@@ -178,13 +179,14 @@ def _open_loop(found: Records, records: Records) -> tuple[Part, list[str]]:
 def _closed_loop(found: Records, records: Records) -> tuple[Part, list[str]]:
     facts: dict[str, Callable[[Mapping[str, Any]], Any]] = {
         "format": lambda one: one["settings"].get("rollout_format"),
+        "benchmark": lambda one: benchmark_told(one["settings"]),
         "set of tasks": lambda one: [task for task in one["success"] if task != "all"],
         "number of starts": lambda one: one["settings"]["starts"],
         "seed of the starts": lambda one: one["settings"]["seed"],
         "limit of steps": lambda one: one["settings"]["max_steps"],
         "camera": lambda one: one["settings"]["camera"],
     }
-    _same(found, facts, "evaluate both with the same --metaworld, --tasks, --starts, --max-steps, --camera and --seed")
+    _same(found, facts, "evaluate both with the same --benchmark, --tasks, --starts, --max-steps, --camera and --seed")
     one = next(iter(found.values()))
     tasks = list(one["success"])
 
@@ -200,7 +202,7 @@ def _closed_loop(found: Records, records: Records) -> tuple[Part, list[str]]:
             told = ", ".join(f"{each} {part['settings'].get(name)}" for each, part in found.items())
             notes.append(f"Closed loop: {name} is not the same in all ({told}).")
     told = f"{one['settings']['starts']} unseen starts of each task, the same for all; share of successes, higher is better"
-    return Part("Closed loop, in Meta-World", told, rows), notes
+    return Part(f"Closed loop, in {benchmark_told(one['settings'])}", told, rows), notes
 
 
 _PARTS: dict[str, Callable[[Records, Records], tuple[Part, list[str]]]] = {

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from jobs.console import numbers_table
 from jobs.evaluation.open_loop import BASELINES, describe_still, episodes_told
+from jobs.evaluation.rollout_log import benchmark_told
 
 LANGUAGE = {
     "compliance": "turned as told, both ways",
@@ -48,7 +49,7 @@ def open_loop_table(found: Mapping[str, Any]) -> Table:
 def closed_loop_tables(found: Mapping[str, Any]) -> list[Table]:
     """Success by task and, where it was checked, how the faucet answers to words."""
     columns = ("success", "95% (Wilson)", "seconds")
-    success = numbers_table("Closed loop in Meta-World, unseen starts", ["task"], columns)
+    success = numbers_table(f"Closed loop in {benchmark_told(found['settings'])}, unseen starts", ["task"], columns)
     for task, share in found["success"].items():
         seconds = found["mean_seconds"].get(task)
         success.add_row(task, *_share(share), "" if seconds is None else f"{seconds:.2f}")

@@ -94,7 +94,8 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("line", commands())
 def test_readme_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, *rest = shlex.split(line)[1:]
-    module = importlib.import_module(cli.JOBS[name][0])
+    place = cli.JOBS[name][0]
+    module = importlib.import_module(f"{place}_libero" if name == "simulate" and "libero" in rest else place)
     parsed = []
     monkeypatch.setattr(module, "run", lambda config, **_: parsed.append(config) or sys.exit(0))
     monkeypatch.setattr("jobs.training.settings.expect_input", lambda *asked, **how: None)  # runs/base is nowhere yet,

@@ -118,7 +118,7 @@ def test_figures_stand_beside_each_other_with_their_baselines(
         ("open_loop", "episode_numbers", [0, 1], "another set of episodes than 'a'"),
         ("open_loop", "settings/every", 1, "another --every than 'a'"),
         ("open_loop", "std", [2.0, 1.0], "another scale of the action"),
-        ("closed_loop", "settings/seed", 3, r"another seed of the starts than 'a' \(3, there 0\).*same --metaworld"),
+        ("closed_loop", "settings/seed", 3, r"another seed of the starts than 'a' \(3, there 0\).*same --benchmark"),
         ("closed_loop", "settings/starts", 5, "another number of starts"),
         ("closed_loop", "settings/rollout_format", 1, "another format"),
     ],

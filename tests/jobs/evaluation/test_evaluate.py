@@ -43,8 +43,12 @@ def metaworld_policy(folder: Path) -> Path:
     [
         ({}, "give --data"),
         ({"metaworld": True, "selection": EpisodeSelection("0:2")}, "--episodes without --data"),
-        ({"data": Path("x"), "selection": EpisodeSelection("0"), "tasks": ("reach",)}, "add --metaworld"),
-        ({"metaworld": True, "starts": 0}, "--starts 0: must be at least 1"),
+        ({"data": Path("x"), "selection": EpisodeSelection("0"), "tasks": ("reach",)}, "add --benchmark"),
+        ({"metaworld": True, "starts": -1}, "--starts -1: must be at least 0"),
+        ({"benchmark": "libro"}, r"benchmark .libro.: giza knows none of this name. Did you mean .libero."),
+        ({"benchmark": "libero", "metaworld": True}, "give one of them"),
+        ({"benchmark": "libero", "language_check": True}, "--language-check is of --benchmark metaworld"),
+        ({"metaworld": True, "suite": "goal"}, "--suite is of --benchmark libero"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(changes: dict, message: str, tmp_path: Path) -> None:

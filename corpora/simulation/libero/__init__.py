@@ -1,0 +1,1 @@
+"""LIBERO, in an environment of its own (`make libero`): `channel`, `world` and `script` run there, on NumPy and LIBERO alone."""
