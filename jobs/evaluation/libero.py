@@ -110,6 +110,7 @@ def libero_loop(
             "execute": settings.execute,
             "max_steps": limit,
             "wait_steps": settings.wait_steps,
+            "gripper_opens_at": 1 if plan["opens_at_one"] else -1,
             "camera": "agentview",
             **dataclasses.asdict(settings.look),
         },
@@ -186,13 +187,16 @@ def _cameras(layout: ModalityLayout, wrong: str, remedy: str) -> dict[str, str]:
 
 
 def _opens_at_one(policy: Policy, embodiment: str) -> bool:
-    """Copies made by way of OpenVLA's RLDS have grippers that close at 0 and open at 1; LIBERO's closes at 1 and opens at -1."""
+    """Copies made by way of OpenVLA's RLDS have grippers that close at 0 and open at 1; LIBERO's closes at 1 and opens at -1.
+    One that never went below 0, but not to 0 either, only ever closed."""
     space = policy.embodiment(embodiment).action_space
     gripper = len(ACTION_NAMES) - 1
     for part in space.parts:
         fitted = space.actions[part.name]
         if gripper in part.dims and fitted.dim == len(part.dims):
-            return bool(fitted.statistics.min[..., list(part.dims).index(gripper)].min() >= 0)
+            place = list(part.dims).index(gripper)
+            low = float(fitted.statistics.min[..., place].min())
+            return abs(low) < 0.05 < float(fitted.statistics.max[..., place].max())
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,17 @@ def test_cameras_are_found_by_the_names_of_the_published_copies() -> None:
         plan = plan_of(policy_of(cameras=names), "panda")
         assert list(plan["cameras"].values()) == ["agentview", "robot0_eye_in_hand"]
     assert plan_of(policy_of(cameras=("head",)), "panda")["cameras"] == {"head": "agentview"}
+
+
+@pytest.mark.parametrize(("low", "high", "turned"), [(-1, 1, False), (0, 1, True), (1, 1, False), (-1, 0, False)])
+def test_a_gripper_is_turned_only_if_it_went_from_0_to_1(low: float, high: float, turned: bool) -> None:
+    """One that only ever closed, at LIBERO's 1, is none of a copy's that opens there."""
+    policy = SeeingPolicy()
+    chunks = np.random.default_rng(0).uniform(-1, 1, (64, 8, 7)).astype(np.float32)
+    chunks[..., 6] = np.where(chunks[..., 6] > 0, high, low)
+    space = ActionSpace.fit(np.zeros((64, 8), np.float32), chunks)
+    policy.known = dataclasses.replace(policy.known, action_space=space)
+    assert plan_of(policy, "panda")["opens_at_one"] is turned  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
