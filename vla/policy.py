@@ -19,6 +19,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from corpora.store.told import misspelt
 from corpora.text import ReadText
 from vla.batch import PolicyBatch, pad_last
 from vla.embodiment import SLOTS, Embodiment
@@ -319,8 +320,8 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
             return next(iter(self.embodiments.values()))
         if name not in self.embodiments:
             raise ValueError(
-                f"embodiment '{name}': this policy was trained on {known}; ground it first with giza ground "
-                f"--embodiment {name or 'NAME'}"
+                f"embodiment '{name}'{misspelt(name, self.embodiments)}: this policy was trained on {known}; another robot is "
+                "trained first, with giza ground --embodiment"
             )
         return self.embodiments[name]
 

@@ -27,7 +27,7 @@ from corpora.mixture.label_type import Actions, Count, Label, PolicyLimits
 from corpora.mixture.labels import EmbodimentFacts
 from corpora.mixture.views import Window
 from corpora.store.frames import Progress
-from corpora.store.told import near
+from corpora.store.told import misspelt, near
 
 log = logging.getLogger(__name__)
 
@@ -261,7 +261,7 @@ class DatasetSpec:
         for key, value in (("weight", self.weight), ("align", self.align)):
             if not (math.isfinite(value) and value >= 0):
                 found.append(f"{key} {value} must be 0 or more")
-        if self.embodiment not in embodiments and (meant := near(self.embodiment, embodiments)):
+        if self.embodiment not in embodiments and (meant := misspelt(self.embodiment, embodiments)):
             found.append(f"unknown embodiment '{self.embodiment}'{meant} Otherwise give --any-embodiment")
         if self.planned:
             return found

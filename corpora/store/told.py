@@ -47,6 +47,16 @@ def near(word: str, known: Iterable[str]) -> str:
     return f" (did you mean '{found}'?)" if found else ""
 
 
+def misspelt(robot: str, known: Iterable[str]) -> str:
+    """As `near`, of a robot's name: one with other words, or whose words with digits differ (unitree_h1, gr2), is another robot."""
+    words = robot.split("_")
+    pairs = {
+        name: list(zip(name.split("_"), words, strict=False)) for name in known if name.count("_") + 1 == len(words)
+    }
+    alike = [name for name, found in pairs.items() if all(a == b or not re.search(r"\d", a + b) for a, b in found)]
+    return near(robot, alike)
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """`"Did you mean 'x'? "` for the nearest, or nothing; then the known names."""
     found = nearest(name, known := list(known))

@@ -15,6 +15,7 @@ from corpora.episodes.episode import ALL_DEMONSTRATIONS, EpisodeSelection
 from corpora.episodes.parts import ActionPart, read_parts
 from corpora.mixture.label_type import NEW_EMBODIMENT
 from corpora.store.inputs import READ
+from corpora.store.told import misspelt
 from jobs.cli import parse
 from jobs.training.logs import check_logger
 from jobs.training.settings import SETS, TrainPolicy
@@ -95,10 +96,15 @@ def run(config: GroundConfig, parts: Sequence[ActionPart] = (), *, quiet: bool =
 
 
 def embodiment_in(config: GroundConfig) -> str:
-    """The robot that is trained. Raises ValueError for a name that the policy does not know and that is not said to be new: its
-    weights would silently be no trained ones."""
+    """The robot that is trained. Raises ValueError for a name that the policy does not know and that is not said to be new (its
+    weights would silently be no trained ones), and for one that every policy has, misspelt."""
+    from vla.embodiment import SLOTS
+
     named = config.embodiment
+    fresh = config.new_embodiment or bool(config.start_from) or named in ("", *SLOTS)
     if not config.policy:
+        if not fresh and (meant := misspelt(named, SLOTS)):
+            raise ValueError(f"--embodiment '{named}'{meant}: else give --new-embodiment")
         return named or NEW_EMBODIMENT
     from vla.checkpoint import known_robots
 
@@ -120,6 +126,10 @@ def embodiment_in(config: GroundConfig) -> str:
             f"--embodiment '{named}': {told}; give one of these, or --new-embodiment for a robot whose weights begin afresh"
         )
     if not known:
+        if not fresh:
+            raise ValueError(
+                f"--embodiment '{named}'{misspelt(named, SLOTS)}: {told}; give one of {', '.join(SLOTS[1:])}, or --new-embodiment"
+            )
         log.warning("%s: the weights of '%s' begin afresh", told, named or NEW_EMBODIMENT)
     return named or NEW_EMBODIMENT
 

@@ -9,8 +9,9 @@ import pytest
 
 from corpora.episodes.opening import open_episodes
 from corpora.store.frames import FrameFault, make_frame_table
-from corpora.store.told import closest, faults_told, listed, nearest
+from corpora.store.told import closest, faults_told, listed, misspelt, nearest
 from tests.builders.robots import know_made_robots, made_robot
+from vla.embodiment import SLOTS
 
 
 def test_faults_of_a_kind_are_counted_and_one_of_each_is_shown() -> None:
@@ -53,3 +54,21 @@ def test_a_wrong_word_is_told_the_nearest_known_one() -> None:
     assert nearest("xyz", ["ground", "pretrain"]) == ""
     assert closest("pretain", iter(["ground", "pretrain"])) == "Did you mean 'pretrain'? Known: ground, pretrain."
     assert closest("xyz", ("ground",)) == "Known: ground."
+
+
+@pytest.mark.parametrize(
+    ("robot", "meant"),
+    [
+        *(("unitre_g1", "unitree_g1"), ("metawrld", "metaworld"), ("frnka", "franka"), ("oxe_drod", "oxe_droid")),
+        *(
+            ("unitree_h1", ""),
+            ("gr2", ""),
+            ("aloha2", ""),
+            ("franka_panda", ""),
+            ("unitree_g1_inspire", ""),
+            ("arm", ""),
+        ),
+    ],
+)
+def test_another_robot_is_no_misspelling(robot: str, meant: str) -> None:
+    assert misspelt(robot, SLOTS) == (f" (did you mean '{meant}'?)" if meant else "")

@@ -371,6 +371,24 @@ def test_a_robot_that_the_policy_does_not_know_is_refused_unless_it_is_said_to_b
     monkeypatch.setattr("vla.checkpoint.known_robots", lambda _: ())
     run(embodiment="franka")
     assert trained[-1] == "franka" and "knows no robot: the weights of 'franka' begin afresh" in caplog.text
+    with pytest.raises(
+        ValueError, match=r"'unitre_g1' \(did you mean 'unitree_g1'\?\): .* knows no robot; give one of gr1,"
+    ):
+        run(embodiment="unitre_g1")
+    with pytest.raises(ValueError, match=r"'my_arm': .* knows no robot"):
+        run(embodiment="my_arm")
+    run(embodiment="my_arm", new_embodiment=True)
+    assert trained[-1] == "my_arm"
     monkeypatch.setattr("vla.checkpoint.known_robots", lambda _: ("gr1", "aloha"))
     with pytest.raises(ValueError, match="knows gr1, aloha: name one with --embodiment"):
         run(embodiment="")
+
+
+def test_from_scratch_a_misspelt_robot_is_refused(data: Path, cache: Path, tmp_path: Path) -> None:
+    """Nothing is lost by another name, but the policy would have a typo's."""
+    with pytest.raises(ValueError, match=r"--embodiment 'unitre_g1' \(did you mean 'unitree_g1'\?\): else give --new"):
+        ground.embodiment_in(settings(data, tmp_path, cache, embodiment="unitre_g1"))
+    for named in ("my_arm", "unitree_g1"):
+        assert ground.embodiment_in(settings(data, tmp_path, cache, embodiment=named)) == named
+    new = settings(data, tmp_path, cache, embodiment="unitre_g1", new_embodiment=True)
+    assert ground.embodiment_in(new) == "unitre_g1"
