@@ -18,10 +18,10 @@ ITEMS = 8
 
 def faults_told(faults: Iterable[tuple[str, str]]) -> str:
     """Of faults (where, reason): "44 such as episode 3: missing file: 3.parquet; episode 7: truncated". Reasons that differ in
-    numbers or file names alone are of one kind; the commonest come first."""
+    numbers, file names or words with digits alone are of one kind; the commonest come first."""
     kinds: dict[str, list[str]] = {}
     for where, reason in faults:
-        kind = re.sub(r"\S*[/\\]\S*|\d+(?:\.\d+)?", "#", reason)
+        kind = re.sub(r"\S*[/\\\d]\S*", "#", reason)
         kinds.setdefault(kind, []).append(f"{where}: {reason}")
     order = sorted(kinds.values(), key=len, reverse=True)
     said = [f"{len(found)} such as {found[0]}" if len(found) > 1 else found[0] for found in order[:KINDS]]

@@ -49,6 +49,11 @@ def test_a_table_says_how_many_images_are_missing(tmp_path: Path) -> None:
     )
 
 
+def test_names_of_clips_make_no_kinds_of_their_own() -> None:
+    lost = [(f"clip {number}", f"no_file: none of 7a{number}f.npz, novel/{number}.npz") for number in range(9)]
+    assert faults_told(lost) == "9 such as clip 0: no_file: none of 7a0f.npz, novel/0.npz"
+
+
 def test_a_wrong_word_is_told_the_nearest_known_one() -> None:
     assert nearest("pretain", ["ground", "pretrain"]) == "pretrain"
     assert nearest("xyz", ["ground", "pretrain"]) == ""
