@@ -19,7 +19,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from corpora.store.told import misspelt
+from corpora.store.told import unknown_robot
 from corpora.text import ReadText
 from vla.batch import PolicyBatch, pad_last
 from vla.embodiment import SLOTS, Embodiment
@@ -315,14 +315,10 @@ class Policy(nn.Module, PyTorchModelHubMixin, ABC):
 
     def embodiment(self, name: str = "") -> Embodiment:
         """By name; without one the only embodiment. Raises ValueError where there is none, or several and no name."""
-        known = ", ".join(self.embodiments) or "none"
         if not name and len(self.embodiments) == 1:
             return next(iter(self.embodiments.values()))
         if name not in self.embodiments:
-            raise ValueError(
-                f"embodiment '{name}'{misspelt(name, self.embodiments)}: this policy was trained on {known}; another robot is "
-                "trained first, with giza ground --embodiment"
-            )
+            raise ValueError(unknown_robot(name, self.embodiments))
         return self.embodiments[name]
 
     def act(self, observation: Observation, embodiment: str = "", *, noise: NoiseKey | None = None) -> ActionChunk:

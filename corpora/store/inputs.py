@@ -12,9 +12,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from corpora.store.files import read_json
 from corpora.store.kinds import expect_own
 from corpora.store.remote import at_hand, url_in
-from corpora.store.told import near
+from corpora.store.told import near, unknown_robot
 
 Config = TypeVar("Config")
 OUTPUT = "out"
@@ -24,6 +25,8 @@ READ: Mapping[str, bool] = MappingProxyType({"read": True})
 """Metadata of a field that names a file or folder, or several."""
 READ_OR_HUB: Mapping[str, bool] = MappingProxyType({"read": True, "hub": True})
 """Likewise, or owner/name on the hub."""
+ROBOT: Mapping[str, bool] = MappingProxyType({"robot": True})
+"""Metadata of a field that names a robot which the policy of the field `policy` was trained on; empty: none is named."""
 HUB_PREFIX = "hf:"
 
 
@@ -48,9 +51,16 @@ def _copy(value: Any, made_here: bool = False) -> Any:
 
 
 def expect_inputs(config: Any) -> None:
-    """Raises ValueError that names the flag and the first file or folder that is not there, and what may have been meant."""
+    """Raises ValueError that names the flag and the first file or folder that is not there, and what may have been meant; and for
+    a robot that a policy in a folder does not know."""
     for flag, value, hub in _read(config):
         expect_input(flag, value, hub=hub)
+    for field in dataclasses.fields(config):
+        named = getattr(config, field.name)
+        if field.metadata.get("robot") and named and config.policy:
+            robots = (read_json(Path(config.policy).expanduser() / "config.json") or {}).get("robots")
+            if robots is not None and named not in robots:
+                raise ValueError(unknown_robot(named, robots))
 
 
 def expect_output(config: Any, job: str) -> None:

@@ -57,6 +57,15 @@ def misspelt(robot: str, known: Iterable[str]) -> str:
     return near(robot, alike)
 
 
+def unknown_robot(name: str, known: Iterable[str]) -> str:
+    """Of a robot that a policy was not trained on."""
+    known = list(known)
+    return (
+        f"embodiment '{name}'{misspelt(name, known)}: this policy was trained on {', '.join(known) or 'none'}; another robot is "
+        "trained first, with giza ground --embodiment"
+    )
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """`"Did you mean 'x'? "` for the nearest, or nothing; then the known names."""
     found = nearest(name, known := list(known))

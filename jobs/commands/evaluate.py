@@ -17,7 +17,7 @@ from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection, spans
 from corpora.episodes.opening import dataset_fingerprint
 from corpora.simulation.tasks import check_benchmark
 from corpora.store.files import plain, read_json
-from corpora.store.inputs import READ, READ_OR_HUB
+from corpora.store.inputs import READ, READ_OR_HUB, ROBOT
 from corpora.store.remote import told
 from corpora.store.run import Run
 from corpora.store.told import listed
@@ -39,7 +39,7 @@ class EvaluateConfig:
     """Run folder of giza pretrain or giza ground, or a name on the hub."""
     out: Path
     """Folder for evaluation.json, evaluation.html, plots and videos; the same command again resumes."""
-    embodiment: str = ""
+    embodiment: str = field(default="", metadata=ROBOT)
     """Robot that acts; may be left out where the policy knows only one."""
     data: Path | None = field(default=None, metadata=READ)
     """LeRobot or RLDS dataset for the open loop."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from corpora.store.inputs import READ, READ_OR_HUB
+from corpora.store.inputs import READ, READ_OR_HUB, ROBOT
 from jobs.cli import parse
 from jobs.progress import at_service
 
@@ -29,7 +29,7 @@ class ServeConfig:
 
     policy: str = field(metadata=READ_OR_HUB)
     """Run folder of giza pretrain or giza ground, or a policy's name on the hub."""
-    embodiment: str
+    embodiment: str = field(metadata=ROBOT)
     """Robot that it is to act for; the policy was trained on it."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 lets other machines in (there is no encryption: prefer a tunnel)."""

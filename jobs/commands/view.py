@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from corpora.store.inputs import READ, READ_OR_HUB
+from corpora.store.inputs import READ, READ_OR_HUB, ROBOT
 from corpora.store.remote import told
 from jobs.cli import parse
 from jobs.progress import at_service, bar
@@ -25,7 +25,7 @@ class ViewConfig:
     """Of the latents, where it does not lie where they were extracted."""
     policy: str = field(default="", metadata=READ_OR_HUB)
     """Of a dataset: draw what this policy would do beside the recorded actions."""
-    embodiment: str = ""
+    embodiment: str = field(default="", metadata=ROBOT)
     """Of the policy, where it knows several robots."""
     save: Path | None = None
     """Write a recording for rerun (.rrd) instead."""

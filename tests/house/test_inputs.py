@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from corpora.store.inputs import READ, READ_OR_HUB, expect_inputs
+from jobs.cli import JOBS
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,19 @@ def test_what_lacks_is_named_with_its_flag_and_what_was_meant(tmp_path: Path, mo
     ):
         with pytest.raises(ValueError, match=message):
             expect_inputs(asked)
+
+
+@pytest.mark.parametrize("job", ["serve", "evaluate", "view"])
+def test_a_robot_that_the_policy_does_not_know_is_refused_before_it_is_loaded(job: str, tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps({"robots": {"latent": {}, "unitree_g1": {}}}))
+    module = importlib.import_module(JOBS[job][0])
+    config_type = getattr(module, f"{job.capitalize()}Config")
+    more = {"serve": {}, "evaluate": {"out": tmp_path / "out", "metaworld": True}, "view": {"folder": tmp_path}}[job]
+    expect_inputs(config_type(policy=str(tmp_path), embodiment="unitree_g1", **more))
+    with pytest.raises(
+        ValueError, match=r"'unitre_g1' \(did you mean 'unitree_g1'\?\): .* trained on latent, unitree_g1; "
+    ):
+        expect_inputs(config_type(policy=str(tmp_path), embodiment="unitre_g1", **more))
 
 
 def test_what_is_there_and_what_the_hub_may_have_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
