@@ -178,11 +178,11 @@ def test_the_faucet_is_turned_exactly_where_meta_world_says_so() -> None:
 def test_the_expert_succeeds_and_the_number_of_workers_changes_nothing() -> None:
     tasks = ("faucet-open", "faucet-close")
     ended: list[Rollout] = []
-    one = play("expert", ClosedLoopSettings(tasks, 3, look=LOOK, workers=1, slots=1), on_complete=ended.append)
-    assert [each.key for each in one] == [(task, k, INSTRUCTIONS[task]) for task in tasks for k in range(3)]
+    one = play("expert", ClosedLoopSettings(tasks, 2, look=LOOK, workers=1, slots=1), on_complete=ended.append)
+    assert [each.key for each in one] == [(task, k, INSTRUCTIONS[task]) for task in tasks for k in range(2)]
     assert all(each.success for each in one) and sorted(map(repr, ended)) == sorted(map(repr, one))
-    assert {each.turned for each in one[:3]} == {"open"} and {each.turned for each in one[3:]} == {"close"}
-    two = play("expert", ClosedLoopSettings(tasks, 3, look=LOOK, workers=2, slots=2), skip={one[1].key})
+    assert {each.turned for each in one[:2]} == {"open"} and {each.turned for each in one[2:]} == {"close"}
+    two = play("expert", ClosedLoopSettings(tasks, 2, look=LOOK, workers=2, slots=2), skip={one[1].key})
     assert two == [one[0], *one[2:]]
     frames = one[0].frames
     assert frames is not None and frames.shape == (1 + -(-one[0].steps // 4), 32, 32, 3) and one[1].frames is None

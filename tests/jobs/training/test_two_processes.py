@@ -18,6 +18,8 @@ from jobs.commands import ground
 from tests.builders.datasets import CAMERAS, lerobot_v3
 from vla.training import PolicyTraining
 
+pytestmark = pytest.mark.slow  # test_ranks.py has the same of other launchers, in the default run
+
 STEPS = 6
 
 
