@@ -23,9 +23,8 @@ from corpora.simulation.multiplied import Choice, Follower, SimulatedDataset, de
 from corpora.simulation.segments import Joining
 from corpora.store.files import write_json
 from corpora.store.inputs import READ
-from corpora.store.run import Run
 from jobs.cli import parse
-from jobs.commands.simulate import MODALITY, dataset_format, versions
+from jobs.commands.simulate import MODALITY, dataset_format, dataset_run, versions
 from jobs.console import numbers_table, print_ending
 from jobs.progress import bar
 
@@ -89,15 +88,7 @@ def run(config: MultiplyConfig) -> dict[str, Any]:
                 f"into {config.into}: below the {count} demonstrations of {task}: raise it, or take fewer with --take"
             )
     settings = {**config.settings(), "versions": versions(), "format": FORMAT}
-    folder = Run(
-        config.out,
-        settings,
-        summary=SUMMARY,
-        record=_SETTINGS,
-        inside="settings",
-        alone=True,
-        formats={"format": FORMAT},
-    )
+    folder = dataset_run(config.out, settings, SUMMARY, _SETTINGS)
     episode = dataclasses.replace(source.episode, seed=config.seed, noise=(config.noise,), max_steps=MAX_STEPS)
     writer = LeRobotWriter(config.out, dataset_format(source.look, episode, source.encoding))
     if (done := folder.finished) is not None:

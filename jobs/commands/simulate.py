@@ -100,15 +100,7 @@ def run(config: SimulateConfig) -> dict[str, Any]:
     """
     started, started_cpu = time.perf_counter(), time.process_time()
     settings = {**config.settings(), "versions": versions(), "format": FORMAT}
-    folder = Run(
-        config.out,
-        settings,
-        summary=SUMMARY,
-        record=_SETTINGS,
-        inside="settings",
-        alone=True,
-        formats={"format": FORMAT},
-    )
+    folder = dataset_run(config.out, settings, SUMMARY, _SETTINGS)
     writer = LeRobotWriter(config.out, dataset_format(config.look(), config.episode, config.encoding))
     if (done := folder.finished) is not None:
         if config.truth is not None and not config.truth.exists():
@@ -123,6 +115,12 @@ def run(config: SimulateConfig) -> dict[str, Any]:
         summary = folder.finish(summary)
         writer.clear_staging()
     return summary
+
+
+def dataset_run(out: Path, settings: Mapping[str, Any], summary: str, record: str) -> Run:
+    """The run of a job that writes a dataset and nothing else into `out`; `settings` with its "format". Raises ValueError as `Run`."""
+    formats = {"format": settings["format"]}
+    return Run(out, settings, summary=summary, record=record, inside="settings", alone=True, formats=formats)
 
 
 def _record(config: SimulateConfig, writer: LeRobotWriter, started: float) -> tuple[list[dict[str, Any]], int]:

@@ -28,9 +28,9 @@ from corpora.simulation.libero.facts import (
 )
 from corpora.simulation.libero.process import libero_python, told_by
 from corpora.store.files import write_json
-from corpora.store.run import Run
 from corpora.video.encode import VideoEncoding
 from jobs.cli import parse
+from jobs.commands.simulate import MODALITY, dataset_run
 from jobs.console import numbers_table, print_ending
 from jobs.progress import bar
 
@@ -89,15 +89,7 @@ def run(config: LiberoSimulateConfig) -> dict[str, Any]:
     """
     started = time.perf_counter()
     settings = {**config.settings(), "format": FORMAT}
-    folder = Run(
-        config.out,
-        settings,
-        summary=SUMMARY,
-        record=_SETTINGS,
-        inside="settings",
-        alone=True,
-        formats={"format": FORMAT},
-    )
+    folder = dataset_run(config.out, settings, SUMMARY, _SETTINGS)
     writer = LeRobotWriter(config.out, dataset_format(config))
     if (done := folder.finished) is not None:
         writer.clear_staging()
@@ -111,7 +103,7 @@ def run(config: LiberoSimulateConfig) -> dict[str, Any]:
                 f"tasks {config.tasks}: no try succeeded; choose among {', '.join(SCRIPTED)}, or less --noise"
             )
         writer.finish(numbers)
-        write_json(config.out / "meta" / "modality.json", _modality())
+        write_json(config.out / MODALITY, _modality())
         facts = [writer.staged_facts(number) for number in numbers]
         summary = folder.finish(_summary(config, settings, facts, lost, time.perf_counter() - started))
         _write_card(config, summary)
