@@ -188,3 +188,9 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
             value = {str(place): entry for place, entry in enumerate(value)}
         flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
     return flat
+
+
+def dataset_run(out: Path, settings: Mapping[str, Any], summary: str, record: str) -> Run:
+    """The run of a job that writes a dataset and nothing else into `out`; `settings` with its "format". Raises ValueError as `Run`."""
+    formats = {"format": settings["format"]}
+    return Run(out, settings, summary=summary, record=record, inside="settings", alone=True, formats=formats)

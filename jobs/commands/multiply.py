@@ -23,8 +23,9 @@ from corpora.simulation.multiplied import Choice, Follower, SimulatedDataset, de
 from corpora.simulation.segments import Joining
 from corpora.store.files import write_json
 from corpora.store.inputs import READ
+from corpora.store.run import dataset_run
 from jobs.cli import parse
-from jobs.commands.simulate import MODALITY, dataset_format, dataset_run, versions
+from jobs.commands.simulate import MODALITY, dataset_format, versions
 from jobs.console import numbers_table, print_ending
 from jobs.progress import bar
 

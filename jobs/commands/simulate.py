@@ -21,7 +21,7 @@ from corpora.simulation.gl import require_offscreen_gl
 from corpora.simulation.metaworld import HEAD_CAMERA, Appearance, Look, MetaWorldEnv, still_pose
 from corpora.simulation.tasks import DEFAULT_TASKS, check_benchmark, task_names
 from corpora.store.files import write_json
-from corpora.store.run import Run
+from corpora.store.run import dataset_run
 from corpora.video.encode import VideoEncoding
 from jobs.cli import parse, value_in
 from jobs.console import numbers_table, print_ending
@@ -115,12 +115,6 @@ def run(config: SimulateConfig) -> dict[str, Any]:
         summary = folder.finish(summary)
         writer.clear_staging()
     return summary
-
-
-def dataset_run(out: Path, settings: Mapping[str, Any], summary: str, record: str) -> Run:
-    """The run of a job that writes a dataset and nothing else into `out`; `settings` with its "format". Raises ValueError as `Run`."""
-    formats = {"format": settings["format"]}
-    return Run(out, settings, summary=summary, record=record, inside="settings", alone=True, formats=formats)
 
 
 def _record(config: SimulateConfig, writer: LeRobotWriter, started: float) -> tuple[list[dict[str, Any]], int]:

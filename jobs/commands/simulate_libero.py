@@ -28,9 +28,9 @@ from corpora.simulation.libero.facts import (
 )
 from corpora.simulation.libero.process import libero_python, told_by
 from corpora.store.files import write_json
+from corpora.store.run import dataset_run
 from corpora.video.encode import VideoEncoding
 from jobs.cli import parse
-from jobs.commands.simulate import MODALITY, dataset_run
 from jobs.console import numbers_table, print_ending
 from jobs.progress import bar
 
@@ -103,7 +103,7 @@ def run(config: LiberoSimulateConfig) -> dict[str, Any]:
                 f"tasks {config.tasks}: no try succeeded; choose among {', '.join(SCRIPTED)}, or less --noise"
             )
         writer.finish(numbers)
-        write_json(config.out / MODALITY, _modality())
+        write_json(config.out / "meta" / "modality.json", _modality())
         facts = [writer.staged_facts(number) for number in numbers]
         summary = folder.finish(_summary(config, settings, facts, lost, time.perf_counter() - started))
         _write_card(config, summary)
