@@ -19,6 +19,7 @@ from corpora.clips.frames import open_clip_frames
 from lapa.pairs.config import PairConfig
 from lapa.pairs.reader import PairReader
 from tests.builders.agents import FRAMES, METAL, SIZE, acted, write_acted, write_files
+from tests.builders.browser import CHROMIUM, chromium
 
 COUNT = 3
 
@@ -94,6 +95,19 @@ def test_how_each_frame_was_painted_is_kept_and_shown(home: Path, tmp_path: Path
     assert summary["background_seen_before"] == pytest.approx(share) and 0.5 < share < 1
     page = (tmp_path / "out" / "crosspaint.html").read_text("utf-8")
     assert page.count('class="strip"') == COUNT and "3 of 3 clips painted" in page
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (apt install chromium)")
+def test_the_page_is_no_wider_than_the_window(home: Path, tmp_path: Path) -> None:
+    """Also where the corpus' path, which it names, is longer than a telephone is wide."""
+    (tmp_path / ("long" * 20)).symlink_to(home)
+    paint(tmp_path / ("long" * 20), tmp_path / "out")
+    with chromium() as browser:
+        for width in (400, 1400):
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.goto((tmp_path / "out" / "crosspaint.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_a_killed_job_goes_on_and_gives_the_same_bytes(home: Path, tmp_path: Path) -> None:
