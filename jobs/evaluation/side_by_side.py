@@ -66,6 +66,38 @@ class Part:
     """What was asked of all."""
     rows: Sequence[Row]
 
+    @property
+    def bars(self) -> list[tuple[str, str, float, tuple[float, float] | None, str, str, None]]:
+        """For the page's macro: the first row of all, then the baselines, which are the same for all or nearly so, of the first."""
+        first, *others = self.rows
+        drawn = [(name, cell, "latent") for name, cell in first.cells.items()]
+        drawn += [(row.title, next(iter(row.cells.values())), "shuffled") for row in others if row.kind == "baseline"]
+        return [
+            (
+                title,
+                "",
+                cell.value,
+                None if cell.low is None or cell.high is None else (cell.low, cell.high),
+                colour,
+                cell.told,
+                None,
+            )
+            for title, cell, colour in drawn
+            if cell.value is not None
+        ]
+
+    @property
+    def scale(self) -> float:
+        """Where the bars' axis ends."""
+        highest = max((interval[1] if interval else value for _, _, value, interval, *_ in self.bars), default=1.0)
+        return 1.0 if self.rows[0].better == "higher" else math.ceil(max(highest, 0.1) * 2.5) / 2.5
+
+    @property
+    def ticks(self) -> list[float]:
+        """Whole tenths, which is what the page writes."""
+        parts = 5 if self.scale == 1.0 else 4
+        return [round(self.scale * k / parts, 1) for k in range(parts + 1)]
+
 
 @dataclass(frozen=True)
 class Evaluated:

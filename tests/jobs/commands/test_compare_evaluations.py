@@ -4,6 +4,7 @@ other data or starts is refused."""
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -21,7 +22,7 @@ from jobs.commands.evaluate import EvaluateConfig
 from jobs.commands.evaluate import run as evaluate
 from jobs.evaluation.open_loop import Chunks, compare
 from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
-from jobs.evaluation.side_by_side import EvaluationComparison
+from jobs.evaluation.side_by_side import Cell, EvaluationComparison, Part, Row
 from jobs.evaluation.statistics import wilson
 from tests.builders.datasets import lerobot_v3
 from tests.jobs.evaluation.test_page import made_policy
@@ -98,6 +99,7 @@ def test_figures_stand_beside_each_other_with_their_baselines(
     assert [success.standing(name) for name in ("good", "alike", "bad")] == ["best", "not shown", "worse"]
     assert [row.title for row in found.parts[0].rows] == ["all", *TASKS]
     page = (tmp_path / "out" / "compare.html").read_text("utf-8")
+    assert page.index('class="bars"') < page.index("<table")  # a picture first
     said = re.sub(r"\s+", " ", page)
     assert "9 of 40 [12%, 38%]" in said and "http" not in page and "<script" not in page and "hold still" in said
     told = capsys.readouterr().out
@@ -191,3 +193,13 @@ def test_what_giza_evaluate_writes_is_compared(tmp_path: Path) -> None:
     assert first.cells["out0"].value != first.cells["out1"].value and first.cells["out0"].low is None
     assert sorted(first.standing(name) for name in first.cells) == ["", "best"]
     assert any("out0, open loop: its policy has 1 episode" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("highest", [0.02, 0.39, 0.41, 1.0, 1.76, 7.3])
+def test_the_bars_scale_ends_behind_them_and_its_ticks_are_what_is_written(highest: float) -> None:
+    row = Row("policy", "policy", {"a": Cell(highest / 2, 0.0, highest, ""), "b": Cell(None)}, "lower")
+    part = Part("open loop", "", [row])
+    assert part.scale >= highest and len(part.bars) == 1
+    assert np.allclose(np.diff(part.ticks), part.ticks[1]) and part.ticks[-1] == pytest.approx(part.scale)
+    share = Part("closed loop", "", [dataclasses.replace(row, better="higher")])
+    assert share.ticks == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]

@@ -79,3 +79,14 @@ def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("document.querySelector('main').scrollWidth <= document.querySelector('main').clientWidth")
+
+
+@pytest.mark.parametrize("width", [300, 1400])
+def test_a_film_has_its_true_aspect(page: Any, viewed: Viewed, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_function("document.querySelector('video').style.aspectRatio")
+    aspect = viewed.films(0)[0].aspect or page.evaluate(
+        "(video => video.videoWidth / video.videoHeight)(document.querySelector('video'))"
+    )
+    box = page.locator("video").bounding_box()
+    assert box["width"] / box["height"] == pytest.approx(aspect, rel=0.02) and box["width"] > 100
