@@ -60,10 +60,9 @@ def misspelt(robot: str, known: Iterable[str]) -> str:
 def unknown_robot(name: str, known: Iterable[str]) -> str:
     """Of a robot that a policy was not trained on."""
     known = list(known)
-    return (
-        f"embodiment '{name}'{misspelt(name, known)}: this policy was trained on {', '.join(known) or 'none'}; another robot is "
-        "trained first, with giza ground --embodiment"
-    )
+    meant = misspelt(name, known)
+    remedy = "" if meant else f"; ground it first with giza ground --embodiment {name or 'NAME'}"
+    return f"embodiment '{name}'{meant}: this policy was trained on {', '.join(known) or 'none'}{remedy}"
 
 
 def closest(name: str, known: Iterable[str]) -> str:

@@ -51,7 +51,7 @@ def test_a_robot_that_the_policy_does_not_know_is_refused_before_it_is_loaded(jo
     more = {"serve": {}, "evaluate": {"out": tmp_path / "out", "metaworld": True}, "view": {"folder": tmp_path}}[job]
     expect_inputs(config_type(policy=str(tmp_path), embodiment="unitree_g1", **more))
     with pytest.raises(
-        ValueError, match=r"'unitre_g1' \(did you mean 'unitree_g1'\?\): .* trained on latent, unitree_g1; "
+        ValueError, match=r"'unitre_g1' \(did you mean 'unitree_g1'\?\): .* trained on latent, unitree_g1$"
     ):
         expect_inputs(config_type(policy=str(tmp_path), embodiment="unitre_g1", **more))
 
