@@ -123,12 +123,12 @@ def _hours(hours: float) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """The job's command line; the file may also stand first without a flag."""
-    from corpora.mixture.drawing import pyramid_text
-
     words = list(argv)
     if words and not words[0].startswith("-"):
         words = ["--pyramid", *words]
     config = parse(PyramidConfig, words, job="pyramid")
+    from corpora.mixture.drawing import pyramid_text
+
     survey = run(config)
     console = Console()
     console.print(table(survey))
