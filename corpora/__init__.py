@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from corpora import sources
     from corpora.clips.corpus import Clip, Corpus
     from corpora.clips.survey import CorpusSurvey
-    from corpora.episodes.episode import Episode, Episodes, EpisodeSelection
+    from corpora.episodes.episode import Episode, Episodes
     from corpora.episodes.opening import open_episodes
+    from corpora.episodes.selection import EpisodeSelection
     from corpora.ingestion.pipeline import ingest
     from corpora.ingestion.settings import IngestSettings
     from corpora.mixture.mixture import MixtureSpec, read_mixture

@@ -203,7 +203,8 @@ def ablate(
 
     Raises ValueError where `tiers` lie in another folder than `out`, and beside a recipe of another design.
     """
-    from jobs.ablation.command import RECIPES, AblateConfig, run
+    from jobs.ablation.config import RECIPES, AblateConfig
+    from jobs.ablation.running import run
     from jobs.ablation.study import Study
 
     given: dict[str, Any] = {"out": out, **fields}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from corpora.episodes.episode import named_episodes
+from corpora.episodes.selection import named_episodes
 from corpora.store.decode import decode
 from corpora.store.files import write_json
 

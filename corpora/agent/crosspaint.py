@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from corpora.agent.cutouts import group_ends, progress_of
 from corpora.agent.painting import Painted, Painter, Shown
+from corpora.agent.settings import CrosspaintSettings
 from corpora.agent.track import Progress, Track, Untracked
 from corpora.agent.tracks import SUMMARY as TRACK_SUMMARY
 from corpora.agent.tracks import Tracks, seen_of, track_table, write_clips
@@ -68,22 +69,6 @@ SCHEMA = required(
 """hidden: of the old agent; before: of it, filled with what was seen there before, the rest being inpainted; drawn: of the new
 agent, from `cutout` (clip and frame of the robot's corpus), moved by shift_px and `scale` times as large; apart: of the
 mask, in other parts than the one at the point."""
-
-
-@dataclass(frozen=True)
-class CrosspaintSettings:
-    """What becomes of clips that cannot be painted."""
-
-    untracked: Literal["keep", "drop"] = "keep"
-    """What becomes of clips without a track: kept in the new corpus as they are, with the person in them, or dropped from it."""
-    min_seen: float = 0.5
-    """Clips in which the agent is seen in a smaller share (0 to 1) of the frames count as untracked."""
-
-    def __post_init__(self) -> None:
-        if self.untracked not in ("keep", "drop"):
-            raise ValueError(f"untracked '{self.untracked}': must be 'keep' or 'drop'")
-        if not 0 <= self.min_seen <= 1:
-            raise ValueError(f"min_seen {self.min_seen}: must be within 0 and 1; try 0.5")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.agent.painting import BY_PAINTER, Agent, PaintSettings, Shown, Stamp, register
+from corpora.agent.painting import BY_PAINTER, Agent, Shown, Stamp, register
+from corpora.agent.settings import PaintSettings
 from corpora.agent.track import Track, resize_mask
 from corpora.agent.tracks import Tracks
 from corpora.clips.corpus import Corpus

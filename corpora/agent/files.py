@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from corpora.agent.source import TrackSettings, TrackSource, register
+from corpora.agent.settings import TrackSettings
+from corpora.agent.source import TrackSource, register
 from corpora.agent.track import Track, Untracked
 from corpora.agent.track_file import TrackFile
 from corpora.clips.corpus import Clip, Corpus

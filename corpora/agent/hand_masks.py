@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.agent.forearm import hand_shape, with_forearm
-from corpora.agent.source import TrackSettings
+from corpora.agent.settings import TrackSettings
 from corpora.store.unread import expect_read
 
 

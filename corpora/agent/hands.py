@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.agent.hand_masks import open_mask
-from corpora.agent.source import TrackSettings, TrackSource, register
+from corpora.agent.settings import TrackSettings
+from corpora.agent.source import TrackSource, register
 from corpora.agent.track import Track, Untracked, known_track, resize_mask
 from corpora.clips.corpus import Clip, Corpus
 from corpora.store.files import digest_of

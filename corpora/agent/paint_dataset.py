@@ -29,7 +29,8 @@ from corpora.episodes.pairing import pair
 from corpora.store.files import digest_of, read_json, write_json, written_whole
 from corpora.store.told import faults_told
 from corpora.video.decode import DecodingReport, decoded_frames
-from corpora.video.encode import EpisodeVideo, VideoEncoding
+from corpora.video.encode import EpisodeVideo
+from corpora.video.encoding import VideoEncoding
 from corpora.video.probe import Unusable, VideoFacts, probe
 from corpora.video.shown import Converter
 from corpora.video.view import View

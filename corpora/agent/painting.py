@@ -18,52 +18,17 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from corpora.agent.background import Background
+from corpora.agent.settings import PaintSettings
 from corpora.agent.track import Track
-from corpora.store.inputs import READ
-from corpora.video.view import AS_CUT, DOT, DOT_RADIUS, NOBODY, ROBOT, View
-
-
-@dataclass(frozen=True)
-class PaintSettings:
-    """What decides how a frame is painted."""
-
-    agent: str = ROBOT
-    """Who is put in the person's place. robot: cut-outs of the robot's own demonstrations (--robot, --robot-tracks); none: nobody;
-    dot: a dot at the hand's point. With none and dot the robot's dataset is painted alike: run crosspaint on it, too."""
-    robot: Path | None = field(default=None, metadata=READ)
-    """Of --agent robot: corpus of its demonstrations (giza ingest of its dataset), from which it is cut out."""
-    robot_tracks: Path | None = field(default=None, metadata=READ)
-    """Of --agent robot: folder of giza track of that corpus."""
-    background: Literal["before", "inpaint"] = "before"
-    """What is put behind. before: what was seen there before in the clip, the rest inpainted; inpaint: all inpainted."""
-    margin: float = 0.02
-    """By how much the mask is grown before it is filled, of the image's side: codecs blur edges, and masks are tight."""
-    scale: Literal["as_cut", "hand"] = AS_CUT
-    """Of --agent robot: how large cut-outs are drawn. as_cut: as the robot's own camera shows them, which is right where people
-    are filmed as the robot is (in simulation; by a head camera), and the only one whose depths giza label can trust; hand: so
-    that the tool is as thick as the hand, one ratio a clip, for people who are filmed from further away or nearer. It is not
-    chosen for you: look at crosspaint.html."""
-    dot_radius: float = DOT_RADIUS
-    """Of --agent dot: of the image's (shorter) side, as the margin is."""
-
-    def __post_init__(self) -> None:
-        if self.background not in ("before", "inpaint"):
-            raise ValueError(f"background '{self.background}': must be 'before' or 'inpaint'")
-        if self.scale not in ("as_cut", "hand"):
-            raise ValueError(f"scale '{self.scale}': must be 'as_cut' or 'hand'")
-        if not 0 <= self.margin <= 0.2:
-            raise ValueError(f"margin {self.margin}: must be within 0 and 0.2 of the image's side; try 0.02")
-        if not 0 < self.dot_radius <= 0.2:
-            raise ValueError(f"dot_radius {self.dot_radius}: must be above 0 and at most 0.2 of the side; try 0.035")
+from corpora.video.view import AS_CUT, DOT, DOT_RADIUS, NOBODY, View
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from corpora.agent.forearm import forearm_wedge, hand_shape
 from corpora.agent.hand_masks import OF_HANDS, HandMask, register
-from corpora.agent.source import TrackSettings
+from corpora.agent.settings import TrackSettings
 from corpora.store.files import digest_of
 
 SHOWN = (0, 5, 9, 13, 17)

@@ -11,7 +11,8 @@ import numpy as np
 from av.error import FFmpegError
 
 from corpora.agent import files, hands, sam2
-from corpora.agent.source import SOURCES, TrackSettings, TrackSource
+from corpora.agent.settings import TrackSettings
+from corpora.agent.source import SOURCES, TrackSource
 from corpora.agent.track import Progress, Untracked
 from corpora.agent.tracks import FORMAT, seen_of, track_table, write_clips
 from corpora.clips.corpus import DAMAGE, Corpus

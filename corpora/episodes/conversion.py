@@ -33,7 +33,8 @@ from corpora.episodes.pairing import pair
 from corpora.store.files import machine_trouble
 from corpora.store.told import faults_told
 from corpora.video.cut import Cut, cut_video, off_rate_s, shown_frames
-from corpora.video.encode import EpisodeVideo, VideoEncoding
+from corpora.video.encode import EpisodeVideo
+from corpora.video.encoding import VideoEncoding
 from corpora.video.probe import Unusable, describe, probe
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpora.episodes.columns import column_array
-from corpora.episodes.episode import Episode, Episodes, EpisodeSelection
+from corpora.episodes.episode import Episode, Episodes
 from corpora.episodes.frames import VideoReader
 from corpora.episodes.image_columns import ImageColumnReader
 from corpora.episodes.lerobot import DAMAGE, IS_DEPTH, EpisodePlace, LeRobotDataset
@@ -30,6 +30,7 @@ from corpora.episodes.modality import (
     read_modality,
 )
 from corpora.episodes.rows import CLOCK, NUMBER, EpisodeRows, rows_of
+from corpora.episodes.selection import EpisodeSelection
 from corpora.store.files import machine_trouble
 from corpora.store.told import warn_once
 from corpora.video.probe import describe

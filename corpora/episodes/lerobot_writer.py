@@ -36,7 +36,8 @@ from corpora.episodes.columns import arrow_type, table, tasks_table
 from corpora.episodes.lerobot_stats import Stats, degenerate_dims, image_stats, merge_image_stats, vector_stats
 from corpora.store.files import replacing
 from corpora.store.told import listed
-from corpora.video.encode import EpisodeVideo, VideoEncoding, join_videos
+from corpora.video.encode import EpisodeVideo, join_videos
+from corpora.video.encoding import VideoEncoding
 
 BOOKKEEPING = {
     "timestamp": "float32",

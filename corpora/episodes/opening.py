@@ -8,9 +8,10 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpora.episodes.episode import ALL_DEMONSTRATIONS, Episodes, EpisodeSelection, named_episodes
+from corpora.episodes.episode import Episodes
 from corpora.episodes.idle import with_idle
 from corpora.episodes.modality import none_known
+from corpora.episodes.selection import ALL_DEMONSTRATIONS, EpisodeSelection, named_episodes
 from corpora.store.remote import at_hand
 from corpora.store.told import warn_once
 

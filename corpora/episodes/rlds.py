@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.episodes.episode import Episode, Episodes, EpisodeSelection
+from corpora.episodes.episode import Episode, Episodes
 from corpora.episodes.modality import (
     COLUMNS,
     Modality,
@@ -38,6 +38,7 @@ from corpora.episodes.modality import (
     names_of,
     none_known,
 )
+from corpora.episodes.selection import EpisodeSelection
 from corpora.episodes.tf_records import Values, example, records
 from corpora.store.files import machine_trouble, stamp_of
 from corpora.store.frames import FrameFault, Images, Progress, Valid

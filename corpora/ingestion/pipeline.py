@@ -20,7 +20,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -28,9 +27,9 @@ from corpora.clips.card import write_corpus_card
 from corpora.clips.corpus import SUMMARY, Corpus
 from corpora.clips.survey import CorpusSurvey, listed
 from corpora.ingestion.assemble import Assembly, Place
-from corpora.ingestion.pool import STAGE_FUNCTION, StagingJob, stage_locally
+from corpora.ingestion.pool import StagingJob, stage_locally
 from corpora.ingestion.quicker import quicker_decoder
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.ingestion.staged import SOURCES, clear_unfinished, is_staged, read_sources, staged_path
 from corpora.sources.discover import expand_inputs, find_sources
 from corpora.sources.source import Source, SourceDefaults, check_tier
@@ -56,27 +55,6 @@ Progress = Callable[[str, int, int, float], None]
 
 def silent(phase: str, done: int, total: int, seconds: float) -> None:
     """Shows nothing."""
-
-
-@dataclass(frozen=True)
-class IngestRun:
-    """Where and how fast a corpus is made; none of it changes its bytes."""
-
-    out: Path
-    engine: Literal["local", "ray"] = "local"
-    workers: int | None = 1
-    """None: one for each core, of this machine or of the cluster."""
-    file_timeout_s: float = 120.0
-    seed: int = 0
-    function: str = STAGE_FUNCTION
-
-    def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers {self.workers}: must be at least 1")
-        if self.file_timeout_s <= 0:
-            raise ValueError(f"file_timeout_s {self.file_timeout_s}: must be above 0 seconds; try 120")
-        if self.engine not in ("local", "ray"):
-            raise ValueError(f"engine '{self.engine}': must be 'local' or 'ray'")
 
 
 def ingest(

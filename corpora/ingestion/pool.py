@@ -12,14 +12,13 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.settings import STAGE_FUNCTION, IngestSettings
 from corpora.ingestion.staged import RETRY, stage_fault
 from corpora.ingestion.worker import IsolatedWorker, TaskFailed, WorkerAborted, WorkerDied, WorkerTimeout
 from corpora.sources.source import Source
 
 log = logging.getLogger(__name__)
 
-STAGE_FUNCTION = "corpora.ingestion.stage:stage_source"
 AHEAD = 256
 """Sources that are looked through for those of one file."""
 ATTEMPTS = 2

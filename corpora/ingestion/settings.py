@@ -1,13 +1,14 @@
-"""What decides the bytes of a corpus: the settings of an ingest."""
+"""The settings of an ingest: what decides the bytes of a corpus, and how it is made."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
-from corpora.video.duplicates import DuplicateSettings
-from corpora.video.quality import QualitySettings
-from corpora.video.shots import ShotSettings
+from corpora.video.settings import DuplicateSettings, QualitySettings, ShotSettings
+
+STAGE_FUNCTION = "corpora.ingestion.stage:stage_source"
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,24 @@ class IngestSettings:
         require(0 <= self.crf <= 51, "crf", "must be from 0 (lossless) to 51; try 16")
         require(self.gop >= 1, "gop", "must be at least 1; try 16")
         require(self.shard_mb > 0, "shard_mb", "must be above 0; try 128")
+
+
+@dataclass(frozen=True)
+class IngestRun:
+    """Where and how fast a corpus is made; none of it changes its bytes."""
+
+    out: Path
+    engine: Literal["local", "ray"] = "local"
+    workers: int | None = 1
+    """None: one for each core, of this machine or of the cluster."""
+    file_timeout_s: float = 120.0
+    seed: int = 0
+    function: str = STAGE_FUNCTION
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers {self.workers}: must be at least 1")
+        if self.file_timeout_s <= 0:
+            raise ValueError(f"file_timeout_s {self.file_timeout_s}: must be above 0 seconds; try 120")
+        if self.engine not in ("local", "ray"):
+            raise ValueError(f"engine '{self.engine}': must be 'local' or 'ray'")

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.episodes.contents import contents_fingerprint
-from corpora.episodes.episode import ALL_DEMONSTRATIONS, PREVIOUS, Episodes, EpisodeSelection, spans
+from corpora.episodes.episode import PREVIOUS, Episodes
 from corpora.episodes.frames import open_episode_frames
 from corpora.episodes.opening import dataset_fingerprint, is_dataset, open_episodes
+from corpora.episodes.selection import ALL_DEMONSTRATIONS, EpisodeSelection, spans
 from corpora.held_out import hold_out_episodes
 from corpora.mixture.label_type import Count, Label, PolicyLimits, folder_faults
 from corpora.mixture.labels import EmbodimentFacts, numbered

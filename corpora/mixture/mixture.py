@@ -43,8 +43,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.parts import parts_of
+from corpora.episodes.selection import EpisodeSelection
 from corpora.mixture.clip_samples import ClipsAt
 from corpora.mixture.drawing import pyramid_svg, pyramid_text
 from corpora.mixture.episode_samples import EpisodesAt

@@ -12,7 +12,6 @@ is what the expert wanted to do where the noise had brought it, which is what is
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,74 +23,18 @@ from corpora.episodes.modality import TASK_ANNOTATION
 from corpora.simulation.head_camera import MOTION_NAMES, CameraPose, head_camera_path
 from corpora.simulation.metaworld import (
     ACTION_NAMES,
-    CONTROL_HZ,
-    MAX_STEPS,
     STATE_NAMES,
     VIEW_DISTANCE_M,
     MetaWorldEnv,
     episode_generator,
     smooth_noise,
 )
+from corpora.simulation.settings import CONTROL_HZ, MAX_STEPS, EpisodeSettings
 
 EXPERT_ACTION = "expert.action"
 """Column of the expert's own action. LeRobot takes whatever begins with "action" for one more action to learn."""
 EXPERT_ACTIONS = (EXPERT_ACTION, "action.expert")
 """What it is and was called: datasets of before are read as well."""
-
-
-@dataclass(frozen=True)
-class EpisodeSettings:
-    """What every episode of a dataset has in common."""
-
-    seed: int = 0
-    """Of the dataset; an episode's own seed is made of this, its task and its number."""
-    noise: tuple[float, ...] = (0.0, 0.3, 0.6)
-    """Levels, one episode after the other: standard deviation of the noise on the expert's action (actions are in
-    [-1, 1]), so that the action is not a function of the image."""
-    noise_smoothing_s: float = 0.08
-    """Standard deviation of the window that smooths the noise over time."""
-    camera_motion: float = 0.0
-    """Pixels (root mean square) that the image moves within 0.5 s because the head turns; 0 stands still."""
-    max_steps: int = 250
-    """Control steps (of 12.5 ms) after which an episode ends without success."""
-    steps_after_success: int = 10
-    """Control steps that an episode goes on for after its success."""
-    min_steps: int = 100
-    """An episode lasts this many control steps (100 are 1.25 s) even where success comes sooner, so that a clip of it
-    holds pairs of frames half a second apart."""
-    people: int = 1
-    """Of how many people each episode shows one (or the robot) in a room of their own; 1: always the same."""
-    frame_every: int = 1
-    """Store every k-th control step: 1 is 80 frames a second, 4 is 20."""
-
-    def __post_init__(self) -> None:
-        if not self.noise or min(self.noise) < 0:
-            raise ValueError(f"noise {self.noise}: needs one level or more, none below 0; e.g. --noise 0 0.3 0.6")
-        if self.noise_smoothing_s < 0:
-            raise ValueError(f"noise_smoothing_s {self.noise_smoothing_s}: must be at least 0 seconds")
-        if self.camera_motion < 0:
-            raise ValueError(f"camera_motion {self.camera_motion}: must be at least 0 pixels; 0 stands still")
-        if not 1 <= self.max_steps <= MAX_STEPS:
-            raise ValueError(f"max_steps {self.max_steps}: must be within 1 to {MAX_STEPS}, Meta-World's own limit")
-        if self.steps_after_success < 0:
-            raise ValueError(f"steps_after_success {self.steps_after_success}: must be at least 0")
-        if self.min_steps < 0:
-            raise ValueError(f"min_steps {self.min_steps}: must be at least 0")
-        if self.people < 1:
-            raise ValueError(f"people {self.people}: must be at least 1")
-        if self.frame_every < 1 or CONTROL_HZ % self.frame_every:
-            divisors = [k for k in range(1, CONTROL_HZ + 1) if CONTROL_HZ % k == 0]
-            raise ValueError(f"frame_every {self.frame_every}: must divide {CONTROL_HZ} Hz; choose one of {divisors}")
-        if self.max_steps < self.frame_every:
-            raise ValueError(f"max_steps {self.max_steps}: must be at least frame_every, {self.frame_every}")
-
-    @property
-    def fps(self) -> int:
-        return CONTROL_HZ // self.frame_every
-
-    def level(self, episode: int) -> float:
-        """Noise of an episode."""
-        return self.noise[episode % len(self.noise)]
 
 
 def episode_features(pose: CameraPose) -> dict[str, Feature]:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from corpora.agent.track import Progress
 from corpora.agent.track_file import TrackFile
-from corpora.episodes.episode import Episodes, EpisodeSelection
+from corpora.episodes.episode import Episodes
+from corpora.episodes.selection import EpisodeSelection
 from corpora.simulation.gl import require_offscreen_gl
 from corpora.simulation.robot_file import RobotFile
 from corpora.store.files import digest_of

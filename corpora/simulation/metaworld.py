@@ -10,7 +10,6 @@ import math
 import warnings
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from corpora.simulation.gl import require_offscreen_gl
 from corpora.simulation.head_camera import CameraPose, looking_at
 from corpora.simulation.segments import GOAL, Place
+from corpora.simulation.settings import CONTROL_HZ, HEAD_CAMERA, MAX_STEPS, Look
 from corpora.simulation.tasks import INSTRUCTIONS, task_name
 
 if TYPE_CHECKING:
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 
     from corpora.simulation.appearance import Person
 
-CONTROL_HZ = 80
-"""Meta-World's control rate: 5 physics steps of 2.5 ms for each action."""
-MAX_STEPS = 500
-"""Meta-World's own limit for an episode."""
 ACTION_NAMES = ("x", "y", "z", "gripper")
 """Each in [-1, 1]: x, y, z move the hand's target by up to 10 mm a step, gripper opens (-1) or closes (+1)."""
 STATE_NAMES = (
@@ -38,10 +34,6 @@ STATE_NAMES = (
 )
 """What the robot itself can know: no pose of an object, no goal."""
 
-HEAD_CAMERA = "head"
-CAMERAS = (HEAD_CAMERA, "corner", "corner2", "corner3", "corner4", "topview", "behindGripper")
-"""`head` is ours: upright, from where a person's head would be. The rest are Meta-World's (its corner cameras hang
-upside down); gripperPOV, which rides on the gripper, is not a camera that can stand still."""
 HEAD_POSE = looking_at((0.62, 0.12, 0.68), (0.0, 0.68, 0.2), fovy_deg=50.0)
 VIEW_DISTANCE_M = 0.95
 """From the head camera to the things that move."""
@@ -57,29 +49,6 @@ _FAUCET_WAYS: tuple[tuple[Literal["open", "close"], int, str, tuple[float, float
 )
 """Meta-World's success criteria of faucet-open and faucet-close (their `compute_reward`): way, side of the goal, the site on
 the handle and the offset from it of the point that must come to the goal."""
-
-Appearance = Literal["robot", "hand", "robot_elsewhere"]
-
-
-@dataclass(frozen=True)
-class Look:
-    """How images are taken."""
-
-    size: int = 96
-    """Height and width in pixels."""
-    camera: str = HEAD_CAMERA
-    """One of CAMERAS."""
-    appearance: Appearance = "robot"
-    """robot: as Meta-World is; hand: another room, and a person's hand in the place of the arm; robot_elsewhere: the robot in
-    that room."""
-    show_goal: bool = False
-    """Draw the goal markers, which give the task away."""
-
-    def __post_init__(self) -> None:
-        if not 16 <= self.size <= 1024 or self.size % 2:
-            raise ValueError(f"size {self.size}: must be even and within 16 to 1024 pixels; choose e.g. 96")
-        if self.camera not in CAMERAS:
-            raise ValueError(f"camera '{self.camera}': must be one of {', '.join(CAMERAS)}")
 
 
 def episode_generator(seed: int, task: str, episode: int, stream: str) -> np.random.Generator:

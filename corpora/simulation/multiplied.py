@@ -8,27 +8,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.episodes.episode import Episode, EpisodeSelection, named_episodes
+from corpora.episodes.episode import Episode
 from corpora.episodes.opening import open_episodes
-from corpora.simulation.episode import EpisodeSettings, Expert, record_episode
-from corpora.simulation.metaworld import CONTROL_HZ, Look, MetaWorldEnv, episode_generator
-from corpora.simulation.segments import STEP_M, Demonstration, Joining, Place, Plan, cut, objects_of, planned
+from corpora.episodes.selection import EpisodeSelection, named_episodes
+from corpora.simulation.episode import Expert, record_episode
+from corpora.simulation.metaworld import MetaWorldEnv, episode_generator
+from corpora.simulation.segments import STEP_M, Demonstration, Place, Plan, cut, objects_of, planned
+from corpora.simulation.settings import CONTROL_HZ, Choice, EpisodeSettings, Joining, Look
 from corpora.simulation.tasks import task_names
 from corpora.store.decode import decode
 from corpora.store.files import read_json
 from corpora.store.told import closest
-from corpora.video.encode import VideoEncoding
+from corpora.video.encoding import VideoEncoding
 
 BEGINS_M = 0.01
 """An object that is so far from where it stood has begun to move."""
 NEAREST = 3
 """Of the demonstrations, by their objects' places, one is drawn."""
-Choice = Literal["nearest", "random"]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.simulation.settings import Joining
+
 Array = NDArray[np.float64]
 
 GOAL = "goal"
@@ -119,22 +121,6 @@ class Demonstration:
         rows = np.arange(len(self.hand) * self.steps) / self.steps
         hand = np.stack([np.interp(rows, np.arange(len(self.hand)), axis) for axis in self.hand.T], axis=1)
         return hand, np.repeat(self.action, self.steps, axis=0)
-
-
-@dataclass(frozen=True)
-class Joining:
-    """How the hand comes from one segment to the next."""
-
-    speed_m_s: float = 0.3
-    """Of the hand on the straight line."""
-    gain: float = 0.1
-    """Share of the hand's distance from its planned path that a control step makes up for; 0 follows blindly."""
-
-    def __post_init__(self) -> None:
-        if not self.speed_m_s > 0:
-            raise ValueError(f"speed_m_s {self.speed_m_s}: must be above 0 metres a second")
-        if not 0 <= self.gain <= 1:
-            raise ValueError(f"gain {self.gain}: must be within 0 (follows blindly) to 1")
 
 
 @dataclass(frozen=True)

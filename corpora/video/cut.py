@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from corpora.store.remote import here
 from corpora.video.decode import DecodingReport, decoded_frames
-from corpora.video.encode import EpisodeVideo, VideoEncoding
+from corpora.video.encode import EpisodeVideo
+from corpora.video.encoding import VideoEncoding
 from corpora.video.probe import VideoFacts, probe
 from corpora.video.shown import Converter
 

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from corpora.video.settings import DuplicateSettings
+
 if TYPE_CHECKING:
     import faiss
 
@@ -25,14 +27,6 @@ FLAT_LIMIT = 16_384
 CANDIDATES = 8
 NOISE_FLOOR = 0.25
 """Luma (0-255, root mean square): movement below it counts for proportionally less, or noise would be compared."""
-
-
-@dataclass(frozen=True)
-class DuplicateSettings:
-    """How alike two clips must be for the later one to be dropped."""
-
-    similarity: float = 0.97
-    """Cosine that both halves of the embedding must reach; above 1 nothing is dropped but exact copies."""
 
 
 def embed_clip(frames: NDArray[np.uint8], t_s: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from corpora.store.remote import here
+from corpora.video.encoding import VideoEncoding
 
 TICKS_PER_S = 90_000
 """Resolution of presentation times in a stored clip."""
@@ -71,24 +71,6 @@ _X264 = "open-gop=0:rc-lookahead=0:mbtree=0"
 """No macroblock tree: with it x264's vector code is not deterministic. Of 200 encodings of the same 30 frames, one thread,
 11 came out in other bytes at 96 pixels and 6 at 48 (none at 64); without it, none of 1200. Groups of pictures this short
 gain nothing from it."""
-
-
-@dataclass(frozen=True)
-class VideoEncoding:
-    """How images become H.264."""
-
-    crf: int = 18
-    """x264's constant rate factor: 0 is lossless, 18 hard to tell from the original, 30 small."""
-    keyframe_frames: int = 8
-    """Frames from one keyframe to the next; a random frame costs at most this many to decode."""
-    preset: str = "fast"
-    """x264's trade of time for size."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.crf <= 51:
-            raise ValueError(f"crf {self.crf}: x264 takes 0 (lossless) to 51 (worst); choose e.g. 18")
-        if self.keyframe_frames < 1:
-            raise ValueError(f"keyframe_frames {self.keyframe_frames}: must be at least 1 (every frame a keyframe)")
 
 
 class EpisodeVideo:

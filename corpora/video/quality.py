@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.video.image import by_area, shrunk
+from corpora.video.settings import QualitySettings
 
 MEASURE_SIDE = 192
 """Short side of the images measured, so that thresholds mean the same for every source."""
@@ -18,22 +19,6 @@ CELL = 6
 SAME = 0.5
 """Luma by which cells of one and the same image may differ after another encoding; a sensor's noise is more."""
 SHARPNESS_INTERVAL_S = 0.25
-
-
-@dataclass(frozen=True)
-class QualitySettings:
-    """Below which a window is dropped."""
-
-    min_side: int = 64
-    """Short side of the source in pixels; smaller is too_small."""
-    min_luma: float = 16.0
-    """Mean luma (0-255); darker is too_dark."""
-    min_blur: float = 12.0
-    """Variance of the Laplacian of the window's sharper frames at a short side of 192 pixels; below it is blurred."""
-    min_change: float = 4.0
-    """Luma (0-255) by which the most changed hundredth of the image must change in half a second to be moving."""
-    min_moving_share: float = 0.05
-    """Share of the window in which something must change, so that a short movement in a long still is kept."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scenedetect import AdaptiveDetector, FrameTimecode
 
 from corpora.video.image import shrunk
+from corpora.video.settings import ShotSettings
 
 DETECTION_SIDE = 72
 """Short side of the images that are compared: a cut changes everything, and this is quick."""
@@ -27,18 +28,6 @@ MAX_REPEATS = 15
 SAME_SCENE = 0.88
 """Correlation of blurred luma across a change above which both images show one scene. Keyframes of seven codecs at low bit
 rates, which change colours and sharpness, had 0.90 and more; of 373 cuts found between real videos none was above 0.85."""
-
-
-@dataclass(frozen=True)
-class ShotSettings:
-    """When two neighbouring frames belong to different shots."""
-
-    ratio: float = 3.0
-    """The change must be this many times the mean change of the two frames on either side: a turning head is no cut."""
-    change: float = 15.0
-    """And at least this large (mean difference of hue, saturation and value, 0-255)."""
-    episodes: bool = False
-    """Whether episodes of robot datasets, which are one recording each, are searched as well."""
 
 
 def label_shots(

@@ -250,7 +250,7 @@ def _acting(job: CellJob, policy: Any) -> tuple[Any, Any]:
     """The policy as rollouts ask it, and how they are played."""
     import torch
 
-    from corpora.simulation.metaworld import Look
+    from corpora.simulation.settings import Look
     from jobs.evaluation.acting import metaworld_act, metaworld_view
     from jobs.evaluation.closed_loop import ClosedLoopSettings
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corpora.simulation.metaworld import Look
+from corpora.simulation.settings import Look
 from corpora.simulation.tasks import INSTRUCTIONS
 from corpora.store.files import write_json
 from jobs.ablation.settings import Budget
@@ -22,8 +22,8 @@ RESULT = "copy.json"
 
 def copied(dataset: Path) -> dict[str, NDArray[np.float32]]:
     """Task -> actions [N, 4] of its first demonstration in a dataset of giza simulate."""
-    from corpora.episodes.episode import EpisodeSelection
     from corpora.episodes.opening import open_episodes
+    from corpora.episodes.selection import EpisodeSelection
 
     tasks = {text: task for task, text in INSTRUCTIONS.items()}
     found = {}

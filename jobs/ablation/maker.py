@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from corpora.ingestion.settings import IngestSettings
 from corpora.mixture.label_kinds import PseudoActions
 from corpora.mixture.mixture import MixtureSpec
-from corpora.simulation.episode import EpisodeSettings
+from corpora.simulation.settings import EpisodeSettings
 from jobs.ablation.processes import Cluster, share_of_cores, side_by_side, torch_threads
 from jobs.ablation.settings import Budget, TierData
 

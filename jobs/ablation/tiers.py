@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from corpora.episodes.episode import EpisodeSelection
+from corpora.episodes.selection import EpisodeSelection
 from corpora.mixture.clip_samples import ClipsAt
 from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.label_kinds import Latents, PseudoActions, Unlabelled
 from corpora.mixture.label_type import LATENT, Label
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec
-from corpora.simulation.episode import EpisodeSettings
+from corpora.simulation.settings import EpisodeSettings
 from corpora.simulation.tasks import task_names
 from jobs.ablation.maker import EMBODIMENT, Maker, Order, TrueActions, make_latents
 from jobs.ablation.settings import TierData

@@ -22,16 +22,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from filelock import FileLock
 
-from corpora.agent.painting import PaintSettings
-from corpora.agent.source import TrackSettings
-from corpora.episodes.episode import EpisodeSelection
+from corpora.agent.settings import PaintSettings, TrackSettings
+from corpora.episodes.selection import EpisodeSelection
 from corpora.mixture.clip_samples import ClipsAt
 from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.label_kinds import Latents, TrackActions, Unlabelled
 from corpora.mixture.label_type import LATENT, Label
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec
-from corpora.simulation.episode import EpisodeSettings
+from corpora.simulation.settings import EpisodeSettings
 from jobs.ablation.maker import EMBODIMENT, Maker, Order, TrueActions, make_latents
 from jobs.ablation.settings import Budget, TierData
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from rich.table import Table
 
-from corpora.agent.crosspaint import CrosspaintSettings
-from corpora.agent.painting import PaintSettings
+from corpora.agent.settings import CrosspaintSettings, PaintSettings
 from corpora.store.inputs import READ
 from jobs.cli import parse
 from jobs.commands.crosspaint_dataset import dataset_table, run_dataset

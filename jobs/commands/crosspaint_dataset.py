@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
 from jobs.console import facts_table
 
 if TYPE_CHECKING:
-    from corpora.agent.painting import Agent, PaintSettings
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from corpora.agent.painting import Agent
+    from corpora.agent.settings import PaintSettings
     from corpora.episodes.lerobot import LeRobotDataset
 
 SUMMARY, RECORD, PAGE = "crosspaint.json", ".crosspaint-settings.json", "crosspaint.html"
@@ -102,6 +104,8 @@ def run_dataset(
 
 def shown_episodes(dataset: LeRobotDataset, camera: str, out: Path, skipped: set[int]) -> list[ShownEpisode]:
     """At most `SHOWN` of the painted episodes, evenly."""
+    import numpy as np
+
     from corpora.episodes.frames import nearest_frames
     from corpora.episodes.pairing import pair
     from corpora.video.decode import DecodingReport

@@ -12,9 +12,7 @@ from typing import Any
 
 from tyro.conf import OmitArgPrefixes
 
-from corpora.episodes.contents import contents_fingerprint
-from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection, spans
-from corpora.episodes.opening import dataset_fingerprint
+from corpora.episodes.selection import ALL_EPISODES, EpisodeSelection, spans
 from corpora.simulation.tasks import check_benchmark
 from corpora.store.files import plain, read_json
 from corpora.store.inputs import READ, READ_OR_HUB, ROBOT
@@ -223,6 +221,8 @@ def _comparable(before: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _open_loop(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint: str, quiet: bool) -> dict[str, Any]:
+    from corpora.episodes.contents import contents_fingerprint
+    from corpora.episodes.opening import dataset_fingerprint
     from jobs.evaluation.open_loop import OPEN_LOOP_FORMAT
     from jobs.evaluation.recorded_chunks import RecordedEpisodes, measure_open_loop
 
@@ -325,7 +325,7 @@ def _libero(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint: s
 
 
 def _metaworld(config: EvaluateConfig, policy: Any, embodiment: str, fingerprint: str, quiet: bool) -> dict[str, Any]:
-    from corpora.simulation.metaworld import Look
+    from corpora.simulation.settings import Look
     from jobs.evaluation.acting import metaworld_act, metaworld_view
     from jobs.evaluation.closed_loop import ClosedLoopSettings, closed_loop
 

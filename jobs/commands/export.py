@@ -15,7 +15,7 @@ from rich.table import Table
 from corpora.store.files import digest_of
 from corpora.store.inputs import READ
 from corpora.store.run import Run
-from corpora.video.encode import VideoEncoding
+from corpora.video.encoding import VideoEncoding
 from jobs.cli import parse
 from jobs.console import facts_table, print_ending
 from jobs.progress import bar

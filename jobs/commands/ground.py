@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import OmitArgPrefixes
 
-from corpora.episodes.episode import ALL_DEMONSTRATIONS, EpisodeSelection
 from corpora.episodes.parts import ActionPart, read_parts
-from corpora.mixture.label_type import NEW_EMBODIMENT
+from corpora.episodes.selection import ALL_DEMONSTRATIONS, EpisodeSelection
 from corpora.store.inputs import READ
 from corpora.store.told import misspelt
 from jobs.cli import parse
@@ -98,6 +97,7 @@ def run(config: GroundConfig, parts: Sequence[ActionPart] = (), *, quiet: bool =
 def embodiment_in(config: GroundConfig) -> str:
     """The robot that is trained. Raises ValueError for a name that the policy does not know and that is not said to be new (its
     weights would silently be no trained ones), and for one that every policy has, misspelt."""
+    from corpora.mixture.label_type import NEW_EMBODIMENT
     from vla.embodiment import SLOTS
 
     named = config.embodiment

@@ -10,10 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
-from corpora.clips.survey import listed
-from corpora.ingestion.pipeline import IngestRun, make_corpus
-from corpora.ingestion.settings import IngestSettings
-from corpora.sources.source import SourceDefaults
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from jobs.cli import parse
 from jobs.console import numbers_table, print_ending
 from jobs.progress import bar
@@ -55,6 +52,9 @@ class IngestConfig:
 
 def run(config: IngestConfig) -> dict[str, Any]:
     """Ingests and returns the summary; see `corpora.ingestion.pipeline.make_corpus`."""
+    from corpora.ingestion.pipeline import make_corpus
+    from corpora.sources.source import SourceDefaults
+
     defaults = SourceDefaults(config.tier, config.embodiment, config.text, tuple(config.cameras), config.fps)
     how = IngestRun(config.out, config.engine, config.workers, config.file_timeout_s, config.seed)
     with bar("", unit="sources", keep=True) as show:
@@ -91,6 +91,8 @@ def main(argv: Sequence[str]) -> int:
     )
     print_ending(table(summary), summary, config.out, totals)
     if skipped := summary["files_skipped"]:
+        from corpora.clips.survey import listed
+
         print(f"left out, for it is no video: {listed(skipped)}")
     if sum(summary["retry"].values()) > config.max_retry_share * summary["sources"]:
         return UNDECIDED

@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from corpora.held_out import HELD_OUT
 from corpora.store.files import read_json, write_json
 from jobs.cli import parse
 from jobs.console import print_ending
 from jobs.labelling.config import HAND_FIELDS, TRACK_FIELDS, LabelConfig
-from jobs.labelling.robot import action_done, facts_of, samples_of, split_robot
 from jobs.training.budget import with_budget
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from corpora.clips.corpus import Corpus
     from corpora.mixture.episode_samples import EpisodeSamples
     from jobs.labelling.labeller import Labeller, Maker
@@ -47,6 +46,7 @@ def run(config: LabelConfig, *, quiet: bool = False) -> dict[str, Any]:
     from corpora.mixture.pseudo_actions import SUMMARY
     from corpora.store.run import Run
     from jobs.labelling.hands import FORMAT as HAND_LABELS
+    from jobs.labelling.robot import action_done
     from jobs.labelling.tracks import FORMAT as TRACK_LABELS
 
     corpus = Corpus(config.corpus)
@@ -103,6 +103,7 @@ def _by_images(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) -
     from corpora.clips.frames import open_clip_frames
     from corpora.video.view import view_told
     from jobs.labelling.inverse_dynamics import ImageLabeller
+    from jobs.labelling.robot import split_robot
     from jobs.progress import bar
     from vla.models.inverse_dynamics import CONFIG, InverseDynamics, saved_hash
 
@@ -137,6 +138,7 @@ def _by_images(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) -
 def _by_tracks(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) -> Maker:
     """What writes the fitted map to `folder`. Raises ValueError as `TrackLabeller.fitted`, and for tracks of other clips."""
     from corpora.agent.tracks import Tracks
+    from jobs.labelling.robot import facts_of, samples_of, split_robot
     from jobs.labelling.tracks import TrackLabeller
     from jobs.progress import bar
 
@@ -164,6 +166,7 @@ def _by_hands(config: LabelConfig, corpus: Corpus, folder: Path, quiet: bool) ->
     """What writes to `folder` how hands are read. Raises ValueError as `HandLabeller.fitted`, and for tracks of other clips."""
     from corpora.agent.tracks import Tracks
     from jobs.labelling.hands import HandLabeller
+    from jobs.labelling.robot import facts_of, split_robot
 
     assert config.tracks is not None
     tracks = Tracks(config.tracks, corpus)
@@ -193,6 +196,7 @@ def _trained(
 
     from corpora.store.provenance import provenance
     from jobs.labelling.inverse_dynamics import InverseDynamicsTraining, held_out_error, train_model
+    from jobs.labelling.robot import facts_of
     from vla.models.config import InverseDynamicsConfig
     from vla.models.inverse_dynamics import InverseDynamics
 

@@ -10,17 +10,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.table import Table
 
-from corpora.episodes.lerobot_writer import LeRobotWriter
-from corpora.episodes.opening import dataset_fingerprint
-from corpora.simulation.episode import EpisodeSettings, episode_modality, record_episode, start_seed
-from corpora.simulation.metaworld import MAX_STEPS, MetaWorldEnv
-from corpora.simulation.multiplied import Choice, Follower, SimulatedDataset, demonstration, read_simulated
-from corpora.simulation.segments import Joining
+from corpora.simulation.settings import MAX_STEPS, Choice, EpisodeSettings, Joining
 from corpora.store.files import write_json
 from corpora.store.inputs import READ
 from corpora.store.run import dataset_run
@@ -28,6 +23,10 @@ from jobs.cli import parse
 from jobs.commands.simulate import MODALITY, dataset_format, versions
 from jobs.console import numbers_table, print_ending
 from jobs.progress import bar
+
+if TYPE_CHECKING:
+    from corpora.episodes.lerobot_writer import LeRobotWriter
+    from corpora.simulation.multiplied import SimulatedDataset
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +69,8 @@ class MultiplyConfig:
 
     def settings(self) -> dict[str, Any]:
         """All flags that the files depend on, as JSON has them; of the demonstrations what they are, not where."""
+        from corpora.episodes.opening import dataset_fingerprint
+
         fields = dataclasses.asdict(self)
         del fields["out"], fields["demos"]
         return {**json.loads(json.dumps(fields)), "demonstrations": dataset_fingerprint(self.demos)}
@@ -81,6 +82,10 @@ def run(config: MultiplyConfig) -> dict[str, Any]:
     Raises ValueError for demonstrations that cannot be multiplied (see `corpora.simulation.multiplied`), where there are more
     than `into` of a task, where `out` holds something else, where no try succeeds, and where the simulator is missing.
     """
+    from corpora.episodes.lerobot_writer import LeRobotWriter
+    from corpora.simulation.episode import episode_modality
+    from corpora.simulation.multiplied import read_simulated
+
     started = time.perf_counter()
     source = read_simulated(config.demos, config.tasks, config.episodes, config.take)
     for task in source.tasks:
@@ -164,6 +169,10 @@ def _tries(
 ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """Tries scene after scene without drawing it, and records what succeeds, until as many as wanted are staged; yields, after
     each, its number and those that failed since the last success."""
+    from corpora.simulation.episode import record_episode, start_seed
+    from corpora.simulation.metaworld import MetaWorldEnv
+    from corpora.simulation.multiplied import Follower, demonstration
+
     staged = [number for number in numbers if writer.is_staged(number)]
     scene = writer.staged_facts(staged[-1])["try"] + 1 if staged else 0
     missing = list(numbers[len(staged) :])

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from corpora.clips.parts import SETTINGS as PARTS_SETTINGS
 from corpora.store import remote, upload
 from corpora.store.files import read_json
 from corpora.store.inputs import READ
@@ -70,6 +69,7 @@ def run(config: ReportConfig) -> Card:
     import torch
     from rich.console import Console
 
+    from corpora.clips.parts import SETTINGS as PARTS_SETTINGS
     from jobs.progress import bar
     from lapa.foreign.bring import bring_in
     from lapa.foreign.formats import fingerprint

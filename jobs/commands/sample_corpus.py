@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpora.simulation.episode import EpisodeSettings
-from corpora.video.encode import VideoEncoding
+from corpora.simulation.settings import EpisodeSettings
+from corpora.video.encoding import VideoEncoding
 from jobs.cli import parse
 from jobs.commands.simulate import SimulateConfig, run
 

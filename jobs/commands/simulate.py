@@ -10,22 +10,23 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.table import Table
 
-from corpora.episodes.lerobot_writer import LeRobotFormat, LeRobotWriter
-from corpora.simulation.episode import EpisodeSettings, ToolRecord, episode_features, episode_modality, record_episode
 from corpora.simulation.gl import require_offscreen_gl
-from corpora.simulation.metaworld import HEAD_CAMERA, Appearance, Look, MetaWorldEnv, still_pose
+from corpora.simulation.settings import HEAD_CAMERA, Appearance, EpisodeSettings, Look
 from corpora.simulation.tasks import DEFAULT_TASKS, check_benchmark, task_names
 from corpora.store.files import write_json
 from corpora.store.run import dataset_run
-from corpora.video.encode import VideoEncoding
+from corpora.video.encoding import VideoEncoding
 from jobs.cli import parse, value_in
 from jobs.console import numbers_table, print_ending
 from jobs.progress import bar
+
+if TYPE_CHECKING:
+    from corpora.episodes.lerobot_writer import LeRobotFormat, LeRobotWriter
 
 SUMMARY = "simulate.json"
 MODALITY = "meta/modality.json"
@@ -98,6 +99,8 @@ def run(config: SimulateConfig) -> dict[str, Any]:
 
     Raises ValueError where `out` holds something else, and where the simulator or its GL library is missing.
     """
+    from corpora.episodes.lerobot_writer import LeRobotWriter
+
     started, started_cpu = time.perf_counter(), time.process_time()
     settings = {**config.settings(), "versions": versions(), "format": FORMAT}
     folder = dataset_run(config.out, settings, SUMMARY, _SETTINGS)
@@ -119,6 +122,8 @@ def run(config: SimulateConfig) -> dict[str, Any]:
 
 def _record(config: SimulateConfig, writer: LeRobotWriter, started: float) -> tuple[list[dict[str, Any]], int]:
     """Simulates the missing episodes and writes the dataset; facts of each episode, and the frames of this call."""
+    from corpora.simulation.episode import episode_modality
+
     names = task_names(config.tasks)
     total, done, frames = len(names) * config.episodes, 0, 0
     with bar("", unit="episodes", keep=True) as show:
@@ -148,6 +153,10 @@ def versions() -> dict[str, str]:
 
 def dataset_format(look: Look, episode: EpisodeSettings, encoding: VideoEncoding) -> LeRobotFormat:
     """Of a dataset of episodes that look like this."""
+    from corpora.episodes.lerobot_writer import LeRobotFormat
+    from corpora.simulation.episode import episode_features
+    from corpora.simulation.metaworld import still_pose
+
     return LeRobotFormat(
         fps=episode.fps,
         camera=f"observation.images.{look.camera}",
@@ -162,6 +171,9 @@ def _simulate_task(
     config: SimulateConfig, writer: LeRobotWriter, task: str, first: int, missing: Sequence[int]
 ) -> Iterator[int]:
     """Records the missing episodes of one task; yields the frames of each."""
+    from corpora.simulation.episode import ToolRecord, record_episode
+    from corpora.simulation.metaworld import MetaWorldEnv
+
     if not missing:
         return
     env = MetaWorldEnv(task, config.look())

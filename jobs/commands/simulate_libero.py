@@ -29,7 +29,7 @@ from corpora.simulation.libero.facts import (
 from corpora.simulation.libero.process import libero_python, told_by
 from corpora.store.files import write_json
 from corpora.store.run import dataset_run
-from corpora.video.encode import VideoEncoding
+from corpora.video.encoding import VideoEncoding
 from jobs.cli import parse
 from jobs.console import numbers_table, print_ending
 from jobs.progress import bar

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from rich.table import Table
 
-from corpora.agent.source import TrackSettings
+from corpora.agent.settings import TrackSettings
 from corpora.store.inputs import READ
 from jobs.cli import parse
 from jobs.console import numbers_table, print_ending

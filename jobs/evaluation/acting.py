@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from corpora.mixture.labels import EmbodimentFacts
-from corpora.simulation.metaworld import ACTION_NAMES, HEAD_CAMERA, STATE_NAMES
+from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES
+from corpora.simulation.settings import HEAD_CAMERA
 from corpora.video.image import fit_square
 from corpora.video.view import View, view_told
 from jobs.evaluation.closed_loop import Act, Observations

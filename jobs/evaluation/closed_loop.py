@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.simulation.gl import require_offscreen_gl
-from corpora.simulation.metaworld import CONTROL_HZ, MAX_STEPS, Look
+from corpora.simulation.settings import CONTROL_HZ, MAX_STEPS, Look
 from corpora.simulation.tasks import DEFAULT_TASKS, INSTRUCTIONS, task_name, task_names
 from corpora.store.files import plain
 from corpora.video.nearest import rows_back

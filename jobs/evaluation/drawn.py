@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from corpora.episodes.episode import Episodes
 from corpora.store.files import written_whole
-from corpora.video.encode import EpisodeVideo, VideoEncoding
+from corpora.video.encode import EpisodeVideo
+from corpora.video.encoding import VideoEncoding
 from corpora.video.probe import Unusable, probe
 from jobs.evaluation.open_loop import Chunks, OpenLoopResult
 from jobs.evaluation.verdict import two_digits

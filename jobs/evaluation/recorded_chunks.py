@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corpora.episodes.episode import PREVIOUS, Episodes, EpisodeSelection
+from corpora.episodes.episode import PREVIOUS, Episodes
 from corpora.episodes.frames import open_episode_frames
 from corpora.episodes.opening import open_episodes
+from corpora.episodes.selection import EpisodeSelection
 from corpora.mixture.episode_samples import EpisodeSamples, EpisodesAt, facts_of
 from corpora.mixture.spec import DatasetSpec
 from corpora.mixture.views import Window

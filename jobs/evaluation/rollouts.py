@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from corpora.agent.painting import painter_of
 from corpora.agent.track import known_track
-from corpora.simulation.metaworld import CONTROL_HZ, Look, MetaWorldEnv, episode_generator
+from corpora.simulation.metaworld import MetaWorldEnv, episode_generator
+from corpora.simulation.settings import CONTROL_HZ, Look
 from corpora.simulation.tasks import INSTRUCTIONS
 from corpora.video.view import View
 from jobs.evaluation.rollout_log import Rollout

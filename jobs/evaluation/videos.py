@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.store.files import written_whole
-from corpora.video.encode import EpisodeVideo, VideoEncoding
+from corpora.video.encode import EpisodeVideo
+from corpora.video.encoding import VideoEncoding
 from jobs.evaluation.rollout_log import VIDEO_HZ, Rollout
 
 FILMS = "films"

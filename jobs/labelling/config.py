@@ -8,7 +8,7 @@ from typing import Literal
 
 from tyro.conf import OmitArgPrefixes
 
-from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection
+from corpora.episodes.selection import ALL_EPISODES, EpisodeSelection
 from corpora.store.inputs import READ
 from jobs.training.budget import check_budget
 

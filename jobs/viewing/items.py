@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpora.clips.corpus import Corpus, StoredClip
-from corpora.episodes.episode import ALL_EPISODES, Episode, EpisodeSelection
+from corpora.episodes.episode import Episode
 from corpora.episodes.opening import open_episodes
+from corpora.episodes.selection import ALL_EPISODES, EpisodeSelection
 from lapa.latents import Latents
 
 Kind = Literal["line", "heat", "code"]

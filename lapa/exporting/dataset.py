@@ -18,7 +18,7 @@ from corpora.clips.corpus import DAMAGE, Corpus, StoredClip
 from corpora.clips.manifest import ClipRow
 from corpora.episodes.lerobot_writer import Feature, LeRobotFormat, LeRobotWriter
 from corpora.store.files import machine_trouble
-from corpora.video.encode import VideoEncoding
+from corpora.video.encoding import VideoEncoding
 from corpora.video.nearest import nearest_rows
 from corpora.video.probe import describe
 from lapa.exporting.licences import Licences

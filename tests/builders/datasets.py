@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpora.episodes.episode import Episodes, EpisodeSelection
+from corpora.episodes.episode import Episodes
 from corpora.episodes.opening import open_episodes
+from corpora.episodes.selection import EpisodeSelection
 from tests.builders.videos import numbered_frame, write_video
 
 FPS = 15

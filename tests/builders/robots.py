@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from corpora.episodes import opening
-from corpora.episodes.episode import Episode, Episodes, EpisodeSelection
+from corpora.episodes.episode import Episode, Episodes
 from corpora.episodes.modality import Modality, ModalityPart
+from corpora.episodes.selection import EpisodeSelection
 
 MARK = "made.json"
 

@@ -8,7 +8,7 @@ import subprocess
 from collections import defaultdict
 from typing import Any
 
-from corpora.ingestion.pool import STAGE_FUNCTION
+from corpora.ingestion.settings import STAGE_FUNCTION
 from corpora.ingestion.worker import IsolatedWorker
 
 _IDLE: dict[object, list[subprocess.Popen[bytes]]] = defaultdict(list)

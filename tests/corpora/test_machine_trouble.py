@@ -23,8 +23,8 @@ from corpora.clips.frames import open_clip_frames
 from corpora.clips.parts import part_paths, plan_parts, read_footer
 from corpora.episodes.frames import open_episode_frames
 from corpora.episodes.lerobot import LeRobotDataset
-from corpora.ingestion.pipeline import IngestRun, make_corpus
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.pipeline import make_corpus
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.ingestion.stage import stage_source
 from corpora.ingestion.staged import clear_unfinished, read_staged, staged_path
 from corpora.mixture.label_kinds import Latents

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
-from corpora.ingestion.pipeline import IngestRun, make_corpus
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.pipeline import make_corpus
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.sources.source import SourceDefaults
 from jobs.commands import simulate
 from tests.builders.datasets import lerobot_v3

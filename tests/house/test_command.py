@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobs import cli
-from jobs.ablation.command import RECIPES as ABLATIONS
+from jobs.ablation.config import RECIPES as ABLATIONS
 from jobs.benchmarks.command import BENCHES
 from lapa.recipes import RECIPES as MODELS
 from vla.models.config import PolicyConfig

@@ -63,6 +63,23 @@ def test_what_is_there_and_what_the_hub_may_have_pass(tmp_path: Path, monkeypatc
     expect_inputs(Asked(policy="runs"))
 
 
+HEAVY = (
+    "av cv2 decord faiss lightning matplotlib numpy pandas PIL pyarrow scenedetect scipy torch torchvision transformers"
+)
+"""Packages that a job has no use for before its flags are read: they take longer than a second together."""
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_wrong_flag_is_answered_before_anything_heavy_is_loaded(job: str, tmp_path: Path):
+    code = (
+        f"import sys\nfrom jobs.cli import main\n"
+        f"try: status = main([{job!r}, '--no-such-flag', 'x'])\nexcept SystemExit as end: status = end.code\n"
+        f"print(status, [name for name in {HEAVY!r}.split() if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split(maxsplit=1) == ["2", "[]\n"], done
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -73,6 +90,10 @@ def test_what_is_there_and_what_the_hub_may_have_pass(tmp_path: Path, monkeypatc
         ["ground", "--policy", "runs/base/x", "--data", "data", "--out", "out"],
         ["evaluate", "--policy", "runs/base/x", "--out", "out", "--metaworld"],
         ["serve", "--policy", "runs/base/x", "--embodiment", "hand"],
+        ["label", "--robot", "robot", "--embodiment", "arm", "--corpus", "corpus", "--out", "out"],
+        ["crosspaint", "--corpus", "corpus", "--tracks", "tracks", "--out", "out"],
+        ["multiply", "--demos", "demos", "--into", "9", "--out", "out"],
+        ["track", "--corpus", "corpus", "--out", "out"],
     ],
 )
 def test_a_wrong_path_is_answered_without_torch(words: list[str], tmp_path: Path):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.frames import open_episode_frames
 from corpora.episodes.opening import open_episodes
+from corpora.episodes.selection import EpisodeSelection
 from corpora.simulation.libero.facts import LiberoLook, object_task
 from corpora.simulation.libero.process import libero_python, told_by
 from jobs.commands.simulate_libero import LiberoSimulateConfig

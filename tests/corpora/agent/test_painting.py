@@ -13,7 +13,8 @@ import pytest
 
 from corpora.agent.background import Background
 from corpora.agent.cutouts import Bank, Robot, choose, evened, thickness
-from corpora.agent.painting import AGENTS, Painted, Painter, PaintSettings, Shown, open_agent
+from corpora.agent.painting import AGENTS, Painted, Painter, Shown, open_agent
+from corpora.agent.settings import PaintSettings
 from corpora.agent.track import Track, known_track
 from corpora.clips.corpus import decode_clip
 from corpora.store.unread import expect_read

@@ -12,7 +12,7 @@ import transformers
 from corpora.agent.forearm import forearm_wedge, hand_shape
 from corpora.agent.hand_masks import open_mask
 from corpora.agent.sam2 import SHOWN, Sam2Mask, chosen
-from corpora.agent.source import TrackSettings
+from corpora.agent.settings import TrackSettings
 from tests.builders.agents import hand_at
 from tests.builders.sam2 import SIDE, tiny_sam2
 

@@ -14,13 +14,14 @@ import pytest
 from numpy.typing import NDArray
 
 from corpora.agent.paint_dataset import paint_dataset
-from corpora.agent.painting import Painter, PaintSettings, open_agent, view_of
+from corpora.agent.painting import Painter, open_agent, view_of
+from corpora.agent.settings import PaintSettings
 from corpora.clips.corpus import Corpus
 from corpora.episodes.episode import Episode
 from corpora.episodes.lerobot import LeRobotDataset
 from corpora.episodes.rows import EpisodeRows
-from corpora.ingestion.pipeline import IngestRun, make_corpus
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.pipeline import make_corpus
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.sources.lerobot import LeRobot
 from corpora.sources.source import SourceDefaults
 from tests.builders.datasets import CAMERAS, FPS, LENGTHS, change_column, lerobot_v2, lerobot_v3, opened, truth_of

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from corpora.episodes.episode import ALL_EPISODES, EpisodeSelection
 from corpora.episodes.frames import open_episode_frames
 from corpora.episodes.opening import open_episodes
+from corpora.episodes.selection import ALL_EPISODES, EpisodeSelection
 from tests.builders.datasets import CAMERAS, lerobot_v2
 from tests.builders.rlds import numbers_of, rlds
 

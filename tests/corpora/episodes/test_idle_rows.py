@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from corpora.episodes.episode import Episodes, EpisodeSelection
+from corpora.episodes.episode import Episodes
 from corpora.episodes.idle import with_idle
+from corpora.episodes.selection import EpisodeSelection
 from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec

@@ -13,7 +13,7 @@ import pytest
 from corpora.episodes.lerobot_stats import image_stats, merge_image_stats, vector_stats
 from corpora.episodes.lerobot_writer import BOOKKEEPING, Feature, LeRobotFormat, LeRobotWriter
 from corpora.store.files import UNFINISHED
-from corpora.video.encode import VideoEncoding
+from corpora.video.encoding import VideoEncoding
 
 CAMERA = "observation.images.head"
 SIZE = 64

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import jobs
-from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.frames import open_episode_frames
 from corpora.episodes.opening import open_episodes
+from corpora.episodes.selection import EpisodeSelection
 from jobs.evaluation.libero import plan_of
 from tests.builders.exports import png
 from vla.checkpoint import load_policy

@@ -15,8 +15,8 @@ import pytest
 from corpora.clips.corpus import Clip, Corpus
 from corpora.episodes.frames import open_episode_frames
 from corpora.episodes.pairing import pair
-from corpora.ingestion.pipeline import IngestRun, make_corpus
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.pipeline import make_corpus
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.sources.source import SourceDefaults
 from corpora.store.frames import FrameFault
 from corpora.video.probe import VideoFacts, probe

@@ -24,11 +24,11 @@ import numpy as np
 
 from corpora.clips.corpus import Clip, Corpus
 from corpora.clips.manifest import ClipRow
-from corpora.ingestion.pipeline import IngestRun, make_corpus
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.pipeline import make_corpus
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.ingestion.stage import TRUNCATED_S
 from corpora.sources.source import SourceDefaults
-from corpora.video.duplicates import DuplicateSettings
+from corpora.video.settings import DuplicateSettings
 from tests.builders.odd import KINDS, Case, Unwritable, formats
 from tests.builders.videos import number_of
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from corpora.clips.corpus import Clip, Corpus
-from corpora.ingestion.pipeline import IngestRun, make_corpus
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.pipeline import make_corpus
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.sources.source import SourceDefaults
 from tests.builders.datasets import CAMERAS, FPS, LENGTHS, lerobot_v2, lerobot_v3
 from tests.builders.videos import number_of, numbered_frame, numbered_video, write_video

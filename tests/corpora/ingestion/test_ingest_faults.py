@@ -11,10 +11,10 @@ import pytest
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from corpora.ingestion.pipeline import IngestRun, make_corpus
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.pipeline import make_corpus
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.sources.source import SourceDefaults
-from corpora.video.shots import ShotSettings
+from corpora.video.settings import ShotSettings
 from tests.builders.datasets import lerobot_v2
 from tests.builders.videos import audio_only, numbered_frame, numbered_video, textured, without_frames, write_video
 

@@ -16,8 +16,8 @@ import pytest
 
 from corpora.clips.corpus import Corpus
 from corpora.ingestion.assemble import Assembly, Place
-from corpora.ingestion.pipeline import IngestRun, Progress, make_corpus, silent
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.pipeline import Progress, make_corpus, silent
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.ingestion.stage import stage_source
 from corpora.sources.source import SourceDefaults
 from corpora.store import run as store_run

@@ -14,8 +14,8 @@ import pytest
 from corpora.clips.corpus import Corpus
 from corpora.clips.frames import open_clip_frames
 from corpora.ingestion import stage
-from corpora.ingestion.pipeline import IngestRun, make_corpus
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.pipeline import make_corpus
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.ingestion.stage import stage_source
 from corpora.ingestion.staged import clear_unfinished
 from corpora.ingestion.worker import Heartbeat, IsolatedWorker, WorkerNotStarted

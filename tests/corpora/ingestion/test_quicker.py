@@ -10,8 +10,8 @@ import pytest
 
 from corpora.clips.corpus import Corpus
 from corpora.ingestion import pipeline, quicker
-from corpora.ingestion.pipeline import IngestRun, make_corpus
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.pipeline import make_corpus
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.sources.source import SourceDefaults
 from tests.builders.videos import numbered_video
 

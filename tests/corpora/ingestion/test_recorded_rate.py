@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from corpora.clips.corpus import Clip, Corpus
-from corpora.ingestion.pipeline import IngestRun, make_corpus
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.pipeline import make_corpus
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.sources.source import SourceDefaults
 from jobs import cli
 from tests.builders.datasets import lerobot_v2

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from corpora.ingestion import stage
-from corpora.ingestion.pipeline import IngestRun, make_corpus
+from corpora.ingestion.pipeline import make_corpus
 from corpora.ingestion.pool import Turns
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.ingestion.staged import clear_unfinished, read_staged, staged_path
 from corpora.sources.source import File, Source, SourceDefaults
 from corpora.video import probe as probing

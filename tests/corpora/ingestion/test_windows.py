@@ -17,8 +17,9 @@ from corpora.sources.source import File, Source
 from corpora.store.decode import decode
 from corpora.video.decode import DecodingReport, FrameSampler, read_frames
 from corpora.video.probe import probe
-from corpora.video.quality import QualityMeter, QualitySettings, _quantile
-from corpora.video.shots import ShotSettings, label_shots
+from corpora.video.quality import QualityMeter, _quantile
+from corpora.video.settings import QualitySettings, ShotSettings
+from corpora.video.shots import label_shots
 from tests.builders.videos import numbered_frame, textured, write_video
 
 SETTINGS = IngestSettings(size=32, clip_s=1.0, camera_gap_s=0.2)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.parts import ActionPart
+from corpora.episodes.selection import EpisodeSelection
 from corpora.mixture.clip_samples import ClipsAt
 from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.label_kinds import Latents, PseudoActions, Unlabelled

@@ -14,7 +14,7 @@ import pytest
 from corpora.clips.corpus import Corpus
 from corpora.clips.frames import open_clip_frames
 from corpora.clips.parts import Part
-from corpora.episodes.episode import EpisodeSelection
+from corpora.episodes.selection import EpisodeSelection
 from corpora.mixture.clip_samples import ClipSamples, ClipsAt
 from corpora.mixture.episode_samples import EpisodeSamples, EpisodesAt
 from corpora.mixture.label_kinds import Latents, PseudoActions, Unlabelled

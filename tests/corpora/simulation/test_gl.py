@@ -10,7 +10,8 @@ import pytest
 from corpora.simulation import gl as offscreen_gl
 
 RENDER_FIRST = """
-from corpora.simulation.metaworld import Look, MetaWorldEnv
+from corpora.simulation.metaworld import MetaWorldEnv
+from corpora.simulation.settings import Look
 env = MetaWorldEnv("reach", Look(size=32))
 env.reset(0)
 env.render()

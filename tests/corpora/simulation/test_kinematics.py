@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corpora.agent.source import TrackSettings
+from corpora.agent.settings import TrackSettings
 from corpora.agent.track_file import TrackFile
 from corpora.simulation.robot_file import RobotFile
 from jobs.commands.track import TrackConfig, run

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from corpora.simulation.episode import EpisodeSettings
 from corpora.simulation.head_camera import head_camera_path
-from corpora.simulation.metaworld import Look, MetaWorldEnv, episode_generator, smooth_noise
+from corpora.simulation.metaworld import MetaWorldEnv, episode_generator, smooth_noise
+from corpora.simulation.settings import EpisodeSettings, Look
 from corpora.simulation.tasks import task_names
 
 

@@ -7,18 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from corpora.simulation.metaworld import CONTROL_HZ, Look, MetaWorldEnv
-from corpora.simulation.segments import (
-    GOAL,
-    OBJECTS,
-    STEP_M,
-    Demonstration,
-    Joining,
-    Place,
-    cut,
-    objects_of,
-    planned,
-)
+from corpora.simulation.metaworld import MetaWorldEnv
+from corpora.simulation.segments import GOAL, OBJECTS, STEP_M, Demonstration, Place, cut, objects_of, planned
+from corpora.simulation.settings import CONTROL_HZ, Joining, Look
 from corpora.simulation.tasks import INSTRUCTIONS
 from tests.builders.cameras import offscreen_gl_available
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from corpora.clips.corpus import Corpus
-from corpora.ingestion.pipeline import IngestRun, make_corpus
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.pipeline import make_corpus
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.sources.discover import find_sources
 from corpora.sources.source import Source, SourceDefaults, TarMember
 from tests.builders.datasets import webdataset

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from corpora.clips.corpus import Corpus
-from corpora.ingestion.pipeline import IngestRun, make_corpus
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.pipeline import make_corpus
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.sources.source import SourceDefaults
 from corpora.video.clock import of_their_own
 from corpora.video.decode import DecodingReport, FrameSampler, read_frames
 from corpora.video.probe import VideoFacts, probe
 from corpora.video.seek import unsuited
-from corpora.video.shots import ShotSettings, label_shots
+from corpora.video.settings import ShotSettings
+from corpora.video.shots import label_shots
 from tests.builders.videos import HEIGHT, number_of, numbered_frame, numbered_video
 
 REORDERED = {"x264-params": "bframes=3:b-adapt=0:b-pyramid=normal:scenecut=0"}

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from corpora.clips.corpus import Corpus
-from corpora.ingestion.pipeline import IngestRun, make_corpus
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.pipeline import make_corpus
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.sources.source import SourceDefaults
 from corpora.video.decode import DecodingReport, FrameSampler, read_frames
 from corpora.video.probe import VideoFacts, probe

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from corpora.video import duplicates as near_duplicates
-from corpora.video.duplicates import DIMENSIONS, Candidate, DuplicateIndex, DuplicateSettings, embed_clip
+from corpora.video.duplicates import DIMENSIONS, Candidate, DuplicateIndex, embed_clip
+from corpora.video.settings import DuplicateSettings
 from tests.builders.videos import numbered_frame, textured
 
 

@@ -16,7 +16,8 @@ from corpora.mixture.label_kinds import Latents
 from corpora.mixture.mixture import MixtureSpec, read_mixture
 from jobs.ablation import arms as arms_module
 from jobs.ablation import cells as ablation_cells
-from jobs.ablation import command as ablate
+from jobs.ablation import config as ablate
+from jobs.ablation import running
 from jobs.ablation.arms import ARMS, Arm, Cell, arms_named, cells
 from jobs.ablation.cells import FAILURE, RESULT, CellJob, Plan, plans, run_arm
 from jobs.ablation.maker import TrueActions
@@ -55,7 +56,7 @@ def test_some_arms_alone_are_run_without_a_demonstration() -> None:
     alone = dataclasses.replace(config, demos=(0,))  # then nothing else is asked for
     assert {alone.demos_of(arm) for arm in config.arms} == {(0,)}
     with pytest.raises(ValueError, match="--zero-arms robot-onyl: of design transfer there are robot-only, "):
-        dataclasses.replace(config, zero_arms=("robot-onyl",))
+        running.run(dataclasses.replace(config, zero_arms=("robot-onyl",)))
 
 
 FUTURE = {name: recipe.policy for name, recipe in RECIPES.items() if recipe.policy.future_tokens}
@@ -349,7 +350,7 @@ def test_what_has_no_result_is_missing(tmp_path: Path) -> None:
     (folder / RESULT).write_text(json.dumps(ablation_cells._record(Cell("robot-only", 1, 1), "done")))
     assert [
         run["status"]
-        for run in ablate.gather(
+        for run in running.gather(
             config, [ARMS["robot-only"]], {"robot-only": plans(ARMS["robot-only"], tiers_at(tmp_path), (1,))}
         )["runs"]
     ] == ["missing", "done"]

@@ -15,7 +15,8 @@ import pytest
 import torch
 from ray.cluster_utils import Cluster
 
-from jobs.ablation import command as ablate
+from jobs.ablation import config as ablate
+from jobs.ablation import running
 from jobs.ablation.cells import RESULT
 from jobs.ablation.settings import Budget, TierData
 from jobs.evaluation.rollout_log import RolloutLog
@@ -45,7 +46,7 @@ def run_tiny(out: Path, **how: Any) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.cpu_count", lambda: 1)  # one thread: other tests use the other cores
         rollouts_in_threads(patch)
-        return ablate.run(dataclasses.replace(tiny(out), **how))
+        return running.run(dataclasses.replace(tiny(out), **how))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_a_small_ablation_from_end_to_end(
     assert [{film["success"] for film in run["films"]} for run in result["runs"]] == outcomes
     assert all((config.out / film["file"]).is_file() for film in filmed) and page.count("<video") == len(filmed)
     before = {path: path.stat().st_mtime_ns for path in (config.out / "runs").rglob("*.safetensors")}
-    ablate.run(config)
+    running.run(config)
     assert {path: path.stat().st_mtime_ns for path in before} == before  # nothing is trained twice
     claimed = config.out / "train.json"
     record = claimed.read_text()
@@ -77,13 +78,13 @@ def test_a_small_ablation_from_end_to_end(
         json.dumps({name: value for name, value in json.loads(record).items() if name != "rollout_format"})
     )
     with pytest.raises(ValueError, match="another version of giza .rollout_format absent there"):
-        ablate.run(config)
+        running.run(config)
     claimed.write_text(record)
     with pytest.raises(ValueError, match=r"other settings \(budget\.starts 2 there and 3 here\)"):
-        ablate.run(dataclasses.replace(config, budget=dataclasses.replace(config.budget, starts=3)))
+        running.run(dataclasses.replace(config, budget=dataclasses.replace(config.budget, starts=3)))
     extra = extra_file(config.out.parent / "extra")
     with pytest.raises(ValueError, match=r"other settings \(extra None there and \[\[member\]\]"):
-        ablate.run(dataclasses.replace(config, extra=extra))
+        running.run(dataclasses.replace(config, extra=extra))
     assert "robot-only" in capsys.readouterr().out
 
 

@@ -16,8 +16,8 @@ import pytest
 
 from corpora.mixture.label_kinds import TrackActions
 from jobs.ablation import cells as ablation_cells
-from jobs.ablation import command as ablate
-from jobs.ablation import copying, maker, processes
+from jobs.ablation import config as ablate
+from jobs.ablation import copying, maker, processes, running
 from jobs.ablation.arms import TRANSFER, Arm, arms_named
 from jobs.ablation.cells import CellJob, Plan, grounded_on, plans
 from jobs.ablation.maker import TrueActions
@@ -133,7 +133,7 @@ def test_a_seed_is_a_replicate_with_data_and_starts_of_its_own(tmp_path: Path, m
         policy=DEBUG,
         parallel=1,
     )
-    result = ablate.run(config)
+    result = running.run(config)
     assert made == [("seed0", 1100), ("seed3", 4100)]
     assert {job.seed: job.start_seed for job in jobs} == {0: 1100, 3: 4100}
     assert {job.arm: job.batch_share for job in jobs} == {"robot-only": 1.0, "robot-half": 0.5, "human-track": 1.0}
@@ -266,7 +266,7 @@ def run_with(
     monkeypatch.setattr(ablation_cells, "_run_cell", done)
     given: dict[str, Any] = {"tasks": ("coffee-button", "window-close"), "known_tasks": ("door-lock",), "policy": DEBUG}
     given |= {"arms": ("robot-only", "bc"), "demos": (0, 1), "seeds": (0, 1), "parallel": 1, **changes}
-    return ablate.run(ablate.AblateConfig(out=out, design="transfer", **given))
+    return running.run(ablate.AblateConfig(out=out, design="transfer", **given))
 
 
 def test_data_that_cannot_be_made_fail_the_arms_of_their_replicate_alone(
@@ -377,7 +377,7 @@ def test_a_small_transfer_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Mo
         policy=DEBUG,
         parallel=1,
     )
-    result = ablate.run(config)
+    result = running.run(config)
     assert [(run["status"], run["error"]) for run in result["runs"]] == [("done", None)] * 2
     folder = config.out / "replicates" / "seed0" / "demos1" / "painted"
     label = json.loads((folder / "track" / "_label.json").read_text())
@@ -385,7 +385,7 @@ def test_a_small_transfer_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Mo
     cut = {path.parent.name: 0 for path in (folder.parent / "robot-files").rglob("*.npz")}
     assert set(cut) == {"known", "novel"} and len(list((folder.parent / "robot-files" / "novel").iterdir())) == 1
     before = {path: path.stat().st_mtime_ns for path in config.out.rglob("*.parquet")}
-    ablate.run(dataclasses.replace(config, arms=("robot-only", "human-track", "shuffled")))
+    running.run(dataclasses.replace(config, arms=("robot-only", "human-track", "shuffled")))
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 

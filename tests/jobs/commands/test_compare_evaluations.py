@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from corpora.episodes.episode import EpisodeSelection
+from corpora.episodes.selection import EpisodeSelection
 from corpora.store.files import plain, write_json
 from jobs.cli import main
 from jobs.commands.compare import CompareConfig, run

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import jobs
-from corpora.agent.painting import Dot, PaintSettings
+from corpora.agent.painting import Dot
+from corpora.agent.settings import PaintSettings
 from corpora.agent.tracks import Tracks
 from corpora.clips.corpus import Corpus
 from corpora.clips.frames import open_clip_frames

@@ -13,8 +13,8 @@ import pytest
 
 import jobs
 from corpora.agent.files import TrackFiles
-from corpora.agent.painting import Dot, PaintSettings
-from corpora.agent.source import TrackSettings
+from corpora.agent.painting import Dot
+from corpora.agent.settings import PaintSettings, TrackSettings
 from corpora.clips.corpus import Corpus
 from tests.builders.agents import FRAMES, SIZE, Acted, acted, write_acted
 

@@ -12,12 +12,13 @@ import pytest
 
 import jobs
 from corpora.agent import paint_dataset, painted_meta
-from corpora.agent.painting import Dot, Painter, PaintSettings, open_agent
+from corpora.agent.painting import Dot, Painter, open_agent
+from corpora.agent.settings import PaintSettings
 from corpora.agent.track_file import TrackFile
-from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.frames import open_episode_frames
 from corpora.episodes.lerobot import LeRobotDataset
 from corpora.episodes.opening import open_episodes
+from corpora.episodes.selection import EpisodeSelection
 from corpora.sources.lerobot import LeRobot
 from corpora.sources.source import SourceDefaults
 from corpora.video.view import View

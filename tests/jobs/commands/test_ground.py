@@ -16,7 +16,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import jobs
-from corpora.episodes.episode import EpisodeSelection
+from corpora.episodes.selection import EpisodeSelection
 from jobs import cli
 from jobs.ablation.cells import _curve
 from jobs.commands import ground

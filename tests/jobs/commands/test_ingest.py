@@ -11,8 +11,8 @@ import pytest
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.manifest import ClipRow
-from corpora.ingestion.pipeline import IngestRun, make_corpus
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.pipeline import make_corpus
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.sources.source import SourceDefaults
 from jobs import cli
 from jobs.commands.ingest import IngestConfig

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpora.clips.corpus import Corpus
-from corpora.ingestion.pipeline import IngestRun, make_corpus
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.pipeline import make_corpus
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.mixture.judged import judged
 from corpora.mixture.label_kinds import Latents as LatentLabel
 from corpora.sources.source import SourceDefaults

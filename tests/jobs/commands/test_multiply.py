@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corpora.simulation.episode import EpisodeSettings, record_episode, start_seed
-from corpora.simulation.metaworld import Look, MetaWorldEnv
+from corpora.simulation.episode import record_episode, start_seed
+from corpora.simulation.metaworld import MetaWorldEnv
 from corpora.simulation.multiplied import Follower, demonstration, read_simulated
-from corpora.simulation.segments import Joining
+from corpora.simulation.settings import EpisodeSettings, Joining, Look
 from jobs.cli import main as giza
 from jobs.commands import multiply, simulate
 from jobs.commands.multiply import MultiplyConfig, run

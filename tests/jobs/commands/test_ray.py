@@ -18,8 +18,8 @@ from ray.cluster_utils import Cluster
 
 from corpora import cluster as cluster_module
 from corpora.clips.corpus import Corpus
-from corpora.ingestion.pipeline import IngestRun, make_corpus
-from corpora.ingestion.settings import IngestSettings
+from corpora.ingestion.pipeline import make_corpus
+from corpora.ingestion.settings import IngestRun, IngestSettings
 from corpora.sources.source import SourceDefaults
 from corpora.store.files import available_cores
 from jobs.benchmarks.extract import random_model

@@ -13,7 +13,8 @@ import pytest
 
 from corpora.episodes.lerobot_writer import BOOKKEEPING
 from corpora.simulation.tasks import DEFAULT_TASKS, INSTRUCTIONS
-from corpora.video.encode import EpisodeVideo, VideoEncoding
+from corpora.video.encode import EpisodeVideo
+from corpora.video.encoding import VideoEncoding
 from jobs.commands.sample_corpus import MAX_BYTES, PARTS, SampleCorpusConfig, part_config
 
 SAMPLE = Path(__file__).resolve().parents[3] / "corpora" / "sample"

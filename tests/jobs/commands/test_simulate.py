@@ -16,8 +16,9 @@ import pytest
 
 from corpora.episodes.lerobot_writer import BOOKKEEPING
 from corpora.simulation import gl as offscreen_gl
-from corpora.simulation.episode import EXPERT_ACTION, EpisodeSettings
-from corpora.simulation.metaworld import HEAD_POSE, Look, MetaWorldEnv, episode_generator
+from corpora.simulation.episode import EXPERT_ACTION
+from corpora.simulation.metaworld import HEAD_POSE, MetaWorldEnv, episode_generator
+from corpora.simulation.settings import EpisodeSettings, Look
 from jobs.commands.simulate import FORMAT, SimulateConfig, main, run, versions
 from tests.builders.cameras import measure_camera_motion, offscreen_gl_available, plane_homography
 from tests.builders.datasets import opened

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import jobs
-from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.opening import open_episodes
+from corpora.episodes.selection import EpisodeSelection
 from corpora.simulation.episode import EXPERT_ACTION
 from corpora.simulation.libero.facts import ACTION_NAMES, CONTROL_HZ, STATE_NAMES, LiberoLook
 from jobs.cli import main

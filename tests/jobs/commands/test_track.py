@@ -10,7 +10,7 @@ import pytest
 
 import jobs
 from corpora.agent.hands import Hand, HandTracks
-from corpora.agent.source import TrackSettings
+from corpora.agent.settings import TrackSettings
 from corpora.agent.track_file import TrackFile
 from corpora.agent.tracks import Tracks
 from corpora.clips.corpus import Corpus

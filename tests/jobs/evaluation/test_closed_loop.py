@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corpora.simulation.metaworld import Look, MetaWorldEnv, episode_generator
+from corpora.simulation.metaworld import MetaWorldEnv, episode_generator
+from corpora.simulation.settings import Look
 from corpora.simulation.tasks import INSTRUCTIONS
 from jobs.evaluation import rollouts
 from jobs.evaluation.closed_loop import ClosedLoopSettings, Observations, checked_chunks, play

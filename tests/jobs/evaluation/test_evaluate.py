@@ -10,8 +10,9 @@ import av
 import numpy as np
 import pytest
 
-from corpora.episodes.episode import EpisodeSelection
-from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES, Look
+from corpora.episodes.selection import EpisodeSelection
+from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES
+from corpora.simulation.settings import Look
 from jobs.commands.evaluate import EvaluateConfig, _comparable, main, run
 from jobs.evaluation.acting import embodiment_of, load_acting, metaworld_act, resized
 from jobs.evaluation.closed_loop import ClosedLoopSettings, Observations, play

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corpora.episodes.episode import EpisodeSelection
+from corpora.episodes.selection import EpisodeSelection
 from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corpora.episodes.episode import EpisodeSelection
+from corpora.episodes.selection import EpisodeSelection
 from corpora.simulation.tasks import INSTRUCTIONS
 from jobs.commands.evaluate import EvaluateConfig, run
 from jobs.evaluation import page

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from corpora.episodes.episode import EpisodeSelection
+from corpora.episodes.selection import EpisodeSelection
 from jobs.commands.evaluate import EvaluateConfig, run
 from jobs.evaluation.page import PAGE
 from tests.builders.browser import NEEDED, chromium

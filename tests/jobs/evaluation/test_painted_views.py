@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from corpora.agent.painting import Painter, PaintSettings, open_agent, view_of
+from corpora.agent.painting import Painter, open_agent, view_of
+from corpora.agent.settings import PaintSettings
 from corpora.agent.track import known_track
-from corpora.simulation.metaworld import ACTION_NAMES, Look
+from corpora.simulation.metaworld import ACTION_NAMES
+from corpora.simulation.settings import Look
 from corpora.video.view import View
 from jobs.evaluation.acting import metaworld_act, metaworld_view
 from jobs.evaluation.closed_loop import ClosedLoopSettings, _common, _observations, play

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from corpora.episodes.episode import EpisodeSelection, spans
+from corpora.episodes.selection import EpisodeSelection, spans
 from jobs.commands import evaluate, ground
 from jobs.evaluation.open_loop import episodes_told
 from tests.builders.robots import MARK, know_made_robots, made_robot

@@ -12,7 +12,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 import vla
-from corpora.episodes.episode import EpisodeSelection
+from corpora.episodes.selection import EpisodeSelection
 from corpora.mixture.mixture import read_mixture
 from jobs.commands import ground
 from tests.builders.datasets import CAMERAS, LENGTHS, lerobot_v2, opened

@@ -16,7 +16,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from corpora.episodes.episode import EpisodeSelection
+from corpora.episodes.selection import EpisodeSelection
 from corpora.mixture.mixture import read_mixture
 from corpora.store.run import Run
 from flare.action_aware import ActionAwareEncoder, ActionAwareTraining, FlowHead

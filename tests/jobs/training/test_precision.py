@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from corpora.episodes.episode import EpisodeSelection
+from corpora.episodes.selection import EpisodeSelection
 from corpora.store.run import TRAINING, Run
 from jobs.commands import ground, train_lam
 from jobs.training.policy_run import train_policy

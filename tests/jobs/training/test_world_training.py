@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from corpora.episodes.episode import EpisodeSelection
+from corpora.episodes.selection import EpisodeSelection
 from jobs.ablation.arms import ARMS, POLICIES
-from jobs.ablation.command import POLICY
+from jobs.ablation.config import POLICY
 from jobs.commands import evaluate, ground, pretrain
 from jobs.training.policy_run import FIRST
 from tests.builders.corpora import write_corpus

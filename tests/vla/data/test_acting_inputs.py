@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from corpora.episodes.episode import EpisodeSelection
+from corpora.episodes.selection import EpisodeSelection
 from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.label_type import Actions
 from corpora.mixture.mixture import MixtureSpec

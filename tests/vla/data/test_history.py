@@ -12,12 +12,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from corpora.episodes.episode import EpisodeSelection
+from corpora.episodes.selection import EpisodeSelection
 from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.label_type import Actions
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec
-from corpora.simulation.metaworld import CONTROL_HZ
+from corpora.simulation.settings import CONTROL_HZ
 from corpora.video.nearest import after_beginning, rows_back, rows_within
 from jobs.evaluation.closed_loop import ClosedLoopSettings, _common, _observations
 from jobs.evaluation.recorded_chunks import RecordedEpisodes

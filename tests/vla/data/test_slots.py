@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.parts import ActionPart
+from corpora.episodes.selection import EpisodeSelection
 from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.label_type import Actions
 from corpora.mixture.labels import EmbodimentFacts

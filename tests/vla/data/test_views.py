@@ -12,7 +12,7 @@ import pytest
 
 import jobs
 from corpora.clips.corpus import Corpus
-from corpora.episodes.episode import EpisodeSelection
+from corpora.episodes.selection import EpisodeSelection
 from corpora.mixture.clip_samples import ClipsAt
 from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.label_kinds import Unlabelled

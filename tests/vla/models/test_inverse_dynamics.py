@@ -18,8 +18,8 @@ from corpora.clips.corpus import MANIFEST, SUMMARY, Corpus
 from corpora.clips.frames import open_clip_frames
 from corpora.clips.manifest import ManifestWriter
 from corpora.clips.parts import SETTINGS
-from corpora.episodes.episode import EpisodeSelection
 from corpora.episodes.parts import ActionPart
+from corpora.episodes.selection import EpisodeSelection
 from corpora.mixture.clip_samples import ClipSamples, ClipsAt
 from corpora.mixture.episode_samples import EpisodeSamples, EpisodesAt
 from corpora.mixture.label_kinds import PseudoActions

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corpora.agent.painting import AGENTS, Dot, Painter, PaintSettings, open_agent, painter_of, view_of
+from corpora.agent.painting import AGENTS, Dot, Painter, open_agent, painter_of, view_of
+from corpora.agent.settings import PaintSettings
 from corpora.agent.track import known_track
 from corpora.video.view import View
 from tests.builders.agents import SIZE, acted
