@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from corpora.store.inputs import expect_inputs, expect_output, with_copies
+from corpora.store.inputs import expect_inputs, expect_output, expect_words, with_copies
 from corpora.store.own_modules import load_own_modules
 from corpora.store.remote import told
 from corpora.store.told import closest
@@ -91,6 +91,8 @@ def parse(
         name = value_in(words, "recipe", recipe)
         if name not in recipes:
             raise ValueError(f"--recipe '{name}': {closest(name, recipes)}")
+        if not {"-h", "--help"} & {*words}:
+            expect_words(config_type, lambda flag: value_in(words, flag))  # before a policy is looked for on the hub
         fields = {"recipe": name, **recipes[name], **_set_by(sets, words, recipes[name])}
         options["default"] = _with_fields(config_type, fields)
         options["description"] = f"{config_type.__doc__}\n\nRecipes: {', '.join(recipes)}."

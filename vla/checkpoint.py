@@ -5,37 +5,28 @@ This file alone saves and loads. Which class a configuration is of, the registry
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import ModelCardData
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
-from corpora.store.files import digest_file, write_json, write_text, written_whole
-from corpora.store.remote import at_hand
+from corpora.store.files import write_json, write_text, written_whole
 from corpora.store.told import listed
 from vla.embodiment import LATENT, Embodiment
 from vla.models.behaviour_cloning import BehaviourCloning
-from vla.models.config import PolicyConfig, from_dict, to_dict
+from vla.models.config import PolicyConfig, to_dict
 from vla.models.dual_system import DualSystemPolicy
 from vla.models.world_action import WorldActionPolicy
 from vla.policy import HEAD_WEIGHTS, Policy
+from vla.stored import ALIKE, BACKBONE, CONFIG, FORMAT, WEIGHTS, no_configuration, policy_folder, read_config
 from vla.trained_on import DATA, read_records, write_records
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
 CARD = "README.md"
-BACKBONE = "backbone"
-FORMAT = 2
-"""Raised when the same weights would compute something else. In 1 the DiT read the flow time otherwise."""
-ALIKE = frozenset({"regression"})
-"""Heads that compute the same in all formats."""
 MEASURED = "## Measured"
 """Heading of the card's last part."""
 
@@ -76,32 +67,6 @@ def save_policy(policy: Policy, folder: str | Path) -> None:
     policy.save_pretrained(Path(folder))
 
 
-def policy_config(name: str | Path) -> PolicyConfig:
-    """Sizes and parts of the policy that `load_policy` loads, from its config.json alone. Raises ValueError as that."""
-    return _read(_folder(name, [CONFIG]), name, (CONFIG,))[1]
-
-
-def known_robots(name: str | Path) -> tuple[str, ...]:
-    """The robots that the policy that `load_policy` loads was trained on (latent actions are nobody's), from its config.json
-    alone. Raises ValueError as that."""
-    values, _ = _read(_folder(name, [CONFIG]), name, (CONFIG,))
-    return tuple(robot for robot in values.get("robots", {}) if robot != LATENT)
-
-
-def policy_fingerprint(name: str | Path) -> str:
-    """32 hex digits of all that decides what the policy that `load_policy` loads does, wherever it lies: weights to the last
-    byte, sizes, robots with their statistics and places, its backbone's settings. What was measured of it is no part."""
-    folder = _folder(name)
-    values, _ = _read(folder, name, (CONFIG, WEIGHTS))
-    values.pop("measured", None)
-    digest = hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16)
-    settings = sorted(path for path in (folder / BACKBONE).rglob("*") if path.is_file())
-    for path in (*settings, folder / WEIGHTS):
-        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
-        digest_file(digest, path)
-    return digest.hexdigest()
-
-
 def load_policy(
     name: str | Path,
     *,
@@ -113,7 +78,7 @@ def load_policy(
 ) -> Policy:
     """From a folder, or from the hub where no such folder exists. Raises ValueError where neither has a policy, and where
     its files are damaged or of another version."""
-    folder = _folder(
+    folder = policy_folder(
         name,
         revision=revision,
         cache_dir=cache_dir,
@@ -121,12 +86,12 @@ def load_policy(
         token=token,
         force_download=force_download,
     )
-    values, config = _read(folder, name, (CONFIG, WEIGHTS))
+    values, config = read_config(folder, name, (CONFIG, WEIGHTS))
     try:
         slots = list(values["slots"])
         embodiments = {robot: Embodiment.from_json(facts) for robot, facts in values["robots"].items()}
     except (KeyError, TypeError, AttributeError) as error:
-        raise _no_configuration(folder / CONFIG, error) from error
+        raise no_configuration(folder / CONFIG, error) from error
     policy = build_policy(config, folder / BACKBONE if (folder / BACKBONE).is_dir() else None)
     policy.name_embodiments(slots)
     try:
@@ -259,40 +224,3 @@ def _measured_lines(measured: dict[str, Any]) -> str:
     )
     said = told + f"```json\n{json.dumps(measured, indent=1)}\n```" if measured else "Nothing yet: run giza evaluate."
     return f"{MEASURED}\n\n{said}\n"
-
-
-def _read(folder: Path, name: str | Path, wanted: tuple[str, ...]) -> tuple[dict[str, Any], PolicyConfig]:
-    """What config.json of a policy holds, which has these files. Raises ValueError where it is none of this version."""
-    if not all((folder / file).is_file() for file in wanted):
-        raise ValueError(
-            f"'{name}' is no policy: it lacks {' or '.join(wanted)}. Make one with giza pretrain or giza ground"
-        )
-    path = folder / CONFIG
-    try:
-        values = json.loads(path.read_text("utf-8"))
-        written, config = values["giza_policy"], from_dict(values["policy"])
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise _no_configuration(path, error) from error
-    if written not in (range(1, FORMAT + 1) if config.head in ALIKE else (FORMAT,)):
-        raise ValueError(
-            f"{path}: a policy of format {written!r}; this version of giza reads {FORMAT}: train it again with giza pretrain or "
-            "giza ground, or use it with the version that made it"
-        )
-    return values, config
-
-
-def _no_configuration(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path}: not the configuration of a policy ({type(error).__name__}: {error})")
-
-
-def _folder(name: str | Path, files: Sequence[str] = (CONFIG, WEIGHTS, DATA, f"{BACKBONE}/*"), **where: Any) -> Path:
-    """Where the policy lies; what is no folder is fetched from the hub. Raises ValueError where that does not give it."""
-    folder = at_hand(name).expanduser()
-    if folder.is_dir():
-        return folder
-    try:
-        return Path(snapshot_download(str(name), allow_patterns=list(files), **where))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(
-            f"'{name}': no folder of this name, and the hub does not give it ({type(error).__name__}); check the path"
-        ) from error

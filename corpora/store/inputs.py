@@ -7,7 +7,7 @@ policy: str = field(metadata=READ_OR_HUB)
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -53,7 +53,7 @@ def _copy(value: Any, made_here: bool = False) -> Any:
 def expect_inputs(config: Any) -> None:
     """Raises ValueError that names the flag and the first file or folder that is not there, and what may have been meant; and for
     a robot that a policy in a folder does not know."""
-    for flag, value, hub in _read(config):
+    for flag, value, hub in sorted(_read(config), key=lambda found: found[2]):  # the hub takes longer than a folder
         expect_input(flag, value, hub=hub)
     for field in dataclasses.fields(config):
         named = getattr(config, field.name)
@@ -71,12 +71,37 @@ def expect_output(config: Any, job: str) -> None:
 
 
 def expect_input(flag: str, value: str | Path, *, hub: bool = False) -> None:
-    """As `expect_inputs`, of one flag's value."""
+    """As `expect_inputs`, of one flag's value. What may lie on the hub is asked for there by its config.json."""
     path = Path(value).expanduser()
-    if str(value).startswith(HUB_PREFIX) or path.exists() or (hub and _on_the_hub(str(value))):
+    if str(value).startswith(HUB_PREFIX) or path.exists():
+        return
+    owner, _, rest = str(value).partition("/")
+    on_hub = (
+        hub and bool(owner and rest) and "/" not in rest and owner not in (".", "..", "~") and not Path(owner).exists()
+    )
+    meant = near(owner, [each.name for each in Path().iterdir() if each.is_dir()]) if on_hub else ""
+    if on_hub and not meant:
+        from corpora.store.hub import fetched
+
+        fetched(value, ["config.json"])
         return
     beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise ValueError(f"--{flag} '{value}': there is no such file or folder{near(path.name, beside)}")
+    of_hub = f"; of the hub: hf://{value}" if meant else ""
+    raise ValueError(f"--{flag} '{value}': there is no such file or folder{meant or near(path.name, beside)}{of_hub}")
+
+
+def expect_words(config_type: type[Any], value_of: Callable[[str], str]) -> None:
+    """As `expect_inputs`, of a job's own flags before they are parsed, but for what may lie on the hub. `value_of`: of a flag, ""
+    where it is not given."""
+    for field in dataclasses.fields(config_type):
+        flag = field.name.replace("_", "-")
+        if (
+            field.metadata.get("read")
+            and not field.metadata.get("hub")
+            and (value := value_of(flag))
+            and not url_in(value)
+        ):
+            expect_input(flag, value)
 
 
 def _read(config: Any) -> Iterator[tuple[str, str | Path, bool]]:
@@ -90,14 +115,3 @@ def _read(config: Any) -> Iterator[tuple[str, str | Path, bool]]:
             yield from ((flag, each, bool(field.metadata.get("hub"))) for each in values if each)
         elif dataclasses.is_dataclass(value):
             yield from _read(value)
-
-
-def _on_the_hub(name: str) -> bool:
-    """Whether it can be a repository there: "owner/name", where no folder `owner` lies here; a path is none, nor a typo in one."""
-    owner, slash, rest = name.partition("/")
-    return (
-        bool(owner and slash and rest)
-        and "/" not in rest
-        and owner not in (".", "..", "~")
-        and not Path(owner).exists()
-    )

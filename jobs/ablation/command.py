@@ -8,9 +8,13 @@ from jobs.ablation.config import RECIPES, AblateConfig
 from jobs.cli import parse
 
 
+def run(config: AblateConfig) -> None:
+    """Imports what runs it when the flags are known to be right: it brings NumPy, PyArrow and PyAV."""
+    from jobs.ablation import running
+
+    running.run(config)
+
+
 def main(argv: Sequence[str]) -> None:
     """The job's command line."""
-    config = parse(AblateConfig, argv, job="ablate", recipes=RECIPES, recipe="demo")
-    from jobs.ablation.running import run  # after the flags: it brings NumPy, PyArrow and PyAV
-
-    run(config)
+    run(parse(AblateConfig, argv, job="ablate", recipes=RECIPES, recipe="demo"))

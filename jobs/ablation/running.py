@@ -37,7 +37,7 @@ def run(config: AblateConfig, own: Sequence[Arm] = ()) -> dict[str, Any]:
     from jobs.ablation.page import write_page
     from jobs.ablation.tables import print_tables
     from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
-    from vla.checkpoint import FORMAT as POLICY_FORMAT
+    from vla.stored import FORMAT as POLICY_FORMAT
 
     began = time.monotonic()
     if unknown := [arm for arm in config.zero_arms if arm not in (*DESIGNS[config.design], *config.arms)]:

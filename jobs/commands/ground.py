@@ -106,7 +106,7 @@ def embodiment_in(config: GroundConfig) -> str:
         if not fresh and (meant := misspelt(named, SLOTS)):
             raise ValueError(f"--embodiment '{named}'{meant}: else give --new-embodiment")
         return named or NEW_EMBODIMENT
-    from vla.checkpoint import known_robots
+    from vla.stored import known_robots
 
     known = known_robots(config.policy)
     told = f"--policy '{config.policy}' knows {', '.join(known) or 'no robot'}"

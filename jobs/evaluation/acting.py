@@ -13,12 +13,13 @@ from corpora.video.image import fit_square
 from corpora.video.view import View, view_told
 from jobs.evaluation.closed_loop import Act, Observations
 from vla.actions.names import places
-from vla.checkpoint import load_policy, policy_fingerprint
+from vla.checkpoint import load_policy
 from vla.data.placed import placed_views
 from vla.data.slots import Slot, place
 from vla.embodiment import LATENT, Embodiment
 from vla.noise import NoiseKey
 from vla.policy import Policy
+from vla.stored import policy_fingerprint
 
 
 def load_acting(name: str, *, device: str = "") -> tuple[Policy, str]:

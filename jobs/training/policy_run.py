@@ -27,13 +27,14 @@ from jobs.training.precision import settled
 from jobs.training.settings import TrainPolicy, check_model
 from jobs.training.trainer import fit
 from lapa.pairs.batches import loader_workers
-from vla.checkpoint import build_policy, format_of, load_policy, policy_fingerprint
+from vla.checkpoint import build_policy, format_of, load_policy
 from vla.data.loader import PolicyBatches, TrainingDataset, cacheable, cached_features, held_out_batches, some_images
 from vla.data.open import open_mixture
 from vla.models.config import PolicyConfig
 from vla.policy import Policy
 from vla.published_heads import head_fingerprint, load_head
 from vla.recipes import EVERYTHING
+from vla.stored import policy_fingerprint
 from vla.training import FirstStageTraining, PolicyTraining, halve_frozen
 from vla.training_config import PolicyTrainingConfig, TuningConfig
 from vla.tuning import apply_tuning, merge_lora

@@ -80,7 +80,7 @@ def with_backbone(model: PolicyConfig, name: str) -> PolicyConfig:
 def fields_of_policy(name: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """What --policy sets. Raises ValueError where there is no such policy."""
     expect_input("policy", name, hub=True)
-    from vla.checkpoint import policy_config
+    from vla.stored import policy_config
 
     config = policy_config(name)
     return {"model": config, "tuning": tuning_of_policy(config)}

@@ -100,7 +100,8 @@ def test_readme_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "run", lambda config, **_: parsed.append(config) or sys.exit(0))
     monkeypatch.setattr("jobs.training.settings.expect_input", lambda *asked, **how: None)  # runs/base is nowhere yet,
     monkeypatch.setattr(cli, "expect_inputs", lambda config: None)  # and what else is read
-    monkeypatch.setattr("vla.checkpoint.policy_config", lambda name: PolicyConfig())
+    monkeypatch.setattr(cli, "expect_words", lambda config_type, value_of: None)
+    monkeypatch.setattr("vla.stored.policy_config", lambda name: PolicyConfig())
     with pytest.raises(SystemExit) as left:
         module.main(rest)
     assert left.value.code == 0 and len(parsed) == 1
@@ -135,6 +136,7 @@ def test_an_unknown_recipe_is_answered_with_the_nearest(capsys: pytest.CaptureFi
 
 def test_a_recipe_fills_the_flags_that_are_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "expect_inputs", lambda config: None)
+    monkeypatch.setattr(cli, "expect_words", lambda config_type, value_of: None)
     from jobs.commands.train_lam import TrainLamConfig
 
     recipes = {name: vars(recipe) for name, recipe in MODELS.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -27,6 +28,16 @@ class Asked:
     lam: Path | None = field(default=None, metadata=READ)
     policy: str = field(default="", metadata=READ_OR_HUB)
     settings: Inner = field(default_factory=Inner)
+
+
+def test_the_hub_is_asked_without_torch(tmp_path: Path):
+    words = ["serve", "--policy", "owner/name", "--embodiment", "hand"]
+    code = f"import sys; from jobs.cli import main; status = main({words!r}); print(status, 'torch' in sys.modules)"
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=offline, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == ["2", "False"] and "the hub does not give it" in done.stderr, done
 
 
 def test_what_lacks_is_named_with_its_flag_and_what_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -56,11 +67,24 @@ def test_a_robot_that_the_policy_does_not_know_is_refused_before_it_is_loaded(jo
         expect_inputs(config_type(policy=str(tmp_path), embodiment="unitre_g1", **more))
 
 
-def test_what_is_there_and_what_the_hub_may_have_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_there_and_what_the_hub_has_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
+    asked = []
+    monkeypatch.setattr("corpora.store.hub.snapshot_download", lambda name, **_: asked.append(name) or tmp_path)
     expect_inputs(Asked(corpus=Path("runs"), lam=Path("hf://owner/repository/model.pt"), policy="owner/name"))
     expect_inputs(Asked(policy="runs"))
+    assert asked == ["owner/name"]
+
+
+def test_a_misspelt_folder_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr("corpora.store.hub.snapshot_download", lambda name, **_: pytest.fail(f"asked for {name}"))
+    with pytest.raises(ValueError, match=r"'rusn/base': .* \(did you mean 'runs'\?\); of the hub: hf://rusn/base$"):
+        expect_inputs(Asked(policy="rusn/base"))
+    with pytest.raises(ValueError, match="--lam 'lam'"):  # what lies here is looked for first
+        expect_inputs(Asked(policy="owner/name", lam=Path("lam")))
 
 
 HEAVY = (
@@ -88,6 +112,7 @@ def test_a_wrong_flag_is_answered_before_anything_heavy_is_loaded(job: str, tmp_
         ["report", "--corpus", "corpus", "--latents", "latents", "--out", "out"],
         ["pretrain", "--pyramid", "pyramid.toml", "--out", "out"],
         ["ground", "--policy", "runs/base/x", "--data", "data", "--out", "out"],
+        ["ground", "--policy", "owner/name", "--data", "data", "--out", "out"],
         ["evaluate", "--policy", "runs/base/x", "--out", "out", "--metaworld"],
         ["serve", "--policy", "runs/base/x", "--embodiment", "hand"],
         ["label", "--robot", "robot", "--embodiment", "arm", "--corpus", "corpus", "--out", "out"],
@@ -101,4 +126,5 @@ def test_a_wrong_path_is_answered_without_torch(words: list[str], tmp_path: Path
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["2", "False"], done
     assert done.stderr.count("\n") == 1 and "there is no such file or folder" in done.stderr
+    assert "owner/name" not in done.stderr
     assert not (tmp_path / "out").exists()

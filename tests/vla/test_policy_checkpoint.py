@@ -14,12 +14,13 @@ from safetensors.torch import load_file, save_file
 
 from tests.builders.policies import some_images, teach, tiny_bc, tiny_policy
 from tests.builders.vlms import FAMILIES, Family, tiny_backbone
-from vla.checkpoint import BACKBONE, CARD, CONFIG, WEIGHTS, policy_fingerprint, record_measured
+from vla.checkpoint import CARD, record_measured
 from vla.models.config import PolicyConfig, VlmConfig, from_dict, to_dict
 from vla.models.dual_system import DualSystemPolicy
 from vla.noise import NoiseKey
 from vla.policy import Policy
 from vla.recipes import DEBUG, RECIPES
+from vla.stored import BACKBONE, CONFIG, WEIGHTS, policy_fingerprint
 from vla.trained_on import DATA, TrainedOn
 
 PICTURES = some_images(2)

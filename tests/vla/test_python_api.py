@@ -97,7 +97,7 @@ def test_loading_passes_on_where_to_look(monkeypatch: pytest.MonkeyPatch, tmp_pa
         asked.update(where, name=name)
         return str(tmp_path)
 
-    monkeypatch.setattr("vla.checkpoint.snapshot_download", download)
+    monkeypatch.setattr("corpora.store.hub.snapshot_download", download)
     vla.Policy.from_pretrained("me/drawers", cache_dir=tmp_path / "c", local_files_only=True, revision="v1")
     assert asked["name"] == "me/drawers" and asked["cache_dir"] == tmp_path / "c"
     assert asked["local_files_only"] is True and asked["revision"] == "v1"

@@ -368,7 +368,7 @@ def test_a_robot_that_the_policy_does_not_know_is_refused_unless_it_is_said_to_b
     run(embodiment="franka", start_from="two_link")
     assert trained == ["two_link", "franka", "franka"]
 
-    monkeypatch.setattr("vla.checkpoint.known_robots", lambda _: ())
+    monkeypatch.setattr("vla.stored.known_robots", lambda _: ())
     run(embodiment="franka")
     assert trained[-1] == "franka" and "knows no robot: the weights of 'franka' begin afresh" in caplog.text
     with pytest.raises(
@@ -379,7 +379,7 @@ def test_a_robot_that_the_policy_does_not_know_is_refused_unless_it_is_said_to_b
         run(embodiment="my_arm")
     run(embodiment="my_arm", new_embodiment=True)
     assert trained[-1] == "my_arm"
-    monkeypatch.setattr("vla.checkpoint.known_robots", lambda _: ("gr1", "aloha"))
+    monkeypatch.setattr("vla.stored.known_robots", lambda _: ("gr1", "aloha"))
     with pytest.raises(ValueError, match="knows gr1, aloha: name one with --embodiment"):
         run(embodiment="")
 

@@ -23,12 +23,13 @@ from tests.builders.lam import lam_settings
 from tests.builders.policies import some_images, teach, tiny_bc, tiny_policy
 from tests.builders.vlms import tiny_backbone
 from tests.jobs.training.test_policy_data import CONFIG, members
-from vla.checkpoint import WEIGHTS, load_policy
+from vla.checkpoint import load_policy
 from vla.data.loader import TrainingDataset
 from vla.models import dit
 from vla.models.config import VlmConfig
 from vla.models.dual_system import DualSystemPolicy
 from vla.recipes import recipe_named
+from vla.stored import WEIGHTS
 from vla.trained_on import TrainedOn
 from vla.training import PolicyTraining
 from vla.training_config import PolicyTrainingConfig
