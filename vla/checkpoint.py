@@ -15,9 +15,10 @@ from huggingface_hub import ModelCardData
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
+from corpora.mixture.embodiments import LATENT
 from corpora.store.files import write_json, write_text, written_whole
 from corpora.store.told import listed
-from vla.embodiment import LATENT, Embodiment
+from vla.embodiment import Embodiment
 from vla.models.behaviour_cloning import BehaviourCloning
 from vla.models.config import PolicyConfig, to_dict
 from vla.models.dual_system import DualSystemPolicy

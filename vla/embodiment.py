@@ -10,22 +10,6 @@ from corpora.video.image import SquaredBy
 from corpora.video.view import View
 from vla.actions.space import ActionSpace
 
-LATENT = "latent"
-"""Latent actions as an embodiment of their own: what giza extract writes is this robot's action."""
-SLOTS = (
-    LATENT,
-    "gr1",
-    "oxe_droid",
-    "agibot_genie1",
-    "unitree_g1",
-    "digit",
-    "aloha",
-    "franka",
-    "metaworld",
-    "new_embodiment",
-)
-"""Names that every policy knows; `Policy.add_embodiment` gives more."""
-
 
 @dataclass(frozen=True)
 class Embodiment:

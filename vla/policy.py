@@ -19,10 +19,11 @@ from huggingface_hub import PyTorchModelHubMixin
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from corpora.mixture.embodiments import SLOTS
 from corpora.store.told import unknown_robot
 from corpora.text import ReadText
 from vla.batch import PolicyBatch, pad_last
-from vla.embodiment import SLOTS, Embodiment
+from vla.embodiment import Embodiment
 from vla.evaluating import evaluating
 from vla.first_stage import FirstStage
 from vla.noise import NoiseKey

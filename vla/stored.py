@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from corpora.mixture.embodiments import LATENT
 from corpora.store.files import digest_file
 from corpora.store.remote import at_hand
 from vla.models.config import PolicyConfig, from_dict
@@ -30,8 +31,6 @@ def policy_config(name: str | Path) -> PolicyConfig:
 def known_robots(name: str | Path) -> tuple[str, ...]:
     """The robots that the policy that `load_policy` loads was trained on (latent actions are nobody's), from its config.json
     alone. Raises ValueError as that."""
-    from corpora.mixture.label_type import LATENT
-
     values, _ = read_config(policy_folder(name, [CONFIG]), name, (CONFIG,))
     return tuple(robot for robot in values.get("robots", {}) if robot != LATENT)
 

@@ -19,8 +19,9 @@ import numpy as np
 
 from corpora.clips.corpus import Corpus
 from corpora.clips.parts import PartKey, read_footers
+from corpora.mixture.embodiments import LATENT
 from corpora.mixture.judged import NEVER, judged
-from corpora.mixture.label_type import LATENT, Actions, Count, Label, Permutable, PolicyLimits, folder_faults
+from corpora.mixture.label_type import Actions, Count, Label, Permutable, PolicyLimits, folder_faults
 from corpora.mixture.labels import EXTRACTED, EmbodimentFacts, Labels, held, list_width, tokens_of_latents
 from corpora.mixture.pseudo_actions import BY_HANDS, BY_IMAGES, BY_TRACKS, SUMMARY, PseudoActionFacts, read_facts
 

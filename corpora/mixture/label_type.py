@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from corpora.clips.corpus import Corpus
 from corpora.clips.parts import earlier_version
 from corpora.episodes.parts import TABLE, ActionPart
+from corpora.mixture.embodiments import NEW_EMBODIMENT
 from corpora.mixture.labels import Labels, exchanged
 from corpora.store.told import near
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 REPRESENTATIONS = ("absolute", "delta", "relative")
 NORMALISATIONS = ("min_max", "mean_std", "q01_q99")
-NEW_EMBODIMENT = "new_embodiment"
-LATENT = "latent"
-"""Embodiment of latent actions."""
 WITHIN_TEXT = "within_text"
 OVER_CLIPS = "over_clips"
 SHUFFLINGS = (OVER_CLIPS, WITHIN_TEXT)

@@ -32,6 +32,12 @@ def run(config: AblateConfig, own: Sequence[Arm] = ()) -> dict[str, Any]:
     `own`: arms beside those of ARMS, which `config.arms` may name. Raises ValueError for an unknown arm, and where `out`
     holds another ablation; an arm that fails is in the result and stops nothing.
     """
+    began = time.monotonic()
+    if unknown := [arm for arm in config.zero_arms if arm not in (*DESIGNS[config.design], *config.arms)]:
+        raise ValueError(
+            f"--zero-arms {unknown[0]}: of design {config.design} there are {', '.join(DESIGNS[config.design])}"
+        )
+    arms = arms_named(config.design, config.arms, {arm.name: arm for arm in own})
     from corpora.store.provenance import provenance
     from corpora.store.run import TRAINING, Run
     from jobs.ablation.page import write_page
@@ -39,12 +45,6 @@ def run(config: AblateConfig, own: Sequence[Arm] = ()) -> dict[str, Any]:
     from jobs.evaluation.rollout_log import ROLLOUT_FORMAT
     from vla.stored import FORMAT as POLICY_FORMAT
 
-    began = time.monotonic()
-    if unknown := [arm for arm in config.zero_arms if arm not in (*DESIGNS[config.design], *config.arms)]:
-        raise ValueError(
-            f"--zero-arms {unknown[0]}: of design {config.design} there are {', '.join(DESIGNS[config.design])}"
-        )
-    arms = arms_named(config.design, config.arms, {arm.name: arm for arm in own})
     settings = dataclasses.asdict(config)
     for moved in ("out", "engine", "parallel", "recipe"):
         del settings[moved]

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from corpora.episodes.selection import EpisodeSelection
 from corpora.mixture.clip_samples import ClipsAt
+from corpora.mixture.embodiments import LATENT
 from corpora.mixture.episode_samples import EpisodesAt
 from corpora.mixture.label_kinds import Latents, PseudoActions, Unlabelled
-from corpora.mixture.label_type import LATENT, Label
+from corpora.mixture.label_type import Label
 from corpora.mixture.mixture import MixtureSpec
 from corpora.mixture.spec import DatasetSpec
 from corpora.simulation.settings import EpisodeSettings

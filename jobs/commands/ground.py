@@ -13,6 +13,7 @@ from tyro.conf import OmitArgPrefixes
 
 from corpora.episodes.parts import ActionPart, read_parts
 from corpora.episodes.selection import ALL_DEMONSTRATIONS, EpisodeSelection
+from corpora.mixture.embodiments import NEW_EMBODIMENT, SLOTS
 from corpora.store.inputs import READ
 from corpora.store.told import misspelt
 from jobs.cli import parse
@@ -73,13 +74,14 @@ class GroundConfig(TrainPolicy):
 def run(config: GroundConfig, parts: Sequence[ActionPart] = (), *, quiet: bool = False) -> dict[str, Any]:
     """Trains (or resumes) and saves the policy to `config.out`; returns the summary."""
     check_logger(config.logger)
-    from jobs.training.policy_run import train_on
+    config = dataclasses.replace(config, embodiment=embodiment_in(config))
     from jobs.training.verdicts import heed_verdicts
 
-    config = dataclasses.replace(config, embodiment=embodiment_in(config))
     parts = tuple(parts) or parts_of(config)
     mixture = mixture_of_demonstrations(config, parts)
     heed_verdicts(mixture, anyway=config.anyway)
+    from jobs.training.policy_run import train_on  # it brings torch: what is wrong is told before
+
     folder = None if config.co_train is None else config.co_train.expanduser().parent
     beside = [spec.to_json(relative_to=folder) for spec in mixture.datasets if spec.name != DEMONSTRATIONS]
     return train_on(
@@ -97,8 +99,6 @@ def run(config: GroundConfig, parts: Sequence[ActionPart] = (), *, quiet: bool =
 def embodiment_in(config: GroundConfig) -> str:
     """The robot that is trained. Raises ValueError for a name that the policy does not know and that is not said to be new (its
     weights would silently be no trained ones), and for one that every policy has, misspelt."""
-    from corpora.mixture.label_type import NEW_EMBODIMENT
-    from vla.embodiment import SLOTS
 
     named = config.embodiment
     fresh = config.new_embodiment or bool(config.start_from) or named in ("", *SLOTS)

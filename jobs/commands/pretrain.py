@@ -43,13 +43,14 @@ def run(config: PretrainConfig, *, quiet: bool = False, mixture: MixtureSpec | N
     """
     check_logger(config.logger)
     from corpora.mixture.mixture import read_mixture
-    from jobs.training.policy_run import train_on
     from jobs.training.verdicts import heed_verdicts
 
     folder = None
     if mixture is None:
         mixture, folder = read_mixture(config.pyramid), config.pyramid.expanduser().parent
     heed_verdicts(mixture, anyway=config.anyway)
+    from jobs.training.policy_run import train_on  # it brings torch: what is wrong is told before
+
     return train_on(
         config,
         mixture,

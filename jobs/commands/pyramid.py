@@ -54,13 +54,13 @@ def run(config: PyramidConfig) -> MixtureSurvey:
     from markupsafe import Markup
 
     from corpora.mixture.drawing import hours_text, pyramid_svg
+    from corpora.mixture.embodiments import SLOTS
     from corpora.mixture.label_type import PolicyLimits
     from corpora.mixture.mixture import raise_faults, read_sound_datasets
     from corpora.store.files import write_json, write_text
     from corpora.store.kinds import expect_own
     from corpora.store.provenance import provenance
     from lapa.reporting.page import provenance_rows, write_page
-    from vla.embodiment import SLOTS
     from vla.recipes import recipe_named
 
     recipe = recipe_named(config.recipe)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from corpora.mixture.embodiments import LATENT
 from corpora.mixture.labels import EmbodimentFacts
 from corpora.simulation.metaworld import ACTION_NAMES, STATE_NAMES
 from corpora.simulation.settings import HEAD_CAMERA
@@ -16,7 +17,7 @@ from vla.actions.names import places
 from vla.checkpoint import load_policy
 from vla.data.placed import placed_views
 from vla.data.slots import Slot, place
-from vla.embodiment import LATENT, Embodiment
+from vla.embodiment import Embodiment
 from vla.noise import NoiseKey
 from vla.policy import Policy
 from vla.stored import policy_fingerprint

@@ -67,6 +67,17 @@ def test_a_robot_that_the_policy_does_not_know_is_refused_before_it_is_loaded(jo
         expect_inputs(config_type(policy=str(tmp_path), embodiment="unitre_g1", **more))
 
 
+def test_a_robot_that_is_to_be_trained_and_is_not_known_is_refused_without_torch(tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps({"giza_policy": 2, "policy": {}, "robots": {"unitree_g1": {}}}))
+    words = [
+        *("ground", "--policy", str(tmp_path), "--data", str(tmp_path), "--embodiment", "unitre_g1"),
+        *("--out", str(tmp_path / "out")),
+    ]
+    code = f"import sys; from jobs.cli import main; status = main({words!r}); print(status, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["2", "False"] and "knows unitree_g1; give one of these" in done.stderr, done
+
+
 def test_what_is_there_and_what_the_hub_has_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()

@@ -18,11 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import vla
+from corpora.mixture.embodiments import SLOTS
 from tests.builders.groot_head import LAYOUTS, Shown, expected, of_layout, off
 from tests.builders.policies import tiny_bc, tiny_policy
 from tests.peers.groot_head_peer import drawn, write_published
 from vla.checkpoint import model_card
-from vla.embodiment import SLOTS
 from vla.models.dual_system import DualSystemPolicy
 from vla.published_heads import head_fingerprint, load_head
 

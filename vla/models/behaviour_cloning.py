@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from corpora.mixture.embodiments import LATENT
 from corpora.text import ReadText, one_form
 from vla.batch import PolicyBatch, check_batch, shown_state
-from vla.embodiment import LATENT
 from vla.models.config import PolicyConfig
 from vla.models.flow_matching import flow_loss_per_sample
 from vla.models.small import crop_images, recoloured, scaled

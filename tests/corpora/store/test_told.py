@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from corpora.episodes.opening import open_episodes
+from corpora.mixture.embodiments import SLOTS
 from corpora.store.frames import FrameFault, make_frame_table
 from corpora.store.told import closest, faults_told, listed, misspelt, nearest
 from tests.builders.robots import know_made_robots, made_robot
-from vla.embodiment import SLOTS
 
 
 def test_faults_of_a_kind_are_counted_and_one_of_each_is_shown() -> None:

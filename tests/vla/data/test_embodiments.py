@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vla.embodiment import SLOTS
+from corpora.mixture.embodiments import SLOTS
 from vla.models.dit import sinusoid
 from vla.models.dual_system import DualSystemPolicy
 from vla.models.embodiment_layers import EmbodimentActionEncoder, EmbodimentLinear, EmbodimentMLP

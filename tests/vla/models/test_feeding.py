@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import torch
 
+from corpora.mixture.embodiments import LATENT
 from tests.builders.policies import batch_of, tiny_bc
-from vla.embodiment import LATENT
 from vla.models.config import PolicyConfig
 from vla.policy import Policy, PolicyLoss
 
