@@ -17,8 +17,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from corpora.store.files import peak_memory_mb
 
-SILENT_S = 10.0
-"""Nobody waits longer for a word."""
+SILENT_S = 9.0
+"""After so long a word is said, so that nobody waits for ten seconds where a busy machine is late."""
 FIRST_S = 1.5
 """After the start of the command."""
 REDRAWN_S = 0.2
