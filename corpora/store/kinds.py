@@ -6,6 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from corpora.store.files import read_json
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -15,40 +17,51 @@ class Kind:
     jobs: tuple[str, ...]
     """That write such folders."""
     marks: tuple[str, ...]
-    """Files of it, any of which tells it: those of earlier versions of giza, and of a job that is not done yet, among them."""
+    """Files of it, any of which tells it: those of earlier versions of giza, and of a job that is not done yet, among them.
+    FILE:SETTING is a file of settings that has this one."""
+    several: bool = False
+    """Its marks are of several kinds: they count where none tells one."""
 
 
 _PARTS = ("extract", "label", "track")
 _DATASETS = ("simulate", "multiply", "export", "crosspaint")
 KINDS = (
     Kind("a corpus", ("ingest", "crosspaint"), ("ingest.json", "manifest.parquet", "staging")),
-    Kind("latents", ("extract",), ("_extract.json", "extract.json")),
-    Kind("labels", ("label",), ("_label.json", "label.json")),
-    Kind("tracks", ("track",), ("_track.json", "track.json")),
-    Kind("latents, labels or tracks", _PARTS, ("_settings.json",)),
+    Kind("latents", ("extract",), ("_extract.json", "extract.json", "_settings.json:stride_s")),
+    Kind("labels", ("label",), ("_label.json", "label.json", "_settings.json:robot_contents")),
+    Kind("tracks", ("track",), ("_track.json", "track.json", "_settings.json:source")),
     Kind(
         "a LeRobot dataset",
         _DATASETS,
         ("meta/info.json", ".simulate-settings.json", ".multiply-settings.json", ".export-settings.json"),
     ),
     Kind("an RLDS dataset", (), ("features.json", "dataset_info.json")),
-    Kind("a report", ("report",), ("report.json",)),
-    Kind("an evaluation", ("evaluate",), ("evaluation.json",)),
-    Kind("an ablation", ("ablate",), ("ablation.json",)),
+    Kind("a report", ("report",), ("report.json", "settings.json:report_format")),
+    Kind("an evaluation", ("evaluate",), ("evaluation.json", "settings.json:fingerprint")),
+    Kind("an ablation", ("ablate",), ("ablation.json", "train.json:design")),
     Kind("a comparison", ("compare",), ("compare.json",)),
     Kind("a pyramid's drawing", ("pyramid",), ("pyramid.json",)),
     Kind("a benchmark", ("bench",), ("bench.json",)),
     Kind("a demo", ("demo",), ("demo.json",)),
-    Kind("a training", ("train-lam", "pretrain", "ground", "ablate"), ("train.json", "run.json")),
-    Kind("another job's run", ("report", "evaluate", "demo"), ("settings.json",)),
+    Kind("a latent action model", ("train-lam",), ("train.json:model.quantiser.kind",)),
+    Kind("a policy", ("pretrain", "ground"), ("train.json:model.head",)),
+    Kind("latents, labels or tracks", _PARTS, ("_settings.json",), several=True),
+    Kind("a training", ("train-lam", "pretrain", "ground", "ablate"), ("train.json", "run.json"), several=True),
+    Kind("another job's run", ("report", "evaluate", "demo"), ("settings.json",), several=True),
 )
 
 
 def expect_own(folder: Path, job: str = "", own: Collection[str] = ()) -> None:
     """Raises ValueError where the folder is of other kinds than `job` writes, or than files called `own` make it, and not also of
     such a one."""
-    found = {kind.what: mark for kind in KINDS for mark in kind.marks[::-1] if (folder / mark).exists()}
-    if any(kind.what in found and (job in kind.jobs or {*own} & {*kind.marks}) for kind in KINDS):
+    there = [(kind, mark) for kind in KINDS for mark in kind.marks if _has(folder, mark)]
+    found = [each for each in there if not each[0].several] or there
+    if any(job in kind.jobs or {*own} & {each.partition(":")[0] for each in kind.marks} for kind, _ in found):
         return
-    for what, mark in found.items():
-        raise ValueError(f"--out '{folder}' is {what} ({mark}): name a new or empty folder")
+    for kind, mark in found:
+        raise ValueError(f"--out '{folder}' is {kind.what} ({mark.partition(':')[0]}): name a new or empty folder")
+
+
+def _has(folder: Path, mark: str) -> bool:
+    file, _, setting = mark.partition(":")
+    return (folder / file).exists() and (not setting or setting in (read_json(folder / file) or {}))
