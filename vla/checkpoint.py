@@ -25,7 +25,7 @@ from vla.models.dual_system import DualSystemPolicy
 from vla.models.world_action import WorldActionPolicy
 from vla.policy import HEAD_WEIGHTS, Policy
 from vla.stored import ALIKE, BACKBONE, CONFIG, FORMAT, WEIGHTS, no_configuration, policy_folder, read_config
-from vla.trained_on import DATA, read_records, write_records
+from vla.trained_on import DATA, read_records, verdicts_on_latents, write_records
 
 CARD = "README.md"
 MEASURED = "## Measured"
@@ -179,7 +179,9 @@ def _usage(policy: Policy) -> list[str]:
 
 def _limits(policy: Policy) -> list[str]:
     """What the policy is not good for."""
-    data = list(dict.fromkeys(one.folder or one.name for one in policy.trained_on))
+    judged = verdicts_on_latents(policy.trained_on)
+    names = dict.fromkeys(one.folder or one.name for one in policy.trained_on)
+    data = [f"{name} (latents, {judged[name]})" if name in judged else name for name in names]
     return [
         "## Limits",
         "",

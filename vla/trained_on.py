@@ -39,6 +39,8 @@ class TrainedOn:
     """As they were chosen of a dataset's columns; empty: all."""
     state: tuple[str, ...] = ()
     action: tuple[str, ...] = ()
+    verdict: str = ""
+    """Of latents: what giza report had said of them."""
 
 
 def numbers_of(parts: Sequence[str]) -> set[int]:
@@ -75,6 +77,11 @@ def known_of(records: Sequence[TrainedOn], folder: str, fingerprint: str) -> Kno
     trained = frozenset(number for record in mine for number in numbers_of(record.trained))
     held_out = frozenset(numbers_of(mine[-1].held_out)) - trained if mine else frozenset()
     return Known(mine[-1] if mine else None, trained, held_out, changed)
+
+
+def verdicts_on_latents(records: Sequence[TrainedOn]) -> dict[str, str]:
+    """Folder of each dataset of latents -> what giza report had said of them when they were last trained on."""
+    return {record.folder or record.name: record.verdict for record in records if record.verdict}
 
 
 def write_records(folder: Path, records: Sequence[TrainedOn]) -> None:

@@ -22,7 +22,7 @@ from corpora.store.told import listed
 from corpora.store.upload import uploaded
 from jobs.cli import parse, value_in
 from jobs.progress import bar
-from vla.trained_on import Known, known_of
+from vla.trained_on import Known, known_of, verdicts_on_latents
 
 log = logging.getLogger(__name__)
 
@@ -185,12 +185,13 @@ def run(config: EvaluateConfig, *, quiet: bool = False) -> dict[str, Any]:
 
 
 def _training(name: str, policy: Any) -> dict[str, Any]:
-    """How the policy was made, as far as it is known: recipe, steps, seed."""
+    """How the policy was made, as far as it is known: recipe, steps, seed, verdicts on latents that it learned from."""
     from corpora.store.run import TRAINING
 
     record = read_json(Path(name) / TRAINING) or {}
     found = {"recipe": record.get("recipe"), **policy.measured.get("training", {})}
-    return {fact: found.get(fact) for fact in ("recipe", "steps", "seed") if found.get(fact) is not None}
+    facts = {fact: found.get(fact) for fact in ("recipe", "steps", "seed") if found.get(fact) is not None}
+    return facts | {f"latents of {name}": said for name, said in verdicts_on_latents(policy.trained_on).items()}
 
 
 def _comparable(before: Mapping[str, Any]) -> dict[str, Any]:

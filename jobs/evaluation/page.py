@@ -290,6 +290,7 @@ def provenance_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         "steps": training.get("steps"),
         "seed of the training": training.get("seed"),
         "seed of the evaluation": result["seed"],
+        **{name: said for name, said in training.items() if name.startswith("latents of ")},
         **{f"settings, {part.replace('_', ' ')}": _settings(result[part]) for part in TITLES if part in result},
         "command": shlex.join(made.get("argv", [])),
         "version": versions + (f", commit {made['git']}" if made.get("git") else ""),

@@ -104,13 +104,19 @@ def test_the_card_says_how_it_is_used_and_what_it_is_not_good_for(tmp_path: Path
     policy = tiny_policy()
     teach(policy, "latent", 4, 3)
     teach(policy, "so101", 4, 3)
-    policy.trained_on = (TrainedOn("pick", "drawers", "", "so101", "episodes", ("0:5",)),)
+    said = "human: trust with care (2026-12-01)"
+    hands = TrainedOn("hands", "people", "", "latent", "clips", ("a",), verdict=said)
+    policy.trained_on = (hands, TrainedOn("pick", "drawers", "", "so101", "episodes", ("0:5",)))
     policy.save_pretrained(tmp_path)
+    assert Policy.from_pretrained(tmp_path).trained_on == policy.trained_on
     card = (tmp_path / CARD).read_text()
     usage = card.split("```python\n")[1].split("```")[0]
     compile(usage, "card", "exec")
     assert '"head": image' in usage and 'policy.act(seen, "so101")' in usage and len(usage.splitlines()) == 5
-    assert "trained on drawers;" in card.partition("## Limits")[2] and "stay at the stop" in card
+    assert (
+        f"trained on people (latents, {said}), drawers;" in card.partition("## Limits")[2]
+        and "stay at the stop" in card
+    )
 
 
 def test_slots_keep_their_places_when_a_later_version_knows_other_names(copied: Path) -> None:

@@ -62,6 +62,7 @@ class TrainingDataset:
             origin.cameras,
             origin.state,
             origin.action,
+            spec.label.verdict,
         )
 
 

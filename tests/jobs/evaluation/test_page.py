@@ -85,6 +85,14 @@ def test_the_pages_numbers_are_those_of_the_record(opened: Path) -> None:
     assert mine == pytest.approx({name: each["value"] for name, each in found["normalised_squared_error"].items()})
 
 
+def test_the_verdict_on_the_latents_that_the_policy_learned_from_is_on_its_page(opened: Path) -> None:
+    result = stored(opened)
+    said = "human: trust with care (2026-12-01)"
+    assert said not in text_of(written(opened, result))
+    result["training"]["latents of people"] = said
+    assert said in text_of(written(opened, result))
+
+
 def test_bars_are_as_long_as_their_numbers(opened: Path) -> None:
     result = stored(opened)
     for name, value in (("policy", 2.0), ("hold_still", 1.0)):
