@@ -40,7 +40,7 @@ peers: setup $(PEERS)/lerobot/.setup-stamp  ## exports read, and trained on, by 
 $(PEERS)/lerobot/.setup-stamp:
 	mkdir -p $(PEERS)
 	$(PYTHON) -m venv $(PEERS)/lerobot
-	$(PEERS)/lerobot/bin/python -m pip install --quiet lerobot==0.4.4 numpydantic scipy
+	$(PEERS)/lerobot/bin/python -m pip install --quiet lerobot==0.4.4 numpydantic scipy decord
 	touch $@
 
 libero: $(LIBERO)/.setup-stamp  ## LIBERO, for giza simulate and giza evaluate --benchmark libero: two gigabytes

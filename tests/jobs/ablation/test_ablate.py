@@ -205,7 +205,7 @@ def test_a_users_own_arm_is_a_function_of_the_tiers(tmp_path: Path, monkeypatch:
     (spec,) = base(mine, tiers_at(tmp_path))
     assert spec.label == Latents(tmp_path / "tracks") and spec.embodiment == "latent"
     trained = []
-    monkeypatch.setattr(ablate, "each", lambda jobs, parallel, engine, done: trained.extend(jobs))
+    monkeypatch.setattr(running, "each", lambda jobs, parallel, engine, done: trained.extend(jobs))
     monkeypatch.setattr(Tiers, "make", lambda self: None)
     tiers = jobs.ablation.prepare(tmp_path / "out", ["drawer-open"], human_clips=7)
     assert tiers.wanted == {"robot", "human"} and tiers.data.human_clips == 7

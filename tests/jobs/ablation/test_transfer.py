@@ -120,7 +120,7 @@ def test_a_seed_is_a_replicate_with_data_and_starts_of_its_own(tmp_path: Path, m
     jobs: list[CellJob] = []
     monkeypatch.setattr(TransferTiers, "make", lambda self: made.append((self.out.name, self.data.seed)))
     monkeypatch.setattr(TransferTiers, "copies", lambda self, budget: {"coffee-button": {"success": 1, "of": 4}})
-    monkeypatch.setattr(ablate, "each", lambda planned, parallel, engine, done: jobs.extend(planned))
+    monkeypatch.setattr(running, "each", lambda planned, parallel, engine, done: jobs.extend(planned))
     config = ablate.AblateConfig(
         out=tmp_path,
         design="transfer",

@@ -142,7 +142,7 @@ def test_what_fails_is_left_out_and_counted(
         facts = record_episode(env, settings, episode, record, **how)
         return {**facts, "success": facts["success"] and episode not in (0, 2, 3)}
 
-    monkeypatch.setattr(multiply, "record_episode", unlucky)
+    monkeypatch.setattr("corpora.simulation.episode.record_episode", unlucky)
     summary = run(config(shown, tmp_path / "few", tasks=("button-press",), into=5, tries=1))
     told = summary["tasks"]["button-press"]
     assert [fact["try"] for fact in summary["per_episode"]] == [1, 4] and len(opened(tmp_path / "few").episodes) == 2
